@@ -1,0 +1,181 @@
+"""Our own plugins: registered through the same hooks as anybody's.
+
+This is also where implementations are put together. A factory imports its
+implementation when it is called, so that listing plugins and checking a recipe
+load neither torch nor docker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from swebench_trainer.data.rows import RowsTable
+from swebench_trainer.data.task_repo import TaskRepoTable
+from swebench_trainer.grading.docker import DockerTable
+from swebench_trainer.hookspecs import Register, hookimpl
+from swebench_trainer.preferences.self_generated import SelfGeneratedTable
+from swebench_trainer.reporting.publishers import DirectoryTable, HubTable
+from swebench_trainer.sampling.replay import ReplayTable
+from swebench_trainer.training.backend import HfTable
+
+
+@hookimpl
+def register_sources(register: Register) -> None:
+    """Rows of the SWE-bench family, and task repos."""
+
+    def rows(table: RowsTable) -> Any:
+        from swebench_trainer.data.rows import RowsSource
+
+        return RowsSource(table)
+
+    def task_repo(table: TaskRepoTable) -> Any:
+        from swebench_trainer.data.task_repo import TaskRepoSource
+
+        return TaskRepoSource(table)
+
+    register(
+        "rows",
+        rows,
+        config=RowsTable,
+        summary="swebench 5 rows: a file or a dataset of the Hub",
+    )
+    register(
+        "task-repo",
+        task_repo,
+        config=TaskRepoTable,
+        summary="a swebench 5 task repo: one directory per instance",
+    )
+
+
+@hookimpl
+def register_prompt_styles(register: Register) -> None:
+    """The issue alone, or with the files that its fix touches."""
+
+    def issue(table: Any) -> Any:
+        from swebench_trainer.prompts.styles import IssueStyle
+
+        return IssueStyle(table)
+
+    def oracle(table: Any) -> Any:
+        from swebench_trainer.prompts.styles import OracleStyle
+
+        return OracleStyle(table)
+
+    register("issue", issue, summary="the issue text alone")
+    register(
+        "oracle",
+        oracle,
+        summary="the issue and the files of the gold patch; not a leaderboard setting",
+    )
+
+
+@hookimpl
+def register_backends(register: Register) -> None:
+    """Transformers models, and recorded predictions."""
+
+    def hf(table: HfTable) -> Any:
+        from swebench_trainer.sampling.transformers import TransformersSampler
+        from swebench_trainer.training.backend import HfBackend
+
+        return HfBackend(table, make_sampler=TransformersSampler)
+
+    def replay(table: ReplayTable) -> Any:
+        from swebench_trainer.sampling.replay import ReplayBackend
+
+        return ReplayBackend(table)
+
+    register(
+        "hf",
+        hf,
+        config=HfTable,
+        summary="any causal model of the Hub or a directory; builtin:tiny",
+    )
+    register(
+        "replay",
+        replay,
+        config=ReplayTable,
+        summary="recorded predictions of another system; samples only",
+    )
+
+
+@hookimpl
+def register_graders(register: Register) -> None:
+    """The official eval script in Docker, in a namespace, or by the stock harness."""
+
+    def docker(table: DockerTable) -> Any:
+        from swebench_trainer.grading.docker import DockerGrader
+
+        return DockerGrader(table)
+
+    def stock(table: Any) -> Any:
+        from swebench_trainer.grading.stock import StockGrader
+
+        return StockGrader(table)
+
+    def namespace(table: Any) -> Any:
+        from swebench_trainer.grading.namespace import NamespaceGrader
+
+        return NamespaceGrader(table)
+
+    register(
+        "docker",
+        docker,
+        config=DockerTable,
+        summary="a fresh container per distinct patch",
+    )
+    register("stock", stock, summary="the unmodified harness, for comparison")
+    register(
+        "namespace",
+        namespace,
+        summary="a Linux namespace sandbox, for task repos without Docker",
+    )
+
+
+@hookimpl
+def register_pair_strategies(register: Register) -> None:
+    """Passes against failures, or gold against failures."""
+
+    def self_generated(table: SelfGeneratedTable) -> Any:
+        from swebench_trainer.preferences.self_generated import SelfGenerated
+
+        return SelfGenerated(table)
+
+    def api_rejects(table: Any) -> Any:
+        from swebench_trainer.preferences.api_rejects import ApiRejects
+
+        return ApiRejects(table)
+
+    register(
+        "self-generated",
+        self_generated,
+        config=SelfGeneratedTable,
+        summary="passing candidates chosen, failing ones rejected",
+    )
+    register(
+        "api-rejects",
+        api_rejects,
+        summary="gold chosen, failing candidates of any writer rejected",
+    )
+
+
+@hookimpl
+def register_publishers(register: Register) -> None:
+    """A directory, or the Hugging Face Hub."""
+
+    def directory(table: DirectoryTable) -> Any:
+        from swebench_trainer.reporting.publishers import DirectoryPublisher
+
+        return DirectoryPublisher(table)
+
+    def hub(table: HubTable) -> Any:
+        from swebench_trainer.reporting.publishers import HubPublisher
+
+        return HubPublisher(table)
+
+    register(
+        "directory",
+        directory,
+        config=DirectoryTable,
+        summary="a directory on this machine",
+    )
+    register("hub", hub, config=HubTable, summary="a model repository of the Hub")

@@ -1,0 +1,267 @@
+"""The small Protocols behind the hooks: what a plugin's factory must return.
+
+A factory registered with `register(name, factory, config=…)` is called with the
+validated table of the recipe (an instance of its own config model) and returns
+an object of the Protocol of its kind. `swebench_trainer.testing` has a suite of
+contract tests for each kind and a fake that behaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from swebench_trainer.recipe.models import DpoTable, SftTable
+from swebench_trainer.types import (
+    Candidate,
+    Instance,
+    Pair,
+    SftRow,
+    Status,
+    Verdict,
+)
+
+Step = Callable[[int, int, str], None]
+"""Progress callback: steps done, steps in all, a word about the last one."""
+
+
+class Source(Protocol):
+    """Gives the instances of a recipe."""
+
+    def load(self) -> Loaded:
+        """Reads every instance.
+
+        Raises:
+            DataError: The data as a whole cannot be used.
+        """
+
+    def digest(self) -> str:
+        """Digest of the content, which changes whenever `load` would give something else."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a source holds.
+
+    Attributes:
+        instances: Usable rows, in the source's order, ids unique.
+        dropped: `(instance id or row number, reason)` of each row that is not.
+    """
+
+    instances: tuple[Instance, ...]
+    dropped: tuple[tuple[str, str], ...] = ()
+
+
+class PromptStyle(Protocol):
+    """Turns an instance into the text that the model reads."""
+
+    def render(self, instance: Instance) -> str:
+        """The user's message for `instance`.
+
+        Raises:
+            ValueError: The instance lacks what the style needs; it is dropped
+                with the message as the reason.
+        """
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What a backend needs beside the rows.
+
+    Attributes:
+        out: Directory of the stage. The backend writes `adapter/` (PEFT layout)
+            or `model/` (full parameters), `checkpoints/`, `metrics.jsonl` (one
+            row per logged step) and `audit.json` here.
+        start: Weights to start from, as an earlier training returned them;
+            `None` means the base model.
+        max_tokens: Longest prompt plus answer, in tokens.
+        seed: Seed of order, initialisation and dropout.
+        step: Called after each optimizer step.
+    """
+
+    out: Path
+    start: Path | None
+    max_tokens: int
+    seed: int
+    step: Step
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One answer to be written. Equal requests give equal answers on one machine.
+
+    Attributes:
+        temperature: 0 means greedy; `top_p` and `seed` then mean nothing.
+        seed: Seed of this answer alone.
+    """
+
+    instance_id: str
+    sample: int
+    prompt: str
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer.
+
+    Attributes:
+        text: What the model wrote, without special tokens.
+        finish: `stop` or `length`; empty when not known.
+        model: The writer's own name, when it knows better than the recipe.
+        patch: Set by writers whose answer is a patch already (recorded
+            predictions); `None` means that the patch is taken from `text`.
+    """
+
+    instance_id: str
+    sample: int
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish: str = ""
+    model: str = ""
+    patch: str | None = None
+
+
+class Sampler(Protocol):
+    """An opened model that writes answers; closed when no longer needed."""
+
+    def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
+        """Answers each request, in any order, each as soon as it is there."""
+
+    def close(self) -> None:
+        """Frees memory and connections."""
+
+
+class Backend(Protocol):
+    """Trains and opens a model. A backend may offer only some of the methods.
+
+    What it does not offer raises `PluginError` and says what to use instead.
+    """
+
+    name: str
+    """`model_name_or_path` of the base model, for predictions and the card."""
+
+    def check(self) -> None:
+        """Fails early, before anything is computed.
+
+        Raises:
+            PrerequisiteError: A package, a device or a key is missing.
+            RecipeError: The model does not exist or cannot be used.
+        """
+
+    def train_sft(
+        self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
+    ) -> Path:
+        """Trains on prompt and completion; resumes from `checkpoints/` if there.
+
+        Returns:
+            The directory of the trained weights.
+        """
+
+    def train_dpo(
+        self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
+    ) -> Path:
+        """Trains on pairs, with `request.start` as policy and as reference.
+
+        Returns:
+            The directory of the trained weights.
+        """
+
+    def open_sampler(self, weights: Path | None, *, batch_size: int) -> Sampler:
+        """Opens the base model (`None`) or trained weights for sampling."""
+
+
+@dataclass(frozen=True)
+class GradeJob:
+    """One candidate to grade.
+
+    Attributes:
+        log_dir: Where `patch.diff`, `eval.sh`, `test_output.txt` and, if the
+            harness gives one, `report.json` go. Made by the grader.
+    """
+
+    instance: Instance
+    candidate: Candidate
+    log_dir: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job.
+
+    Attributes:
+        report: The harness's report of the instance, unmodified; empty if none.
+        flags: Why a pass is not believed.
+        reason: One line for people.
+        seconds: Wall time by phase (`start`, `apply`, `test`).
+    """
+
+    status: Status
+    report: dict[str, object]
+    flags: tuple[str, ...] = ()
+    reason: str = ""
+    seconds: dict[str, float] | None = None
+
+
+class Grader(Protocol):
+    """Runs the official eval script of an instance on a candidate's patch."""
+
+    def check(self, instances: Sequence[Instance]) -> None:
+        """Fails early, before anything is graded.
+
+        Raises:
+            PrerequisiteError: No daemon, no namespaces, no image.
+        """
+
+    def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
+        """Grades the jobs, each given back as soon as it is decided, in any order.
+
+        A fault of the machine is an outcome (`infra_error`, `oom`), not an
+        exception: it must not end the other jobs.
+        """
+
+    def close(self) -> None:
+        """Removes what the grader has left on the machine."""
+
+
+class PairStrategy(Protocol):
+    """Makes preferences from graded candidates."""
+
+    def pairs(self, graded: Sequence[GradedInstance]) -> Iterable[Pair]:
+        """Pairs of the given instances, the same for the same input.
+
+        Masked verdicts (`reward is None`) and untrusted passes must not be used.
+        """
+
+
+@dataclass(frozen=True)
+class GradedInstance:
+    """An admitted training instance with all that is known of it.
+
+    Attributes:
+        prompt: The text that the model reads.
+        gold: The gold patch in the recipe's answer form.
+        graded: Each candidate with its verdict, by sample number; candidates
+            without a decided verdict are not in it.
+    """
+
+    instance: Instance
+    prompt: str
+    gold: str
+    graded: tuple[tuple[Candidate, Verdict], ...]
+
+
+class Publisher(Protocol):
+    """Releases an adapter with its card."""
+
+    def check(self) -> None:
+        """Fails early: a missing token, a directory that cannot be written."""
+
+    def publish(self, folder: Path) -> str:
+        """Releases the files of `folder` and returns where they are now."""

@@ -1,0 +1,1 @@
+"""Instance sources, splits, and the checks that every row must pass."""

@@ -1,0 +1,184 @@
+"""The `rows` source: swebench rows from a file or from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationInfo
+
+from swebench_trainer.contracts import Loaded
+from swebench_trainer.data.columns import instance_from_row
+from swebench_trainer.errors import DataError
+from swebench_trainer.recipe.models import VOLATILE, DataTable
+from swebench_trainer.store.digest import digest, digest_path
+from swebench_trainer.types import Instance
+
+ALIASES = {
+    "full": "SWE-bench/SWE-bench",
+    "lite": "SWE-bench/SWE-bench_Lite",
+    "verified": "SWE-bench/SWE-bench_Verified",
+    "multilingual": "SWE-bench/SWE-bench_Multilingual",
+    "multimodal": "SWE-bench/SWE-bench_Multimodal",
+}
+"""Short names of the datasets that swebench publishes."""
+
+_SUFFIXES = (".parquet", ".jsonl", ".json")
+
+
+def _beside_recipe(path: str, info: ValidationInfo) -> str:
+    if not path.endswith(_SUFFIXES):
+        return ALIASES.get(path.lower(), path)
+    folder = (info.context or {}).get("folder", Path())
+    return str(Path(folder, Path(path).expanduser()).resolve())
+
+
+class RowsTable(DataTable):
+    """Keys of `[data] use = "rows"`."""
+
+    path: Annotated[
+        str,
+        AfterValidator(_beside_recipe),
+        Field(min_length=1, json_schema_extra={VOLATILE: True}),
+    ]
+    """A `.parquet`, `.jsonl` or `.json` file, a Hub dataset id, or `full`, `lite`, `verified`, `multilingual`, `multimodal`."""
+    split: str = "test"
+    """Split of a Hub dataset."""
+
+
+class RowsSource:
+    """Reads swebench rows; a row that cannot be used is dropped with its reason."""
+
+    def __init__(self, table: RowsTable) -> None:
+        self._path = table.path
+        self._split = table.split
+
+    def load(self) -> Loaded:
+        """Reads every row. See `Source.load`."""
+        return collect(self._rows(), source=Path(self._path).name)
+
+    def digest(self) -> str:
+        """Digest of the file; of the name alone when the rows are on the Hub."""
+        if self._path.endswith(_SUFFIXES):
+            _check_file(Path(self._path))
+            return digest_path(Path(self._path))
+        return digest([self._path, self._split])
+
+    def _rows(self) -> Iterator[Mapping[str, Any]]:
+        if self._path.endswith(_SUFFIXES):
+            yield from read_file(Path(self._path))
+        else:
+            yield from _hub_rows(self._path, self._split)
+
+
+def collect(rows: Iterable[Mapping[str, Any]], *, source: str) -> Loaded:
+    """Makes instances of rows, dropping the unusable and the repeated.
+
+    Raises:
+        DataError: No row can be used.
+    """
+    instances: dict[str, Instance] = {}
+    dropped: list[tuple[str, str]] = []
+    for number, row in enumerate(rows, start=1):
+        name = str(row.get("instance_id") or f"row {number}")
+        try:
+            instance = instance_from_row(row, source=source)
+        except ValueError as error:
+            dropped.append((name, str(error)))
+            continue
+        if name in instances:
+            dropped.append((name, f"row {number} repeats this instance_id"))
+        else:
+            instances[name] = instance
+    if not instances:
+        why = f"; the first: {dropped[0][0]}: {dropped[0][1]}" if dropped else ""
+        raise DataError(
+            f"{source} has no usable row ({len(dropped)} dropped{why}).",
+            hint="swebench 5 rows have instance_id, repo, base_commit, problem_statement and patch.",
+        )
+    return Loaded(tuple(instances.values()), tuple(dropped))
+
+
+def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Rows of a `.parquet`, `.jsonl` or `.json` file.
+
+    Raises:
+        DataError: The file cannot be read; for JSON with the line.
+    """
+    _check_file(path)
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+    elif path.suffix == ".jsonl":
+        yield from _json_lines(path)
+    else:
+        yield from _json_rows(path)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(
+            f"There is no file {path}.",
+            hint="A path in a recipe is relative to the recipe's own directory.",
+        )
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(256):
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable parquet file: {error}") from error
+
+
+def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _object(json.loads(line), f"{path}, line {number}")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}.") from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {number}: not JSON: {error.msg} (column {error.colno})."
+        ) from error
+
+
+def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}.") from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {error.lineno}: not JSON: {error.msg} (column {error.colno})."
+        ) from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} must hold a list of rows.")
+    for number, row in enumerate(rows, start=1):
+        yield _object(row, f"{path}, row {number}")
+
+
+def _object(row: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a row must be a JSON object.")
+    return row
+
+
+def _hub_rows(name: str, split: str) -> Iterator[Mapping[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        yield from load_dataset(name, split=split)
+    except (
+        Exception
+    ) as error:  # datasets raises many types for one cause: it is not there
+        raise DataError(
+            f"The dataset {name!r} (split {split!r}) cannot be loaded: {error}",
+            hint="Check the name and the network, or give a .parquet, .jsonl or .json file.",
+        ) from error

@@ -1,0 +1,82 @@
+"""The `task-repo` source: swebench 5's own format, one directory per instance."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from swebench_trainer.contracts import Loaded
+from swebench_trainer.data.rows import collect
+from swebench_trainer.errors import DataError
+from swebench_trainer.recipe.models import DataTable, RecipePath
+from swebench_trainer.store.digest import digest, digest_path
+
+_SNAPSHOT = "repo"
+
+
+class TaskRepoTable(DataTable):
+    """Keys of `[data] use = "task-repo"`."""
+
+    path: RecipePath
+    """Directory with `sweb.yaml` and `tasks/<instance id>/`."""
+
+
+class TaskRepoSource:
+    """Reads a task repo. A task's `repo/` directory, if there, is its snapshot."""
+
+    def __init__(self, table: TaskRepoTable) -> None:
+        self._path = table.path
+
+    def load(self) -> Loaded:
+        """Reads every task. See `Source.load`."""
+        unreadable: list[tuple[str, str]] = []
+        loaded = collect(self._rows(unreadable), source=self._path.name)
+        tasks = self._tasks()
+        instances = (
+            dataclasses.replace(i, snapshot=_snapshot(tasks / i.instance_id))
+            for i in loaded.instances
+        )
+        return Loaded(tuple(instances), (*unreadable, *loaded.dropped))
+
+    def digest(self) -> str:
+        """Digest of every file below `tasks/`."""
+        return digest(digest_path(self._tasks()))
+
+    def _tasks(self) -> Path:
+        tasks = self._path / "tasks"
+        if not tasks.is_dir():
+            raise DataError(
+                f"{self._path} is not a task repo: it has no tasks/ directory.",
+                hint="A path in a recipe is relative to the recipe's own directory.",
+            )
+        return tasks
+
+    def _rows(self, unreadable: list[tuple[str, str]]) -> Iterator[Mapping[str, Any]]:
+        import yaml
+        from swebench.task.repo import load_task
+
+        for folder in sorted(p for p in self._tasks().iterdir() if p.is_dir()):
+            try:
+                row = load_task(folder)
+            except (
+                OSError,
+                ValueError,
+                TypeError,
+                AttributeError,
+                yaml.YAMLError,
+            ) as error:
+                unreadable.append((folder.name, f"cannot be read: {error}"))
+                continue
+            if row.get("instance_id") != folder.name:
+                unreadable.append(
+                    (folder.name, "instance_id is not the directory's name")
+                )
+                continue
+            yield row
+
+
+def _snapshot(task: Path) -> str:
+    snapshot = task / _SNAPSHOT
+    return str(snapshot.resolve()) if snapshot.is_dir() else ""

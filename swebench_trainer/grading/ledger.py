@@ -1,0 +1,176 @@
+"""Grades many candidates against a file of verdicts that survives a kill.
+
+Each decided verdict is a row that is written at once and never asked for again.
+A fault of the machine is not decided: it stays owed and is tried again by the
+next attempt. Equal patches of one instance are graded once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from swebench_trainer.contracts import GradeJob, Grader, Outcome
+from swebench_trainer.store.digest import digest
+from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
+from swebench_trainer.types import (
+    Candidate,
+    Instance,
+    Status,
+    Verdict,
+    as_row,
+    from_row,
+)
+
+OWED = (Status.INFRA_ERROR, Status.OOM)
+"""Statuses that are the machine's doing and are tried again."""
+
+Key = tuple[str, str, int]
+"""Model, instance id and sample number: what a verdict is about."""
+
+Done = Callable[[str, int, int, str], None]
+
+
+class Ledger:
+    """The verdicts of one stage: `verdicts.jsonl`, `timings.jsonl` and `logs/`.
+
+    Args:
+        folder: Directory of the stage.
+        instances: The instances that candidates may be about.
+        run_id: Name of the run in the harness's log layout.
+    """
+
+    def __init__(
+        self, folder: Path, instances: Iterable[Instance], *, run_id: str
+    ) -> None:
+        self._folder = folder
+        self._instances = {i.instance_id: i for i in instances}
+        self._logs = Path("logs", "run_evaluation", run_id)
+        self.path = folder / "verdicts.jsonl"
+
+    def grade(
+        self,
+        grader: Grader,
+        candidates: Sequence[Candidate],
+        done: Done,
+        *,
+        once_per_patch: bool = True,
+    ) -> list[Verdict]:
+        """Decides every candidate that is not decided yet.
+
+        Args:
+            grader: Who runs the tests.
+            candidates: What to grade; each `(model, instance_id, sample)` once.
+            done: Called after each verdict.
+            once_per_patch: Whether equal patches share one run. Repeated runs
+                of one patch (gold, flakiness) need `False`.
+
+        Returns:
+            The verdicts, in the order of the candidates.
+        """
+        verdicts = {
+            key: verdict
+            for key, verdict in self._read().items()
+            if verdict.status not in OWED
+        }
+        owed = [c for c in candidates if _key(c) not in verdicts]
+        count = len(candidates) - len(owed)
+        with (
+            RowWriter(self.path) as rows,
+            RowWriter(self._folder / "timings.jsonl") as timings,
+        ):
+
+            def decide(candidate: Candidate, outcome: Outcome, log: str) -> None:
+                nonlocal count
+                verdict = _verdict(candidate, outcome, log)
+                rows.write(as_row(verdict))
+                verdicts[_key(candidate)] = verdict
+                count += 1
+                done(_name(candidate), count, len(candidates), verdict.status)
+
+            for candidate in owed:
+                if outcome := _without_tests(candidate):
+                    decide(candidate, outcome, "")
+            groups = self._groups(
+                [c for c in owed if _key(c) not in verdicts], once_per_patch
+            )
+            jobs = [self._job(group[0]) for group in groups.values()]
+            for job, outcome in grader.grade(jobs):
+                if outcome.seconds:
+                    timings.write(_timing(job, outcome.seconds))
+                log = str(job.log_dir.relative_to(self._folder))
+                for candidate in groups[_group_key(job.candidate, once_per_patch)]:
+                    decide(candidate, outcome, log)
+        ordered = [verdicts[_key(c)] for c in candidates]
+        write_rows(self.path, map(as_row, ordered))
+        return ordered
+
+    def _read(self) -> dict[Key, Verdict]:
+        verdicts = (from_row(Verdict, row) for row in read_rows(self.path))
+        return {(v.model, v.instance_id, v.sample): v for v in verdicts}
+
+    def _groups(
+        self, candidates: Sequence[Candidate], once_per_patch: bool
+    ) -> Mapping[Key, list[Candidate]]:
+        groups: dict[Key, list[Candidate]] = defaultdict(list)
+        for candidate in candidates:
+            groups[_group_key(candidate, once_per_patch)].append(candidate)
+        return groups
+
+    def _job(self, candidate: Candidate) -> GradeJob:
+        """The job of a candidate, with the harness's own log layout."""
+        model = re.sub(r"[^A-Za-z0-9._-]", "__", candidate.model).lstrip(".") or "model"
+        folder = self._folder / self._logs / f"{model}.{candidate.sample}"
+        return GradeJob(
+            self._instances[candidate.instance_id],
+            candidate,
+            folder / candidate.instance_id,
+        )
+
+
+def _without_tests(candidate: Candidate) -> Outcome | None:
+    """The outcome of a candidate that no test run could change."""
+    if candidate.extraction.startswith("failed:"):
+        reason = candidate.extraction.removeprefix("failed:")
+        status = Status.NO_PATCH if not candidate.text.strip() else Status.MALFORMED
+        return Outcome(status, {}, reason=reason)
+    return None
+
+
+def _verdict(candidate: Candidate, outcome: Outcome, log: str) -> Verdict:
+    return Verdict(
+        instance_id=candidate.instance_id,
+        sample=candidate.sample,
+        model=candidate.model,
+        status=outcome.status,
+        report=dict(outcome.report),
+        flags=outcome.flags,
+        reason=outcome.reason,
+        log=log,
+    )
+
+
+def _timing(job: GradeJob, seconds: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "instance_id": job.candidate.instance_id,
+        "model": job.candidate.model,
+        "sample": job.candidate.sample,
+        **{phase: round(value, 3) for phase, value in seconds.items()},
+    }
+
+
+def _key(candidate: Candidate) -> Key:
+    return (candidate.model, candidate.instance_id, candidate.sample)
+
+
+def _group_key(candidate: Candidate, once_per_patch: bool) -> Key:
+    if once_per_patch:
+        return (digest(candidate.patch), candidate.instance_id, 0)
+    return _key(candidate)
+
+
+def _name(candidate: Candidate) -> str:
+    return f"{candidate.instance_id} #{candidate.sample}"

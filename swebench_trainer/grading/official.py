@@ -1,0 +1,167 @@
+"""The authority: swebench's own functions decide every verdict.
+
+The log is always on disk before it is graded, because the harness reads it back
+in text mode, which is not the same as the bytes that were written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swebench_trainer.types import Instance, Status, Verdict
+
+if TYPE_CHECKING:
+    from swebench.types import TestSpec
+
+NOOP = "no-op"
+"""`Candidate.model` of a run that applies nothing: the tests of the bare repository."""
+
+PATCH = "patch.diff"
+EVAL_SCRIPT = "eval.sh"
+TEST_LOG = "test_output.txt"
+APPLY_LOG = "run_instance.log"
+REPORT = "report.json"
+
+ROW_COLUMNS = (
+    "instance_id",
+    "repo",
+    "version",
+    "base_commit",
+    "image",
+    "eval_script",
+    "log_parser",
+    "eval_type",
+    "patch",
+    "test_patch",
+    "problem_statement",
+)
+
+
+def harness_row(instance: Instance) -> dict[str, Any]:
+    """The instance as a dataset row of the harness."""
+    row: dict[str, Any] = {name: getattr(instance, name) for name in ROW_COLUMNS}
+    row["FAIL_TO_PASS"] = list(instance.FAIL_TO_PASS)
+    row["PASS_TO_PASS"] = list(instance.PASS_TO_PASS)
+    return row
+
+
+def test_spec(instance: Instance) -> TestSpec:
+    """The harness's own view of an instance, with its eval script."""
+    from swebench.harness.utils import make_test_spec
+
+    return make_test_spec(harness_row(instance))
+
+
+test_spec.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks
+
+
+def judge(instance: Instance, patch: str, log: Path) -> dict[str, Any]:
+    """Grades a log and writes `report.json` beside it, in the harness's form.
+
+    Args:
+        instance: What was graded.
+        patch: The candidate's patch.
+        log: The test log, on disk.
+
+    Returns:
+        The harness's report of the instance.
+    """
+    from swebench.harness.grading import get_eval_report
+
+    prediction = {
+        "instance_id": instance.instance_id,
+        "model_name_or_path": "",
+        "model_patch": patch,
+    }
+    reports: dict[str, dict[str, Any]] = get_eval_report(
+        test_spec=test_spec(instance),
+        prediction=prediction,
+        test_log_path=str(log),
+        include_tests_status=True,
+    )
+    log.with_name(REPORT).write_text(json.dumps(reports, indent=4))
+    return reports[instance.instance_id]
+
+
+def status_of(report: dict[str, Any]) -> tuple[Status, str]:
+    """What a report of the harness means for us, with the reason for people."""
+    if report["resolved"]:
+        return Status.RESOLVED, ""
+    if report["patch_successfully_applied"]:
+        tests = report["tests_status"].values()
+        failed = [name for group in tests for name in group["failure"]]
+        return Status.UNRESOLVED, f"{len(failed)} tests fail, such as {failed[0]}"
+    reason = report.get("infra_failure_reason", "")
+    if report["infra_failure"]:
+        return Status.INFRA_ERROR, reason
+    return Status.UNRESOLVED, f"no test results in the log {reason}".rstrip()
+
+
+def final_report(
+    instances: Sequence[Instance], verdicts: Sequence[Verdict]
+) -> dict[str, Any]:
+    """The harness's final report (schema 2) of one prediction per instance.
+
+    Args:
+        instances: The whole dataset; those without a verdict are incomplete.
+        verdicts: One verdict for each prediction.
+
+    Raises:
+        ValueError: Two verdicts are about one instance.
+    """
+    by_id = {verdict.instance_id: verdict for verdict in verdicts}
+    if len(by_id) != len(verdicts):
+        raise ValueError("a final report holds one prediction per instance")
+
+    def ids(keep: list[Verdict]) -> list[str]:
+        return sorted(verdict.instance_id for verdict in keep)
+
+    tried = [v for v in verdicts if v.status is not Status.NO_PATCH]
+    # As the harness has it: what has a report is completed, the rest are errors.
+    completed = [v for v in tried if v.report]
+    failed = [v for v in tried if not v.report.get("resolved")]
+    reasons = {v.instance_id: r for v in failed if (r := _failure_reason(v))}
+    infra = [v for v in failed if v.status in (Status.OOM, Status.INFRA_ERROR)]
+    named = {
+        "completed": ids(completed),
+        "incomplete": sorted({i.instance_id for i in instances} - by_id.keys()),
+        "empty_patch": ids([v for v in verdicts if v.status is Status.NO_PATCH]),
+        "submitted": sorted(by_id),
+        "resolved": ids([v for v in completed if v.report.get("resolved")]),
+        "unresolved": ids([v for v in completed if not v.report.get("resolved")]),
+        "infra_failure": ids(infra),
+        "ambiguous_failure": sorted(reasons.keys() - set(ids(infra))),
+        "error": ids([v for v in tried if not v.report]),
+    }
+    counted = (
+        "submitted",
+        "completed",
+        "resolved",
+        "unresolved",
+        "infra_failure",
+        "ambiguous_failure",
+        "empty_patch",
+        "error",
+    )
+    return {
+        "total_instances": len(instances),
+        **{f"{name}_instances": len(named[name]) for name in counted},
+        **{f"{name}_ids": named[name] for name in named},
+        "failure_reasons": dict(sorted(reasons.items())),
+        "schema_version": 2,
+    }
+
+
+def _failure_reason(verdict: Verdict) -> str:
+    """The harness's word for a failure that may be the machine's; empty if none."""
+    if verdict.status is Status.OOM:
+        return "out_of_memory"
+    if verdict.status is Status.TIMEOUT:
+        return "tests_timed_out"
+    reason = str(verdict.report.get("infra_failure_reason", ""))
+    if verdict.status is Status.INFRA_ERROR:
+        return reason or verdict.reason or "infra_error"
+    return reason

@@ -1,0 +1,253 @@
+"""Runs one candidate in a private Linux sandbox; `namespace.py` starts it.
+
+It is a script, not a module of the program: the host's interpreter runs it with
+the standard library alone, as pid 1 of new user, mount, pid, net, ipc and uts
+namespaces, so that its end is the end of everything that the candidate started.
+Python rather than a shell script, because each mount(8) costs milliseconds and
+mount(2) does not.
+
+    sandbox.py STATUS_FD SCRATCH REPO WORKDIR MODE [HOST_DIR...]
+
+SCRATCH holds `eval.sh`, an empty `root/` and, if there is a patch, `patch.diff`
+and `apply.sh`. REPO appears at WORKDIR, through an overlay or as a copy (MODE).
+Each HOST_DIR is shown read-only where it is; beside the system's own programs
+nothing else of the host is visible. Setup and apply write to stderr, the tests to
+stdout; STATUS_FD gets a line when the sandbox is `ready` and one when the patch
+was tried (`apply <exit code>`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+
+SIZE = "size=4g,nr_inodes=1m"
+PROCESSES = 4096
+FILE_BYTES = 4 << 30
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC = 32, 4096, 16384
+OPTION_FLAGS = {
+    "ro": MS_RDONLY,
+    "nosuid": MS_NOSUID,
+    "nodev": MS_NODEV,
+    "noexec": MS_NOEXEC,
+    "noatime": 1024,
+    "nodiratime": 2048,
+    "relatime": 1 << 21,
+}
+MNT_DETACH = 2
+PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
+SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
+
+# What a Docker container keeps, so that tests meet the same root: chown,
+# dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service,
+# net_raw, sys_chroot, mknod, audit_write, setfcap.
+KEPT_CAPABILITIES = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31}
+
+# Some file systems of the root are links (`/bin` to `usr/bin`), some directories.
+SYSTEM_DIRS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr")
+ETC_DIRS = ("/etc/alternatives", "/etc/ssl/certs")
+ETC_FILES = ("ld.so.cache", "localtime", "mime.types", "protocols", "services")
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+PASSWD = """\
+root:x:0:0:root:/root:/bin/bash
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+"""
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int, what: str) -> None:
+    """Raises the `OSError` of a failed call of the C library."""
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    call = libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        kind.encode(),
+        ctypes.c_ulong(flags),
+        data.encode(),
+    )
+    check(call, f"mount {kind or 'bind'} on {target}")
+
+
+def show(path: str, root: str) -> None:
+    """Binds a host directory, with every mount below it, read-only into `root`."""
+    target = root + path
+    os.makedirs(target, exist_ok=True)
+    mount(path, target, "", MS_BIND | MS_REC)
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        at = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), fields[4])
+        if at == target or at.startswith(target + "/"):
+            # A user namespace may not drop the flags that a mount already has.
+            kept = sum(OPTION_FLAGS.get(option, 0) for option in fields[5].split(","))
+            flags = kept | MS_RDONLY | MS_NOSUID
+            mount("", at, "", MS_REMOUNT | MS_BIND | flags)
+
+
+def build_root(root: str, host_dirs: list[str]) -> None:
+    """Fills `root` with the system's programs, `/dev` and a small `/etc`."""
+    mount("root", root, "tmpfs", 0, f"{SIZE},mode=755")
+    os.chdir(root)
+    for name in ("dev/pts", "dev/shm", "etc", "proc", "root", "run", "tmp", "var/tmp"):
+        os.makedirs(name)
+    for name in ("dev/shm", "tmp", "var/tmp"):
+        os.chmod(name, 0o1777)
+    for path in SYSTEM_DIRS:
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), root + path)
+        elif os.path.isdir(path):
+            show(path, root)
+    for path in (*ETC_DIRS, *host_dirs):
+        if os.path.isdir(path):
+            show(path, root)
+    for name in ETC_FILES:
+        if os.path.isfile(f"/etc/{name}"):
+            shutil.copyfile(f"/etc/{name}", f"etc/{name}")
+    Path("etc/passwd").write_text(PASSWD)
+    Path("etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    Path("etc/hosts").write_text("127.0.0.1 localhost sandbox\n::1 localhost\n")
+    for name in DEVICES:
+        Path("dev", name).touch()
+        mount(f"/dev/{name}", f"dev/{name}", "", MS_BIND)
+    mount("pts", "dev/pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=620")
+    os.symlink("pts/ptmx", "dev/ptmx")
+    os.symlink("/proc/self/fd", "dev/fd")
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        os.symlink(f"/proc/self/fd/{fd}", f"dev/{name}")
+
+
+def show_repository(repo: str, workdir: str, mode: str) -> None:
+    """Puts a writable view of `repo` at `workdir` of the new root."""
+    target = f".{workdir}"
+    if mode == "copy":
+        shutil.copytree(repo, target, symlinks=True, dirs_exist_ok=True)
+        return
+    os.makedirs(target, exist_ok=True)
+    # Relative paths, because the host's may hold commas and colons.
+    os.mkdir(".lower")
+    os.mkdir(".layers")
+    mount(repo, ".lower", "", MS_BIND)
+    mount("layers", ".layers", "tmpfs", 0, SIZE)
+    os.mkdir(".layers/upper")
+    os.mkdir(".layers/work")
+    layers = "lowerdir=.lower,upperdir=.layers/upper,workdir=.layers/work,userxattr"
+    mount("overlay", target, "overlay", 0, layers)
+    for name in (".lower", ".layers"):
+        check(libc.umount2(name.encode(), MNT_DETACH), f"umount {name}")
+        os.rmdir(name)
+
+
+def mount_proc() -> None:
+    """Mounts `/proc` read-only: to the host's root its `/proc/sys` would be open.
+
+    Before that it sets what older kernels may refuse and what we can do without:
+    fewer processes, no namespaces within namespaces, and when memory runs out the
+    sandbox goes first, not the trainer.
+    """
+    mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    for name, value in (
+        ("sys/kernel/pid_max", PROCESSES),
+        ("sys/user/max_user_namespaces", 0),
+        ("self/oom_score_adj", 500),
+    ):
+        try:
+            Path("proc", name).write_text(str(value))
+        except OSError as error:
+            print(f"sandbox: {name} stays as it is: {error}", file=sys.stderr)  # noqa: T201
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount("", "proc", "", MS_REMOUNT | MS_BIND | flags)
+
+
+def enter(root: str) -> None:
+    """Makes `root` the root and lets go of the host's."""
+    os.chdir(root)
+    # With both names equal the old root lies on top of the new one: pivot_root(2).
+    check(libc.pivot_root(b".", b"."), "pivot_root")
+    check(libc.umount2(b".", MNT_DETACH), "umount of the host")
+    os.chdir("/")
+
+
+def start_network() -> None:
+    """Brings up the loopback, the only interface there is."""
+    socket.sethostname("sandbox")
+    with socket.socket() as sock:
+        request = struct.pack("16sh14x", b"lo", IFF_UP | IFF_RUNNING)
+        fcntl.ioctl(sock, SIOCSIFFLAGS, request)
+
+
+def drop_privileges() -> None:
+    """Limits what root inside may do; the next `exec` makes it effective."""
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    for capability in set(range(last + 1)) - KEPT_CAPABILITIES:
+        check(libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), "prctl")
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
+    resource.setrlimit(resource.RLIMIT_NPROC, (PROCESSES, PROCESSES))
+
+
+# pid 1 of the tests: tries the patch, reports, and becomes the eval script.
+RUN = """
+if [ -e /tmp/apply.sh ]; then
+  code=0
+  /bin/sh /tmp/apply.sh >&2 || code=$?
+  rm /tmp/apply.sh
+  echo "apply $code" >&"$1"
+  [ "$code" = 0 ] || exit 0
+fi
+status=$1
+exec {status}>&-
+exec /bin/bash /eval.sh 2>&1
+"""
+
+
+def main(
+    status: str, scratch: str, repo: str, workdir: str, mode: str, *dirs: str
+) -> None:
+    """Builds the sandbox and becomes the candidate's run."""
+    os.umask(0o022)
+    root = os.path.join(scratch, "root")
+    build_root(root, list(dirs))
+    show_repository(repo, workdir, mode)
+    shutil.copyfile(f"{scratch}/eval.sh", "eval.sh")
+    if os.path.exists(f"{scratch}/apply.sh"):
+        shutil.copyfile(f"{scratch}/patch.diff", "tmp/patch.diff")
+        shutil.copyfile(f"{scratch}/apply.sh", "tmp/apply.sh")
+    mount_proc()
+    enter(root)
+    start_network()
+    drop_privileges()
+    os.chdir(workdir)
+    os.write(int(status), b"ready\n")
+    system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    environment = {
+        "HOME": "/root",
+        "HOSTNAME": "sandbox",
+        "LANG": "C.UTF-8",
+        "PATH": f"{os.path.dirname(sys.executable)}:{system}",
+    }
+    os.set_inheritable(int(status), True)
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; exec would pass it on
+        signal.signal(ignored, signal.SIG_DFL)
+    os.execve("/bin/bash", ["bash", "-c", RUN, "sandbox", status], environment)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

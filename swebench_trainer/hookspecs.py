@@ -1,0 +1,204 @@
+"""The whole hook surface of swebench-trainer, and nothing else.
+
+A plugin is a distribution called `swebench-trainer-NAME` with an entry point in
+the group `swebench_trainer`; hooks are implemented with
+
+    from swebench_trainer import hookimpl
+
+A hook implementation may take fewer arguments than are given here, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import pluggy
+from pydantic import BaseModel
+
+from swebench_trainer.events import (
+    ItemDone,
+    RecipeLoaded,
+    RunFinished,
+    RunStarted,
+    StageFailed,
+    StageFinished,
+    StageStarted,
+)
+from swebench_trainer.types import Instance, Pair
+
+PROJECT = "swebench_trainer"
+"""pluggy project name and entry-point group."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Register(Protocol):
+    """The callback given to the registration hooks."""
+
+    def __call__(
+        self,
+        name: str,
+        factory: Any,
+        *,
+        config: type[BaseModel] | None = None,
+        summary: str = "",
+    ) -> None:
+        """Registers `factory` under `name`.
+
+        Args:
+            name: What `use = "name"` says in a recipe.
+            factory: Called with the validated table; does the heavy imports.
+            config: Model of the table, a subclass of the kind's base table in
+                `swebench_trainer.recipe.models`; `None` means the base table.
+            summary: One line for `swebench-train plugins`.
+        """
+
+
+# --- Registration: called once, when plugins are loaded. Must be light. ---
+
+
+@hookspec
+def register_sources(register: Register) -> None:
+    """Registers instance sources (`[data] use`); a factory returns a `Source`.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def register_backends(register: Register) -> None:
+    """Registers model backends (`[model] use`); a factory returns a `Backend`.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def register_graders(register: Register) -> None:
+    """Registers graders (`[grade] use`); a factory returns a `Grader`.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def register_pair_strategies(register: Register) -> None:
+    """Registers pair strategies (`[pairs] use`); a factory returns a `PairStrategy`.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def register_prompt_styles(register: Register) -> None:
+    """Registers prompt styles (`[prompt] use`); a factory returns a `PromptStyle`.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def register_publishers(register: Register) -> None:
+    """Registers publishers (`[publish] use`); a factory returns a `Publisher`.
+
+    Since 0.1.
+    """
+
+
+# --- Lifecycle: observers. One that raises is reported and does not end the run. ---
+
+
+@hookspec(historic=True)
+def recipe_loaded(event: RecipeLoaded) -> None:
+    """Called when the recipe is valid; also for plugins that are loaded later.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def run_started(event: RunStarted) -> None:
+    """Called when the run directory is locked and the first stage is about to start.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def stage_started(event: StageStarted) -> None:
+    """Called before a stage runs; not for a stage that is skipped as done.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def item_done(event: ItemDone) -> None:
+    """Called when one item (an instance, a candidate, a step) of a stage is done.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def stage_finished(event: StageFinished) -> None:
+    """Called when a stage's files are complete, and for a stage skipped as done.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def stage_failed(event: StageFailed) -> None:
+    """Called when a stage ends with an error; the error is raised afterwards.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def run_finished(event: RunFinished) -> None:
+    """Called when every stage is done; not after a failure.
+
+    Since 0.1.
+    """
+
+
+# --- Decisions: results are combined so that the order of plugins cannot matter. ---
+
+
+@hookspec
+def drop_instances(
+    instances: Sequence[Instance], stage: str
+) -> Mapping[str, str] | None:
+    """Leaves instances out: a mapping of instance id to the reason.
+
+    Called by `prepare` with every instance. `None` drops none. Results are
+    united; when several plugins drop one instance, all their reasons are kept.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def drop_pairs(pairs: Sequence[Pair]) -> Mapping[int, str] | None:
+    """Leaves pairs out: a mapping of position in `pairs` to the reason.
+
+    Called by `pairs` with what the strategy made. `None` drops none. Results
+    are united.
+
+    Since 0.1.
+    """
+
+
+@hookspec
+def report_rows(run_dir: str) -> Mapping[str, str] | None:
+    """Adds rows to the run's closing report: label to value.
+
+    Called once, when the run has finished. `None` adds none. Two plugins that
+    give the same label are an error that names both.
+
+    Since 0.1.
+    """

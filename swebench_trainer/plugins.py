@@ -1,0 +1,224 @@
+"""Finds plugins, loads each in isolation, and combines what their hooks say."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pluggy
+
+from swebench_trainer import hookspecs
+from swebench_trainer.errors import PluginError
+from swebench_trainer.events import RecipeLoaded
+from swebench_trainer.recipe.explain import TableModels
+from swebench_trainer.recipe.models import TABLES
+from swebench_trainer.registry import KIND_OF_TABLE, Kind, Registry
+from swebench_trainer.types import Instance, Pair
+
+log = logging.getLogger(__name__)
+
+_REGISTRATION_HOOKS: dict[str, Kind] = {
+    "register_sources": "source",
+    "register_prompt_styles": "prompt style",
+    "register_backends": "backend",
+    "register_graders": "grader",
+    "register_pair_strategies": "pair strategy",
+    "register_publishers": "publisher",
+}
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that is installed but cannot be used, and why."""
+
+    name: str
+    origin: str
+    error: Exception
+
+
+class Plugins:
+    """The loaded plugins: what they registered, and their hooks.
+
+    Args:
+        builtins: Our own plugins, by name; registered before anything else.
+    """
+
+    def __init__(self, builtins: Mapping[str, Any]) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.registry = Registry()
+        self.broken: list[BrokenPlugin] = []
+        self.origins: dict[str, str] = {}
+        self._entry_points_loaded = False
+        for name, plugin in builtins.items():
+            version = importlib.metadata.version("swebench-trainer")
+            self.add(plugin, name, f"swebench-trainer {version}")
+
+    def add(self, plugin: Any, name: str, origin: str) -> None:
+        """Registers a plugin and lets it register what it offers.
+
+        Raises:
+            PluginError: A hook has arguments that do not exist, or a name that it
+                registers is taken.
+        """
+        try:
+            self.manager.register(plugin, name)
+        except pluggy.PluginValidationError as error:
+            raise PluginError(
+                f"Plugin {name!r} ({origin}) does not fit the hooks: {error}",
+                hint="Compare its arguments with docs/reference/hooks.md.",
+            ) from error
+        self.origins[name] = origin
+        for hook, kind in _REGISTRATION_HOOKS.items():
+            for owner, call in self._each(hook):
+                if owner == name:
+                    call(register=self._register(kind, origin))
+
+    def _register(self, kind: Kind, origin: str) -> hookspecs.Register:
+        def register(
+            name: str,
+            factory: Callable[[Any], Any],
+            *,
+            config: Any = None,
+            summary: str = "",
+        ) -> None:
+            self.registry.add(
+                kind, name, factory, config=config, summary=summary, origin=origin
+            )
+
+        return register
+
+    def load_installed(self) -> None:
+        """Loads the plugins of installed distributions, once.
+
+        One that cannot be imported is kept in `broken` and logged; it does not
+        stop the others. Two that register one name are an error.
+        """
+        if self._entry_points_loaded:
+            return
+        self._entry_points_loaded = True
+        points = importlib.metadata.entry_points(group=hookspecs.PROJECT)
+        for point in sorted(points, key=lambda p: p.name):
+            origin = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
+            try:
+                plugin = point.load()
+            except Exception as error:  # a stranger's import can raise anything
+                self.broken.append(BrokenPlugin(point.name, origin, error))
+                log.warning(
+                    "plugin %r (%s) cannot be imported: %s: %s",
+                    *(point.name, origin, type(error).__name__, error),
+                )
+                continue
+            self.add(plugin, point.name, origin)
+
+    def tables(self, uses: Mapping[str, str]) -> TableModels:
+        """The models that a recipe's tables are validated by.
+
+        Installed plugins are only imported when `uses` names something that is
+        not built in.
+
+        Args:
+            uses: What the recipe's tables say under `use`.
+
+        Raises:
+            PluginError: A plugin that the recipe seems to mean is broken.
+        """
+        for table, use in uses.items():
+            kind = KIND_OF_TABLE.get(table)
+            if kind and not self.registry.find(kind, use):
+                self.load_installed()
+                if not self.registry.find(kind, use):
+                    self._raise_if_broken(use)
+        models: dict[str, dict[str, Any]] = {}
+        for table, base in TABLES.items():
+            if table in KIND_OF_TABLE:
+                kind = KIND_OF_TABLE[table]
+                models[table] = {
+                    entry.name: entry.config
+                    for entry in self.registry
+                    if entry.kind == kind
+                }
+            else:
+                models[table] = {"": base}
+        return models
+
+    def _raise_if_broken(self, use: str) -> None:
+        for broken in self.broken:
+            if use in (broken.name, broken.origin.removeprefix("swebench-trainer-")):
+                raise PluginError(
+                    f"The recipe uses {use!r}, but plugin {broken.name!r} ({broken.origin}) "
+                    f"cannot be imported: {type(broken.error).__name__}: {broken.error}",
+                    hint="Mend or reinstall it.",
+                ) from broken.error
+
+    def notify(self, hook: str, event: Any) -> None:
+        """Tells every observer. One that raises is logged under its own name."""
+        for name, call in self._each(hook):
+            try:
+                call(event=event)
+            except Exception:  # an observer must not end the run
+                log.exception("plugin %r failed in %s", name, hook)
+
+    def announce_recipe(self, event: RecipeLoaded) -> None:
+        """Tells observers of the recipe; those that are loaded later are told then."""
+        self.manager.hook.recipe_loaded.call_historic(kwargs={"event": event})
+
+    def dropped_instances(
+        self, instances: Sequence[Instance], stage: str
+    ) -> dict[str, str]:
+        """Instance ids that plugins leave out, with their reasons."""
+        return self._united("drop_instances", instances=instances, stage=stage)
+
+    def dropped_pairs(self, pairs: Sequence[Pair]) -> dict[int, str]:
+        """Positions of pairs that plugins leave out, with their reasons."""
+        return self._united("drop_pairs", pairs=pairs)
+
+    def report_rows(self, run_dir: str) -> dict[str, str]:
+        """Rows for the closing report.
+
+        Raises:
+            PluginError: Two plugins give a row the same label.
+        """
+        rows: dict[str, str] = {}
+        owners: dict[str, str] = {}
+        for name, result in self._results("report_rows", run_dir=run_dir):
+            for label, value in result.items():
+                if label in rows:
+                    raise PluginError(
+                        f"Plugins {owners[label]!r} and {name!r} both report {label!r}."
+                    )
+                rows[label], owners[label] = value, name
+        return dict(sorted(rows.items()))
+
+    def _united(self, hook: str, **arguments: Any) -> dict[Any, str]:
+        reasons: dict[Any, set[str]] = {}
+        for _, result in self._results(hook, **arguments):
+            for key, reason in result.items():
+                reasons.setdefault(key, set()).add(reason)
+        return {key: "; ".join(sorted(found)) for key, found in reasons.items()}
+
+    def _results(
+        self, hook: str, **arguments: Any
+    ) -> Iterator[tuple[str, Mapping[Any, str]]]:
+        """Each plugin's result that is not `None`, with the plugin's name."""
+        for name, call in self._each(hook):
+            for result in call(**arguments):
+                if not isinstance(result, Mapping):
+                    raise PluginError(
+                        f"Plugin {name!r} returned a {type(result).__name__} "
+                        f"from {hook}, not a mapping."
+                    )
+                yield name, result
+
+    def _each(self, hook: str) -> Iterator[tuple[str, pluggy.HookCaller]]:
+        """Each plugin that implements `hook`, with a caller for it alone."""
+        everyone = self.manager.get_plugins()
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            others = [p for p in everyone if p is not implementation.plugin]
+            yield (
+                implementation.plugin_name,
+                self.manager.subset_hook_caller(hook, remove_plugins=others),
+            )

@@ -1,0 +1,1 @@
+"""Pair strategies: how graded candidates become preferences."""

@@ -1,0 +1,116 @@
+"""What a person sees while a run goes on: bars on a terminal, lines elsewhere.
+
+The console is a plugin like any other: it implements the lifecycle hooks.
+"""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from swebench_trainer.events import (
+    ItemDone,
+    RunFinished,
+    RunStarted,
+    StageFailed,
+    StageFinished,
+    StageStarted,
+)
+from swebench_trainer.hookspecs import hookimpl
+
+
+class ConsoleObserver:
+    """Shows the events of a run on a console.
+
+    On a terminal each stage has a bar with its rate and the time left. Anywhere
+    else a line is printed when a stage starts and ends, and at most every
+    `every` seconds in between.
+    """
+
+    def __init__(self, console: Console, *, every: float = 10.0) -> None:
+        self._console = console
+        self._every = every
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_line = 0.0
+
+    @hookimpl
+    def run_started(self, event: RunStarted) -> None:
+        """Says where the run's files are."""
+        again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+        self._console.print(f"run {event.run_dir}{again}", highlight=False)
+
+    @hookimpl
+    def stage_started(self, event: StageStarted) -> None:
+        """Opens the stage's bar."""
+        self._last_line = time.monotonic()
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description:<9}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(event.stage, total=None, detail="")
+            self._bar.start()
+        else:
+            word = "goes on" if event.resumed else "starts"
+            self._console.print(f"{event.stage:<9} {word}", highlight=False)
+
+    @hookimpl
+    def item_done(self, event: ItemDone) -> None:
+        """Moves the bar, or prints a line now and then."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task,
+                completed=event.done,
+                total=event.total or None,
+                detail=event.detail,
+            )
+        elif time.monotonic() - self._last_line >= self._every:
+            self._last_line = time.monotonic()
+            self._console.print(
+                f"{event.stage:<9} {event.done}/{event.total or '?'} {event.detail}",
+                highlight=False,
+                markup=False,
+            )
+
+    @hookimpl
+    def stage_finished(self, event: StageFinished) -> None:
+        """Closes the bar and prints the stage's figures."""
+        self._close_bar()
+        figures = "  ".join(f"{key} {value}" for key, value in event.summary.items())
+        took = "done before" if event.skipped else f"{event.seconds:.1f} s"
+        self._console.print(
+            f"{event.stage:<9} {took:>11}  {figures}", highlight=False, markup=False
+        )
+
+    @hookimpl
+    def stage_failed(self, event: StageFailed) -> None:
+        """Closes the bar; the command line prints the error."""
+        self._close_bar()
+        self._console.print(f"{event.stage:<9} failed", highlight=False)
+
+    @hookimpl
+    def run_finished(self, event: RunFinished) -> None:
+        """Says how long it took."""
+        self._console.print(f"done in {event.seconds:.0f} s", highlight=False)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = None

@@ -1,0 +1,105 @@
+"""The two forms of an answer, for training and for inference alike.
+
+`render_answer` says what a model should have written for the gold patch;
+`extract_patch` turns what a model did write into a patch. The `diff` form is a
+unified diff as git writes it; the search-replace form is described in `blocks`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from swebench_trainer.prompts.blocks import (
+    apply_blocks,
+    blocks_of,
+    parse_blocks,
+    write_block,
+)
+from swebench_trainer.prompts.diffs import find_diff
+from swebench_trainer.prompts.files import read_file
+from swebench_trainer.prompts.patches import make_patch, read_patch
+from swebench_trainer.types import Instance
+
+AnswerForm = Literal["search-replace", "diff"]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The patch of an answer.
+
+    Attributes:
+        patch: Unified diff, empty when there is none. Bytes of the files that
+            are not UTF-8 are surrogate escapes.
+        status: `ok`, `repaired:<names joined with +>` or `failed:<why>`;
+            `failed:no answer` when nothing in the text was meant as a change.
+    """
+
+    patch: str
+    status: str
+
+
+def render_answer(form: AnswerForm, instance: Instance) -> str:
+    """Writes the gold patch in the recipe's answer form.
+
+    Search-replace blocks are checked against `instance.snapshot` and get as much
+    context as makes each unique. Without a snapshot they are the patch's own
+    hunks: right, but not known to be unique.
+
+    Raises:
+        ValueError: The form cannot express the patch; the message says why.
+    """
+    if not instance.patch.strip():
+        raise ValueError("the gold patch is empty")
+    answer = instance.patch if form == "diff" else _render_blocks(instance)
+    if not _is_unicode(answer):
+        raise ValueError("the gold patch is not valid UTF-8 text")
+    return answer
+
+
+def _render_blocks(instance: Instance) -> str:
+    blocks = []
+    for change in read_patch(instance.patch):
+        old = None
+        if change.old and instance.snapshot:
+            old = read_file(instance.snapshot, change.old)
+            if old is None:
+                raise ValueError(f"the snapshot has no file {change.old}")
+        blocks += [write_block(block) for block in blocks_of(change, old)]
+    return "\n".join(blocks)
+
+
+def extract_patch(form: AnswerForm, text: str, instance: Instance) -> Extraction:
+    """Turns an answer into a patch; what the answer is never makes it raise."""
+    if not _is_unicode(text) or "\0" in text:
+        return Extraction("", "failed:not valid text")
+    try:
+        if form == "diff":
+            patch, repairs = find_diff(text, instance.snapshot)
+        else:
+            patch, repairs = _extract_blocks(text, instance.snapshot)
+    except ValueError as error:
+        return Extraction("", f"failed:{error}")
+    if not patch:
+        return Extraction("", "failed:no answer")
+    names = "+".join(dict.fromkeys(repairs))
+    return Extraction(patch, f"repaired:{names}" if names else "ok")
+
+
+def _extract_blocks(text: str, snapshot: str) -> tuple[str, list[str]]:
+    blocks, repairs = parse_blocks(text)
+    if not blocks:
+        return "", []
+    if not snapshot or not Path(snapshot).is_dir():
+        raise ValueError("no file contents")
+    old, new, more = apply_blocks(blocks, snapshot)
+    return make_patch(old, new), repairs + more
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

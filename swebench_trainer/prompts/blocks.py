@@ -1,0 +1,417 @@
+r"""The search-replace form of an answer: its grammar, its writing, its application.
+
+Each block starts with the file's path on a line of its own:
+
+    src/a.py                      src/old.py               src/new.py
+    <<<<<<< SEARCH                <<<<<<< DELETE           <<<<<<< RENAME
+    lines as they stand           >>>>>>> DELETE           src/newer.py
+    =======                                                >>>>>>> RENAME
+    lines that replace them
+    >>>>>>> REPLACE
+
+- SEARCH is whole lines that stand exactly once in the file as it was before the
+  answer; all blocks refer to that state, so their order means nothing.
+- An empty SEARCH creates the file, or fills one that is empty.
+- A renamed file may have blocks too; they name it by its old path.
+- `\ No newline at end of file` may end a part, as in a diff. When neither part
+  has it, the end of the file stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from swebench_trainer.prompts.files import File, Text, check_path, read_file
+from swebench_trainer.prompts.patches import FileChange, Hunk
+
+_DIVIDER = "======="
+_NO_NEWLINE = "\\ No newline at end of file"
+_OPENERS = {
+    "<<<<<<< SEARCH": ">>>>>>> REPLACE",
+    "<<<<<<< DELETE": ">>>>>>> DELETE",
+    "<<<<<<< RENAME": ">>>>>>> RENAME",
+}
+_MARKERS = {*_OPENERS, *_OPENERS.values(), _DIVIDER}
+FENCE = re.compile(r"\s*(```|~~~)")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One SEARCH and its REPLACE."""
+
+    path: str
+    search: Text
+    replace: Text
+
+
+@dataclass(frozen=True)
+class Delete:
+    """A file that goes."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Rename:
+    """A file that moves to the path `to`."""
+
+    path: str
+    to: str
+
+
+Block = Edit | Delete | Rename
+
+
+# --- Writing: a patch as blocks ---
+
+
+def blocks_of(change: FileChange, old: File | None) -> Iterator[Block]:
+    """The blocks that say what `change` does.
+
+    Args:
+        change: What a patch does to one file.
+        old: The file before, from which context is taken until each SEARCH is
+            unique. Without it a SEARCH is its hunk's own lines, which need not
+            be unique.
+
+    Raises:
+        ValueError: Blocks cannot say it, or the hunks do not fit `old`.
+    """
+    if change.special:
+        raise ValueError(f"search-replace blocks cannot say {change.special}")
+    if change.old is None:
+        assert change.new is not None  # a patch does not lead from nothing to nothing
+        text = change.hunks[0].new if change.hunks else Text()
+        yield Edit(change.new, Text(), text)
+        return
+    if change.new is None:
+        yield Delete(change.old)
+        return
+    if change.new != change.old:
+        yield Rename(change.old, change.new)
+    for hunk in change.hunks if old is None else _unique(change, old.text):
+        if not hunk.old.lines and hunk.start:
+            raise ValueError("an insertion without context has nothing to search for")
+        if hunk.old.newline == hunk.new.newline:
+            yield Edit(change.old, Text(hunk.old.lines), Text(hunk.new.lines))
+        else:
+            yield Edit(change.old, hunk.old, hunk.new)
+
+
+def _unique(change: FileChange, text: Text) -> Iterator[Hunk]:
+    """The hunks, each with so much context that its old lines stand once in `text`."""
+    spans: list[tuple[int, int, list[Hunk]]] = []
+    done = 0
+    for hunk in change.hunks:
+        if hunk.start < done or not _fits(hunk, text):
+            raise ValueError(f"the patch does not fit {change.old} in the snapshot")
+        done = hunk.end
+        start, end = _grow(hunk, text)
+        members = [hunk]
+        # What contains a unique text is unique, so spans that meet become one.
+        while spans and start < spans[-1][1]:
+            earlier = spans.pop()
+            start, end = min(start, earlier[0]), max(end, earlier[1])
+            members = earlier[2] + members
+        spans.append((start, end, members))
+    return (_splice(text, *span) for span in spans)
+
+
+def _fits(hunk: Hunk, text: Text) -> bool:
+    if hunk.start < 0 or hunk.old.lines != text.lines[hunk.start : hunk.end]:
+        return False
+    return hunk.old.newline or (hunk.end == len(text.lines) and not text.newline)
+
+
+def _grow(hunk: Hunk, text: Text) -> tuple[int, int]:
+    start, end = hunk.start, hunk.end
+    while end - start < len(text.lines) and (
+        start == end or len(_find(text, text.lines[start:end])) > 1
+    ):
+        start, end = max(0, start - 1), min(len(text.lines), end + 1)
+    return start, end
+
+
+def _splice(text: Text, start: int, end: int, members: Sequence[Hunk]) -> Hunk:
+    """One hunk for the lines from `start` to `end`, which hold all `members`."""
+    new: list[str] = []
+    done = start
+    for hunk in members:
+        new += (*text.lines[done : hunk.start], *hunk.new.lines)
+        done = hunk.end
+    new += text.lines[done:end]
+    at_end = end == len(text.lines)
+    old_newline = text.newline or not at_end
+    new_newline = members[-1].new.newline if done == end else old_newline
+    return Hunk(
+        start,
+        Text(text.lines[start:end], old_newline),
+        Text(tuple(new), new_newline),
+    )
+
+
+def write_block(block: Block) -> str:
+    """The block as text, ending with a newline.
+
+    Raises:
+        ValueError: The path or a line would be read as something else.
+    """
+    for path in (block.path, block.to) if isinstance(block, Rename) else (block.path,):
+        check_path(path)
+        if clean_path(path) != path or FENCE.match(path):
+            raise ValueError("a path that blocks cannot name")
+    if isinstance(block, Delete):
+        body = ["<<<<<<< DELETE", ">>>>>>> DELETE"]
+    elif isinstance(block, Rename):
+        body = ["<<<<<<< RENAME", block.to, ">>>>>>> RENAME"]
+    else:
+        old, new = _part(block.search), _part(block.replace)
+        body = ["<<<<<<< SEARCH", *old, _DIVIDER, *new, ">>>>>>> REPLACE"]
+    return "\n".join((block.path, *body, ""))
+
+
+def _part(text: Text) -> list[str]:
+    if any(line.rstrip() in (*_MARKERS, _NO_NEWLINE) for line in text.lines):
+        raise ValueError("the lines hold a marker of the search-replace form")
+    return [*text.lines] if text.newline else [*text.lines, _NO_NEWLINE]
+
+
+# --- Reading: an answer as blocks ---
+
+
+def clean_path(line: str) -> str:
+    """The path on a line such as ``### `src/a.py`:``."""
+    return line.strip().lstrip("# ").strip("`*: ")
+
+
+def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
+    """Reads every block of an answer; text around blocks is tolerated.
+
+    Returns:
+        The blocks, and the names of what had to be tolerated.
+
+    Raises:
+        ValueError: A block is not finished, or its parts are not clear.
+    """
+    lines = iter(text.split("\n"))
+    blocks: list[Block] = []
+    repairs: list[str] = []
+    around: list[str] = []
+    path = ""
+    for line in lines:
+        marker = line.rstrip()
+        if marker in _OPENERS:
+            if around:
+                named = around.pop()
+                path = clean_path(named)
+                repairs += [] if named == path else ["path"]
+            blocks.append(_block(path, marker, _body(lines, _OPENERS[marker])))
+        elif marker in _OPENERS.values():
+            raise ValueError("a block without a beginning")
+        elif FENCE.match(line):
+            repairs.append("fences")
+            continue
+        elif marker:
+            around.append(line)
+            continue
+        else:
+            continue
+        if around:
+            repairs.append("prose")
+            around.clear()
+    if around:
+        repairs.append("prose")
+    return blocks, repairs
+
+
+def _body(lines: Iterator[str], closer: str) -> list[str]:
+    body: list[str] = []
+    for line in lines:
+        marker = line.rstrip()
+        if marker == closer:
+            return body
+        if marker in _MARKERS and marker != _DIVIDER:
+            break
+        body.append(line)
+    raise ValueError("unfinished block")
+
+
+def _block(path: str, opener: str, body: list[str]) -> Block:
+    if not path:
+        raise ValueError("a block without a path")
+    check_path(path)
+    if opener.endswith("SEARCH"):
+        dividers = [i for i, line in enumerate(body) if line.rstrip() == _DIVIDER]
+        if len(dividers) != 1:
+            raise ValueError(f"a block with {len(dividers)} dividers")
+        old, new = body[: dividers[0]], body[dividers[0] + 1 :]
+        return Edit(path, _text(old), _text(new))
+    if opener.endswith("RENAME") and len(body) == 1:
+        to = clean_path(body[0])
+        check_path(to)
+        return Rename(path, to)
+    if opener.endswith("DELETE") and not body:
+        return Delete(path)
+    raise ValueError("a block with the wrong number of lines")
+
+
+def _text(lines: list[str]) -> Text:
+    if lines and lines[-1].rstrip() == _NO_NEWLINE:
+        if len(lines) == 1:
+            raise ValueError("no line that could lack its newline")
+        return Text(tuple(lines[:-1]), newline=False)
+    return Text(tuple(lines))
+
+
+# --- Applying ---
+
+
+def apply_blocks(
+    blocks: Iterable[Block], root: str
+) -> tuple[dict[str, File], dict[str, File], list[str]]:
+    """Applies the blocks to the files of the snapshot at `root`.
+
+    Returns:
+        The files that the blocks name, before and after, and the names of repairs.
+
+    Raises:
+        ValueError: A block does not fit; the message is one line.
+    """
+    by_path: dict[str, list[Block]] = defaultdict(list)
+    for block in blocks:
+        by_path[block.path].append(block)
+    old: dict[str, File] = {}
+    new: dict[str, File] = {}
+    repairs: list[str] = []
+    for path, group in by_path.items():
+        file = read_file(root, path)
+        if file:
+            old[path] = file
+        target, result, repaired = _apply_to(file, path, group)
+        repairs += repaired
+        if result is None:
+            continue
+        taken = target != path and (target in by_path or read_file(root, target))
+        if target in new or taken:
+            raise ValueError(f"{target} exists already")
+        new[target] = result
+    if any(parent in new for path in new for parent in _parents(path)):
+        raise ValueError("a file and a directory of one name")
+    if old == new:
+        raise ValueError("nothing changes")
+    return old, new, repairs
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def _apply_to(
+    file: File | None, path: str, group: list[Block]
+) -> tuple[str, File | None, list[str]]:
+    """Where the file is afterwards and what it is (`None`: gone), and repairs."""
+    edits = [block for block in group if isinstance(block, Edit)]
+    moves = [block for block in group if isinstance(block, Rename)]
+    deleted = len(edits) + len(moves) < len(group)
+    if len(moves) > 1 or (deleted and len(group) > 1):
+        raise ValueError(f"the blocks of {path} contradict each other")
+    if file is None:
+        if deleted or moves:
+            raise ValueError(f"there is no file {path}")
+        if edits[0].search.lines:
+            raise ValueError(f"search text not found in {path}")
+        if len(edits) > 1:
+            raise ValueError(f"the blocks of {path} contradict each other")
+        return path, File(edits[0].replace), []
+    if deleted:
+        return path, None, []
+    repairs = []
+    if any(edit.search == edit.replace for edit in edits):
+        raise ValueError("nothing changes")
+    try:
+        text = _apply_edits(file.text, edits)
+    except ValueError:
+        converted = _with_line_ends_of(file.text, edits)
+        if converted == edits:
+            raise
+        text = _apply_edits(file.text, converted)
+        repairs.append("crlf")
+    return moves[0].to if moves else path, replace(file, text=text), repairs
+
+
+def _apply_edits(text: Text, edits: Sequence[Edit]) -> Text:
+    placed = sorted(((_place(text, edit), edit) for edit in edits), key=lambda p: p[0])
+    lines: list[str] = []
+    newline = text.newline
+    done = 0
+    for start, edit in placed:
+        if start < done:
+            raise ValueError(f"two blocks change the same lines of {edit.path}")
+        lines += (*text.lines[done:start], *edit.replace.lines)
+        done = start + len(edit.search.lines)
+        if done == len(text.lines):
+            newline = _newline_after(text, edit)
+        elif not edit.replace.newline:
+            raise ValueError("a line lacks its newline before the end of the file")
+    return Text((*lines, *text.lines[done:]), newline)
+
+
+def _place(text: Text, edit: Edit) -> int:
+    """Index of the line at which the search text of `edit` starts."""
+    needle = edit.search
+    if not needle.lines and text.lines:
+        raise ValueError(f"search text is empty, but {edit.path} is not")
+    starts = _find(text, needle.lines)
+    if not needle.newline:
+        end = len(text.lines) - len(needle.lines)
+        starts = [end] if not text.newline and end in starts else []
+    if len(starts) > 1:
+        raise ValueError(f"search text is not unique in {edit.path}")
+    if not starts:
+        raise ValueError(f"search text not found in {edit.path}")
+    return starts[0]
+
+
+def _find(text: Text, needle: tuple[str, ...]) -> list[int]:
+    """Indexes of the lines at which `needle` starts: none, the first, or the first two."""
+    if not needle:
+        return [0]
+    # One string search is fast, and newlines on both sides keep it to whole lines.
+    hay = "\n".join(("", *text.lines, ""))
+    wanted = "\n".join(("", *needle, ""))
+    first = hay.find(wanted)
+    second = hay.find(wanted, first + 1) if first >= 0 else -1
+    return [hay.count("\n", 0, at) for at in (first, second) if at >= 0]
+
+
+def _newline_after(text: Text, edit: Edit) -> bool:
+    """Whether the file ends with a newline after an edit of its last line."""
+    if not edit.replace.newline:
+        return False
+    if not edit.search.newline or not edit.replace.lines:
+        return True
+    return text.newline
+
+
+def _with_line_ends_of(text: Text, edits: Sequence[Edit]) -> list[Edit]:
+    """The edits with the line ends of the file, if those are all of one kind."""
+    ended = text.lines if text.newline else text.lines[:-1]
+    if not any("\r" in line for line in text.lines):
+        end = ""
+    elif all(line.endswith("\r") for line in ended):
+        end = "\r"
+    else:
+        return [*edits]
+
+    def convert(part: Text) -> Text:
+        lines = tuple(line.removesuffix("\r") + end for line in part.lines)
+        return replace(part, lines=lines)
+
+    return [
+        replace(edit, search=convert(edit.search), replace=convert(edit.replace))
+        for edit in edits
+    ]

@@ -1,0 +1,208 @@
+"""Patches: read with unidiff, written by git."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unidiff import PatchSet
+from unidiff.errors import UnidiffParseError
+
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.prompts.files import File, Text
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """Consecutive lines of a file and what replaces them, context included.
+
+    Attributes:
+        start: Index of the first of the old lines, from 0.
+    """
+
+    start: int
+    old: Text
+    new: Text
+
+    @property
+    def end(self) -> int:
+        """Index after the last of the old lines."""
+        return self.start + len(self.old.lines)
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """What a patch does to one file.
+
+    Attributes:
+        old: Path before, `None` when the patch creates the file.
+        new: Path after, `None` when the patch deletes the file.
+        special: The change that is not one of text: a mode, a copy, binary
+            content; else empty.
+    """
+
+    old: str | None
+    new: str | None
+    hunks: tuple[Hunk, ...] = ()
+    special: str = ""
+
+
+def read_patch(patch: str) -> tuple[FileChange, ...]:
+    """Reads a well-formed patch.
+
+    Raises:
+        ValueError: It is not well-formed, or holds no file.
+    """
+    try:
+        parsed = PatchSet(patch)
+    except UnidiffParseError as error:
+        raise ValueError("not a well-formed patch") from error
+    if not parsed:
+        raise ValueError("not a patch")
+    return tuple(_file_change(file) for file in parsed)
+
+
+def _file_change(file: Any) -> FileChange:
+    header = [line.rstrip("\n") for line in file.patch_info or ()]
+    return FileChange(
+        old=_path(file.source_file, "a/"),
+        new=_path(file.target_file, "b/"),
+        hunks=tuple(_hunk(hunk) for hunk in file),
+        special="binary content" if file.is_binary_file else _special(header),
+    )
+
+
+def _path(name: str, prefix: str) -> str | None:
+    name = unquote(name)
+    return None if name == "/dev/null" else name.removeprefix(prefix)
+
+
+def _special(header: list[str]) -> str:
+    """What the header announces beside text; ordinary files have mode 100644."""
+    for line in header:
+        if line.startswith(("old mode ", "copy from ")):
+            return "a change of mode" if line.startswith("old") else "a copy"
+        if line.startswith("new file mode ") and not line.endswith(" 100644"):
+            return f"a new file of {line.removeprefix('new file ')}"
+        if line.startswith("index ") and line.endswith((" 120000", " 160000")):
+            return "a symbolic link or submodule"
+    return ""
+
+
+def _hunk(hunk: Any) -> Hunk:
+    old: list[str] = []
+    new: list[str] = []
+    ended = ""
+    last = ""
+    for line in hunk:
+        value = line.value.removesuffix("\n")
+        if line.line_type in (" ", "-"):
+            old.append(value)
+        if line.line_type in (" ", "+"):
+            new.append(value)
+        if line.line_type == "\\":
+            ended += last
+        last = line.line_type
+    # `@@ -5,0 …` inserts after line 5, `@@ -5,2 …` replaces from line 5 on.
+    start = hunk.source_start - 1 if old else hunk.source_start
+    return Hunk(
+        start,
+        Text(tuple(old), newline=not set(ended) & {" ", "-"}),
+        Text(tuple(new), newline=not set(ended) & {" ", "+"}),
+    )
+
+
+_ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
+
+
+def unquote(name: str) -> str:
+    """Undoes git's C-style quoting of unusual paths, anywhere in a line."""
+    if '"' not in name:
+        return name
+
+    def plain(match: re.Match[str]) -> str:
+        code = match[1]
+        if code.isdigit():
+            return chr(int(code, 8))
+        return chr(_ESCAPES[code]) if code in _ESCAPES else code
+
+    # Escapes stand for bytes: go through latin-1 so that each is one character.
+    raw = name.encode("utf-8", "surrogatepass").decode("latin-1")
+    raw = re.sub(r"\\([0-3][0-7]{2}|.)", plain, raw.replace('\\"', "\\042"))
+    return raw.replace('"', "").encode("latin-1").decode("utf-8", "surrogateescape")
+
+
+def make_patch(old: Mapping[str, File], new: Mapping[str, File]) -> str:
+    """Writes the patch between two trees as `git diff` does, renames found.
+
+    The trees never touch the file system: they are two commits of a bare
+    repository, where no attribute, hook or setting can change their bytes.
+
+    Args:
+        old: Files before, by path; files that stay as they are may be left out.
+        new: Files after.
+
+    Raises:
+        ValueError: git refuses a path.
+        PrerequisiteError: There is no git.
+    """
+    commits = b"".join((*_commit("old", old), *_commit("new", new)))
+    with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as folder:
+        repository = Path(folder)
+        (repository / "objects").mkdir()
+        (repository / "refs").mkdir()
+        (repository / "HEAD").write_text("ref: refs/heads/old\n")
+        try:
+            _git(repository, "fast-import", "--quiet", stdin=commits)
+        except subprocess.CalledProcessError as error:
+            raise ValueError("git refuses the files") from error
+        patch = _git(repository, "diff-tree", "-p", "--text", "-M", "old", "new")
+    return patch.decode("utf-8", "surrogateescape")
+
+
+def _commit(branch: str, files: Mapping[str, File]) -> Iterator[bytes]:
+    yield b"commit refs/heads/%s\n" % branch.encode()
+    yield b"committer nobody <nobody> 0 +0000\ndata 0\n"
+    for path, file in files.items():
+        quoted = path.replace("\\", "\\\\").replace('"', '\\"')
+        content = str(file.text).encode("utf-8", "surrogateescape")
+        yield f'M {file.mode} inline "{quoted}"\ndata {len(content)}\n'.encode()
+        yield content + b"\n"
+
+
+_SETTINGS = (
+    "core.fsync=none",
+    "core.quotePath=false",
+    "diff.algorithm=myers",
+    "fastimport.unpackLimit=0",
+)
+
+
+def _git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+    try:
+        return subprocess.run(
+            ["git", f"--git-dir={repository}", *settings, *arguments],
+            input=stdin,
+            capture_output=True,
+            check=True,
+            # Nothing of the user's own git (GIT_DIR, hooks, attributes) is in here.
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "GIT_CONFIG_GLOBAL": os.devnull,
+                "GIT_CONFIG_NOSYSTEM": "1",
+                "GIT_ATTR_NOSYSTEM": "1",
+                "LC_ALL": "C",
+            },
+        ).stdout
+    except FileNotFoundError as error:
+        raise PrerequisiteError(
+            "git is needed to turn answers into patches, and is not installed.",
+            hint="Install it, for instance: apt-get install git",
+        ) from error

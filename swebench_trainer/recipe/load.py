@@ -1,0 +1,267 @@
+"""Reads a recipe: TOML, `extends`, `--set`, validation with every error at once."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from swebench_trainer.errors import RecipeError
+from swebench_trainer.recipe.explain import (
+    Origin,
+    Problem,
+    TableModels,
+    problems_of,
+    show,
+    unknown_key,
+)
+from swebench_trainer.recipe.locate import KeyPath, Place, locate
+from swebench_trainer.recipe.models import Recipe, Table
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A recipe as it was written, merged but not validated.
+
+    Attributes:
+        path: The file that was named.
+        values: The merged values.
+        origins: Where each table and key comes from.
+    """
+
+    path: Path
+    values: Values
+    origins: Mapping[KeyPath, Origin]
+
+    def uses(self) -> dict[str, str]:
+        """The plugin that each table names, where the recipe says so."""
+        return {
+            table: value["use"]
+            for table, value in self.values.items()
+            if isinstance(value, dict) and isinstance(value.get("use"), str)
+        }
+
+
+def read_draft(path: Path, overrides: Sequence[str] = ()) -> Draft:
+    """Reads a recipe file, what it extends, and `--set` overrides.
+
+    Args:
+        path: The TOML file.
+        overrides: `table.key=value` each, the value as TOML, else as a string.
+
+    Raises:
+        RecipeError: A file cannot be read or is not TOML, or an override is not
+            of that form.
+    """
+    values, origins = _read_file(path, ())
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        keys = tuple(key.strip().split("."))
+        if not equals or not all(keys):
+            raise RecipeError(
+                f"--set {override}: expected table.key=value.",
+                hint="For example: --set sft.learning_rate=1e-4",
+            )
+        _merge(values, _nested(keys, _toml_value(text)))
+        for end in range(1, len(keys) + 1):
+            origins.setdefault(keys[:end], Origin("--set", override))
+        origins[keys] = Origin("--set", override)
+    return Draft(path, values, origins)
+
+
+def _read_file(
+    path: Path, above: tuple[Path, ...]
+) -> tuple[Values, dict[KeyPath, Origin]]:
+    if path.resolve() in above:
+        raise RecipeError(f"{path} extends itself.", hint="Remove one `extends`.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(
+            f"There is no recipe {path}.",
+            hint="`swebench-train new` lists recipes to start from.",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}.") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(_syntax_error(path, text, error)) from None
+    lines = text.split("\n")
+    origins = {
+        key: Origin(str(path), lines[place.line - 1], place)
+        for key, place in locate(text.replace("\r\n", "\n")).items()
+    }
+    if "extends" not in values:
+        return values, origins
+    base = values.pop("extends")
+    if not isinstance(base, str):
+        problem = Problem(("extends",), "extends: must be the path of a recipe")
+        raise RecipeError(show([problem], origins))
+    below, below_origins = _read_file(path.parent / base, (*above, path.resolve()))
+    _merge(below, values)
+    return below, below_origins | origins
+
+
+def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> str:
+    lines = text.split("\n")
+    # Python 3.14 has attributes for these; before, the message ends with them.
+    words = str(error).rpartition("(at ")
+    numbers = [
+        int(word)
+        for word in words[2].replace(",", " ").rstrip(")").split()
+        if word.isdigit()
+    ]
+    line, column = numbers if len(numbers) == 2 else (len(lines), len(lines[-1]) + 1)
+    message = f"not valid TOML: {(words[0] or str(error)).strip()}"
+    place = Place(line, column, 1)
+    origin = Origin(str(path), lines[line - 1], place)
+    return show([Problem(("syntax",), message)], {("syntax",): origin})
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _nested(keys: KeyPath, value: Any) -> Values:
+    for key in reversed(keys):
+        value = {key: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _merge(into: Values, values: Values) -> None:
+    """Lays `values` over `into`, table by table; other values replace."""
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def validate(draft: Draft, tables: TableModels) -> Recipe:
+    """Validates every table by the model that its `use` names.
+
+    Raises:
+        RecipeError: Every problem of the recipe, each with its place.
+    """
+    problems: list[Problem] = []
+    parsed: Values = {}
+    for name, value in draft.values.items():
+        if name not in tables:
+            parsed[name] = value
+        elif not isinstance(value, dict):
+            problems.append(Problem((name,), f"{name} is a table: write [{name}]"))
+        else:
+            value = dict(value)
+            if isinstance(writer := value.get("model"), dict):  # [generate] model
+                value["model"] = _table(
+                    "model", (name, "model"), writer, draft, tables, problems
+                )
+            table = _table(name, (name,), value, draft, tables, problems)
+            if table is not None:
+                parsed[name] = table
+    problems += _top_level(draft, parsed, tables)
+    if problems:
+        raise RecipeError(show(problems, draft.origins))
+    recipe = Recipe.model_validate(parsed)
+    if rules := broken_rules(recipe):
+        raise RecipeError(show(rules, draft.origins))
+    return recipe
+
+
+def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Problem]:
+    problems = [
+        unknown_key((name,), Recipe, tables)
+        for name in parsed
+        if name not in Recipe.model_fields
+    ]
+    known = {name: parsed[name] for name in parsed if name in Recipe.model_fields}
+    try:
+        Recipe.model_validate(known)
+    except ValidationError as error:
+        problems += [
+            problem
+            for problem in problems_of(error, Recipe, tables)
+            # A table that was written but is wrong has its own problems already.
+            if problem.path[0] in parsed or problem.path[0] not in draft.values
+        ]
+    return problems
+
+
+def _table(
+    name: str,
+    at: KeyPath,
+    value: Values,
+    draft: Draft,
+    tables: TableModels,
+    problems: list[Problem],
+) -> Table | None:
+    models = tables[name]
+    if "" in models:
+        model = models[""]
+    else:
+        base = next(iter(models.values())).model_fields["use"]
+        use = value.get("use", base.default)
+        if use not in models:
+            problems.append(_unknown_plugin(at, use, models))
+            return None
+        model = models[use]
+        value = {**value, "use": use}
+    try:
+        return model.model_validate(value, context={"folder": draft.path.parent})
+    except ValidationError as error:
+        problems += problems_of(error, model, tables, at)
+        return None
+
+
+def _unknown_plugin(
+    at: KeyPath, use: object, models: Mapping[str, type[Table]]
+) -> Problem:
+    table = ".".join(at)
+    if not isinstance(use, str):
+        return Problem((*at, "use"), f"[{table}] must say which plugin to use")
+    close = difflib.get_close_matches(use, models, 1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return Problem(
+        (*at, "use"),
+        f"[{table}] use: nothing called {use!r} is installed",
+        f"{meant}there are: {', '.join(sorted(models))}; others come as swebench-trainer-NAME",
+    )
+
+
+_NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "sft": (("model",),),
+    "grade": (("generate", "evaluate"),),
+    "pairs": (("generate",), ("grade",)),
+    "dpo": (("model",), ("pairs",)),
+    "evaluate": (("model",), ("grade",)),
+    "publish": (("sft", "dpo"),),
+}
+"""What a table needs beside it: of each group at least one."""
+
+
+def broken_rules(recipe: Recipe) -> list[Problem]:
+    """Tables that stand without the tables that they need."""
+    problems = []
+    for name, groups in _NEEDS.items():
+        if getattr(recipe, name) is None:
+            continue
+        for group in groups:
+            if all(getattr(recipe, other) is None for other in group):
+                wanted = " or ".join(f"[{other}]" for other in group)
+                problems.append(Problem((name,), f"[{name}] needs {wanted} beside it"))
+    if recipe.generate and not (recipe.model or recipe.generate.model):
+        problems.append(
+            Problem(("generate",), "[generate] needs [model], or a model of its own")
+        )
+    return problems

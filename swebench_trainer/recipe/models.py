@@ -1,0 +1,272 @@
+"""The recipe: one strict model per table, with the help text under each field.
+
+A table that names a plugin with `use` is validated by that plugin's own model,
+which extends the base table given here, so a recipe stays two levels deep. Keys
+marked `VOLATILE` change how a stage runs but not what it makes; they are left
+out of fingerprints.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    ValidationInfo,
+)
+from pydantic.types import NonNegativeFloat, NonNegativeInt
+
+VOLATILE = "volatile"
+"""Marks a key that does not change a stage's result (see `semantic_settings`)."""
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder", Path())
+    return Path(folder, path.expanduser()).resolve()
+
+
+RecipePath = Annotated[
+    Path,
+    AfterValidator(_beside_recipe),
+    Field(json_schema_extra={VOLATILE: True}),
+]
+"""A path in a recipe; a relative one starts at the recipe's own directory."""
+
+
+class Table(BaseModel):
+    """Base of every table: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class PluginTable(Table):
+    """Base of the tables in which `use` names a plugin."""
+
+    use: str
+    """Name of the plugin, as `swebench-train plugins` lists it."""
+
+
+class Holdout(Table):
+    """Which instances are kept back from training, to be evaluated on."""
+
+    by: Literal["repo", "instance"] = "repo"
+    """`repo` keeps whole repositories back, `instance` single instances."""
+    fraction: Fraction = 0.2
+    """Share of the instances to keep back; by repo the nearest share that whole repositories give."""
+
+
+class DataTable(PluginTable):
+    """Which instances to learn from, and which to keep back."""
+
+    limit: PositiveInt | None = None
+    """Use at most so many instances, drawn with the recipe's seed."""
+    include: tuple[str, ...] = ()
+    """Use only these instance ids."""
+    exclude: tuple[str, ...] = ()
+    """Leave these instance ids out."""
+    holdout: Holdout = Holdout()
+    """Which instances are kept back: `{ by = "repo", fraction = 0.2 }`."""
+
+
+class PromptTable(PluginTable):
+    """What the model reads and in which form it answers."""
+
+    use: str = "issue"
+    """Prompt style: `issue`, `oracle`, or a plugin's."""
+    answer: Literal["search-replace", "diff"] = "search-replace"
+    """Form of the answer that the model learns to write."""
+    max_tokens: PositiveInt = 8192
+    """Longest prompt plus answer, in the model's own tokens; longer rows are dropped and counted, never cut."""
+
+
+class ModelTable(PluginTable):
+    """The model that is trained, or that writes the candidates."""
+
+    use: str = "hf"
+    """Backend: `hf`, or a plugin's."""
+
+
+class TrainTable(Table):
+    """Keys that SFT and DPO share."""
+
+    batch_size: PositiveInt = 4
+    """Rows (pairs in DPO) per optimizer step."""
+    micro_batch: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
+    """Rows that are on the device at once; must divide `batch_size`."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Share of the steps during which the learning rate rises."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    weight_decay: NonNegativeFloat = 0.0
+    """AdamW weight decay."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+    save_every: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = (
+        50
+    )
+    """Optimizer steps between checkpoints to resume from; 0 writes none."""
+    max_dropped: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Stop when a larger share of the rows than this is too long to train on."""
+
+
+class SftTable(TrainTable):
+    """Supervised fine-tuning on the gold patches."""
+
+    learning_rate: PositiveFloat = 2e-4
+    """Highest learning rate."""
+    epochs: PositiveInt = 3
+    """Passes over the training rows."""
+
+
+class DpoTable(TrainTable):
+    """Direct preference optimisation; the reference is the SFT model."""
+
+    beta: PositiveFloat = 0.1
+    """How strongly the policy is held to the reference."""
+    learning_rate: PositiveFloat = 5e-7
+    """Highest learning rate."""
+    epochs: PositiveInt = 1
+    """Passes over the pairs."""
+    sft_weight: NonNegativeFloat = 0.0
+    """Weight of an SFT term on `chosen` beside the preference loss (RPO style)."""
+
+
+class SamplingTable(Table):
+    """Keys that generation and evaluation share."""
+
+    max_new_tokens: PositiveInt = 1024
+    """Longest answer, in tokens."""
+    batch_size: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 16
+    """Answers written at once."""
+
+
+class GenerateTable(SamplingTable):
+    """How candidates for grading are drawn."""
+
+    model: SerializeAsAny[ModelTable] | None = None
+    """Who writes: a `[model]` table such as `{ use = "replay", path = "preds.jsonl" }`. Default: the model under training, after SFT."""
+    samples: PositiveInt = 8
+    """Candidates per training instance."""
+    temperature: PositiveFloat = 0.8
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Nucleus: the smallest set of tokens with this probability."""
+
+
+class GradeTable(PluginTable):
+    """Who runs the tests, and how."""
+
+    use: str = "docker"
+    """Grader: `docker`, `stock`, `namespace`, or a plugin's."""
+    workers: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 0
+    """Candidates graded at once; 0 means three quarters of the cores."""
+    timeout: PositiveInt = 1800
+    """Seconds that one candidate's tests may take."""
+    retries: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 1
+    """How often a candidate is graded again after a fault of the machine."""
+    admission_runs: NonNegativeInt = 1
+    """How often gold must pass (and no-op fail once) before an instance gives labels; 0 trusts every instance."""
+
+
+class PairsTable(PluginTable):
+    """How graded candidates become preferences."""
+
+    use: str = "self-generated"
+    """Strategy: `self-generated`, `api-rejects`, or a plugin's."""
+    max_per_instance: PositiveInt = 4
+    """At most so many pairs from one instance."""
+
+
+class EvaluateTable(SamplingTable):
+    """Base, SFT and DPO model on the same prompts, one greedy answer each."""
+
+    splits: tuple[Literal["train", "heldout"], ...] = ("heldout",)
+    """Which splits to answer and grade."""
+
+
+class PublishTable(PluginTable):
+    """Where the adapter goes."""
+
+    use: str = "directory"
+    """Publisher: `directory`, `hub`, or a plugin's."""
+
+
+class Recipe(Table):
+    """A whole recipe. An absent table means that its stage does not run."""
+
+    schema_version: Literal[1]
+    """Version of the recipe format."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    """Name of the run directory under `--runs-dir`."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+    data: DataTable
+    """Where the instances come from."""
+    prompt: PromptTable = PromptTable()
+    """What the model reads and writes."""
+    model: ModelTable | None = None
+    """The model under training."""
+    sft: SftTable | None = None
+    """Supervised fine-tuning on the gold patches of the training split."""
+    generate: GenerateTable | None = None
+    """Candidates for the training split."""
+    grade: GradeTable | None = None
+    """Tests of the candidates; needed by `[evaluate]` too."""
+    pairs: PairsTable | None = None
+    """Preferences from graded candidates."""
+    dpo: DpoTable | None = None
+    """Preference optimisation."""
+    evaluate: EvaluateTable | None = None
+    """Comparison of base, SFT and DPO."""
+    publish: PublishTable | None = None
+    """Release of the last adapter."""
+
+
+TABLES: dict[str, type[Table]] = {
+    "data": DataTable,
+    "prompt": PromptTable,
+    "model": ModelTable,
+    "sft": SftTable,
+    "generate": GenerateTable,
+    "grade": GradeTable,
+    "pairs": PairsTable,
+    "dpo": DpoTable,
+    "evaluate": EvaluateTable,
+    "publish": PublishTable,
+}
+"""Base model of each table, by name, in the order in which a recipe has them."""
+
+
+def resolved_settings(recipe: Recipe) -> dict[str, Any]:
+    """Every setting of a recipe as JSON-able values, plugins' own keys included."""
+    settings: dict[str, Any] = {}
+    for name in Recipe.model_fields:
+        value = getattr(recipe, name)
+        settings[name] = (
+            value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        )
+    return settings
+
+
+def semantic_settings(table: BaseModel) -> dict[str, Any]:
+    """Settings of a table that decide its stage's result, for fingerprints."""
+    kept = {}
+    for name, spec in type(table).model_fields.items():
+        extra = spec.json_schema_extra
+        if not (isinstance(extra, dict) and extra.get(VOLATILE)):
+            value = getattr(table, name)
+            kept[name] = (
+                semantic_settings(value) if isinstance(value, BaseModel) else value
+            )
+    return kept

@@ -1,0 +1,29 @@
+"""The JSON schema of a recipe, for editors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from swebench_trainer.recipe.explain import TableModels
+from swebench_trainer.recipe.models import Recipe
+
+
+def json_schema(tables: TableModels) -> dict[str, Any]:
+    """Schema of a whole recipe; a table with plugins is one of their schemas."""
+    schema = Recipe.model_json_schema()
+    definitions = schema["$defs"]
+    for name, models in tables.items():
+        choices = []
+        for use, model in models.items():
+            inner = model.model_json_schema(ref_template="#/$defs/{model}")
+            definitions.update(inner.pop("$defs", {}))
+            if use:
+                inner["properties"]["use"]["const"] = use
+            choices.append(inner)
+        schema["properties"][name] = {"anyOf": choices}
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "Another recipe, relative to this one, whose tables this one is laid over.",
+    }
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema

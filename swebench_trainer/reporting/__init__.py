@@ -1,0 +1,1 @@
+"""What a run says at its end: rates with intervals, tables, the model card."""

@@ -1,0 +1,75 @@
+"""The model card: how the model was made, and by how much training helped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_FRONT = """\
+---
+{base}library_name: {library}
+tags:
+- swebench
+- swebench-trainer
+---
+"""
+
+
+def model_card(
+    name: str,
+    stage: str,
+    *,
+    settings: Mapping[str, Any],
+    summary: Mapping[str, Any] | None,
+    is_adapter: bool,
+) -> str:
+    """The card as Markdown with the Hub's front matter.
+
+    Args:
+        name: Name of the run.
+        stage: The training stage whose weights are released.
+        settings: The resolved recipe.
+        summary: `summary.json` of the evaluation, if there was one.
+        is_adapter: Whether the weights are a PEFT adapter.
+    """
+    base = (settings.get("model") or {}).get("name", "")
+    front = _FRONT.format(
+        base=f"base_model: {base}\n" if base and ":" not in base else "",
+        library="peft" if is_adapter else "transformers",
+    )
+    parts = [
+        front,
+        f"# {name}",
+        f"{'An adapter for' if is_adapter else 'All weights of'} `{base}` after "
+        f"{stage.upper()}, made by swebench-trainer.",
+        "## Evaluation",
+        _evaluation(summary),
+        "## Recipe",
+        f"```json\n{json.dumps(settings, indent=2)}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _evaluation(summary: Mapping[str, Any] | None) -> str:
+    if summary is None:
+        return "This run had no evaluation."
+    lines = [
+        f"Graded by the official SWE-bench harness; prompt style `{summary['prompt']}`"
+        + (
+            ", which shows the files of the gold patch: not a leaderboard setting."
+            if summary["prompt"] == "oracle"
+            else "."
+        ),
+        "",
+        "| split | model | resolved | rate | 95 % interval |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for split, content in summary["splits"].items():
+        for model, m in content["models"].items():
+            low, high = m["ci95"]
+            lines.append(
+                f"| {split} | {model} | {m['resolved']} of {m['total']} "
+                f"| {m['rate']:.1%} | {low:.1%} to {high:.1%} |"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,38 @@
+"""The closing table of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+_TINY = (
+    "builtin:tiny is a model of half a million random weights: it learns the training "
+    "issues by heart and nothing else. The point of this run is the loop."
+)
+
+
+def comparison(summary: Mapping[str, Any]) -> Table:
+    """Base, SFT and DPO side by side, from `summary.json` of the evaluation."""
+    caption = [_TINY] if summary.get("model") == "builtin:tiny" else []
+    if summary.get("prompt") == "oracle":
+        caption.append("The prompt shows the gold files: not a leaderboard setting.")
+    table = Table(
+        "split", "model", title="resolved", caption="\n".join(caption) or None
+    )
+    table.add_column("resolved", justify="right")
+    table.add_column("rate", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for split, content in summary["splits"].items():
+        for model, m in content["models"].items():
+            low, high = m["ci95"]
+            table.add_row(
+                split,
+                model,
+                f"{m['resolved']} of {m['total']}",
+                f"{m['rate']:.1%}",
+                f"{low:.1%} to {high:.1%}",
+            )
+        table.add_section()
+    return table

@@ -1,0 +1,1 @@
+"""Writers of answers: the transformers sampler and recorded predictions."""

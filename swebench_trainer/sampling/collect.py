@@ -1,0 +1,63 @@
+"""Collects the answers to many requests in a file that survives a kill."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from swebench_trainer.contracts import Sample, SampleRequest, Sampler
+from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
+from swebench_trainer.types import Candidate, as_row, from_row
+
+Done = Callable[[str, int, int, str], None]
+
+
+def seed_of(seed: int, instance_id: str, sample: int) -> int:
+    """The seed of one answer: the same for the same recipe, whatever else is drawn."""
+    name = f"{seed}/{instance_id}/{sample}".encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:6], "big")
+
+
+def collect(
+    open_sampler: Callable[[], Sampler],
+    requests: Sequence[SampleRequest],
+    to_candidate: Callable[[Sample], Candidate],
+    path: Path,
+    done: Done,
+) -> list[Candidate]:
+    """Answers the requests that `path` has no candidate for yet.
+
+    Args:
+        open_sampler: Called only if something is left to do.
+        requests: Each `(instance_id, sample)` once.
+        to_candidate: Takes the patch from an answer.
+        path: JSONL file of the candidates; in the order of the requests when
+            all are there.
+        done: Called after each answer.
+
+    Returns:
+        The candidates in the order of the requests, without those that the
+        sampler has no answer for.
+    """
+    found = {
+        (candidate.instance_id, candidate.sample): candidate
+        for candidate in (from_row(Candidate, row) for row in read_rows(path))
+    }
+    owed = [r for r in requests if (r.instance_id, r.sample) not in found]
+    if owed:
+        sampler = open_sampler()
+        try:
+            with RowWriter(path) as rows:
+                for sample in sampler.sample(owed):
+                    candidate = to_candidate(sample)
+                    rows.write(as_row(candidate))
+                    found[candidate.instance_id, candidate.sample] = candidate
+                    name = f"{candidate.instance_id} #{candidate.sample}"
+                    done(name, len(found), len(requests), candidate.extraction)
+        finally:
+            sampler.close()
+    keys = [(r.instance_id, r.sample) for r in requests]
+    ordered = [found[key] for key in keys if key in found]
+    write_rows(path, map(as_row, ordered))
+    return ordered

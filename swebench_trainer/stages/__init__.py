@@ -1,0 +1,71 @@
+"""One file per stage, and what each is given.
+
+Stages meet only through the files of the run directory; none imports another.
+A stage is a function `run(context) -> figures` which may be killed at any moment
+and is then called again with what it has written so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from swebench_trainer.plugins import Plugins
+from swebench_trainer.recipe.models import Recipe
+from swebench_trainer.store.jsonl import read_rows
+from swebench_trainer.store.rundir import RunDir, StageDir
+from swebench_trainer.types import Instance, from_row
+
+T = TypeVar("T")
+Figures = dict[str, str | int | float]
+"""What a stage says of itself in one line, by name."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage is given.
+
+    Attributes:
+        dir: The stage's own directory, the only one that it writes to.
+        done: Tells observers of one item: its name, items done, items in all,
+            a word about it.
+    """
+
+    recipe: Recipe
+    run: RunDir
+    plugins: Plugins
+    dir: StageDir
+    done: Callable[[str, int, int, str], None]
+
+    def read(self, stage: str, file: str, kind: type[T]) -> list[T]:
+        """The rows that another stage has written, as values of `kind`."""
+        rows = read_rows(self.run.stage(stage).file(file))
+        return [from_row(kind, row) for row in rows]
+
+    def instances(self) -> list[Instance]:
+        """Every prepared instance, of both splits."""
+        return self.read("prepare", "instances.jsonl", Instance)
+
+    def prompts(self) -> dict[str, str]:
+        """The prompt of each prepared instance."""
+        rows = read_rows(self.run.stage("prepare").file("prompts.jsonl"))
+        return {row["instance_id"]: row["prompt"] for row in rows}
+
+    def admitted(self) -> list[Instance]:
+        """Instances whose labels can be trusted, or that nobody was asked to check."""
+        gradable = [i for i in self.instances() if i.gradable]
+        path = self.run.stage("admit").file("admission.jsonl")
+        if not path.exists():
+            return gradable
+        ids = {row["instance_id"] for row in read_rows(path) if row["admitted"]}
+        return [i for i in gradable if i.instance_id in ids]
+
+    def weights(self, stage: str) -> Path | None:
+        """What a training stage has made, or `None` if it is not in the recipe."""
+        for name in ("adapter", "model"):
+            path = self.run.stage(stage).file(name)
+            if path.is_dir():
+                return path
+        return None

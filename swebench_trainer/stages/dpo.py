@@ -1,0 +1,32 @@
+"""dpo: preference optimisation, with the SFT model as start and as reference."""
+
+from __future__ import annotations
+
+from swebench_trainer.contracts import TrainRequest
+from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.store.jsonl import read_rows
+from swebench_trainer.types import Pair
+
+
+def run(context: StageContext) -> Figures:
+    """Writes what the backend makes: `adapter/` or `model/`, metrics and audit.
+
+    Raises:
+        StageError: No pair is left to train on, or the training did not learn.
+    """
+    recipe = context.recipe
+    assert recipe.model is not None  # the recipe's rules
+    assert recipe.dpo is not None  # the pipeline
+    pairs = context.read("pairs", "pairs.jsonl", Pair)
+    backend = context.plugins.registry.create("backend", recipe.model)
+    backend.check()
+    request = TrainRequest(
+        out=context.dir.path,
+        start=context.weights("sft"),
+        max_tokens=recipe.prompt.max_tokens,
+        seed=recipe.seed,
+        step=lambda done, total, word: context.done("step", done, total, word),
+    )
+    backend.train_dpo(pairs, recipe.dpo, request)
+    losses = read_rows(context.dir.file("metrics.jsonl"))
+    return {"pairs": len(pairs), "loss": f"{losses[-1]['loss']:.4f}" if losses else "?"}

@@ -1,0 +1,200 @@
+"""evaluate: base, SFT and DPO model on the same prompts, graded the same way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from swebench_trainer.contracts import Backend, Grader, Sample, SampleRequest
+from swebench_trainer.errors import StageError
+from swebench_trainer.grading.ledger import OWED, Ledger
+from swebench_trainer.grading.official import final_report
+from swebench_trainer.prompts.candidates import to_candidate
+from swebench_trainer.reporting.metrics import paired, wilson
+from swebench_trainer.sampling.collect import collect, seed_of
+from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.store.jsonl import write_json, write_rows
+from swebench_trainer.types import Candidate, Instance, Status, Verdict
+
+
+def run(context: StageContext) -> Figures:
+    """Writes `<model>/predictions.jsonl`, `<model>/report.json` and `summary.json`.
+
+    Raises:
+        PrerequisiteError: The grader cannot work on this machine.
+        StageError: A split has no admitted instance, or nothing could be graded.
+    """
+    recipe = context.recipe
+    assert recipe.evaluate is not None  # the pipeline
+    assert recipe.model is not None and recipe.grade is not None  # the recipe's rules
+    instances = _instances(context, recipe.evaluate.splits)
+    backend = context.plugins.registry.create("backend", recipe.model)
+    backend.check()
+    grader = context.plugins.registry.create("grader", recipe.grade)
+    verdicts: dict[str, list[Verdict]] = {}
+    try:
+        grader.check(instances)
+        for name, weights in _models(context).items():
+            candidates = _answers(context, backend, name, weights, instances)
+            verdicts[name] = _verdicts(context, grader, name, instances, candidates)
+    finally:
+        grader.close()
+    summary = {
+        "splits": {
+            split: _split_summary([i for i in instances if i.split == split], verdicts)
+            for split in recipe.evaluate.splits
+        },
+        "prompt": recipe.prompt.use,
+        "answer": recipe.prompt.answer,
+        "model": backend.name,
+    }
+    write_json(context.dir.file("summary.json"), summary)
+    return _figures(summary)
+
+
+def _instances(context: StageContext, splits: Sequence[str]) -> list[Instance]:
+    admitted = context.admitted()
+    for split in splits:
+        if not any(i.split == split for i in admitted):
+            raise StageError(
+                f"No instance of the {split} split can be graded.",
+                hint=f"See {context.run.stage('admit').file('admission.jsonl')}",
+            )
+    return [i for i in admitted if i.split in splits]
+
+
+def _models(context: StageContext) -> dict[str, Path | None]:
+    """The models to compare: base, and what the recipe has trained."""
+    models: dict[str, Path | None] = {"base": None}
+    for stage in ("sft", "dpo"):
+        if weights := context.weights(stage):
+            models[stage] = weights
+    return models
+
+
+def _answers(
+    context: StageContext,
+    backend: Backend,
+    name: str,
+    weights: Path | None,
+    instances: Sequence[Instance],
+) -> list[Candidate]:
+    """One greedy answer per instance, and the predictions that the harness reads."""
+    recipe = context.recipe
+    settings = recipe.evaluate
+    assert settings is not None
+    prompts = context.prompts()
+    by_id = {i.instance_id: i for i in instances}
+    model = f"{recipe.name}-{name}"
+
+    def candidate(sample: Sample) -> Candidate:
+        instance = by_id[sample.instance_id]
+        return to_candidate(recipe.prompt.answer, sample, instance, model)
+
+    requests = [
+        SampleRequest(
+            instance_id=i.instance_id,
+            sample=0,
+            prompt=prompts[i.instance_id],
+            max_new_tokens=settings.max_new_tokens,
+            temperature=0.0,
+            top_p=1.0,
+            seed=seed_of(recipe.seed, i.instance_id, 0),
+        )
+        for i in instances
+    ]
+    candidates = collect(
+        partial(backend.open_sampler, weights, batch_size=settings.batch_size),
+        requests,
+        candidate,
+        context.dir.file(name, "candidates.jsonl"),
+        lambda item, done, total, word: context.done(
+            f"{name} {item}", done, total, f"{name} answers {word}"
+        ),
+    )
+    write_rows(
+        context.dir.file(name, "predictions.jsonl"),
+        (
+            {
+                "instance_id": c.instance_id,
+                "model_name_or_path": c.model,
+                "model_patch": c.patch,
+            }
+            for c in candidates
+        ),
+    )
+    return candidates
+
+
+def _verdicts(
+    context: StageContext,
+    grader: Grader,
+    name: str,
+    instances: Sequence[Instance],
+    candidates: Sequence[Candidate],
+) -> list[Verdict]:
+    ledger = Ledger(context.dir.file(name), instances, run_id=context.recipe.name)
+    verdicts = ledger.grade(
+        grader,
+        candidates,
+        lambda item, done, total, word: context.done(
+            f"{name} {item}", done, total, f"{name} {word}"
+        ),
+    )
+    if verdicts and all(v.status in OWED for v in verdicts):
+        raise StageError(
+            f"No answer of {name} could be graded; the first: {verdicts[0].reason}",
+            hint="Mend the cause and run the same command again.",
+        )
+    write_json(context.dir.file(name, "report.json"), final_report(instances, verdicts))
+    return verdicts
+
+
+def _split_summary(
+    instances: Sequence[Instance], verdicts: Mapping[str, Sequence[Verdict]]
+) -> dict[str, Any]:
+    """Rates of each model on one split, and each two models against each other.
+
+    An instance that the machine could not grade counts as not resolved, as the
+    harness counts it; `statuses` shows how many there are.
+    """
+    ids = {i.instance_id for i in instances}
+    models: dict[str, Any] = {}
+    resolved: dict[str, dict[str, bool]] = {}
+    for name, given in verdicts.items():
+        mine = {v.instance_id: v for v in given if v.instance_id in ids}
+        resolved[name] = {
+            key: key in mine and mine[key].status is Status.RESOLVED for key in ids
+        }
+        count = sum(resolved[name].values())
+        models[name] = {
+            "resolved": count,
+            "total": len(ids),
+            "rate": count / len(ids),
+            "ci95": list(wilson(count, len(ids))),
+            "statuses": dict(Counter(v.status.value for v in mine.values())),
+        }
+    return {
+        "models": models,
+        "paired": {
+            f"{later} against {earlier}": vars(
+                paired(resolved[earlier], resolved[later])
+            )
+            for earlier, later in combinations(resolved, 2)
+        },
+    }
+
+
+def _figures(summary: Mapping[str, Any]) -> Figures:
+    figures: Figures = {}
+    for split, content in summary["splits"].items():
+        rates = (
+            f"{name} {m['resolved']}/{m['total']}"
+            for name, m in content["models"].items()
+        )
+        figures[split] = " ".join(rates)
+    return figures

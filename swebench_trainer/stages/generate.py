@@ -1,0 +1,82 @@
+"""generate: k candidates for each admitted instance of the training split."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from swebench_trainer.contracts import Sample, SampleRequest
+from swebench_trainer.errors import StageError
+from swebench_trainer.prompts.candidates import to_candidate
+from swebench_trainer.recipe.models import GenerateTable
+from swebench_trainer.sampling.collect import collect, seed_of
+from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.store.jsonl import write_rows
+from swebench_trainer.types import Candidate, Instance
+
+
+def run(context: StageContext) -> Figures:
+    """Writes `candidates.jsonl`, and `predictions.<n>.jsonl` per sample number.
+
+    Raises:
+        StageError: The training split has no admitted instance, or the writer
+            had no answer at all.
+    """
+    recipe = context.recipe
+    settings = recipe.generate
+    assert settings is not None  # the pipeline
+    instances = {i.instance_id: i for i in context.admitted() if i.split == "train"}
+    if not instances:
+        raise StageError("No instance of the training split can be graded.")
+    table = settings.model or recipe.model
+    backend = context.plugins.registry.create("backend", table)
+    backend.check()
+    weights = None if settings.model else context.weights("sft")
+
+    def candidate(sample: Sample) -> Candidate:
+        instance = instances[sample.instance_id]
+        return to_candidate(recipe.prompt.answer, sample, instance, backend.name)
+
+    candidates = collect(
+        partial(backend.open_sampler, weights, batch_size=settings.batch_size),
+        _requests(list(instances.values()), context.prompts(), settings, recipe.seed),
+        candidate,
+        context.dir.file("candidates.jsonl"),
+        context.done,
+    )
+    if not candidates:
+        raise StageError("The model gave no candidate for any training instance.")
+    for number in range(settings.samples):
+        rows = [_prediction(c) for c in candidates if c.sample == number]
+        write_rows(context.dir.file(f"predictions.{number}.jsonl"), rows)
+    patches = {(c.instance_id, c.patch) for c in candidates if c.patch}
+    return {"candidates": len(candidates), "distinct patches": len(patches)}
+
+
+def _requests(
+    instances: list[Instance],
+    prompts: dict[str, str],
+    settings: GenerateTable,
+    seed: int,
+) -> list[SampleRequest]:
+    return [
+        SampleRequest(
+            instance_id=instance.instance_id,
+            sample=number,
+            prompt=prompts[instance.instance_id],
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=seed_of(seed, instance.instance_id, number),
+        )
+        for instance in instances
+        for number in range(settings.samples)
+    ]
+
+
+def _prediction(candidate: Candidate) -> dict[str, str]:
+    """The candidate as the harness reads it."""
+    return {
+        "instance_id": candidate.instance_id,
+        "model_name_or_path": candidate.model,
+        "model_patch": candidate.patch,
+    }

@@ -1,0 +1,39 @@
+"""grade: a verdict for every candidate, from the official harness."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from swebench_trainer.errors import StageError
+from swebench_trainer.grading.ledger import OWED, Ledger
+from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.types import Candidate
+
+
+def run(context: StageContext) -> Figures:
+    """Writes `verdicts.jsonl`, `timings.jsonl` and the harness's logs.
+
+    Raises:
+        PrerequisiteError: The grader cannot work on this machine.
+        StageError: The machine failed for every candidate.
+    """
+    table = context.recipe.grade
+    assert table is not None  # the pipeline
+    candidates = context.read("generate", "candidates.jsonl", Candidate)
+    named = {candidate.instance_id for candidate in candidates}
+    instances = [i for i in context.admitted() if i.instance_id in named]
+    grader = context.plugins.registry.create("grader", table)
+    try:
+        grader.check(instances)
+        ledger = Ledger(context.dir.path, instances, run_id=context.recipe.name)
+        verdicts = ledger.grade(grader, candidates, context.done)
+    finally:
+        grader.close()
+    if all(verdict.status in OWED for verdict in verdicts):
+        raise StageError(
+            f"No candidate could be graded; the first: {verdicts[0].reason}",
+            hint="Mend the cause and run the same command again.",
+        )
+    statuses = Counter(verdict.status.value for verdict in verdicts)
+    flagged = sum(bool(verdict.flags) for verdict in verdicts)
+    return {**dict(statuses.most_common()), **({"flagged": flagged} if flagged else {})}

@@ -1,0 +1,106 @@
+"""prepare: from the source to instances, prompts and supervised rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from swebench_trainer.contracts import PromptStyle
+from swebench_trainer.data.select import select, split
+from swebench_trainer.errors import StageError
+from swebench_trainer.prompts.answers import render_answer
+from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.store.jsonl import write_rows
+from swebench_trainer.types import Instance, SftRow, as_row
+
+
+def run(context: StageContext) -> Figures:
+    """Writes `instances.jsonl`, `prompts.jsonl`, `sft.jsonl` and `dropped.jsonl`.
+
+    Raises:
+        DataError: The source cannot be used.
+        StageError: A split is empty.
+    """
+    recipe = context.recipe
+    registry = context.plugins.registry
+    loaded = registry.create("source", recipe.data).load()
+    dropped = [_dropped(name, reason) for name, reason in loaded.dropped]
+
+    instances = select(loaded.instances, recipe.data, recipe.seed)
+    left_out = context.plugins.dropped_instances(instances, "prepare")
+    dropped += [_dropped(name, reason) for name, reason in left_out.items()]
+    instances = [i for i in instances if i.instance_id not in left_out]
+
+    prompts, unusable = _prompts(
+        instances, registry.create("prompt style", recipe.prompt)
+    )
+    dropped += [_dropped(name, reason) for name, reason in unusable.items()]
+    instances = [i for i in instances if i.instance_id in prompts]
+    if not instances:
+        raise StageError(
+            f"No instance is left of {len(loaded.instances)}. {_first_reasons(dropped)}",
+            hint=f"All reasons: {context.dir.file('dropped.jsonl')}",
+        )
+    instances = split(instances, recipe.data.holdout, recipe.seed)
+    rows, not_taught = _sft_rows(instances, prompts, recipe.prompt.answer)
+    dropped += [_dropped(name, reason, "sft") for name, reason in not_taught.items()]
+
+    write_rows(context.dir.file("instances.jsonl"), map(as_row, instances))
+    write_rows(
+        context.dir.file("prompts.jsonl"),
+        (
+            {"instance_id": i.instance_id, "prompt": prompts[i.instance_id]}
+            for i in instances
+        ),
+    )
+    write_rows(context.dir.file("sft.jsonl"), map(as_row, rows))
+    write_rows(context.dir.file("dropped.jsonl"), dropped)
+    train = sum(i.split == "train" for i in instances)
+    return {
+        "train": train,
+        "heldout": len(instances) - train,
+        "sft rows": len(rows),
+        "dropped": len(dropped),
+    }
+
+
+def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str, str]:
+    return {"instance_id": instance_id, "reason": reason, "from": taken_from}
+
+
+def _first_reasons(dropped: Sequence[dict[str, str]]) -> str:
+    """The most frequent reasons, for an error."""
+    reasons = [row["reason"] for row in dropped]
+    frequent = sorted(set(reasons), key=lambda reason: -reasons.count(reason))[:3]
+    return "; ".join(f"{reasons.count(r)} x {r}" for r in frequent)
+
+
+def _prompts(
+    instances: Iterable[Instance], style: PromptStyle
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The prompt of each instance, and the reasons of those without."""
+    prompts: dict[str, str] = {}
+    unusable: dict[str, str] = {}
+    for instance in instances:
+        try:
+            prompts[instance.instance_id] = style.render(instance)
+        except ValueError as error:
+            unusable[instance.instance_id] = str(error)
+    return prompts, unusable
+
+
+def _sft_rows(
+    instances: Iterable[Instance], prompts: dict[str, str], form: str
+) -> tuple[list[SftRow], dict[str, str]]:
+    """Supervised rows of the training split, and the reasons of those without."""
+    rows: list[SftRow] = []
+    not_taught: dict[str, str] = {}
+    for instance in instances:
+        if instance.split != "train":
+            continue
+        try:
+            answer = render_answer(form, instance)
+        except ValueError as error:
+            not_taught[instance.instance_id] = str(error)
+            continue
+        rows.append(SftRow(instance.instance_id, prompts[instance.instance_id], answer))
+    return rows, not_taught

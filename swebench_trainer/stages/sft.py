@@ -1,0 +1,55 @@
+"""sft: supervised fine-tuning on the gold patches of the training split."""
+
+from __future__ import annotations
+
+from swebench_trainer.contracts import TrainRequest
+from swebench_trainer.errors import StageError
+from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.store.jsonl import read_rows
+from swebench_trainer.types import SftRow
+
+
+def run(context: StageContext) -> Figures:
+    """Writes what the backend makes: `adapter/` or `model/`, metrics and audit.
+
+    Raises:
+        StageError: No row is left to train on, or the training did not learn.
+    """
+    recipe = context.recipe
+    assert recipe.model is not None  # the recipe's rules
+    assert recipe.sft is not None  # the pipeline
+    rows = [row for row in _rows(context) if row.instance_id not in _refused(context)]
+    if not rows:
+        raise StageError(
+            "There is no row to train on.",
+            hint=f"See {context.run.stage('prepare').file('dropped.jsonl')}",
+        )
+    backend = context.plugins.registry.create("backend", recipe.model)
+    backend.check()
+    request = TrainRequest(
+        out=context.dir.path,
+        start=None,
+        max_tokens=recipe.prompt.max_tokens,
+        seed=recipe.seed,
+        step=lambda done, total, word: context.done("step", done, total, word),
+    )
+    backend.train_sft(rows, recipe.sft, request)
+    losses = read_rows(context.dir.file("metrics.jsonl"))
+    return {"rows": len(rows), "loss": f"{losses[-1]['loss']:.4f}" if losses else "?"}
+
+
+def _rows(context: StageContext) -> list[SftRow]:
+    return context.read("prepare", "sft.jsonl", SftRow)
+
+
+def _refused(context: StageContext) -> set[str]:
+    """Instances whose gold patch was tried here and did not pass.
+
+    Rows without tests were never tried: they may train, though not be graded.
+    """
+    path = context.run.stage("admit").file("admission.jsonl")
+    return {
+        row["instance_id"]
+        for row in read_rows(path)
+        if not row["admitted"] and row["gold"]
+    }

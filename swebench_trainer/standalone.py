@@ -1,0 +1,135 @@
+"""Grading outside a recipe: `swebench-train grade`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from swebench_trainer.contracts import Loaded
+from swebench_trainer.errors import DataError, RecipeError
+from swebench_trainer.grading.ledger import Ledger
+from swebench_trainer.grading.official import final_report
+from swebench_trainer.plugins import Plugins
+from swebench_trainer.store.jsonl import write_json
+from swebench_trainer.store.lock import owned
+from swebench_trainer.store.predictions import read_predictions
+from swebench_trainer.types import Candidate, Instance, Status, Verdict
+
+Done = Callable[[str, int, int, str], None]
+
+
+def grade_predictions(
+    plugins: Plugins,
+    *,
+    data: str,
+    split: str,
+    predictions: Sequence[Path],
+    out: Path,
+    grader: str,
+    workers: int,
+    timeout: int,
+    done: Done,
+) -> list[Verdict]:
+    """Grades predictions files; any number of predictions per instance.
+
+    Writes `verdicts.jsonl` (a row per prediction, in the order of the files),
+    the harness's logs, and `report.json` in the harness's schema, in which an
+    instance counts by the best of its predictions.
+
+    Args:
+        plugins: Where the source and the grader come from.
+        data: A task repo's directory, a file of rows, or a dataset of the Hub.
+        split: Split of a Hub dataset.
+        predictions: Predictions files in any of the harness's forms.
+        out: Directory for the results; grading goes on where it stopped.
+        grader: Name of a grader.
+        workers: Candidates at once; 0 means three quarters of the cores.
+        timeout: Seconds that one candidate's tests may take.
+        done: Called after each verdict.
+
+    Raises:
+        DataError: Data or predictions cannot be used.
+        PrerequisiteError: The grader cannot work on this machine.
+    """
+    instances = {i.instance_id: i for i in _load(plugins, data, split).instances}
+    candidates = _candidates(predictions, instances)
+    named = [instances[i] for i in dict.fromkeys(c.instance_id for c in candidates)]
+    if without := [i.instance_id for i in named if not i.gradable]:
+        raise DataError(
+            f"{len(without)} of {len(named)} instances have no tests to grade with, "
+            f"for example {without[0]}.",
+            hint="Grading needs eval_script, log_parser and FAIL_TO_PASS.",
+        )
+    entry = plugins.registry.get("grader", grader)
+    engine = entry.factory(
+        entry.config(use=grader, workers=workers, timeout=timeout)  # type: ignore[call-arg]  # a GradeTable
+    )
+    with owned(out / "lock.json"):
+        try:
+            engine.check(named)
+            ledger = Ledger(out, named, run_id="grade")
+            verdicts = ledger.grade(engine, candidates, done)
+        finally:
+            engine.close()
+        report = final_report(list(instances.values()), _best(verdicts))
+        write_json(out / "report.json", report)
+    return verdicts
+
+
+def _load(plugins: Plugins, data: str, split: str) -> Loaded:
+    source = "task-repo" if Path(data).is_dir() else "rows"
+    plugins.tables({"data": source})
+    entry = plugins.registry.get("source", source)
+    values = {"use": source, "path": data}
+    if source == "rows":
+        values["split"] = split
+    loaded: Loaded = entry.factory(entry.config.model_validate(values)).load()
+    return loaded
+
+
+def _candidates(
+    files: Iterable[Path], instances: dict[str, Instance]
+) -> list[Candidate]:
+    """A candidate per prediction, numbered per model and instance."""
+    candidates: list[Candidate] = []
+    seen: dict[tuple[str, str], int] = defaultdict(int)
+    for file in files:
+        for prediction in read_predictions(file):
+            if prediction.instance_id not in instances:
+                raise DataError(
+                    f"{file}, {prediction.where}: the data has no instance "
+                    f"{prediction.instance_id!r}."
+                )
+            key = (prediction.model, prediction.instance_id)
+            patch = prediction.patch or ""
+            candidates.append(
+                Candidate(
+                    instance_id=prediction.instance_id,
+                    sample=seen[key],
+                    model=prediction.model,
+                    text=patch,
+                    patch=patch,
+                )
+            )
+            seen[key] += 1
+    if not candidates:
+        raise RecipeError("The predictions files hold no prediction.")
+    return candidates
+
+
+_RANK = (Status.RESOLVED, Status.UNRESOLVED)
+
+
+def _best(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Of each instance the verdict that counts: resolved before unresolved before errors."""
+    best: dict[str, Verdict] = {}
+    for verdict in verdicts:
+        known = best.get(verdict.instance_id)
+        if known is None or _rank(verdict) < _rank(known):
+            best[verdict.instance_id] = verdict
+    return list(best.values())
+
+
+def _rank(verdict: Verdict) -> int:
+    return _RANK.index(verdict.status) if verdict.status in _RANK else len(_RANK)

@@ -1,0 +1,99 @@
+"""Every path of a run directory, and what says that a stage is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swebench_trainer.store.jsonl import read_json, write_json
+
+
+@dataclass(frozen=True)
+class StageDir:
+    """The directory of one stage.
+
+    `fingerprint.json` is written when the stage starts and tells with which
+    settings; `stage.json` is written last and tells that all files are there.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+        return self.path.name
+
+    def file(self, *parts: str) -> Path:
+        """A file or directory of the stage."""
+        return self.path.joinpath(*parts)
+
+    def begun(self) -> dict[str, Any] | None:
+        """The fingerprint that the stage was begun with, or `None`."""
+        return read_json(self.file("fingerprint.json"))  # type: ignore[no-any-return]
+
+    def finished(self) -> dict[str, Any] | None:
+        """The manifest of the finished stage, or `None`."""
+        return read_json(self.file("stage.json"))  # type: ignore[no-any-return]
+
+    def begin(self, fingerprint: dict[str, Any]) -> None:
+        """Records the settings that the stage runs with."""
+        write_json(self.file("fingerprint.json"), fingerprint)
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Records that every file of the stage is complete."""
+        write_json(self.file("stage.json"), manifest)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The directory of one run."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as its author wrote it."""
+        return self.path / "recipe.toml"
+
+    @property
+    def resolved(self) -> Path:
+        """Every setting that the run resolved to."""
+        return self.path / "recipe.resolved.json"
+
+    @property
+    def facts(self) -> Path:
+        """Versions, host, device and attempts."""
+        return self.path / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        """Says which process owns the directory."""
+        return self.path / "lock.json"
+
+    @property
+    def events(self) -> Path:
+        """One row per event of every attempt."""
+        return self.path / "events.jsonl"
+
+    def attempt_log(self, attempt: int) -> Path:
+        """The log file of one attempt."""
+        return self.path / "logs" / f"attempt_{attempt}" / "swebench-train.log"
+
+    def stage(self, name: str) -> StageDir:
+        """The directory of a stage."""
+        return StageDir(self.path / "stages" / name)
+
+    def set_aside(self, stage: StageDir) -> Path:
+        """Moves a stage's directory to `superseded/`, so that it can be done anew.
+
+        Returns:
+            Where the old files are now.
+        """
+        folder = self.path / "superseded"
+        folder.mkdir(exist_ok=True)
+        number = 1
+        while (target := folder / f"{stage.name}.{number}").exists():
+            number += 1
+        stage.path.rename(target)
+        return target

@@ -1,0 +1,1 @@
+"""The TRL backend: models, SFT, DPO, the token audit and the learning guards."""

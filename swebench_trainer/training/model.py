@@ -1,0 +1,301 @@
+"""The model under training: its recipe table, its checks, and how it is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from swebench_trainer.errors import PrerequisiteError, RecipeError
+from swebench_trainer.recipe.models import ModelTable, Table
+from swebench_trainer.training import tiny
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Linear layers of a Llama or Qwen block."""
+
+
+class Lora(Table):
+    """Size and place of the low-rank adapters."""
+
+    rank: PositiveInt = 32
+    """Rank of the update of each layer."""
+    alpha: PositiveInt = 64
+    """Scale of the update, relative to the rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapter, during SFT only."""
+    targets: tuple[str, ...] = TARGETS
+    """Names of the layers that get an adapter."""
+
+
+class HfTable(ModelTable):
+    """A causal language model from the Hub or from a directory."""
+
+    name: str = Field(min_length=1)
+    """Hub id, directory, or `builtin:tiny` for the offline model of the quickstart."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub; a commit makes the recipe reproducible."""
+    quantization: Literal["none", "nf4"] = "nf4"
+    """`nf4` keeps the frozen weights in 4 bits (QLoRA), `none` in bf16 (fp32 on a CPU)."""
+    lora: Lora | Literal[False] = Lora()
+    """Adapters to train: `{ rank = 32, alpha = 64 }`; `false` trains every weight."""
+    attention: str = "auto"
+    """Attention implementation of transformers, such as `sdpa` or `flash_attention_2`."""
+    checkpointing: bool = True
+    """Recompute activations in the backward pass: far less memory, a third slower."""
+
+    @model_validator(mode="after")
+    def _quantized_weights_are_frozen(self) -> Self:
+        if self.quantization == "nf4" and self.lora is False:
+            raise ValueError(
+                '4-bit weights cannot be trained: keep lora, or set quantization = "none"'
+            )
+        return self
+
+
+def check_model(table: HfTable) -> None:
+    """Reads the model's config, and nothing else, and checks that it can be used.
+
+    Raises:
+        RecipeError: There is no such model, or it is not a causal one.
+        PrerequisiteError: The Hub or a package is needed and not there.
+    """
+    if table.quantization == "nf4" and not importlib.util.find_spec("bitsandbytes"):
+        raise PrerequisiteError(
+            "4-bit training needs bitsandbytes.",
+            hint='pip install bitsandbytes, or set [model] quantization = "none".',
+        )
+    if table.name == tiny.NAME:
+        return
+    path = _config_path(table)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"The config.json of {table.name} cannot be read: {error}"
+        ) from error
+    if not _is_causal(config):
+        kind = ", ".join(config.get("architectures") or ()) or config.get("model_type")
+        raise RecipeError(
+            f"{table.name} ({kind}) is not a causal language model, so it cannot write patches.",
+            hint="Choose a decoder-only model, whose architecture ends in ForCausalLM.",
+        )
+
+
+def load_tokenizer(
+    table: HfTable, weights: Path | None = None
+) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of the weights, or of the base model; a pad token is set."""
+    from transformers import AutoTokenizer
+
+    source, revision = _source(table, weights)
+    with _loading(table):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    if tokenizer.eos_token_id is None:
+        raise RecipeError(
+            f"The tokenizer of {table.name} has no EOS token, so the model could not learn to stop."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    table: HfTable, weights: Path | None = None
+) -> PreTrainedModel | PeftModel:
+    """Loads the base model, or trained weights, for inference.
+
+    Args:
+        table: The recipe's `[model]`.
+        weights: `adapter/` or `model/` of an earlier training.
+
+    Returns:
+        The model in eval mode, with no weight to be trained.
+    """
+    model = _load_base(table, weights)
+    if is_adapter(weights):
+        model = _load_adapter(model, weights, trainable=False)
+    return model.requires_grad_(False).eval()
+
+
+def load_trainable(
+    table: HfTable, weights: Path | None, seed: int
+) -> PreTrainedModel | PeftModel:
+    """Loads a model to be trained: fresh adapters, earlier ones, or every weight.
+
+    Args:
+        table: The recipe's `[model]`.
+        weights: Where an earlier training left off; `None` means the base model.
+        seed: Seed of fresh adapters.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    model = _load_base(table, weights)
+    if is_adapter(weights):
+        return _load_adapter(model, weights, trainable=True)
+    if table.lora is False:
+        return model
+    config = LoraConfig(
+        r=table.lora.rank,
+        lora_alpha=table.lora.alpha,
+        lora_dropout=table.lora.dropout,
+        target_modules=list(table.lora.targets),
+        task_type="CAUSAL_LM",
+    )
+    set_seed(seed)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:  # peft names the layers that it has looked for
+        raise RecipeError(
+            f"The adapters do not fit {table.name}: {error}",
+            hint="[model] lora = { targets = [...] } names the linear layers of the model.",
+        ) from error
+
+
+def is_adapter(weights: Path | None) -> bool:
+    """Whether `weights` is a PEFT adapter rather than a whole model."""
+    return weights is not None and (weights / "adapter_config.json").is_file()
+
+
+def _load_base(table: HfTable, weights: Path | None) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda else torch.float32
+    options: dict[str, Any] = {}
+    if table.quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    if table.attention != "auto":
+        options["attn_implementation"] = table.attention
+    if cuda:
+        options["device_map"] = {"": torch.cuda.current_device()}
+    source, revision = _source(table, weights)
+    with _loading(table):
+        model = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=dtype, **options
+        )
+    _keep_4bit_differentiable(model)
+    return model
+
+
+def _keep_4bit_differentiable(model: PreTrainedModel) -> None:
+    """Forbids bitsandbytes to repack 4-bit weights on CPUs with AVX512-BF16.
+
+    There a forward in eval mode repacks the weights in place for a kernel without
+    a backward, and whatever is trained below them gets no gradient any more.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _load_adapter(
+    model: PreTrainedModel, weights: Path | None, *, trainable: bool
+) -> PeftModel:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, weights, is_trainable=trainable)
+
+
+def _source(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
+    """Where the base weights and the tokenizer are: path or Hub id, and revision."""
+    if weights is not None and not is_adapter(weights):
+        return str(weights), None
+    if table.name == tiny.NAME:
+        return str(tiny.tiny_directory()), None
+    return table.name, table.revision
+
+
+class _loading:  # noqa: N801 - a context manager, used like a function
+    """Turns what transformers raises for a missing file or package into our errors."""
+
+    def __init__(self, table: HfTable) -> None:
+        self.table = table
+
+    def __enter__(self) -> None:
+        check_model(self.table)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _tb: object) -> None:
+        if isinstance(error, ImportError):
+            raise PrerequisiteError(
+                f"{self.table.name} needs a package that is not installed: {error}",
+                hint='Install it, or set [model] attention = "auto".',
+            ) from error
+        if isinstance(error, OSError | ValueError):
+            raise RecipeError(
+                f"{self.table.name} cannot be loaded: {error}"
+            ) from error
+
+
+def _config_path(table: HfTable) -> Path:
+    """Path of the model's config.json, fetched from the Hub where needed."""
+    folder = Path(table.name).expanduser()
+    if folder.is_dir():
+        if (folder / "adapter_config.json").is_file():
+            raise RecipeError(
+                f"{table.name} is an adapter, not a model.",
+                hint="Name the model that the adapter was trained on.",
+            )
+        if not (folder / "config.json").is_file():
+            raise RecipeError(
+                f"The directory {table.name} has no config.json, so it is no model."
+            )
+        return folder / "config.json"
+    if table.name.startswith((".", "/", "~")):
+        raise RecipeError(f"There is no directory {table.name}.")
+    return _hub_config(table)
+
+
+def _hub_config(table: HfTable) -> Path:
+    from huggingface_hub import errors, hf_hub_download
+
+    wanted = table.name + (f" at {table.revision}" if table.revision else "")
+    try:
+        return Path(
+            hf_hub_download(table.name, "config.json", revision=table.revision)
+        )
+    except errors.GatedRepoError as error:
+        raise PrerequisiteError(
+            f"{table.name} is gated, and this machine has no token that may read it.",
+            hint="Accept its licence on the Hub, then set HF_TOKEN or run: hf auth login",
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise PrerequisiteError(
+            f"{wanted} is not in the local cache, and the Hub cannot be reached.",
+            hint=f"Run `hf download {table.name}` where there is a network, or name a directory or {tiny.NAME}.",
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise RecipeError(
+            f"{table.name} has no revision {table.revision!r}."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise RecipeError(
+            f"{wanted} has no config.json, so it is no transformers model."
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise RecipeError(
+            f"There is no model {table.name!r} on the Hub, nor a directory of that name.",
+            hint="Check the spelling; a private model needs HF_TOKEN.",
+        ) from error
+
+
+def _is_causal(config: dict[str, Any]) -> bool:
+    """Whether `AutoModelForCausalLM` gives a decoder that was trained as one."""
+    if config.get("is_encoder_decoder"):
+        return False
+    architectures = config.get("architectures") or ()
+    endings = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+    return not architectures or any(name.endswith(endings) for name in architectures)

@@ -1,0 +1,36 @@
+"""Keeps the chatter of the training libraries off the user's terminal."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LIBRARIES = ("transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silences log lines below errors, progress bars and deprecation notices.
+
+    What matters in them is checked by us and raised as an error; the notices are
+    addressed to the libraries' callers, of which the user is none.
+    """
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,210 @@
+"""The nouns of a run: frozen values without input or output.
+
+An instance is an issue with its tests, a candidate is what a model wrote for it,
+a verdict is what the official harness made of the candidate, and a pair is what
+DPO learns from. Each travels between stages as one row of a JSONL file; `as_row`
+and `from_row` are the only two ways in and out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+Split = Literal["train", "heldout"]
+
+
+class Status(StrEnum):
+    """How the grading of one candidate ended."""
+
+    RESOLVED = "resolved"
+    """The harness reports every FAIL_TO_PASS and PASS_TO_PASS test as it should be."""
+    UNRESOLVED = "unresolved"
+    """The patch applied and its tests ran, but not all of them are as they should be."""
+    NO_PATCH = "no_patch"
+    """The model wrote nothing that changes a file."""
+    MALFORMED = "malformed"
+    """The model wrote something that is no patch in the expected answer format."""
+    NOT_APPLIED = "not_applied"
+    """None of the harness's apply commands accepted the patch."""
+    TIMEOUT = "timeout"
+    """The tests ran past the deadline, for a reason that nobody has looked into."""
+    OOM = "oom"
+    """The machine ran out of memory."""
+    INFRA_ERROR = "infra_error"
+    """The machine, not the patch, is to blame: no image, no daemon, no disk."""
+
+
+REWARDS: dict[Status, int] = {
+    Status.RESOLVED: 1,
+    Status.UNRESOLVED: 0,
+    Status.NO_PATCH: -1,
+    Status.MALFORMED: -1,
+    Status.NOT_APPLIED: -1,
+}
+"""Rewards by status; a status that is not listed is masked (reward `None`)."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One issue: a swebench 5 row and the little that we add to it.
+
+    The upper-case names are the harness's own columns. `instance_row` gives back
+    a row that `swebench eval` accepts.
+
+    Attributes:
+        workdir: Where the repository lies in the image.
+        source: Where the row came from, for messages and the model card.
+        snapshot: Absolute path of a directory with the repository's files at
+            `base_commit`, or empty when only the image has them.
+        requirements: SWE-bench Pro's requirements text, else empty.
+        interface: SWE-bench Pro's interface text, else empty.
+        split: Which side of the holdout the instance is on.
+    """
+
+    instance_id: str
+    repo: str
+    base_commit: str
+    problem_statement: str
+    patch: str
+    test_patch: str = ""
+    version: str = ""
+    image: str = ""
+    eval_script: str = ""
+    log_parser: str = ""
+    eval_type: str = "pass_and_fail"
+    FAIL_TO_PASS: tuple[str, ...] = ()
+    PASS_TO_PASS: tuple[str, ...] = ()
+    created_at: str = ""
+    workdir: str = "/testbed"
+    source: str = ""
+    snapshot: str = ""
+    requirements: str = ""
+    interface: str = ""
+    split: Split = "train"
+
+    @property
+    def gradable(self) -> bool:
+        """Whether the row carries the tests and the script that grading needs."""
+        return bool(self.eval_script and self.log_parser and self.FAIL_TO_PASS)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a model wrote for one instance, and the patch that it became.
+
+    Attributes:
+        sample: Number of the sample, from 0; gold and no-op runs use 0 too.
+        model: `model_name_or_path` of the predictions format.
+        text: The model's answer, verbatim.
+        patch: The unified diff taken from `text`; empty when there is none.
+        extraction: `ok`, `repaired:<name>` or `failed:<why>`.
+        prompt_tokens: Tokens of the prompt, 0 when not known.
+        completion_tokens: Tokens of the answer, 0 when not known.
+        finish: `stop`, `length`, or empty when not known.
+    """
+
+    instance_id: str
+    sample: int
+    model: str
+    text: str
+    patch: str
+    extraction: str = "ok"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What grading says about one candidate.
+
+    Attributes:
+        report: The harness's own report of the instance, unmodified (the value
+            under the instance id in `report.json`); empty when it wrote none.
+        flags: Why a pass is not believed; empty means it is.
+        reason: One line for people: the apply error, the missing image, …
+        log: Directory of the logs, relative to the stage's directory.
+    """
+
+    instance_id: str
+    sample: int
+    model: str
+    status: Status
+    report: dict[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    reason: str = ""
+    log: str = ""
+
+    @property
+    def reward(self) -> int | None:
+        """+1 resolved, 0 applied and failed, -1 no usable patch, `None` masked."""
+        return REWARDS.get(self.status)
+
+    @property
+    def trusted_pass(self) -> bool:
+        """Whether the candidate may become a `chosen`."""
+        return self.status is Status.RESOLVED and not self.flags
+
+
+@dataclass(frozen=True)
+class SftRow:
+    """One supervised example: the text a user sends and the answer to learn."""
+
+    instance_id: str
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One preference: of two answers to `prompt`, the tests prefer `chosen`.
+
+    The three texts are TRL's preference format; the rest says where they came from.
+
+    Attributes:
+        strategy: Name of the pair strategy.
+        chosen_source: `gold`, or `sample:<n>` of the graded candidates.
+        rejected_source: `sample:<n>` of the graded candidates.
+        tier: Status of the rejected candidate.
+    """
+
+    instance_id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    strategy: str
+    chosen_source: str
+    rejected_source: str
+    tier: Status
+
+
+def as_row(value: Any) -> dict[str, Any]:
+    """Turns a value of this module into a JSON-able row."""
+    return dataclasses.asdict(value)
+
+
+def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
+    """Builds a `kind` of this module from a row; unknown columns are ignored.
+
+    Raises:
+        KeyError: A column without a default is missing.
+    """
+    values: dict[str, Any] = {}
+    for spec in dataclasses.fields(kind):  # type: ignore[arg-type]  # callers pass dataclasses
+        if spec.name in row:
+            value = row[spec.name]
+            if spec.type == "Status":
+                value = Status(value)
+            values[spec.name] = tuple(value) if isinstance(value, list) else value
+        elif (
+            spec.default is dataclasses.MISSING
+            and spec.default_factory is dataclasses.MISSING
+        ):
+            raise KeyError(spec.name)
+    return kind(**values)
