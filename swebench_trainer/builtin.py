@@ -16,7 +16,7 @@ from swebench_trainer.hookspecs import Register, hookimpl
 from swebench_trainer.preferences.self_generated import SelfGeneratedTable
 from swebench_trainer.reporting.publishers import DirectoryTable, HubTable
 from swebench_trainer.sampling.replay import ReplayTable
-from swebench_trainer.training.backend import HfTable
+from swebench_trainer.training.model import HfTable
 
 
 @hookimpl

@@ -32,6 +32,9 @@ app = typer.Typer(
     ),
 )
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C and SIGTERM, as shells have it."""
+
 RecipeArgument = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe (TOML).", show_default=False)
 ]
@@ -54,17 +57,16 @@ def run_command_line(arguments: list[str]) -> int:
     if arguments and arguments[0].endswith(".toml"):
         arguments = ["run", *arguments]
     try:
-        result = app(arguments, standalone_mode=False)
+        code = app(arguments, standalone_mode=False) or 0
     except TrainerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        again = shlex.join(["swebench-train", *arguments])
-        print(f"\nInterrupted. To go on: {again}", file=sys.stderr)
-        return 130
     except Exception as error:
         return _usage_error(error)
-    return result if isinstance(result, int) else 0
+    if code == INTERRUPTED:
+        again = shlex.join(["swebench-train", *arguments])
+        print(f"\nInterrupted. To go on: {again}", file=sys.stderr)
+    return int(code)
 
 
 def _usage_error(error: Exception) -> int:

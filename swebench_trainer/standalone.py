@@ -98,11 +98,11 @@ def _candidates(
         for prediction in read_predictions(file):
             if prediction.instance_id not in instances:
                 raise DataError(
-                    f"{file}, {prediction.where}: the data has no instance "
+                    f"{prediction.place}: the data has no instance "
                     f"{prediction.instance_id!r}."
                 )
             key = (prediction.model, prediction.instance_id)
-            patch = prediction.patch or ""
+            patch = prediction.patch
             candidates.append(
                 Candidate(
                     instance_id=prediction.instance_id,

@@ -35,9 +35,10 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
     if not _SAFE_ID.fullmatch(instance_id):
         # Ids become names of directories and containers.
         raise ValueError("instance_id has characters other than letters, digits, ._+-")
+    texts: dict[str, Any] = {column: _text(row, column) for column in _TEXT}
     return Instance(
         **{column: row[column] for column in _REQUIRED},
-        **{column: _text(row, column) for column in _TEXT},
+        **texts,
         eval_type=_text(row, "eval_type") or "pass_and_fail",
         FAIL_TO_PASS=_names(row, "FAIL_TO_PASS"),
         PASS_TO_PASS=_names(row, "PASS_TO_PASS"),

@@ -19,7 +19,7 @@ from swebench_trainer.grading.official import (
     status_of,
     test_spec,
 )
-from swebench_trainer.types import Status
+from swebench_trainer.types import Candidate, Status
 
 KILLED = 137
 """Exit code of a process that got SIGKILL; only the kernel sends it to a test run."""
@@ -71,7 +71,19 @@ def grade_in(
         (job.log_dir / PATCH).write_bytes(patch)
     script = test_spec(job.instance).eval_script
     (job.log_dir / EVAL_SCRIPT).write_text(script, encoding="utf-8", newline="")
-    return conclude(job, timeout, run(job, patch))
+    execution = run(job, patch)
+    undecided = patch is not None and execution.apply_code is None
+    if undecided and not (execution.fault or execution.timed_out or execution.oom):
+        reason = "the sandbox ended while the patch was applied"
+        return Outcome(Status.INFRA_ERROR, {}, reason=reason, seconds=execution.seconds)
+    return conclude(job, timeout, execution)
+
+
+def empty_patch(candidate: Candidate) -> Outcome | None:
+    """The outcome of a candidate that changes nothing, which needs no sandbox."""
+    if candidate.model == NOOP or candidate.patch.strip():
+        return None
+    return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
 
 
 def conclude(job: GradeJob, timeout: int, execution: Execution) -> Outcome:
@@ -84,11 +96,11 @@ def conclude(job: GradeJob, timeout: int, execution: Execution) -> Outcome:
     if execution.fault:
         return without_report(Status.INFRA_ERROR, execution.fault)
     if execution.timed_out:
-        with (job.log_dir / TEST_LOG).open("a") as log:
-            log.write(f"\n\nTimeout error: {timeout} seconds exceeded.")
+        with (job.log_dir / TEST_LOG).open("a", encoding="utf-8") as file:
+            file.write(f"\n\nTimeout error: {timeout} seconds exceeded.")
         return without_report(Status.TIMEOUT, f"not done after {timeout} seconds")
     if execution.apply_code == REFUSED:
-        reason = _apply_reason((job.log_dir / APPLY_LOG).read_text(errors="replace"))
+        reason = apply_reason((job.log_dir / APPLY_LOG).read_text(errors="replace"))
         return without_report(Status.NOT_APPLIED, reason)
     if execution.apply_code == NO_GIT:
         return without_report(Status.INFRA_ERROR, "the sandbox has no git")
@@ -102,7 +114,9 @@ def conclude(job: GradeJob, timeout: int, execution: Execution) -> Outcome:
     text = log.read_text(errors="replace")
     if status is not Status.RESOLVED and (execution.oom or _was_killed(text)):
         status, reason = Status.OOM, "the kernel killed the tests (out of memory)"
-    flags = trust_flags(job.instance, job.candidate.patch, text)
+    flags: tuple[str, ...] = ()
+    if status is Status.RESOLVED:
+        flags = trust_flags(job.instance, job.candidate.patch, text)
     return Outcome(status, report, flags, reason, seconds)
 
 
@@ -110,10 +124,10 @@ def _was_killed(log: str) -> bool:
     """Whether the test command itself ended by SIGKILL."""
     from swebench.harness.grading import parse_test_exit_code
 
-    return parse_test_exit_code(log) == KILLED
+    return bool(parse_test_exit_code(log) == KILLED)
 
 
-def _apply_reason(log: str) -> str:
+def apply_reason(log: str) -> str:
     """The first complaint of the apply commands."""
     complaints = (line for line in log.splitlines() if line.startswith("error:"))
     return next(complaints, "no apply command accepts the patch")

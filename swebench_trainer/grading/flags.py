@@ -24,8 +24,9 @@ RUNNER_FILES = {
 """Files that change how tests run, wherever they lie."""
 
 _HEADER = re.compile(
-    r"^(?:---|\+\+\+|rename from|rename to|copy from|copy to) (?P<path>.+)$"
-    r"|^diff --git (?P<both>.+)$",
+    r"^diff --git (?P<both>.+)$"
+    r"|^(?:---|\+\+\+) (?P<file>.+)$"
+    r"|^(?:rename|copy) (?:from|to) (?P<moved>.+)$",
     re.MULTILINE,
 )
 
@@ -93,21 +94,23 @@ def patched_paths(patch: str) -> Iterable[str]:
     for header in _HEADER.finditer(patch):
         if header["both"]:
             for part in re.split(r" (?=\"?b/)", header["both"].rstrip("\r")):
-                yield _repository_path(part)
-        elif header[0].startswith(("---", "+++")):
-            yield _repository_path(header["path"].rstrip("\r").split("\t")[0])
-        else:  # renames and copies are written without a prefix
-            yield _normal(header["path"].rstrip("\r"))
+                yield _without_prefix(part)
+        elif header["file"]:
+            path = header["file"].rstrip("\r").split("\t")[0]
+            if path != "/dev/null":
+                yield _without_prefix(path)
+        else:
+            yield _normal(header["moved"].rstrip("\r"))
 
 
-def _repository_path(path: str) -> str:
+def _without_prefix(path: str) -> str:
     """Strips the first component, as `-p1` does."""
     return _normal(path.strip('"').partition("/")[2])
 
 
 def _normal(path: str) -> str:
-    """The path as git names the file, whatever dots and slashes are in it."""
-    return str(PurePosixPath(path.strip('"'))).removeprefix("./")
+    """The path as git names the file, whatever quotes and slashes are in it."""
+    return str(PurePosixPath(path.strip('"')))
 
 
 def _expected(instance: Instance) -> dict[str, int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.contracts import GradeJob, Grader, Outcome
+from swebench_trainer.grading.official import NOOP
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
 from swebench_trainer.types import (
@@ -131,12 +132,22 @@ class Ledger:
         )
 
 
+_CHANGES_NOTHING = ("no answer", "nothing changes", "no patch was recorded")
+"""Failed extractions of answers that are no attempt at a patch."""
+
+
 def _without_tests(candidate: Candidate) -> Outcome | None:
     """The outcome of a candidate that no test run could change."""
-    if candidate.extraction.startswith("failed:"):
-        reason = candidate.extraction.removeprefix("failed:")
-        status = Status.NO_PATCH if not candidate.text.strip() else Status.MALFORMED
-        return Outcome(status, {}, reason=reason)
+    if candidate.extraction == NOOP:
+        return None
+    failed, _, reason = candidate.extraction.partition(":")
+    if failed == "failed":
+        empty = reason in _CHANGES_NOTHING
+        return Outcome(
+            Status.NO_PATCH if empty else Status.MALFORMED, {}, reason=reason
+        )
+    if not candidate.patch.strip():
+        return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
     return None
 
 

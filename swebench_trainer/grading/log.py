@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from types import TracebackType
 
-HEAD_BYTES = 40 << 20
-TAIL_BYTES = 8 << 20
-MARKER_LINE = re.compile(rb"[^\n]{0,200}>>>>> [^\n]{0,200}")
-MAX_MARKER_LINES = 1000
+HEAD_BYTES = 16 << 20
+TAIL_BYTES = 4 << 20
+"""Far more than honest tests write; parsers read every line that is kept."""
+
+MARKER = re.compile(rb">>>>> [^\n]{0,200}")
+MAX_MARKERS = 1000
 
 
 class CappedLog:
@@ -62,8 +64,11 @@ class CappedLog:
         end = len(self._tail) - self._tail_size
         # At a line's end, where there is one, so that no marker is cut in two.
         end = self._tail.rfind(b"\n", max(0, end - 4096), end) + 1 or end
-        room = MAX_MARKER_LINES - len(self._markers)
-        self._markers += MARKER_LINE.findall(self._tail[:end])[:room]
+        for marker in MARKER.finditer(self._tail, 0, end):
+            if len(self._markers) < MAX_MARKERS:
+                begin = max(0, marker.start() - 200)
+                begin = self._tail.rfind(b"\n", begin, marker.start()) + 1 or begin
+                self._markers.append(bytes(self._tail[begin : marker.end()]))
         self.dropped += end
         del self._tail[:end]
 

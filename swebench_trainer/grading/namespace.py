@@ -243,12 +243,17 @@ def run_sandbox(
             Path(scratch, "patch.diff").write_bytes(patch)
             Path(scratch, "apply.sh").write_text(apply_script())
         status, status_end = os.pipe()
+        arguments = (
+            status_end,
+            scratch,
+            repository,
+            workdir,
+            view,
+            *_interpreter_dirs(),
+        )
+        command = [*UNSHARE, sys.executable, "-I", "-S", str(SANDBOX)]
         process = subprocess.Popen(
-            [
-                *UNSHARE,
-                *(sys.executable, "-I", "-S", SANDBOX, str(status_end)),
-                *(scratch, repository, workdir, view, *_interpreter_dirs()),
-            ],
+            [*command, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=apply_log,

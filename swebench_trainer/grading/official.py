@@ -97,7 +97,10 @@ def status_of(report: dict[str, Any]) -> tuple[Status, str]:
     reason = report.get("infra_failure_reason", "")
     if report["infra_failure"]:
         return Status.INFRA_ERROR, reason
-    return Status.UNRESOLVED, f"no test results in the log {reason}".rstrip()
+    return (
+        Status.UNRESOLVED,
+        f"no test results in the log ({reason or 'no known cause'})",
+    )
 
 
 def final_report(
@@ -134,8 +137,8 @@ def final_report(
         "unresolved": ids([v for v in completed if not v.report.get("resolved")]),
         "infra_failure": ids(infra),
         "ambiguous_failure": sorted(reasons.keys() - set(ids(infra))),
-        "error": ids([v for v in tried if not v.report]),
     }
+    errors = ids([v for v in tried if not v.report])
     counted = (
         "submitted",
         "completed",
@@ -144,13 +147,14 @@ def final_report(
         "infra_failure",
         "ambiguous_failure",
         "empty_patch",
-        "error",
     )
     return {
         "total_instances": len(instances),
         **{f"{name}_instances": len(named[name]) for name in counted},
+        "error_instances": len(errors),
         **{f"{name}_ids": named[name] for name in named},
         "failure_reasons": dict(sorted(reasons.items())),
+        "error_ids": errors,
         "schema_version": 2,
     }
 

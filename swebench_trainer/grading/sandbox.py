@@ -18,6 +18,7 @@ was tried (`apply <exit code>`).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -49,17 +50,21 @@ MNT_DETACH = 2
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
 SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
 
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 # What a Docker container keeps, so that tests meet the same root: chown,
 # dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service,
 # net_raw, sys_chroot, mknod, audit_write, setfcap.
 KEPT_CAPABILITIES = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31}
 
-# Some file systems of the root are links (`/bin` to `usr/bin`), some directories.
-SYSTEM_DIRS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr")
-ETC_DIRS = ("/etc/alternatives", "/etc/ssl/certs")
-ETC_FILES = ("ld.so.cache", "localtime", "mime.types", "protocols", "services")
+SYSTEM_DIRS = [Path("/usr"), *map(Path("/").joinpath, ("bin", "sbin", "lib", "lib64"))]
+ETC_DIRS = [Path("/etc/alternatives"), Path("/etc/ssl/certs")]
+ETC_FILES = [
+    Path("/etc", name)
+    for name in ("ld.so.cache", "localtime", "mime.types", "protocols", "services")
+]
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-PASSWD = """\
+USERS = """\
 root:x:0:0:root:/root:/bin/bash
 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 """
@@ -74,8 +79,10 @@ def check(result: int, what: str) -> None:
         raise OSError(code, f"{what}: {os.strerror(code)}")
 
 
-def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
-    """mount(2)."""
+def mount(
+    source: str | Path, target: str | Path, kind: str, flags: int = 0, data: str = ""
+) -> None:
+    """Mounts `source` at `target`; an empty `kind` is for binds and their flags."""
     call = libc.mount(
         os.fsencode(source),
         os.fsencode(target),
@@ -86,96 +93,100 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -
     check(call, f"mount {kind or 'bind'} on {target}")
 
 
-def show(path: str, root: str) -> None:
+def show(path: Path, root: Path) -> None:
     """Binds a host directory, with every mount below it, read-only into `root`."""
-    target = root + path
-    os.makedirs(target, exist_ok=True)
+    target = Path(f"{root}{path}")
+    target.mkdir(parents=True, exist_ok=True)
     mount(path, target, "", MS_BIND | MS_REC)
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split(" ")
-        at = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), fields[4])
-        if at == target or at.startswith(target + "/"):
+        at = Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), fields[4]))
+        if at.is_relative_to(target):
             # A user namespace may not drop the flags that a mount already has.
             kept = sum(OPTION_FLAGS.get(option, 0) for option in fields[5].split(","))
             flags = kept | MS_RDONLY | MS_NOSUID
             mount("", at, "", MS_REMOUNT | MS_BIND | flags)
 
 
-def build_root(root: str, host_dirs: list[str]) -> None:
+def build_root(root: Path, host_dirs: list[Path]) -> None:
     """Fills `root` with the system's programs, `/dev` and a small `/etc`."""
     mount("root", root, "tmpfs", 0, f"{SIZE},mode=755")
-    os.chdir(root)
-    for name in ("dev/pts", "dev/shm", "etc", "proc", "root", "run", "tmp", "var/tmp"):
-        os.makedirs(name)
+    for name in ("dev/pts", "etc", "proc", "root", "run"):
+        (root / name).mkdir(parents=True)
     for name in ("dev/shm", "tmp", "var/tmp"):
-        os.chmod(name, 0o1777)
+        (root / name).mkdir(parents=True)
+        (root / name).chmod(0o1777)
     for path in SYSTEM_DIRS:
-        if os.path.islink(path):
-            os.symlink(os.readlink(path), root + path)
-        elif os.path.isdir(path):
+        if path.is_symlink():
+            Path(f"{root}{path}").symlink_to(path.readlink())
+        elif path.is_dir():
             show(path, root)
     for path in (*ETC_DIRS, *host_dirs):
-        if os.path.isdir(path):
+        if path.is_dir():
             show(path, root)
-    for name in ETC_FILES:
-        if os.path.isfile(f"/etc/{name}"):
-            shutil.copyfile(f"/etc/{name}", f"etc/{name}")
-    Path("etc/passwd").write_text(PASSWD)
-    Path("etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
-    Path("etc/hosts").write_text("127.0.0.1 localhost sandbox\n::1 localhost\n")
+    for path in ETC_FILES:
+        if path.is_file():
+            shutil.copyfile(path, f"{root}{path}")
+    (root / "etc/passwd").write_text(USERS)
+    (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost sandbox\n::1 localhost\n")
+    build_dev(root / "dev")
+
+
+def build_dev(dev: Path) -> None:
+    """Fills `/dev` with the devices that a container has."""
     for name in DEVICES:
-        Path("dev", name).touch()
-        mount(f"/dev/{name}", f"dev/{name}", "", MS_BIND)
-    mount("pts", "dev/pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=620")
-    os.symlink("pts/ptmx", "dev/ptmx")
-    os.symlink("/proc/self/fd", "dev/fd")
+        (dev / name).touch()
+        mount(f"/dev/{name}", dev / name, "", MS_BIND)
+    mount("pts", dev / "pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=620")
+    (dev / "ptmx").symlink_to("pts/ptmx")
+    (dev / "fd").symlink_to("/proc/self/fd")
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
-        os.symlink(f"/proc/self/fd/{fd}", f"dev/{name}")
+        (dev / name).symlink_to(f"/proc/self/fd/{fd}")
 
 
-def show_repository(repo: str, workdir: str, mode: str) -> None:
+def show_repository(repo: str, root: Path, workdir: str, mode: str) -> None:
     """Puts a writable view of `repo` at `workdir` of the new root."""
-    target = f".{workdir}"
+    target = Path(f"{root}{workdir}")
     if mode == "copy":
         shutil.copytree(repo, target, symlinks=True, dirs_exist_ok=True)
         return
-    os.makedirs(target, exist_ok=True)
-    # Relative paths, because the host's may hold commas and colons.
-    os.mkdir(".lower")
-    os.mkdir(".layers")
-    mount(repo, ".lower", "", MS_BIND)
-    mount("layers", ".layers", "tmpfs", 0, SIZE)
-    os.mkdir(".layers/upper")
-    os.mkdir(".layers/work")
-    layers = "lowerdir=.lower,upperdir=.layers/upper,workdir=.layers/work,userxattr"
-    mount("overlay", target, "overlay", 0, layers)
-    for name in (".lower", ".layers"):
-        check(libc.umount2(name.encode(), MNT_DETACH), f"umount {name}")
-        os.rmdir(name)
+    target.mkdir(parents=True, exist_ok=True)
+    lower, layers = root / ".lower", root / ".layers"
+    lower.mkdir()
+    layers.mkdir()
+    mount(repo, lower, "", MS_BIND)
+    mount("layers", layers, "tmpfs", 0, SIZE)
+    (layers / "upper").mkdir()
+    (layers / "work").mkdir()
+    os.chdir(root)  # for relative paths: absolute ones may hold commas and colons
+    options = "lowerdir=.lower,upperdir=.layers/upper,workdir=.layers/work,userxattr"
+    mount("overlay", target, "overlay", 0, options)
+    for path in (lower, layers):
+        check(libc.umount2(os.fsencode(path), MNT_DETACH), f"umount {path}")
+        path.rmdir()
 
 
-def mount_proc() -> None:
+def mount_proc(proc: Path) -> None:
     """Mounts `/proc` read-only: to the host's root its `/proc/sys` would be open.
 
     Before that it sets what older kernels may refuse and what we can do without:
     fewer processes, no namespaces within namespaces, and when memory runs out the
     sandbox goes first, not the trainer.
     """
-    mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount("proc", proc, "proc", safe)
     for name, value in (
         ("sys/kernel/pid_max", PROCESSES),
         ("sys/user/max_user_namespaces", 0),
         ("self/oom_score_adj", 500),
     ):
-        try:
-            Path("proc", name).write_text(str(value))
-        except OSError as error:
-            print(f"sandbox: {name} stays as it is: {error}", file=sys.stderr)  # noqa: T201
-    flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
-    mount("", "proc", "", MS_REMOUNT | MS_BIND | flags)
+        with contextlib.suppress(OSError):
+            (proc / name).write_text(str(value))
+    mount("", proc, "", MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
 
 
-def enter(root: str) -> None:
+def enter(root: Path) -> None:
     """Makes `root` the root and lets go of the host's."""
     os.chdir(root)
     # With both names equal the old root lies on top of the new one: pivot_root(2).
@@ -223,30 +234,30 @@ def main(
 ) -> None:
     """Builds the sandbox and becomes the candidate's run."""
     os.umask(0o022)
-    root = os.path.join(scratch, "root")
-    build_root(root, list(dirs))
-    show_repository(repo, workdir, mode)
-    shutil.copyfile(f"{scratch}/eval.sh", "eval.sh")
-    if os.path.exists(f"{scratch}/apply.sh"):
-        shutil.copyfile(f"{scratch}/patch.diff", "tmp/patch.diff")
-        shutil.copyfile(f"{scratch}/apply.sh", "tmp/apply.sh")
-    mount_proc()
+    inputs, root = Path(scratch), Path(scratch, "root")
+    build_root(root, [Path(path) for path in dirs])
+    show_repository(repo, root, workdir, mode)
+    shutil.copyfile(inputs / "eval.sh", root / "eval.sh")
+    for name in ("patch.diff", "apply.sh"):
+        if (inputs / name).exists():
+            shutil.copyfile(inputs / name, root / "tmp" / name)
+    mount_proc(root / "proc")
     enter(root)
     start_network()
     drop_privileges()
     os.chdir(workdir)
-    os.write(int(status), b"ready\n")
-    system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     environment = {
         "HOME": "/root",
         "HOSTNAME": "sandbox",
         "LANG": "C.UTF-8",
-        "PATH": f"{os.path.dirname(sys.executable)}:{system}",
+        "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
     }
-    os.set_inheritable(int(status), True)
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; exec would pass it on
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; exec would keep it so
         signal.signal(ignored, signal.SIG_DFL)
-    os.execve("/bin/bash", ["bash", "-c", RUN, "sandbox", status], environment)
+    os.set_inheritable(int(status), True)
+    os.write(int(status), b"ready\n")
+    bash = ["bash", "-c", RUN, "sandbox", status]
+    os.execve("/bin/bash", bash, environment)  # noqa: S606 - bash, with our script
 
 
 if __name__ == "__main__":

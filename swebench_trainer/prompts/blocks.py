@@ -83,7 +83,7 @@ def blocks_of(change: FileChange, old: File | None) -> Iterator[Block]:
     if change.special:
         raise ValueError(f"search-replace blocks cannot say {change.special}")
     if change.old is None:
-        assert change.new is not None  # a patch does not lead from nothing to nothing
+        assert change.new is not None  # read_patch
         text = change.hunks[0].new if change.hunks else Text()
         yield Edit(change.new, Text(), text)
         return
@@ -207,7 +207,7 @@ def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
             if around:
                 named = around.pop()
                 path = clean_path(named)
-                repairs += [] if named == path else ["path"]
+                repairs += [] if named.rstrip() == path else ["path"]
             blocks.append(_block(path, marker, _body(lines, _OPENERS[marker])))
         elif marker in _OPENERS.values():
             raise ValueError("a block without a beginning")

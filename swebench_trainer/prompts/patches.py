@@ -70,9 +70,12 @@ def read_patch(patch: str) -> tuple[FileChange, ...]:
 
 def _file_change(file: Any) -> FileChange:
     header = [line.rstrip("\n") for line in file.patch_info or ()]
+    old, new = _path(file.source_file, "a/"), _path(file.target_file, "b/")
+    if old is None and (new is None or len(file) > 1):
+        raise ValueError("not a well-formed patch")
     return FileChange(
-        old=_path(file.source_file, "a/"),
-        new=_path(file.target_file, "b/"),
+        old=old,
+        new=new,
         hunks=tuple(_hunk(hunk) for hunk in file),
         special="binary content" if file.is_binary_file else _special(header),
     )

@@ -63,7 +63,7 @@ class Holdout(Table):
     by: Literal["repo", "instance"] = "repo"
     """`repo` keeps whole repositories back, `instance` single instances."""
     fraction: Fraction = 0.2
-    """Share of the instances to keep back; by repo the nearest share that whole repositories give."""
+    """Share of the instances to keep back; by repo as near to it as whole repositories come."""
 
 
 class DataTable(PluginTable):

@@ -55,7 +55,7 @@ class HubTable(PublishTable):
     """Model repository: `owner/name`."""
     private: bool = True
     """Whether a repository that is made is private."""
-    token_env: str = "HF_TOKEN"
+    token_env: str = "HF_TOKEN"  # noqa: S105 - a variable's name, not its content
     """Environment variable that holds the token; the token itself is never written."""
 
 

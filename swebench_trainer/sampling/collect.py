@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from swebench_trainer.contracts import Sample, SampleRequest, Sampler
+from swebench_trainer.contracts import Sample, Sampler, SampleRequest
 from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
 from swebench_trainer.types import Candidate, as_row, from_row
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.grading import NO_OP
 from swebench_trainer.grading.ledger import OWED, Ledger
+from swebench_trainer.grading.official import NOOP
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
@@ -51,7 +51,7 @@ def run(context: StageContext) -> Figures:
 def _runs(instances: Iterable[Instance], times: int) -> Iterable[Candidate]:
     for instance in instances:
         name = instance.instance_id
-        yield Candidate(name, 0, NO_OP, text="", patch="")
+        yield Candidate(name, 0, NOOP, text="", patch="", extraction=NOOP)
         for number in range(times):
             yield Candidate(name, number, GOLD, text="", patch=instance.patch)
 
@@ -59,7 +59,7 @@ def _runs(instances: Iterable[Instance], times: int) -> Iterable[Candidate]:
 def _row(instance: Instance, verdicts: Iterable[Verdict]) -> dict[str, object]:
     mine = [v for v in verdicts if v.instance_id == instance.instance_id]
     gold = [v.status for v in mine if v.model == GOLD]
-    no_op = [v.status for v in mine if v.model == NO_OP]
+    no_op = [v.status for v in mine if v.model == NOOP]
     reason = _refusal(mine, gold, no_op)
     return {
         "instance_id": instance.instance_id,

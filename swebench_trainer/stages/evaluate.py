@@ -181,11 +181,23 @@ def _split_summary(
     return {
         "models": models,
         "paired": {
-            f"{later} against {earlier}": vars(
-                paired(resolved[earlier], resolved[later])
-            )
+            f"{later} against {earlier}": _paired(resolved, earlier, later)
             for earlier, later in combinations(resolved, 2)
         },
+    }
+
+
+def _paired(
+    resolved: Mapping[str, Mapping[str, bool]], earlier: str, later: str
+) -> dict[str, int | float]:
+    """Two models on the same instances, with the p-value of McNemar's exact test."""
+    result = paired(resolved[earlier], resolved[later])
+    return {
+        "both": result.both,
+        f"only {earlier}": result.only_a,
+        f"only {later}": result.only_b,
+        "neither": result.neither,
+        "p_value": result.p_value,
     }
 
 

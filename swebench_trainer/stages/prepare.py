@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from swebench_trainer.contracts import PromptStyle
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import StageError
-from swebench_trainer.prompts.answers import render_answer
+from swebench_trainer.prompts.answers import AnswerForm, render_answer
+from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.types import Instance, SftRow, as_row
@@ -33,8 +34,9 @@ def run(context: StageContext) -> Figures:
     prompts, unusable = _prompts(
         instances, registry.create("prompt style", recipe.prompt)
     )
+    unusable |= _unanswerable(instances, recipe)
     dropped += [_dropped(name, reason) for name, reason in unusable.items()]
-    instances = [i for i in instances if i.instance_id in prompts]
+    instances = [i for i in instances if i.instance_id not in unusable]
     if not instances:
         raise StageError(
             f"No instance is left of {len(loaded.instances)}. {_first_reasons(dropped)}",
@@ -88,8 +90,20 @@ def _prompts(
     return prompts, unusable
 
 
+def _unanswerable(instances: Iterable[Instance], recipe: Recipe) -> dict[str, str]:
+    """Instances that the model could be asked about, but whose answer nobody could apply."""
+    asks = recipe.evaluate or (recipe.generate and not recipe.generate.model)
+    if not asks or recipe.prompt.answer != "search-replace":
+        return {}
+    reason = (
+        "search-replace answers need the repository's files, which the row does not "
+        'have: use [prompt] answer = "diff"'
+    )
+    return {i.instance_id: reason for i in instances if not i.snapshot}
+
+
 def _sft_rows(
-    instances: Iterable[Instance], prompts: dict[str, str], form: str
+    instances: Iterable[Instance], prompts: dict[str, str], form: AnswerForm
 ) -> tuple[list[SftRow], dict[str, str]]:
     """Supervised rows of the training split, and the reasons of those without."""
     rows: list[SftRow] = []

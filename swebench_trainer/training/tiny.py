@@ -27,7 +27,7 @@ SPECIAL = (PAD, "<|im_start|>", EOS)
 ARCHITECTURE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 384,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 8192,
@@ -85,7 +85,7 @@ def _corpus() -> str:
     return files(__package__).joinpath("tiny_corpus.txt").read_text(encoding="utf-8")
 
 
-def _train_tokenizer(text: str) -> Any:  # noqa: ANN401 - a Qwen2Tokenizer
+def _train_tokenizer(text: str) -> Any:
     from transformers import Qwen2Tokenizer
 
     blank = Qwen2Tokenizer(eos_token=EOS, pad_token=PAD, unk_token=None)

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -193,16 +194,14 @@ def build(out: Path, only: Iterable[str] = ()) -> list[str]:
         BuildError: If an id is unknown or an entry makes no valid task.
     """
     base, entries = read_manifest()
-    wanted = set(only) or {entry.instance_id for entry in entries}
-    if unknown := wanted - {entry.instance_id for entry in entries}:
+    known = {entry.instance_id for entry in entries}
+    wanted = set(only) or known
+    if unknown := wanted - known:
         raise BuildError(f"not in {MANIFEST.name}: {' '.join(sorted(unknown))}")
     (out / "tasks").mkdir(parents=True, exist_ok=True)
+    chosen = [entry for entry in entries if entry.instance_id in wanted]
     with contextlib.closing(docker.from_env()) as client:
-        pending = [
-            entry
-            for entry in entries
-            if entry.instance_id in wanted and not is_complete(client, out, entry)
-        ]
+        pending = [entry for entry in chosen if not is_complete(client, out, entry)]
         if pending:
             build_tasks(client, out, base, pending)
     write_dataset(out)
@@ -221,9 +220,10 @@ def is_complete(client: docker.DockerClient, out: Path, entry: Entry) -> bool:
     if not marker.is_file() or marker.read_text() != entry.recipe:
         return False
     try:
-        return bool(client.images.get(entry.image).labels.get(RECIPE_LABEL) == entry.recipe)
+        labels = client.images.get(entry.image).labels
     except docker.errors.ImageNotFound:
         return False
+    return bool(labels.get(RECIPE_LABEL) == entry.recipe)
 
 
 def build_tasks(
@@ -241,14 +241,13 @@ def build_tasks(
     releases = {release for entry in entries for release in (entry.old, entry.new)}
     with ThreadPoolExecutor() as pool:
         base_ready = pool.submit(ensure_base_image, client, base)
-        for _ in pool.map(functools.partial(fetch_sdist, sdists), releases):
-            pass
+        # A list is what makes the pool raise an exception of its workers here.
+        list(pool.map(functools.partial(fetch_sdist, sdists), releases))
         base_ready.result()
-        for _ in pool.map(functools.partial(build_task, client, out, base), entries):
-            pass
+        list(pool.map(functools.partial(build_task, client, out, base), entries))
 
 
-# --- Base image -------------------------------------------------------------------------------
+# --- Base image ---------------------------------------------------------------------
 
 
 def ensure_base_image(client: docker.DockerClient, base: Base) -> None:
@@ -263,23 +262,25 @@ def ensure_base_image(client: docker.DockerClient, base: Base) -> None:
         return
     log.info("%s: debootstrap", base.image)
     with tempfile.TemporaryDirectory() as scratch:
-        root, archive = Path(scratch, "root"), Path(scratch, "root.tar")
-        debootstrap = ["debootstrap", "--variant=minbase", f"--include={','.join(base.packages)}"]
-        _run([*debootstrap, base.suite, str(root), *_configured_mirror(base.suite)])
-        skip_downloads = "--exclude=./var/cache/apt/archives/*.deb"
-        _run(["tar", "--numeric-owner", skip_downloads, "-C", str(root), "-cf", str(archive), "."])
+        root = Path(scratch, "root")
+        options = ("--variant=minbase", f"--include={','.join(base.packages)}")
+        mirror = _configured_mirror(base.suite)
+        _run("debootstrap", *options, base.suite, str(root), *mirror)
+        for download in (root / "var/cache/apt/archives").glob("*.deb"):
+            download.unlink()
+        archive = shutil.make_archive(str(root), "tar", root)
         repository, tag = base.image.rsplit(":", 1)
-        client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+        client.api.import_image_from_file(archive, repository=repository, tag=tag)
 
 
 def _configured_mirror(suite: str) -> list[str]:
-    """The mirror of a suite that apt uses here; none (debootstrap's own) if apt knows no such."""
-    fields = ["Created-By: Packages", "Component: main", f"Release: {suite}"]
-    mirrors = _run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *fields])
+    """The mirror that apt has for a suite; none if it has not, which means the default."""
+    fields = ("Created-By: Packages", "Component: main", f"Release: {suite}")
+    mirrors = _run("apt-get", "indextargets", "--format", "$(REPO_URI)", *fields)
     return mirrors.split()[:1]
 
 
-# --- Releases ---------------------------------------------------------------------------------
+# --- Releases -----------------------------------------------------------------------
 
 
 def fetch_sdist(sdists: Path, release: Release) -> Path:
@@ -302,12 +303,14 @@ def fetch_sdist(sdists: Path, release: Release) -> Path:
     log.info("%s %s: download", release.package, release.version)
     requirements = folder / "requirements.txt"
     requirements.write_text(release.requirement)
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    exact = ["--no-deps", "--no-binary=:all:", "--require-hashes", f"--requirement={requirements}"]
-    _run([*pip, *exact, f"--dest={folder}"])
+    pip_download = (sys.executable, "-m", "pip", "download", "--no-deps")
+    exact = ("--require-hashes", f"--requirement={requirements}")
+    # Not `:all:`, by which pip would also compile the build backends, and what builds those.
+    source = f"--no-binary={release.package}"
+    _run(*pip_download, *exact, source, f"--dest={folder}")
     if archive := _archive_of(folder, release):
         return archive
-    raise BuildError(f"{release.package} {release.version}: pip left no .tar.gz with that digest")
+    raise BuildError(f"{release.package} {release.version} is no .tar.gz archive")
 
 
 def _archive_of(folder: Path, release: Release) -> Path | None:
@@ -343,46 +346,50 @@ def compare(old: Path, new: Path, entry: Entry) -> Changes:
         The base commit and the two patches.
 
     Raises:
-        BuildError: If the sources or the tests do not differ.
+        BuildError: If no source file or no existing test file differs.
     """
-    with tempfile.TemporaryDirectory(dir=old.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=new.parent) as scratch:
         work = Path(scratch, "work")
         shutil.copytree(old, work, symlinks=True)
-        _run(["bash", "-ec", COMMIT_BASE], cwd=work)
+        _run("bash", "-c", COMMIT_BASE, cwd=work)
         (work / ".git").rename(new / ".git")
     _git(new, "add", "-A", "-f")
     changes = Changes(
         base_commit=_git(new, "rev-parse", "HEAD").strip(),
         gold_patch=_diff(new, *entry.sources),
         test_patch=_diff(new, *entry.tests),
-        changed_tests=_changed_files(new, "--diff-filter=a", entry.tests),
-        added_tests=_changed_files(new, "--diff-filter=A", entry.tests),
+        changed_tests=_files(new, "--diff-filter=a", *entry.tests),
+        added_tests=_files(new, "--diff-filter=A", *entry.tests),
     )
-    if not (changes.gold_patch and changes.test_patch):
-        raise BuildError(f"{entry.instance_id}: its sources or its tests do not differ")
+    # Without a changed test file, the eval script would check out the whole base commit.
+    if not (changes.gold_patch and changes.changed_tests):
+        raise BuildError(f"{entry.instance_id}: no change in its sources or its tests")
     return changes
 
 
-def _diff(work: Path, *arguments: str) -> str:
-    return _git(work, "diff", "--cached", "--no-renames", "HEAD", "--", *arguments)
+def _diff(work: Path, *paths: str) -> str:
+    return _git(work, "diff", "--cached", "--no-renames", "HEAD", "--", *paths)
 
 
-def _changed_files(work: Path, kind: str, paths: tuple[str, ...]) -> tuple[str, ...]:
-    names = _git(work, "diff", "--cached", "--no-renames", "--name-only", kind, "HEAD", "--", *paths)
-    return tuple(names.splitlines())
+def _files(work: Path, kind: str, *paths: str) -> tuple[str, ...]:
+    names = ("--no-renames", "--name-only", "-z", kind)
+    listing = _git(work, "diff", "--cached", *names, "HEAD", "--", *paths)
+    return tuple(filter(None, listing.split("\0")))
 
 
 def _git(work: Path, *arguments: str) -> str:
-    return _run(["git", *arguments], cwd=work)
+    return _run("git", *arguments, cwd=work)
 
 
-# --- Tasks ------------------------------------------------------------------------------------
+# --- Tasks --------------------------------------------------------------------------
 
 
-def build_task(client: docker.DockerClient, out: Path, base: Base, entry: Entry) -> None:
+def build_task(
+    client: docker.DockerClient, out: Path, base: Base, entry: Entry
+) -> None:
     """Builds one task: its files, its image and the tests that grade it.
 
-    The directory is put in its place in one step at the end, so a task is complete or absent.
+    The directory is moved into place at the end, so a task is complete or absent.
 
     Args:
         client: The Docker engine to build on.
@@ -437,7 +444,9 @@ def task_files(base: Base, entry: Entry, changes: Changes) -> dict[str, str]:
         "test.patch": changes.test_patch,
         "eval.sh": eval_script(entry, changes),
         "Dockerfile": DOCKERFILE.format(
-            base_image=base.image, commit_base=COMMIT_BASE, base_commit=changes.base_commit
+            base_image=base.image,
+            commit_base=COMMIT_BASE,
+            base_commit=changes.base_commit,
         ),
     }
 
@@ -465,16 +474,17 @@ def task_metadata(entry: Entry, changes: Changes) -> dict[str, Any]:
 def eval_script(entry: Entry, changes: Changes) -> str:
     """The script that applies the test patch and runs the tests.
 
-    A file that the test patch adds is not in the base commit: it is removed before the patch is
-    applied, in case the graded patch made one of the same name.
+    A file that the test patch adds is not in the base commit: it is removed before the
+    patch is applied, in case the graded patch made one of the same name.
 
     Args:
         entry: The task.
         changes: What the new release changed.
     """
+    added = shlex.join(changes.added_tests)
     return EVAL_SCRIPT.format(
-        reset=f"git checkout {changes.base_commit} {' '.join(changes.changed_tests)}",
-        remove=f"rm -f {' '.join(changes.added_tests)}\n" if changes.added_tests else "",
+        reset=f"git checkout {changes.base_commit} {shlex.join(changes.changed_tests)}",
+        remove=f"rm -f {added}\n" if added else "",
         test_patch=changes.test_patch.removesuffix("\n"),
         command=entry.command,
     )
@@ -489,14 +499,15 @@ def write_dataset(out: Path) -> None:
     Raises:
         BuildError: If swebench finds fault with the task repo.
     """
-    (out / "sweb.yaml").write_text(dump_yaml({"datasets": [DATASET], "splits": [SPLIT]}))
+    config = {"datasets": [DATASET], "splits": [SPLIT]}
+    (out / "sweb.yaml").write_text(dump_yaml(config))
     if problems := check_task_repo(out):
         raise BuildError("\n".join(map(str, problems)))
     rows = [json.dumps(row) + "\n" for row in load_task_repo(out)]
     (out / "dataset.jsonl").write_text("".join(rows))
 
 
-# --- Observed tests ---------------------------------------------------------------------------
+# --- Observed tests -----------------------------------------------------------------
 
 
 def observe(
@@ -519,21 +530,27 @@ def observe(
         BuildError: If a run cannot be graded or the gold patch makes no test pass.
     """
     grade = functools.partial(run_tests, client, scratch, entry, changes)
-    before, *after = grade(""), grade(changes.gold_patch), grade(changes.gold_patch)
-    passing = sorted(
-        name for name in after[0] if all(status.get(name) == "PASSED" for status in after)
-    )
+    before, after, again = map(grade, ("", changes.gold_patch, changes.gold_patch))
+    passing = sorted(_passed(after) & _passed(again))
     tests = {
         "FAIL_TO_PASS": [name for name in passing if not test_passed(name, before)],
-        "PASS_TO_PASS": [name for name in passing if before.get(name) == "PASSED"],
+        "PASS_TO_PASS": [name for name in passing if name in _passed(before)],
     }
     if not tests["FAIL_TO_PASS"]:
-        raise BuildError(f"{entry.instance_id}: no test fails before the gold patch and passes after")
+        raise BuildError(f"{entry.instance_id}: the gold patch makes no test pass")
     return tests
 
 
+def _passed(statuses: Mapping[str, str]) -> set[str]:
+    return {name for name, status in statuses.items() if status == "PASSED"}
+
+
 def run_tests(
-    client: docker.DockerClient, scratch: Path, entry: Entry, changes: Changes, patch: str
+    client: docker.DockerClient,
+    scratch: Path,
+    entry: Entry,
+    changes: Changes,
+    patch: str,
 ) -> dict[str, str]:
     """Runs a task's eval script in a fresh container and reads its log as the harness does.
 
@@ -552,11 +569,17 @@ def run_tests(
     """
     spec = make_test_spec(
         task_metadata(entry, changes)
-        | {"eval_script": eval_script(entry, changes), "FAIL_TO_PASS": [], "PASS_TO_PASS": []}
+        | {
+            "eval_script": eval_script(entry, changes),
+            "FAIL_TO_PASS": [],
+            "PASS_TO_PASS": [],
+        }
     )
     files = {"eval.sh": spec.eval_script, "model.patch": patch}
     apply_patch = "git apply /model.patch && " if patch else ""
-    with _container(client, entry.image, f"{apply_patch}bash /eval.sh 2>&1") as container:
+    with _container(
+        client, entry.image, f"{apply_patch}bash /eval.sh 2>&1"
+    ) as container:
         container.put_archive("/", _archive(files))
         container.start()
         container.wait(timeout=TEST_TIMEOUT_S)
@@ -565,13 +588,17 @@ def run_tests(
     test_log.write_bytes(output)
     statuses, gradeable = get_logs_eval(spec, str(test_log))
     if not gradeable:
-        raise BuildError(f"{entry.instance_id}: the log cannot be graded:\n{output.decode()}")
+        raise BuildError(
+            f"{entry.instance_id}: the log cannot be graded:\n{output.decode()}"
+        )
     return dict(statuses)
 
 
 @contextlib.contextmanager
 def _container(client: docker.DockerClient, image: str, script: str) -> Iterator[Any]:
-    container = client.containers.create(image, ["bash", "-c", script], network_mode="none")
+    container = client.containers.create(
+        image, ["bash", "-c", script], network_mode="none"
+    )
     try:
         yield container
     finally:
@@ -588,17 +615,19 @@ def _archive(files: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-# --- Commands ---------------------------------------------------------------------------------
+# --- Commands -----------------------------------------------------------------------
 
 
-def _run(command: list[str], cwd: Path | None = None) -> str:
-    """Runs a command and returns its output, byte for byte: a diff may hold carriage returns."""
+def _run(*command: str, cwd: Path | None = None) -> str:
     # The user's git settings could change what a diff or a commit looks like.
     neutral = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    done = subprocess.run(command, cwd=cwd, env=os.environ | neutral, capture_output=True)
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | neutral, capture_output=True
+    )
     if done.returncode:
         output = (done.stdout + done.stderr).decode(errors="replace")
-        raise BuildError(f"{' '.join(command)} failed with {done.returncode}:\n{output}")
+        raise BuildError(f"failed: {shlex.join(command)}\n{output}")
+    # Decoded by hand: text mode would drop the carriage returns that a diff may hold.
     return done.stdout.decode()
 
 
@@ -606,7 +635,9 @@ def main() -> None:
     """Builds the task repo that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="the task repo's folder")
-    parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="build these tasks")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="ID", help="build these tasks"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

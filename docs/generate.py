@@ -1,0 +1,84 @@
+"""Writes docs/reference/ from the source: `python docs/generate.py`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from swebench_trainer import builtin, hookspecs
+from swebench_trainer.plugins import Plugins
+from swebench_trainer.recipe.models import Recipe, Table
+
+NOTE = "<!-- Written by docs/generate.py; change the docstrings instead. -->\n"
+
+
+def pages() -> dict[str, str]:
+    """The text of each page of the reference, by name."""
+    return {"hooks": hook_reference(), "recipe": recipe_reference()}
+
+
+def hook_reference() -> str:
+    """Every hook with its arguments and its docstring."""
+    parts = [f"# Hooks\n\n{NOTE}", inspect.getdoc(hookspecs) or ""]
+    for name, function in vars(hookspecs).items():
+        if hasattr(function, "swebench_trainer_spec"):
+            arguments = ", ".join(inspect.signature(function).parameters)
+            parts.append(f"### `{name}({arguments})`")
+            parts.append(inspect.getdoc(function) or "")
+    parts.append("## The `register` callback")
+    parts.append(inspect.getdoc(hookspecs.Register.__call__) or "")
+    return "\n\n".join(parts) + "\n"
+
+
+def recipe_reference() -> str:
+    """Every key of every table, with its default and its help."""
+    parts = [f"# Recipe keys\n\n{NOTE}", _keys("Top level", Recipe, top=True)]
+    for table, models in Plugins({"builtin": builtin}).tables({}).items():
+        parts.append(f"## `[{table}]`")
+        for use, model in models.items():
+            heading = f'`use = "{use}"`' if use else "Keys"
+            parts.append(_keys(heading, model))
+    return "\n\n".join(parts) + "\n"
+
+
+def _keys(heading: str, model: type[Table], *, top: bool = False) -> str:
+    lines = [
+        f"### {heading}",
+        "",
+        inspect.getdoc(model) or "",
+        "",
+        "| key | default | what |",
+        "| --- | --- | --- |",
+    ]
+    for name, spec in model.model_fields.items():
+        if top and isinstance(spec.annotation, type(Table)):
+            continue
+        lines.append(f"| `{name}` | {_default(spec)} | {spec.description} |")
+    return "\n".join(lines)
+
+
+def _default(spec: object) -> str:
+    value = getattr(spec, "default", PydanticUndefined)
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, Table):
+        inner = ", ".join(f"{k} = {_toml(v)}" for k, v in value.model_dump().items())
+        return f"`{{ {inner} }}`"
+    return "" if value is None else f"`{_toml(value)}`"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value)
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        Path(__file__).parent.joinpath("reference", f"{page}.md").write_text(text)

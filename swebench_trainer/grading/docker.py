@@ -1,0 +1,291 @@
+"""The `docker` grader: a fresh container per candidate, killed when it is done.
+
+It makes the same container as the harness and runs the same commands in it. It is
+faster because it sends one archive and two execs, and because it removes the
+container by SIGKILL, in the background, where the harness waits fifteen seconds
+for a process that cannot be stopped politely. The Docker SDK is all it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from swebench_trainer.contracts import GradeJob, Outcome
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.grading.apply import apply_script
+from swebench_trainer.grading.execution import Execution, grade_in
+from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.official import APPLY_LOG, EVAL_SCRIPT, TEST_LOG
+from swebench_trainer.grading.pool import grade_all, worker_count
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.types import Instance
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+LABEL = "swebench-trainer"
+"""Label of every container; its value names the grader that made it."""
+
+PIDS = 4096
+APPLY_SECONDS = 300.0
+"""Longest time for applying a patch; no honest one comes near it."""
+CONNECT_SECONDS = 120
+"""Longest wait for an answer of the daemon; output may pause for longer."""
+
+
+class DockerTable(GradeTable):
+    """`[grade]` of the `docker` grader."""
+
+    memory: Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")] = "8g"
+    """Memory of one container; a candidate that needs more is `oom`."""
+    network: bool = True
+    """Whether tests reach the network; many official scripts install packages."""
+
+
+class DockerGrader:
+    """Grades in Docker containers; made from the recipe's `[grade]` table."""
+
+    def __init__(self, table: DockerTable) -> None:
+        self._table = table
+        self._run_id = uuid.uuid4().hex
+        self._pull_lock = threading.Lock()
+        self._removals = ThreadPoolExecutor(2, "remove")
+
+    @cached_property
+    def _client(self) -> DockerClient:
+        import docker
+
+        return docker.from_env(
+            timeout=CONNECT_SECONDS,
+            max_pool_size=4 * worker_count(self._table.workers),
+        )
+
+    def check(self, instances: Sequence[Instance]) -> None:
+        """Asks the daemon whether it is there; missing images are pulled later.
+
+        Raises:
+            PrerequisiteError: The daemon does not answer, or an instance names no
+                image.
+        """
+        from docker.errors import DockerException
+
+        try:
+            self._client.ping()
+        except (DockerException, OSError) as error:
+            raise PrerequisiteError(
+                f"Docker does not answer: {error}",
+                hint="Start it and try `docker info`, as the user who runs this. Task "
+                'repos that carry their files need none: [grade] use = "namespace".',
+            ) from error
+        nameless = [i.instance_id for i in instances if not i.image]
+        if nameless:
+            raise PrerequisiteError(
+                f"{len(nameless)} instances name no image, such as {nameless[0]}.",
+                hint="Add the column `image`, or leave these instances out.",
+            )
+
+    def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
+        """Grades the jobs; see `Grader.grade`."""
+        return grade_all(
+            jobs,
+            lambda job: grade_in(job, self._table.timeout, self._run),
+            workers=self._table.workers,
+            retries=self._table.retries,
+            stop=self._remove_all,
+        )
+
+    def close(self) -> None:
+        """Waits for the removals and removes what is left."""
+        self._removals.shutdown()
+        if "_client" in self.__dict__:
+            self._remove_all()
+            self._client.close()
+
+    def _run(self, job: GradeJob, patch: bytes | None) -> Execution:
+        """Runs one candidate in a container of its own."""
+        begin = time.monotonic()
+        container = self._start(job.instance)
+        try:
+            files = {"eval.sh": (job.log_dir / EVAL_SCRIPT).read_bytes()}
+            if patch is not None:
+                files["tmp/patch.diff"] = patch
+                files["tmp/apply.sh"] = apply_script().encode()
+            container.put_archive("/", _archive(files))
+            seconds = {"start": _since(begin)}
+            if patch is not None:
+                begin = time.monotonic()
+                with CappedLog(job.log_dir / APPLY_LOG) as log:
+                    command = "sh /tmp/apply.sh; code=$?; rm /tmp/apply.sh; exit $code"
+                    code, timed_out = self._exec(
+                        container, ["sh", "-c", command], job, APPLY_SECONDS, log
+                    )
+                seconds["apply"] = _since(begin)
+                if code != 0:
+                    (job.log_dir / TEST_LOG).touch()
+                    oom = not timed_out and _out_of_memory(container)
+                    return Execution(code, timed_out, oom, seconds=seconds)
+            begin = time.monotonic()
+            with CappedLog(job.log_dir / TEST_LOG) as log:
+                # One pipe for both streams, so that lines stay in order.
+                command = "exec /bin/bash /eval.sh 2>&1"
+                code, timed_out = self._exec(
+                    container, ["sh", "-c", command], job, self._table.timeout, log
+                )
+            seconds["test"] = _since(begin)
+            oom = not timed_out and _out_of_memory(container)
+            fault = "the container vanished" if code is None and not timed_out else ""
+            applied = None if patch is None else 0
+            return Execution(applied, timed_out, oom, "" if oom else fault, seconds)
+        finally:
+            self._removals.submit(_remove, container)
+
+    def _start(self, instance: Instance) -> Container:
+        """A started container like the harness's, whatever the image's entrypoint."""
+        from docker.errors import ImageNotFound
+
+        def create() -> Container:
+            return self._client.containers.create(
+                instance.image,
+                entrypoint=["/bin/sh", "-c"],
+                command=["while :; do sleep 3600; done"],
+                user="root",
+                cap_add=["SYS_ADMIN"],
+                labels={LABEL: self._run_id},
+                mem_limit=self._table.memory,
+                memswap_limit=self._table.memory,
+                pids_limit=PIDS,
+                network_disabled=not self._table.network,
+            )
+
+        try:
+            container = create()
+        except ImageNotFound:
+            with self._pull_lock:  # one at a time, because registries count pulls
+                self._client.images.pull(*_repository_and_tag(instance.image))
+            container = create()
+        try:
+            container.start()
+        except Exception:  # whatever it is, the created container must go
+            self._removals.submit(_remove, container)
+            raise
+        return container
+
+    def _exec(
+        self,
+        container: Container,
+        command: list[str],
+        job: GradeJob,
+        seconds: float,
+        log: CappedLog,
+    ) -> tuple[int | None, bool]:
+        """Runs a command until its end or the deadline, which kills the container.
+
+        Returns:
+            The exit code, `None` when it was killed; and whether the deadline did it.
+        """
+        api = self._client.api
+        created = api.exec_create(
+            container.id, command, user="root", workdir=job.instance.workdir
+        )
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            _kill(container)
+
+        timer = threading.Timer(seconds, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            with _output(api, created["Id"]) as chunks:
+                for chunk in chunks:
+                    log.write(chunk)
+        finally:
+            timer.cancel()
+        if expired.is_set():
+            return None, True
+        return api.exec_inspect(created["Id"])["ExitCode"], False
+
+    def _remove_all(self) -> None:
+        """Removes every container of this grader, the running ones too."""
+        mine = self._client.containers.list(
+            all=True,
+            filters={"label": f"{LABEL}={self._run_id}"},
+            ignore_removed=True,
+        )
+        for container in mine:
+            _remove(container)
+
+
+@contextlib.contextmanager
+def _output(api: Any, exec_id: str) -> Iterator[Iterator[bytes]]:
+    """Starts an exec and gives its output as it comes.
+
+    `exec_start(stream=True)` would never close its connection.
+    """
+    from docker.utils.socket import frames_iter
+
+    stream = api.exec_start(exec_id, socket=True)
+    try:
+        yield (chunk for _, chunk in frames_iter(stream, tty=False))
+    finally:
+        stream._response.close()
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
+    """A tar archive of files that belong to root."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            entry.mtime = int(time.time())
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _repository_and_tag(image: str) -> tuple[str, str | None]:
+    """Splits an image's name for pulling, which would pull every tag without one."""
+    if "@" in image:
+        return image, None
+    repository, colon, tag = image.rpartition(":")
+    return (repository, tag) if colon and "/" not in tag else (image, "latest")
+
+
+def _kill(container: Container) -> None:
+    """Ends the container; that it has ended already is fine."""
+    from docker.errors import APIError
+
+    with contextlib.suppress(APIError):
+        container.kill()
+
+
+def _remove(container: Container) -> None:
+    """Removes the container by SIGKILL; that it has gone already is fine."""
+    from docker.errors import APIError
+
+    with contextlib.suppress(APIError):
+        container.remove(force=True, v=True)
+
+
+def _out_of_memory(container: Container) -> bool:
+    """Whether the kernel killed something in the container for want of memory."""
+    container.reload()
+    state: dict[str, Any] = container.attrs["State"]
+    return bool(state["OOMKilled"])
+
+
+def _since(begin: float) -> float:
+    return round(time.monotonic() - begin, 3)

@@ -1,0 +1,159 @@
+"""The `stock` grader: the unmodified harness in a process of its own.
+
+It is the reference that the others are tested against, and slow: the harness waits
+fifteen seconds for each container to stop.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from swebench_trainer.contracts import GradeJob, Outcome
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.grading.execution import apply_reason, empty_patch
+from swebench_trainer.grading.flags import trust_flags
+from swebench_trainer.grading.official import (
+    APPLY_LOG,
+    NOOP,
+    REPORT,
+    TEST_LOG,
+    harness_row,
+    status_of,
+)
+from swebench_trainer.grading.pool import grade_all
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.types import Instance, Status
+
+MODEL = "candidate"
+"""`model_name_or_path` for the harness; ours may be no directory's name."""
+
+GRACE_SECONDS = 600
+"""What the harness may need beside the tests: a pull, two starts, two stops."""
+
+# `run_instance` can leave the tree unpatched, but its command line cannot ask for it.
+RUN_UNPATCHED = """
+import json, sys
+from swebench.harness.run_evaluation import _docker_client, make_test_spec, run_instance
+row, prediction = (json.load(open(path)) for path in ("dataset.jsonl", "predictions.jsonl"))
+run_id, timeout = sys.argv[1:]
+spec = make_test_spec(row)
+run_instance(spec, prediction, _docker_client(), run_id, int(timeout), skip_patch=True)
+"""
+
+
+class StockGrader:
+    """Grades with the harness's own program; made from the recipe's `[grade]` table."""
+
+    def __init__(self, table: GradeTable) -> None:
+        self._table = table
+
+    def check(self, instances: Sequence[Instance]) -> None:
+        """Looks for the `docker` program, which the harness calls, and its daemon.
+
+        Raises:
+            PrerequisiteError: One of them is missing.
+        """
+        docker = shutil.which("docker")
+        done = docker and subprocess.run([docker, "info"], capture_output=True)
+        if not done or done.returncode != 0:
+            raise PrerequisiteError(
+                "The stock harness needs the docker program and a daemon that answers.",
+                hint="Install docker and try `docker info`. Task repos that carry "
+                'their files need none: [grade] use = "namespace".',
+            )
+
+    def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
+        """Grades the jobs; see `Grader.grade`."""
+        stop = threading.Event()
+        return grade_all(
+            jobs,
+            functools.partial(self._grade, stop=stop),
+            workers=self._table.workers,
+            retries=self._table.retries,
+            stop=stop.set,
+        )
+
+    def close(self) -> None:
+        """Nothing is left: the harness removes its containers."""
+
+    def _grade(self, job: GradeJob, stop: threading.Event) -> Outcome:
+        if (outcome := empty_patch(job.candidate)) is not None:
+            return outcome
+        begin = time.monotonic()
+        run_id = uuid.uuid4().hex[:12]
+        with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as scratch:
+            output = _run_harness(job, run_id, self._table.timeout, Path(scratch), stop)
+            logs = Path(scratch, "logs", "run_evaluation", run_id, MODEL)
+            logs /= job.instance.instance_id
+            job.log_dir.mkdir(parents=True, exist_ok=True)
+            if logs.is_dir():
+                shutil.copytree(logs, job.log_dir, dirs_exist_ok=True)
+        seconds = {"test": round(time.monotonic() - begin, 3)}
+        return _read_outcome(job, output, seconds)
+
+
+def _run_harness(
+    job: GradeJob, run_id: str, timeout: int, cwd: Path, stop: threading.Event
+) -> str:
+    """Runs the harness on one candidate in `cwd` and returns what it prints."""
+    prediction = {
+        "instance_id": job.instance.instance_id,
+        "model_name_or_path": MODEL,
+        "model_patch": job.candidate.patch,
+    }
+    (cwd / "dataset.jsonl").write_text(json.dumps(harness_row(job.instance)) + "\n")
+    (cwd / "predictions.jsonl").write_text(json.dumps(prediction) + "\n")
+    if job.candidate.model == NOOP:
+        arguments = ["-c", RUN_UNPATCHED, run_id, str(timeout)]
+    else:
+        arguments = ["-m", "swebench.harness.run_evaluation"]
+        arguments += ["--dataset_name", "dataset.jsonl", "--run_id", run_id]
+        arguments += ["--predictions_path", "predictions.jsonl"]
+        arguments += ["--timeout", str(timeout), "--max_workers", "1"]
+    with (cwd / "output.txt").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        deadline = time.monotonic() + timeout + GRACE_SECONDS
+        while process.poll() is None:
+            if stop.wait(0.25) or time.monotonic() > deadline:
+                process.kill()
+    return (cwd / "output.txt").read_text(errors="replace")
+
+
+def _read_outcome(job: GradeJob, output: str, seconds: dict[str, float]) -> Outcome:
+    """Reads the outcome from the files that the harness has left."""
+    from swebench.harness.constants import APPLY_PATCH_FAIL
+
+    report_file, log_file = job.log_dir / REPORT, job.log_dir / APPLY_LOG
+    if report_file.exists():
+        report = json.loads(report_file.read_text())[job.instance.instance_id]
+        status, reason = status_of(report)
+        flags: tuple[str, ...] = ()
+        if status is Status.RESOLVED:
+            text = (job.log_dir / TEST_LOG).read_text(errors="replace")
+            flags = trust_flags(job.instance, job.candidate.patch, text)
+        return Outcome(status, report, flags, reason, seconds)
+    log = log_file.read_text(errors="replace") if log_file.exists() else output
+    if APPLY_PATCH_FAIL in log:
+        status, reason = Status.NOT_APPLIED, apply_reason(log)
+    elif "Test timed out" in log:
+        status, reason = Status.TIMEOUT, "the tests timed out"
+    else:
+        status = Status.INFRA_ERROR
+        reason = (log.strip().splitlines() or ["the harness wrote nothing"])[-1]
+    return Outcome(status, {}, reason=reason, seconds=seconds)

@@ -1,0 +1,109 @@
+"""Plays back recorded predictions as if a model wrote them now."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from swebench_trainer.contracts import Sample, SampleRequest, TrainRequest
+from swebench_trainer.errors import PluginError
+from swebench_trainer.recipe.models import DpoTable, ModelTable, SftTable
+from swebench_trainer.store.predictions import Prediction, read_predictions
+from swebench_trainer.types import Pair, SftRow
+
+
+class ReplayTable(ModelTable):
+    """Predictions in the harness's format, in place of a model."""
+
+    use: str = "replay"
+    """`replay`."""
+    path: str | tuple[str, ...]
+    """Predictions, `.jsonl` or `.json`; the n-th prediction of an instance over all files is its n-th sample."""
+
+
+class ReplayBackend:
+    """A `Backend` that can only sample.
+
+    Args:
+        table: The recipe's `[model]`.
+    """
+
+    name = "replay"
+
+    def __init__(self, table: ReplayTable) -> None:
+        paths = (table.path,) if isinstance(table.path, str) else table.path
+        self._paths = [Path(path).expanduser() for path in paths]
+
+    def check(self) -> None:
+        """Reads every file.
+
+        Raises:
+            DataError: One cannot be used; the message names the line.
+        """
+        self._read()
+
+    def train_sft(
+        self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
+    ) -> NoReturn:
+        """Raises `PluginError`."""
+        _refuse("train")
+
+    def train_dpo(
+        self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
+    ) -> NoReturn:
+        """Raises `PluginError`."""
+        _refuse("train")
+
+    def open_sampler(self, weights: Path | None, *, batch_size: int) -> ReplaySampler:
+        """Opens the recorded predictions.
+
+        Raises:
+            PluginError: `weights` are given.
+            DataError: A file cannot be used.
+        """
+        if weights is not None:
+            _refuse("open trained weights")
+        return ReplaySampler(self._read())
+
+    def _read(self) -> list[Prediction]:
+        return [row for path in self._paths for row in read_predictions(path)]
+
+
+class ReplaySampler:
+    """A `Sampler` over recorded predictions.
+
+    Args:
+        predictions: In the order in which they count as samples of an instance.
+    """
+
+    def __init__(self, predictions: Sequence[Prediction]) -> None:
+        self._recorded: dict[str, list[Prediction]] = defaultdict(list)
+        for prediction in predictions:
+            self._recorded[prediction.instance_id].append(prediction)
+
+    def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
+        """See `Sampler.sample`. A request without a prediction has no answer."""
+        for request in requests:
+            recorded = self._recorded.get(request.instance_id, [])
+            if request.sample < len(recorded):
+                prediction = recorded[request.sample]
+                yield Sample(
+                    instance_id=request.instance_id,
+                    sample=request.sample,
+                    text=prediction.patch,
+                    model=prediction.model,
+                    patch=prediction.patch,
+                )
+
+    def close(self) -> None:
+        """Forgets the predictions."""
+        self._recorded.clear()
+
+
+def _refuse(what: str) -> NoReturn:
+    raise PluginError(
+        f"The replay backend cannot {what}: it only plays back recorded predictions.",
+        hint='Use it in [generate], model = { use = "replay", path = "preds.jsonl" }, and [model] use = "hf" to train.',
+    )

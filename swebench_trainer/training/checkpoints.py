@@ -1,0 +1,58 @@
+"""Checkpoints that a killed training can rely on.
+
+The trainer writes a checkpoint as a dozen files, and a kill can leave any of
+them half written. A manifest with the digest of each file is written last; a
+checkpoint without it, or with another content, does not exist for us.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+_MANIFEST = "complete.json"
+
+
+def seal(checkpoint: Path) -> None:
+    """Declares a checkpoint complete, as it is now."""
+    partial = checkpoint / f"{_MANIFEST}.partial"
+    partial.write_text(json.dumps(_digests(checkpoint)), encoding="utf-8")
+    partial.replace(checkpoint / _MANIFEST)
+
+
+def newest_complete(folder: Path) -> Path | None:
+    """The newest checkpoint that can be resumed from; newer broken ones are removed.
+
+    Args:
+        folder: Directory of `checkpoint-<step>` directories; need not exist.
+    """
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
+        if _is_complete(checkpoint):
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """Number of the optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        recorded = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(recorded == _digests(checkpoint))
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(checkpoint.rglob("*")):
+        if path.is_file() and not path.name.startswith(_MANIFEST):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[path.relative_to(checkpoint).as_posix()] = digest
+    return digests

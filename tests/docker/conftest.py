@@ -1,0 +1,72 @@
+"""What the tests with Docker share: a daemon, and the image of the tiny task."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "grading"))
+
+BASE_IMAGE = "swebench-trainer/base:bookworm"
+# The harness calls kill(1) at a deadline and gives up where there is none.
+DOCKERFILE = f"""\
+FROM {BASE_IMAGE}
+RUN command -v /bin/kill || {{ printf '#!/bin/sh\\nkill "$@"\\n' > /bin/kill && chmod 755 /bin/kill; }}
+WORKDIR /testbed
+COPY calc.py /testbed/
+RUN git init -q . && git add -A && \\
+    git -c user.name=a -c user.email=a@localhost commit -q -m base
+"""
+
+
+def unavailable(reason: str) -> None:
+    """Skips with the reason, or fails where Docker is required."""
+    if os.environ.get("SWEBENCH_TRAINER_REQUIRE_DOCKER") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def docker_client() -> Iterator[DockerClient]:
+    import docker
+    from docker.errors import DockerException, ImageNotFound
+
+    try:
+        client = docker.from_env()
+    except DockerException as error:
+        unavailable(f"no Docker daemon: {error}")
+    try:
+        client.images.get(BASE_IMAGE)
+    except ImageNotFound:
+        unavailable(f"no image {BASE_IMAGE}; .ci/docker.sh builds it")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_image(docker_client: DockerClient) -> str:
+    """Builds the image of the tiny task."""
+    from tiny import CALC
+
+    name = "swebench-trainer/tiny-calc:latest"
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        for path, text in (("Dockerfile", DOCKERFILE), ("calc.py", CALC)):
+            entry = tarfile.TarInfo(path)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    context.seek(0)
+    docker_client.images.build(
+        fileobj=context, custom_context=True, tag=name, rm=True, forcerm=True
+    )
+    return name

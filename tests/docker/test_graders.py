@@ -1,0 +1,204 @@
+"""The graders that use Docker, against each other and against the namespace grader."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import tiny
+from tiny import Task, make_task
+
+from swebench_trainer.contracts import GradeJob, Grader, Outcome
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.grading.docker import LABEL, DockerGrader, DockerTable
+from swebench_trainer.grading.namespace import NamespaceGrader
+from swebench_trainer.grading.official import NOOP
+from swebench_trainer.grading.stock import StockGrader
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.types import Status
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+pytestmark = pytest.mark.docker
+
+CASES = {
+    "gold": (tiny.GOLD, Status.RESOLVED),
+    "no-op": ("", Status.UNRESOLVED),
+    "wrong": (tiny.WRONG, Status.UNRESOLVED),
+    "syntax-error": (tiny.SYNTAX_ERROR, Status.UNRESOLVED),
+    "malformed": (tiny.MALFORMED, Status.NOT_APPLIED),
+    "no-newline": (tiny.NO_NEWLINE, Status.NOT_APPLIED),
+    "new-file": (tiny.NEW_FILE, Status.RESOLVED),
+    "hangs": (tiny.HANGS, Status.TIMEOUT),
+}
+TIMEOUT = 15
+
+
+@pytest.fixture
+def task(tmp_path: Path, tiny_image: str) -> Task:
+    return make_task(tmp_path)
+
+
+def docker_grader(**settings: object) -> DockerGrader:
+    return DockerGrader(
+        DockerTable.model_validate({"use": "docker", "retries": 0, **settings})
+    )
+
+
+def grade(grader: Grader, jobs: list[GradeJob]) -> dict[str, Outcome]:
+    grader.check([job.instance for job in jobs])
+    try:
+        return {job.log_dir.name: outcome for job, outcome in grader.grade(jobs)}
+    finally:
+        grader.close()
+
+
+def grade_one(grader: Grader, job: GradeJob) -> Outcome:
+    return grade(grader, [job])[job.log_dir.name]
+
+
+def containers(client: DockerClient) -> list[str]:
+    filters = {"label": LABEL, "ancestor": "swebench-trainer/tiny-calc:latest"}
+    return [c.name for c in client.containers.list(all=True, filters=filters)]
+
+
+@pytest.mark.slow
+def test_three_graders_agree(
+    task: Task,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    table = GradeTable(use="any", timeout=TIMEOUT, workers=4, retries=0)
+    graders: dict[str, Grader] = {
+        "docker": docker_grader(timeout=TIMEOUT, workers=2),
+        "namespace": NamespaceGrader(table.model_copy(update={"workers": 2})),
+        "stock": StockGrader(table),
+    }
+    outcomes, logs = {}, {}
+    for use, grader in graders.items():
+        jobs = [
+            task.job(
+                patch, model=NOOP if name == "no-op" else "m", name=f"{use}/{name}"
+            )
+            for name, (patch, _) in CASES.items()
+        ]
+        outcomes[use] = grade(grader, jobs)
+        logs[use] = {job.log_dir.name: job.log_dir for job in jobs}
+    for name, (_, status) in CASES.items():
+        for use in graders:
+            outcome = outcomes[use][name]
+            assert outcome.status is status, (use, name, outcome)
+            assert outcome.report == outcomes["stock"][name].report, (use, name)
+            assert outcome.flags == (), (use, name)
+            written, reference = (
+                path.read_bytes() if path.exists() else None
+                for path in (
+                    logs[grader][name] / "report.json" for grader in (use, "stock")
+                )
+            )
+            assert written == reference, (use, name)
+
+
+def test_deadline_kills_and_leaves_no_container(
+    task: Task, docker_client: DockerClient
+) -> None:
+    job = task.job(tiny.HANGS)
+    grader = docker_grader(timeout=2)
+    started = time.monotonic()
+    ((_, outcome),) = grader.grade([job])
+    assert outcome.status is Status.TIMEOUT
+    assert time.monotonic() - started < 2 + 5
+    grader.close()
+    assert containers(docker_client) == []
+    log = (job.log_dir / "test_output.txt").read_text()
+    assert log.endswith("\n\nTimeout error: 2 seconds exceeded.")
+    assert "Start Test Output" in log
+
+
+def test_closing_early_leaves_no_container(
+    task: Task, docker_client: DockerClient
+) -> None:
+    grader = docker_grader(workers=2)
+    jobs = [task.job(tiny.HANGS, name="hangs"), task.job(tiny.GOLD, name="gold")]
+    outcomes = grader.grade(jobs)
+    assert next(outcomes)[0] is jobs[1]
+    outcomes.close()  # type: ignore[attr-defined]
+    grader.close()
+    assert containers(docker_client) == []
+
+
+def test_memory_limit_is_the_machines_fault(tmp_path: Path, tiny_image: str) -> None:
+    hog = "python3 -c 'x = bytearray(1 << 30); print(len(x))'"
+    job = make_task(tmp_path, test_command=hog).job(tiny.GOLD)
+    outcome = grade_one(docker_grader(memory="64m"), job)
+    assert outcome.status is Status.OOM
+
+
+def test_no_network_when_the_recipe_says_so(tmp_path: Path, tiny_image: str) -> None:
+    task = make_task(tmp_path, test_command="cat /proc/net/route | wc -l")
+    job = task.job(tiny.GOLD)
+    grade_one(docker_grader(network=False), job)
+    assert "\n1\n" in (job.log_dir / "test_output.txt").read_text()
+
+
+def test_missing_image_is_no_label(task: Task) -> None:
+    image = "swebench-trainer/there-is-no-such-image:latest"
+    instance = dataclasses.replace(task.instance, image=image)
+    job = dataclasses.replace(task.job(tiny.GOLD), instance=instance)
+    outcome = grade_one(docker_grader(), job)
+    assert outcome.status is Status.INFRA_ERROR
+    assert outcome.reason
+
+
+def test_another_workdir_and_entrypoint(
+    tmp_path: Path, tiny_image: str, docker_client: DockerClient
+) -> None:
+    """As SWE-bench Pro's images have them."""
+    container = docker_client.containers.run(
+        tiny_image, ["mv", "/testbed", "/app"], working_dir="/", detach=True
+    )
+    try:
+        container.wait()
+        changes = ['ENTRYPOINT ["/bin/bash"]', "WORKDIR /app"]
+        container.commit("swebench-trainer/tiny-app", "latest", changes=changes)
+    finally:
+        container.remove(force=True)
+    task = make_task(tmp_path)
+    instance = dataclasses.replace(
+        task.instance,
+        image="swebench-trainer/tiny-app:latest",
+        workdir="/app",
+        eval_script=task.instance.eval_script.replace("/testbed", "/app"),
+    )
+    job = dataclasses.replace(task.job(tiny.GOLD), instance=instance)
+    assert grade_one(docker_grader(), job).status is Status.RESOLVED
+
+
+def test_check_without_a_daemon(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    with pytest.raises(PrerequisiteError) as refused:
+        docker_grader().check([task.instance])
+    assert "docker info" in refused.value.hint
+    with pytest.raises(PrerequisiteError):
+        StockGrader(GradeTable(use="stock")).check([task.instance])
+
+
+def test_closing_the_stock_grader_early_leaves_no_container(
+    task: Task, docker_client: DockerClient
+) -> None:
+    grader = StockGrader(GradeTable(use="stock", workers=2, retries=0))
+    jobs = [task.job(tiny.HANGS, name="hangs"), task.job("", name="empty")]
+    outcomes = grader.grade(jobs)
+    assert next(outcomes)[0] is jobs[1]
+    mine = {"ancestor": task.instance.image, "status": "running"}
+    deadline = time.monotonic() + 60
+    while not docker_client.containers.list(filters=mine):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    outcomes.close()  # type: ignore[attr-defined]
+    assert docker_client.containers.list(all=True, filters=mine) == []

@@ -1,0 +1,127 @@
+"""Whole runs in processes of their own, with a really installed plugin."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ROOT / "recipes" / "quickstart"
+
+RECIPE = f"""\
+schema_version = 1
+name = "small"
+
+[data]
+use = "task-repo"
+path = "{QUICKSTART}"
+include = [
+  "quickstart__foldline-1", "quickstart__foldline-2",
+  "quickstart__daytally-1", "quickstart__daytally-2", "quickstart__daytally-3",
+]
+
+[model]
+use = "parrot"
+
+[sft]
+[generate]
+samples = 6
+[grade]
+use = "believer"
+[pairs]
+use = "first-pass"
+[dpo]
+[evaluate]
+splits = ["train", "heldout"]
+[publish]
+use = "directory"
+"""
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """A directory with the example plugin installed by pip."""
+    target = tmp_path_factory.mktemp("site")
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
+        *("--no-build-isolation", "--disable-pip-version-check"),
+        *("--target", str(target), str(ROOT / "tests" / "example_plugin")),
+    ]
+    subprocess.run(command, check=True)
+    return target
+
+
+class Shell:
+    """Runs `swebench-train` in a directory."""
+
+    def __init__(self, folder, site):
+        self.folder = folder
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(site),
+            "HF_HUB_OFFLINE": "1",
+            "COLUMNS": "200",
+        }
+
+    def start(self, *arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", "swebench_trainer", *arguments],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments, code=0):
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == code, f"{process.returncode}\n{out}\n{err}"
+        assert "Traceback" not in out + err
+        return out + err
+
+    def write(self, text, name="recipe.toml"):
+        path = self.folder / name
+        path.write_text(text)
+        return name
+
+    def stage(self, name, run="small"):
+        return self.folder / "runs" / run / "stages" / name
+
+    def rows(self, stage, file, run="small"):
+        text = (self.stage(stage, run) / file).read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def json(self, stage, file, run="small"):
+        return json.loads((self.stage(stage, run) / file).read_text())
+
+    def results(self, run="small"):
+        """Every result file of a run by name, without what may differ between runs."""
+        stages = self.folder / "runs" / run / "stages"
+        return {
+            str(path.relative_to(stages)): path.read_bytes().replace(
+                str(self.folder).encode(), b"HERE"
+            )
+            for path in sorted(stages.rglob("*"))
+            if path.is_file()
+            and "logs" not in path.parts
+            and path.name != "timings.jsonl"
+        }
+
+
+@pytest.fixture
+def shell(tmp_path, site):
+    return Shell(tmp_path, site)
+
+
+@pytest.fixture
+def new_shell(tmp_path_factory, site):
+    return lambda: Shell(tmp_path_factory.mktemp("shell"), site)
+
+
+@pytest.fixture
+def recipe():
+    return RECIPE

@@ -1,0 +1,135 @@
+"""What people get wrong: a paragraph and a next step, never a traceback."""
+
+import json
+
+import pytest
+
+
+def test_a_wrong_recipe(shell, recipe):
+    out = shell.run(shell.write(recipe.replace("[sft]", "[sft]\nepoch = 2")), code=2)
+    assert "[sft] has no key 'epoch'" in out and "did you mean 'epochs'?" in out
+
+
+def test_a_missing_recipe_and_no_arguments(shell):
+    assert "There is no recipe none.toml" in shell.run("none.toml", code=2)
+    assert "No such command" in shell.run("bake", code=2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "says"),
+    [
+        ('use = "task-repo"\npath = ', 'use = "task-repo"\npath = "none" # ', 1, "not a task repo"),
+        ('use = "task-repo"\npath = ', 'use = "rows"\npath = "none.jsonl" # ', 1, "There is no file"),
+        ('use = "believer"', 'use = "believer"\ndoubts = "all"', 1, "None of 5 instances is admitted; the first"),
+        ('use = "parrot"', 'use = "parrot"\nspoil = 0.0', 1, "No pair could be made from 3 instances. all candidates pass: 3."),
+        ('use = "parrot"', 'use = "cockatoo"', 2, "nothing called 'cockatoo' is installed"),
+        ("include = [", 'holdout = { by = "repo", fraction = 0.2 }\ninclude = ["quickstart__foldline-4"]\nexclude = [', 1, "cannot be split by repo"),
+        ("include = [", 'include = ["nobody-1"]\nexclude = [', 1, "nobody-1"),
+    ],
+)  # fmt: skip
+def test_a_run_that_cannot_go_on_says_why(shell, recipe, old, new, code, says):
+    assert old in recipe
+    assert says in shell.run(shell.write(recipe.replace(old, new, 1)), code=code)
+
+
+def test_a_gold_patch_that_fails_is_counted_and_the_run_goes_on(shell, recipe):
+    doubted = "quickstart__foldline-1"
+    text = recipe.replace('use = "believer"', f'use = "believer"\ndoubts = "{doubted}"')
+    out = shell.run(shell.write(text))
+    assert "admitted 4  refused 1" in out
+    rows = {r["instance_id"]: r for r in shell.rows("admit", "admission.jsonl")}
+    assert rows[doubted]["reason"] == "gold is unresolved in 1 of 1 runs"
+    assert doubted not in {
+        r["instance_id"] for r in shell.rows("generate", "candidates.jsonl")
+    }
+    totals = shell.json("evaluate", "summary.json")["splits"]
+    assert sum(s["models"]["sft"]["total"] for s in totals.values()) == 4
+
+
+def predictions(shell, *rows, name="preds.jsonl"):
+    path = shell.folder / name
+    path.write_text(
+        "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows)
+    )
+    return name
+
+
+def prediction(number=1, **changes):
+    return {
+        "instance_id": f"quickstart__foldline-{number}",
+        "model_name_or_path": "m",
+        "model_patch": "diff --git a/x b/x\n",
+        **changes,
+    }
+
+
+@pytest.fixture
+def grade(shell):
+    from .conftest import QUICKSTART
+
+    def grade(*files, code=0, out="out"):
+        return shell.run(
+            *("grade", "--data", str(QUICKSTART), "--out", out, "--grader", "believer"),
+            *(part for file in files for part in ("--predictions", file)),
+            code=code,
+        )
+
+    return grade
+
+
+def test_a_predictions_file_with_a_broken_line(shell, grade):
+    rows = [prediction() for _ in range(20)]
+    rows[16] = '{"instance_id": '
+    out = grade(predictions(shell, *rows), code=1)
+    assert "preds.jsonl" in out and "line 17" in out
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (prediction(99), "the data has no instance 'quickstart__foldline-99'"),
+        (prediction(model_name_or_path=None), "model_name_or_path"),
+        ({"model_patch": ""}, "instance_id"),
+        ("[]", "line 2"),
+    ],
+)
+def test_a_predictions_file_with_a_wrong_row(shell, grade, row, says):
+    out = grade(predictions(shell, prediction(), row), code=1)
+    assert says in out and "line 2" in out
+
+
+def test_grading_takes_many_predictions_per_instance(shell, grade):
+    from swebench.task.repo import load_task_repo
+
+    from .conftest import QUICKSTART
+
+    gold = {t["instance_id"]: t["patch"] for t in load_task_repo(QUICKSTART)}
+    name = "quickstart__foldline-1"
+    file = predictions(
+        shell,
+        prediction(1),
+        prediction(1, model_patch=gold[name]),
+        prediction(2, model_patch=""),
+        prediction(3, model_patch="nonsense"),
+    )
+    grade(file)
+    rows = [
+        json.loads(line)
+        for line in (shell.folder / "out/verdicts.jsonl").read_text().splitlines()
+    ]
+    assert [(r["instance_id"][-1], r["sample"], r["status"]) for r in rows] == [
+        ("1", 0, "unresolved"),
+        ("1", 1, "resolved"),
+        ("2", 0, "no_patch"),
+        ("3", 0, "not_applied"),
+    ]
+    report = json.loads((shell.folder / "out/report.json").read_text())
+    assert report["resolved_ids"] == [name]
+    assert report["empty_patch_ids"] == ["quickstart__foldline-2"]
+    assert report["error_ids"] == ["quickstart__foldline-3"]
+    assert report["total_instances"] == 24
+
+
+def test_no_file_of_predictions(grade, shell):
+    assert "none.jsonl" in grade("none.jsonl", code=1)
+    assert "no prediction" in grade(predictions(shell), code=2)

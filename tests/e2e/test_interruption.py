@@ -1,0 +1,82 @@
+"""Killed at any moment and called again, a run ends as if nothing had happened."""
+
+import os
+import random
+import signal
+import time
+
+SLOW = ("--set", "model.pause=0.03", "--set", "grade.pause=0.03")
+
+
+def test_kill_and_resume_gives_the_undisturbed_result(new_shell, recipe):
+    undisturbed, killed = new_shell(), new_shell()
+    # `pause` is a setting like any other: both runs have it.
+    undisturbed.run(undisturbed.write(recipe), *SLOW)
+    name = killed.write(recipe)
+    moments = random.Random(7)
+    kills = 0
+    for _ in range(40):
+        process = killed.start(name, *SLOW)
+        try:
+            process.communicate(timeout=0.7 + moments.random())
+            break
+        except Exception:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    else:
+        killed.run(name, *SLOW)
+    assert kills >= 2
+    assert killed.results() == undisturbed.results()
+
+
+def test_nothing_that_was_decided_is_done_again(shell, recipe):
+    name = shell.write(recipe)
+    arguments = (name, "--set", "grade.pause=0.2")
+    process = shell.start(*arguments)
+    path = shell.stage("grade") / "verdicts.jsonl"
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_bytes().count(b"\n") >= 2):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    decided = path.read_bytes().count(b"\n")
+    shell.run(*arguments)
+    log = (shell.folder / "runs/small/events.jsonl").read_text().splitlines()
+    import json
+
+    events = [json.loads(line) for line in log]
+    graded = [
+        e["item"] for e in events if e["event"] == "ItemDone" and e["stage"] == "grade"
+    ]
+    assert len(graded) == len(set(graded)), "an item was graded twice"
+    assert len(graded) in (
+        len(shell.rows("grade", "verdicts.jsonl")),
+        len(shell.rows("grade", "verdicts.jsonl")) - 1,
+    )
+    assert decided >= 2
+
+
+def test_ctrl_c_prints_how_to_go_on(shell, recipe):
+    name = shell.write(recipe)
+    process = shell.start(name, "--set", "model.pause=0.5")
+    while not shell.stage("generate").exists():
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"To go on: swebench-train run {name} --set model.pause=0.5" in err
+    assert "Traceback" not in err
+
+
+def test_a_second_process_is_refused(shell, recipe):
+    name = shell.write(recipe)
+    first = shell.start(name, "--set", "model.pause=0.5")
+    while not shell.stage("generate").exists():
+        time.sleep(0.05)
+    out = shell.run(name, "--set", "model.pause=0.5", code=1)
+    assert f"is in use by process {first.pid} on " in out
+    first.kill()
+    first.communicate()

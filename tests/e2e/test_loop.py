@@ -1,0 +1,155 @@
+"""One recipe in, graded models out; called again, nothing is done twice."""
+
+import json
+
+ALL = [
+    "prepare",
+    "admit",
+    "sft",
+    "generate",
+    "grade",
+    "pairs",
+    "dpo",
+    "evaluate",
+    "publish",
+]
+
+
+def test_the_whole_loop_with_an_installed_plugin(shell, recipe):
+    out = shell.run(shell.write(recipe))
+    assert "│ train │ sft │ 3 of 3 │ 100.0% │" in " ".join(out.split())
+    splits = shell.json("evaluate", "summary.json")["splits"]
+    counts = {
+        (split, model): (m["resolved"], m["total"], sum(m["statuses"].values()))
+        for split, content in splits.items()
+        for model, m in content["models"].items()
+    }
+    assert counts == {
+        ("train", "base"): (0, 3, 3),
+        ("train", "sft"): (3, 3, 3),
+        ("train", "dpo"): (3, 3, 3),
+        ("heldout", "base"): (0, 2, 2),
+        ("heldout", "sft"): (0, 2, 2),
+        ("heldout", "dpo"): (0, 2, 2),
+    }
+    pairs = shell.rows("pairs", "pairs.jsonl")
+    assert pairs
+    for pair in pairs:
+        assert ")spoiled(" in pair["rejected"] and ")spoiled(" not in pair["chosen"]
+    # The plugin's observer heard of every stage, and reports.
+    assert (shell.folder / "runs/small/observed.txt").read_text().split() == ALL
+    assert "stages observed: 9" in out
+
+
+def test_predictions_have_the_harness_form(shell, recipe):
+    shell.run(shell.write(recipe))
+    for model in ("base", "sft", "dpo"):
+        rows = shell.rows("evaluate", f"{model}/predictions.jsonl")
+        assert len(rows) == 5
+        for row in rows:
+            assert row.keys() == {"instance_id", "model_name_or_path", "model_patch"}
+            assert row["model_name_or_path"] == f"small-{model}"
+        report = shell.json("evaluate", f"{model}/report.json")
+        assert report["schema_version"] == 2
+        assert report["total_instances"] == 5
+    from swebench.harness.utils import load_swebench_dataset, make_test_spec
+
+    rows = load_swebench_dataset(str(shell.stage("prepare") / "instances.jsonl"))
+    assert {make_test_spec(row).instance_id for row in rows} == {
+        r["instance_id"] for r in rows
+    }
+
+
+def test_a_finished_run_does_nothing_again(shell, recipe):
+    name = shell.write(recipe)
+    shell.run(name)
+    before = {p: p.stat().st_mtime_ns for p in shell.stage("x").parent.rglob("*")}
+    out = shell.run(name)
+    assert out.count("done before") == len(ALL)
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    facts = json.loads((shell.folder / "runs/small/run.json").read_text())
+    assert [a["number"] for a in facts["attempts"]] == [1, 2]
+    assert facts["attempts"][0]["versions"]["swebench"].startswith("5.")
+
+
+def test_parts_of_a_run(shell, recipe):
+    name = shell.write(recipe)
+    assert "needs prepare, which is not done" in shell.run(
+        name, "--only", "sft", code=1
+    )
+    shell.run(name, "--until", "sft")
+    assert not shell.stage("generate").exists()
+    shell.run(name, "--from", "generate", "--until", "grade")
+    assert shell.stage("grade").exists() and not shell.stage("pairs").exists()
+    assert "no stage 'cook'" in shell.run(name, "--from", "cook", code=2)
+    shell.run(name)
+
+
+def test_changed_settings_are_refused_with_the_difference(shell, recipe):
+    name = shell.write(recipe)
+    shell.run(name)
+    out = shell.run(name, "--set", "sft.epochs=9", code=1)
+    assert "stage sft was made with other settings" in out
+    assert "sft.epochs: 3 → 9" in out
+    assert "--redo sft" in out
+    # Worker counts are nobody's business.
+    shell.run(name, "--set", "grade.workers=2")
+
+
+def test_redo_keeps_the_old_files_aside(shell, recipe):
+    name = shell.write(recipe)
+    shell.run(name)
+    old = (shell.stage("sft") / "fingerprint.json").read_text()
+    shell.run(name, "--set", "sft.epochs=9", "--redo", "sft")
+    aside = shell.folder / "runs/small/superseded"
+    assert (aside / "sft.1/fingerprint.json").read_text() == old
+    assert {p.name for p in aside.iterdir()} == {
+        f"{stage}.1" for stage in ALL if stage not in ("prepare", "admit")
+    }
+    assert (shell.stage("sft") / "fingerprint.json").read_text() != old
+
+
+def test_changed_data_is_noticed(shell, recipe):
+    import shutil
+
+    from .conftest import QUICKSTART
+
+    shutil.copytree(QUICKSTART, shell.folder / "data")
+    name = shell.write(recipe.replace(str(QUICKSTART), "data"))
+    shell.run(name)
+    statement = shell.folder / "data/tasks/quickstart__foldline-1/problem_statement.md"
+    statement.write_text("Another issue.")
+    assert "data content: " in shell.run(name, code=1)
+
+
+def test_another_name_is_another_run(shell, recipe):
+    name = shell.write(recipe)
+    shell.run(name, "--name", "second", "--runs-dir", "elsewhere", "--until", "prepare")
+    assert (shell.folder / "elsewhere/second/stages/prepare/stage.json").exists()
+
+
+def test_candidates_can_be_another_systems(shell, recipe):
+    """api-rejects: gold against what a recorded system wrote and the tests refused."""
+    from swebench.task.repo import load_task_repo
+
+    from .conftest import QUICKSTART
+
+    wrong = "diff --git a/new.txt b/new.txt\nnew file mode 100644\n--- /dev/null\n+++ b/new.txt\n@@ -0,0 +1 @@\n+hello\n"
+    rows = [
+        {
+            "instance_id": t["instance_id"],
+            "model_name_or_path": "other",
+            "model_patch": wrong,
+        }
+        for t in load_task_repo(QUICKSTART)
+    ]
+    (shell.folder / "preds.json").write_text(json.dumps(rows))
+    text = recipe.replace('use = "first-pass"', 'use = "api-rejects"').replace(
+        "samples = 6", 'samples = 1\nmodel = { use = "replay", path = "preds.json" }'
+    )
+    shell.run(shell.write(text))
+    pairs = shell.rows("pairs", "pairs.jsonl")
+    assert {p["chosen_source"] for p in pairs} == {"gold"}
+    assert len(pairs) == 3
+    candidates = shell.rows("generate", "candidates.jsonl")
+    assert {c["model"] for c in candidates} == {"other"}

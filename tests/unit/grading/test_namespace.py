@@ -1,0 +1,291 @@
+"""The real sandbox; skipped, with the reason, where the machine allows none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+from tiny import ADD, DOUBLE, Task
+
+from swebench_trainer.contracts import GradeJob, Outcome
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.grading import namespace
+from swebench_trainer.grading.namespace import NamespaceGrader, repository_view
+from swebench_trainer.grading.official import NOOP
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.types import Status
+
+Running = Callable[[str], Task]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _sandbox() -> None:
+    try:
+        repository_view()
+    except PrerequisiteError as error:
+        pytest.skip(error.message)
+
+
+def grade(*jobs: GradeJob, timeout: int = 60, workers: int = 2) -> list[Outcome]:
+    grader = NamespaceGrader(
+        GradeTable(use="namespace", timeout=timeout, workers=workers, retries=0)
+    )
+    grader.check([job.instance for job in jobs])
+    outcomes = {job.log_dir: outcome for job, outcome in grader.grade(jobs)}
+    grader.close()
+    return [outcomes[job.log_dir] for job in jobs]
+
+
+def log_of(job: GradeJob) -> str:
+    return (job.log_dir / "test_output.txt").read_text()
+
+
+def output_of(task: Task, **options: int) -> str:
+    job = task.job(tiny.GOLD)
+    grade(job, **options)
+    return log_of(job)
+
+
+@pytest.mark.parametrize(
+    ("patch", "status"),
+    [
+        (tiny.GOLD, Status.RESOLVED),
+        (tiny.NEW_FILE, Status.RESOLVED),
+        (tiny.WRONG, Status.UNRESOLVED),
+        (tiny.SYNTAX_ERROR, Status.UNRESOLVED),
+        (tiny.MALFORMED, Status.NOT_APPLIED),
+        (tiny.NO_NEWLINE, Status.NOT_APPLIED),
+        ("", Status.NO_PATCH),
+        (" \n\t", Status.NO_PATCH),
+        ("\ud800", Status.MALFORMED),
+    ],
+)
+def test_statuses(task: Task, patch: str, status: Status) -> None:
+    job = task.job(patch)
+    (outcome,) = grade(job)
+    assert outcome.status is status, outcome
+    assert outcome.flags == ()
+    report = job.log_dir / "report.json"
+    if outcome.report:
+        written = json.loads(report.read_text())
+        assert written == {task.instance.instance_id: outcome.report}
+    else:
+        assert not report.exists()
+
+
+def test_no_op_runs_the_tests_of_the_bare_repository(task: Task) -> None:
+    (outcome,) = grade(task.job("", model=NOOP))
+    tests = outcome.report["tests_status"]
+    assert outcome.status is Status.UNRESOLVED
+    assert tests["FAIL_TO_PASS"] == {"success": [], "failure": [ADD]}
+    assert tests["PASS_TO_PASS"] == {"success": [DOUBLE], "failure": []}
+
+
+def test_candidates_do_not_meet(task: Task) -> None:
+    jobs = [
+        task.job(patch, name=str(number))
+        for number, patch in enumerate([tiny.GOLD, tiny.WRONG] * 3)
+    ]
+    statuses = [outcome.status for outcome in grade(*jobs)]
+    assert statuses == [Status.RESOLVED, Status.UNRESOLVED] * 3
+
+
+def test_a_second_run_leaves_nothing_of_the_first(task: Task) -> None:
+    grade(task.job(tiny.GOLD))
+    job = task.job(tiny.MALFORMED)
+    grade(job)
+    assert not (job.log_dir / "report.json").exists()
+    assert log_of(job) == ""
+
+
+def test_the_host_is_not_visible(task_running: Running, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hidden")
+    shown = output_of(
+        task_running(
+            f"cat {secret} /etc/shadow; ls -A /home /root /tmp; cat /proc/1/cmdline; "
+            "cat /proc/net/dev | wc -l; env | sort"
+        )
+    )
+    assert "hidden" not in shown
+    assert f"{secret}: No such file" in shown
+    assert "/etc/shadow: No such file" in shown
+    assert "HOME=/root\n" in shown
+    assert "LANG=C.UTF-8\n" in shown
+    names = {line.split("=")[0] for line in shown.split("+ sort\n")[1].splitlines()}
+    assert not names & (
+        os.environ.keys() - {"HOME", "LANG", "PATH", "PWD", "SHLVL"}
+    ) - {
+        "OLDPWD",
+        "HOSTNAME",
+        "_",
+    }
+
+
+def test_nothing_of_the_host_can_be_changed(task_running: Running) -> None:
+    shown = output_of(
+        task_running(
+            f"touch /usr/x {sys.prefix}/x; echo x > /proc/sys/kernel/core_pattern; "
+            "mount -t tmpfs none /mnt; unshare -Ur true && echo nested; "
+            "mount -o remount,rw /usr; umount /proc"
+        )
+    )
+    assert shown.count("Read-only file system") >= 3
+    assert not Path("/usr/x").exists()
+    assert "nested\n" not in shown.replace("echo nested", "")
+
+
+def test_the_repository_is_git_and_writable(task_running: Running) -> None:
+    shown = output_of(
+        task_running("git log --oneline | wc -l; rm calc.py; mkdir calc.py; ls -A")
+    )
+    assert "\n1\n" in shown
+    assert "rm: cannot" not in shown
+
+
+def test_localhost_answers_and_the_rest_does_not(task_running: Running) -> None:
+    code = (
+        "import socket\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "socket.create_connection(server.getsockname()).close()\n"
+        "print('local' + 'host answers')\n"
+        "try: socket.create_connection(('192.0.2.1', 80), timeout=2)\n"
+        "except OSError as error: print('far' + 'away', error)\n"
+    )
+    shown = output_of(task_running(f'python3 -c "{code}"'))
+    assert "localhost answers" in shown
+    assert "faraway [Errno 101]" in shown
+
+
+def test_signals_are_those_of_a_fresh_shell(task_running: Running) -> None:
+    shown = output_of(task_running("grep SigIgn /proc/self/status"))
+    assert "SigIgn:\t0000000000000000" in shown
+
+
+def test_deadline_kills_at_once_and_keeps_the_log(task: Task) -> None:
+    job = task.job(tiny.HANGS)
+    started = time.monotonic()
+    (outcome,) = grade(job, timeout=1)
+    assert outcome.status is Status.TIMEOUT
+    assert time.monotonic() - started < 5
+    assert log_of(job).endswith("\n\nTimeout error: 1 seconds exceeded.")
+    assert "Start Test Output" in log_of(job)
+
+
+def test_a_daemon_does_not_outlive_its_sandbox(task_running: Running) -> None:
+    started = time.monotonic()
+    mark = f"600.{os.getpid()}"
+    output_of(task_running(f"(setsid sleep {mark} &) ; true"))
+    assert time.monotonic() - started < 10
+    sleeping = subprocess.run(["pgrep", "-f", f"sleep {mark}"], capture_output=True)
+    assert sleeping.stdout == b""
+
+
+def test_killed_tests_are_out_of_memory_not_a_lesson(task_running: Running) -> None:
+    (outcome,) = grade(task_running("bash -c 'kill -9 $$'").job(tiny.GOLD))
+    assert outcome.status is Status.OOM
+
+
+def test_odd_bytes_in_the_output(task_running: Running) -> None:
+    task = task_running(
+        r"python3 -m unittest -v test_calc; printf 'a\xe2b\0c\r\nd\re\n'"
+    )
+    (outcome,) = grade(task.job(tiny.GOLD))
+    assert outcome.status is Status.RESOLVED
+    assert "a\ufffdb\0c" in log_of(task.job(tiny.GOLD))
+
+
+def test_endless_output_is_bounded(
+    task_running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "swebench_trainer.grading.log.CappedLog.__init__.__kwdefaults__",
+        {"head": 1 << 20, "tail": 1 << 20},
+    )
+    shown = output_of(task_running("timeout 1 yes"), timeout=20)
+    assert len(shown) < 4 << 20
+    assert ">>>>> Test Exit Code: 124" in shown
+
+
+def test_closing_ends_what_runs(task: Task) -> None:
+    grader = NamespaceGrader(GradeTable(use="namespace", workers=2))
+    jobs = [task.job(tiny.HANGS, name="hangs"), task.job(tiny.GOLD, name="gold")]
+    outcomes = grader.grade(jobs)
+    assert next(outcomes)[0] is jobs[1]
+    started = time.monotonic()
+    outcomes.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - started < 5
+
+
+def test_check_without_snapshot_names_docker(task: Task) -> None:
+    instance = dataclasses.replace(task.instance, snapshot="")
+    grader = NamespaceGrader(GradeTable(use="namespace"))
+    with pytest.raises(PrerequisiteError) as refused:
+        grader.check([instance])
+    assert 'use = "docker"' in refused.value.hint
+
+
+def test_check_where_namespaces_are_refused(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real `unshare` that is not allowed to do its work."""
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "unshare").write_text(
+        "#!/bin/sh\necho 'Operation not permitted' >&2\nexit 1\n"
+    )
+    (fake / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake}:{os.environ['PATH']}")
+    repository_view.cache_clear()
+    try:
+        with pytest.raises(
+            PrerequisiteError, match="Operation not permitted"
+        ) as refused:
+            NamespaceGrader(GradeTable(use="namespace")).check([task.instance])
+    finally:
+        repository_view.cache_clear()
+    assert 'use = "docker"' in refused.value.hint
+
+
+def test_copy_gives_the_same_verdicts(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a machine does that refuses overlays in user namespaces."""
+    monkeypatch.setattr(namespace, "repository_view", lambda: "copy")
+    jobs = [task.job(tiny.GOLD, name="gold"), task.job(tiny.WRONG, name="wrong")]
+    statuses = [outcome.status for outcome in grade(*jobs)]
+    assert statuses == [Status.RESOLVED, Status.UNRESOLVED]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_an_ordinary_user_can_run_a_sandbox(tmp_path: Path) -> None:
+    python = shutil.which("python3", path="/usr/bin")
+    if python is None:
+        pytest.skip("the system has no Python that everybody may run")
+    for name in ("scratch/root", "repository"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "scratch" / "eval.sh").write_text("touch new; id -u; git --version")
+    shutil.copy(namespace.SANDBOX, tmp_path / "sandbox.py")
+    for path in [tmp_path, *tmp_path.parents[:2], *tmp_path.rglob("*")]:
+        path.chmod(0o755)
+    for path in (tmp_path / "repository", tmp_path / "scratch"):
+        os.chown(path, 65534, 65534)
+    done = subprocess.run(
+        [
+            *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+            *(*namespace.UNSHARE, python, "-I", "-S", tmp_path / "sandbox.py", "2"),
+            *(tmp_path / "scratch", tmp_path / "repository", "/testbed", "overlay"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("0\ngit version"), done

@@ -1,0 +1,153 @@
+"""Pairs of graded candidates: who is chosen, who is rejected, and why not."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swebench_trainer.contracts import GradedInstance
+from swebench_trainer.preferences.api_rejects import ApiRejects
+from swebench_trainer.preferences.counts import limits
+from swebench_trainer.preferences.self_generated import (
+    SelfGenerated,
+    SelfGeneratedTable,
+)
+from swebench_trainer.recipe.models import PairsTable
+from swebench_trainer.types import Candidate, Instance, Status, Verdict
+
+GOLD = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+    y = 1\n"
+Answer = tuple[str, Status] | tuple[str, Status, str] | tuple[str, Status, str, str]
+
+
+def issue(*answers: Answer, gold: str = "the gold answer") -> GradedInstance:
+    """An instance; each answer is text, status, patch and flag."""
+    instance = Instance("demo-1", "demo/demo", "0", "It breaks.", GOLD)
+    graded = []
+    for sample, (text, status, *rest) in enumerate(answers):
+        patch = rest[0] if rest else f"patch of {text}"
+        graded.append(
+            (
+                Candidate("demo-1", sample, "m", text, patch),
+                Verdict("demo-1", sample, "m", status, flags=tuple(rest[1:])),
+            )
+        )
+    return GradedInstance(instance, "the prompt", gold, tuple(graded))
+
+
+PASS, FAIL = Status.RESOLVED, Status.UNRESOLVED
+
+
+def own(*graded: GradedInstance, pairs: int = 100, gold_fallback: bool = True):
+    table = SelfGeneratedTable(max_per_instance=pairs, gold_fallback=gold_fallback)
+    return list(SelfGenerated(table).pairs(graded))
+
+
+def api(*graded: GradedInstance, pairs: int = 100):
+    table = PairsTable(use="api-rejects", max_per_instance=pairs)
+    return list(ApiRejects(table).pairs(graded))
+
+
+def test_a_pass_is_preferred_to_a_failure() -> None:
+    (pair,) = own(issue(("bad", FAIL), ("good", PASS)))
+    assert (pair.prompt, pair.chosen, pair.rejected) == ("the prompt", "good", "bad")
+    assert (pair.chosen_source, pair.rejected_source) == ("sample:1", "sample:0")
+    assert (pair.strategy, pair.tier) == ("self-generated", FAIL)
+
+
+def test_gold_is_preferred_to_a_failure_of_another_model() -> None:
+    (pair,) = api(issue(("good", PASS), ("bad", FAIL)))
+    assert (pair.chosen, pair.rejected) == ("the gold answer", "bad")
+    assert (pair.chosen_source, pair.strategy) == ("gold", "api-rejects")
+
+
+@pytest.mark.parametrize("make", [own, api])
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("masked", Status.TIMEOUT),
+        ("masked", Status.OOM),
+        ("masked", Status.INFRA_ERROR),
+        ("doubted", PASS, "p", "edits a test"),
+    ],
+)
+def test_what_is_masked_or_doubted_is_on_no_side(make, other) -> None:
+    assert make(issue(other)) == []
+    texts = {(p.chosen, p.rejected) for p in make(issue(other, ("bad", FAIL)))}
+    assert texts == {("the gold answer", "bad")}
+
+
+@pytest.mark.parametrize("make", [own, api])
+def test_the_hardest_failures_come_first(make) -> None:
+    graded = issue(
+        ("", Status.NO_PATCH, ""),
+        ("prose", Status.MALFORMED, ""),
+        ("stale", Status.NOT_APPLIED),
+        ("wrong", FAIL),
+    )
+    assert [p.rejected for p in make(graded)] == ["wrong", "stale", "prose", ""]
+    assert [p.rejected for p in make(graded, pairs=2)] == ["wrong", "stale"]
+
+
+@pytest.mark.parametrize("make", [own, api])
+def test_equal_texts_and_equal_patches_count_once(make) -> None:
+    graded = issue(
+        ("a", FAIL, "p"), ("a", FAIL, "q"), ("b", FAIL, "p"), ("c", FAIL, "r")
+    )
+    assert [p.rejected for p in make(graded)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("make", [own, api])
+def test_a_failure_that_repeats_a_pass_is_no_lesson(make) -> None:
+    assert make(issue(("good", PASS, "p"), ("also good", FAIL, "p"))) == []
+
+
+@pytest.mark.parametrize("make", [own, api])
+def test_a_failure_that_is_gold_again_is_no_lesson(make) -> None:
+    again = GOLD.replace("    y = 1", "\ty  =  1").replace("@@ -1 +1 @@", "@@ -9 +9 @@")
+    assert make(issue(("mine", FAIL, again), ("the gold  answer\n", FAIL, "p"))) == []
+
+
+def test_without_a_pass_and_without_gold_there_is_no_pair() -> None:
+    assert own(issue(("bad", FAIL)), gold_fallback=False) == []
+    assert own(issue(("bad", FAIL), gold="")) == []
+    assert api(issue(("bad", FAIL), gold="")) == []
+    assert own(issue(("good", PASS))) == api(issue(("good", PASS))) == []
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 40))
+def test_both_sides_are_used_evenly_and_no_pair_twice(passed, failed, most) -> None:
+    graded = issue(
+        *((f"good {i}", PASS) for i in range(passed)),
+        *((f"bad {i}", FAIL) for i in range(failed)),
+    )
+    pairs = own(graded, pairs=most)
+    assert len(pairs) == min(most, passed * failed)
+    assert len({(p.chosen, p.rejected) for p in pairs}) == len(pairs)
+    for side, size in (("chosen", passed), ("rejected", failed)):
+        used = Counter(getattr(pair, side) for pair in pairs)
+        assert (
+            max(used.values()) - (min(used.values()) if len(used) == size else 0) <= 1
+        )
+    assert pairs == own(graded, pairs=most)
+
+
+def test_limits_count_why_there_is_no_pair() -> None:
+    fine = issue(("good", PASS), ("bad", FAIL))
+    assert limits([fine]) == {}
+    cases = {
+        "no candidates": issue(),
+        "no candidate decided": issue(("slow", Status.TIMEOUT)),
+        "all candidates pass": issue(("good", PASS), ("slow", Status.TIMEOUT)),
+        "every failure repeats a pass": issue(("good", PASS), ("good", FAIL)),
+        "no candidate passes": issue(("bad", FAIL)),
+        "no pass is trusted": issue(("bad", FAIL), ("doubted", PASS, "p", "flag")),
+        "no pass, and gold has no answer form": issue(("bad", FAIL), gold=""),
+        "every failure repeats gold": issue(("mine", FAIL, GOLD)),
+    }
+    assert limits([fine, *cases.values(), issue(("bad", FAIL))]) == {
+        **dict.fromkeys(cases, 1),
+        "no candidate passes": 2,
+    }

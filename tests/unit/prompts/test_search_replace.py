@@ -1,0 +1,227 @@
+"""The search-replace form: what is written, what is accepted, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+
+from swebench_trainer.prompts.answers import extract_patch, render_answer
+
+FORM = "search-replace"
+
+
+def block(path: str, search: str, replace: str) -> str:
+    return f"{path}\n<<<<<<< SEARCH\n{search}=======\n{replace}>>>>>>> REPLACE\n"
+
+
+FIX = block("a.py", "x\n", "y\n")
+
+
+def test_context_grows_until_the_search_text_is_unique(workshop) -> None:
+    old = b"def f():\n    return 1\n\n\n\n\ndef g():\n    return 1\n\n\n\n"
+    new = old[::-1].replace(b"1 nruter", b"2 nruter", 1)[::-1]
+    answer = render_answer(FORM, workshop.instance({"a.py": old}, {"a.py": new}))
+    assert answer == block(
+        "a.py",
+        "\n\ndef g():\n    return 1\n\n\n\n",
+        "\n\ndef g():\n    return 2\n\n\n\n",
+    )
+
+
+def test_growing_hunks_of_one_file_merge(workshop) -> None:
+    old = b"a\n" * 40
+    new = b"b\n" + b"a\n" * 38 + b"b\n"
+    instance = workshop.instance({"a.py": old}, {"a.py": new})
+    assert instance.patch.count("@@ -") == 2
+    answer = render_answer(FORM, instance)
+    assert answer.count("<<<<<<< SEARCH") == 1
+    assert workshop.applied(
+        {"a.py": old}, extract_patch(FORM, answer, instance).patch
+    ) == {"a.py": new}
+
+
+def test_several_files_and_hunks_give_one_block_each(workshop) -> None:
+    old = {"a.py": b"".join(b"%d\n" % i for i in range(40)), "b.py": b"x\n"}
+    new = {
+        "a.py": old["a.py"].replace(b"\n2\n", b"\n").replace(b"37", b"Z"),
+        "c.py": b"new\n",
+    }
+    answer = render_answer(FORM, workshop.instance(old, new))
+    assert answer.count("a.py\n<<<<<<< SEARCH") == 2
+    assert "b.py\n<<<<<<< DELETE\n>>>>>>> DELETE\n" in answer
+    assert block("c.py", "", "new\n") in answer
+
+
+def test_a_rename_with_an_edit_names_the_old_path(workshop) -> None:
+    body = b"".join(b"%d\n" % i for i in range(40))
+    old, new = {"a.py": body}, {"b/c.py": body.replace(b"20", b"Z")}
+    instance = workshop.instance(old, new)
+    answer = render_answer(FORM, instance)
+    assert answer.startswith(
+        "a.py\n<<<<<<< RENAME\nb/c.py\n>>>>>>> RENAME\n\na.py\n<<<<<<< SEARCH\n"
+    )
+    patch = extract_patch(FORM, answer, instance).patch
+    assert "rename from a.py\nrename to b/c.py\n" in patch
+    assert workshop.applied(old, patch) == new
+
+
+def test_without_a_snapshot_the_hunks_themselves_are_searched_for(small) -> None:
+    blind = dataclasses.replace(small, snapshot="")
+    assert render_answer(FORM, blind) == FIX
+    assert extract_patch(FORM, FIX, blind).status == "failed:no file contents"
+
+
+NOT_EXPRESSIBLE = {
+    "mode": "old mode 100644\nnew mode 100755\n",
+    "mode 100755": "new file mode 100755\n--- /dev/null\n+++ b/a.py\n@@ -0,0 +1 @@\n+x\n",
+    "binary": "index 12..34 100644\nBinary files a/a.py and b/a.py differ\n",
+    "copy": "similarity index 100%\ncopy from a.py\ncopy to a.py\n",
+    "symbolic link": "index 12..34 120000\n--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+y\n",
+    "marker": "--- a/a.py\n+++ b/a.py\n@@ -1 +1,2 @@\n x\n+=======\n",
+    "does not fit": "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-z\n+y\n",
+    "well-formed": "--- a/a.py\n+++ b/a.py\n@@ -1,5 +1 @@\n-x\n+y\n",
+}
+
+
+@pytest.mark.parametrize(("reason", "patch"), NOT_EXPRESSIBLE.items())
+def test_what_blocks_cannot_say_is_a_value_error(small, reason, patch) -> None:
+    instance = dataclasses.replace(small, patch=f"diff --git a/a.py b/a.py\n{patch}")
+    with pytest.raises(ValueError, match=reason):
+        render_answer(FORM, instance)
+
+
+def test_the_patch_is_what_git_writes(small) -> None:
+    assert extract_patch(FORM, FIX, small).patch == small.patch
+
+
+def test_a_new_file_and_a_deleted_one_have_git_headers(small) -> None:
+    answer = block("new/b.py", "", "1\n") + "a.py\n<<<<<<< DELETE\n>>>>>>> DELETE\n"
+    patch = extract_patch(FORM, answer, small).patch
+    assert "diff --git a/a.py b/a.py\ndeleted file mode 100644\n" in patch
+    assert "diff --git a/new/b.py b/new/b.py\nnew file mode 100644\n" in patch
+    assert "--- /dev/null\n+++ b/new/b.py\n@@ -0,0 +1 @@\n+1\n" in patch
+
+
+def test_an_executable_file_stays_executable(workshop) -> None:
+    instance = workshop.instance({"run.sh": b"x\n"}, {"run.sh": b"y\n"})
+    os.chmod(f"{instance.snapshot}/run.sh", 0o755)  # noqa: PTH101
+    patch = extract_patch(FORM, block("run.sh", "x\n", "y\n"), instance).patch
+    assert "index 587be6b..975fbec 100755\n" in patch
+
+
+def test_bytes_that_are_not_utf8_survive_beside_an_edit(workshop) -> None:
+    old = {"a.py": b"# caf\xe9\nx\n"}
+    instance = workshop.instance(old, old | {"b": b""})
+    patch = extract_patch(FORM, FIX, instance).patch
+    assert workshop.applied(old, patch) == {"a.py": b"# caf\xe9\ny\n"}
+
+
+def test_attributes_in_the_repository_do_not_change_the_patch(workshop) -> None:
+    old = {".gitattributes": b"* binary eol=crlf\n", "a.py": b"x\n"}
+    instance = workshop.instance(old, old | {"a.py": b"y\n"})
+    answer = block(".gitattributes", "* binary eol=crlf\n", "* -diff\n") + FIX
+    assert "-x\n+y\n" in extract_patch(FORM, answer, instance).patch
+
+
+TOLERATED = {
+    "repaired:fences": f"```\n{FIX}```\n",
+    "repaired:prose": f"The fix:\n\n{FIX}\nDone.",
+    "repaired:fences+prose": f"The fix:\n```python\n{FIX}```\nDone.",
+    "repaired:path": FIX.replace("a.py", "### `a.py`", 1),
+    "repaired:fences+path": FIX.replace("a.py\n", "**a.py**:\n```\n", 1) + "```",
+    "repaired:crlf": FIX.replace("\n", "\r\n"),
+    "ok": FIX.replace("SEARCH", "SEARCH  ").replace("=\n", "=\t\n"),
+}
+
+
+@pytest.mark.parametrize(("status", "answer"), TOLERATED.items())
+def test_what_is_tolerated_is_named(small, status, answer) -> None:
+    extraction = extract_patch(FORM, answer, small)
+    assert (extraction.status, extraction.patch) == (status, small.patch)
+
+
+def test_a_block_without_a_path_is_of_the_file_before(workshop) -> None:
+    instance = workshop.instance({"a.py": b"x\ny\n"}, {"a.py": b"1\n2\n"})
+    second = block("", "y\n", "2\n").lstrip("\n")
+    extraction = extract_patch(FORM, block("a.py", "x\n", "1\n") + second, instance)
+    assert extraction.patch == instance.patch
+
+
+def test_a_crlf_file_accepts_lf_blocks_and_stays_crlf(workshop) -> None:
+    old, new = {"a.py": b"x\r\nz\r\n"}, {"a.py": b"y\r\nz\r\n"}
+    instance = workshop.instance(old, new)
+    extraction = extract_patch(FORM, FIX, instance)
+    assert extraction.status == "repaired:crlf"
+    assert workshop.applied(old, extraction.patch) == new
+
+
+REFUSED = {
+    "": "no answer",
+    "  \n": "no answer",
+    "I cannot help with that.": "no answer",
+    block("a.py", "z\n", "y\n"): "search text not found in a.py",
+    block("a.py", "", "y\n"): "search text is empty, but a.py is not",
+    block("b.py", "x\n", "y\n"): "search text not found in b.py",
+    block("a.py", "x\n", "x\n"): "nothing changes",
+    block("two.py", "d\n", "y\n"): "search text is not unique in two.py",
+    block("two.py", "d\ne\n", "y\n") + block("two.py", "e\nd\n", "z\n"): (
+        "two blocks change the same lines of two.py"
+    ),
+    # Whole lines only: "x" must not be found in "  x".
+    block("indented.py", "x\n", "y\n"): "search text not found in indented.py",
+    block("nul.bin", "x\n", "y\n"): "nul.bin is a binary file",
+    block("dir", "x\n", "y\n"): "dir is not a file",
+    block("n", "", "1\n")
+    + block("n/m", "", "2\n"): "a file and a directory of one name",
+    FIX
+    + "a.py\n<<<<<<< DELETE\n>>>>>>> DELETE\n": "the blocks of a.py contradict each other",
+    "b.py\n<<<<<<< DELETE\n>>>>>>> DELETE\n": "there is no file b.py",
+    "a.py\n<<<<<<< RENAME\ntwo.py\n>>>>>>> RENAME\n": "two.py exists already",
+    "a.py\n<<<<<<< RENAME\na.py\n>>>>>>> RENAME\n": "nothing changes",
+    FIX.removesuffix(">>>>>>> REPLACE\n"): "unfinished block",
+    FIX.replace("=======\n", ""): "a block with 0 dividers",
+    FIX.replace("=======\n", "=======\n=======\n"): "a block with 2 dividers",
+    FIX.replace("a.py\n", ""): "a block without a path",
+    FIX.replace("<<<<<<< SEARCH\n", ""): "a block without a beginning",
+    block("a.py", "x\n", "y\n\0"): "not valid text",
+    block("a.py", "x\n", "\ud800\n"): "not valid text",
+}
+
+
+@pytest.fixture
+def shelf(workshop):
+    tree = {
+        "a.py": b"x\n",
+        "two.py": b"d\ne\nd\n",
+        "indented.py": b"  x\n",
+        "nul.bin": b"x\n\0",
+        "dir/file.py": b"",
+    }
+    return workshop.instance(tree, tree | {"b": b"1\n"})
+
+
+@pytest.mark.parametrize(("answer", "why"), REFUSED.items())
+def test_what_is_refused_says_why(shelf, answer, why) -> None:
+    extraction = extract_patch(FORM, answer, shelf)
+    assert (extraction.patch, extraction.status) == ("", f"failed:{why}")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "../a.py", "s/../../a.py", ".git/config", "s/.GIT/hooks/x", "a//b",
+     "link.py", "folder/secret", "a.py/b", "a\tb", "x" * 5000],
+)  # fmt: skip
+def test_no_path_leaves_the_snapshot(workshop, tmp_path, path) -> None:
+    outside = workshop.write({"secret": b"x\n"})
+    instance = workshop.instance({"a.py": b"x\n"}, {"a.py": b"y\n"})
+    os.symlink(outside / "secret", f"{instance.snapshot}/link.py")  # noqa: PTH211
+    os.symlink(outside, f"{instance.snapshot}/folder")  # noqa: PTH211
+    for answer in (
+        block(path, "x\n", "y\n"),
+        block(path, "", "y\n"),
+        f"a.py\n<<<<<<< RENAME\n{path}\n>>>>>>> RENAME\n",
+        f"{path}\n<<<<<<< DELETE\n>>>>>>> DELETE\n",
+    ):
+        assert extract_patch(FORM, answer, instance).status == "failed:unsafe path"

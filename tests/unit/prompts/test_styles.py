@@ -1,0 +1,92 @@
+"""Prompts, byte for byte."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from swebench_trainer.prompts.styles import IssueStyle, OracleStyle
+from swebench_trainer.recipe.models import PromptTable
+
+GOLDEN = Path(__file__).parent / "golden"
+
+OLD = {
+    "src/a.py": b"def f():\n    return '{x}'",
+    "docs/b.md": b"# Use\n\n```python\nf()\n```\n",
+    "gone.py": b"1\n",
+    "untouched.py": b"2\n",
+}
+NEW = {
+    "src/a.py": b"def f():\n    return 'x'",
+    "docs/b.md": b"# Use\n\n```python\nf(1)\n```\n",
+    "new.py": b"3\n",
+    "untouched.py": b"2\n",
+}
+
+
+@pytest.fixture
+def instance(workshop):
+    return workshop.instance(OLD, NEW, problem_statement="It {breaks}.\n\n    %s\n")
+
+
+def golden(name: str, text: str) -> None:
+    assert text.encode() == (GOLDEN / name).read_bytes()
+
+
+def test_issue(instance) -> None:
+    golden("issue.txt", IssueStyle(PromptTable()).render(instance))
+
+
+def test_issue_with_the_parts_of_swebench_pro(instance) -> None:
+    pro = dataclasses.replace(
+        instance, requirements="- f returns x", interface="f() -> str"
+    )
+    golden("issue-pro.txt", IssueStyle(PromptTable()).render(pro))
+
+
+@pytest.mark.parametrize("answer", ["diff", "search-replace"])
+def test_oracle(instance, answer) -> None:
+    style = OracleStyle(PromptTable(use="oracle", answer=answer))
+    golden(f"oracle-{answer}.txt", style.render(instance))
+
+
+def test_the_order_of_files_is_the_instances_own(workshop) -> None:
+    names = [f"{letter}.py" for letter in "abcdefgh"]
+    instance = workshop.instance(
+        {name: b"1\n" for name in names}, {name: b"2\n" for name in names}
+    )
+    style = OracleStyle(PromptTable(use="oracle"))
+
+    def order(instance_id: str) -> list[str]:
+        text = style.render(dataclasses.replace(instance, instance_id=instance_id))
+        return [line for line in text.split("\n") if line in names]
+
+    assert order("one") == order("one")
+    assert sorted(order("one")) == names
+    assert len({tuple(order(str(i))) for i in range(5)}) > 1
+
+
+def test_oracle_says_what_is_missing(instance) -> None:
+    style = OracleStyle(PromptTable(use="oracle"))
+    with pytest.raises(ValueError, match="no snapshot"):
+        style.render(dataclasses.replace(instance, snapshot=""))
+    (Path(instance.snapshot) / "gone.py").unlink()
+    with pytest.raises(ValueError, match=r"the snapshot has no file gone\.py"):
+        style.render(instance)
+    (Path(instance.snapshot) / "gone.py").write_bytes(b"\xff\n")
+    with pytest.raises(ValueError, match=r"gone\.py is not UTF-8 text"):
+        style.render(instance)
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "link"])
+def test_oracle_reads_nothing_outside_the_snapshot(instance, path) -> None:
+    root = Path(instance.snapshot)
+    (root.parent / "secret").write_text("secret\n")
+    os.symlink(root.parent / "secret", root / "link")  # noqa: PTH211
+    patch = f"--- a/{path}\n+++ b/{path}\n@@ -1 +1 @@\n-secret\n+x\n"
+    style = OracleStyle(PromptTable(use="oracle"))
+    with pytest.raises(ValueError, match="unsafe path"):
+        style.render(dataclasses.replace(instance, patch=patch))

@@ -1,0 +1,162 @@
+"""Recipes: merging, and errors that say where, what, and what was meant."""
+
+import pytest
+
+from swebench_trainer import builtin
+from swebench_trainer.errors import PluginError, RecipeError
+from swebench_trainer.plugins import Plugins
+from swebench_trainer.recipe.load import read_draft, validate
+from swebench_trainer.recipe.models import resolved_settings, semantic_settings
+
+MINIMAL = """\
+schema_version = 1
+name = "small"
+
+[data]
+use = "rows"
+path = "rows.jsonl"
+"""
+
+
+@pytest.fixture
+def plugins():
+    return Plugins({"builtin": builtin})
+
+
+@pytest.fixture
+def load(tmp_path, plugins):
+    def load(text, *overrides):
+        path = tmp_path / "recipe.toml"
+        path.write_text(text)
+        draft = read_draft(path, overrides)
+        return validate(draft, plugins.tables(draft.uses()))
+
+    return load
+
+
+def test_a_minimal_recipe_takes_the_defaults(load, tmp_path):
+    recipe = load(MINIMAL)
+    assert recipe.seed == 0
+    assert recipe.sft is None
+    assert recipe.prompt.answer == "search-replace"
+    assert recipe.data.path == str(tmp_path / "rows.jsonl")
+
+
+def test_an_empty_table_takes_its_defaults(load):
+    recipe = load(MINIMAL + '[model]\nname = "m"\n[sft]\n')
+    assert recipe.sft.learning_rate == 2e-4
+    assert recipe.model.lora.rank == 32
+
+
+def test_every_error_is_shown_at_once_with_its_place(load, tmp_path):
+    text = """\
+schema_version = 1
+name = "bad/name"
+colour = "red"
+
+[data]
+use = "rowz"
+
+[model]
+name = "m"
+
+[sft]
+learning_rat = 1e-4
+epochs = "three"
+lora = false
+beta = 0.1
+"""
+    with pytest.raises(RecipeError) as caught:
+        load(text)
+    message = str(caught.value)
+    file = tmp_path / "recipe.toml"
+    assert f"{file}:2:1: name: " in message
+    assert f"{file}:3:1: a recipe has no table or key 'colour'" in message
+    assert f"{file}:6:1: [data] use: nothing called 'rowz' is installed" in message
+    assert "did you mean 'rows'?" in message
+    assert f"{file}:12:1: [sft] has no key 'learning_rat'" in message
+    assert "did you mean 'learning_rate'?" in message
+    assert f"{file}:13:1: sft.epochs: " in message
+    assert "'lora' belongs to [model]" in message
+    assert "'beta' belongs to [dpo]" in message
+    assert "  12 | learning_rat = 1e-4\n     | ^^^^^^^^^^^^\n" in message
+
+
+def test_a_wrong_key_in_an_inline_table_is_underlined(load):
+    with pytest.raises(RecipeError) as caught:
+        load(
+            MINIMAL.replace("use =", "holdout = { by = 'repo', fractoin = 0.1 }\nuse =")
+        )
+    message = str(caught.value)
+    assert ":5:26: [data.holdout] has no key 'fractoin'" in message
+    assert "did you mean 'fraction'?" in message
+
+
+def test_syntax_errors_have_a_place(load, tmp_path):
+    with pytest.raises(RecipeError, match=r"recipe\.toml:2:10: not valid TOML"):
+        load('schema_version = 1\nname = "x\n')
+
+
+def test_a_missing_file_names_the_way_to_a_recipe(tmp_path):
+    with pytest.raises(RecipeError, match="swebench-train new"):
+        read_draft(tmp_path / "none.toml")
+
+
+def test_a_table_that_stands_alone_is_an_error(load):
+    with pytest.raises(RecipeError) as caught:
+        load(MINIMAL + "[dpo]\n[evaluate]\n")
+    message = str(caught.value)
+    assert ":7:2: [dpo] needs [model] beside it" in message
+    assert "[dpo] needs [pairs] beside it" in message
+    assert ":8:2: [evaluate] needs [grade] beside it" in message
+
+
+def test_extends_and_set_are_laid_over(load, tmp_path):
+    (tmp_path / "base.toml").write_text(
+        MINIMAL + '[model]\nname = "m"\n[sft]\nepochs = 5\nlearning_rate = 1e-3\n'
+    )
+    recipe = load(
+        'extends = "base.toml"\n[sft]\nepochs = 7\n', "sft.learning_rate=1e-5"
+    )
+    assert (recipe.sft.epochs, recipe.sft.learning_rate) == (7, 1e-5)
+
+
+def test_extends_in_a_circle_is_an_error(load):
+    with pytest.raises(RecipeError, match="extends itself"):
+        load('extends = "recipe.toml"\n' + MINIMAL)
+
+
+def test_an_error_in_an_override_names_the_option(load):
+    with pytest.raises(RecipeError, match=r"--set seed=x: seed: "):
+        load(MINIMAL, "seed=x")
+    with pytest.raises(RecipeError, match=r"expected table\.key=value"):
+        load(MINIMAL, "seed")
+
+
+def test_the_writer_of_candidates_is_validated_like_a_model(load):
+    extra = '[grade]\n[generate]\nmodel = { use = "replay", paht = "p.jsonl" }\n'
+    with pytest.raises(RecipeError) as caught:
+        load(MINIMAL + extra)
+    assert "[generate.model] has no key 'paht'" in str(caught.value)
+    with pytest.raises(RecipeError, match=r"\[generate\] needs \[model\]"):
+        load(MINIMAL + "[grade]\n[generate]\n")
+
+
+def test_worker_counts_and_paths_are_not_semantic(load):
+    one = load(MINIMAL + '[model]\nname = "m"\n[evaluate]\n[grade]\nworkers = 1\n')
+    two = load(MINIMAL + '[model]\nname = "m"\n[evaluate]\n[grade]\nworkers = 7\n')
+    assert semantic_settings(one.grade) == semantic_settings(two.grade)
+    assert "path" not in semantic_settings(one.data)
+    assert resolved_settings(one)["grade"]["workers"] == 1
+    assert resolved_settings(one)["model"]["name"] == "m"
+
+
+def test_a_broken_plugin_that_the_recipe_names_is_fatal(plugins):
+    from swebench_trainer.plugins import BrokenPlugin
+
+    plugins.load_installed()
+    plugins.broken.append(
+        BrokenPlugin("rocket", "swebench-trainer-rocket 1", ImportError("no fuel"))
+    )
+    with pytest.raises(PluginError, match="no fuel"):
+        plugins.tables({"grade": "rocket"})

@@ -1,0 +1,79 @@
+"""Intervals and tests against values from the literature and from enumeration."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from swebench_trainer.reporting.metrics import PairedResult, paired, pass_at_k, wilson
+
+
+@pytest.mark.parametrize(
+    ("resolved", "total", "low", "high"),
+    [
+        # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.8830, 1.0),
+    ],
+)
+def test_wilson(resolved, total, low, high) -> None:
+    assert wilson(resolved, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_at_the_ends() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(0, 7)[0] == 0.0
+    assert wilson(7, 7)[1] == 1.0
+    for bad in ((-1, 3), (4, 3)):
+        with pytest.raises(ValueError, match="no rate"):
+            wilson(*bad)
+
+
+def outcomes(both: int, only_a: int, only_b: int, neither: int):
+    cells = [(True, True)] * both + [(True, False)] * only_a
+    cells += [(False, True)] * only_b + [(False, False)] * neither
+    first = {str(i): a for i, (a, _) in enumerate(cells)}
+    return first, {str(i): b for i, (_, b) in enumerate(cells)}
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "p_value"),
+    [
+        (0, 0, 1.0),
+        (3, 3, 1.0),
+        (0, 5, 2 / 32),
+        (6, 0, 2 / 64),
+        (2, 8, 2 * (1 + 10 + 45) / 1024),
+    ],
+)
+def test_paired(only_a, only_b, p_value) -> None:
+    result = paired(*outcomes(4, only_a, only_b, 7))
+    assert result == PairedResult(4, only_a, only_b, 7, pytest.approx(p_value))
+
+
+def test_paired_holds_for_many_instances() -> None:
+    assert 0 < paired(*outcomes(0, 700, 800, 0)).p_value < 0.02
+
+
+def test_paired_needs_the_same_instances() -> None:
+    with pytest.raises(ValueError, match="same instances"):
+        paired({"a": True}, {"b": True})
+
+
+def test_pass_at_k_is_the_share_of_the_draws_that_hold_a_pass() -> None:
+    for n in range(1, 7):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                draws = list(combinations(range(n), k))
+                share = sum(min(draw) < c for draw in draws) / len(draws)
+                assert pass_at_k(n, c, k) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("counts", [(3, 4, 1), (3, -1, 1), (3, 1, 0), (3, 1, 4)])
+def test_pass_at_k_refuses_impossible_counts(counts) -> None:
+    with pytest.raises(ValueError, match="needs"):
+        pass_at_k(*counts)

@@ -1,0 +1,44 @@
+"""Looking at the command line and at a recipe costs next to nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "docker",
+    "swebench.harness",
+)
+
+PROBE = """
+import sys
+from swebench_trainer.cli import run_command_line
+code = run_command_line(sys.argv[1:])
+heavy = [name for name in {heavy!r} if name in sys.modules]
+assert code == 0, code
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["check", "recipes/quickstart.toml"],
+        ["plugins"],
+        ["schema"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_loaded(arguments, request):
+    command = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=request.config.rootpath
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,32 @@
+"""The tiny model, offline and in a cache of the tests' own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training_examples import FULL, LORA, ROWS, SFT, request_in
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _offline_and_apart(tmp_path_factory: pytest.TempPathFactory):
+    """No network, no telemetry, and a cache of our own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    from swebench_trainer.training.model import load_tokenizer
+
+    return load_tokenizer(FULL)
+
+
+@pytest.fixture(scope="session")
+def sft_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter trained on ROWS."""
+    from swebench_trainer.training.sft import train_sft
+
+    return train_sft(LORA, ROWS, SFT, request_in(tmp_path_factory.mktemp("sft")))

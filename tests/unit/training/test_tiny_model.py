@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_examples import FULL
+
+from swebench_trainer.training import tiny
+from swebench_trainer.training.model import load_model
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+    }
+
+
+def test_the_bytes_are_the_same_in_another_process(tmp_path):
+    tiny.write_tiny(tmp_path / "here")
+    script = "import sys, pathlib; from swebench_trainer.training import tiny; tiny.write_tiny(pathlib.Path(sys.argv[1]))"
+    subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "there"],
+        check=True,
+        capture_output=True,
+    )
+    assert digests(tmp_path / "here") == digests(tmp_path / "there")
+
+
+def test_making_it_leaves_the_random_state_alone(tmp_path):
+    import torch
+
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    tiny.write_tiny(tmp_path / "model")
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_directory_is_made_once_and_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = tiny.tiny_directory()
+    stamp = (first / "config.json").stat().st_mtime_ns
+    assert tiny.tiny_directory() == first
+    assert (first / "config.json").stat().st_mtime_ns == stamp
+    assert [path.name for path in first.parent.iterdir()] == [first.name]
+
+
+def test_a_run_that_loses_the_race_uses_the_winners_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write = tiny.write_tiny
+
+    def write_while_another_run_wins(folder: Path) -> None:
+        write(folder)
+        winner = folder.parent / tiny._digest()
+        winner.mkdir()
+        (winner / "config.json").write_text("the winner's")
+
+    monkeypatch.setattr(tiny, "write_tiny", write_while_another_run_wins)
+    folder = tiny.tiny_directory()
+    assert (folder / "config.json").read_text() == "the winner's"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_it_is_small_and_takes_long_prompts():
+    model = load_model(FULL)
+    assert sum(p.numel() for p in model.parameters()) < 1_000_000
+    assert model.config.max_position_embeddings >= 4096
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("text", [bytes(range(256)).decode("latin-1"), "naïve 漢字 🦉"])
+def test_every_byte_has_a_token(tokenizer, text):
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text

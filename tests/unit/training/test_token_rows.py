@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from swebench_trainer.errors import StageError
+from swebench_trainer.training.rows import Encoded, fit_rows
+
+SHORT = Encoded("short", [1] * 5, ([2] * 3,))
+LONG = Encoded("long", [1] * 5, ([2] * 3, [3] * 6))
+
+
+def test_a_row_fits_up_to_the_last_token():
+    kept, _ = fit_rows([SHORT], 8, 0.0)
+    assert kept == [SHORT]
+
+
+def test_long_rows_are_left_out_whole_and_counted():
+    kept, audit = fit_rows([SHORT, LONG], 10, 0.5)
+    assert kept == [SHORT]
+    assert audit == {
+        "rows": 2,
+        "kept": 1,
+        "dropped": ["long"],
+        "longest": 11,
+        "trained_tokens": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "share", "message"),
+    [
+        ([], 1.0, "no rows"),
+        ([SHORT, LONG], 0.4, "1 of 2 rows are longer than 10 tokens"),
+        ([LONG], 1.0, "the longest has 11"),
+    ],
+)
+def test_too_few_rows_end_the_stage(rows, share, message):
+    with pytest.raises(StageError, match=message):
+        fit_rows(rows, 10, share)

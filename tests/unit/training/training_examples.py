@@ -1,0 +1,51 @@
+"""Settings, rows and pairs that the tiny model can learn from in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swebench_trainer.contracts import TrainRequest
+from swebench_trainer.recipe.models import DpoTable, SftTable
+from swebench_trainer.training.model import HfTable
+from swebench_trainer.types import Pair, SftRow, Status
+
+FULL = HfTable(
+    name="builtin:tiny", quantization="none", lora=False, checkpointing=False
+)
+LORA = HfTable(name="builtin:tiny", quantization="none", lora={"rank": 8, "alpha": 16})
+QLORA = HfTable(name="builtin:tiny", lora={"rank": 8, "alpha": 16})
+
+SFT = SftTable(learning_rate=3e-3, epochs=3, batch_size=2, micro_batch=1, save_every=0)
+DPO = DpoTable(learning_rate=5e-4, epochs=4, batch_size=2, save_every=0)
+
+ROWS = tuple(
+    SftRow(
+        f"demo__demo-{n}", f"Fix issue {n}.", f"demo.py\n-value = {n}\n+value += {n}\n"
+    )
+    for n in range(4)
+)
+PAIRS = tuple(
+    Pair(
+        r.instance_id,
+        r.prompt,
+        r.completion,
+        r.completion.replace("+=", "-="),
+        "self-generated",
+        "gold",
+        "sample:0",
+        Status.UNRESOLVED,
+    )
+    for r in ROWS
+)
+
+
+def request_in(
+    out: Path,
+    *,
+    start: Path | None = None,
+    max_tokens: int = 512,
+    step=None,
+    seed: int = 0,
+) -> TrainRequest:
+    out.mkdir(parents=True, exist_ok=True)
+    return TrainRequest(out, start, max_tokens, seed, step or (lambda *_: None))
