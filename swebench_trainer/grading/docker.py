@@ -9,6 +9,7 @@ for a process that cannot be stopped politely. The Docker SDK is all it needs.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import tarfile
 import threading
@@ -16,7 +17,6 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -63,7 +63,7 @@ class DockerGrader:
         self._pull_lock = threading.Lock()
         self._removals = ThreadPoolExecutor(2, "remove")
 
-    @cached_property
+    @functools.cached_property
     def _client(self) -> DockerClient:
         import docker
 
@@ -98,12 +98,19 @@ class DockerGrader:
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
         """Grades the jobs; see `Grader.grade`."""
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            self._remove_all()
+
+        run = functools.partial(self._run, stopped)
         return grade_all(
             jobs,
-            lambda job: grade_in(job, self._table.timeout, self._run),
+            lambda job: grade_in(job, self._table.timeout, run),
             workers=self._table.workers,
             retries=self._table.retries,
-            stop=self._remove_all,
+            stop=stop,
         )
 
     def close(self) -> None:
@@ -113,11 +120,15 @@ class DockerGrader:
             self._remove_all()
             self._client.close()
 
-    def _run(self, job: GradeJob, patch: bytes | None) -> Execution:
+    def _run(
+        self, stopped: threading.Event, job: GradeJob, patch: bytes | None
+    ) -> Execution:
         """Runs one candidate in a container of its own."""
         begin = time.monotonic()
         container = self._start(job.instance)
         try:
+            if stopped.is_set():  # it came too late to be removed with the others
+                return Execution(fault="grading was stopped")
             files = {"eval.sh": (job.log_dir / EVAL_SCRIPT).read_bytes()}
             if patch is not None:
                 files["tmp/patch.diff"] = patch
@@ -173,7 +184,7 @@ class DockerGrader:
             container = create()
         except ImageNotFound:
             with self._pull_lock:  # one at a time, because registries count pulls
-                self._client.images.pull(*_repository_and_tag(instance.image))
+                self._client.images.pull(instance.image)
             container = create()
         try:
             container.start()
@@ -239,7 +250,8 @@ def _output(api: Any, exec_id: str) -> Iterator[Iterator[bytes]]:
 
     stream = api.exec_start(exec_id, socket=True)
     try:
-        yield (chunk for _, chunk in frames_iter(stream, tty=False))
+        frames = frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]
+        yield (chunk for _, chunk in frames)
     finally:
         stream._response.close()
 
@@ -254,14 +266,6 @@ def _archive(files: dict[str, bytes]) -> bytes:
             entry.mtime = int(time.time())
             archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
-
-
-def _repository_and_tag(image: str) -> tuple[str, str | None]:
-    """Splits an image's name for pulling, which would pull every tag without one."""
-    if "@" in image:
-        return image, None
-    repository, colon, tag = image.rpartition(":")
-    return (repository, tag) if colon and "/" not in tag else (image, "latest")
 
 
 def _kill(container: Container) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading.apply import NO_GIT, REFUSED, patch_bytes
@@ -55,18 +56,12 @@ def grade_in(
         run: Runs the patch (`None`: nothing to apply) and the eval script that lie
             in `log_dir`, and writes the apply log and the test log there.
     """
+    if (outcome := without_patch(job.candidate)) is not None:
+        return outcome
     patch = None
-    if job.candidate.model != NOOP:
-        if not job.candidate.patch.strip():
-            return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
+    if job.candidate.extraction != NOOP:
         patch = patch_bytes(job.candidate.patch)
-        if patch is None:
-            return Outcome(
-                Status.MALFORMED, {}, reason="the patch is no encodable text"
-            )
-    job.log_dir.mkdir(parents=True, exist_ok=True)
-    for name in (PATCH, APPLY_LOG, TEST_LOG, REPORT):
-        (job.log_dir / name).unlink(missing_ok=True)
+    clear_logs(job.log_dir)
     if patch is not None:
         (job.log_dir / PATCH).write_bytes(patch)
     script = test_spec(job.instance).eval_script
@@ -79,11 +74,22 @@ def grade_in(
     return conclude(job, timeout, execution)
 
 
-def empty_patch(candidate: Candidate) -> Outcome | None:
-    """The outcome of a candidate that changes nothing, which needs no sandbox."""
-    if candidate.model == NOOP or candidate.patch.strip():
+def clear_logs(log_dir: Path) -> None:
+    """Makes the directory, without what an earlier run has left in it."""
+    log_dir.mkdir(parents=True, exist_ok=True)
+    for name in (PATCH, EVAL_SCRIPT, APPLY_LOG, TEST_LOG, REPORT):
+        (log_dir / name).unlink(missing_ok=True)
+
+
+def without_patch(candidate: Candidate) -> Outcome | None:
+    """The outcome of a candidate that has no patch, which needs no sandbox."""
+    if candidate.extraction == NOOP:
         return None
-    return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
+    if not candidate.patch.strip():
+        return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
+    if patch_bytes(candidate.patch) is None:
+        return Outcome(Status.MALFORMED, {}, reason="the patch is not encodable text")
+    return None
 
 
 def conclude(job: GradeJob, timeout: int, execution: Execution) -> Outcome:

@@ -177,6 +177,7 @@ class _Run:
     output: int
     milestones: str = ""
     started: float = field(default_factory=time.monotonic)
+    ended: float = 0.0
     times: dict[str, float] = field(default_factory=dict)
 
     def read_milestones(self) -> bool:
@@ -199,14 +200,14 @@ class _Run:
 
     def seconds(self) -> dict[str, float]:
         """Wall time by phase."""
-        marks = [
-            self.started,
-            *(self.times[name] for name in ("ready", "apply") if name in self.times),
-            time.monotonic(),
-        ]
-        names = ["start", *(["apply"] if "apply" in self.times else []), "test"]
-        spans = zip(names, marks, marks[1:], strict=False)
-        return {name: round(end - begin, 3) for name, begin, end in spans}
+        ready = self.times.get("ready", self.ended)
+        applied = self.times.get("apply", ready)
+        phases = {
+            "start": ready - self.started,
+            "apply": applied - ready,
+            "test": self.ended - applied,
+        }
+        return {name: round(length, 3) for name, length in phases.items()}
 
 
 def run_sandbox(
@@ -243,17 +244,12 @@ def run_sandbox(
             Path(scratch, "patch.diff").write_bytes(patch)
             Path(scratch, "apply.sh").write_text(apply_script())
         status, status_end = os.pipe()
-        arguments = (
-            status_end,
-            scratch,
-            repository,
-            workdir,
-            view,
-            *_interpreter_dirs(),
-        )
-        command = [*UNSHARE, sys.executable, "-I", "-S", str(SANDBOX)]
+        paths = (scratch, str(repository), workdir)
         process = subprocess.Popen(
-            [*command, *map(str, arguments)],
+            [
+                *(*UNSHARE, sys.executable, "-I", "-S", str(SANDBOX)),
+                *(str(status_end), *paths, view, *_interpreter_dirs()),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=apply_log,
@@ -269,6 +265,7 @@ def run_sandbox(
             finally:
                 _kill(process)
                 os.close(status)
+                run.ended = time.monotonic()
     return _execution(run, timed_out, log_dir / APPLY_LOG)
 
 

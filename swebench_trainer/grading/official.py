@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from swebench.types import TestSpec
 
 NOOP = "no-op"
-"""`Candidate.model` of a run that applies nothing: the tests of the bare repository."""
+"""`Candidate.extraction` of a run that applies nothing: the tests of the bare repository.
+
+Only our own code sets it, so that no predictions file can ask for such a run.
+"""
 
 PATCH = "patch.diff"
 EVAL_SCRIPT = "eval.sh"

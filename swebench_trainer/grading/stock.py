@@ -20,7 +20,7 @@ from pathlib import Path
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.execution import apply_reason, empty_patch
+from swebench_trainer.grading.execution import apply_reason, clear_logs, without_patch
 from swebench_trainer.grading.flags import trust_flags
 from swebench_trainer.grading.official import (
     APPLY_LOG,
@@ -84,10 +84,10 @@ class StockGrader:
         )
 
     def close(self) -> None:
-        """Nothing is left: the harness removes its containers."""
+        """Nothing is left: each job has removed its container."""
 
     def _grade(self, job: GradeJob, stop: threading.Event) -> Outcome:
-        if (outcome := empty_patch(job.candidate)) is not None:
+        if (outcome := without_patch(job.candidate)) is not None:
             return outcome
         begin = time.monotonic()
         run_id = uuid.uuid4().hex[:12]
@@ -95,7 +95,7 @@ class StockGrader:
             output = _run_harness(job, run_id, self._table.timeout, Path(scratch), stop)
             logs = Path(scratch, "logs", "run_evaluation", run_id, MODEL)
             logs /= job.instance.instance_id
-            job.log_dir.mkdir(parents=True, exist_ok=True)
+            clear_logs(job.log_dir)
             if logs.is_dir():
                 shutil.copytree(logs, job.log_dir, dirs_exist_ok=True)
         seconds = {"test": round(time.monotonic() - begin, 3)}
@@ -113,7 +113,7 @@ def _run_harness(
     }
     (cwd / "dataset.jsonl").write_text(json.dumps(harness_row(job.instance)) + "\n")
     (cwd / "predictions.jsonl").write_text(json.dumps(prediction) + "\n")
-    if job.candidate.model == NOOP:
+    if job.candidate.extraction == NOOP:
         arguments = ["-c", RUN_UNPATCHED, run_id, str(timeout)]
     else:
         arguments = ["-m", "swebench.harness.run_evaluation"]
@@ -132,7 +132,18 @@ def _run_harness(
         while process.poll() is None:
             if stop.wait(0.25) or time.monotonic() > deadline:
                 process.kill()
+                process.wait()
+                _remove_containers(run_id)
     return (cwd / "output.txt").read_text(errors="replace")
+
+
+def _remove_containers(run_id: str) -> None:
+    """Removes the containers that a killed harness has left."""
+    find = ["docker", "ps", "--all", "--quiet", "--filter", f"name={run_id}"]
+    left = subprocess.run(find, capture_output=True, text=True).stdout.split()
+    if left:
+        remove = ["docker", "rm", "--force", "--volumes", *left]
+        subprocess.run(remove, capture_output=True)
 
 
 def _read_outcome(job: GradeJob, output: str, seconds: dict[str, float]) -> Outcome:
@@ -155,5 +166,7 @@ def _read_outcome(job: GradeJob, output: str, seconds: dict[str, float]) -> Outc
         status, reason = Status.TIMEOUT, "the tests timed out"
     else:
         status = Status.INFRA_ERROR
-        reason = (log.strip().splitlines() or ["the harness wrote nothing"])[-1]
+        lines = log.strip().splitlines() or ["the harness wrote nothing"]
+        errors = [line for line in lines if " - ERROR - " in line]
+        reason = errors[0].partition(" - ERROR - ")[2] if errors else lines[-1]
     return Outcome(status, {}, reason=reason, seconds=seconds)

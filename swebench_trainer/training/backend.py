@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from swebench_trainer.contracts import Sampler, TrainRequest
 from swebench_trainer.recipe.models import DpoTable, SftTable
+from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.encoding import (
     decode_completion,
     encode_prompt,
@@ -21,6 +22,7 @@ from swebench_trainer.training.model import (
     load_tokenizer,
 )
 from swebench_trainer.training.quiet import quiet_libraries
+from swebench_trainer.training.sft import train_sft
 from swebench_trainer.types import Pair, SftRow
 
 
@@ -70,19 +72,13 @@ class HfBackend:
         self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
     ) -> Path:
         """See `Backend.train_sft`."""
-        with quiet_libraries():
-            from swebench_trainer.training.sft import train_sft
-
-            return train_sft(self.table, rows, settings, request)
+        return train_sft(self.table, rows, settings, request)
 
     def train_dpo(
         self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
     ) -> Path:
         """See `Backend.train_dpo`."""
-        with quiet_libraries():
-            from swebench_trainer.training.dpo import train_dpo
-
-            return train_dpo(self.table, pairs, settings, request)
+        return train_dpo(self.table, pairs, settings, request)
 
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> Sampler:
         """See `Backend.open_sampler`."""

@@ -8,16 +8,19 @@ from pathlib import Path
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
 from swebench_trainer.training import fit
+from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.model import (
     HfTable,
     load_model,
     load_tokenizer,
     load_trainable,
 )
+from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.rows import encode_pairs, fit_rows
 from swebench_trainer.types import Pair
 
 
+@quiet_libraries()
 def train_dpo(
     table: HfTable, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
 ) -> Path:
@@ -37,7 +40,10 @@ def train_dpo(
 
     tokenizer = load_tokenizer(table, request.start)
     kept, audit = fit_rows(
-        encode_pairs(tokenizer, pairs), request.max_tokens, settings.max_dropped
+        encode_pairs(tokenizer, pairs),
+        request.max_tokens,
+        settings.max_dropped,
+        end_of_answer(tokenizer),
     )
     arguments = fit.common_arguments(table, settings, request, len(kept))
     model = load_trainable(table, request.start, request.seed)

@@ -178,8 +178,10 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
             if "loss" not in logs:  # the summary at the end
                 return
             guards.require_finite(state.global_step, logs["loss"])
+            row = {"step": state.global_step, **logs}
+            row.pop("num_tokens", None)  # TRL counts from zero after a resume
             with metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+                file.write(json.dumps(row) + "\n")
             step(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
 
         def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:

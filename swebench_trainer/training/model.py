@@ -142,7 +142,7 @@ def load_trainable(
 
     model = _load_base(table, weights)
     if is_adapter(weights):
-        return _load_adapter(model, weights, trainable=True)
+        return _unnamed(_load_adapter(model, weights, trainable=True))
     if table.lora is False:
         return model
     config = LoraConfig(
@@ -154,7 +154,7 @@ def load_trainable(
     )
     set_seed(seed)
     try:
-        return get_peft_model(model, config)
+        return _unnamed(get_peft_model(model, config))
     except ValueError as error:  # peft names the layers that it has looked for
         raise RecipeError(
             f"The adapters do not fit {table.name}: {error}",
@@ -172,6 +172,15 @@ def compute_dtype() -> torch.dtype:
 def is_adapter(weights: Path | None) -> bool:
     """Whether `weights` is a PEFT adapter rather than a whole model."""
     return weights is not None and (weights / "adapter_config.json").is_file()
+
+
+def _unnamed(model: PeftModel) -> PeftModel:
+    """Takes the base model's name out of the adapter's config until it is saved.
+
+    With one, peft asks the Hub at every checkpoint whether the vocabulary has grown.
+    """
+    model.peft_config["default"].base_model_name_or_path = ""
+    return model
 
 
 def _load_base(table: HfTable, weights: Path | None) -> PreTrainedModel:

@@ -17,7 +17,6 @@ def quiet_libraries() -> Iterator[None]:
     What matters in them is checked by us and raised as an error; the notices are
     addressed to the libraries' callers, of which the user is none.
     """
-    import datasets
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in _LIBRARIES]
@@ -25,7 +24,6 @@ def quiet_libraries() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
-    datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

@@ -84,7 +84,7 @@ def _encode(
 
 
 def fit_rows(
-    rows: list[Encoded], max_tokens: int, max_dropped: float
+    rows: list[Encoded], max_tokens: int, max_dropped: float, end: int
 ) -> tuple[list[Encoded], dict[str, Any]]:
     """Leaves out rows that are too long.
 
@@ -92,6 +92,7 @@ def fit_rows(
         rows: Every row of the stage.
         max_tokens: Longest prompt plus answer.
         max_dropped: Largest share of the rows that may be left out.
+        end: Id of the token that ends an answer.
 
     Returns:
         The rows to train on, and the audit of them.
@@ -115,4 +116,5 @@ def fit_rows(
         "dropped": dropped,
         "longest": longest,
         "trained_tokens": sum(len(a) for row in kept for a in row.answers),
+        "eos_trained": all(a[-1] == end for row in kept for a in row.answers),
     }

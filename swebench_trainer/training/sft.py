@@ -8,11 +8,14 @@ from pathlib import Path
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
 from swebench_trainer.training import fit
+from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
+from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.rows import encode_rows, fit_rows
 from swebench_trainer.types import SftRow
 
 
+@quiet_libraries()
 def train_sft(
     table: HfTable, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
 ) -> Path:
@@ -27,7 +30,10 @@ def train_sft(
 
     tokenizer = load_tokenizer(table, request.start)
     kept, audit = fit_rows(
-        encode_rows(tokenizer, rows), request.max_tokens, settings.max_dropped
+        encode_rows(tokenizer, rows),
+        request.max_tokens,
+        settings.max_dropped,
+        end_of_answer(tokenizer),
     )
     arguments = fit.common_arguments(table, settings, request, len(kept))
     model = load_trainable(table, request.start, request.seed)

@@ -48,7 +48,7 @@ def docker_client() -> Iterator[DockerClient]:
     try:
         client.images.get(BASE_IMAGE)
     except ImageNotFound:
-        unavailable(f"no image {BASE_IMAGE}; .ci/docker.sh builds it")
+        unavailable(f"no image {BASE_IMAGE}; tests/realtasks/build.py builds it")
     yield client
     client.close()
 

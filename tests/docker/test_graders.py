@@ -83,7 +83,9 @@ def test_three_graders_agree(
     for use, grader in graders.items():
         jobs = [
             task.job(
-                patch, model=NOOP if name == "no-op" else "m", name=f"{use}/{name}"
+                patch,
+                extraction=NOOP if name == "no-op" else "ok",
+                name=f"{use}/{name}",
             )
             for name, (patch, _) in CASES.items()
         ]

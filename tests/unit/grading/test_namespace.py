@@ -83,7 +83,7 @@ def test_statuses(task: Task, patch: str, status: Status) -> None:
 
 
 def test_no_op_runs_the_tests_of_the_bare_repository(task: Task) -> None:
-    (outcome,) = grade(task.job("", model=NOOP))
+    (outcome,) = grade(task.job("", extraction=NOOP))
     tests = outcome.report["tests_status"]
     assert outcome.status is Status.UNRESOLVED
     assert tests["FAIL_TO_PASS"] == {"success": [], "failure": [ADD]}
@@ -289,3 +289,10 @@ def test_an_ordinary_user_can_run_a_sandbox(tmp_path: Path) -> None:
         text=True,
     )
     assert done.stdout.startswith("0\ngit version"), done
+
+
+def test_processes_and_files_are_limited(task_running: Running) -> None:
+    shown = output_of(task_running("ulimit -u; ulimit -c; ulimit -f"))
+    limits = shown.split("+ ulimit -f\n")[0] + shown.split("+ ulimit -f\n")[1][:10]
+    assert "+ ulimit -u\n4096\n+ ulimit -c\n0\n" in limits
+    assert "unlimited" not in limits

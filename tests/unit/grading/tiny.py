@@ -83,8 +83,12 @@ class Task:
     instance: Instance
     folder: Path
 
-    def job(self, patch: str, *, model: str = "model", name: str = "job") -> GradeJob:
-        candidate = Candidate(self.instance.instance_id, 0, model, "", patch)
+    def job(
+        self, patch: str, *, extraction: str = "ok", name: str = "job"
+    ) -> GradeJob:
+        candidate = Candidate(
+            self.instance.instance_id, 0, "model", "", patch, extraction
+        )
         return GradeJob(self.instance, candidate, self.folder / "logs" / name)
 
 

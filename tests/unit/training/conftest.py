@@ -17,7 +17,7 @@ def _offline_and_apart(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def tokenizer():
     from swebench_trainer.training.model import load_tokenizer
 

@@ -19,8 +19,8 @@ def test_a_prompt_is_one_user_turn_and_the_generation_prompt(tokenizer):
     assert text == "<|im_start|>user\nFix it.\n<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_without_a_chat_template_a_prompt_is_plain_text(tokenizer, monkeypatch):
-    monkeypatch.setattr(tokenizer, "chat_template", None)
+def test_without_a_chat_template_a_prompt_is_plain_text(tokenizer):
+    tokenizer.chat_template = None
     assert tokenizer.decode(encode_prompt(tokenizer, "Fix it.")) == "Fix it."
     assert end_of_answer(tokenizer) == tokenizer.eos_token_id
 
@@ -37,10 +37,8 @@ def test_special_tokens_in_an_answer_are_text(tokenizer):
     assert decode_completion(tokenizer, ids) == "stop <|im_end|> here"
 
 
-def test_the_answer_ends_with_the_templates_token_rather_than_eos(
-    tokenizer, monkeypatch
-):
-    monkeypatch.setattr(tokenizer, "eos_token", "<|endoftext|>")
+def test_the_answer_ends_with_the_templates_token_rather_than_eos(tokenizer):
+    tokenizer.eos_token = "<|endoftext|>"
     end = encode_completion(tokenizer, "x")[-1]
     assert tokenizer.decode([end]) == "<|im_end|>"
 
@@ -68,8 +66,6 @@ def test_the_answer_and_its_end_are_learned_and_the_prompt_is_not(tokenizer):
         "{% for m in messages %}[{{ m.content }}]{% endfor %}",
     ],
 )
-def test_a_template_without_an_end_token_falls_back_to_eos(
-    tokenizer, monkeypatch, template
-):
-    monkeypatch.setattr(tokenizer, "chat_template", template)
+def test_a_template_without_an_end_token_falls_back_to_eos(tokenizer, template):
+    tokenizer.chat_template = template
     assert end_of_answer(tokenizer) == tokenizer.eos_token_id

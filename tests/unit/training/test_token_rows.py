@@ -10,12 +10,12 @@ LONG = Encoded("long", [1] * 5, ([2] * 3, [3] * 6))
 
 
 def test_a_row_fits_up_to_the_last_token():
-    kept, _ = fit_rows([SHORT], 8, 0.0)
+    kept, _ = fit_rows([SHORT], 8, 0.0, end=2)
     assert kept == [SHORT]
 
 
 def test_long_rows_are_left_out_whole_and_counted():
-    kept, audit = fit_rows([SHORT, LONG], 10, 0.5)
+    kept, audit = fit_rows([SHORT, LONG], 10, 0.5, end=2)
     assert kept == [SHORT]
     assert audit == {
         "rows": 2,
@@ -23,6 +23,7 @@ def test_long_rows_are_left_out_whole_and_counted():
         "dropped": ["long"],
         "longest": 11,
         "trained_tokens": 3,
+        "eos_trained": True,
     }
 
 
@@ -36,4 +37,9 @@ def test_long_rows_are_left_out_whole_and_counted():
 )
 def test_too_few_rows_end_the_stage(rows, share, message):
     with pytest.raises(StageError, match=message):
-        fit_rows(rows, 10, share)
+        fit_rows(rows, 10, share, end=2)
+
+
+def test_an_answer_without_its_end_is_reported():
+    _, audit = fit_rows([SHORT], 10, 0.0, end=9)
+    assert not audit["eos_trained"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from swebench_trainer.contracts import TrainRequest
@@ -49,3 +50,26 @@ def request_in(
 ) -> TrainRequest:
     out.mkdir(parents=True, exist_ok=True)
     return TrainRequest(out, start, max_tokens, seed, step or (lambda *_: None))
+
+
+def tensors(weights: Path) -> dict:
+    """The trained tensors of `adapter/` or `model/`."""
+    from safetensors.torch import load_file
+
+    (path,) = weights.glob("*.safetensors")
+    return load_file(path)
+
+
+def metrics(out: Path) -> list[dict]:
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def stop_after(steps: int):
+    """A progress callback that ends the training as a crash would."""
+
+    def step(done: int, _total: int, _word: str) -> None:
+        if done == steps:
+            raise KeyboardInterrupt
+
+    return step

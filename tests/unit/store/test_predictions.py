@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from swebench_trainer.errors import DataError
+from swebench_trainer.store.predictions import Prediction, read_predictions
+
+ROW = {"instance_id": "a__b-1", "model_name_or_path": "m", "model_patch": "diff"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.jsonl", "\n" + json.dumps(ROW) + "\r\n\n"),
+        ("p.json", "\ufeff" + json.dumps([ROW], indent=2)),
+        ("p.json", json.dumps({"a__b-1": ROW})),
+        ("p.json", json.dumps({"a__b-1": {k: ROW[k] for k in list(ROW)[1:]}})),
+    ],
+    ids=["jsonl", "list", "object", "object by id"],
+)
+def test_every_form_gives_the_same_prediction(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8", newline="")
+    (found,) = read_predictions(path)
+    place = f"{path}, line 2" if name.endswith("l") else f"{path}, entry 1"
+    assert found == Prediction("a__b-1", "m", "diff", place)
+
+
+def test_no_patch_is_an_empty_patch(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({**ROW, "model_patch": None}))
+    assert read_predictions(path)[0].patch == ""
+
+
+def test_unicode_line_separators_do_not_end_a_row(tmp_path):
+    path = tmp_path / "p.jsonl"
+    row = {**ROW, "model_patch": "+a\u2028b\x85c"}
+    path.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    assert read_predictions(path)[0].patch == "+a\u2028b\x85c"
+
+
+def test_broken_json_is_named_by_file_and_line(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text((json.dumps(ROW) + "\n") * 16 + '{"instance_id": "a\n')
+    with pytest.raises(DataError, match=r"p\.jsonl, line 17"):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize("key", sorted(ROW))
+def test_a_missing_key_is_named_with_its_line(tmp_path, key):
+    path = tmp_path / "p.jsonl"
+    row = {name: value for name, value in ROW.items() if name != key}
+    path.write_text(json.dumps(ROW) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=f"line 2: no {key}"):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("p.json", "[\n{]", "line 2"),
+        ("p.json", '"text"', "neither a list"),
+        ("p.json", json.dumps([ROW, 7]), "entry 2: not a JSON object"),
+        ("p.json", json.dumps({"a": 7}), "entry 1: not a JSON object"),
+        ("p.jsonl", "[]", "line 1: not a JSON object"),
+        ("p.jsonl", json.dumps({**ROW, "instance_id": 7}), "line 1: no instance_id"),
+        (
+            "p.jsonl",
+            json.dumps({**ROW, "model_patch": ["x"]}),
+            "line 1: no model_patch",
+        ),
+    ],
+)
+def test_other_content_is_refused(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_predictions(path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(DataError, match="absent"):
+        read_predictions(tmp_path / "absent.jsonl")
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_predictions(tmp_path / "binary.jsonl")
