@@ -83,9 +83,7 @@ class Task:
     instance: Instance
     folder: Path
 
-    def job(
-        self, patch: str, *, extraction: str = "ok", name: str = "job"
-    ) -> GradeJob:
+    def job(self, patch: str, *, extraction: str = "ok", name: str = "job") -> GradeJob:
         candidate = Candidate(
             self.instance.instance_id, 0, "model", "", patch, extraction
         )

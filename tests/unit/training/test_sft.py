@@ -15,7 +15,7 @@ from training_examples import (
 )
 
 from swebench_trainer.errors import RecipeError, StageError
-from swebench_trainer.training.fit import _forget_after
+from swebench_trainer.training import fit
 from swebench_trainer.training.model import HfTable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.types import SftRow
@@ -32,6 +32,10 @@ def same(left, right) -> bool:
 
     a, b = tensors(left), tensors(right)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_an_adapter_is_saved_in_peft_layout_under_the_public_name(sft_adapter):
@@ -92,6 +96,21 @@ def test_a_killed_and_resumed_training_ends_with_the_same_bits(tmp_path, table):
     assert not (out / "checkpoints").exists()
 
 
+def test_a_kill_between_the_last_step_and_the_saving_costs_no_step(
+    tmp_path, monkeypatch
+):
+    settings = SFT.model_copy(update={"save_every": 2})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit, "_save", interrupt)
+        train_sft(LORA, ROWS, settings, request_in(tmp_path))
+    steps = []
+    request = request_in(tmp_path, step=lambda done, *_: steps.append(done))
+    weights = train_sft(LORA, ROWS, settings, request)
+    assert steps == []
+    assert json.loads((tmp_path / "audit.json").read_text())["steps"] == 6
+    assert (weights / "adapter_model.safetensors").exists()
+
+
 def test_a_broken_checkpoint_costs_steps_and_not_the_run(tmp_path):
     settings = SFT.model_copy(update={"save_every": 2})
     with pytest.raises(KeyboardInterrupt):
@@ -108,7 +127,7 @@ def test_a_broken_checkpoint_costs_steps_and_not_the_run(tmp_path):
 def test_a_metrics_row_that_was_cut_short_is_forgotten(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
-    _forget_after(path, 2)
+    fit._forget_after(path, 2)
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 

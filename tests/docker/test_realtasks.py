@@ -1,0 +1,83 @@
+"""Bugs of real projects: the whole loop in Docker, and the official CLI beside it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TASKS = ROOT / "build" / "realtasks"
+
+pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(3000)]
+
+
+def command(*arguments, cwd):
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tasks(docker_client):
+    command("tests/realtasks/build.py", TASKS, cwd=ROOT)
+    return TASKS / "dataset.jsonl"
+
+
+@pytest.fixture(scope="module")
+def run(tasks, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    recipe = ROOT / "recipes" / "realtasks.toml"
+    print(command("-m", "swebench_trainer", recipe, "--runs-dir", runs, cwd=ROOT))
+    return runs / "realtasks" / "stages"
+
+
+def test_the_loop_ends_with_graded_models(run):
+    summary = json.loads((run / "evaluate/summary.json").read_text())
+    train = summary["splits"]["train"]["models"]
+    assert train["base"]["resolved"] == 0
+    assert train["sft"]["resolved"] >= train["sft"]["total"] / 2
+    assert train["dpo"]["resolved"] >= train["sft"]["resolved"]
+    totals = [s["models"]["dpo"]["total"] for s in summary["splits"].values()]
+    assert sum(totals) == len(list((TASKS / "tasks").iterdir()))
+
+
+@pytest.mark.parametrize("data", ["dataset.jsonl", "instances.jsonl"])
+def test_the_official_cli_agrees(run, tasks, tmp_path, data):
+    dataset = tasks if data == "dataset.jsonl" else run / "prepare" / data
+    model = "sft" if data == "dataset.jsonl" else "dpo"
+    predictions = run / "evaluate" / model / "predictions.jsonl"
+    code = "from swebench.cli.cli import main; main()"
+    options = ("--run-id", "parity", "-j", "2")
+    command("-c", code, "eval", dataset, "-p", predictions, *options, cwd=tmp_path)
+    official = json.loads((tmp_path / f"realtasks-{model}.parity.json").read_text())
+    ours = json.loads((run / "evaluate" / model / "report.json").read_text())
+    for key in ("resolved_ids", "unresolved_ids", "completed_ids", "submitted_ids"):
+        assert official[key] == ours[key], key
+    assert official["resolved_ids"]
+
+
+def test_grading_gold_by_itself_resolves_everything(tasks, tmp_path):
+    rows = [json.loads(line) for line in tasks.read_text().splitlines()]
+    gold = [
+        {
+            "instance_id": row["instance_id"],
+            "model_name_or_path": "gold",
+            "model_patch": row["patch"],
+        }
+        for row in rows
+    ]
+    (tmp_path / "gold.json").write_text(json.dumps(gold))
+    arguments = ("--data", tasks, "--predictions", "gold.json", "--out", "out")
+    command("-m", "swebench_trainer", "grade", *arguments, cwd=tmp_path)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["resolved_instances"] == len(rows)
