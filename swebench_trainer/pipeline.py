@@ -273,8 +273,7 @@ class Pipeline:
         if stage.name == "prepare":
             source = self._plugins.registry.create("source", self.recipe.data)
             settings["data content"] = source.digest()
-        # JSON has no tuples: compare what a manifest gives back.
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+        return settings
 
     def _origins(self, stage: Stage) -> dict[str, str]:
         origins = {}

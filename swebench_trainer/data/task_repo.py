@@ -10,7 +10,7 @@ from typing import Any
 from swebench_trainer.contracts import Loaded
 from swebench_trainer.data.rows import collect
 from swebench_trainer.errors import DataError
-from swebench_trainer.recipe.models import DataTable, RecipePath
+from swebench_trainer.recipe.models import DataTable, PlacePath
 from swebench_trainer.store.digest import digest, digest_path
 
 _SNAPSHOT = "repo"
@@ -19,7 +19,7 @@ _SNAPSHOT = "repo"
 class TaskRepoTable(DataTable):
     """Keys of `[data] use = "task-repo"`."""
 
-    path: RecipePath
+    path: PlacePath
     """Directory with `sweb.yaml` and `tasks/<instance id>/`."""
 
 

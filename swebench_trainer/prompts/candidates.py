@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from swebench_trainer.contracts import Sample
-from swebench_trainer.prompts.answers import AnswerForm, extract_patch
+from swebench_trainer.prompts.answers import AnswerForm, extract_patch, render_answer
 from swebench_trainer.types import Candidate, Instance
 
 
 def to_candidate(
     form: AnswerForm, sample: Sample, instance: Instance, model: str
 ) -> Candidate:
-    """Takes the patch from an answer; a recorded patch is taken as it is.
+    """Takes the patch from an answer.
+
+    A recorded patch is taken as it is; its text is what a model would have
+    written for it, so that preferences do not teach to tell two forms apart.
 
     Args:
         form: Form in which the model answers.
@@ -18,20 +23,30 @@ def to_candidate(
         instance: The instance that it is about.
         model: Name of the writer, unless the sample knows better.
     """
+    text = sample.text
     if sample.patch is not None:
         patch = sample.patch
         status = "ok" if patch.strip() else "failed:no patch was recorded"
+        text = _in_form(form, patch, instance) or text
     else:
-        extraction = extract_patch(form, sample.text, instance)
+        extraction = extract_patch(form, text, instance)
         patch, status = extraction.patch, extraction.status
     return Candidate(
         instance_id=sample.instance_id,
         sample=sample.sample,
         model=sample.model or model,
-        text=sample.text,
+        text=text,
         patch=patch,
         extraction=status,
         prompt_tokens=sample.prompt_tokens,
         completion_tokens=sample.completion_tokens,
         finish=sample.finish,
     )
+
+
+def _in_form(form: AnswerForm, patch: str, instance: Instance) -> str:
+    """A patch as an answer; empty when the form cannot express it."""
+    try:
+        return render_answer(form, dataclasses.replace(instance, patch=patch))
+    except ValueError:
+        return ""

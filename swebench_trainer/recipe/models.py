@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic.types import NonNegativeFloat, NonNegativeInt
 
+from swebench_trainer.store.digest import digest_path
+
 VOLATILE = "volatile"
 """Marks a key that does not change a stage's result (see `semantic_settings`)."""
 
@@ -34,12 +36,14 @@ def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
     return Path(folder, path.expanduser()).resolve()
 
 
-RecipePath = Annotated[
-    Path,
-    AfterValidator(_beside_recipe),
-    Field(json_schema_extra={VOLATILE: True}),
-]
-"""A path in a recipe; a relative one starts at the recipe's own directory."""
+RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
+"""A path in a recipe; a relative one starts at the recipe's own directory.
+
+In fingerprints a file counts by its content, not by its name.
+"""
+
+PlacePath = Annotated[RecipePath, Field(json_schema_extra={VOLATILE: True})]
+"""A `RecipePath` that does not count in fingerprints: a place, not an input."""
 
 
 class Table(BaseModel):
@@ -265,8 +269,16 @@ def semantic_settings(table: BaseModel) -> dict[str, Any]:
     for name, spec in type(table).model_fields.items():
         extra = spec.json_schema_extra
         if not (isinstance(extra, dict) and extra.get(VOLATILE)):
-            value = getattr(table, name)
-            kept[name] = (
-                semantic_settings(value) if isinstance(value, BaseModel) else value
-            )
+            kept[name] = _semantic(getattr(table, name))
     return kept
+
+
+def _semantic(value: Any) -> Any:
+    """A value as fingerprints compare it: JSON-able, files by their content."""
+    if isinstance(value, BaseModel):
+        return semantic_settings(value)
+    if isinstance(value, tuple):
+        return [_semantic(item) for item in value]
+    if isinstance(value, Path):
+        return digest_path(value) if value.is_file() else str(value)
+    return value

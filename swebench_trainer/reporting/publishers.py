@@ -9,13 +9,13 @@ from pathlib import Path
 from pydantic import Field
 
 from swebench_trainer.errors import PrerequisiteError, StageError
-from swebench_trainer.recipe.models import PublishTable, RecipePath
+from swebench_trainer.recipe.models import PlacePath, PublishTable
 
 
 class DirectoryTable(PublishTable):
     """Keys of `[publish] use = "directory"`."""
 
-    path: RecipePath | None = None
+    path: PlacePath | None = None
     """Where to copy the release; without it the release stays in the run directory."""
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from swebench_trainer.contracts import Sample, SampleRequest, TrainRequest
 from swebench_trainer.errors import PluginError
-from swebench_trainer.recipe.models import DpoTable, ModelTable, SftTable
+from swebench_trainer.recipe.models import DpoTable, ModelTable, RecipePath, SftTable
 from swebench_trainer.store.predictions import Prediction, read_predictions
 from swebench_trainer.types import Pair, SftRow
 
@@ -19,7 +19,7 @@ class ReplayTable(ModelTable):
 
     use: str = "replay"
     """`replay`."""
-    path: str | tuple[str, ...]
+    path: RecipePath | tuple[RecipePath, ...]
     """Predictions, `.jsonl` or `.json`; the n-th prediction of an instance over all files is its n-th sample."""
 
 
@@ -33,8 +33,8 @@ class ReplayBackend:
     name = "replay"
 
     def __init__(self, table: ReplayTable) -> None:
-        paths = (table.path,) if isinstance(table.path, str) else table.path
-        self._paths = [Path(path).expanduser() for path in paths]
+        path = table.path
+        self._paths = (path,) if isinstance(path, Path) else path
 
     def check(self) -> None:
         """Reads every file.

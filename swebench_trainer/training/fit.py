@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from swebench_trainer.contracts import Step, TrainRequest
 from swebench_trainer.errors import RecipeError
 from swebench_trainer.recipe.models import DpoTable, SftTable
+from swebench_trainer.store.jsonl import RowWriter, read_rows, write_json, write_rows
 from swebench_trainer.training import checkpoints, guards
 from swebench_trainer.training.model import HfTable, compute_dtype
 
@@ -146,7 +147,7 @@ def fit(
     from transformers import PrinterCallback
 
     audit["trainable_parameters"] = guards.require_trainable(trainer.model)
-    _write_json(request.out / "audit.json", audit)
+    write_json(request.out / "audit.json", audit)
     before = guards.sample_weights(trainer.model)
     folder, metrics = request.out / "checkpoints", request.out / "metrics.jsonl"
     resume = checkpoints.newest_complete(folder)
@@ -156,12 +157,12 @@ def fit(
 
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
-    rows = _read_rows(metrics)
+    rows = read_rows(metrics)
     guards.require_margins(rows)
     audit["moved"] = guards.require_moved(before, trainer.model)
     audit["steps"] = trainer.state.global_step
     audit["loss"] = rows[-1]["loss"]
-    _write_json(request.out / "audit.json", audit)
+    write_json(request.out / "audit.json", audit)
     weights = _save(trainer.model, tokenizer, table, request.out)
     shutil.rmtree(folder, ignore_errors=True)
     return weights
@@ -180,8 +181,8 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
             guards.require_finite(state.global_step, logs["loss"])
             row = {"step": state.global_step, **logs}
             row.pop("num_tokens", None)  # TRL counts from zero after a resume
-            with metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            with RowWriter(metrics) as rows:
+                rows.write(row)
             step(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
 
         def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -190,26 +191,9 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
     return Recorder()
 
 
-def _read_rows(metrics: Path) -> list[dict[str, Any]]:
-    """Rows of `metrics.jsonl`, up to the first that a kill has cut short."""
-    rows: list[dict[str, Any]] = []
-    if metrics.exists():
-        for line in metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-    return rows
-
-
 def _forget_after(metrics: Path, step: int) -> None:
     """Drops the rows of steps that will be taken again."""
-    kept = [row for row in _read_rows(metrics) if row["step"] <= step]
-    partial = metrics.with_suffix(".partial")
-    partial.write_text(
-        "".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8"
-    )
-    partial.replace(metrics)
+    write_rows(metrics, [row for row in read_rows(metrics) if row["step"] <= step])
 
 
 def _save(
@@ -244,10 +228,4 @@ def _name_base(path: Path, table: HfTable) -> None:
     config["base_model_name_or_path"] = table.name
     config["revision"] = table.revision
     config["target_modules"] = sorted(config["target_modules"])  # a set to peft
-    _write_json(path, config)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, config)

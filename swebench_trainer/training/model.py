@@ -7,9 +7,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveInt,
+    ValidationInfo,
+    model_validator,
+)
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError
 from swebench_trainer.recipe.models import ModelTable, Table
@@ -37,10 +43,16 @@ class Lora(Table):
     """Names of the layers that get an adapter."""
 
 
+def _beside_recipe(name: str, info: ValidationInfo) -> str:
+    """The absolute path of a directory beside the recipe; other names as they are."""
+    path = Path((info.context or {}).get("folder", Path()), name).resolve()
+    return str(path) if path.is_dir() else name
+
+
 class HfTable(ModelTable):
     """A causal language model from the Hub or from a directory."""
 
-    name: str = Field(min_length=1)
+    name: Annotated[str, AfterValidator(_beside_recipe), Field(min_length=1)]
     """Hub id, directory, or `builtin:tiny` for the offline model of the quickstart."""
     revision: str | None = None
     """Branch, tag or commit on the Hub; a commit makes the recipe reproducible."""

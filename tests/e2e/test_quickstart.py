@@ -34,7 +34,17 @@ def test_training_helps_on_the_training_split(undisturbed):
 def test_every_stage_left_its_files(undisturbed):
     stages = undisturbed.stage("x", "quickstart").parent
     assert sorted(p.name for p in stages.iterdir()) == sorted(
-        ["prepare", "admit", "sft", "generate", "grade", "pairs", "dpo", "evaluate", "publish"]
+        [
+            "prepare",
+            "admit",
+            "sft",
+            "generate",
+            "grade",
+            "pairs",
+            "dpo",
+            "evaluate",
+            "publish",
+        ]
     )
     audit = undisturbed.json("sft", "audit.json", "quickstart")
     assert audit["eos_trained"] and audit["dropped"] == []
