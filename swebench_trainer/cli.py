@@ -64,9 +64,19 @@ def run_command_line(arguments: list[str]) -> int:
     except Exception as error:
         return _usage_error(error)
     if code == INTERRUPTED:
-        again = shlex.join(["swebench-train", *arguments])
-        print(f"\nInterrupted. To go on: {again}", file=sys.stderr)
+        print(f"\nInterrupted. To go on: {_command_again(arguments)}", file=sys.stderr)
     return int(code)
+
+
+def _command_again(arguments: list[str]) -> str:
+    """The command that goes on: the same one, which must not redo anything again."""
+    kept: list[str] = []
+    for number, argument in enumerate(arguments):
+        is_redo = argument.partition("=")[0] == "--redo"
+        follows_redo = number > 0 and arguments[number - 1] == "--redo"
+        if not (is_redo or follows_redo):
+            kept.append(argument)
+    return shlex.join(["swebench-train", *kept])
 
 
 def _usage_error(error: Exception) -> int:

@@ -12,11 +12,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from swebench_trainer.events import (
     ItemDone,
@@ -27,6 +30,17 @@ from swebench_trainer.events import (
     StageStarted,
 )
 from swebench_trainer.hookspecs import hookimpl
+
+
+class RateColumn(ProgressColumn):
+    """Items per second, or seconds per item when they are slow."""
+
+    def render(self, task: Task) -> Text:
+        """See `rich.progress.ProgressColumn.render`."""
+        speed = task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
 
 class ConsoleObserver:
@@ -59,9 +73,10 @@ class ConsoleObserver:
                 TextColumn("{task.description:<9}"),
                 BarColumn(),
                 MofNCompleteColumn(),
+                RateColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[detail]}"),
+                TextColumn("{task.fields[detail]}", markup=False),
                 console=self._console,
                 transient=True,
             )

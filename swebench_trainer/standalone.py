@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from swebench_trainer.contracts import Loaded
+from swebench_trainer.contracts import Source
 from swebench_trainer.errors import DataError, RecipeError
 from swebench_trainer.grading.ledger import Ledger
 from swebench_trainer.grading.official import final_report
@@ -14,6 +14,7 @@ from swebench_trainer.plugins import Plugins
 from swebench_trainer.store.jsonl import write_json
 from swebench_trainer.store.lock import owned
 from swebench_trainer.store.predictions import read_predictions
+from swebench_trainer.store.rundir import StageDir
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
 
 Done = Callable[[str, int, int, str], None]
@@ -49,10 +50,12 @@ def grade_predictions(
         done: Called after each verdict.
 
     Raises:
-        DataError: Data or predictions cannot be used.
+        DataError: Data or predictions cannot be used, or `out` holds verdicts of
+            other data or another grader.
         PrerequisiteError: The grader cannot work on this machine.
     """
-    instances = {i.instance_id: i for i in _load(plugins, data, split).instances}
+    source = _source(plugins, data, split)
+    instances = {i.instance_id: i for i in source.load().instances}
     candidates = _candidates(predictions, instances)
     named = [instances[i] for i in dict.fromkeys(c.instance_id for c in candidates)]
     if without := [i.instance_id for i in named if not i.gradable]:
@@ -61,11 +64,23 @@ def grade_predictions(
             f"for example {without[0]}.",
             hint="Grading needs eval_script, log_parser and FAIL_TO_PASS.",
         )
+    folder = StageDir(out)
+    settings = {
+        "data": source.digest(),
+        "grader": grader,
+        "timeout": timeout,
+    }
+    if (begun := folder.begun()) not in (None, settings):
+        raise DataError(
+            f"{out} was graded with other settings: {begun}, now {settings}.",
+            hint="Name another directory with --out.",
+        )
     entry = plugins.registry.get("grader", grader)
     engine = entry.factory(
         entry.config(use=grader, workers=workers, timeout=timeout)  # type: ignore[call-arg]  # a GradeTable
     )
     with owned(out / "lock.json"):
+        folder.begin(settings)
         try:
             engine.check(named)
             ledger = Ledger(out, named, run_id="grade")
@@ -77,15 +92,14 @@ def grade_predictions(
     return verdicts
 
 
-def _load(plugins: Plugins, data: str, split: str) -> Loaded:
-    source = "task-repo" if Path(data).is_dir() else "rows"
-    plugins.tables({"data": source})
-    entry = plugins.registry.get("source", source)
-    values = {"use": source, "path": data}
-    if source == "rows":
+def _source(plugins: Plugins, data: str, split: str) -> Source:
+    use = "task-repo" if Path(data).is_dir() else "rows"
+    values = {"use": use, "path": data}
+    if use == "rows":
         values["split"] = split
-    loaded: Loaded = entry.factory(entry.config.model_validate(values)).load()
-    return loaded
+    entry = plugins.registry.get("source", use)
+    source: Source = entry.factory(entry.config.model_validate(values))
+    return source
 
 
 def _candidates(

@@ -130,6 +130,8 @@ class Verdict:
         flags: Why a pass is not believed; empty means it is.
         reason: One line for people: the apply error, the missing image, …
         log: Directory of the logs, relative to the stage's directory.
+        patch: Digest of the patch that was graded, so that no verdict is taken
+            for another patch.
     """
 
     instance_id: str
@@ -140,6 +142,7 @@ class Verdict:
     flags: tuple[str, ...] = ()
     reason: str = ""
     log: str = ""
+    patch: str = ""
 
     @property
     def reward(self) -> int | None:

@@ -29,8 +29,8 @@ from swebench_trainer.types import (
 OWED = (Status.INFRA_ERROR, Status.OOM)
 """Statuses that are the machine's doing and are tried again."""
 
-Key = tuple[str, str, int]
-"""Model, instance id and sample number: what a verdict is about."""
+Key = tuple[str, str, int, str]
+"""Model, instance id, sample number and digest of the patch: what a verdict is about."""
 
 Done = Callable[[str, int, int, str], None]
 
@@ -111,7 +111,7 @@ class Ledger:
 
     def _read(self) -> dict[Key, Verdict]:
         verdicts = (from_row(Verdict, row) for row in read_rows(self.path))
-        return {(v.model, v.instance_id, v.sample): v for v in verdicts}
+        return {(v.model, v.instance_id, v.sample, v.patch): v for v in verdicts}
 
     def _groups(
         self, candidates: Sequence[Candidate], once_per_patch: bool
@@ -157,6 +157,7 @@ def _verdict(candidate: Candidate, outcome: Outcome, log: str) -> Verdict:
         sample=candidate.sample,
         model=candidate.model,
         status=outcome.status,
+        patch=digest(candidate.patch),
         report=dict(outcome.report),
         flags=outcome.flags,
         reason=outcome.reason,
@@ -174,12 +175,13 @@ def _timing(job: GradeJob, seconds: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _key(candidate: Candidate) -> Key:
-    return (candidate.model, candidate.instance_id, candidate.sample)
+    patch = digest(candidate.patch)
+    return (candidate.model, candidate.instance_id, candidate.sample, patch)
 
 
 def _group_key(candidate: Candidate, once_per_patch: bool) -> Key:
     if once_per_patch:
-        return (digest(candidate.patch), candidate.instance_id, 0)
+        return ("", candidate.instance_id, 0, digest(candidate.patch))
     return _key(candidate)
 
 

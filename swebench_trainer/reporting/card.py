@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 _FRONT = """\
@@ -33,9 +34,10 @@ def model_card(
         summary: `summary.json` of the evaluation, if there was one.
         is_adapter: Whether the weights are a PEFT adapter.
     """
+    settings = _without_local_paths(settings)
     base = (settings.get("model") or {}).get("name", "")
     front = _FRONT.format(
-        base=f"base_model: {base}\n" if base and ":" not in base else "",
+        base=f"base_model: {base}\n" if "/" in base else "",
         library="peft" if is_adapter else "transformers",
     )
     parts = [
@@ -49,6 +51,17 @@ def model_card(
         f"```json\n{json.dumps(settings, indent=2)}\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _without_local_paths(value: Any) -> Any:
+    """Settings for the public: of a path on this machine only its last part."""
+    if isinstance(value, Mapping):
+        return {key: _without_local_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_local_paths(inner) for inner in value]
+    if isinstance(value, str) and value.startswith("/"):
+        return PurePosixPath(value).name
+    return value
 
 
 def _evaluation(summary: Mapping[str, Any] | None) -> str:

@@ -133,3 +133,41 @@ def test_grading_takes_many_predictions_per_instance(shell, grade):
 def test_no_file_of_predictions(grade, shell):
     assert "none.jsonl" in grade("none.jsonl", code=1)
     assert "no prediction" in grade(predictions(shell), code=2)
+
+
+def test_another_patch_is_graded_anew_and_the_same_is_not(shell, grade):
+    from swebench.task.repo import load_task
+
+    from .conftest import QUICKSTART
+
+    gold = load_task(QUICKSTART / "tasks" / "quickstart__foldline-1")["patch"]
+
+    def statuses():
+        text = (shell.folder / "out/verdicts.jsonl").read_text()
+        return [json.loads(line)["status"] for line in text.splitlines()]
+
+    grade(predictions(shell, prediction(1)))
+    assert statuses() == ["unresolved"]
+    grade(predictions(shell, prediction(1, model_patch=gold)))
+    assert statuses() == ["resolved"]
+
+
+def test_a_directory_of_another_grading_is_refused(shell, grade):
+    file = predictions(shell, prediction(1))
+    grade(file)
+    arguments = ("--data", str(shell.folder / "rows.jsonl"), "--out", "out")
+    row = {
+        "instance_id": "quickstart__foldline-1",
+        "repo": "a/b",
+        "base_commit": "c",
+        "problem_statement": "p",
+        "patch": "d",
+        "eval_script": "true",
+        "log_parser": "parse_log_pytest",
+        "FAIL_TO_PASS": ["t"],
+    }
+    (shell.folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    out = shell.run(
+        *("grade", *arguments, "--predictions", file, "--grader", "believer"), code=1
+    )
+    assert "was graded with other settings" in out and "--out" in out

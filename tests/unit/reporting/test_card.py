@@ -1,0 +1,44 @@
+"""The card: figures with intervals, and nothing of this machine."""
+
+from swebench_trainer.reporting.card import model_card
+
+SUMMARY = {
+    "prompt": "oracle",
+    "splits": {
+        "heldout": {
+            "models": {
+                "base": {"resolved": 1, "total": 8, "rate": 0.125, "ci95": [0.02, 0.47]}
+            }
+        }
+    },
+}
+
+
+def card(**changes):
+    arguments = {
+        "settings": {
+            "model": {"name": "org/model-7b"},
+            "data": {"path": "/home/someone/secret/rows.jsonl"},
+        },
+        "summary": SUMMARY,
+        "is_adapter": True,
+    } | changes
+    return model_card("run", "dpo", **arguments)
+
+
+def test_the_figures_and_their_caveat():
+    text = card()
+    assert "| heldout | base | 1 of 8 | 12.5% | 2.0% to 47.0% |" in text
+    assert "not a leaderboard setting" in text
+    assert text.startswith("---\nbase_model: org/model-7b\nlibrary_name: peft\n")
+
+
+def test_no_path_of_this_machine():
+    text = card(settings={"model": {"name": "/home/someone/model"}, "data": None})
+    assert "/home/someone" not in text + card()
+    assert "base_model" not in text
+    assert "rows.jsonl" in card()
+
+
+def test_without_an_evaluation_it_claims_nothing():
+    assert "This run had no evaluation." in card(summary=None)
