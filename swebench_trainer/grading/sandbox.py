@@ -252,8 +252,9 @@ def main(
         "LANG": "C.UTF-8",
         "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
     }
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; exec would keep it so
-        signal.signal(ignored, signal.SIG_DFL)
+    # What Python, nohup or a background job ignores would stay ignored after exec.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
     os.set_inheritable(int(status), True)
     os.write(int(status), b"ready\n")
     bash = ["bash", "-c", RUN, "sandbox", status]
