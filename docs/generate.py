@@ -35,7 +35,7 @@ def hook_reference() -> str:
 def recipe_reference() -> str:
     """Every key of every table, with its default and its help."""
     parts = [f"# Recipe keys\n\n{NOTE}", _keys("Top level", Recipe, top=True)]
-    for table, models in Plugins({"builtin": builtin}).tables({}).items():
+    for table, models in Plugins({"builtin": builtin}).tables().items():
         parts.append(f"## `[{table}]`")
         for use, model in models.items():
             heading = f'`use = "{use}"`' if use else "Keys"

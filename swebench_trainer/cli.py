@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swebench_trainer import __version__
-from swebench_trainer.errors import TrainerError
+from swebench_trainer.errors import RecipeError, TrainerError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help=(
         "Train open code models on SWE-bench. `swebench-train RECIPE.toml` does a "
         "whole run; called again, it goes on where it stopped."
@@ -61,6 +62,11 @@ def run_command_line(arguments: list[str]) -> int:
     except TrainerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return TrainerError.exit_code
     except Exception as error:
         return _usage_error(error)
     if code == INTERRUPTED:
@@ -118,17 +124,21 @@ def run(
     """Runs a recipe, or goes on with it."""
     from swebench_trainer.pipeline import Pipeline, choose, stages_of
 
-    overrides = [*(set_ or []), *([f"name={name!r}"] if name else [])]
+    overrides = [*(set_ or []), *([f"name={name!r}"] if name is not None else [])]
     plugins, console = _plugins(), _console()
     valid, draft = _load(recipe, overrides, plugins)
     plugins.load_installed()
     _add_console(plugins, console)
+    if only and (from_ or until):
+        raise RecipeError("--only goes without --from and --until.")
     chosen = choose(stages_of(valid), first=from_, last=until, only=only)
     pipeline = Pipeline(valid, draft, runs_dir, plugins)
     pipeline.run(chosen, redo or [])
     _print_report(pipeline.run_dir.path, console)
     for label, value in plugins.report_rows(str(pipeline.run_dir.path)).items():
-        console.print(f"{label}: {value}", markup=False, highlight=False)
+        _say(console, f"{label}: {value}")
+    for failure, count in plugins.failures.items():
+        _say(console, f"{failure} ({count} times; see the log of this attempt)")
 
 
 @app.command()
@@ -149,7 +159,7 @@ def schema() -> None:
 
     plugins = _plugins()
     plugins.load_installed()
-    print(json.dumps(json_schema(plugins.tables({})), indent=2))
+    print(json.dumps(json_schema(plugins.tables()), indent=2))
 
 
 @app.command()
@@ -174,22 +184,20 @@ def new(
 def plugins() -> None:
     """Lists every plugin with its origin and version."""
     from rich.table import Table
+    from rich.text import Text
 
     loaded, console = _plugins(), _console()
     loaded.load_installed()
     table = Table("kind", "name", "from", "what")
     for entry in loaded.registry:
-        table.add_row(entry.kind, entry.name, entry.origin, entry.summary)
+        row = (entry.kind, entry.name, entry.origin, entry.summary)
+        table.add_row(*map(Text, row))
     console.print(table)
     for name, origin in loaded.origins.items():
         if not any(entry.origin == origin for entry in loaded.registry):
-            console.print(f"observer {name} from {origin}", highlight=False)
+            _say(console, f"observer {name} from {origin}")
     for broken in loaded.broken:
-        console.print(
-            f"{broken.name} ({broken.origin}) cannot be imported: {broken.error}",
-            markup=False,
-            highlight=False,
-        )
+        _say(console, f"{broken.name} ({broken.origin}) is broken: {broken.error}")
 
 
 @app.command()
@@ -214,31 +222,44 @@ def grade(
     split: Annotated[str, typer.Option(help="Split of a Hub dataset.")] = "test",
 ) -> None:
     """Grades predictions files; takes many predictions per instance."""
+    import time
     from collections import Counter
 
-    from swebench_trainer.events import ItemDone, StageFinished, StageStarted
+    from swebench_trainer.events import (
+        ItemDone,
+        StageFailed,
+        StageFinished,
+        StageStarted,
+    )
     from swebench_trainer.standalone import grade_predictions
 
     loaded, console = _plugins(), _console()
-    loaded.tables({"grade": grader})
+    loaded.tables([("grade", grader)])
     _add_console(loaded, console)
+    start = time.monotonic()
     loaded.notify("stage_started", StageStarted("grade", out.exists()))
-    verdicts = grade_predictions(
-        loaded,
-        data=data,
-        split=split,
-        predictions=[*predictions, *(more or [])],
-        out=out,
-        grader=grader,
-        workers=workers,
-        timeout=timeout,
-        done=lambda item, done, total, word: loaded.notify(
-            "item_done", ItemDone("grade", item, done, total, word)
-        ),
-    )
+    try:
+        verdicts = grade_predictions(
+            loaded,
+            data=data,
+            split=split,
+            predictions=[*predictions, *(more or [])],
+            out=out,
+            grader=grader,
+            workers=workers,
+            timeout=timeout,
+            done=lambda item, done, total, word: loaded.notify(
+                "item_done", ItemDone("grade", item, done, total, word)
+            ),
+        )
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        loaded.notify("stage_failed", StageFailed("grade", str(error), stopped))
+        raise
     counts = dict(Counter(v.status.value for v in verdicts).most_common())
-    loaded.notify("stage_finished", StageFinished("grade", 0.0, counts))
-    console.print(f"{out / 'report.json'}", highlight=False)
+    seconds = time.monotonic() - start
+    loaded.notify("stage_finished", StageFinished("grade", seconds, counts))
+    _say(console, str(out / "report.json"))
 
 
 @app.command()
@@ -246,10 +267,12 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
 ) -> None:
     """Shows a run's comparison of base, SFT and DPO again."""
-    if not _print_report(run, _console()):
+    if not run.joinpath("run.json").exists():
         raise TrainerError(
-            f"{run} has no evaluation.", hint="Give a run directory: runs/NAME."
+            f"{run} is no run directory.", hint="They are called runs/NAME."
         )
+    if not _print_report(run, _console()):
+        raise TrainerError(f"The evaluation of {run} is not done.")
 
 
 def _version(asked: bool) -> None:
@@ -261,7 +284,10 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -278,6 +304,11 @@ def _console() -> Console:
     from rich.console import Console
 
     return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def _say(console: Console, text: str) -> None:
+    """Prints a line as it is: brackets in it are no markup."""
+    console.print(text, markup=False, highlight=False)
 
 
 def _add_console(plugins: Plugins, console: Console) -> None:

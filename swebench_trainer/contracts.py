@@ -247,8 +247,8 @@ class GradedInstance:
     Attributes:
         prompt: The text that the model reads.
         gold: The gold patch in the recipe's answer form.
-        graded: Each candidate with its verdict, by sample number; candidates
-            without a decided verdict are not in it.
+        graded: Each candidate with its verdict, by sample number; a masked one
+            has the reward `None`.
     """
 
     instance: Instance

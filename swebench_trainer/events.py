@@ -64,10 +64,11 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class StageFailed:
-    """A stage ended with an error, given as its text."""
+    """A stage ended with an error, given as its text, or was interrupted."""
 
     stage: str
     error: str
+    interrupted: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from swebench_trainer.hookspecs import hookimpl
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.load import Draft
 from swebench_trainer.recipe.models import (
+    PluginTable,
     Recipe,
     resolved_settings,
     semantic_settings,
@@ -191,10 +192,13 @@ class Pipeline:
         start = time.monotonic()
         with owned(self.run_dir.lock):
             fingerprints = self._fingerprints()
-            for name in self._with_dependants(redo):
+            anew = self._with_dependants(redo)
+            self._refuse_changes(fingerprints, anew)
+            self._require_earlier(chosen[0], anew)
+            for name in anew:
                 if self.run_dir.stage(name).path.exists():
                     self.run_dir.set_aside(self.run_dir.stage(name))
-            self._refuse_changes(fingerprints)
+            self._check_plugins(chosen)
             attempt = self._record_attempt()
             with self._logging(attempt), self._event_log():
                 self._plugins.announce_recipe(
@@ -204,7 +208,6 @@ class Pipeline:
                 self._plugins.notify(
                     "run_started", RunStarted(self.run_dir.path, names, attempt)
                 )
-                self._require_earlier(chosen[0])
                 for stage in chosen:
                     self._do(stage, fingerprints[stage.name])
                 self._plugins.notify(
@@ -236,8 +239,10 @@ class Pipeline:
             figures = stage.run(context)
             folder.finish({**fingerprint, "figures": figures})
         except BaseException as error:
+            folder.forget()
             text = str(error) or type(error).__name__
-            self._plugins.notify("stage_failed", StageFailed(stage.name, text))
+            stopped = isinstance(error, KeyboardInterrupt)
+            self._plugins.notify("stage_failed", StageFailed(stage.name, text, stopped))
             raise
         seconds = time.monotonic() - start
         self._plugins.notify(
@@ -270,6 +275,8 @@ class Pipeline:
             if isinstance(table, BaseModel):
                 for key, value in semantic_settings(table).items():
                     settings[f"{name}.{key}"] = value
+        if stage.name in ("sft", "dpo"):
+            settings["prompt.max_tokens"] = self.recipe.prompt.max_tokens
         if stage.name == "prepare":
             source = self._plugins.registry.create("source", self.recipe.data)
             settings["data content"] = source.digest()
@@ -277,12 +284,40 @@ class Pipeline:
 
     def _origins(self, stage: Stage) -> dict[str, str]:
         origins = {}
+        for name, table in self._plugin_tables(stage):
+            entry = self._plugins.registry.get(KIND_OF_TABLE[name], table.use)
+            origins[f"{name}.{table.use}"] = entry.origin
+            if name == "grade":
+                origins["swebench"] = importlib.metadata.version("swebench")
+        return origins
+
+    def _plugin_tables(self, stage: Stage) -> Iterator[tuple[str, PluginTable]]:
+        """The tables of a stage that name a plugin, with the names of their kinds."""
         for name in stage.tables:
             table = getattr(self.recipe, name)
-            if name in KIND_OF_TABLE and table is not None:
-                entry = self._plugins.registry.get(KIND_OF_TABLE[name], table.use)
-                origins[f"{name}.{table.use}"] = entry.origin
-        return origins
+            if isinstance(table, PluginTable):
+                yield name, table
+        if stage.name == "generate" and self.recipe.generate:
+            writer = self.recipe.generate.model
+            if writer is not None:
+                yield "model", writer
+
+    def _check_plugins(self, chosen: Sequence[Stage]) -> None:
+        """Lets each plugin that is still to work say what it lacks, before anything runs."""
+        checked: list[PluginTable] = []
+        for stage in chosen:
+            if self.run_dir.stage(stage.name).finished():
+                continue
+            for name, table in self._plugin_tables(stage):
+                if name not in ("model", "grade", "publish") or table in checked:
+                    continue
+                checked.append(table)
+                plugin = self._plugins.registry.create(KIND_OF_TABLE[name], table)
+                if name == "grade":
+                    plugin.check([])
+                    plugin.close()
+                else:
+                    plugin.check()
 
     def _with_dependants(self, names: Sequence[str]) -> list[str]:
         """The named stages of the recipe and all that read from them."""
@@ -296,11 +331,13 @@ class Pipeline:
                 found.append(stage.name)
         return found
 
-    def _refuse_changes(self, fingerprints: Mapping[str, dict[str, Any]]) -> None:
+    def _refuse_changes(
+        self, fingerprints: Mapping[str, dict[str, Any]], anew: Sequence[str]
+    ) -> None:
         """Raises if a stage was begun with other settings than it has now."""
         for name, new in fingerprints.items():
             old = self.run_dir.stage(name).begun()
-            if old is None or old["digest"] == new["digest"]:
+            if name in anew or old is None or old["digest"] == new["digest"]:
                 continue
             raise StageError(
                 f"{self.run_dir.path}: stage {name} was made with other settings.\n"
@@ -311,11 +348,11 @@ class Pipeline:
                 ),
             )
 
-    def _require_earlier(self, first: Stage) -> None:
+    def _require_earlier(self, first: Stage, anew: Sequence[str]) -> None:
         for stage in stages_of(self.recipe):
             if stage.name == first.name:
                 return
-            if not self.run_dir.stage(stage.name).finished():
+            if stage.name in anew or not self.run_dir.stage(stage.name).finished():
                 raise StageError(
                     f"Stage {first.name} needs {stage.name}, which is not done.",
                     hint=f"Run without --from and --only, or --until {stage.name} first.",

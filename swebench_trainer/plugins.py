@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,11 @@ class BrokenPlugin:
 class Plugins:
     """The loaded plugins: what they registered, and their hooks.
 
+    Attributes:
+        broken: Installed plugins that cannot be used.
+        origins: Distribution and version of each plugin, by name.
+        failures: How often observers have raised, by plugin and hook.
+
     Args:
         builtins: Our own plugins, by name; registered before anything else.
     """
@@ -52,6 +58,7 @@ class Plugins:
         self.registry = Registry()
         self.broken: list[BrokenPlugin] = []
         self.origins: dict[str, str] = {}
+        self.failures: Counter[str] = Counter()
         self._entry_points_loaded = False
         for name, plugin in builtins.items():
             version = importlib.metadata.version("swebench-trainer")
@@ -70,6 +77,11 @@ class Plugins:
             raise PluginError(
                 f"Plugin {name!r} ({origin}) does not fit the hooks: {error}",
                 hint="Compare its arguments with docs/reference/hooks.md.",
+            ) from error
+        except ValueError as error:  # pluggy's word for a name that is taken
+            raise PluginError(
+                f"Two plugins are called {name!r}: {self.origins.get(name)} and {origin}.",
+                hint="Uninstall one of them.",
             ) from error
         self.origins[name] = origin
         for hook, kind in _REGISTRATION_HOOKS.items():
@@ -104,29 +116,29 @@ class Plugins:
         for point in sorted(points, key=lambda p: p.name):
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
             try:
-                plugin = point.load()
-            except Exception as error:  # a stranger's import can raise anything
+                self.add(point.load(), point.name, origin)
+            except PluginError:
+                raise
+            except Exception as error:  # a stranger's code can raise anything
                 self.broken.append(BrokenPlugin(point.name, origin, error))
                 log.warning(
-                    "plugin %r (%s) cannot be imported: %s: %s",
+                    "plugin %r (%s) cannot be loaded: %s: %s",
                     *(point.name, origin, type(error).__name__, error),
                 )
-                continue
-            self.add(plugin, point.name, origin)
 
-    def tables(self, uses: Mapping[str, str]) -> TableModels:
+    def tables(self, uses: Iterable[tuple[str, str]] = ()) -> TableModels:
         """The models that a recipe's tables are validated by.
 
         Installed plugins are only imported when `uses` names something that is
         not built in.
 
         Args:
-            uses: What the recipe's tables say under `use`.
+            uses: Tables, each with what it says under `use`.
 
         Raises:
             PluginError: A plugin that the recipe seems to mean is broken.
         """
-        for table, use in uses.items():
+        for table, use in uses:
             kind = KIND_OF_TABLE.get(table)
             if kind and not self.registry.find(kind, use):
                 self.load_installed()
@@ -147,10 +159,11 @@ class Plugins:
 
     def _raise_if_broken(self, use: str) -> None:
         for broken in self.broken:
-            if use in (broken.name, broken.origin.removeprefix("swebench-trainer-")):
+            distribution = broken.origin.split()[0]
+            if use in (broken.name, distribution.removeprefix("swebench-trainer-")):
                 raise PluginError(
                     f"The recipe uses {use!r}, but plugin {broken.name!r} ({broken.origin}) "
-                    f"cannot be imported: {type(broken.error).__name__}: {broken.error}",
+                    f"cannot be loaded: {type(broken.error).__name__}: {broken.error}",
                     hint="Mend or reinstall it.",
                 ) from broken.error
 
@@ -160,11 +173,19 @@ class Plugins:
             try:
                 call(event=event)
             except Exception:  # an observer must not end the run
-                log.exception("plugin %r failed in %s", name, hook)
+                self._failed(f"plugin {name!r}", hook)
 
     def announce_recipe(self, event: RecipeLoaded) -> None:
         """Tells observers of the recipe; those that are loaded later are told then."""
-        self.manager.hook.recipe_loaded.call_historic(kwargs={"event": event})
+        try:
+            self.manager.hook.recipe_loaded.call_historic(kwargs={"event": event})
+        except Exception:  # an observer must not end the run
+            self._failed("a plugin", "recipe_loaded")
+
+    def _failed(self, who: str, hook: str) -> None:
+        """Logs the exception at hand and remembers who raised it."""
+        log.exception("%s failed in %s", who, hook)
+        self.failures[f"{who} failed in {hook}"] += 1
 
     def dropped_instances(
         self, instances: Sequence[Instance], stage: str

@@ -62,7 +62,7 @@ class ConsoleObserver:
     def run_started(self, event: RunStarted) -> None:
         """Says where the run's files are."""
         again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
-        self._console.print(f"run {event.run_dir}{again}", highlight=False)
+        self._say(f"run {event.run_dir}{again}")
 
     @hookimpl
     def stage_started(self, event: StageStarted) -> None:
@@ -84,12 +84,14 @@ class ConsoleObserver:
             self._bar.start()
         else:
             word = "goes on" if event.resumed else "starts"
-            self._console.print(f"{event.stage:<9} {word}", highlight=False)
+            self._say(f"{event.stage:<9} {word}")
 
     @hookimpl
     def item_done(self, event: ItemDone) -> None:
         """Moves the bar, or prints a line now and then."""
         if self._bar is not None and self._task is not None:
+            if event.done < self._bar.tasks[0].completed:  # another round begins
+                self._bar.reset(self._task)
             self._bar.update(
                 self._task,
                 completed=event.done,
@@ -98,11 +100,8 @@ class ConsoleObserver:
             )
         elif time.monotonic() - self._last_line >= self._every:
             self._last_line = time.monotonic()
-            self._console.print(
-                f"{event.stage:<9} {event.done}/{event.total or '?'} {event.detail}",
-                highlight=False,
-                markup=False,
-            )
+            total = event.total or "?"
+            self._say(f"{event.stage:<9} {event.done}/{total} {event.detail}")
 
     @hookimpl
     def stage_finished(self, event: StageFinished) -> None:
@@ -110,20 +109,21 @@ class ConsoleObserver:
         self._close_bar()
         figures = "  ".join(f"{key} {value}" for key, value in event.summary.items())
         took = "done before" if event.skipped else f"{event.seconds:.1f} s"
-        self._console.print(
-            f"{event.stage:<9} {took:>11}  {figures}", highlight=False, markup=False
-        )
+        self._say(f"{event.stage:<9} {took:>11}  {figures}")
 
     @hookimpl
     def stage_failed(self, event: StageFailed) -> None:
         """Closes the bar; the command line prints the error."""
         self._close_bar()
-        self._console.print(f"{event.stage:<9} failed", highlight=False)
+        self._say(f"{event.stage:<9} {'stopped' if event.interrupted else 'failed'}")
 
     @hookimpl
     def run_finished(self, event: RunFinished) -> None:
         """Says how long it took."""
-        self._console.print(f"done in {event.seconds:.0f} s", highlight=False)
+        self._say(f"done in {event.seconds:.0f} s")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
 
     def _close_bar(self) -> None:
         if self._bar is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from swebench_trainer.contracts import Source
 from swebench_trainer.errors import DataError, RecipeError
-from swebench_trainer.grading.ledger import Ledger
+from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.store.jsonl import write_json
@@ -53,6 +53,7 @@ def grade_predictions(
         DataError: Data or predictions cannot be used, or `out` holds verdicts of
             other data or another grader.
         PrerequisiteError: The grader cannot work on this machine.
+        StageError: The machine failed for some of them; the rest is written.
     """
     source = _source(plugins, data, split)
     instances = {i.instance_id: i for i in source.load().instances}
@@ -70,7 +71,13 @@ def grade_predictions(
         "grader": grader,
         "timeout": timeout,
     }
-    if (begun := folder.begun()) not in (None, settings):
+    begun = folder.begun()
+    if begun is None and out.exists() and any(out.iterdir()):
+        raise DataError(
+            f"{out} holds something else than a grading.",
+            hint="Name a new directory with --out.",
+        )
+    if begun not in (None, settings):
         raise DataError(
             f"{out} was graded with other settings: {begun}, now {settings}.",
             hint="Name another directory with --out.",
@@ -80,15 +87,16 @@ def grade_predictions(
         entry.config(use=grader, workers=workers, timeout=timeout)  # type: ignore[call-arg]  # a GradeTable
     )
     with owned(out / "lock.json"):
-        folder.begin(settings)
         try:
             engine.check(named)
+            folder.begin(settings)
             ledger = Ledger(out, named, run_id="grade")
             verdicts = ledger.grade(engine, candidates, done)
         finally:
             engine.close()
         report = final_report(list(instances.values()), _best(verdicts))
         write_json(out / "report.json", report)
+    require_decided(verdicts, max_faults=0)
     return verdicts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +33,8 @@ def _beside_recipe(path: str, info: ValidationInfo) -> str:
     if not path.endswith(_SUFFIXES):
         return ALIASES.get(path.lower(), path)
     folder = (info.context or {}).get("folder", Path())
-    return str(Path(folder, Path(path).expanduser()).resolve())
+    # Not resolve(): caches keep files under names without their suffix.
+    return str(Path(folder, Path(path).expanduser()).absolute())
 
 
 class RowsTable(DataTable):
@@ -73,14 +75,24 @@ class RowsSource:
             yield from _hub_rows(self._path, self._split)
 
 
-def collect(rows: Iterable[Mapping[str, Any]], *, source: str) -> Loaded:
+def collect(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    source: str,
+    dropped: list[tuple[str, str]] | None = None,
+) -> Loaded:
     """Makes instances of rows, dropping the unusable and the repeated.
+
+    Args:
+        rows: What the source holds.
+        source: Its name.
+        dropped: Receives the reasons; `rows` may add its own while it is read.
 
     Raises:
         DataError: No row can be used.
     """
     instances: dict[str, Instance] = {}
-    dropped: list[tuple[str, str]] = []
+    dropped = [] if dropped is None else dropped
     for number, row in enumerate(rows, start=1):
         name = str(row.get("instance_id") or f"row {number}")
         try:
@@ -122,6 +134,8 @@ def _check_file(path: Path) -> None:
             f"There is no file {path}.",
             hint="A path in a recipe is relative to the recipe's own directory.",
         )
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path} may not be read.", hint="Check its permissions.")
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -137,7 +151,7 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _object(json.loads(line), f"{path}, line {number}")
@@ -147,11 +161,13 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
         raise DataError(
             f"{path}, line {number}: not JSON: {error.msg} (column {error.colno})."
         ) from error
+    except RecursionError as error:
+        raise DataError(f"{path}, line {number}: nested too deeply.") from error
 
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}.") from error
     except json.JSONDecodeError as error:
@@ -172,7 +188,16 @@ def _object(row: Any, where: str) -> Mapping[str, Any]:
 
 def _hub_rows(name: str, split: str) -> Iterator[Mapping[str, Any]]:
     from datasets import load_dataset
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise DataError(
+            f"There is no file or directory {name}, and the Hub has no such names.",
+            hint="Rows come as .parquet, .jsonl or .json.",
+        ) from error
     try:
         yield from load_dataset(name, split=split)
     except (

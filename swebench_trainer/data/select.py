@@ -45,6 +45,8 @@ def split(instances: Sequence[Instance], holdout: Holdout, seed: int) -> list[In
     Raises:
         StageError: One of the splits would be empty.
     """
+    if not holdout.fraction:
+        return list(instances)
     if holdout.by == "repo":
         kept_back = _repos(instances, holdout.fraction, seed)
         heldout = {i.instance_id for i in instances if i.repo in kept_back}
@@ -55,7 +57,8 @@ def split(instances: Sequence[Instance], holdout: Holdout, seed: int) -> list[In
         raise StageError(
             f"{len(instances)} instances of {repos} repositories cannot be split by "
             f"{holdout.by}: one side would be empty.",
-            hint='Use more data, or [data] holdout = { by = "instance", fraction = 0.2 }.',
+            hint="Use more data, split by instance, or keep none back: "
+            '[data] holdout = { by = "instance", fraction = 0.2 }.',
         )
     return [
         dataclasses.replace(i, split="heldout" if i.instance_id in heldout else "train")

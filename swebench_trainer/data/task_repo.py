@@ -11,7 +11,7 @@ from swebench_trainer.contracts import Loaded
 from swebench_trainer.data.rows import collect
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import DataTable, PlacePath
-from swebench_trainer.store.digest import digest, digest_path
+from swebench_trainer.store.digest import digest_path
 
 _SNAPSHOT = "repo"
 
@@ -31,18 +31,22 @@ class TaskRepoSource:
 
     def load(self) -> Loaded:
         """Reads every task. See `Source.load`."""
-        unreadable: list[tuple[str, str]] = []
-        loaded = collect(self._rows(unreadable), source=self._path.name)
+        dropped: list[tuple[str, str]] = []
+        rows = self._rows(dropped)
+        loaded = collect(rows, source=self._path.name, dropped=dropped)
         tasks = self._tasks()
         instances = (
             dataclasses.replace(i, snapshot=_snapshot(tasks / i.instance_id))
             for i in loaded.instances
         )
-        return Loaded(tuple(instances), (*unreadable, *loaded.dropped))
+        return Loaded(tuple(instances), loaded.dropped)
 
     def digest(self) -> str:
         """Digest of every file below `tasks/`."""
-        return digest(digest_path(self._tasks()))
+        try:
+            return digest_path(self._tasks())
+        except OSError as error:
+            raise DataError(f"{self._path} cannot be read: {error}.") from error
 
     def _tasks(self) -> Path:
         tasks = self._path / "tasks"

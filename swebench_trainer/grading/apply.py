@@ -12,6 +12,9 @@ REFUSED = 10
 NO_GIT = 11
 """Exit code of the script when the machine has no git."""
 
+APPLY_SECONDS = 300.0
+"""Longest time before the tests start; no honest patch comes near it."""
+
 
 def apply_script() -> str:
     """The script; it is run in the repository, with the patch in the harness's place.

@@ -9,25 +9,29 @@ for a process that cannot be stopped politely. The Docker SDK is all it needs.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import io
+import math
 import tarfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from pydantic import Field
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.apply import apply_script
+from swebench_trainer.grading.apply import APPLY_SECONDS, apply_script
 from swebench_trainer.grading.execution import Execution, grade_in
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.official import APPLY_LOG, EVAL_SCRIPT, TEST_LOG
 from swebench_trainer.grading.pool import grade_all, worker_count
+from swebench_trainer.grading.snapshot import cache_dir
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Instance
 
@@ -39,10 +43,10 @@ LABEL = "swebench-trainer"
 """Label of every container; its value names the grader that made it."""
 
 PIDS = 4096
-APPLY_SECONDS = 300.0
-"""Longest time for applying a patch; no honest one comes near it."""
 CONNECT_SECONDS = 120
 """Longest wait for an answer of the daemon; output may pause for longer."""
+SLACK_SECONDS = 600
+"""What a container may need beside the patch and the tests, on a busy daemon."""
 
 
 class DockerTable(GradeTable):
@@ -62,6 +66,7 @@ class DockerGrader:
         self._run_id = uuid.uuid4().hex
         self._pull_lock = threading.Lock()
         self._removals = ThreadPoolExecutor(2, "remove")
+        self._claim: TextIO | None = None
 
     @functools.cached_property
     def _client(self) -> DockerClient:
@@ -73,7 +78,9 @@ class DockerGrader:
         )
 
     def check(self, instances: Sequence[Instance]) -> None:
-        """Asks the daemon whether it is there; missing images are pulled later.
+        """Asks the daemon whether it is there, and removes what killed graders left.
+
+        Missing images are pulled later.
 
         Raises:
             PrerequisiteError: The daemon does not answer, or an instance names no
@@ -83,6 +90,7 @@ class DockerGrader:
 
         try:
             self._client.ping()
+            self._remove_left()
         except (DockerException, OSError) as error:
             raise PrerequisiteError(
                 f"Docker does not answer: {error}",
@@ -98,11 +106,14 @@ class DockerGrader:
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
         """Grades the jobs; see `Grader.grade`."""
+        if self._claim is None:
+            self._claim = _hold_claim(self._run_id)
         stopped = threading.Event()
 
         def stop() -> None:
             stopped.set()
-            self._remove_all()
+            with _lenient():
+                self._remove_all(self._run_id)
 
         run = functools.partial(self._run, stopped)
         return grade_all(
@@ -117,8 +128,11 @@ class DockerGrader:
         """Waits for the removals and removes what is left."""
         self._removals.shutdown()
         if "_client" in self.__dict__:
-            self._remove_all()
+            with _lenient():
+                self._remove_all(self._run_id)
             self._client.close()
+        if self._claim is not None:
+            self._claim.close()
 
     def _run(
         self, stopped: threading.Event, job: GradeJob, patch: bytes | None
@@ -166,11 +180,15 @@ class DockerGrader:
         """A started container like the harness's, whatever the image's entrypoint."""
         from docker.errors import ImageNotFound
 
+        # Should this process be killed, the container ends by itself. A test that
+        # kills every `sleep` it sees takes a second of its life, no more.
+        life = math.ceil(APPLY_SECONDS + self._table.timeout + SLACK_SECONDS)
+
         def create() -> Container:
             return self._client.containers.create(
                 instance.image,
                 entrypoint=["/bin/sh", "-c"],
-                command=["while :; do sleep 3600; done"],
+                command=[f"n={life}; while [ $((n -= 1)) -ge 0 ]; do sleep 1; done"],
                 user="root",
                 cap_add=["SYS_ADMIN"],
                 labels={LABEL: self._run_id},
@@ -229,15 +247,42 @@ class DockerGrader:
             return None, True
         return api.exec_inspect(created["Id"])["ExitCode"], False
 
-    def _remove_all(self) -> None:
-        """Removes every container of this grader, the running ones too."""
-        mine = self._client.containers.list(
+    def _remove_left(self) -> None:
+        """Removes the containers of graders that live no more."""
+        held_or_gone = contextlib.suppress(BlockingIOError, FileNotFoundError)
+        for path in _claims().glob("*"):
+            with held_or_gone, path.open() as claim:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._remove_all(path.name)
+                path.unlink()
+
+    def _remove_all(self, run_id: str) -> None:
+        """Removes every container of one grader, the running ones too."""
+        containers = self._client.containers.list(
             all=True,
-            filters={"label": f"{LABEL}={self._run_id}"},
+            filters={"label": f"{LABEL}={run_id}"},
             ignore_removed=True,
         )
-        for container in mine:
+        for container in containers:
             _remove(container)
+
+
+def _claims() -> Path:
+    """Holds a file for each grader of this user, locked as long as the grader lives.
+
+    A lock outlasts neither kill -9 nor a reboot, and a grader of another machine or
+    user, which may share the daemon, has no file here and is left alone.
+    """
+    return cache_dir().with_name("docker")
+
+
+def _hold_claim(run_id: str) -> TextIO:
+    """Makes the file that says that this grader lives."""
+    path = _claims() / run_id
+    path.parent.mkdir(parents=True, exist_ok=True)
+    claim = path.open("w")
+    fcntl.flock(claim, fcntl.LOCK_EX)
+    return claim
 
 
 @contextlib.contextmanager
@@ -270,18 +315,22 @@ def _archive(files: dict[str, bytes]) -> bytes:
 
 def _kill(container: Container) -> None:
     """Ends the container; that it has ended already is fine."""
-    from docker.errors import APIError
-
-    with contextlib.suppress(APIError):
+    with _lenient():
         container.kill()
 
 
 def _remove(container: Container) -> None:
     """Removes the container by SIGKILL; that it has gone already is fine."""
-    from docker.errors import APIError
-
-    with contextlib.suppress(APIError):
+    with _lenient():
         container.remove(force=True, v=True)
+
+
+def _lenient() -> contextlib.suppress:
+    """Lets a clean-up pass whose container has gone, or whose daemon has."""
+    from docker.errors import DockerException
+
+    # The client's own connection errors are OSErrors.
+    return contextlib.suppress(DockerException, OSError)
 
 
 def _out_of_memory(container: Container) -> bool:

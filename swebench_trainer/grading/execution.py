@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swebench_trainer.contracts import GradeJob, Outcome
-from swebench_trainer.grading.apply import NO_GIT, REFUSED, patch_bytes
+from swebench_trainer.grading.apply import (
+    APPLY_SECONDS,
+    NO_GIT,
+    REFUSED,
+    patch_bytes,
+)
 from swebench_trainer.grading.flags import trust_flags
 from swebench_trainer.grading.official import (
     APPLY_LOG,
@@ -67,10 +72,6 @@ def grade_in(
     script = test_spec(job.instance).eval_script
     (job.log_dir / EVAL_SCRIPT).write_text(script, encoding="utf-8", newline="")
     execution = run(job, patch)
-    undecided = patch is not None and execution.apply_code is None
-    if undecided and not (execution.fault or execution.timed_out or execution.oom):
-        reason = "the sandbox ended while the patch was applied"
-        return Outcome(Status.INFRA_ERROR, {}, reason=reason, seconds=execution.seconds)
     return conclude(job, timeout, execution)
 
 
@@ -101,6 +102,13 @@ def conclude(job: GradeJob, timeout: int, execution: Execution) -> Outcome:
 
     if execution.fault:
         return without_report(Status.INFRA_ERROR, execution.fault)
+    if job.candidate.extraction != NOOP and execution.apply_code is None:
+        if execution.timed_out:
+            reason = f"the patch was not applied after {APPLY_SECONDS:.0f} seconds"
+            return without_report(Status.TIMEOUT, reason)
+        if not execution.oom:
+            reason = "the sandbox ended while the patch was applied"
+            return without_report(Status.INFRA_ERROR, reason)
     if execution.timed_out:
         with (job.log_dir / TEST_LOG).open("a", encoding="utf-8") as file:
             file.write(f"\n\nTimeout error: {timeout} seconds exceeded.")

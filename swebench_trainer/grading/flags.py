@@ -16,6 +16,10 @@ TOUCHES_TESTS = "touches_tests"
 RUNNER_FILES = {
     "conftest.py",
     "pytest.ini",
+    ".pytest.ini",
+    "pytest.toml",
+    ".pytest.toml",
+    "pyproject.toml",
     "tox.ini",
     "setup.cfg",
     "sitecustomize.py",

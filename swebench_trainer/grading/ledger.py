@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.contracts import GradeJob, Grader, Outcome
+from swebench_trainer.errors import StageError
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
@@ -77,6 +78,7 @@ class Ledger:
             for key, verdict in self._read().items()
             if verdict.status not in OWED
         }
+        decided = {_group(v, v.patch, once_per_patch): v for v in verdicts.values()}
         owed = [c for c in candidates if _key(c) not in verdicts]
         count = len(candidates) - len(owed)
         with (
@@ -92,18 +94,23 @@ class Ledger:
                 count += 1
                 done(_name(candidate), count, len(candidates), verdict.status)
 
+            groups: dict[Key, list[Candidate]] = defaultdict(list)
             for candidate in owed:
+                group = _group(candidate, digest(candidate.patch), once_per_patch)
                 if outcome := _without_tests(candidate):
                     decide(candidate, outcome, "")
-            groups = self._groups(
-                [c for c in owed if _key(c) not in verdicts], once_per_patch
-            )
-            jobs = [self._job(group[0]) for group in groups.values()]
-            for job, outcome in grader.grade(jobs):
+                elif known := decided.get(group):
+                    decide(candidate, _outcome(known), known.log)
+                else:
+                    groups[group].append(candidate)
+            jobs = {group: self._job(same[0]) for group, same in groups.items()}
+            for job, outcome in grader.grade(list(jobs.values())):
                 if outcome.seconds:
                     timings.write(_timing(job, outcome.seconds))
                 log = str(job.log_dir.relative_to(self._folder))
-                for candidate in groups[_group_key(job.candidate, once_per_patch)]:
+                first = job.candidate
+                group = _group(first, digest(first.patch), once_per_patch)
+                for candidate in groups[group]:
                     decide(candidate, outcome, log)
         ordered = [verdicts[_key(c)] for c in candidates]
         write_rows(self.path, map(as_row, ordered))
@@ -113,17 +120,9 @@ class Ledger:
         verdicts = (from_row(Verdict, row) for row in read_rows(self.path))
         return {(v.model, v.instance_id, v.sample, v.patch): v for v in verdicts}
 
-    def _groups(
-        self, candidates: Sequence[Candidate], once_per_patch: bool
-    ) -> Mapping[Key, list[Candidate]]:
-        groups: dict[Key, list[Candidate]] = defaultdict(list)
-        for candidate in candidates:
-            groups[_group_key(candidate, once_per_patch)].append(candidate)
-        return groups
-
     def _job(self, candidate: Candidate) -> GradeJob:
         """The job of a candidate, with the harness's own log layout."""
-        model = re.sub(r"[^A-Za-z0-9._-]", "__", candidate.model).lstrip(".") or "model"
+        model = _folder_name(candidate.model)
         folder = self._folder / self._logs / f"{model}.{candidate.sample}"
         return GradeJob(
             self._instances[candidate.instance_id],
@@ -134,6 +133,26 @@ class Ledger:
 
 _CHANGES_NOTHING = ("no answer", "nothing changes", "no patch was recorded")
 """Failed extractions of answers that are no attempt at a patch."""
+
+
+def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
+    """Stops a stage whose machine has failed, so that it can be called again.
+
+    Args:
+        verdicts: All verdicts of the stage.
+        max_faults: How many may stay undecided for good.
+
+    Raises:
+        StageError: More of them are the machine's doing.
+    """
+    owed = [verdict for verdict in verdicts if verdict.status in OWED]
+    if len(owed) > max_faults:
+        raise StageError(
+            f"{len(owed)} of {len(verdicts)} could not be graded on this machine; "
+            f"the first, {owed[0].instance_id}: {owed[0].status}, {owed[0].reason}.",
+            hint="Mend the cause and run the same command again: what was decided is "
+            f"kept. To leave them masked: --set grade.max_faults={len(owed)}",
+        )
 
 
 def _without_tests(candidate: Candidate) -> Outcome | None:
@@ -149,6 +168,17 @@ def _without_tests(candidate: Candidate) -> Outcome | None:
     if not candidate.patch.strip():
         return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
     return None
+
+
+def _folder_name(model: str) -> str:
+    """A model's name as a directory's: safe, short, and no two names the same."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", model).lstrip(".")[:100]
+    return safe if safe == model else f"{safe}.{digest(model)[:8]}"
+
+
+def _outcome(verdict: Verdict) -> Outcome:
+    """The outcome of an equal patch that was graded before."""
+    return Outcome(verdict.status, verdict.report, verdict.flags, verdict.reason)
 
 
 def _verdict(candidate: Candidate, outcome: Outcome, log: str) -> Verdict:
@@ -179,10 +209,11 @@ def _key(candidate: Candidate) -> Key:
     return (candidate.model, candidate.instance_id, candidate.sample, patch)
 
 
-def _group_key(candidate: Candidate, once_per_patch: bool) -> Key:
+def _group(about: Candidate | Verdict, patch: str, once_per_patch: bool) -> Key:
+    """What shares one run: everything with one patch, or each sample by itself."""
     if once_per_patch:
-        return ("", candidate.instance_id, 0, digest(candidate.patch))
-    return _key(candidate)
+        return ("", about.instance_id, 0, patch)
+    return (about.model, about.instance_id, about.sample, patch)
 
 
 def _name(candidate: Candidate) -> str:

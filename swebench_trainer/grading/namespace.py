@@ -26,7 +26,7 @@ from typing import Literal
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.apply import apply_script
+from swebench_trainer.grading.apply import APPLY_SECONDS, apply_script
 from swebench_trainer.grading.execution import Execution, grade_in
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.official import APPLY_LOG, EVAL_SCRIPT, TEST_LOG
@@ -36,9 +36,11 @@ from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Instance
 
 SANDBOX = Path(__file__).with_name("sandbox.py")
-APPLY_SECONDS = 300.0
-"""Longest time before the tests start; no honest patch comes near it."""
 POLL_SECONDS = 0.25
+
+# The kernel kills unshare when the thread that started it ends, which waits for it
+# as long as it lives, and --kill-child passes that on: kill -9 leaves no sandbox.
+DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 UNSHARE = (
     "unshare",
     "--user",
@@ -136,11 +138,12 @@ def repository_view() -> View:
     Raises:
         PrerequisiteError: It allows none.
     """
-    if shutil.which(UNSHARE[0]) is None:
-        raise PrerequisiteError(
-            "There is no unshare(1), which the namespace grader needs.",
-            hint=f"On Linux, install util-linux. {USE_DOCKER}",
-        )
+    for program in (DIE_WITH_US[0], UNSHARE[0]):
+        if shutil.which(program) is None:
+            raise PrerequisiteError(
+                f"There is no {program}(1), which the namespace grader needs.",
+                hint=f"On Linux, install util-linux. {USE_DOCKER}",
+            )
     views: tuple[View, ...] = ("overlay", "copy")
     for view in views:
         complaint = _probe(view)
@@ -247,7 +250,7 @@ def run_sandbox(
         paths = (scratch, str(repository), workdir)
         process = subprocess.Popen(
             [
-                *(*UNSHARE, sys.executable, "-I", "-S", str(SANDBOX)),
+                *(*DIE_WITH_US, *UNSHARE, sys.executable, "-I", "-S", str(SANDBOX)),
                 *(str(status_end), *paths, view, *_interpreter_dirs()),
             ],
             stdin=subprocess.DEVNULL,
@@ -309,7 +312,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _execution(run: _Run, timed_out: bool, apply_log: Path) -> Execution:
     fault = ""
-    if "ready" not in run.times and not timed_out:
+    if "ready" not in run.times:
         lines = apply_log.read_text(errors="replace").strip().splitlines()
         fault = (
             f"the sandbox did not start: {lines[-1] if lines else 'no reason given'}"

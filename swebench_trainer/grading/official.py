@@ -28,6 +28,9 @@ TEST_LOG = "test_output.txt"
 APPLY_LOG = "run_instance.log"
 REPORT = "report.json"
 
+OWED = (Status.INFRA_ERROR, Status.OOM)
+"""Statuses that are the machine's doing and are tried again."""
+
 ROW_COLUMNS = (
     "instance_id",
     "repo",
@@ -130,7 +133,7 @@ def final_report(
     completed = [v for v in tried if v.report]
     failed = [v for v in tried if not v.report.get("resolved")]
     reasons = {v.instance_id: r for v in failed if (r := _failure_reason(v))}
-    infra = [v for v in failed if v.status in (Status.OOM, Status.INFRA_ERROR)]
+    infra = [v for v in failed if v.status in OWED]
     named = {
         "completed": ids(completed),
         "incomplete": sorted({i.instance_id for i in instances} - by_id.keys()),

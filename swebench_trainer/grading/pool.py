@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 from swebench_trainer.contracts import GradeJob, Outcome
+from swebench_trainer.grading.official import OWED
 from swebench_trainer.types import Status
-
-RETRIED = (Status.INFRA_ERROR, Status.OOM)
-"""What may be the machine's fault, and go away."""
 
 
 def worker_count(workers: int) -> int:
@@ -48,9 +46,11 @@ def grade_all(
     finally:
         for future in futures:
             future.cancel()
-        if not done:
-            stop()
-        executor.shutdown()
+        try:
+            if not done:
+                stop()
+        finally:
+            executor.shutdown()
 
 
 def _grade(
@@ -58,7 +58,7 @@ def _grade(
 ) -> Outcome:
     outcome = _grade_once(job, grade_one)
     for _ in range(retries):
-        if outcome.status not in RETRIED:
+        if outcome.status not in OWED:
             break
         outcome = _grade_once(job, grade_one)
     return outcome

@@ -256,6 +256,7 @@ def main(
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     os.set_inheritable(int(status), True)
+    # It fails if the trainer was killed before it could take this process along.
     os.write(int(status), b"ready\n")
     bash = ["bash", "-c", RUN, "sandbox", status]
     os.execve("/bin/bash", bash, environment)  # noqa: S606 - bash, with our script

@@ -41,11 +41,17 @@ class Problem:
 
 def show(problems: Iterable[Problem], origins: Mapping[KeyPath, Origin]) -> str:
     """All problems as text, each with `file:line:col`, the line and a caret."""
-    blocks = []
-    for problem in problems:
-        origin = _origin(problem.path, origins)
-        blocks.append("\n".join(_block(problem, origin)))
+    placed = [(_origin(problem.path, origins), problem) for problem in problems]
+    placed.sort(key=lambda item: _order(item[0]))
+    blocks = ["\n".join(_block(problem, origin)) for origin, problem in placed]
     return "\n\n".join(blocks)
+
+
+def _order(origin: Origin | None) -> tuple[str, int, int]:
+    """As a reader goes through the files; what has no place comes first."""
+    if origin is None or origin.place is None:
+        return ("", 0, 0)
+    return (origin.name, origin.place.line, origin.place.column)
 
 
 def _block(problem: Problem, origin: Origin | None) -> list[str]:
@@ -78,27 +84,59 @@ def problems_of(
     at: KeyPath = (),
 ) -> list[Problem]:
     """What pydantic found, in a recipe's words. `at` is where the model stands."""
-    return [_problem(detail, model, tables, at) for detail in error.errors()]
+    found: dict[KeyPath, Problem] = {}
+    for detail in error.errors():
+        problem = _problem(detail, model, tables, at)
+        inside = any(path[: len(problem.path)] == problem.path for path in found)
+        if not inside:  # of the choices of a union the one that was meant says most
+            found[problem.path] = problem
+    return list(found.values())
+
+
+_WORDS = {
+    "tuple_type": "must be a list",
+    "path_type": "must be a path",
+    "model_type": "must be a table: { … }",
+    "model_attributes_type": "must be a table: { … }",
+    "string_pattern_mismatch": "has characters that are not allowed here",
+}
+"""A recipe's words for some of pydantic's types of errors."""
 
 
 def _problem(
     detail: ErrorDetails, model: type[BaseModel], tables: TableModels, at: KeyPath
 ) -> Problem:
-    path = at + tuple(str(part) for part in detail["loc"])
+    loc = _without_union_tags(model, detail["loc"])
+    path = at + loc
     if detail["type"] == "extra_forbidden":
-        return unknown_key(path, _model_at(model, detail["loc"][:-1]), tables)
+        return unknown_key(path, _model_at(model, loc[:-1]), tables)
     name = ".".join(path)
     if detail["type"] == "missing":
         kind = "table" if path[0] in tables and len(path) == 1 else "key"
         return Problem(path, f"{kind} {name!r} is missing")
-    message = detail["msg"].removeprefix("Value error, ")
+    message = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     return Problem(path, f"{name}: {message[0].lower()}{message[1:]}")
 
 
-def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
+def _without_union_tags(model: type[BaseModel], loc: tuple[int | str, ...]) -> KeyPath:
+    """The keys of a position; pydantic puts the choice of a union between them."""
+    keys: list[str] = []
+    for number, part in enumerate(loc):
+        inner = _model_at(model, tuple(keys))
+        is_last = number == len(loc) - 1
+        if (
+            str(part) in inner.model_fields
+            or (is_last and not keys)
+            or (is_last and "[" not in str(part) and part != inner.__name__)
+        ):
+            keys.append(str(part))
+    return tuple(keys)
+
+
+def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel]:
     """The model that the inline table at `loc` is validated by."""
     for part in loc:
-        spec = model.model_fields.get(str(part))
+        spec = model.model_fields.get(part)
         inner = spec.annotation if spec else None
         for kind in (inner, *getattr(inner, "__args__", ())):
             if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,13 +41,27 @@ class Draft:
     values: Values
     origins: Mapping[KeyPath, Origin]
 
-    def uses(self) -> dict[str, str]:
-        """The plugin that each table names, where the recipe says so."""
-        return {
-            table: value["use"]
-            for table, value in self.values.items()
-            if isinstance(value, dict) and isinstance(value.get("use"), str)
-        }
+    def folder(self, table: KeyPath) -> Path:
+        """Where the relative paths of a table start: at the file that writes them.
+
+        That is the file of the table's `path`, else of its header; the recipe's
+        own directory for what `--set` adds.
+        """
+        origin = self.origins.get((*table, "path")) or self.origins.get(table)
+        if origin is None or origin.place is None:
+            return self.path.parent
+        return Path(origin.name).parent
+
+    def uses(self) -> list[tuple[str, str]]:
+        """Each table that names a plugin, with the name: `("grade", "docker")`."""
+        tables = [*self.values.items()]
+        if isinstance(generate := self.values.get("generate"), dict):
+            tables.append(("model", generate.get("model")))
+        return [
+            (name, table["use"])
+            for name, table in tables
+            if isinstance(table, dict) and isinstance(table.get("use"), str)
+        ]
 
 
 def read_draft(path: Path, overrides: Sequence[str] = ()) -> Draft:
@@ -82,7 +97,7 @@ def _read_file(
     if path.resolve() in above:
         raise RecipeError(f"{path} extends itself.", hint="Remove one `extends`.")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(
             f"There is no recipe {path}.",
@@ -162,21 +177,18 @@ def validate(draft: Draft, tables: TableModels) -> Recipe:
         elif not isinstance(value, dict):
             problems.append(Problem((name,), f"{name} is a table: write [{name}]"))
         else:
-            value = dict(value)
-            if isinstance(writer := value.get("model"), dict):  # [generate] model
-                value["model"] = _table(
-                    "model", (name, "model"), writer, draft, tables, problems
-                )
-            table = _table(name, (name,), value, draft, tables, problems)
+            writer = value.get("model") if name == "generate" else None
+            rest = {k: v for k, v in value.items() if v is not writer}
+            table = _table(name, (name,), rest, draft, tables, problems)
+            if writer is not None and table is not None:
+                model = _writer(writer, draft, tables, problems)
+                table = table.model_copy(update={"model": model})
             if table is not None:
                 parsed[name] = table
-    problems += _top_level(draft, parsed, tables)
+    problems += _top_level(draft, parsed, tables) + broken_rules(draft.values)
     if problems:
         raise RecipeError(show(problems, draft.origins))
-    recipe = Recipe.model_validate(parsed)
-    if rules := broken_rules(recipe):
-        raise RecipeError(show(rules, draft.origins))
-    return recipe
+    return Recipe.model_validate(parsed)
 
 
 def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Problem]:
@@ -187,7 +199,7 @@ def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Proble
     ]
     known = {name: parsed[name] for name in parsed if name in Recipe.model_fields}
     try:
-        Recipe.model_validate(known)
+        Recipe.model_validate(known, strict=True)
     except ValidationError as error:
         problems += [
             problem
@@ -196,6 +208,17 @@ def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Proble
             if problem.path[0] in parsed or problem.path[0] not in draft.values
         ]
     return problems
+
+
+def _writer(
+    value: Any, draft: Draft, tables: TableModels, problems: list[Problem]
+) -> Table | None:
+    """`[generate] model`, an inline table of the form of `[model]`."""
+    at = ("generate", "model")
+    if isinstance(value, dict):
+        return _table("model", at, value, draft, tables, problems)
+    problems.append(Problem(at, 'generate.model is a table: { use = "…" }'))
+    return None
 
 
 def _table(
@@ -212,13 +235,18 @@ def _table(
     else:
         base = next(iter(models.values())).model_fields["use"]
         use = value.get("use", base.default)
-        if use not in models:
+        if not isinstance(use, str) or use not in models:
             problems.append(_unknown_plugin(at, use, models))
             return None
         model = models[use]
         value = {**value, "use": use}
     try:
-        return model.model_validate(value, context={"folder": draft.path.parent})
+        # Strict, as JSON is: a list may be a tuple and a text a path, but no text a number.
+        return model.model_validate_json(
+            json.dumps(value, default=str),
+            strict=True,
+            context={"folder": draft.folder(at)},
+        )
     except ValidationError as error:
         problems += problems_of(error, model, tables, at)
         return None
@@ -250,17 +278,16 @@ _NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
 """What a table needs beside it: of each group at least one."""
 
 
-def broken_rules(recipe: Recipe) -> list[Problem]:
+def broken_rules(values: Values) -> list[Problem]:
     """Tables that stand without the tables that they need."""
     problems = []
     for name, groups in _NEEDS.items():
-        if getattr(recipe, name) is None:
-            continue
-        for group in groups:
-            if all(getattr(recipe, other) is None for other in group):
+        for group in groups if name in values else ():
+            if not any(other in values for other in group):
                 wanted = " or ".join(f"[{other}]" for other in group)
                 problems.append(Problem((name,), f"[{name}] needs {wanted} beside it"))
-    if recipe.generate and not (recipe.model or recipe.generate.model):
+    generate = values.get("generate")
+    if isinstance(generate, dict) and not ("model" in values or "model" in generate):
         problems.append(
             Problem(("generate",), "[generate] needs [model], or a model of its own")
         )

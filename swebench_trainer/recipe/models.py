@@ -9,7 +9,7 @@ out of fingerprints.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,20 +20,23 @@ from pydantic import (
     PositiveInt,
     SerializeAsAny,
     ValidationInfo,
+    model_validator,
 )
 from pydantic.types import NonNegativeFloat, NonNegativeInt
 
 from swebench_trainer.store.digest import digest_path
+from swebench_trainer.types import Split
 
 VOLATILE = "volatile"
 """Marks a key that does not change a stage's result (see `semantic_settings`)."""
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder", Path())
-    return Path(folder, path.expanduser()).resolve()
+    # Not resolve(): caches keep files under names without their suffix.
+    return Path(folder, path.expanduser()).absolute()
 
 
 RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
@@ -50,7 +53,10 @@ class Table(BaseModel):
     """Base of every table: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
@@ -67,7 +73,7 @@ class Holdout(Table):
     by: Literal["repo", "instance"] = "repo"
     """`repo` keeps whole repositories back, `instance` single instances."""
     fraction: Fraction = 0.2
-    """Share of the instances to keep back; by repo as near to it as whole repositories come."""
+    """Share of the instances to keep back; by repo as near to it as whole repositories come; 0 keeps none."""
 
 
 class DataTable(PluginTable):
@@ -90,7 +96,7 @@ class PromptTable(PluginTable):
     """Prompt style: `issue`, `oracle`, or a plugin's."""
     answer: Literal["search-replace", "diff"] = "search-replace"
     """Form of the answer that the model learns to write."""
-    max_tokens: PositiveInt = 8192
+    max_tokens: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 8192
     """Longest prompt plus answer, in the model's own tokens; longer rows are dropped and counted, never cut."""
 
 
@@ -122,6 +128,15 @@ class TrainTable(Table):
     """Optimizer steps between checkpoints to resume from; 0 writes none."""
     max_dropped: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Stop when a larger share of the rows than this is too long to train on."""
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_a_batch(self) -> Self:
+        if self.batch_size % self.micro_batch:
+            raise ValueError(
+                f"micro_batch = {self.micro_batch} does not divide "
+                f"batch_size = {self.batch_size}"
+            )
+        return self
 
 
 class SftTable(TrainTable):
@@ -179,6 +194,8 @@ class GradeTable(PluginTable):
     """Seconds that one candidate's tests may take."""
     retries: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 1
     """How often a candidate is graded again after a fault of the machine."""
+    max_faults: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 0
+    """So many candidates of a stage may stay ungraded for the machine's faults; with more it stops, to be called again."""
     admission_runs: NonNegativeInt = 1
     """How often gold must pass (and no-op fail once) before an instance gives labels; 0 trusts every instance."""
 
@@ -195,7 +212,7 @@ class PairsTable(PluginTable):
 class EvaluateTable(SamplingTable):
     """Base, SFT and DPO model on the same prompts, one greedy answer each."""
 
-    splits: tuple[Literal["train", "heldout"], ...] = ("heldout",)
+    splits: Annotated[tuple[Split, ...], Field(min_length=1)] = ("heldout",)
     """Which splits to answer and grade."""
 
 
@@ -213,7 +230,7 @@ class Recipe(Table):
     """Version of the recipe format."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the run directory under `--runs-dir`."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of everything that is drawn."""
     data: DataTable
     """Where the instances come from."""

@@ -21,6 +21,13 @@ def json_schema(tables: TableModels) -> dict[str, Any]:
                 inner["properties"]["use"]["const"] = use
             choices.append(inner)
         schema["properties"][name] = {"anyOf": choices}
+    writer = {"anyOf": [*schema["properties"]["model"]["anyOf"], {"type": "null"}]}
+    for choice in schema["properties"]["generate"]["anyOf"]:
+        choice["properties"]["model"] = writer
+    schema["anyOf"] = [
+        {"required": schema.pop("required")},
+        {"required": ["extends"]},
+    ]
     schema["properties"]["extends"] = {
         "type": "string",
         "description": "Another recipe, relative to this one, whose tables this one is laid over.",

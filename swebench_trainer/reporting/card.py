@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from swebench_trainer.reporting.tables import doubts
+
 _FRONT = """\
 ---
 {base}library_name: {library}
@@ -85,4 +87,4 @@ def _evaluation(summary: Mapping[str, Any] | None) -> str:
                 f"| {split} | {model} | {m['resolved']} of {m['total']} "
                 f"| {m['rate']:.1%} | {low:.1%} to {high:.1%} |"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"\n{line}." for line in doubts(summary))])

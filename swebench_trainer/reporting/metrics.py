@@ -77,21 +77,3 @@ def paired(a: Mapping[str, bool], b: Mapping[str, bool]) -> PairedResult:
     tail = sum(math.comb(differing, n) for n in range(min(only_a, only_b) + 1))
     p_value = min(1.0, 2 * tail / 2**differing)
     return PairedResult(both, only_a, only_b, len(a) - both - differing, p_value)
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Probability that one of `k` samples passes, estimated without bias.
-
-    Chen et al., 2021 (arXiv:2107.03374), equation 1.
-
-    Args:
-        n: Samples drawn.
-        c: Samples that pass.
-        k: Samples that one may submit, at most `n`.
-
-    Raises:
-        ValueError: The counts are not 0 <= c <= n and 1 <= k <= n.
-    """
-    if not (0 <= c <= n and 1 <= k <= n):
-        raise ValueError(f"pass@{k} needs 0 <= c <= n and 1 <= k <= n: c={c}, n={n}")
-    return 1 - math.comb(n - c, k) / math.comb(n, k)

@@ -10,6 +10,10 @@ from pydantic import Field
 
 from swebench_trainer.errors import PrerequisiteError, StageError
 from swebench_trainer.recipe.models import PlacePath, PublishTable
+from swebench_trainer.store.rundir import move_aside
+
+_MARK = ".swebench-trainer-release"
+"""A file that tells our releases from directories of other people."""
 
 
 class DirectoryTable(PublishTable):
@@ -27,25 +31,24 @@ class DirectoryPublisher:
 
     def check(self) -> None:
         """See `Publisher.check`."""
-        if self._path and self._path.exists() and not _is_release(self._path):
+        if self._path and self._path.exists() and not (self._path / _MARK).exists():
             raise PrerequisiteError(
-                f"{self._path} is there and is not a release; nothing of it is overwritten.",
+                f"{self._path} is there and is no release of ours; nothing is overwritten.",
                 hint="Name another directory under [publish] path.",
             )
 
     def publish(self, folder: Path) -> str:
-        """Copies the folder; a release that is there already is replaced."""
+        """Copies the folder; an earlier release is moved aside, not deleted."""
         if self._path is None:
             return str(folder)
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(folder, partial)
+        (partial / _MARK).touch()
         if self._path.exists():
-            shutil.rmtree(self._path)
-        shutil.copytree(folder, self._path)
+            move_aside(self._path, self._path.parent)
+        partial.rename(self._path)
         return str(self._path)
-
-
-def _is_release(path: Path) -> bool:
-    card = path / "README.md"
-    return path.is_dir() and card.is_file() and "swebench-trainer" in card.read_text()
 
 
 class HubTable(PublishTable):

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 _TINY = (
     "builtin:tiny is a model of half a million random weights: it learns the training "
     "issues by heart and nothing else. The point of this run is the loop."
 )
+_FAULTS = ("infra_error", "oom", "timeout")
 
 
 def comparison(summary: Mapping[str, Any]) -> Table:
@@ -18,9 +20,8 @@ def comparison(summary: Mapping[str, Any]) -> Table:
     caption = [_TINY] if summary.get("model") == "builtin:tiny" else []
     if summary.get("prompt") == "oracle":
         caption.append("The prompt shows the gold files: not a leaderboard setting.")
-    table = Table(
-        "split", "model", title="resolved", caption="\n".join(caption) or None
-    )
+    caption += doubts(summary)
+    table = Table("split", "model", title="resolved", caption=Text("\n".join(caption)))
     table.add_column("resolved", justify="right")
     table.add_column("rate", justify="right")
     table.add_column("95 % interval", justify="right")
@@ -36,3 +37,20 @@ def comparison(summary: Mapping[str, Any]) -> Table:
             )
         table.add_section()
     return table
+
+
+def doubts(summary: Mapping[str, Any]) -> list[str]:
+    """What must be known beside the rates: faults of the machine, passes not believed."""
+    lines = []
+    for split, content in summary["splits"].items():
+        for model, m in content["models"].items():
+            faults = sum(m["statuses"].get(status, 0) for status in _FAULTS)
+            if faults:
+                lines.append(
+                    f"{split}, {model}: {faults} not graded, counted as not resolved"
+                )
+            if m["flagged"]:
+                lines.append(
+                    f"{split}, {model}: {m['flagged']} passes are not believed (flags)"
+                )
+    return lines

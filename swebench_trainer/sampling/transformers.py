@@ -8,7 +8,10 @@ own random generator, so the batch size changes the speed and not the answers
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.contracts import Sample, SampleRequest
@@ -16,6 +19,9 @@ from swebench_trainer.errors import StageError
 
 if TYPE_CHECKING:
     import torch
+
+Encoded = tuple[list[int], SampleRequest]
+"""A request with the ids of its prompt."""
 
 
 class TransformersSampler:
@@ -54,26 +60,39 @@ class TransformersSampler:
         self._stop = stop
         self._pad = pad
         self._batch_size = batch_size
+        config = model.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
+        self._positions: int = positions or sys.maxsize
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
         """See `Sampler.sample`. The longest prompts come first, similar ones together.
+
+        A prompt that leaves the model no position to write at is not shown to it;
+        its answer is empty, with `too long` as `finish`.
 
         Raises:
             StageError: The GPU's memory is too small for a single answer.
         """
         import torch
 
-        queue = [(self._encode(request.prompt), request) for request in requests]
+        queue: list[Encoded] = []
+        for request in requests:
+            ids = self._encode(request.prompt)
+            if room := self._room(ids):
+                length = min(request.max_new_tokens, room)
+                queue.append((ids, replace(request, max_new_tokens=length)))
+            else:
+                yield _too_long(request, len(ids))
         queue.sort(key=lambda item: len(item[0]), reverse=True)
         while queue:
-            batch = queue[: self._batch_size]
+            batch = self._first_batch(queue)
             try:
                 samples = self._write(batch)
             except torch.OutOfMemoryError:
                 if self._batch_size == 1:
                     raise StageError(
                         f"The GPU's memory is too small for one answer to a prompt of {len(batch[0][0])} tokens.",
-                        hint="Lower [prompt] max_tokens or max_new_tokens, or set [model] quantization.",
+                        hint="Lower max_new_tokens, choose a prompt style with less context, or set [model] quantization.",
                     ) from None
                 self._batch_size = min(self._batch_size, len(batch)) // 2 or 1
                 _free_memory()
@@ -86,7 +105,21 @@ class TransformersSampler:
         self._model = None
         _free_memory()
 
-    def _write(self, batch: Sequence[tuple[list[int], SampleRequest]]) -> list[Sample]:
+    def _room(self, ids: list[int]) -> int:
+        """Tokens that the model can write behind a prompt."""
+        return max(0, self._positions - len(ids))
+
+    def _first_batch(self, queue: Sequence[Encoded]) -> list[Encoded]:
+        """The first requests that can be answered together.
+
+        Every row is written on until the longest answer is there. A request that
+        would so push the longest prompt out of its positions waits.
+        """
+        room = self._room(queue[0][0])
+        first = queue[: self._batch_size]
+        return list(takewhile(lambda item: item[1].max_new_tokens <= room, first))
+
+    def _write(self, batch: Sequence[Encoded]) -> list[Sample]:
         """Answers the requests of one batch, given with their prompts' ids."""
         import torch
         from transformers import LogitsProcessorList
@@ -128,6 +161,16 @@ class TransformersSampler:
             completion_tokens=len(ids) if end is None else end + 1,
             finish="length" if end is None else "stop",
         )
+
+
+def _too_long(request: SampleRequest, prompt_tokens: int) -> Sample:
+    return Sample(
+        instance_id=request.instance_id,
+        sample=request.sample,
+        text="",
+        prompt_tokens=prompt_tokens,
+        finish="too long",
+    )
 
 
 def gumbel_sampler(

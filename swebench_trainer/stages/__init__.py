@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from swebench_trainer.errors import DataError
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.store.jsonl import read_rows
@@ -45,8 +46,19 @@ class StageContext:
         return [from_row(kind, row) for row in rows]
 
     def instances(self) -> list[Instance]:
-        """Every prepared instance, of both splits."""
-        return self.read("prepare", "instances.jsonl", Instance)
+        """Every prepared instance, of both splits.
+
+        Raises:
+            DataError: The files of a repository are no longer where they were.
+        """
+        instances = self.read("prepare", "instances.jsonl", Instance)
+        for instance in instances:
+            if instance.snapshot and not Path(instance.snapshot).is_dir():
+                raise DataError(
+                    f"The files of {instance.instance_id} are gone: {instance.snapshot}.",
+                    hint="Put the data back there, or start anew with --redo prepare.",
+                )
+        return instances
 
     def prompts(self) -> dict[str, str]:
         """The prompt of each prepared instance."""
@@ -55,15 +67,22 @@ class StageContext:
 
     def admitted(self) -> list[Instance]:
         """Instances whose labels can be trusted, or that nobody was asked to check."""
-        gradable = [i for i in self.instances() if i.gradable]
+        refused = {row["instance_id"] for row in self.refusals()}
+        return [
+            i for i in self.instances() if i.gradable and i.instance_id not in refused
+        ]
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """The rows of the instances that were not admitted."""
+        if self.recipe.grade is None or not self.recipe.grade.admission_runs:
+            return []
         path = self.run.stage("admit").file("admission.jsonl")
-        if not path.exists():
-            return gradable
-        ids = {row["instance_id"] for row in read_rows(path) if row["admitted"]}
-        return [i for i in gradable if i.instance_id in ids]
+        return [row for row in read_rows(path) if not row["admitted"]]
 
     def weights(self, stage: str) -> Path | None:
         """What a training stage has made, or `None` if it is not in the recipe."""
+        if getattr(self.recipe, stage) is None:
+            return None
         for name in ("adapter", "model"):
             path = self.run.stage(stage).file(name)
             if path.is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.grading.ledger import OWED, Ledger
+from swebench_trainer.grading.ledger import OWED, Ledger, require_decided
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_rows
@@ -19,7 +19,7 @@ def run(context: StageContext) -> Figures:
 
     Raises:
         PrerequisiteError: The grader cannot work on this machine.
-        StageError: No instance is admitted.
+        StageError: No instance is admitted, or the machine failed.
     """
     table = context.recipe.grade
     assert table is not None  # the pipeline runs this stage only with [grade]
@@ -33,6 +33,7 @@ def run(context: StageContext) -> Figures:
             ledger = Ledger(context.dir.path, gradable, run_id="admit")
             runs = list(_runs(gradable, table.admission_runs))
             verdicts = ledger.grade(grader, runs, context.done, once_per_patch=False)
+            require_decided(verdicts, table.max_faults)
         finally:
             grader.close()
     rows = [_row(instance, verdicts) for instance in instances]

@@ -19,7 +19,6 @@ def run(context: StageContext) -> Figures:
     assert recipe.dpo is not None  # the pipeline
     pairs = context.read("pairs", "pairs.jsonl", Pair)
     backend = context.plugins.registry.create("backend", recipe.model)
-    backend.check()
     request = TrainRequest(
         out=context.dir.path,
         start=context.weights("sft"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from swebench_trainer.contracts import Backend, Grader, Sample, SampleRequest
 from swebench_trainer.errors import StageError
-from swebench_trainer.grading.ledger import OWED, Ledger
+from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.prompts.candidates import to_candidate
 from swebench_trainer.reporting.metrics import paired, wilson
@@ -33,14 +33,16 @@ def run(context: StageContext) -> Figures:
     assert recipe.model is not None and recipe.grade is not None  # the recipe's rules
     instances = _instances(context, recipe.evaluate.splits)
     backend = context.plugins.registry.create("backend", recipe.model)
-    backend.check()
     grader = context.plugins.registry.create("grader", recipe.grade)
     verdicts: dict[str, list[Verdict]] = {}
     try:
         grader.check(instances)
         for name, weights in _models(context).items():
             candidates = _answers(context, backend, name, weights, instances)
-            verdicts[name] = _verdicts(context, grader, name, instances, candidates)
+            verdicts[name] = _verdicts(
+                *(context, grader, name, instances, candidates),
+                max_faults=recipe.grade.max_faults,
+            )
     finally:
         grader.close()
     summary = {
@@ -136,6 +138,7 @@ def _verdicts(
     name: str,
     instances: Sequence[Instance],
     candidates: Sequence[Candidate],
+    max_faults: int,
 ) -> list[Verdict]:
     ledger = Ledger(context.dir.file(name), instances, run_id=context.recipe.name)
     verdicts = ledger.grade(
@@ -145,11 +148,7 @@ def _verdicts(
             f"{name} {item}", done, total, f"{name} {word}"
         ),
     )
-    if verdicts and all(v.status in OWED for v in verdicts):
-        raise StageError(
-            f"No answer of {name} could be graded; the first: {verdicts[0].reason}",
-            hint="Mend the cause and run the same command again.",
-        )
+    require_decided(verdicts, max_faults)
     write_json(context.dir.file(name, "report.json"), final_report(instances, verdicts))
     return verdicts
 
@@ -177,6 +176,7 @@ def _split_summary(
             "rate": count / len(ids),
             "ci95": list(wilson(count, len(ids))),
             "statuses": dict(Counter(v.status.value for v in mine.values())),
+            "flagged": sum(bool(v.flags) for v in mine.values()),
         }
     return {
         "models": models,

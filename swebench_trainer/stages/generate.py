@@ -29,7 +29,6 @@ def run(context: StageContext) -> Figures:
         raise StageError("No instance of the training split can be graded.")
     table = settings.model or recipe.model
     backend = context.plugins.registry.create("backend", table)
-    backend.check()
     weights = None if settings.model else context.weights("sft")
 
     def candidate(sample: Sample) -> Candidate:
@@ -49,7 +48,13 @@ def run(context: StageContext) -> Figures:
         rows = [_prediction(c) for c in candidates if c.sample == number]
         write_rows(context.dir.file(f"predictions.{number}.jsonl"), rows)
     patches = {(c.instance_id, c.patch) for c in candidates if c.patch}
-    return {"candidates": len(candidates), "distinct patches": len(patches)}
+    figures: Figures = {
+        "candidates": len(candidates),
+        "distinct patches": len(patches),
+    }
+    if missing := len(instances) * settings.samples - len(candidates):
+        figures["without an answer"] = missing
+    return figures
 
 
 def _requests(

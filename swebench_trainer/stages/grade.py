@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from swebench_trainer.errors import StageError
-from swebench_trainer.grading.ledger import OWED, Ledger
+from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.types import Candidate
 
@@ -15,7 +14,7 @@ def run(context: StageContext) -> Figures:
 
     Raises:
         PrerequisiteError: The grader cannot work on this machine.
-        StageError: The machine failed for every candidate.
+        StageError: The machine failed for some of the candidates.
     """
     table = context.recipe.grade
     assert table is not None  # the pipeline
@@ -29,11 +28,7 @@ def run(context: StageContext) -> Figures:
         verdicts = ledger.grade(grader, candidates, context.done)
     finally:
         grader.close()
-    if all(verdict.status in OWED for verdict in verdicts):
-        raise StageError(
-            f"No candidate could be graded; the first: {verdicts[0].reason}",
-            hint="Mend the cause and run the same command again.",
-        )
+    require_decided(verdicts, table.max_faults)
     statuses = Counter(verdict.status.value for verdict in verdicts)
     flagged = sum(bool(verdict.flags) for verdict in verdicts)
     return {**dict(statuses.most_common()), **({"flagged": flagged} if flagged else {})}

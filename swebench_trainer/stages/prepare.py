@@ -61,7 +61,7 @@ def run(context: StageContext) -> Figures:
         "train": train,
         "heldout": len(instances) - train,
         "sft rows": len(rows),
-        "dropped": len(dropped),
+        "dropped": _first_reasons(dropped) if dropped else 0,
     }
 
 
@@ -73,7 +73,9 @@ def _first_reasons(dropped: Sequence[dict[str, str]]) -> str:
     """The most frequent reasons, for an error."""
     reasons = [row["reason"] for row in dropped]
     frequent = sorted(set(reasons), key=lambda reason: -reasons.count(reason))[:3]
-    return "; ".join(f"{reasons.count(r)} x {r}" for r in frequent)
+    rest = len(reasons) - sum(map(reasons.count, frequent))
+    named = [f"{reasons.count(r)} x {r}" for r in frequent]
+    return "; ".join([*named, f"{rest} for other reasons"] if rest else named)
 
 
 def _prompts(

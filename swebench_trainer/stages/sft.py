@@ -18,14 +18,19 @@ def run(context: StageContext) -> Figures:
     recipe = context.recipe
     assert recipe.model is not None  # the recipe's rules
     assert recipe.sft is not None  # the pipeline
-    rows = [row for row in _rows(context) if row.instance_id not in _refused(context)]
+    # An instance without tests was never tried: it may train, though not be graded.
+    refused = {row["instance_id"] for row in context.refusals() if row["gold"]}
+    rows = [
+        row
+        for row in context.read("prepare", "sft.jsonl", SftRow)
+        if row.instance_id not in refused
+    ]
     if not rows:
         raise StageError(
             "There is no row to train on.",
             hint=f"See {context.run.stage('prepare').file('dropped.jsonl')}",
         )
     backend = context.plugins.registry.create("backend", recipe.model)
-    backend.check()
     request = TrainRequest(
         out=context.dir.path,
         start=None,
@@ -36,20 +41,3 @@ def run(context: StageContext) -> Figures:
     backend.train_sft(rows, recipe.sft, request)
     losses = read_rows(context.dir.file("metrics.jsonl"))
     return {"rows": len(rows), "loss": f"{losses[-1]['loss']:.4f}" if losses else "?"}
-
-
-def _rows(context: StageContext) -> list[SftRow]:
-    return context.read("prepare", "sft.jsonl", SftRow)
-
-
-def _refused(context: StageContext) -> set[str]:
-    """Instances whose gold patch was tried here and did not pass.
-
-    Rows without tests were never tried: they may train, though not be graded.
-    """
-    path = context.run.stage("admit").file("admission.jsonl")
-    return {
-        row["instance_id"]
-        for row in read_rows(path)
-        if not row["admitted"] and row["gold"]
-    }

@@ -85,14 +85,16 @@ def _cut_torn_row(path: Path) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file of ours; none if it is not there, a torn last row is left out."""
+    """Rows of a file of ours; none if it is not there, a torn last row is left out.
+
+    Raises:
+        StageError: A row is damaged; the message names the line.
+    """
     if not path.exists():
         return []
-    return [
-        json.loads(line)
-        for line in path.read_bytes().splitlines(keepends=True)
-        if line.endswith(b"\n")
-    ]
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    lines = whole.split(b"\n") if whole else []
+    return [_parse(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1)]
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -122,4 +124,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def read_json(path: Path) -> Any:
     """The JSON value of a file of ours, or `None` if it is not there."""
-    return json.loads(path.read_bytes()) if path.exists() else None
+    return _parse(path.read_bytes(), str(path)) if path.exists() else None
+
+
+def _parse(text: bytes, where: str) -> Any:
+    """A JSON value of ours, which only somebody else can have damaged."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise StageError(
+            f"{where} is damaged: {error}.",
+            hint="Mend or remove it, or do its stage anew with --redo STAGE.",
+        ) from error

@@ -28,7 +28,7 @@ def owned(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise StageError(
                 f"{path.parent} is in use by {_owner(path)}.",
-                hint="Wait for it, stop it, or give this run another name: --name NAME.",
+                hint="Wait for it, stop it, or work in another directory.",
             ) from None
         file.truncate(0)
         json.dump(

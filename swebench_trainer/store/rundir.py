@@ -40,6 +40,11 @@ class StageDir:
         """Records the settings that the stage runs with."""
         write_json(self.file("fingerprint.json"), fingerprint)
 
+    def forget(self) -> None:
+        """Takes `begin` back if nothing else was written, so that settings may change."""
+        if [path.name for path in self.path.iterdir()] == ["fingerprint.json"]:
+            self.file("fingerprint.json").unlink()
+
     def finish(self, manifest: dict[str, Any]) -> None:
         """Records that every file of the stage is complete."""
         write_json(self.file("stage.json"), manifest)
@@ -84,16 +89,19 @@ class RunDir:
         """The directory of a stage."""
         return StageDir(self.path / "stages" / name)
 
-    def set_aside(self, stage: StageDir) -> Path:
-        """Moves a stage's directory to `superseded/`, so that it can be done anew.
+    def set_aside(self, stage: StageDir) -> None:
+        """Moves a stage's directory to `superseded/`, so that it can be done anew."""
+        move_aside(stage.path, self.path / "superseded")
 
-        Returns:
-            Where the old files are now.
-        """
-        folder = self.path / "superseded"
-        folder.mkdir(exist_ok=True)
-        number = 1
-        while (target := folder / f"{stage.name}.{number}").exists():
-            number += 1
-        stage.path.rename(target)
-        return target
+
+def move_aside(path: Path, folder: Path) -> Path:
+    """Moves `path` into `folder` under the first free name: `name.1`, `name.2` and so on.
+
+    Returns:
+        Where it is now.
+    """
+    folder.mkdir(exist_ok=True)
+    number = 1
+    while (target := folder / f"{path.name}.{number}").exists():
+        number += 1
+    return path.rename(target)

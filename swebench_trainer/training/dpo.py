@@ -38,6 +38,8 @@ def train_dpo(
     from peft import PeftModel
     from trl import DPOConfig, DPOTrainer
 
+    if weights := fit.finished(request.out):
+        return weights
     tokenizer = load_tokenizer(table, request.start)
     kept, audit = fit_rows(
         encode_pairs(tokenizer, pairs),

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from swebench_trainer.contracts import Step, TrainRequest
 from swebench_trainer.errors import RecipeError
 from swebench_trainer.recipe.models import DpoTable, SftTable
-from swebench_trainer.store.jsonl import RowWriter, read_rows, write_json, write_rows
+from swebench_trainer.store.jsonl import (
+    RowWriter,
+    read_json,
+    read_rows,
+    write_json,
+    write_rows,
+)
 from swebench_trainer.training import checkpoints, guards
 from swebench_trainer.training.model import HfTable, compute_dtype
 
@@ -122,6 +128,22 @@ def keep_in_fp32(model: torch.nn.Module, exact: Mapping[str, torch.Tensor]) -> N
             p.data = exact.get(name, p.data).float()
 
 
+def finished(out: Path) -> Path | None:
+    """The weights of a training that has come to its end, else `None`.
+
+    A run can be killed after the training and before its stage is marked as done.
+
+    Args:
+        out: Directory of the stage.
+    """
+    audit = read_json(out / "audit.json") or {}
+    weights: Path = out / audit.get("weights", "not yet")
+    if not weights.is_dir():
+        return None
+    _remove_checkpoints(out)
+    return weights
+
+
 def fit(
     trainer: Trainer,
     tokenizer: PreTrainedTokenizerBase,
@@ -136,7 +158,8 @@ def fit(
         tokenizer: Saved beside full weights.
         table: The recipe's `[model]`.
         request: What the stage asks for.
-        audit: What `fit_rows` has counted; completed and written to `audit.json`.
+        audit: What `fit_rows` has counted; completed and written to `audit.json`
+            when the weights are there.
 
     Returns:
         `adapter/` or `model/` of `request.out`.
@@ -149,8 +172,8 @@ def fit(
     audit["trainable_parameters"] = guards.require_trainable(trainer.model)
     write_json(request.out / "audit.json", audit)
     before = guards.sample_weights(trainer.model)
-    folder, metrics = request.out / "checkpoints", request.out / "metrics.jsonl"
-    resume = checkpoints.newest_complete(folder)
+    metrics = request.out / "metrics.jsonl"
+    resume = checkpoints.newest_complete(request.out / "checkpoints")
     _forget_after(metrics, checkpoints.step_of(resume) if resume else 0)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_recorder(metrics, request.step))
@@ -162,9 +185,10 @@ def fit(
     audit["moved"] = guards.require_moved(before, trainer.model)
     audit["steps"] = trainer.state.global_step
     audit["loss"] = rows[-1]["loss"]
-    write_json(request.out / "audit.json", audit)
     weights = _save(trainer.model, tokenizer, table, request.out)
-    shutil.rmtree(folder, ignore_errors=True)
+    audit["weights"] = weights.name  # what `finished` looks for
+    write_json(request.out / "audit.json", audit)
+    _remove_checkpoints(request.out)
     return weights
 
 
@@ -196,6 +220,10 @@ def _forget_after(metrics: Path, step: int) -> None:
     write_rows(metrics, [row for row in read_rows(metrics) if row["step"] <= step])
 
 
+def _remove_checkpoints(out: Path) -> None:
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+
+
 def _save(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -223,9 +251,14 @@ def _save(
 
 
 def _name_base(path: Path, table: HfTable) -> None:
-    """Writes the base model's public name over the path that it was loaded from."""
+    """Writes the base model's public name over the path that it was loaded from.
+
+    Of a model in a directory that is the directory's own name: where it lies on
+    this machine concerns nobody else.
+    """
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = table.name
+    local = Path(table.name).is_absolute()
+    config["base_model_name_or_path"] = Path(table.name).name if local else table.name
     config["revision"] = table.revision
     config["target_modules"] = sorted(config["target_modules"])  # a set to peft
     write_json(path, config)

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError
-from swebench_trainer.recipe.models import ModelTable, Table
+from swebench_trainer.recipe.models import VOLATILE, ModelTable, Table
 from swebench_trainer.training import tiny
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class HfTable(ModelTable):
     """`nf4` keeps the frozen weights in 4 bits (QLoRA), `none` in bf16 (fp32 on a CPU)."""
     lora: Lora | Literal[False] = Lora()
     """Adapters to train: `{ rank = 32, alpha = 64 }`; `false` trains every weight."""
-    attention: str = "auto"
+    attention: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = "auto"
     """Attention implementation of transformers, such as `sdpa` or `flash_attention_2`."""
-    checkpointing: bool = True
+    checkpointing: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
     """Recompute activations in the backward pass: far less memory, a third slower."""
 
     @model_validator(mode="after")

@@ -28,6 +28,8 @@ def train_sft(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    if weights := fit.finished(request.out):
+        return weights
     tokenizer = load_tokenizer(table, request.start)
     kept, audit = fit_rows(
         encode_rows(tokenizer, rows),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import socket
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,3 +73,49 @@ def tiny_image(docker_client: DockerClient) -> str:
         fileobj=context, custom_context=True, tag=name, rm=True, forcerm=True
     )
     return name
+
+
+class Forwarder:
+    """A daemon that can die: a socket of our own in front of the real one's."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"unix://{path}"
+        real = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        self._daemon = real.removeprefix("unix://")
+        self._ends: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(self._daemon)
+                self._ends += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=_copy, args=pair, daemon=True).start()
+
+    def die(self) -> None:
+        for end in (self._listener, *self._ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(1 << 16):
+            target.sendall(chunk)
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def mortal_daemon(tmp_path: Path) -> Iterator[Forwarder]:
+    if os.environ.get("DOCKER_HOST", "unix:").partition(":")[0] != "unix":
+        pytest.skip("the daemon is not on this machine")
+    forwarder = Forwarder(tmp_path / "docker.sock")
+    yield forwarder
+    forwarder.die()

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +27,7 @@ from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Status
 
 if TYPE_CHECKING:
+    from conftest import Forwarder
     from docker import DockerClient
 
 pytestmark = pytest.mark.docker
@@ -61,9 +68,16 @@ def grade_one(grader: Grader, job: GradeJob) -> Outcome:
     return grade(grader, [job])[job.log_dir.name]
 
 
-def containers(client: DockerClient) -> list[str]:
-    filters = {"label": LABEL, "ancestor": "swebench-trainer/tiny-calc:latest"}
+def containers(client: DockerClient, **filters: str) -> list[str]:
+    filters |= {"label": LABEL, "ancestor": "swebench-trainer/tiny-calc:latest"}
     return [c.name for c in client.containers.list(all=True, filters=filters)]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
@@ -198,9 +212,91 @@ def test_closing_the_stock_grader_early_leaves_no_container(
     outcomes = grader.grade(jobs)
     assert next(outcomes)[0] is jobs[1]
     mine = {"ancestor": task.instance.image, "status": "running"}
-    deadline = time.monotonic() + 60
-    while not docker_client.containers.list(filters=mine):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for(lambda: docker_client.containers.list(filters=mine), 60)
     outcomes.close()  # type: ignore[attr-defined]
     assert docker_client.containers.list(all=True, filters=mine) == []
+
+
+@pytest.fixture
+def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("own_claims")
+def test_a_daemon_that_dies_is_the_machines_fault(
+    task: Task,
+    docker_client: DockerClient,
+    mortal_daemon: Forwarder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def die_amid_the_tests() -> None:
+        log = job.log_dir / "run_instance.log"  # its end is the start of the tests
+        wait_for(lambda: log.exists() and "APPLY_PATCH_PASS" in log.read_text())
+        time.sleep(0.5)
+        mortal_daemon.die()
+
+    job = task.job(tiny.HANGS)
+    grader = docker_grader()
+    killer = threading.Thread(target=die_amid_the_tests)
+    killer.start()
+    with monkeypatch.context() as environment:
+        environment.setenv("DOCKER_HOST", mortal_daemon.url)
+        ((_, outcome),) = grader.grade([job])
+    killer.join()
+    assert outcome.status is Status.INFRA_ERROR
+    grader.close()
+    assert len(containers(docker_client)) == 1
+    docker_grader().check([task.instance])
+    assert containers(docker_client) == []
+
+
+TRAINER = """
+import sys
+from pathlib import Path
+from swebench_trainer.grading import docker
+from tiny import HANGS, make_task
+folder, timeout, docker.APPLY_SECONDS, docker.SLACK_SECONDS = sys.argv[1:]
+docker.APPLY_SECONDS = float(docker.APPLY_SECONDS)
+docker.SLACK_SECONDS = float(docker.SLACK_SECONDS)
+table = docker.DockerTable(use="docker", timeout=int(timeout), retries=0)
+list(docker.DockerGrader(table).grade([make_task(Path(folder)).job(HANGS)]))
+"""
+
+
+@contextlib.contextmanager
+def trainer(folder: Path, client: DockerClient, *seconds: int) -> Iterator[None]:
+    """Another process, killed at the end, whose candidate is being graded."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, folder, *map(str, seconds)],
+        env=os.environ | {"PYTHONPATH": str(Path(tiny.__file__).parent)},
+    )
+    try:
+        wait_for(lambda: containers(client, status="running"))
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.usefixtures("own_claims")
+def test_check_removes_what_a_killed_trainer_left_and_no_more(
+    task: Task, tmp_path: Path, docker_client: DockerClient
+) -> None:
+    with trainer(tmp_path / "other", docker_client, 600, 300, 600):
+        docker_grader().check([task.instance])
+        assert len(containers(docker_client, status="running")) == 1
+    assert len(containers(docker_client, status="running")) == 1
+    docker_grader().check([task.instance])
+    assert containers(docker_client) == []
+
+
+@pytest.mark.usefixtures("own_claims")
+def test_the_container_of_a_killed_trainer_ends_by_itself(
+    task: Task, tmp_path: Path, docker_client: DockerClient
+) -> None:
+    with trainer(tmp_path / "other", docker_client, 3, 3, 0):
+        pass
+    assert len(containers(docker_client, status="running")) == 1
+    wait_for(lambda: not containers(docker_client, status="running"), 6 + 5)
+    docker_grader().check([task.instance])
+    assert containers(docker_client) == []

@@ -61,7 +61,10 @@ def test_the_official_cli_agrees(run, tasks, tmp_path, data):
     command("-c", code, "eval", dataset, "-p", predictions, *options, cwd=tmp_path)
     official = json.loads((tmp_path / f"realtasks-{model}.parity.json").read_text())
     ours = json.loads((run / "evaluate" / model / "report.json").read_text())
-    for key in ("resolved_ids", "unresolved_ids", "completed_ids", "submitted_ids"):
+    for key in (
+        *("resolved_ids", "unresolved_ids", "completed_ids", "submitted_ids"),
+        *("incomplete_ids", "infra_failure_ids"),
+    ):
         assert official[key] == ours[key], key
     assert official["resolved_ids"]
 

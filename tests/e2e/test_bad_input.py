@@ -171,3 +171,26 @@ def test_a_directory_of_another_grading_is_refused(shell, grade):
         *("grade", *arguments, "--predictions", file, "--grader", "believer"), code=1
     )
     assert "was graded with other settings" in out and "--out" in out
+
+
+def test_places_that_cannot_be_used(shell, recipe, grade):
+    name = shell.write(recipe)
+    (shell.folder / "afile").write_text("")
+    assert "afile" in shell.run(name, "--runs-dir", "afile", code=1)
+    assert "afile" in shell.run("new", "quickstart", "--to", "afile", code=1)
+    shell.run(name, "--until", "prepare")
+    out = grade(predictions(shell, prediction()), out="runs/small", code=1)
+    assert "holds something else" in out
+
+
+def test_a_dataset_that_is_neither_file_nor_on_the_hub(shell):
+    file = predictions(shell, prediction())
+    arguments = ("--predictions", file, "--out", "out")
+    out = shell.run("grade", "--data", "../rows.csv", *arguments, code=1)
+    assert "There is no file or directory ../rows.csv" in out
+
+
+def test_a_report_that_is_not_there(shell, recipe):
+    shell.run(shell.write(recipe), "--until", "prepare")
+    assert "is not done" in shell.run("report", "runs/small", code=1)
+    assert "is no run directory" in shell.run("report", "runs/large", code=1)

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import subprocess
 import time
 
 SLOW = ("--set", "model.pause=0.03", "--set", "grade.pause=0.03")
@@ -20,7 +21,7 @@ def test_kill_and_resume_gives_the_undisturbed_result(new_shell, recipe):
         try:
             process.communicate(timeout=0.7 + moments.random())
             break
-        except Exception:
+        except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
             kills += 1

@@ -153,3 +153,62 @@ def test_candidates_can_be_another_systems(shell, recipe):
     assert len(pairs) == 3
     candidates = shell.rows("generate", "candidates.jsonl")
     assert {c["model"] for c in candidates} == {"other"}
+
+
+def test_a_refused_redo_moves_nothing(shell, recipe):
+    name = shell.write(recipe)
+    shell.run(name)
+    before = shell.results()
+    out = shell.run(name, "--redo", "dpo", "--set", "sft.epochs=9", code=1)
+    assert "stage sft was made with other settings" in out
+    assert shell.results() == before
+    assert not (shell.folder / "runs/small/superseded").exists()
+
+
+def test_weights_of_a_stage_that_was_taken_out_are_not_used(shell, recipe):
+    shell.run(shell.write(recipe))
+    without = recipe.replace("[dpo]\n", "").replace('[pairs]\nuse = "first-pass"\n', "")
+    shell.run(shell.write(without), "--redo", "evaluate")
+    for split in shell.json("evaluate", "summary.json")["splits"].values():
+        assert split["models"].keys() == {"base", "sft"}
+
+
+def test_an_installed_plugin_can_be_the_writer_alone(shell, recipe):
+    """`parrot` is named under [generate] model only; nothing is trained."""
+    text = recipe[: recipe.index("[model]")] + (
+        '[generate]\nsamples = 1\nmodel = { use = "parrot" }\n'
+        '[grade]\nuse = "believer"\n'
+    )
+    shell.run(shell.write(text))
+    assert {c["model"] for c in shell.rows("generate", "candidates.jsonl")} == {
+        "parrot"
+    }
+
+
+def test_what_is_missing_is_said_before_anything_runs(shell, recipe):
+    shell.env.pop("HF_TOKEN", None)
+    text = recipe.replace('use = "directory"', 'use = "hub"\nrepo = "me/model"')
+    assert "$HF_TOKEN" in shell.run(shell.write(text), code=3)
+    assert not shell.stage("prepare").exists()
+
+
+def test_settings_may_change_while_a_stage_has_done_nothing(shell, recipe):
+    """No daemon, so nothing was graded: the way out that is named must be open."""
+    shell.env["DOCKER_HOST"] = f"unix://{shell.folder}/nobody.sock"
+    docker = recipe.replace("believer", "docker")
+    shell.run(shell.write(docker), "--until", "prepare")
+    shell.run(shell.write(docker), code=3)
+    shell.run(shell.write(recipe))
+
+
+def test_data_that_has_moved_is_missed_not_blamed_on_the_model(shell, recipe):
+    import shutil
+
+    from .conftest import QUICKSTART
+
+    shutil.copytree(QUICKSTART, shell.folder / "old")
+    text = recipe.replace(str(QUICKSTART), "old")
+    shell.run(shell.write(text), "--until", "prepare")
+    (shell.folder / "old").rename(shell.folder / "new")
+    out = shell.run(shell.write(text.replace('"old"', '"new"')), code=1)
+    assert "are gone" in out and "--redo prepare" in out

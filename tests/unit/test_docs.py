@@ -38,7 +38,7 @@ def test_every_hook_is_in_the_reference_with_its_arguments(root):
 
 
 def test_every_key_explains_itself():
-    for tables in Plugins({"builtin": builtin}).tables({}).values():
+    for tables in Plugins({"builtin": builtin}).tables().values():
         for model in tables.values():
             assert issubclass(model, Table)
             for name, spec in model.model_fields.items():

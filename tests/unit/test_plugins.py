@@ -149,13 +149,13 @@ def test_a_plugin_that_cannot_be_imported_is_fatal_if_named(
     broken_distribution, plugins
 ):
     with pytest.raises(PluginError, match=r"swebench-trainer-rocket 4\.0.*no fuel"):
-        plugins.tables({"grade": "rocket"})
+        plugins.tables([("grade", "rocket")])
 
 
 def test_strangers_are_not_imported_for_a_recipe_of_builtins(
     broken_distribution, plugins
 ):
-    plugins.tables({"grade": "docker", "model": "hf", "data": "rows"})
+    plugins.tables([("grade", "docker"), ("model", "hf"), ("data", "rows")])
     assert plugins.broken == []
     assert "rocket" not in sys.modules
 
@@ -165,4 +165,34 @@ def test_a_plugins_own_keys_are_validated(plugins):
         phase: int = 1
 
     plugins.add(offers("moon", config=Moon), "moon", "moon 1")
-    assert plugins.tables({"grade": "moon"})["grade"]["moon"] is Moon
+    assert plugins.tables([("grade", "moon")])["grade"]["moon"] is Moon
+
+
+def test_an_observer_of_the_recipe_that_raises_does_not_end_the_run(plugins, tmp_path):
+    plugins.add(plugin(recipe_loaded=lambda event: 1 / 0), "clumsy", "clumsy 1")
+    plugins.announce_recipe(RecipeLoaded(tmp_path, {}))
+    assert plugins.failures.total() == 1
+
+
+def test_two_plugins_of_one_name_are_both_named(plugins):
+    plugins.add(plugin(), "twin", "one 1.0")
+    with pytest.raises(PluginError, match=r"'twin': one 1\.0 and two 2\.0"):
+        plugins.add(plugin(), "twin", "two 2.0")
+
+
+def test_a_stranger_that_fails_to_register_is_broken_and_no_more(
+    tmp_path, monkeypatch, plugins
+):
+    (tmp_path / "comet.py").write_text(
+        "from swebench_trainer import hookimpl\n"
+        "@hookimpl\ndef register_graders(register):\n    {}['fuel']\n"
+    )
+    info = tmp_path / "swebench_trainer_comet-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: swebench-trainer-comet\nVersion: 2.0\n"
+    )
+    (info / "entry_points.txt").write_text("[swebench_trainer]\ncomet = comet\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.load_installed()
+    assert [b.name for b in plugins.broken] == ["comet"]

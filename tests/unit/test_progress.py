@@ -1,6 +1,8 @@
 """What the console shows: bars on a terminal, lines elsewhere, text as it is."""
 
 import io
+import re
+import time
 
 from rich.console import Console
 
@@ -20,7 +22,10 @@ def show(tmp_path, *, terminal):
     observer.run_started(RunStarted(tmp_path, ("grade",), 2))
     observer.stage_started(StageStarted("grade", resumed=True))
     for n in range(1, 4):
+        time.sleep(0.02)
         observer.item_done(ItemDone("grade", f"i-{n}", n, 3, "not [red]found[/oops]"))
+    if observer._bar:
+        observer._bar.refresh()
     observer.stage_finished(StageFinished("grade", 1.25, {"resolved": 2}))
     return output.getvalue()
 
@@ -37,4 +42,6 @@ def test_lines_elsewhere(tmp_path):
 def test_a_bar_with_rate_and_time_left_on_a_terminal(tmp_path):
     text = show(tmp_path, terminal=True)
     assert "━" in text and "3/3" in text
+    assert re.search(r"\d/s|s each", text), "no rate"
+    assert re.search(r"\d:\d\d:\d\d.*(\d|-):(\d\d|--):", text), "no time left"
     assert "not [red]found[/oops]" in text

@@ -98,6 +98,25 @@ def test_closing_stops_what_runs_and_forgets_what_waits(task: Task) -> None:
     assert time.monotonic() - started < 2
 
 
+def test_a_stop_that_fails_waits_for_what_runs(task: Task) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def grade(job: GradeJob) -> Outcome:
+        if job is slow:
+            begun.set()
+            time.sleep(0.5)
+            ended.set()
+        return RESOLVED
+
+    quick, slow = jobs_of(task, 2)
+    outcomes = grade_all([quick, slow], grade, workers=1, retries=0, stop=never)
+    next(outcomes)
+    assert begun.wait(5)
+    with pytest.raises(AssertionError, match="stopped"):
+        outcomes.close()  # type: ignore[attr-defined]
+    assert ended.is_set()
+
+
 def test_worker_count() -> None:
     assert worker_count(5) == 5
     assert worker_count(0) >= 1

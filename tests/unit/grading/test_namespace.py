@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import tiny
 from tiny import ADD, DOUBLE, Task
@@ -188,6 +190,49 @@ def test_a_daemon_does_not_outlive_its_sandbox(task_running: Running) -> None:
     assert time.monotonic() - started < 10
     sleeping = subprocess.run(["pgrep", "-f", f"sleep {mark}"], capture_output=True)
     assert sleeping.stdout == b""
+
+
+TRAINER = """
+import sys
+from pathlib import Path
+from swebench_trainer.grading.namespace import NamespaceGrader
+from swebench_trainer.recipe.models import GradeTable
+from tiny import GOLD, make_task
+job = make_task(Path(sys.argv[1]), test_command="(setsid sleep 60 &); sleep 60").job(GOLD)
+list(NamespaceGrader(GradeTable(use="namespace", workers=1)).grade([job]))
+"""
+
+
+def test_no_sandbox_outlives_a_killed_trainer(tmp_path: Path) -> None:
+    trainer = psutil.Popen(
+        [sys.executable, "-c", TRAINER, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(Path(tiny.__file__).parent)},
+    )
+    processes: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + 30
+        while sum("sleep" in process.cmdline() for process in processes) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                processes = trainer.children(recursive=True)
+    finally:
+        trainer.kill()
+        trainer.wait()
+        _, left = psutil.wait_procs(processes, timeout=3)
+        for process in left:
+            process.kill()
+    assert left == []
+
+
+def test_a_sandbox_that_does_not_start_is_the_machines_fault(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespace, "APPLY_SECONDS", 0)
+    monkeypatch.setattr(namespace, "POLL_SECONDS", 0)
+    (outcome,) = grade(task.job(tiny.GOLD))
+    assert outcome.status is Status.INFRA_ERROR
+    assert outcome.reason.startswith("the sandbox did not start")
 
 
 def test_killed_tests_are_out_of_memory_not_a_lesson(task_running: Running) -> None:

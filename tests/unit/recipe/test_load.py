@@ -159,4 +159,94 @@ def test_a_broken_plugin_that_the_recipe_names_is_fatal(plugins):
         BrokenPlugin("rocket", "swebench-trainer-rocket 1", ImportError("no fuel"))
     )
     with pytest.raises(PluginError, match="no fuel"):
-        plugins.tables({"grade": "rocket"})
+        plugins.tables([("grade", "rocket")])
+
+
+def test_use_that_is_no_name_is_an_error(load):
+    with pytest.raises(RecipeError, match=r"\[data\] must say which plugin to use"):
+        load(MINIMAL.replace('use = "rows"', 'use = ["rows"]'))
+
+
+def test_a_choice_of_forms_gives_one_error_about_the_form_that_was_meant(load):
+    with pytest.raises(RecipeError) as caught:
+        load(MINIMAL + '[model]\nname = "m"\nlora = { alfa = 3 }\n')
+    message = str(caught.value)
+    assert "[model.lora] has no key 'alfa'" in message
+    assert "did you mean 'alpha'?" in message
+    assert "literal" not in message
+
+
+def test_impossible_numbers_are_found_by_check(load):
+    text = MINIMAL + '[model]\nname = "m"\n[sft]\n'
+    with pytest.raises(RecipeError, match="micro_batch = 3 does not divide"):
+        load(text + "micro_batch = 3\n")
+    with pytest.raises(RecipeError, match=r"sft\.learning_rate"):
+        load(text + "learning_rate = inf\n")
+    with pytest.raises(RecipeError, match=r"evaluate\.splits"):
+        load(text + "[grade]\n[evaluate]\nsplits = []\n")
+
+
+def test_paths_start_at_the_file_that_writes_them(load, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "b.toml").write_text(MINIMAL)
+    recipe = load('extends = "base/b.toml"\nseed = 1\n')
+    assert recipe.data.path == str(base / "rows.jsonl")
+    recipe = load('extends = "base/b.toml"\n[data]\npath = "mine.jsonl"\n')
+    assert recipe.data.path == str(tmp_path / "mine.jsonl")
+
+
+def test_a_file_keeps_its_name_behind_a_link(load, tmp_path):
+    (tmp_path / "blob").write_text("{}")
+    (tmp_path / "rows.jsonl").symlink_to("blob")
+    assert load(MINIMAL).data.path == str(tmp_path / "rows.jsonl")
+
+
+def test_the_schema_accepts_what_the_loader_accepts(plugins):
+    from swebench_trainer.recipe.schema import json_schema
+
+    schema = json_schema(plugins.tables())
+    writers = schema["properties"]["generate"]["anyOf"][0]["properties"]["model"]
+    names = [w["properties"]["use"]["const"] for w in writers["anyOf"][:-1]]
+    assert names == ["hf", "replay"]
+    assert {"required": ["extends"]} in schema["anyOf"]
+    assert "required" not in schema
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('learning_rate = "4e-3"', "sft.learning_rate"),
+        ("epochs = true", "sft.epochs"),
+        ("epochs = 1.5", "sft.epochs"),
+    ],
+)
+def test_a_text_is_no_number(load, line, says):
+    with pytest.raises(RecipeError, match=says):
+        load(MINIMAL + f'[model]\nname = "m"\n[sft]\n{line}\n')
+
+
+def test_a_whole_number_may_stand_for_a_rate(load):
+    assert load(MINIMAL + "[model]\nname = 'm'\n[sft]\nlearning_rate = 1\n").sft
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+def test_seeds_are_those_that_every_library_takes(load, seed):
+    with pytest.raises(RecipeError, match="seed: "):
+        load(MINIMAL, f"seed={seed}")
+
+
+def test_errors_come_in_the_order_of_the_lines_whatever_their_kind(load):
+    text = MINIMAL + '[model]\nname = "m"\n[sft]\nepoch = 1\n[dpo]\nbata = 1\n'
+    with pytest.raises(RecipeError) as caught:
+        load(text)
+    lines = [
+        int(line.split(":")[1])
+        for line in str(caught.value).splitlines()
+        if "recipe.toml:" in line
+    ]
+    assert lines == [10, 11, 12]
+
+
+def test_a_byte_order_mark_is_no_error(load):
+    assert load("\ufeff" + MINIMAL).name == "small"

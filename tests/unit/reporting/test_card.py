@@ -7,7 +7,14 @@ SUMMARY = {
     "splits": {
         "heldout": {
             "models": {
-                "base": {"resolved": 1, "total": 8, "rate": 0.125, "ci95": [0.02, 0.47]}
+                "base": {
+                    "resolved": 1,
+                    "total": 8,
+                    "rate": 0.125,
+                    "ci95": [0.02, 0.47],
+                    "statuses": {"oom": 2},
+                    "flagged": 1,
+                }
             }
         }
     },
@@ -30,6 +37,8 @@ def test_the_figures_and_their_caveat():
     text = card()
     assert "| heldout | base | 1 of 8 | 12.5% | 2.0% to 47.0% |" in text
     assert "not a leaderboard setting" in text
+    assert "heldout, base: 2 not graded, counted as not resolved." in text
+    assert "heldout, base: 1 passes are not believed" in text
     assert text.startswith("---\nbase_model: org/model-7b\nlibrary_name: peft\n")
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import pytest
 
-from swebench_trainer.reporting.metrics import PairedResult, paired, pass_at_k, wilson
+from swebench_trainer.reporting.metrics import PairedResult, paired, wilson
 
 
 @pytest.mark.parametrize(
@@ -62,18 +60,3 @@ def test_paired_holds_for_many_instances() -> None:
 def test_paired_needs_the_same_instances() -> None:
     with pytest.raises(ValueError, match="same instances"):
         paired({"a": True}, {"b": True})
-
-
-def test_pass_at_k_is_the_share_of_the_draws_that_hold_a_pass() -> None:
-    for n in range(1, 7):
-        for c in range(n + 1):
-            for k in range(1, n + 1):
-                draws = list(combinations(range(n), k))
-                share = sum(min(draw) < c for draw in draws) / len(draws)
-                assert pass_at_k(n, c, k) == pytest.approx(share)
-
-
-@pytest.mark.parametrize("counts", [(3, 4, 1), (3, -1, 1), (3, 1, 0), (3, 1, 4)])
-def test_pass_at_k_refuses_impossible_counts(counts) -> None:
-    with pytest.raises(ValueError, match="needs"):
-        pass_at_k(*counts)

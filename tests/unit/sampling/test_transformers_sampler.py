@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from swebench_trainer.contracts import SampleRequest
+from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.sampling.transformers import TransformersSampler, gumbel_sampler
 
@@ -164,8 +165,61 @@ def test_a_full_gpu_halves_the_batch_and_goes_on(model):
 
 def test_a_gpu_without_room_for_one_answer_is_an_error(model):
     short_of_memory(model, 0)
-    with pytest.raises(StageError, match="25 tokens"):
+    with pytest.raises(StageError, match="25 tokens") as caught:
         list(sampler_of(model, 4).sample([request(n) for n in range(4)]))
+    assert "[prompt] max_tokens" not in str(caught.value.hint)
+
+
+@pytest.fixture
+def cramped():
+    """A random GPT-2, which cannot be asked beyond its 24 positions."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=24,
+        bos_token_id=STOP,
+        eos_token_id=STOP,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+def test_a_prompt_that_does_not_fit_the_model_is_named_and_the_others_go_on(cramped):
+    requests = [request(n) for n in range(4)]
+    samples = {s.sample: s for s in sampler_of(cramped, 4).sample(requests)}
+    assert samples[3] == Sample("i-3", 3, "", prompt_tokens=25, finish="too long")
+    assert {samples[n].finish for n in range(3)} <= {"stop", "length"}
+    assert all(samples[n].text for n in range(3))
+
+
+def test_an_answer_ends_at_the_models_last_position_in_batches_of_any_size(cramped):
+    requests = [request(n, temperature=3.0) for n in range(12)]
+    alone = {s.sample: s for s in sampler_of(cramped, 1).sample(requests)}
+    together = {s.sample: s for s in sampler_of(cramped, 12).sample(requests)}
+    assert alone == together
+    cut = [s for s in alone.values() if s.finish == "length"]
+    assert {s.prompt_tokens + s.completion_tokens for s in cut} == {21, 24}
+
+
+def test_the_last_position_is_written_to(cramped):
+    answers = []
+    for length in (23, 24):
+        (sample,) = sampler_of(cramped, 1).sample(
+            [replace(request(0), prompt="a" * length)]
+        )
+        answers.append((sample.completion_tokens, sample.finish == "too long"))
+    assert answers == [(1, False), (0, True)]
+
+
+def test_a_model_that_does_not_tell_its_positions_is_asked_everything(model):
+    del model.config.max_position_embeddings
+    (sample,) = sampler_of(model, 1).sample([request(3)])
+    assert sample.finish in {"stop", "length"}
 
 
 def test_no_requests_no_answers(model):

@@ -12,6 +12,7 @@ import pytest
 from swebench_trainer.errors import StageError
 from swebench_trainer.store.jsonl import (
     RowWriter,
+    read_json,
     read_rows,
     write_json,
     write_rows,
@@ -94,3 +95,14 @@ def test_a_failed_replacement_leaves_the_old_file(tmp_path):
         write_json(path, {"new": object()})
     assert json.loads(path.read_text()) == {"old": True}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_file_of_ours_is_named_with_its_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"n": 1}\n{"n": \n{"n": 3}\n')
+    with pytest.raises(StageError, match=r"rows\.jsonl, line 2 is damaged") as caught:
+        read_rows(path)
+    assert "--redo" in caught.value.hint
+    (tmp_path / "stage.json").write_text("")
+    with pytest.raises(StageError, match=r"stage\.json is damaged"):
+        read_json(tmp_path / "stage.json")

@@ -33,7 +33,6 @@ def known_by_heart(backend: HfBackend, weights) -> int:
     )
 
 
-@pytest.mark.slow
 def test_the_tiny_model_learns_rows_by_heart_and_dpo_keeps_them(tmp_path):
     backend = backend_of(FULL)
     sft = SFT.model_copy(update={"epochs": 40})

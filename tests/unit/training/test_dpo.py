@@ -84,6 +84,9 @@ def test_a_killed_and_resumed_training_ends_with_the_same_bits(tmp_path, sft_ada
         runs[name] = tensors(train_dpo(LORA, PAIRS, settings, request))
     assert all(torch.equal(t, runs["killed"][n]) for n, t in runs["straight"].items())
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
+    request = request_in(tmp_path / "killed", start=sft_adapter, step=stop_after(1))
+    again = train_dpo(LORA, PAIRS, settings, request)  # finished: takes no step
+    assert again == tmp_path / "killed" / "adapter"
 
 
 def test_four_bit_adapters_move_at_dpo_rates_from_exactly_where_sft_ended(tmp_path):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from training_examples import FULL
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError
+from swebench_trainer.recipe.models import semantic_settings
 from swebench_trainer.training.model import HfTable, check_model, load_tokenizer
 
 
@@ -21,6 +22,19 @@ def model_directory(folder: Path, **config: object) -> HfTable:
 def test_four_bit_weights_need_adapters():
     with pytest.raises(ValidationError, match='quantization = "none"'):
         HfTable(name="builtin:tiny", lora=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"attention": "sdpa"}, False),
+        ({"checkpointing": True}, False),
+        ({"quantization": "nf4"}, True),
+    ],
+)
+def test_what_changes_speed_and_memory_alone_is_not_in_fingerprints(change, counts):
+    changed = FULL.model_copy(update=change)
+    assert (semantic_settings(changed) != semantic_settings(FULL)) is counts
 
 
 def test_checking_loads_no_torch():

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from training_examples import (
@@ -15,8 +17,10 @@ from training_examples import (
 )
 
 from swebench_trainer.errors import RecipeError, StageError
-from swebench_trainer.training import fit
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.store.jsonl import write_json
+from swebench_trainer.training import fit, tiny
+from swebench_trainer.training.model import HfTable, load_model
+from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.types import SftRow
 
@@ -34,6 +38,12 @@ def same(left, right) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def written(folder: Path) -> dict[Path, int]:
+    """When each file was last written, in nanoseconds."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -45,6 +55,17 @@ def test_an_adapter_is_saved_in_peft_layout_under_the_public_name(sft_adapter):
     assert config["base_model_name_or_path"] == "builtin:tiny"
     assert config["target_modules"] == sorted(config["target_modules"])
     assert {str(t.dtype) for t in tensors(sft_adapter).values()} == {"torch.float32"}
+
+
+def test_an_adapter_does_not_tell_where_its_base_model_lies(tmp_path):
+    tiny.write_tiny(tmp_path / "my-model")
+    table = LORA.model_copy(update={"name": str(tmp_path / "my-model")})
+    weights = train_sft(table, ROWS, SFT, request_in(tmp_path / "sft"))
+    config = json.loads((weights / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "my-model"
+    assert str(tmp_path) not in json.dumps(config)
+    with quiet_libraries():
+        load_model(table, weights)
 
 
 def test_the_stage_directory_tells_what_was_trained(tmp_path):
@@ -68,6 +89,7 @@ def test_the_stage_directory_tells_what_was_trained(tmp_path):
     assert audit["trainable_parameters"] > 0
     assert audit["moved"] > 0.9
     assert audit["loss"] == rows[-1]["loss"]
+    assert audit["weights"] == "adapter"
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
@@ -109,6 +131,43 @@ def test_a_kill_between_the_last_step_and_the_saving_costs_no_step(
     assert steps == []
     assert json.loads((tmp_path / "audit.json").read_text())["steps"] == 6
     assert (weights / "adapter_model.safetensors").exists()
+
+
+def test_a_kill_between_the_saving_and_the_audit_ends_with_the_same_bits(
+    tmp_path, monkeypatch
+):
+    settings = SFT.model_copy(update={"save_every": 4})
+    straight = train_sft(DROPOUT, ROWS, settings, request_in(tmp_path / "straight"))
+    out = tmp_path / "killed"
+
+    def killed_at_the_end(path: Path, value: dict) -> None:
+        if "loss" in value:
+            raise KeyboardInterrupt
+        write_json(path, value)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit, "write_json", killed_at_the_end)
+        train_sft(DROPOUT, ROWS, settings, request_in(out))
+    assert (out / "adapter").is_dir()
+    assert (out / "checkpoints").is_dir()
+    assert same(straight, train_sft(DROPOUT, ROWS, settings, request_in(out)))
+    assert not (out / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("table", [LORA, FULL], ids=["lora", "full"])
+def test_a_finished_training_is_not_done_again(tmp_path, table):
+    weights = train_sft(table, ROWS, SFT, request_in(tmp_path))
+    before = written(tmp_path)
+    (tmp_path / "checkpoints").mkdir()  # as a kill before their removal leaves them
+    again = train_sft(table, ROWS, SFT, request_in(tmp_path, step=interrupt))
+    assert again == weights
+    assert written(tmp_path) == before
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_finished_training_whose_weights_are_gone_is_done_again(tmp_path):
+    shutil.rmtree(train_sft(LORA, ROWS, SFT, request_in(tmp_path)))
+    assert train_sft(LORA, ROWS, SFT, request_in(tmp_path)).is_dir()
 
 
 def test_a_broken_checkpoint_costs_steps_and_not_the_run(tmp_path):

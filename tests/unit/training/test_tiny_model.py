@@ -19,7 +19,6 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.slow
 def test_the_bytes_are_the_same_in_another_process(tmp_path):
     tiny.write_tiny(tmp_path / "here")
     script = "import sys, pathlib; from swebench_trainer.training import tiny; tiny.write_tiny(pathlib.Path(sys.argv[1]))"
