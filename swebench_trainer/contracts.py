@@ -26,6 +26,9 @@ from swebench_trainer.types import (
 Step = Callable[[int, int, str], None]
 """Progress callback: steps done, steps in all, a word about the last one."""
 
+Done = Callable[[str, int, int, str], None]
+"""Progress callback: name of an item, items done, items in all, a word about it."""
+
 
 class Source(Protocol):
     """Gives the instances of a recipe."""
@@ -112,7 +115,8 @@ class Sample:
 
     Attributes:
         text: What the model wrote, without special tokens.
-        finish: `stop` or `length`; empty when not known.
+        finish: `stop`, `length`, or `too long` for a prompt that leaves no room to
+            answer; empty when not known.
         model: The writer's own name, when it knows better than the recipe.
         patch: Set by writers whose answer is a patch already (recorded
             predictions); `None` means that the patch is taken from `text`.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from swebench_trainer.contracts import Source
+from swebench_trainer.contracts import Done, Source
 from swebench_trainer.errors import DataError, RecipeError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
@@ -16,8 +16,6 @@ from swebench_trainer.store.lock import owned
 from swebench_trainer.store.predictions import read_predictions
 from swebench_trainer.store.rundir import StageDir
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
-
-Done = Callable[[str, int, int, str], None]
 
 
 def grade_predictions(

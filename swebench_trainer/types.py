@@ -106,7 +106,7 @@ class Candidate:
         extraction: `ok`, `repaired:<name>` or `failed:<why>`.
         prompt_tokens: Tokens of the prompt, 0 when not known.
         completion_tokens: Tokens of the answer, 0 when not known.
-        finish: `stop`, `length`, or empty when not known.
+        finish: `stop`, `length`, `too long`, or empty when not known; see `Sample`.
     """
 
     instance_id: str

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.contracts import GradeJob, Grader, Outcome
+from swebench_trainer.contracts import Done, GradeJob, Grader, Outcome
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.store.digest import digest
@@ -32,8 +32,6 @@ OWED = (Status.INFRA_ERROR, Status.OOM)
 
 Key = tuple[str, str, int, str]
 """Model, instance id, sample number and digest of the patch: what a verdict is about."""
-
-Done = Callable[[str, int, int, str], None]
 
 
 class Ledger:

@@ -6,11 +6,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from swebench_trainer.contracts import Sample, Sampler, SampleRequest
+from swebench_trainer.contracts import Done, Sample, Sampler, SampleRequest
 from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
 from swebench_trainer.types import Candidate, as_row, from_row
-
-Done = Callable[[str, int, int, str], None]
 
 
 def seed_of(seed: int, instance_id: str, sample: int) -> int:

@@ -7,11 +7,11 @@ and is then called again with what it has written so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from swebench_trainer.contracts import Done
 from swebench_trainer.errors import DataError
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import Recipe
@@ -38,7 +38,7 @@ class StageContext:
     run: RunDir
     plugins: Plugins
     dir: StageDir
-    done: Callable[[str, int, int, str], None]
+    done: Done
 
     def read(self, stage: str, file: str, kind: type[T]) -> list[T]:
         """The rows that another stage has written, as values of `kind`."""

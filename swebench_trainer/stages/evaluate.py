@@ -18,6 +18,7 @@ from swebench_trainer.reporting.metrics import paired, wilson
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_json, write_rows
+from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
 
 
@@ -120,14 +121,7 @@ def _answers(
     )
     write_rows(
         context.dir.file(name, "predictions.jsonl"),
-        (
-            {
-                "instance_id": c.instance_id,
-                "model_name_or_path": c.model,
-                "model_patch": c.patch,
-            }
-            for c in candidates
-        ),
+        map(prediction_row, candidates),
     )
     return candidates
 

@@ -11,6 +11,7 @@ from swebench_trainer.recipe.models import GenerateTable
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_rows
+from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance
 
 
@@ -45,7 +46,7 @@ def run(context: StageContext) -> Figures:
     if not candidates:
         raise StageError("The model gave no candidate for any training instance.")
     for number in range(settings.samples):
-        rows = [_prediction(c) for c in candidates if c.sample == number]
+        rows = [prediction_row(c) for c in candidates if c.sample == number]
         write_rows(context.dir.file(f"predictions.{number}.jsonl"), rows)
     patches = {(c.instance_id, c.patch) for c in candidates if c.patch}
     figures: Figures = {
@@ -76,12 +77,3 @@ def _requests(
         for instance in instances
         for number in range(settings.samples)
     ]
-
-
-def _prediction(candidate: Candidate) -> dict[str, str]:
-    """The candidate as the harness reads it."""
-    return {
-        "instance_id": candidate.instance_id,
-        "model_name_or_path": candidate.model,
-        "model_patch": candidate.patch,
-    }

@@ -57,7 +57,8 @@ def _graded(context: StageContext) -> list[GradedInstance]:
     candidates: dict[str, list[tuple[Candidate, Verdict]]] = {}
     for candidate in context.read("generate", "candidates.jsonl", Candidate):
         key = (candidate.model, candidate.instance_id, candidate.sample)
-        if key in verdicts:
+        # A prompt that left no room to answer says nothing about the answer.
+        if key in verdicts and candidate.finish != "too long":
             pair = (candidate, verdicts[key])
             candidates.setdefault(candidate.instance_id, []).append(pair)
     graded = []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.errors import DataError
+from swebench_trainer.types import Candidate
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,15 @@ class Prediction:
     model: str
     patch: str
     place: str
+
+
+def prediction_row(candidate: Candidate) -> dict[str, str]:
+    """A candidate as the harness reads it."""
+    return {
+        "instance_id": candidate.instance_id,
+        "model_name_or_path": candidate.model,
+        "model_patch": candidate.patch,
+    }
 
 
 def read_predictions(path: Path) -> list[Prediction]:

@@ -84,9 +84,17 @@ def test_a_killed_and_resumed_training_ends_with_the_same_bits(tmp_path, sft_ada
         runs[name] = tensors(train_dpo(LORA, PAIRS, settings, request))
     assert all(torch.equal(t, runs["killed"][n]) for n, t in runs["straight"].items())
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
-    request = request_in(tmp_path / "killed", start=sft_adapter, step=stop_after(1))
-    again = train_dpo(LORA, PAIRS, settings, request)  # finished: takes no step
-    assert again == tmp_path / "killed" / "adapter"
+
+
+def test_a_finished_training_is_not_done_again(tmp_path, sft_adapter):
+    steps = []
+    request = request_in(
+        tmp_path, start=sft_adapter, step=lambda done, *_: steps.append(done)
+    )
+    weights = train_dpo(LORA, PAIRS, DPO, request)
+    taken = len(steps)
+    assert train_dpo(LORA, PAIRS, DPO, request) == weights
+    assert len(steps) == taken > 0
 
 
 def test_four_bit_adapters_move_at_dpo_rates_from_exactly_where_sft_ended(tmp_path):

@@ -159,8 +159,10 @@ def test_a_finished_training_is_not_done_again(tmp_path, table):
     weights = train_sft(table, ROWS, SFT, request_in(tmp_path))
     before = written(tmp_path)
     (tmp_path / "checkpoints").mkdir()  # as a kill before their removal leaves them
-    again = train_sft(table, ROWS, SFT, request_in(tmp_path, step=interrupt))
-    assert again == weights
+    steps = []
+    request = request_in(tmp_path, step=lambda done, *_: steps.append(done))
+    assert train_sft(table, ROWS, SFT, request) == weights
+    assert steps == []
     assert written(tmp_path) == before
     assert not (tmp_path / "checkpoints").exists()
 
