@@ -15,7 +15,7 @@ from typing import Any
 
 from swebench_trainer.contracts import Done, GradeJob, Grader, Outcome
 from swebench_trainer.errors import StageError
-from swebench_trainer.grading.official import NOOP
+from swebench_trainer.grading.official import NOOP, OWED
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
 from swebench_trainer.types import (
@@ -26,9 +26,6 @@ from swebench_trainer.types import (
     as_row,
     from_row,
 )
-
-OWED = (Status.INFRA_ERROR, Status.OOM)
-"""Statuses that are the machine's doing and are tried again."""
 
 Key = tuple[str, str, int, str]
 """Model, instance id, sample number and digest of the patch: what a verdict is about."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.grading.ledger import OWED, Ledger, require_decided
-from swebench_trainer.grading.official import NOOP
+from swebench_trainer.grading.ledger import Ledger, require_decided
+from swebench_trainer.grading.official import NOOP, OWED
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.types import Candidate, Instance, Status, Verdict

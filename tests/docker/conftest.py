@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import socket
 import sys
 import tarfile
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,3 +121,7 @@ def mortal_daemon(tmp_path: Path) -> Iterator[Forwarder]:
     forwarder = Forwarder(tmp_path / "docker.sock")
     yield forwarder
     forwarder.die()
+    with warnings.catch_warnings():
+        # The SDK never closes a socket that it could not connect.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

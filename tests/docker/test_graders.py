@@ -227,6 +227,7 @@ def check_as_another(task: Task) -> None:
         grader.check([task.instance])
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the SDK's
 @pytest.mark.usefixtures("own_claims")
 def test_a_daemon_that_dies_is_the_machines_fault(
     task: Task,
