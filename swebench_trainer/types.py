@@ -187,6 +187,15 @@ class Pair:
     tier: Status
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written; JSON can hold lone surrogates, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def as_row(value: Any) -> dict[str, Any]:
     """Turns a value of this module into a JSON-able row."""
     return dataclasses.asdict(value)

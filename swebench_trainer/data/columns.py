@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from swebench_trainer.types import Instance
+from swebench_trainer.types import Instance, is_unicode
 
 _REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement", "patch")
 _TEXT = (
@@ -31,7 +31,7 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
         value = row.get(column)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"column {column!r} is missing or empty")
-        if not value.isascii() and not _is_unicode(value):
+        if not is_unicode(value):
             raise ValueError(f"column {column!r} holds half a character")
     instance_id = row["instance_id"]
     if not _SAFE_ID.fullmatch(instance_id):
@@ -46,15 +46,6 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
         PASS_TO_PASS=_names(row, "PASS_TO_PASS"),
         source=source,
     )
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be written; JSON can hold lone surrogates, which cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

@@ -20,7 +20,7 @@ from swebench_trainer.prompts.blocks import (
 from swebench_trainer.prompts.diffs import find_diff
 from swebench_trainer.prompts.files import read_file
 from swebench_trainer.prompts.patches import make_patch, read_patch
-from swebench_trainer.types import Instance
+from swebench_trainer.types import Instance, is_unicode
 
 AnswerForm = Literal["search-replace", "diff"]
 
@@ -53,7 +53,7 @@ def render_answer(form: AnswerForm, instance: Instance) -> str:
     if not instance.patch.strip():
         raise ValueError("the gold patch is empty")
     answer = instance.patch if form == "diff" else _render_blocks(instance)
-    if not _is_unicode(answer):
+    if not is_unicode(answer):
         raise ValueError("the gold patch is not valid UTF-8 text")
     return answer
 
@@ -72,7 +72,7 @@ def _render_blocks(instance: Instance) -> str:
 
 def extract_patch(form: AnswerForm, text: str, instance: Instance) -> Extraction:
     """Turns an answer into a patch; what the answer is never makes it raise."""
-    if not _is_unicode(text) or "\0" in text:
+    if not is_unicode(text) or "\0" in text:
         return Extraction("", "failed:not valid text")
     try:
         if form == "diff":
@@ -95,11 +95,3 @@ def _extract_blocks(text: str, snapshot: str) -> tuple[str, list[str]]:
         raise ValueError("no file contents")
     old, new, more = apply_blocks(blocks, snapshot)
     return make_patch(old, new), repairs + more
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
