@@ -45,8 +45,8 @@ def test_the_loop_ends_with_graded_models(run):
     summary = json.loads((run / "evaluate/summary.json").read_text())
     train = summary["splits"]["train"]["models"]
     assert train["base"]["resolved"] == 0
-    assert train["sft"]["resolved"] >= train["sft"]["total"] / 2
-    assert train["dpo"]["resolved"] >= train["sft"]["resolved"]
+    for model in ("sft", "dpo"):
+        assert train[model]["resolved"] >= train[model]["total"] / 2
     totals = [s["models"]["dpo"]["total"] for s in summary["splits"].values()]
     assert sum(totals) == len(list((TASKS / "tasks").iterdir()))
 
