@@ -18,6 +18,8 @@ install_packages() {
 
 start_engine() {
     local log pid
+    # An engine that was killed leaves its pid file, and the next one refuses to start.
+    pgrep --exact --runstates D,I,R,S dockerd >/dev/null || rm -f /var/run/docker.pid
     log=$(mktemp --suffix=.dockerd.log)
     # There is no init system to do it: setsid keeps the engine alive when this shell ends.
     setsid nohup dockerd >"$log" 2>&1 </dev/null &

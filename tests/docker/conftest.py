@@ -41,15 +41,26 @@ def unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
+def forget_sockets() -> None:
+    """Collects the sockets that the SDK never closes when it cannot connect them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest.fixture(scope="session")
 def docker_client() -> Iterator[DockerClient]:
     import docker
     from docker.errors import DockerException, ImageNotFound
 
+    missing = ""
     try:
         client = docker.from_env()
     except DockerException as error:
-        unavailable(f"no Docker daemon: {error}")
+        missing = f"no Docker daemon: {error}"
+    if missing:
+        forget_sockets()
+        unavailable(missing)
     try:
         client.images.get(BASE_IMAGE)
     except ImageNotFound:
@@ -121,7 +132,4 @@ def mortal_daemon(tmp_path: Path) -> Iterator[Forwarder]:
     forwarder = Forwarder(tmp_path / "docker.sock")
     yield forwarder
     forwarder.die()
-    with warnings.catch_warnings():
-        # The SDK never closes a socket that it could not connect.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    forget_sockets()
