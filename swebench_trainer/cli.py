@@ -67,7 +67,7 @@ def run_command_line(arguments: list[str]) -> int:
             raise
         print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
         return TrainerError.exit_code
-    except Exception as error:
+    except Exception as error:  # typer keeps its usage errors private; others go on
         return _usage_error(error)
     if code == INTERRUPTED:
         print(f"\nInterrupted. To go on: {_command_again(arguments)}", file=sys.stderr)

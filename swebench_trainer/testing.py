@@ -63,7 +63,7 @@ def an_instance(number: int = 1, **changes: object) -> Instance:
         log_parser="parse_log_pytest",
         FAIL_TO_PASS=("test_greet",),
     )
-    return dataclasses.replace(instance, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(instance, **changes)  # type: ignore[arg-type]  # fields by name
 
 
 class FakeGrader:

@@ -295,7 +295,7 @@ def _output(api: Any, exec_id: str) -> Iterator[Iterator[bytes]]:
 
     stream = api.exec_start(exec_id, socket=True)
     try:
-        frames = frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]
+        frames = frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]  # the SDK has no types here
         yield (chunk for _, chunk in frames)
     finally:
         stream._response.close()

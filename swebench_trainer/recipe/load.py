@@ -151,7 +151,7 @@ def _toml_value(text: str) -> Any:
 def _nested(keys: KeyPath, value: Any) -> Values:
     for key in reversed(keys):
         value = {key: value}
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]  # a dict after the loop
 
 
 def _merge(into: Values, values: Values) -> None:

@@ -30,11 +30,11 @@ class StageDir:
 
     def begun(self) -> dict[str, Any] | None:
         """The fingerprint that the stage was begun with, or `None`."""
-        return read_json(self.file("fingerprint.json"))  # type: ignore[no-any-return]
+        return read_json(self.file("fingerprint.json"))  # type: ignore[no-any-return]  # what `begin` or `finish` wrote
 
     def finished(self) -> dict[str, Any] | None:
         """The manifest of the finished stage, or `None`."""
-        return read_json(self.file("stage.json"))  # type: ignore[no-any-return]
+        return read_json(self.file("stage.json"))  # type: ignore[no-any-return]  # what `begin` or `finish` wrote
 
     def begin(self, fingerprint: dict[str, Any]) -> None:
         """Records the settings that the stage runs with."""

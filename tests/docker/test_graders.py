@@ -143,7 +143,7 @@ def test_closing_early_leaves_no_container(
     jobs = [task.job(tiny.HANGS, name="hangs"), task.job(tiny.GOLD, name="gold")]
     outcomes = grader.grade(jobs)
     assert next(outcomes)[0] is jobs[1]
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     grader.close()
     assert containers(docker_client) == []
 
@@ -213,7 +213,7 @@ def test_closing_the_stock_grader_early_leaves_no_container(
     assert next(outcomes)[0] is jobs[1]
     mine = {"ancestor": task.instance.image, "status": "running"}
     wait_for(lambda: docker_client.containers.list(filters=mine), 60)
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     assert docker_client.containers.list(all=True, filters=mine) == []
 
 

@@ -92,7 +92,7 @@ def test_closing_stops_what_runs_and_forgets_what_waits(task: Task) -> None:
     )
     next(outcomes)
     started = time.monotonic()
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     assert stopped.is_set()
     assert len(seen) <= 2
     assert time.monotonic() - started < 2
@@ -113,7 +113,7 @@ def test_a_stop_that_fails_waits_for_what_runs(task: Task) -> None:
     next(outcomes)
     assert begun.wait(5)
     with pytest.raises(AssertionError, match="stopped"):
-        outcomes.close()  # type: ignore[attr-defined]
+        outcomes.close()
     assert ended.is_set()
 
 

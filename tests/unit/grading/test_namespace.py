@@ -267,7 +267,7 @@ def test_closing_ends_what_runs(task: Task) -> None:
     outcomes = grader.grade(jobs)
     assert next(outcomes)[0] is jobs[1]
     started = time.monotonic()
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     assert time.monotonic() - started < 5
 
 

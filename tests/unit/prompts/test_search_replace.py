@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+from pathlib import Path
 
 import pytest
 
@@ -106,7 +106,7 @@ def test_a_new_file_and_a_deleted_one_have_git_headers(small) -> None:
 
 def test_an_executable_file_stays_executable(workshop) -> None:
     instance = workshop.instance({"run.sh": b"x\n"}, {"run.sh": b"y\n"})
-    os.chmod(f"{instance.snapshot}/run.sh", 0o755)  # noqa: PTH101
+    Path(instance.snapshot, "run.sh").chmod(0o755)
     patch = extract_patch(FORM, block("run.sh", "x\n", "y\n"), instance).patch
     assert "index 587be6b..975fbec 100755\n" in patch
 
@@ -216,8 +216,8 @@ def test_what_is_refused_says_why(shelf, answer, why) -> None:
 def test_no_path_leaves_the_snapshot(workshop, tmp_path, path) -> None:
     outside = workshop.write({"secret": b"x\n"})
     instance = workshop.instance({"a.py": b"x\n"}, {"a.py": b"y\n"})
-    os.symlink(outside / "secret", f"{instance.snapshot}/link.py")  # noqa: PTH211
-    os.symlink(outside, f"{instance.snapshot}/folder")  # noqa: PTH211
+    Path(instance.snapshot, "link.py").symlink_to(outside / "secret")
+    Path(instance.snapshot, "folder").symlink_to(outside)
     for answer in (
         block(path, "x\n", "y\n"),
         block(path, "", "y\n"),
