@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from swebench_trainer.data.pro import ProTable
 from swebench_trainer.data.rows import RowsTable
 from swebench_trainer.data.task_repo import TaskRepoTable
 from swebench_trainer.grading.docker import DockerTable
+from swebench_trainer.grading.namespace import NamespaceTable
 from swebench_trainer.hookspecs import Register, hookimpl
 from swebench_trainer.preferences.self_generated import SelfGeneratedTable
 from swebench_trainer.reporting.publishers import DirectoryTable, HubTable
@@ -21,12 +23,17 @@ from swebench_trainer.training.model import HfTable
 
 @hookimpl
 def register_sources(register: Register) -> None:
-    """Rows of the SWE-bench family, and task repos."""
+    """Rows of the SWE-bench family, SWE-bench Pro, and task repos."""
 
     def rows(table: RowsTable) -> Any:
         from swebench_trainer.data.rows import RowsSource
 
         return RowsSource(table)
+
+    def pro(table: ProTable) -> Any:
+        from swebench_trainer.data.pro import ProSource
+
+        return ProSource(table)
 
     def task_repo(table: TaskRepoTable) -> Any:
         from swebench_trainer.data.task_repo import TaskRepoSource
@@ -38,6 +45,12 @@ def register_sources(register: Register) -> None:
         rows,
         config=RowsTable,
         summary="swebench 5 rows: a file or a dataset of the Hub",
+    )
+    register(
+        "swebench-pro",
+        pro,
+        config=ProTable,
+        summary="rows of SWE-bench Pro, with the scripts of its evaluation repository",
     )
     register(
         "task-repo",
@@ -103,19 +116,21 @@ def register_graders(register: Register) -> None:
     """The official eval script in Docker, in a namespace, or by the stock harness."""
 
     def docker(table: DockerTable) -> Any:
+        from swebench_trainer.grading.cache import open_memory
         from swebench_trainer.grading.docker import DockerGrader
 
-        return DockerGrader(table)
+        return DockerGrader(table, open_memory(table))
 
     def stock(table: Any) -> Any:
         from swebench_trainer.grading.stock import StockGrader
 
         return StockGrader(table)
 
-    def namespace(table: Any) -> Any:
+    def namespace(table: NamespaceTable) -> Any:
+        from swebench_trainer.grading.cache import open_memory
         from swebench_trainer.grading.namespace import NamespaceGrader
 
-        return NamespaceGrader(table)
+        return NamespaceGrader(table, open_memory(table))
 
     register(
         "docker",
@@ -127,6 +142,7 @@ def register_graders(register: Register) -> None:
     register(
         "namespace",
         namespace,
+        config=NamespaceTable,
         summary="a Linux namespace sandbox, for task repos without Docker",
     )
 

@@ -15,10 +15,15 @@ from swebench_trainer.errors import RecipeError, TrainerError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
+    from swebench_trainer.contracts import Source
+    from swebench_trainer.doctor import Report
+    from swebench_trainer.grading.cache import RunCache
     from swebench_trainer.plugins import Plugins
     from swebench_trainer.recipe.load import Draft
     from swebench_trainer.recipe.models import Recipe
+    from swebench_trainer.types import Instance
 
 app = typer.Typer(
     name="swebench-train",
@@ -220,6 +225,9 @@ def grade(
     ] = 0,
     timeout: Annotated[int, typer.Option(min=1, help="Seconds per candidate.")] = 1800,
     split: Annotated[str, typer.Option(help="Split of a Hub dataset.")] = "test",
+    cache: Annotated[
+        bool, typer.Option(help="Keep test runs for, and take them from, other runs.")
+    ] = True,
 ) -> None:
     """Grades predictions files; takes many predictions per instance."""
     import time
@@ -231,7 +239,8 @@ def grade(
         StageFinished,
         StageStarted,
     )
-    from swebench_trainer.standalone import grade_predictions
+    from swebench_trainer.standalone import answers, grade_predictions
+    from swebench_trainer.types import Status
 
     loaded, console = _plugins(), _console()
     loaded.tables([("grade", grader)])
@@ -248,6 +257,7 @@ def grade(
             grader=grader,
             workers=workers,
             timeout=timeout,
+            cache=cache,
             done=lambda item, done, total, word: loaded.notify(
                 "item_done", ItemDone("grade", item, done, total, word)
             ),
@@ -259,7 +269,206 @@ def grade(
     counts = dict(Counter(v.status.value for v in verdicts).most_common())
     seconds = time.monotonic() - start
     loaded.notify("stage_finished", StageFinished("grade", seconds, counts))
+    if flagged := sum(v.status is Status.RESOLVED and bool(v.flags) for v in verdicts):
+        _say(console, f"{flagged} passes are not believed; see flags in verdicts.jsonl")
+    for what, count in answers(out).items():
+        _say(console, f"{count} answered by {_ANSWERS[what]}, without a run")
     _say(console, str(out / "report.json"))
+
+
+@app.command()
+def regrade(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="A run directory, or what `grade --out` has written.",
+            show_default=False,
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would change.")
+    ] = False,
+) -> None:
+    """Derives verdicts again from kept logs, without running a test."""
+    from swebench_trainer.regrade import regrade as regrade_logs
+
+    console = _console()
+    summary = regrade_logs(folder, dry_run=dry_run)
+    for place, was, now in summary.changes:
+        flags = [f"+{flag}" for flag in now.flags if flag not in was.flags]
+        flags += [f"-{flag}" for flag in was.flags if flag not in now.flags]
+        name = f"{place} {now.instance_id} #{now.sample} ({now.model})".strip(" .")
+        _say(console, " ".join([f"{name}: {was.status} → {now.status}", *flags]))
+    rest = summary.total - summary.derived
+    _say(
+        console,
+        f"{len(summary.changes)} of {summary.total} verdicts change; {rest} stay "
+        "because they have no logs of a finished run",
+    )
+    if summary.again:
+        would = "would be" if dry_run else "will be"
+        stages = ", ".join(summary.again)
+        _say(console, f"{would} done again by the next `swebench-train run`: {stages}")
+
+
+@app.command()
+def cache(
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            "--prune-older-than",
+            metavar="AGE",
+            help="Removes what was not used for so long, such as 30d or 12h.",
+        ),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Removes what was not used for the longest time, down to 2g or 500m.",
+        ),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Removes everything.")] = False,
+) -> None:
+    """Shows the test runs that are kept for later, or removes some."""
+    import contextlib
+    import shutil
+
+    from swebench_trainer.grading.cache import RunCache, cache_path, set_aside
+
+    path, console = cache_path(), _console()
+    if path is None or not path.exists():
+        _say(console, "No test run is kept.")
+        return
+    age = _amount(older_than, _SECONDS, "--prune-older-than")
+    size = _amount(max_size, _BYTES, "--max-size")
+    with contextlib.closing(RunCache(path)) as memory:
+        if memory.path is None:
+            raise TrainerError(f"{path} cannot be used; is the disk full?")
+        if clear or age is not None or size is not None:
+            removed = memory.prune(unused_for=-1 if clear else age, max_size=size)
+            _say(console, f"{removed} runs removed")
+        if clear:
+            shutil.rmtree(set_aside(path), ignore_errors=True)
+        _show_cache(console, memory)
+
+
+def _show_cache(console: Console, memory: RunCache) -> None:
+    from rich.filesize import decimal
+    from rich.table import Table
+    from rich.text import Text
+
+    kept = memory.kept()
+    size = decimal(kept.size)
+    _say(console, f"{memory.path}: {kept.runs} runs, {size}, {kept.hits} times used")
+    if not kept.runs:
+        return
+    _say(console, f"made from {_day(kept.oldest)} to {_day(kept.newest)}")
+    table = Table("instance", title="those that take the most room")
+    for name in ("runs", "size", "times used"):
+        table.add_column(name, justify="right")
+    for name, mine in memory.kept_by_instance(10).items():
+        row = (name, str(mine.runs), decimal(mine.size), str(mine.hits))
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _day(seconds: float) -> str:
+    import time
+
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
+_ANSWERS = {"cache": "the cache", "tree": "a patch that leaves the same files"}
+
+
+def _amount(text: str | None, units: dict[str, int], option: str) -> int | None:
+    """A number with its unit, such as `30d`, in the smallest one."""
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:].lower()
+    if not number.isdecimal() or unit not in units:
+        known = ", ".join(f"10{unit}" for unit in units)
+        raise RecipeError(f"{option} takes amounts like {known}, not {text!r}.")
+    return int(number) * units[unit]
+
+
+@app.command()
+def doctor(
+    data: Annotated[
+        str | None,
+        typer.Option(help="Task repo, file of rows, dataset of the Hub, or alias."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of a Hub dataset.")] = "test",
+    recipe: Annotated[
+        Path | None, typer.Option(help="Takes [data] and [grade] from a recipe.")
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Instances that gold and no-op are graded on.")
+    ] = 3,
+    grader: Annotated[
+        str, typer.Option(help="Who runs the tests; auto: what there is.")
+    ] = "auto",
+    stock: Annotated[
+        bool, typer.Option(help="Compare with the unmodified harness (slow).")
+    ] = False,
+    runs_dir: Annotated[Path, typer.Option(help="Where run directories are.")] = Path(
+        "runs"
+    ),
+) -> None:
+    """Tells what this machine can grade and what it lacks.
+
+    Exits with 1 if there are problems, with 3 if nothing can grade.
+    """
+    from swebench_trainer.doctor import Request, default_table, examine
+
+    loaded, console = _plugins(), _console()
+    table, instances = None, _instances(loaded, data, split, recipe)
+    if recipe is not None:
+        table = _load(recipe, [], loaded)[0].grade
+    if grader != "auto":
+        loaded.tables([("grade", grader)])
+        table = default_table(loaded, grader)
+    request = Request(instances, table, sample, stock, runs_dir)
+    report = examine(loaded, request, lambda finding: _say(console, str(finding)))
+    if report.official:
+        console.print(_parity(report))
+    raise typer.Exit(report.exit_code)
+
+
+def _instances(
+    plugins: Plugins, data: str | None, split: str, recipe: Path | None
+) -> tuple[Instance, ...]:
+    """The data that the doctor is to look at; none if it is not told."""
+    from swebench_trainer.standalone import _source
+
+    if data is not None:
+        return _source(plugins, data, split).load().instances
+    if recipe is None:
+        return ()
+    source: Source = plugins.registry.create(
+        "source", _load(recipe, [], plugins)[0].data
+    )
+    return source.load().instances
+
+
+def _parity(report: Report) -> Table:
+    """The harness's statuses beside ours."""
+    from rich.table import Table
+
+    table = Table("instance", "patch", "ours", "stock", title="parity")
+    for name in ("ours, s", "stock, s", "ratio"):
+        table.add_column(name, justify="right")
+    for mine, theirs in zip(report.ours, report.official, strict=True):
+        ratio = theirs.seconds / mine.seconds if mine.seconds else 0.0
+        numbers = (f"{mine.seconds:.2f}", f"{theirs.seconds:.2f}", f"{ratio:.1f}")
+        table.add_row(
+            mine.instance_id, mine.patch, mine.status, theirs.status, *numbers
+        )
+    return table
 
 
 @app.command()
@@ -330,7 +539,8 @@ def _print_report(run_dir: Path, console: Any) -> bool:
     from swebench_trainer.store.jsonl import read_json
     from swebench_trainer.store.rundir import RunDir
 
-    summary = read_json(RunDir(run_dir).stage("evaluate").file("summary.json"))
+    stages = map(RunDir(run_dir).stage, ("evaluate", "grade"))
+    summary, candidates = (read_json(s.file("summary.json")) for s in stages)
     if summary:
-        console.print(comparison(summary))
+        console.print(comparison(summary, candidates))
     return bool(summary)

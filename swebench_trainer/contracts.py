@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.types import (
@@ -182,17 +182,40 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
+class GoldRun:
+    """What the gold patch of an instance did on this machine, to compare with.
+
+    Attributes:
+        seconds: Wall time of its tests.
+        failed: Tests that fail with gold too.
+        skipped: Tests that are skipped, or expected to fail, with gold too.
+        changed: Absolute paths of the files that its run changed outside the
+            repository.
+    """
+
+    seconds: float
+    failed: frozenset[str] = frozenset()
+    skipped: frozenset[str] = frozenset()
+    changed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class GradeJob:
     """One candidate to grade.
 
     Attributes:
         log_dir: Where `patch.diff`, `eval.sh`, `test_output.txt` and, if the
             harness gives one, `report.json` go. Made by the grader.
+        repeat: Which run of this patch it is. Each has its own place in the cache,
+            so that a second run is a second opinion.
+        gold: The gold run of the instance, where there was one.
     """
 
     instance: Instance
     candidate: Candidate
     log_dir: Path
+    repeat: int = 0
+    gold: GoldRun | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +227,10 @@ class Outcome:
         flags: Why a pass is not believed.
         reason: One line for people.
         seconds: Wall time by phase (`start`, `apply`, `test`).
+        answered_by: `run`; or what made a run of the tests needless: an earlier run
+            of the same patch (`cache`), or of another patch that leaves the same
+            files (`tree`).
+        explained: See `Verdict`.
     """
 
     status: Status
@@ -211,6 +238,8 @@ class Outcome:
     flags: tuple[str, ...] = ()
     reason: str = ""
     seconds: dict[str, float] | None = None
+    answered_by: Literal["run", "cache", "tree"] = "run"
+    explained: bool = False
 
 
 class Grader(Protocol):
@@ -240,7 +269,8 @@ class PairStrategy(Protocol):
     def pairs(self, graded: Sequence[GradedInstance]) -> Iterable[Pair]:
         """Pairs of the given instances, the same for the same input.
 
-        Masked verdicts (`reward is None`) and untrusted passes must not be used.
+        Masked verdicts (`reward is None`), untrusted passes and flaky failures must
+        not be used.
         """
 
 

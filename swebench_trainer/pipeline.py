@@ -165,6 +165,23 @@ def choose(
     return list(stages[start : end + 1])
 
 
+def dependants(names: Sequence[str], stages: Sequence[Stage]) -> list[str]:
+    """Those of the stages, in order, that are named or read from one that is."""
+    found: list[str] = []
+    for stage in stages:
+        if stage.name in names or any(name in found for name in stage.reads):
+            found.append(stage.name)
+    return found
+
+
+def fingerprint(
+    settings: Mapping[str, Any], plugins: Mapping[str, str], inputs: Mapping[str, str]
+) -> dict[str, Any]:
+    """What decides a stage's result, with its digest; see `StageDir.begin`."""
+    parts = {"settings": settings, "plugins": plugins, "inputs": inputs}
+    return {**parts, "digest": digest(parts)}
+
+
 class Pipeline:
     """One run: a recipe in a run directory."""
 
@@ -258,14 +275,11 @@ class Pipeline:
         """The fingerprint of each stage of the recipe, by name."""
         found: dict[str, dict[str, Any]] = {}
         for stage in stages_of(self.recipe):
-            fingerprint: dict[str, Any] = {
-                "settings": self._stage_settings(stage),
-                "plugins": self._origins(stage),
-                "inputs": {
-                    name: found[name]["digest"] for name in stage.reads if name in found
-                },
-            }
-            found[stage.name] = {**fingerprint, "digest": digest(fingerprint)}
+            found[stage.name] = fingerprint(
+                self._stage_settings(stage),
+                self._origins(stage),
+                {name: found[name]["digest"] for name in stage.reads if name in found},
+            )
         return found
 
     def _stage_settings(self, stage: Stage) -> dict[str, Any]:
@@ -273,7 +287,7 @@ class Pipeline:
         for name in stage.tables:
             table = getattr(self.recipe, name)
             if isinstance(table, BaseModel):
-                for key, value in semantic_settings(table).items():
+                for key, value in semantic_settings(table, stage.name).items():
                     settings[f"{name}.{key}"] = value
         if stage.name in ("sft", "dpo"):
             settings["prompt.max_tokens"] = self.recipe.prompt.max_tokens
@@ -325,11 +339,7 @@ class Pipeline:
         choose(stages)
         for name in names:
             choose(stages, only=name)
-        found: list[str] = []
-        for stage in stages:
-            if stage.name in names or any(name in found for name in stage.reads):
-                found.append(stage.name)
-        return found
+        return dependants(names, stages)
 
     def _refuse_changes(
         self, fingerprints: Mapping[str, dict[str, Any]], anew: Sequence[str]

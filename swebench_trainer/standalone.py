@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,11 +11,14 @@ from swebench_trainer.errors import DataError, RecipeError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.plugins import Plugins
-from swebench_trainer.store.jsonl import write_json
+from swebench_trainer.store.jsonl import each_row, write_json, write_rows
 from swebench_trainer.store.lock import owned
 from swebench_trainer.store.predictions import read_predictions
 from swebench_trainer.store.rundir import StageDir
-from swebench_trainer.types import Candidate, Instance, Status, Verdict
+from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row
+
+INSTANCES = "instances.jsonl"
+"""Name of the file beside the verdicts that holds the data as it was graded."""
 
 
 def grade_predictions(
@@ -28,12 +31,13 @@ def grade_predictions(
     grader: str,
     workers: int,
     timeout: int,
+    cache: bool,
     done: Done,
 ) -> list[Verdict]:
     """Grades predictions files; any number of predictions per instance.
 
     Writes `verdicts.jsonl` (a row per prediction, in the order of the files),
-    the harness's logs, and `report.json` in the harness's schema, in which an
+    the harness's logs, the data that was graded (for `regrade`), and `report.json` in the harness's schema, in which an
     instance counts by the best of its predictions.
 
     Args:
@@ -45,6 +49,7 @@ def grade_predictions(
         grader: Name of a grader.
         workers: Candidates at once; 0 means three quarters of the cores.
         timeout: Seconds that one candidate's tests may take.
+        cache: Whether runs are kept for, and taken from, other gradings.
         done: Called after each verdict.
 
     Raises:
@@ -82,20 +87,29 @@ def grade_predictions(
         )
     entry = plugins.registry.get("grader", grader)
     engine = entry.factory(
-        entry.config(use=grader, workers=workers, timeout=timeout)  # type: ignore[call-arg]  # a GradeTable
+        entry.config(use=grader, workers=workers, timeout=timeout, cache=cache)  # type: ignore[call-arg]  # a GradeTable
     )
     with owned(out / "lock.json"):
         try:
             engine.check(named)
             folder.begin(settings)
+            write_rows(out / INSTANCES, map(as_row, instances.values()))
             ledger = Ledger(out, named, run_id="grade")
             verdicts = ledger.grade(engine, candidates, done)
         finally:
             engine.close()
-        report = final_report(list(instances.values()), _best(verdicts))
+        report = final_report(list(instances.values()), best_verdicts(verdicts))
         write_json(out / "report.json", report)
     require_decided(verdicts, max_faults=0)
     return verdicts
+
+
+def answers(out: Path) -> dict[str, int]:
+    """How often something else than a run of the tests has answered, by what it was."""
+    rows = each_row(out / "timings.jsonl")
+    found = Counter(row["answered_by"] for row in rows)
+    del found["run"]
+    return dict(found.most_common())
 
 
 def _source(plugins: Plugins, data: str, split: str) -> Source:
@@ -141,7 +155,7 @@ def _candidates(
 _RANK = (Status.RESOLVED, Status.UNRESOLVED)
 
 
-def _best(verdicts: Iterable[Verdict]) -> list[Verdict]:
+def best_verdicts(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """Of each instance the verdict that counts: resolved before unresolved before errors."""
     best: dict[str, Verdict] = {}
     for verdict in verdicts:

@@ -31,6 +31,7 @@ from swebench_trainer.contracts import (
 from swebench_trainer.errors import PluginError
 from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.types import (
+    FLAKY,
     Candidate,
     Instance,
     Pair,
@@ -222,11 +223,12 @@ def check_pair_strategy(strategy: PairStrategy) -> None:
     graded = [_graded(n) for n in range(3)]
     pairs = list(strategy.pairs(graded))
     assert pairs == list(strategy.pairs(graded)), "pairs() must be deterministic"
-    masked = {f"masked {n}" for n in range(3)} | {f"flagged {n}" for n in range(3)}
+    doubtful = ("masked", "flagged", "flaky")
+    masked = {f"{word} {n}" for word in doubtful for n in range(3)}
     for pair in pairs:
         assert pair.chosen != pair.rejected, "chosen and rejected must differ"
-        assert pair.chosen not in masked, "a masked or flagged pass was chosen"
-        assert pair.rejected not in masked, "a masked candidate was rejected"
+        assert pair.chosen not in masked, "a masked or flagged candidate was chosen"
+        assert pair.rejected not in masked, "a masked or flaky candidate was rejected"
         assert not pair.rejected.startswith("pass"), "a passing candidate was rejected"
         assert pair.strategy, "a pair says which strategy made it"
     assert not list(strategy.pairs([])), "no instances, no pairs"
@@ -240,6 +242,7 @@ def _graded(number: int) -> GradedInstance:
         (f"broken {number}", Status.NOT_APPLIED, ()),
         (f"masked {number}", Status.INFRA_ERROR, ()),
         (f"flagged {number}", Status.RESOLVED, ("multi_marker",)),
+        (f"flaky {number}", Status.UNRESOLVED, (FLAKY,)),
     ]
     graded = tuple(
         (

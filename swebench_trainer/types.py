@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 
 Split = Literal["train", "heldout"]
+ApplyMode = Literal["swebench", "pro"]
 
 
 class Status(StrEnum):
@@ -33,12 +34,15 @@ class Status(StrEnum):
     NOT_APPLIED = "not_applied"
     """None of the harness's apply commands accepted the patch."""
     TIMEOUT = "timeout"
-    """The tests ran past the deadline, for a reason that nobody has looked into."""
+    """The tests ran past the deadline; masked unless `Verdict.explained`."""
     OOM = "oom"
     """The machine ran out of memory."""
     INFRA_ERROR = "infra_error"
     """The machine, not the patch, is to blame: no image, no daemon, no disk."""
 
+
+FLAKY = "flaky"
+"""Flag of a verdict, pass or failure, that another run of the same patch contradicts."""
 
 REWARDS: dict[Status, int] = {
     Status.RESOLVED: 1,
@@ -62,6 +66,10 @@ class Instance:
         source: Where the row came from, for messages and the model card.
         snapshot: Absolute path of a directory with the repository's files at
             `base_commit`, or empty when only the image has them.
+        apply_mode: How the patch is applied: by the harness's chain of commands, or
+            as SWE-bench Pro's own evaluation does it.
+        parser: Source of the program that reads the test output, where the row
+            brings its own (SWE-bench Pro); empty means `log_parser` alone.
         requirements: SWE-bench Pro's requirements text, else empty.
         interface: SWE-bench Pro's interface text, else empty.
         split: Which side of the holdout the instance is on.
@@ -84,6 +92,8 @@ class Instance:
     workdir: str = "/testbed"
     source: str = ""
     snapshot: str = ""
+    apply_mode: ApplyMode = "swebench"
+    parser: str = ""
     requirements: str = ""
     interface: str = ""
     split: Split = "train"
@@ -127,11 +137,13 @@ class Verdict:
     Attributes:
         report: The harness's own report of the instance, unmodified (the value
             under the instance id in `report.json`); empty when it wrote none.
-        flags: Why a pass is not believed; empty means it is.
+        flags: Why a pass is not believed, and `flaky`, which a failure can be too.
         reason: One line for people: the apply error, the missing image, …
         log: Directory of the logs, relative to the stage's directory.
         patch: Digest of the patch that was graded, so that no verdict is taken
             for another patch.
+        explained: Whether a timeout is the patch's doing: it happened again with
+            many times the seconds that gold needs.
     """
 
     instance_id: str
@@ -143,11 +155,19 @@ class Verdict:
     reason: str = ""
     log: str = ""
     patch: str = ""
+    explained: bool = False
 
     @property
     def reward(self) -> int | None:
         """+1 resolved, 0 applied and failed, -1 no usable patch, `None` masked."""
+        if self.status is Status.TIMEOUT and self.explained:
+            return 0
         return REWARDS.get(self.status)
+
+    @property
+    def flaky(self) -> bool:
+        """Whether another run of the same patch ended otherwise."""
+        return FLAKY in self.flags
 
     @property
     def trusted_pass(self) -> bool:
@@ -198,7 +218,8 @@ def is_unicode(text: str) -> bool:
 
 def as_row(value: Any) -> dict[str, Any]:
     """Turns a value of this module into a JSON-able row."""
-    return dataclasses.asdict(value)
+    # Not asdict(): it copies each list of a report, which costs more than to write it.
+    return {spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)}
 
 
 def from_row(kind: type[T], row: Mapping[str, Any]) -> T:

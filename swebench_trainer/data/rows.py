@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ ALIASES = {
 }
 """Short names of the datasets that swebench publishes."""
 
-_SUFFIXES = (".parquet", ".jsonl", ".json")
+_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
 
 def _beside_recipe(path: str, info: ValidationInfo) -> str:
@@ -37,15 +38,19 @@ def _beside_recipe(path: str, info: ValidationInfo) -> str:
     return str(Path(folder, Path(path).expanduser()).absolute())
 
 
+RowsPath = Annotated[
+    str,
+    AfterValidator(_beside_recipe),
+    Field(min_length=1, json_schema_extra={VOLATILE: True}),
+]
+"""A file of rows, or the name of a dataset of the Hub."""
+
+
 class RowsTable(DataTable):
     """Keys of `[data] use = "rows"`."""
 
-    path: Annotated[
-        str,
-        AfterValidator(_beside_recipe),
-        Field(min_length=1, json_schema_extra={VOLATILE: True}),
-    ]
-    """A `.parquet`, `.jsonl` or `.json` file, a Hub dataset id, or `full`, `lite`, `verified`, `multilingual`, `multimodal`."""
+    path: RowsPath
+    """A `.parquet`, `.jsonl`, `.json` or `.csv` file, a Hub dataset id, or `full`, `lite`, `verified`, `multilingual`, `multimodal`."""
     split: str = "test"
     """Split of a Hub dataset."""
 
@@ -59,20 +64,12 @@ class RowsSource:
 
     def load(self) -> Loaded:
         """Reads every row. See `Source.load`."""
-        return collect(self._rows(), source=Path(self._path).name)
+        rows = read_rows(self._path, self._split)
+        return collect(rows, source=Path(self._path).name)
 
     def digest(self) -> str:
         """Digest of the file; of the name alone when the rows are on the Hub."""
-        if self._path.endswith(_SUFFIXES):
-            _check_file(Path(self._path))
-            return digest_path(Path(self._path))
-        return digest([self._path, self._split])
-
-    def _rows(self) -> Iterator[Mapping[str, Any]]:
-        if self._path.endswith(_SUFFIXES):
-            yield from read_file(Path(self._path))
-        else:
-            yield from _hub_rows(self._path, self._split)
+        return rows_digest(self._path, self._split)
 
 
 def collect(
@@ -80,6 +77,7 @@ def collect(
     *,
     source: str,
     dropped: list[tuple[str, str]] | None = None,
+    make: Callable[..., Instance] = instance_from_row,
 ) -> Loaded:
     """Makes instances of rows, dropping the unusable and the repeated.
 
@@ -87,6 +85,7 @@ def collect(
         rows: What the source holds.
         source: Its name.
         dropped: Receives the reasons; `rows` may add its own while it is read.
+        make: Makes an instance of a row, as `instance_from_row` does.
 
     Raises:
         DataError: No row can be used.
@@ -96,7 +95,7 @@ def collect(
     for number, row in enumerate(rows, start=1):
         name = str(row.get("instance_id") or f"row {number}")
         try:
-            instance = instance_from_row(row, source=source)
+            instance = make(row, source=source)
         except ValueError as error:
             dropped.append((name, str(error)))
             continue
@@ -113,17 +112,43 @@ def collect(
     return Loaded(tuple(instances.values()), tuple(dropped))
 
 
-def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Rows of a `.parquet`, `.jsonl` or `.json` file.
+def read_rows(path: str, split: str) -> Iterator[Mapping[str, Any]]:
+    """Rows of a file, or of a split of a dataset of the Hub.
 
     Raises:
-        DataError: The file cannot be read; for JSON with the line.
+        DataError: They cannot be read.
+    """
+    if path.endswith(_SUFFIXES):
+        yield from read_file(Path(path))
+    else:
+        yield from _hub_rows(path, split)
+
+
+def rows_digest(path: str, split: str) -> str:
+    """Digest of a file's content, or of the name of a dataset of the Hub.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    if path.endswith(_SUFFIXES):
+        _check_file(Path(path))
+        return digest_path(Path(path))
+    return digest([path, split])
+
+
+def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Rows of a `.parquet`, `.jsonl`, `.json` or `.csv` file.
+
+    Raises:
+        DataError: The file cannot be read; for JSON and CSV with the line.
     """
     _check_file(path)
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.suffix == ".jsonl":
         yield from _json_lines(path)
+    elif path.suffix == ".csv":
+        yield from _csv_rows(path)
     else:
         yield from _json_rows(path)
 
@@ -180,6 +205,25 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         yield _object(row, f"{path}, row {number}")
 
 
+def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    # The limit is the whole process's; patches are longer than what it is at first.
+    csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: the row does not have as "
+                        "many columns as the first line."
+                    )
+                yield row
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}.") from error
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}.") from error
+
+
 def _object(row: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{where}: a row must be a JSON object.")
@@ -196,7 +240,7 @@ def _hub_rows(name: str, split: str) -> Iterator[Mapping[str, Any]]:
     except HFValidationError as error:
         raise DataError(
             f"There is no file or directory {name}, and the Hub has no such names.",
-            hint="Rows come as .parquet, .jsonl or .json.",
+            hint="Rows come as .parquet, .jsonl, .json or .csv.",
         ) from error
     try:
         yield from load_dataset(name, split=split)
@@ -205,5 +249,5 @@ def _hub_rows(name: str, split: str) -> Iterator[Mapping[str, Any]]:
     ) as error:  # datasets raises many types for one cause: it is not there
         raise DataError(
             f"The dataset {name!r} (split {split!r}) cannot be loaded: {error}",
-            hint="Check the name and the network, or give a .parquet, .jsonl or .json file.",
+            hint="Check the name and the network, or give a .parquet, .jsonl, .json or .csv file.",
         ) from error

@@ -1,10 +1,19 @@
-"""The harness's apply chain as one script, so that it costs one exec.
+"""How a patch gets into the repository: the harness's apply chain as one script.
 
 The harness sends each command by itself; the commands, their order and what
-happens between them are the same here.
+happens between them are the same here, at the cost of one call. After that the
+script says which files it has left: patches that leave the same ones share one
+run of the tests.
 """
 
 from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from swebench_trainer.types import Instance
 
 REFUSED = 10
 """Exit code of the script when no command accepted the patch."""
@@ -15,8 +24,37 @@ NO_GIT = 11
 APPLY_SECONDS = 300.0
 """Longest time before the tests start; no honest patch comes near it."""
 
+NAMED_PATHS = "/tmp/named_paths"  # noqa: S108 - in a sandbox of its own
+"""Where the script finds the paths that the patch names, each ended by a NUL byte."""
 
-def apply_script() -> str:
+# Every file is in the tree but for those that git ignores. When the patch may have
+# written one of these, nothing is said. The index counts too: `git apply --3way`
+# and `git checkout` of an eval script read it. Objects go elsewhere, so that the
+# repository stays as the harness would leave it.
+_TREE = f"""\
+state=$(mktemp -d)
+(
+  [ -e {NAMED_PATHS} ] || exit
+  staged=$(git ls-files --stage | git hash-object --stdin) || exit
+  cp "$(git rev-parse --git-path index)" "$state/index" || exit
+  objects=$(cd "$(git rev-parse --git-path objects)" && pwd) || exit
+  export GIT_ALTERNATE_OBJECT_DIRECTORIES="$objects"
+  export GIT_OBJECT_DIRECTORY="$state/objects" GIT_INDEX_FILE="$state/index"
+  mkdir "$state/objects" && git add --all . || exit
+  xargs -0 sh -c 'for path do
+    if [ -e "$path" ] || [ -L "$path" ]; then
+      git --literal-pathspecs ls-files --error-unmatch -- "$path" || exit 255
+    fi
+  done' sh < {NAMED_PATHS} || exit
+  tree=$(git write-tree) && echo "tree $tree $staged" > "$state/tree"
+) > /dev/null 2>&1 && cat "$state/tree"
+rm -rf "$state"
+"""
+
+_TREE_LINE = re.compile(r"(?:^|\n)tree ([0-9a-f]{40,64} [0-9a-f]{40,64})\n?\Z")
+
+
+def apply_script(instance: Instance) -> str:
     """The script; it is run in the repository, with the patch in the harness's place.
 
     It exits with 0, `REFUSED` or `NO_GIT`, and its output says which command it was.
@@ -31,18 +69,43 @@ def apply_script() -> str:
     def attempt(command: str) -> str:
         return (
             f"{command} {CONTAINER_PATCH_FILE} && "
-            f"{{ echo '{APPLY_PATCH_PASS}: {command}'; exit 0; }}\n"
+            f"{{ echo '{APPLY_PATCH_PASS}: {command}'; left; exit 0; }}\n"
         )
 
     # A failed attempt leaves half of the patch behind, which makes the next one fail.
     reset = "git checkout -- . ; git clean -fd\n"
+    chain = reset.join(attempt(command) for command in GIT_APPLY_CMDS)
+    # The chain can apply all of the patch while each command fails.
+    chain += attempt("git apply --check --reverse")
+    if instance.apply_mode == "pro":
+        base = shlex.quote(instance.base_commit)
+        chain = f"git reset --hard {base}; git checkout {base}\n"
+        chain += attempt("git apply -v")
     return (
+        f"trap 'rm -f \"$0\" {NAMED_PATHS}' EXIT\n"
         f"command -v git >/dev/null || exit {NO_GIT}\n"
-        + reset.join(attempt(command) for command in GIT_APPLY_CMDS)
-        # The chain can apply all of the patch while each command fails.
-        + attempt("git apply --check --reverse")
-        + f"echo '{APPLY_PATCH_FAIL}'\nexit {REFUSED}\n"
+        f"left() {{\n{_TREE}}}\n"
+        f"{chain}echo '{APPLY_PATCH_FAIL}'\nexit {REFUSED}\n"
     )
+
+
+def applied_tree(log: str) -> str:
+    """What the script says it has left, empty if it does not; its last line counts."""
+    found = _TREE_LINE.search(log)
+    return found[1] if found else ""
+
+
+def named_paths(paths: Iterable[str]) -> bytes:
+    """The file that `NAMED_PATHS` is to be; `patch` may leave two more beside each."""
+    suffixes = ("", ".orig", ".rej")
+    all_paths = sorted({f"{path}{suffix}" for path in paths for suffix in suffixes})
+    return b"".join(p.encode("utf-8", "surrogateescape") + b"\0" for p in all_paths)
+
+
+def is_contained(path: str) -> bool:
+    """Whether a path of a patch lies in the repository and not in its `.git`."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and not {"..", ".git"} & set(parts)
 
 
 def patch_bytes(patch: str) -> bytes | None:

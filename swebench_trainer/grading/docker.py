@@ -1,344 +1,362 @@
-"""The `docker` grader: a fresh container per candidate, killed when it is done.
+"""The `docker` grader: the official eval script in a fresh container per candidate.
 
-It makes the same container as the harness and runs the same commands in it. It is
-faster because it sends one archive and two execs, and because it removes the
-container by SIGKILL, in the background, where the harness waits fifteen seconds
-for a process that cannot be stopped politely. The Docker SDK is all it needs.
+The container is as the harness makes it: root, `SYS_ADMIN` and the image's own
+environment, with limits on memory, cores and processes added. It is faster because
+the container is there before its candidate, because one archive and two execs are all
+that the daemon is asked for, and because the container is removed by SIGKILL, in the
+background, where the harness waits fifteen seconds for a process that cannot be
+stopped politely. The Docker SDK is all it needs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import functools
-import io
-import math
-import tarfile
 import threading
-import time
 import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.apply import APPLY_SECONDS, apply_script
-from swebench_trainer.grading.execution import Execution, grade_in
+from swebench_trainer.grading.apply import APPLY_SECONDS
+from swebench_trainer.grading.containers import (
+    Container,
+    Limits,
+    LostError,
+    lenient,
+    outside,
+    remove_containers,
+    start_container,
+)
+from swebench_trainer.grading.engine import Ended, Evidence, Files, Memory
+from swebench_trainer.grading.execution import grade_in
+from swebench_trainer.grading.hosts import Host, Hosts
+from swebench_trainer.grading.images import Images
+from swebench_trainer.grading.leftovers import Claim, remove_leftovers
 from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.official import APPLY_LOG, EVAL_SCRIPT, TEST_LOG
-from swebench_trainer.grading.pool import grade_all, worker_count
-from swebench_trainer.grading.snapshot import cache_dir
-from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.grading.pool import grade_all, in_time
+from swebench_trainer.grading.ready import Ready
+from swebench_trainer.recipe.models import VOLATILE, GradeTable
 from swebench_trainer.types import Instance
 
-if TYPE_CHECKING:
-    from docker import DockerClient
-    from docker.models.containers import Container
-
-LABEL = "swebench-trainer"
-"""Label of every container; its value names the grader that made it."""
-
-PIDS = 4096
-CONNECT_SECONDS = 120
-"""Longest wait for an answer of the daemon; output may pause for longer."""
-SLACK_SECONDS = 600
+SLACK_SECONDS = 600.0
 """What a container may need beside the patch and the tests, on a busy daemon."""
+
+MAX_LOSSES = 5
+"""So often a job is begun anew because its container or its daemon was lost."""
+
+PULL_AHEAD = 2
+"""So many of the next images are pulled while the tests of others run."""
+
+Size = Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")]
 
 
 class DockerTable(GradeTable):
     """`[grade]` of the `docker` grader."""
 
-    memory: Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")] = "8g"
+    memory: Size = "8g"
     """Memory of one container; a candidate that needs more is `oom`."""
+    cpus: PositiveFloat | None = None
+    """Cores that one container may use, such as `1.5`; by default all of them."""
+    pids: PositiveInt = 4096
+    """Processes and threads of one container."""
+    shm: Size = "64m"
+    """Size of `/dev/shm` in one container."""
     network: bool = True
     """Whether tests reach the network; many official scripts install packages."""
+    image_gb: Annotated[
+        PositiveFloat | None, Field(json_schema_extra={VOLATILE: True})
+    ] = None
+    """While a daemon's images take more disk than this, in GB, those of graded instances that can be pulled again are removed when their last job is done; by default none are."""
+    hosts: Annotated[tuple[str, ...], Field(json_schema_extra={VOLATILE: True})] = ()
+    """Docker daemons that share the work, such as `["ssh://a", "unix:///x.sock", "tcp://c:2376"]`, `workers` on each; by default `DOCKER_HOST` alone."""
 
 
 class DockerGrader:
-    """Grades in Docker containers; made from the recipe's `[grade]` table."""
+    """Grades in Docker containers; made from the recipe's `[grade]` table.
 
-    def __init__(self, table: DockerTable) -> None:
+    Args:
+        table: The recipe's table.
+        memory: Earlier runs that need not be made again.
+    """
+
+    def __init__(self, table: DockerTable, memory: Memory | None = None) -> None:
         self._table = table
-        self._run_id = uuid.uuid4().hex
-        self._pull_lock = threading.Lock()
-        self._removals = ThreadPoolExecutor(2, "remove")
-        self._claim: TextIO | None = None
-
-    @functools.cached_property
-    def _client(self) -> DockerClient:
-        import docker
-
-        return docker.from_env(
-            timeout=CONNECT_SECONDS,
-            max_pool_size=4 * worker_count(self._table.workers),
+        self._memory = memory
+        self._owner = uuid.uuid4().hex
+        self._stopped = threading.Event()
+        addresses = dict.fromkeys(table.hosts or ("",))
+        self._hosts = Hosts(
+            [Host(address, table.workers) for address in addresses], self._stopped
         )
+        self._engines: dict[Host, HostEngine] = {}
+        self._making = threading.Lock()
+        self._needed: Counter[str] = Counter()
+        self._claim: Claim | None = None
 
     def check(self, instances: Sequence[Instance]) -> None:
-        """Asks the daemon whether it is there, and removes what killed graders left.
+        """Asks each daemon whether it is there, and removes what killed graders left.
 
         Missing images are pulled later.
 
         Raises:
-            PrerequisiteError: The daemon does not answer, or an instance names no
-                image.
+            PrerequisiteError: A daemon does not answer, or an instance names no image.
         """
-        from docker.errors import DockerException
-
-        try:
-            self._client.ping()
-            self._remove_left()
-        except (DockerException, OSError) as error:
-            raise PrerequisiteError(
-                f"Docker does not answer: {error}",
-                hint="Start it and try `docker info`, as the user who runs this. Task "
-                'repos that carry their files need none: [grade] use = "namespace".',
-            ) from error
+        self._hosts.check()
+        with lenient():
+            remove_leftovers({host.daemon_id: host.client.api for host in self._hosts})
         nameless = [i.instance_id for i in instances if not i.image]
         if nameless:
             raise PrerequisiteError(
                 f"{len(nameless)} instances name no image, such as {nameless[0]}.",
                 hint="Add the column `image`, or leave these instances out.",
             )
+        warn_of_emulation({host.name: host.architecture for host in self._hosts})
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
         """Grades the jobs; see `Grader.grade`."""
-        if self._claim is None:
-            self._claim = _hold_claim(self._run_id)
-        stopped = threading.Event()
-
-        def stop() -> None:
-            stopped.set()
-            with _lenient():
-                self._remove_all(self._run_id)
-
-        run = functools.partial(self._run, stopped)
-        return grade_all(
+        self._stopped.clear()
+        self._claim = self._claim or Claim(self._owner)
+        self._needed.update(job.instance.image for job in jobs)
+        graded = grade_all(
             jobs,
-            lambda job: grade_in(job, self._table.timeout, run),
-            workers=self._table.workers,
+            in_time(self._table, self._grade),
+            workers=self._hosts.meet(),
             retries=self._table.retries,
-            stop=stop,
+            stop=self._stop,
+            ahead=self._expect,
         )
+        try:
+            with contextlib.closing(graded):
+                for job, outcome in graded:
+                    self._needed[job.instance.image] -= 1
+                    yield job, outcome
+        finally:
+            for image in self._needed:
+                self._needed[image] = 0
+            for engine in self._engines.values():
+                engine.rest()
 
     def close(self) -> None:
-        """Waits for the removals and removes what is left."""
-        self._removals.shutdown()
-        if "_client" in self.__dict__:
-            with _lenient():
-                self._remove_all(self._run_id)
-            self._client.close()
+        """Removes what is left and waits for the removals."""
+        self._stopped.set()
+        for engine in self._engines.values():
+            engine.close()
+        gone = [self._remove_all(host) for host in self._engines]
         if self._claim is not None:
-            self._claim.close()
+            self._claim.release(empty=all(gone))
+        for host in self._hosts:
+            host.close()
+        if self._memory is not None:
+            self._memory.close()
 
-    def _run(
-        self, stopped: threading.Event, job: GradeJob, patch: bytes | None
-    ) -> Execution:
-        """Runs one candidate in a container of its own."""
-        begin = time.monotonic()
-        container = self._start(job.instance)
-        try:
-            if stopped.is_set():  # it came too late to be removed with the others
-                return Execution(fault="grading was stopped")
-            files = {"eval.sh": (job.log_dir / EVAL_SCRIPT).read_bytes()}
-            if patch is not None:
-                files["tmp/patch.diff"] = patch
-                files["tmp/apply.sh"] = apply_script().encode()
-            container.put_archive("/", _archive(files))
-            seconds = {"start": _since(begin)}
-            if patch is not None:
-                begin = time.monotonic()
-                with CappedLog(job.log_dir / APPLY_LOG) as log:
-                    command = "sh /tmp/apply.sh; code=$?; rm /tmp/apply.sh; exit $code"
-                    code, timed_out = self._exec(
-                        container, ["sh", "-c", command], job, APPLY_SECONDS, log
+    def _grade(self, job: GradeJob, timeout: float) -> Outcome:
+        """Grades a job on whichever daemon has a place, and stays there till the end."""
+        losses = 0
+        while True:
+            with self._hosts.place() as host:
+                try:
+                    return grade_in(
+                        job,
+                        self._engine(host),
+                        timeout,
+                        memory=self._memory,
+                        same_tree=self._table.dedupe == "tree",
                     )
-                seconds["apply"] = _since(begin)
-                if code != 0:
-                    (job.log_dir / TEST_LOG).touch()
-                    oom = not timed_out and _out_of_memory(container)
-                    return Execution(code, timed_out, oom, seconds=seconds)
-            begin = time.monotonic()
-            with CappedLog(job.log_dir / TEST_LOG) as log:
-                # One pipe for both streams, so that lines stay in order.
-                command = "exec /bin/bash /eval.sh 2>&1"
-                code, timed_out = self._exec(
-                    container, ["sh", "-c", command], job, self._table.timeout, log
-                )
-            seconds["test"] = _since(begin)
-            oom = not timed_out and _out_of_memory(container)
-            fault = "the container vanished" if code is None and not timed_out else ""
-            applied = None if patch is None else 0
-            return Execution(applied, timed_out, oom, "" if oom else fault, seconds)
-        finally:
-            self._removals.submit(_remove, container)
+                except Exception as error:
+                    losses += 1
+                    if losses == MAX_LOSSES or not self._is_loss(host, error):
+                        raise
 
-    def _start(self, instance: Instance) -> Container:
-        """A started container like the harness's, whatever the image's entrypoint."""
+    def _is_loss(self, host: Host, error: Exception) -> bool:
+        """Whether a job that ended so is to be begun anew, here or elsewhere."""
+        if self._stopped.is_set():
+            return False
+        if not host.answers():
+            self._hosts.lose(host)
+        elif not isinstance(error, LostError):
+            return False
+        if host in self._engines:  # what was ready may be gone as well
+            self._engines[host].rest()
+        return True
+
+    def _engine(self, host: Host) -> HostEngine:
+        """The engine of a daemon, made when it is first needed."""
+        with self._making:
+            if host not in self._engines:
+                api = host.client.api
+                assert self._claim is not None
+                self._claim.add(host.daemon_id)
+                self._engines[host] = HostEngine(
+                    api,
+                    self._table,
+                    owner=self._owner,
+                    workers=host.workers,
+                    needed=self._needed,
+                    stopped=self._stopped,
+                )
+            return self._engines[host]
+
+    def _expect(self, jobs: Sequence[GradeJob]) -> None:
+        """Takes note of the jobs that come next."""
+        images = [job.instance.image for job in jobs]
+        for engine in list(self._engines.values()):
+            engine.expect(images)
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        for host in list(self._engines):
+            self._remove_all(host)
+
+    def _remove_all(self, host: Host) -> bool:
+        """Removes our containers from a daemon; false if it does not answer."""
+        with lenient():
+            remove_containers(host.client.api, self._owner)
+            return True
+        return False
+
+
+class HostEngine:
+    """Makes the sandboxes of one daemon; see `Engine`.
+
+    Args:
+        api: The SDK's `APIClient`.
+        table: The recipe's table.
+        owner: Label of the containers.
+        workers: Jobs at once.
+        needed: Image → jobs that are not done.
+        stopped: Set when grading stops.
+    """
+
+    def __init__(
+        self,
+        api: Any,
+        table: DockerTable,
+        *,
+        owner: str,
+        workers: int,
+        needed: Mapping[str, int],
+        stopped: threading.Event,
+    ) -> None:
+        self._api = api
+        self._owner = owner
+        self._stopped = stopped
+        self._limits = Limits(
+            table.memory, table.cpus, table.pids, table.shm, table.network
+        )
+        self._use = APPLY_SECONDS + table.timeout + SLACK_SECONDS
+        self._workers = workers
+        self._images = Images(api, needed, table.image_gb, stopped)
+        self._ready = Ready(self._start, workers)
+        self._next: Sequence[str] = ()
+
+    def environment(self, instance: Instance) -> Mapping[str, Any]:
+        """What decides a run beside its files; see `Engine.environment`."""
+        image = self._images.get(instance.image)
+        return {
+            "backend": "docker",
+            "image": image.id,
+            "platform": image.platform,
+            **vars(self._limits),
+        }
+
+    @contextlib.contextmanager
+    def open(self, job: GradeJob, files: Files) -> Iterator[DockerSandbox]:
+        """A container with the files in place; see `Engine.open`."""
+        container = self._take(job.instance.image)
+        try:
+            if self._stopped.is_set():  # too late to be removed with the others
+                raise LostError("grading was stopped")
+            # Who needs a container predicts that the next ones will; runs that
+            # memory answers start none.
+            self._ready.want(self._next_images())
+            container.put(files)
+            yield DockerSandbox(container, job.instance.workdir, files)
+        finally:
+            self._ready.give_back(container)
+
+    def expect(self, images: Sequence[str]) -> None:
+        """Takes note of the images that are needed next, and pulls the first ones."""
+        self._next = images[: self._workers]
+        for name in list(dict.fromkeys(images))[: PULL_AHEAD + 1]:
+            self._images.find(name)
+
+    def rest(self) -> None:
+        """Removes the containers that are ready, and gives missing images a chance."""
+        self._next = ()
+        self._ready.clear()
+        self._images.retry()
+
+    def close(self) -> None:
+        """Waits for what goes on in the background."""
+        self._images.close()
+        self._ready.close()
+
+    def _take(self, name: str) -> Container:
         from docker.errors import ImageNotFound
 
-        # Should this process be killed, the container ends by itself. A test that
-        # kills every `sleep` it sees takes a second of its life, no more.
-        life = math.ceil(APPLY_SECONDS + self._table.timeout + SLACK_SECONDS)
-
-        def create() -> Container:
-            return self._client.containers.create(
-                instance.image,
-                entrypoint=["/bin/sh", "-c"],
-                command=[f"n={life}; while [ $((n -= 1)) -ge 0 ]; do sleep 1; done"],
-                user="root",
-                cap_add=["SYS_ADMIN"],
-                labels={LABEL: self._run_id},
-                mem_limit=self._table.memory,
-                memswap_limit=self._table.memory,
-                pids_limit=PIDS,
-                network_disabled=not self._table.network,
-            )
-
         try:
-            container = create()
+            return self._ready.take(self._images.get(name).id, self._use)
         except ImageNotFound:
-            with self._pull_lock:  # one at a time, because registries count pulls
-                self._client.images.pull(instance.image)
-            container = create()
-        try:
-            container.start()
-        except Exception:  # whatever it is, the created container must go
-            self._removals.submit(_remove, container)
+            self._images.forget(name)
             raise
-        return container
 
-    def _exec(
-        self,
-        container: Container,
-        command: list[str],
-        job: GradeJob,
-        seconds: float,
-        log: CappedLog,
-    ) -> tuple[int | None, bool]:
-        """Runs a command until its end or the deadline, which kills the container.
+    def _next_images(self) -> list[str]:
+        """Ids of the next images, as far as they are here."""
+        found = [self._images.find(name) for name in self._next]
+        here = [image for image in found if image.done() and not image.exception()]
+        return [image.result().id for image in here]
 
-        Returns:
-            The exit code, `None` when it was killed; and whether the deadline did it.
-        """
-        api = self._client.api
-        created = api.exec_create(
-            container.id, command, user="root", workdir=job.instance.workdir
+    def _start(self, image_id: str) -> Container:
+        # Twice the time of a run: half of it may pass before somebody takes it.
+        return start_container(
+            self._api,
+            image_id,
+            self._limits,
+            owner=self._owner,
+            life=2 * self._use,
         )
-        expired = threading.Event()
 
-        def expire() -> None:
-            expired.set()
-            _kill(container)
 
-        timer = threading.Timer(seconds, expire)
-        timer.daemon = True
-        timer.start()
-        try:
-            with _output(api, created["Id"]) as chunks:
-                for chunk in chunks:
-                    log.write(chunk)
-        finally:
-            timer.cancel()
-        if expired.is_set():
-            return None, True
-        return api.exec_inspect(created["Id"])["ExitCode"], False
+class DockerSandbox:
+    """A container with a candidate's files; see `Sandbox`."""
 
-    def _remove_left(self) -> None:
-        """Removes the containers of graders that live no more."""
-        held_or_gone = contextlib.suppress(BlockingIOError, FileNotFoundError)
-        for path in _claims().glob("*"):
-            with held_or_gone, path.open() as claim:
-                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._remove_all(path.name)
-                path.unlink()
+    def __init__(self, container: Container, workdir: str, files: Files) -> None:
+        self._container = container
+        self._workdir = workdir
+        self._files = files
 
-    def _remove_all(self, run_id: str) -> None:
-        """Removes every container of one grader, the running ones too."""
-        containers = self._client.containers.list(
-            all=True,
-            filters={"label": f"{LABEL}={run_id}"},
-            ignore_removed=True,
+    def apply(self, log: CappedLog) -> Ended:
+        """Runs the apply script; see `Sandbox.apply`."""
+        return self._run("exec sh /tmp/apply.sh", APPLY_SECONDS, log)
+
+    def test(self, log: CappedLog, timeout: float) -> Ended:
+        """Runs the eval script; see `Sandbox.test`."""
+        return self._run("exec /bin/bash /eval.sh", timeout, log)
+
+    def inspect(self) -> Evidence:
+        """Kills the container and looks at what is left; see `Sandbox.inspect`."""
+        self._container.kill()
+        script = self._container.read("eval.sh")
+        return Evidence(
+            outside(self._container.changed(), self._workdir, self._files),
+            script_intact=script == self._files["eval.sh"],
         )
-        for container in containers:
-            _remove(container)
+
+    def _run(self, command: str, seconds: float, log: CappedLog) -> Ended:
+        return self._container.run(command, self._workdir, seconds, log)
 
 
-def _claims() -> Path:
-    """Holds a file for each grader of this user, locked as long as the grader lives.
-
-    A lock outlasts neither kill -9 nor a reboot, and a grader of another machine or
-    user, which may share the daemon, has no file here and is left alone.
-    """
-    return cache_dir().with_name("docker")
-
-
-def _hold_claim(run_id: str) -> TextIO:
-    """Makes the file that says that this grader lives."""
-    path = _claims() / run_id
-    path.parent.mkdir(parents=True, exist_ok=True)
-    claim = path.open("w")
-    fcntl.flock(claim, fcntl.LOCK_EX)
-    return claim
-
-
-@contextlib.contextmanager
-def _output(api: Any, exec_id: str) -> Iterator[Iterator[bytes]]:
-    """Starts an exec and gives its output as it comes.
-
-    `exec_start(stream=True)` would never close its connection.
-    """
-    from docker.utils.socket import frames_iter
-
-    stream = api.exec_start(exec_id, socket=True)
-    try:
-        frames = frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]  # the SDK has no types here
-        yield (chunk for _, chunk in frames)
-    finally:
-        stream._response.close()
-
-
-def _archive(files: dict[str, bytes]) -> bytes:
-    """A tar archive of files that belong to root."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            entry.mtime = int(time.time())
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def _kill(container: Container) -> None:
-    """Ends the container; that it has ended already is fine."""
-    with _lenient():
-        container.kill()
-
-
-def _remove(container: Container) -> None:
-    """Removes the container by SIGKILL; that it has gone already is fine."""
-    with _lenient():
-        container.remove(force=True, v=True)
-
-
-def _lenient() -> contextlib.suppress:
-    """Lets a clean-up pass whose container has gone, or whose daemon has."""
-    from docker.errors import DockerException
-
-    # The client's own connection errors are OSErrors.
-    return contextlib.suppress(DockerException, OSError)
-
-
-def _out_of_memory(container: Container) -> bool:
-    """Whether the kernel killed something in the container for want of memory."""
-    container.reload()
-    state: dict[str, Any] = container.attrs["State"]
-    return bool(state["OOMKilled"])
-
-
-def _since(begin: float) -> float:
-    return round(time.monotonic() - begin, 3)
+def warn_of_emulation(architectures: Mapping[str, str]) -> None:
+    """Says which daemons are of another kind than the images of SWE-bench."""
+    for name, architecture in architectures.items():
+        if architecture not in ("x86_64", "amd64"):
+            warnings.warn(
+                f"{name} runs on {architecture}: images for x86_64 are emulated "
+                "there, which is slow.",
+                stacklevel=3,
+            )

@@ -1,19 +1,39 @@
-"""What every sandbox shares: the files before a run and the verdict after it."""
+"""How one candidate is graded, whatever the sandbox: apply, test, judge, remember."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading.apply import (
     APPLY_SECONDS,
+    NAMED_PATHS,
     NO_GIT,
     REFUSED,
+    applied_tree,
+    apply_script,
+    is_contained,
+    named_paths,
     patch_bytes,
 )
+from swebench_trainer.grading.engine import (
+    EXECUTION,
+    Engine,
+    Execution,
+    Files,
+    Forgetful,
+    Memory,
+    Sandbox,
+    write_execution,
+)
 from swebench_trainer.grading.flags import trust_flags
+from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.official import (
     APPLY_LOG,
     EVAL_SCRIPT,
@@ -25,60 +45,76 @@ from swebench_trainer.grading.official import (
     status_of,
     test_spec,
 )
+from swebench_trainer.grading.patch_paths import patched_paths
+from swebench_trainer.grading.pro import without_binary_hunks
 from swebench_trainer.types import Candidate, Status
 
 KILLED = 137
 """Exit code of a process that got SIGKILL; only the kernel sends it to a test run."""
 
-
-@dataclass(frozen=True)
-class Execution:
-    """How one run in a sandbox went; the log and the report are files.
-
-    Attributes:
-        apply_code: Exit code of the apply script; `None` when it did not run.
-        timed_out: The deadline ended it.
-        oom: The kernel ended it for want of memory.
-        fault: What was wrong with the machine; empty when nothing was.
-        seconds: Wall time by phase (`start`, `apply`, `test`).
-    """
-
-    apply_code: int | None = None
-    timed_out: bool = False
-    oom: bool = False
-    fault: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
+KEPT = (Status.RESOLVED, Status.UNRESOLVED, Status.NOT_APPLIED)
+"""What is remembered; the rest may be the machine's doing."""
 
 
 def grade_in(
-    job: GradeJob, timeout: int, run: Callable[[GradeJob, bytes | None], Execution]
+    job: GradeJob,
+    engine: Engine,
+    timeout: float,
+    *,
+    memory: Memory | None = None,
+    same_tree: bool = True,
 ) -> Outcome:
-    """Grades one job with the sandbox `run`.
+    """Grades one job in a sandbox, unless memory has such a run.
+
+    What is remembered is the run, not the verdict: that is derived from the logs
+    each time, so no change of a parser or of a list of tests can leave a stale one.
 
     Args:
         job: The candidate; its `log_dir` is made and emptied of an earlier run.
+        engine: Makes the sandbox.
         timeout: Seconds that the tests may take.
-        run: Runs the patch (`None`: nothing to apply) and the eval script that lie
-            in `log_dir`, and writes the apply log and the test log there.
+        memory: Earlier runs; `None` has none.
+        same_tree: Whether the run of another patch that leaves the same files counts.
     """
     if (outcome := without_patch(job.candidate)) is not None:
         return outcome
-    patch = None
-    if job.candidate.extraction != NOOP:
-        patch = patch_bytes(job.candidate.patch)
+    memory = memory or Forgetful()
+    files = _files(job)
     clear_logs(job.log_dir)
-    if patch is not None:
-        (job.log_dir / PATCH).write_bytes(patch)
-    script = test_spec(job.instance).eval_script
-    (job.log_dir / EVAL_SCRIPT).write_text(script, encoding="utf-8", newline="")
-    execution = run(job, patch)
-    return conclude(job, timeout, execution)
+    for path, name in (("tmp/patch.diff", PATCH), ("eval.sh", EVAL_SCRIPT)):
+        if path in files:
+            (job.log_dir / name).write_bytes(files[path])
+    facts = {
+        "environment": dict(engine.environment(job.instance)),
+        "workdir": job.instance.workdir,
+        "repeat": job.repeat,
+        "eval": files["eval.sh"],
+    }
+    by_patch = _key(facts, files)
+    if recalled := _recalled(job, timeout, memory, by_patch):
+        return dataclasses.replace(recalled[0], answered_by="cache")
+    begin = time.monotonic()
+    with engine.open(job, files) as sandbox:
+        execution = Execution(seconds={"start": _since(begin)})
+        if "tmp/apply.sh" in files:
+            execution = _apply(job, sandbox, execution)
+        if not (same_tree and execution.tree):
+            return _finish(job, sandbox, timeout, execution, memory, [by_patch])
+        by_tree = _key(facts, {"tree": execution.tree.encode()})
+        with memory.alone(by_tree):
+            if recalled := _recalled(job, timeout, memory, by_tree):
+                outcome, earlier = recalled
+                about = job.instance.instance_id
+                memory.keep([by_patch], earlier, job.log_dir, about)
+                return dataclasses.replace(outcome, answered_by="tree")
+            keys = [by_patch, by_tree]
+            return _finish(job, sandbox, timeout, execution, memory, keys)
 
 
 def clear_logs(log_dir: Path) -> None:
     """Makes the directory, without what an earlier run has left in it."""
     log_dir.mkdir(parents=True, exist_ok=True)
-    for name in (PATCH, EVAL_SCRIPT, APPLY_LOG, TEST_LOG, REPORT):
+    for name in (PATCH, EVAL_SCRIPT, APPLY_LOG, TEST_LOG, REPORT, EXECUTION):
         (log_dir / name).unlink(missing_ok=True)
 
 
@@ -93,45 +129,192 @@ def without_patch(candidate: Candidate) -> Outcome | None:
     return None
 
 
-def conclude(job: GradeJob, timeout: int, execution: Execution) -> Outcome:
-    """Turns a finished run into its outcome."""
-    seconds = execution.seconds
-
-    def without_report(status: Status, reason: str) -> Outcome:
-        return Outcome(status, {}, reason=reason, seconds=seconds)
-
-    if execution.fault:
-        return without_report(Status.INFRA_ERROR, execution.fault)
-    if job.candidate.extraction != NOOP and execution.apply_code is None:
-        if execution.timed_out:
-            reason = f"the patch was not applied after {APPLY_SECONDS:.0f} seconds"
-            return without_report(Status.TIMEOUT, reason)
-        if not execution.oom:
-            reason = "the sandbox ended while the patch was applied"
-            return without_report(Status.INFRA_ERROR, reason)
-    if execution.timed_out:
-        with (job.log_dir / TEST_LOG).open("a", encoding="utf-8") as file:
-            file.write(f"\n\nTimeout error: {timeout} seconds exceeded.")
-        return without_report(Status.TIMEOUT, f"not done after {timeout} seconds")
-    if execution.apply_code == REFUSED:
-        reason = apply_reason((job.log_dir / APPLY_LOG).read_text(errors="replace"))
-        return without_report(Status.NOT_APPLIED, reason)
-    if execution.apply_code == NO_GIT:
-        return without_report(Status.INFRA_ERROR, "the sandbox has no git")
-    if execution.apply_code and not execution.oom:
-        reason = f"the apply script ended with {execution.apply_code}"
-        return without_report(Status.INFRA_ERROR, reason)
-
+def conclude(job: GradeJob, timeout: float, execution: Execution) -> Outcome:
+    """Derives the outcome of a run from what it left and the logs in `log_dir`."""
+    if (outcome := _without_report(job, timeout, execution)) is not None:
+        return outcome
     log = job.log_dir / TEST_LOG
     report = judge(job.instance, job.candidate.patch, log)
-    status, reason = status_of(report)
-    text = log.read_text(errors="replace")
+    text = log.read_text(encoding="utf-8", errors="replace")
+    status, reason = status_of(report, text)
     if status is not Status.RESOLVED and (execution.oom or _was_killed(text)):
         status, reason = Status.OOM, "the kernel killed the tests (out of memory)"
+    elif status is Status.UNRESOLVED and _was_refused(job, execution):
+        status, reason = Status.NOT_APPLIED, _apply_reason_in(job.log_dir)
     flags: tuple[str, ...] = ()
     if status is Status.RESOLVED:
-        flags = trust_flags(job.instance, job.candidate.patch, text)
-    return Outcome(status, report, flags, reason, seconds)
+        flags = trust_flags(job, text, execution.evidence)
+    return Outcome(status, report, flags, reason)
+
+
+def apply_reason(log: str) -> str:
+    """The first complaint of the apply commands."""
+    complaints = (line for line in log.splitlines() if line.startswith("error:"))
+    return next(complaints, "no apply command accepts the patch")
+
+
+def _files(job: GradeJob) -> dict[str, bytes]:
+    """What the sandbox is given."""
+    script = test_spec(job.instance).eval_script
+    files = {"eval.sh": script.encode("utf-8", "surrogateescape")}
+    patch = job.candidate.patch
+    pro = job.instance.apply_mode == "pro"
+    if pro:
+        patch = without_binary_hunks(patch)
+    # Pro's evaluation resets the repository first, whether there is a patch or not.
+    wanted = pro or job.candidate.extraction != NOOP
+    content = patch_bytes(patch) if wanted else None
+    if content is not None:
+        paths = set(patched_paths(patch))
+        files["tmp/patch.diff"] = content
+        files["tmp/apply.sh"] = apply_script(job.instance).encode()
+        # Without this file the script does not say which tree it has left.
+        if all(map(is_contained, paths)):
+            files[NAMED_PATHS.removeprefix("/")] = named_paths(paths)
+    return files
+
+
+def _key(facts: Mapping[str, Any], files: Files) -> str:
+    """Stands for all that decides a run."""
+    text = json.dumps([facts, dict(files)], sort_keys=True, default=bytes.hex)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _recalled(
+    job: GradeJob, timeout: float, memory: Memory, key: str
+) -> tuple[Outcome, Execution] | None:
+    """A remembered run and its outcome, if it can stand for one that is made now."""
+    execution = memory.recall(key, job.log_dir)
+    if execution is None:
+        return None
+    if execution.seconds.get("test", 0) <= timeout:
+        outcome = conclude(job, timeout, execution)
+        # If it did not pass when it ran, nobody has looked into its sandbox.
+        looked_at = outcome.status is not Status.RESOLVED or execution.evidence
+        if looked_at and _is_lasting(outcome):
+            write_execution(execution, job.log_dir)
+            return outcome, execution
+    for name in (TEST_LOG, REPORT):
+        (job.log_dir / name).unlink(missing_ok=True)
+    return None
+
+
+def _finish(
+    job: GradeJob,
+    sandbox: Sandbox,
+    timeout: float,
+    execution: Execution,
+    memory: Memory,
+    keys: Sequence[str],
+) -> Outcome:
+    """Runs the tests, unless the patch has failed already, and remembers the run."""
+    if _goes_on(job, execution):
+        execution = _test(job, sandbox, timeout, execution)
+    write_execution(execution, job.log_dir)
+    outcome = conclude(job, timeout, execution)
+    if _is_lasting(outcome):
+        memory.keep(keys, execution, job.log_dir, job.instance.instance_id)
+    return dataclasses.replace(outcome, seconds=execution.seconds)
+
+
+def _is_lasting(outcome: Outcome) -> bool:
+    """Whether another run on this machine would end the same way."""
+    return outcome.status in KEPT and not outcome.report.get("infra_failure_reason")
+
+
+def _apply(job: GradeJob, sandbox: Sandbox, execution: Execution) -> Execution:
+    begin = time.monotonic()
+    with CappedLog(job.log_dir / APPLY_LOG) as log:
+        ended = sandbox.apply(log)
+    tree = ""
+    if ended.code == 0:
+        text = (job.log_dir / APPLY_LOG).read_text(encoding="utf-8", errors="replace")
+        tree = applied_tree(text)
+    fault = ""
+    if ended.code is None and not (ended.timed_out or ended.oom):
+        fault = "the sandbox ended while the patch was applied"
+    return dataclasses.replace(
+        execution,
+        apply_code=ended.code,
+        timed_out=ended.timed_out,
+        oom=ended.oom,
+        fault=fault,
+        tree=tree,
+        seconds=execution.seconds | {"apply": _since(begin)},
+    )
+
+
+def _goes_on(job: GradeJob, execution: Execution) -> bool:
+    """Whether the tests are run; SWE-bench Pro runs them whatever became of the patch."""
+    if execution.fault or execution.timed_out or execution.oom:
+        return False
+    refused = REFUSED if job.instance.apply_mode == "pro" else 0
+    return execution.apply_code in (None, 0, refused)
+
+
+def _test(
+    job: GradeJob, sandbox: Sandbox, timeout: float, execution: Execution
+) -> Execution:
+    begin = time.monotonic()
+    path = job.log_dir / TEST_LOG
+    with CappedLog(path) as log:
+        ended = sandbox.test(log, timeout)
+    seconds = execution.seconds | {"test": _since(begin)}
+    if ended.timed_out:  # as the harness has it
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"\n\nTimeout error: {timeout:g} seconds exceeded.")
+    fault = ""
+    if ended.code is None and not (ended.timed_out or ended.oom):
+        fault = "the sandbox vanished while the tests ran"
+    execution = dataclasses.replace(
+        execution,
+        timed_out=ended.timed_out,
+        oom=ended.oom,
+        fault=fault,
+        seconds=seconds,
+    )
+    if fault or ended.timed_out:
+        return execution
+    report = judge(job.instance, job.candidate.patch, path)
+    if not report["resolved"]:
+        return execution
+    evidence = dataclasses.replace(sandbox.inspect(), script_code=ended.code or 0)
+    return dataclasses.replace(execution, evidence=evidence)
+
+
+def _without_report(
+    job: GradeJob, timeout: float, execution: Execution
+) -> Outcome | None:
+    """The outcome of a run that ended before there was a log to judge."""
+    if execution.fault:
+        return Outcome(Status.INFRA_ERROR, {}, reason=execution.fault)
+    if execution.timed_out:
+        reason = f"not done after {timeout:g} seconds"
+        if not execution.tested:
+            reason = f"the patch was not applied after {APPLY_SECONDS:.0f} seconds"
+        return Outcome(Status.TIMEOUT, {}, reason=reason)
+    if execution.tested:
+        return None
+    if execution.oom:
+        return Outcome(Status.OOM, {}, reason="no memory to apply the patch")
+    if execution.apply_code == REFUSED:
+        return Outcome(Status.NOT_APPLIED, {}, reason=_apply_reason_in(job.log_dir))
+    if execution.apply_code == NO_GIT:
+        reason = "the sandbox has no git"
+    else:
+        reason = f"the apply script ended with {execution.apply_code}"
+    return Outcome(Status.INFRA_ERROR, {}, reason=reason)
+
+
+def _was_refused(job: GradeJob, execution: Execution) -> bool:
+    """Whether there was a patch and it did not apply; Pro tests it all the same."""
+    noop = job.candidate.extraction == NOOP
+    return execution.apply_code == REFUSED and not noop
+
+
+def _apply_reason_in(log_dir: Path) -> str:
+    log = (log_dir / APPLY_LOG).read_text(encoding="utf-8", errors="replace")
+    return apply_reason(log)
 
 
 def _was_killed(log: str) -> bool:
@@ -141,7 +324,5 @@ def _was_killed(log: str) -> bool:
     return bool(parse_test_exit_code(log) == KILLED)
 
 
-def apply_reason(log: str) -> str:
-    """The first complaint of the apply commands."""
-    complaints = (line for line in log.splitlines() if line.startswith("error:"))
-    return next(complaints, "no apply command accepts the patch")
+def _since(begin: float) -> float:
+    return round(time.monotonic() - begin, 3)

@@ -1,142 +1,89 @@
-"""Why a pass is not believed. The official verdict stays what it is beside these."""
+"""Why a pass is not believed. The official verdict stays what it is beside these.
+
+A flag is the default and the gold run is what excuses: what the official fix does to
+the machine and to the tests that do not count, a candidate may do too.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from pathlib import PurePosixPath
-
-from swebench_trainer.types import Instance
+from swebench_trainer.contracts import GradeJob
+from swebench_trainer.grading.engine import Evidence
+from swebench_trainer.grading.log_flags import (
+    Transcript,
+    has_excused_tests,
+    has_extra_markers,
+    has_refused_tests,
+    has_results_outside,
+    has_two_exit_codes,
+    has_unexplained_exit,
+    lacks_exit_marker,
+)
+from swebench_trainer.grading.patch_flags import (
+    has_runner_code,
+    has_unsafe_path,
+    touches_tests,
+)
+from swebench_trainer.grading.pro import script_was_changed
+from swebench_trainer.grading.sandbox_flags import is_script_killed, is_tampered
 
 MULTI_MARKER = "multi_marker"
+TWO_EXIT_CODES = "two_exit_codes"
+UNEXPLAINED_EXIT = "unexplained_exit"
 MISSING_EXIT_MARKER = "missing_exit_marker"
 OUTSIDE_MARKERS = "outside_markers"
+EXCUSED_TESTS = "excused_tests"
+REFUSED_TESTS = "refused_tests"
 TOUCHES_TESTS = "touches_tests"
+UNSAFE_PATH = "unsafe_path"
+RUNNER_CODE = "runner_code"
+SCRIPT_CHANGED = "script_changed"
+SCRIPT_KILLED = "script_killed"
+TAMPERED = "tampered"
 
-RUNNER_FILES = {
-    "conftest.py",
-    "pytest.ini",
-    ".pytest.ini",
-    "pytest.toml",
-    ".pytest.toml",
-    "pyproject.toml",
-    "tox.ini",
-    "setup.cfg",
-    "sitecustomize.py",
-    "usercustomize.py",
+MEANINGS = {
+    MULTI_MARKER: "the log holds more markers than the eval script writes",
+    TWO_EXIT_CODES: "the log gives the tests two exit codes",
+    UNEXPLAINED_EXIT: "the tests end with an error that no test explains",
+    MISSING_EXIT_MARKER: "the log does not hold the exit code of the tests",
+    OUTSIDE_MARKERS: "all results of tests lie outside the markers",
+    EXCUSED_TESTS: "an expected test was skipped, or expected to fail",
+    REFUSED_TESTS: "git could not put the official tests in their place",
+    TOUCHES_TESTS: "the patch changes tests, or what runs them",
+    UNSAFE_PATH: "the patch names what is not plain source in the repository",
+    RUNNER_CODE: "new code ends the process, or speaks of the test run",
+    SCRIPT_CHANGED: "the eval script, or what it runs, was changed while it ran",
+    SCRIPT_KILLED: "a signal ended the eval script",
+    TAMPERED: "files changed outside the repository that the tests do not explain",
 }
-"""Files that change how tests run, wherever they lie."""
-
-_HEADER = re.compile(
-    r"^diff --git (?P<both>.+)$"
-    r"|^(?:---|\+\+\+) (?P<file>.+)$"
-    r"|^(?:rename|copy) (?:from|to) (?P<moved>.+)$",
-    re.MULTILINE,
-)
+"""What each flag says, for people."""
 
 
-def trust_flags(instance: Instance, patch: str, log: str) -> tuple[str, ...]:
-    """The flags of one graded candidate, in alphabetical order.
+def trust_flags(
+    job: GradeJob, log_text: str, evidence: Evidence | None
+) -> tuple[str, ...]:
+    """The flags of a candidate that passes, in alphabetical order.
 
     Args:
-        instance: What was graded.
-        patch: The candidate's patch.
-        log: The test log, as the harness reads it.
+        job: What was graded, with the gold run to compare with.
+        log_text: The test log, as the harness reads it.
+        evidence: What was seen in the sandbox; `None` where nobody could look.
     """
+    instance, patch, gold = job.instance, job.candidate.patch, job.gold
+    log = Transcript(instance, log_text)
     found = {
-        MULTI_MARKER: has_extra_markers(instance, log),
-        MISSING_EXIT_MARKER: lacks_exit_marker(instance, log),
-        OUTSIDE_MARKERS: has_results_outside(instance, log),
-        TOUCHES_TESTS: touches_tests(patch, instance.test_patch),
+        MULTI_MARKER: has_extra_markers(log),
+        TWO_EXIT_CODES: has_two_exit_codes(log),
+        UNEXPLAINED_EXIT: has_unexplained_exit(log, gold),
+        MISSING_EXIT_MARKER: lacks_exit_marker(log),
+        OUTSIDE_MARKERS: has_results_outside(log),
+        EXCUSED_TESTS: has_excused_tests(log, gold),
+        REFUSED_TESTS: has_refused_tests(log),
+        TOUCHES_TESTS: touches_tests(instance, patch),
+        UNSAFE_PATH: has_unsafe_path(patch),
+        RUNNER_CODE: has_runner_code(patch, gold=instance.patch),
+        SCRIPT_CHANGED: script_was_changed(instance.eval_script, log_text)
+        or (evidence is not None and not evidence.script_intact),
+        SCRIPT_KILLED: evidence is not None and is_script_killed(evidence),
+        TAMPERED: evidence is not None and is_tampered(evidence, gold),
     }
     return tuple(sorted(flag for flag, holds in found.items() if holds))
-
-
-def has_extra_markers(instance: Instance, log: str) -> bool:
-    """Whether the log holds more markers than the eval script writes."""
-    return any(log.count(marker) > n for marker, n in _expected(instance).items())
-
-
-def lacks_exit_marker(instance: Instance, log: str) -> bool:
-    """Whether the script should have recorded the tests' exit code but has not."""
-    from swebench.harness.constants import TEST_EXIT_CODE
-
-    return bool(_expected(instance)[TEST_EXIT_CODE]) and TEST_EXIT_CODE not in log
-
-
-def has_results_outside(instance: Instance, log: str) -> bool:
-    """Whether the harness finds results only when it looks beyond the markers."""
-    from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
-    from swebench.harness.log_parsers import PARSER_REGISTRY
-
-    from swebench_trainer.grading.official import test_spec
-
-    if START_TEST_OUTPUT not in log or END_TEST_OUTPUT not in log:
-        return False
-    parse = PARSER_REGISTRY[instance.log_parser]
-    spec = test_spec(instance)
-    inside = log.split(START_TEST_OUTPUT)[1].split(END_TEST_OUTPUT)[0]
-    return not parse(inside, spec) and bool(parse(log, spec))
-
-
-def touches_tests(patch: str, test_patch: str) -> bool:
-    """Whether a patch edits the test runner's files or files of the test patch."""
-    tests = set(patched_paths(test_patch))
-    return any(
-        path in tests
-        or PurePosixPath(path).name in RUNNER_FILES
-        or path.endswith(".pth")
-        for path in patched_paths(patch)
-    )
-
-
-def patched_paths(patch: str) -> Iterable[str]:
-    """Every path that the headers of a diff name, without `a/` and `b/`.
-
-    It errs on the side of too many: a line of a hunk may look like a header.
-    """
-    for header in _HEADER.finditer(patch):
-        if header["both"]:
-            for part in re.split(r" (?=\"?b/)", header["both"].rstrip("\r")):
-                yield _without_prefix(part)
-        elif header["file"]:
-            path = header["file"].rstrip("\r").split("\t")[0]
-            if path != "/dev/null":
-                yield _without_prefix(path)
-        else:
-            yield _normal(header["moved"].rstrip("\r"))
-
-
-def _without_prefix(path: str) -> str:
-    """Strips the first component, as `-p1` does."""
-    return _normal(path.strip('"').partition("/")[2])
-
-
-def _normal(path: str) -> str:
-    """The path as git names the file, whatever quotes and slashes are in it."""
-    return str(PurePosixPath(path.strip('"')))
-
-
-def _expected(instance: Instance) -> dict[str, int]:
-    """How often an honest log holds each marker.
-
-    The script runs under `set -x`: `: 'marker'` shows once, as the trace, and
-    `echo 'marker'` twice, as the trace and as its output.
-    """
-    from swebench.harness.constants import (
-        END_TEST_OUTPUT,
-        START_TEST_OUTPUT,
-        TEST_EXIT_CODE,
-    )
-
-    from swebench_trainer.grading.official import test_spec
-
-    lines = test_spec(instance).eval_script_list
-    return {
-        marker: sum(
-            2 if line.lstrip().startswith("echo") else 1
-            for line in lines
-            if marker in line
-        )
-        for marker in (START_TEST_OUTPUT, END_TEST_OUTPUT, TEST_EXIT_CODE)
-    }

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.contracts import Done, GradeJob, Grader, Outcome
+from swebench_trainer.contracts import Done, GoldRun, GradeJob, Grader, Outcome
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.official import NOOP, OWED
 from swebench_trainer.store.digest import digest
-from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
+from swebench_trainer.store.jsonl import RowWriter, each_row, write_rows
 from swebench_trainer.types import (
     Candidate,
     Instance,
@@ -55,6 +55,8 @@ class Ledger:
         done: Done,
         *,
         once_per_patch: bool = True,
+        repeat: Callable[[Candidate], int] = lambda _: 0,
+        gold: Callable[[Instance], GoldRun | None] = lambda _: None,
     ) -> list[Verdict]:
         """Decides every candidate that is not decided yet.
 
@@ -64,6 +66,8 @@ class Ledger:
             done: Called after each verdict.
             once_per_patch: Whether equal patches share one run. Repeated runs
                 of one patch (gold, flakiness) need `False`.
+            repeat: Which run of its patch a candidate asks for.
+            gold: The gold run of an instance; asked once, and only when needed.
 
         Returns:
             The verdicts, in the order of the candidates.
@@ -98,24 +102,30 @@ class Ledger:
                     decide(candidate, _outcome(known), known.log)
                 else:
                     groups[group].append(candidate)
-            jobs = {group: self._job(same[0]) for group, same in groups.items()}
-            for job, outcome in grader.grade(list(jobs.values())):
-                if outcome.seconds:
-                    timings.write(_timing(job, outcome.seconds))
+            first = [same[0] for same in groups.values()]
+            named = dict.fromkeys(candidate.instance_id for candidate in first)
+            golds = {name: gold(self._instances[name]) for name in named}
+            jobs = [self._job(c, repeat(c), golds[c.instance_id]) for c in first]
+            for job, outcome in grader.grade(jobs):
+                timings.write(_timing(job, outcome))
                 log = str(job.log_dir.relative_to(self._folder))
-                first = job.candidate
-                group = _group(first, digest(first.patch), once_per_patch)
-                for candidate in groups[group]:
+                patch = digest(job.candidate.patch)
+                for candidate in groups[_group(job.candidate, patch, once_per_patch)]:
                     decide(candidate, outcome, log)
         ordered = [verdicts[_key(c)] for c in candidates]
         write_rows(self.path, map(as_row, ordered))
         return ordered
 
     def _read(self) -> dict[Key, Verdict]:
-        verdicts = (from_row(Verdict, row) for row in read_rows(self.path))
-        return {(v.model, v.instance_id, v.sample, v.patch): v for v in verdicts}
+        found: dict[Key, Verdict] = {}
+        names: dict[str, str] = {}
+        for row in each_row(self.path):
+            row["report"] = _sharing(row["report"], names)
+            v = from_row(Verdict, row)
+            found[v.model, v.instance_id, v.sample, v.patch] = v
+        return found
 
-    def _job(self, candidate: Candidate) -> GradeJob:
+    def _job(self, candidate: Candidate, repeat: int, gold: GoldRun | None) -> GradeJob:
         """The job of a candidate, with the harness's own log layout."""
         model = _folder_name(candidate.model)
         folder = self._folder / self._logs / f"{model}.{candidate.sample}"
@@ -123,6 +133,8 @@ class Ledger:
             self._instances[candidate.instance_id],
             candidate,
             folder / candidate.instance_id,
+            repeat,
+            gold,
         )
 
 
@@ -133,14 +145,17 @@ _CHANGES_NOTHING = ("no answer", "nothing changes", "no patch was recorded")
 def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
     """Stops a stage whose machine has failed, so that it can be called again.
 
+    A candidate that uses up its memory, or whose log speaks of a failing machine, is
+    masked but stops nothing: both can be the candidate's own doing, every time.
+
     Args:
         verdicts: All verdicts of the stage.
         max_faults: How many may stay undecided for good.
 
     Raises:
-        StageError: More of them are the machine's doing.
+        StageError: The machine has failed for more of them.
     """
-    owed = [verdict for verdict in verdicts if verdict.status in OWED]
+    owed = [v for v in verdicts if v.status is Status.INFRA_ERROR and not v.report]
     if len(owed) > max_faults:
         raise StageError(
             f"{len(owed)} of {len(verdicts)} could not be graded on this machine; "
@@ -171,9 +186,26 @@ def _folder_name(model: str) -> str:
     return safe if safe == model else f"{safe}.{digest(model)[:8]}"
 
 
+def _sharing(value: Any, strings: dict[str, str]) -> Any:
+    """The value, its strings once in memory: all reports of an instance name its tests."""
+    if isinstance(value, str):
+        return strings.setdefault(value, value)
+    if isinstance(value, list):
+        return [_sharing(item, strings) for item in value]
+    if isinstance(value, dict):
+        return {key: _sharing(item, strings) for key, item in value.items()}
+    return value
+
+
 def _outcome(verdict: Verdict) -> Outcome:
     """The outcome of an equal patch that was graded before."""
-    return Outcome(verdict.status, verdict.report, verdict.flags, verdict.reason)
+    return Outcome(
+        verdict.status,
+        verdict.report,
+        verdict.flags,
+        verdict.reason,
+        explained=verdict.explained,
+    )
 
 
 def _verdict(candidate: Candidate, outcome: Outcome, log: str) -> Verdict:
@@ -187,14 +219,17 @@ def _verdict(candidate: Candidate, outcome: Outcome, log: str) -> Verdict:
         flags=outcome.flags,
         reason=outcome.reason,
         log=log,
+        explained=outcome.explained,
     )
 
 
-def _timing(job: GradeJob, seconds: Mapping[str, float]) -> dict[str, Any]:
+def _timing(job: GradeJob, outcome: Outcome) -> dict[str, Any]:
+    seconds = outcome.seconds or {}
     return {
         "instance_id": job.candidate.instance_id,
         "model": job.candidate.model,
         "sample": job.candidate.sample,
+        "answered_by": outcome.answered_by,
         **{phase: round(value, 3) for phase, value in seconds.items()},
     }
 

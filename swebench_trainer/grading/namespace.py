@@ -1,134 +1,324 @@
 """The `namespace` grader: the official eval script in a Linux sandbox, without Docker.
 
-It needs nothing but the kernel's namespaces and overlayfs, and instances that
-carry their repository's files. The sandbox has the repository at `/testbed`, the
-programs of the host and this interpreter, read-only, and no network; see
-`sandbox.py`. It keeps a careless patch in; for a malicious one Docker or, better,
-a machine of its own is the right place.
+It needs nothing but the kernel's namespaces and overlayfs. An instance that carries
+its repository's files (`snapshot`) runs with the programs of the host and this
+interpreter, shown read-only. Any other runs on the root of its image, which is
+exported once, see `rootfs.py`. Either way what a candidate writes goes to a layer in
+memory that is thrown away, and nothing else of the host is visible; `sandbox.py`
+says how.
+
+Memory and processes are limited together where this user may make cgroups (root may).
+Elsewhere the limit of memory is one for each process, and only the number of processes
+and the size of the files in memory hold for the sandbox as a whole. Processor time has
+no limit but the deadline. The kernel is the host's: for patches that are made to attack
+it, a machine of its own is the right place.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import os
-import selectors
-import shutil
-import signal
-import subprocess
+import platform
+import site
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.apply import APPLY_SECONDS, apply_script
-from swebench_trainer.grading.execution import Execution, grade_in
+from swebench_trainer.grading.cgroup import (
+    Cgroups,
+    Group,
+    cgroup_parents,
+    reap_cgroups,
+)
+from swebench_trainer.grading.engine import Files, Memory, Sandbox
+from swebench_trainer.grading.execution import grade_in
+from swebench_trainer.grading.launch import (
+    Launched,
+    Launcher,
+    Limits,
+    Root,
+    interpreter_dirs,
+)
 from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.official import APPLY_LOG, EVAL_SCRIPT, TEST_LOG
-from swebench_trainer.grading.pool import grade_all
+from swebench_trainer.grading.pool import grade_all, in_time
+from swebench_trainer.grading.rootfs import ImageRoot, ImageRoots
 from swebench_trainer.grading.snapshot import snapshot_repository
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Instance
 
-SANDBOX = Path(__file__).with_name("sandbox.py")
-POLL_SECONDS = 0.25
-
-# The kernel kills unshare when the thread that started it ends, which waits for it
-# as long as it lives, and --kill-child passes that on: kill -9 leaves no sandbox.
-DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL")
-UNSHARE = (
-    "unshare",
-    "--user",
-    "--map-root-user",
-    "--mount",
-    "--pid",
-    "--fork",
-    "--kill-child",
-    "--net",
-    "--ipc",
-    "--uts",
-)
 USE_DOCKER = 'Grade with Docker instead: [grade] use = "docker".'
 
 View = Literal["overlay", "copy"]
 """How the repository appears in the sandbox."""
 
-PROBE = """\
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HOSTS = b"127.0.0.1\tlocalhost sandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+USERS = b"""\
+root:x:0:0:root:/root:/bin/bash
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+"""
+GROUPS = b"root:x:0:\nnogroup:x:65534:\n"
+SHOWN_ETC = ("ld.so.cache", "localtime", "mime.types", "protocols", "services")
+"""What else of `/etc` programs of the host want to see."""
+
+PACKAGE_DATABASES = ("/var/lib/dpkg/status", "/var/lib/rpm", "/lib/apk/db/installed")
+
+EXPORTS_AHEAD = 2
+"""So many of the next images are exported while the tests of others run."""
+
+PROBE = b"""\
 set -e
 command -v git bash
 command -v patch || { echo 'there is no patch(1)'; exit 1; }
-rm -r folder && mkdir folder && [ -z "$(ls -A folder)" ]
-echo written > file && [ "$(cat file)" = written ]
-echo the sandbox works
+rm pool.py && mkdir pool.py && [ -z "$(ls -A pool.py)" ]
+echo written > log.py && [ "$(cat log.py)" = written ]
 """
+"""Needs a directory with these files, such as the one that this file is in."""
+
+PROBE_SECONDS = 60.0
+PROBE_LIMITS = Limits(memory=1 << 30, pids=256, disk=1 << 28, shm=1 << 20)
+
+
+Size = Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")]
+
+
+class NamespaceTable(GradeTable):
+    """`[grade]` of the `namespace` grader."""
+
+    programs: Literal["auto", "image"] = "auto"
+    """Whose programs the tests use: the image's, or the host's where an instance carries its files (`auto`)."""
+    memory: Size = "8g"
+    """Memory of one candidate, its files included; where there are no cgroups, of one process. Needing more is `oom`."""
+    disk: Size = "4g"
+    """What one candidate may write; it lies in memory."""
+    shm: Size = "64m"
+    """Size of `/dev/shm` of one candidate."""
+    pids: PositiveInt = 4096
+    """Processes and threads of one candidate."""
+    network: bool = False
+    """Whether tests have the network of this machine, its local services included; else they have their own loopback."""
 
 
 class NamespaceGrader:
-    """Grades in namespaces of the kernel; made from the recipe's `[grade]` table."""
+    """Grades in namespaces of the kernel; made from the recipe's `[grade]` table.
 
-    def __init__(self, table: GradeTable) -> None:
+    Args:
+        table: The recipe's `[grade]`.
+        memory: Earlier runs; `None` has none.
+    """
+
+    def __init__(self, table: NamespaceTable, memory: Memory | None = None) -> None:
         self._table = table
-        self._lock = threading.Lock()
-        self._repositories: dict[tuple[str, str], Path] = {}
+        self._memory = memory
+        self._engine = NamespaceEngine(table)
 
     def check(self, instances: Sequence[Instance]) -> None:
-        """Runs a sandbox and reads every snapshot.
+        """Runs a sandbox, reads every snapshot, and removes what killed graders left.
 
         Raises:
-            PrerequisiteError: The machine allows no sandbox, or an instance has no
-                snapshot.
+            PrerequisiteError: The machine allows no sandbox, or an instance has
+                neither snapshot nor image.
             DataError: A snapshot is not its instance's `base_commit`.
         """
+        reap_cgroups()
         repository_view()
         for instance in instances:
-            self._repository(instance)
+            self._engine.check(instance)
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
         """Grades the jobs; see `Grader.grade`."""
-        stop = threading.Event()
+        self._engine.resume()
         return grade_all(
             jobs,
-            functools.partial(self._grade, stop=stop),
+            in_time(self._table, self._grade),
             workers=self._table.workers,
             retries=self._table.retries,
-            stop=stop.set,
+            stop=self._engine.stop,
+            ahead=self._engine.expect,
         )
 
     def close(self) -> None:
-        """Nothing is left: a sandbox ends with everything in it."""
+        """Ends what runs; a sandbox ends with everything in it."""
+        self._engine.close()
+        if self._memory is not None:
+            self._memory.close()
 
-    def _grade(self, job: GradeJob, stop: threading.Event) -> Outcome:
-        def run(job: GradeJob, patch: bytes | None) -> Execution:
-            return run_sandbox(
-                self._repository(job.instance),
-                job.instance.workdir,
-                (job.log_dir / EVAL_SCRIPT).read_text(encoding="utf-8"),
-                patch,
-                view=repository_view(),
-                timeout=self._table.timeout,
-                log_dir=job.log_dir,
-                stop=stop,
+    def _grade(self, job: GradeJob, timeout: float) -> Outcome:
+        return grade_in(
+            job,
+            self._engine,
+            timeout,
+            memory=self._memory,
+            same_tree=self._table.dedupe == "tree",
+        )
+
+
+class NamespaceEngine:
+    """Makes sandboxes; see `engine.Engine`."""
+
+    def __init__(self, table: NamespaceTable) -> None:
+        self._programs = table.programs
+        self._limits = Limits(
+            memory=_byte_count(table.memory),
+            pids=table.pids,
+            disk=_byte_count(table.disk),
+            shm=_byte_count(table.shm),
+            network=table.network,
+        )
+        self._lock = threading.Lock()
+        self._repositories: dict[tuple[str, str], Path] = {}
+        self._images = ImageRoots()
+        self._launcher = Launcher()
+        self._running: weakref.WeakSet[Launched] = weakref.WeakSet()
+        self._stopped = False
+
+    def check(self, instance: Instance) -> None:
+        """Finds out whether an instance can be graded; see `NamespaceGrader.check`."""
+        if self._on_host(instance):
+            self._repository(instance)
+        elif not instance.image:
+            raise PrerequisiteError(
+                f"{instance.instance_id} has neither the files of its repository nor "
+                "an image, one of which the namespace grader needs.",
+                hint="Add the column `image`, or leave the instance out.",
             )
+        else:
+            self._images.check(instance.image)
 
-        return grade_in(job, self._table.timeout, run)
+    def environment(self, instance: Instance) -> Mapping[str, Any]:
+        """See `engine.Engine`."""
+        facts = {"backend": "namespace", **vars(self._limits)}
+        facts["cgroups"] = bool(cgroup_parents())
+        if self._on_host(instance):
+            return facts | {
+                "root": "host",
+                "host": host_programs(),
+                "repository": self._repository(instance).name,
+            }
+        return facts | {
+            "root": "image",
+            "image": self._images.image_id(instance.image),
+            "machine": platform.machine(),
+        }
+
+    @contextlib.contextmanager
+    def open(self, job: GradeJob, files: Files) -> Iterator[Sandbox]:
+        """See `engine.Engine`."""
+        root, workdir = self._root(job.instance), job.instance.workdir
+        with (
+            self._group() as group,
+            self._launcher.launch(root, workdir, files, self._limits, group) as sandbox,
+        ):
+            with self._lock:
+                self._running.add(sandbox)
+            if self._stopped:  # it came too late to be ended with the others
+                raise InterruptedError("grading was stopped")
+            yield sandbox
+
+    def expect(self, jobs: Sequence[GradeJob]) -> None:
+        """Exports the images of jobs that are soon to come."""
+        images = [j.instance.image for j in jobs if not self._on_host(j.instance)]
+        self._images.expect(list(dict.fromkeys(images))[:EXPORTS_AHEAD])
+
+    def stop(self) -> None:
+        """Ends what runs."""
+        with self._lock:
+            self._stopped = True
+            running = list(self._running)
+        for sandbox in running:
+            sandbox.kill()
+
+    def resume(self) -> None:
+        """Lets sandboxes run again, and asks again for what could not be had."""
+        self._stopped = False
+        self._images.retry()
+
+    def close(self) -> None:
+        """Ends what runs and removes the cgroups."""
+        self.stop()
+        self._launcher.close()
+        self._images.close()
+        if "_cgroups" in self.__dict__ and self._cgroups is not None:
+            self._cgroups.close()
+            del self._cgroups
+
+    @functools.cached_property
+    def _cgroups(self) -> Cgroups | None:
+        parents = cgroup_parents()
+        return Cgroups(parents) if parents else None
+
+    def _group(self) -> AbstractContextManager[Group | None]:
+        with self._lock:
+            cgroups = self._cgroups
+        if cgroups is None:
+            return contextlib.nullcontext()
+        return cgroups.group(self._limits.memory, self._limits.pids)
+
+    def _on_host(self, instance: Instance) -> bool:
+        return bool(instance.snapshot) and self._programs == "auto"
+
+    def _root(self, instance: Instance) -> Root:
+        if self._on_host(instance):
+            return host_root(self._repository(instance), self._limits.network)
+        return image_root(self._images.root(instance.image), self._limits.network)
 
     def _repository(self, instance: Instance) -> Path:
-        if not instance.snapshot:
-            raise PrerequisiteError(
-                f"{instance.instance_id} carries no files of its repository, which "
-                "the namespace grader needs.",
-                hint=USE_DOCKER,
-            )
         key = (instance.snapshot, instance.base_commit)
         with self._lock:  # read once by this grader, however many candidates there are
             if key not in self._repositories:
                 self._repositories[key] = snapshot_repository(instance)
             return self._repositories[key]
+
+
+def host_root(repository: Path, network: bool = False) -> Root:
+    """A root with the programs of the host and a repository."""
+    etc = _own_etc(network) | {"etc/passwd": USERS, "etc/group": GROUPS}
+    for name in SHOWN_ETC:
+        with contextlib.suppress(OSError):
+            etc[f"etc/{name}"] = Path("/etc", name).read_bytes()
+    environment = {
+        "HOME": "/root",
+        "HOSTNAME": "sandbox",
+        "LANG": "C.UTF-8",
+        "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
+    }
+    return Root(
+        environment,
+        etc,
+        repository=str(repository),
+        copy=repository_view() == "copy",
+        host_dirs=interpreter_dirs(),
+    )
+
+
+def image_root(image: ImageRoot, network: bool = False) -> Root:
+    """The root of an image, with the environment that `docker exec` gives in it."""
+    environment = {"HOME": "/root", "HOSTNAME": "sandbox", "PATH": SYSTEM_PATH}
+    environment |= image.environment
+    return Root(environment, _own_etc(network), rootfs=str(image.path))
+
+
+@functools.cache
+def host_programs() -> str:
+    """Stands for the host's programs: another digest, and tests may end otherwise."""
+    facts: list[object] = [sys.version, sys.prefix, platform.uname()]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/etc/os-release").read_text())
+    packages = [*site.getsitepackages(), *sys.path[1:], *PACKAGE_DATABASES]
+    for path in sorted(filter(None, packages)):
+        with contextlib.suppress(OSError):
+            facts.append((path, os.stat(path).st_mtime_ns))  # noqa: PTH116
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 @functools.cache
@@ -138,15 +328,9 @@ def repository_view() -> View:
     Raises:
         PrerequisiteError: It allows none.
     """
-    for program in (DIE_WITH_US[0], UNSHARE[0]):
-        if shutil.which(program) is None:
-            raise PrerequisiteError(
-                f"There is no {program}(1), which the namespace grader needs.",
-                hint=f"On Linux, install util-linux. {USE_DOCKER}",
-            )
-    views: tuple[View, ...] = ("overlay", "copy")
-    for view in views:
-        complaint = _probe(view)
+    complaint = ""
+    for view in ("overlay", "copy"):
+        complaint = _probe(copy=view == "copy")
         if not complaint:
             return view
     raise PrerequisiteError(
@@ -156,173 +340,41 @@ def repository_view() -> View:
     )
 
 
-def _probe(view: View) -> str:
+def _probe(copy: bool) -> str:
     """Runs a tiny sandbox; returns what went wrong, or nothing."""
-    with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as scratch:
-        repository = Path(scratch, "repository")
-        (repository / "folder").mkdir(parents=True)
-        (repository / "folder" / "file").touch()
-        (repository / "file").touch()
-        logs = Path(scratch)
-        execution = run_sandbox(
-            repository, "/testbed", PROBE, None, view=view, timeout=60, log_dir=logs
-        )
-        output = (logs / TEST_LOG).read_text().strip().splitlines() or ["no output"]
-        return execution.fault or ("" if "works" in output[-1] else output[-1])
+    environment = {"PATH": SYSTEM_PATH}
+    root = Root(environment, {}, repository=str(Path(__file__).parent), copy=copy)
+    output = os.memfd_create("output")
+    try:
+        with (
+            Launcher() as launcher,
+            launcher.launch(
+                root, "/testbed", {"eval.sh": PROBE}, PROBE_LIMITS, None
+            ) as sandbox,
+            CappedLog(Path(f"/proc/self/fd/{output}")) as log,
+        ):
+            ended = sandbox.test(log, PROBE_SECONDS)
+        text = os.pread(output, 1 << 16, 0).decode(errors="replace")
+    except OSError as error:
+        return str(error)
+    finally:
+        os.close(output)
+    return "" if ended.code == 0 else [*text.splitlines(), "no output"][-1]
 
 
-@dataclass
-class _Run:
-    """One sandbox while it runs."""
-
-    process: subprocess.Popen[bytes]
-    status: int
-    output: int
-    milestones: str = ""
-    started: float = field(default_factory=time.monotonic)
-    ended: float = 0.0
-    times: dict[str, float] = field(default_factory=dict)
-
-    def read_milestones(self) -> bool:
-        """Takes what the sandbox reports; false when it has no more to say."""
-        chunk = os.read(self.status, 4096)
-        self.milestones += chunk.decode(errors="replace")
-        for name in ("ready", "apply"):
-            if name in self.milestones:
-                self.times.setdefault(name, time.monotonic())
-        return bool(chunk)
-
-    def tests_started(self, patched: bool) -> float | None:
-        """When the tests started, or `None`."""
-        return self.times.get("apply" if patched else "ready")
-
-    def apply_code(self) -> int | None:
-        """Exit code of the apply script, when it was run."""
-        _, reported, code = self.milestones.partition("apply ")
-        return int(code) if reported else None
-
-    def seconds(self) -> dict[str, float]:
-        """Wall time by phase."""
-        ready = self.times.get("ready", self.ended)
-        applied = self.times.get("apply", ready)
-        phases = {
-            "start": ready - self.started,
-            "apply": applied - ready,
-            "test": self.ended - applied,
-        }
-        return {name: round(length, 3) for name, length in phases.items()}
+def _own_etc(network: bool) -> dict[str, bytes]:
+    """Files of `/etc` that a sandbox has of its own."""
+    resolv = b""
+    if network:
+        with contextlib.suppress(OSError):
+            resolv = Path("/etc/resolv.conf").read_bytes()
+    return {
+        "etc/hosts": HOSTS,
+        "etc/hostname": b"sandbox\n",
+        "etc/resolv.conf": resolv,
+    }
 
 
-def run_sandbox(
-    repository: Path,
-    workdir: str,
-    eval_script: str,
-    patch: bytes | None,
-    *,
-    view: View,
-    timeout: float,
-    log_dir: Path,
-    stop: threading.Event | None = None,
-) -> Execution:
-    """Applies a patch and runs a script in a sandbox of its own.
-
-    Args:
-        repository: Host directory that the sandbox gets a writable view of.
-        workdir: Where it appears.
-        eval_script: The script, run by bash.
-        patch: What to apply first, by the harness's apply chain; `None` is nothing.
-        view: How the repository appears.
-        timeout: Seconds that the script may take.
-        log_dir: Gets the test log and the apply log.
-        stop: Ends the run when set.
-    """
-    with (
-        tempfile.TemporaryDirectory(prefix="swebench-trainer-") as scratch,
-        (log_dir / APPLY_LOG).open("wb") as apply_log,
-        CappedLog(log_dir / TEST_LOG) as log,
-    ):
-        Path(scratch, "root").mkdir()
-        Path(scratch, "eval.sh").write_text(eval_script, encoding="utf-8", newline="")
-        if patch is not None:
-            Path(scratch, "patch.diff").write_bytes(patch)
-            Path(scratch, "apply.sh").write_text(apply_script())
-        status, status_end = os.pipe()
-        paths = (scratch, str(repository), workdir)
-        process = subprocess.Popen(
-            [
-                *(*DIE_WITH_US, *UNSHARE, sys.executable, "-I", "-S", str(SANDBOX)),
-                *(str(status_end), *paths, view, *_interpreter_dirs()),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=apply_log,
-            pass_fds=(status_end,),
-            start_new_session=True,
-        )
-        os.close(status_end)
-        assert process.stdout is not None
-        with process.stdout:
-            run = _Run(process, status, process.stdout.fileno())
-            try:
-                timed_out = _follow(run, log, patch is not None, timeout, stop)
-            finally:
-                _kill(process)
-                os.close(status)
-                run.ended = time.monotonic()
-    return _execution(run, timed_out, log_dir / APPLY_LOG)
-
-
-def _follow(
-    run: _Run,
-    log: CappedLog,
-    patched: bool,
-    timeout: float,
-    stop: threading.Event | None,
-) -> bool:
-    """Copies the output to the log until the end; true when the deadline ended it."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(run.status, selectors.EVENT_READ)
-        selector.register(run.output, selectors.EVENT_READ)
-        while selector.get_map():
-            for key, _ in selector.select(POLL_SECONDS):
-                if key.fd == run.status:
-                    more = run.read_milestones()
-                else:
-                    chunk = os.read(run.output, 1 << 16)
-                    log.write(chunk)
-                    more = bool(chunk)
-                if not more:
-                    selector.unregister(key.fd)
-            tests = run.tests_started(patched)
-            deadline = tests + timeout if tests else run.started + APPLY_SECONDS
-            if time.monotonic() > deadline:
-                return True
-            if stop is not None and stop.is_set():
-                return False
-    run.process.wait()
-    return False
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends a sandbox: its pid 1 takes every process in it along."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _execution(run: _Run, timed_out: bool, apply_log: Path) -> Execution:
-    fault = ""
-    if "ready" not in run.times:
-        lines = apply_log.read_text(errors="replace").strip().splitlines()
-        fault = (
-            f"the sandbox did not start: {lines[-1] if lines else 'no reason given'}"
-        )
-    # unshare(1) ends as its child did, and nobody but the kernel kills that one.
-    oom = not timed_out and run.process.returncode == -signal.SIGKILL
-    return Execution(run.apply_code(), timed_out, oom, fault, run.seconds())
-
-
-def _interpreter_dirs() -> list[str]:
-    """Where this interpreter and its packages lie, unless `/usr` shows them anyway."""
-    prefixes = {sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix)}
-    return sorted(p for p in prefixes if not f"{p}/".startswith("/usr/"))
+def _byte_count(text: str) -> int:
+    """What `8g` means."""
+    return int(text[:-1]) << 10 * "bkmg".index(text[-1])

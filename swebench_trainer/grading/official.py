@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swebench_trainer.grading.pro import parser_name
 from swebench_trainer.types import Instance, Status, Verdict
 
 if TYPE_CHECKING:
@@ -55,10 +56,13 @@ def harness_row(instance: Instance) -> dict[str, Any]:
 
 
 def test_spec(instance: Instance) -> TestSpec:
-    """The harness's own view of an instance, with its eval script."""
+    """The harness's own view of an instance, with its eval script and its parser."""
     from swebench.harness.utils import make_test_spec
 
-    return make_test_spec(harness_row(instance))
+    spec = make_test_spec(harness_row(instance))
+    if instance.parser:
+        spec.log_parser = parser_name(instance.parser)
+    return spec
 
 
 test_spec.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks
@@ -92,8 +96,13 @@ def judge(instance: Instance, patch: str, log: Path) -> dict[str, Any]:
     return reports[instance.instance_id]
 
 
-def status_of(report: dict[str, Any]) -> tuple[Status, str]:
-    """What a report of the harness means for us, with the reason for people."""
+def status_of(report: dict[str, Any], log: str = "") -> tuple[Status, str]:
+    """What a report of the harness means for us, with the reason for people.
+
+    Args:
+        report: The harness's report of the instance.
+        log: The test log that it is about, to look for a cause.
+    """
     if report["resolved"]:
         return Status.RESOLVED, ""
     if report["patch_successfully_applied"]:
@@ -101,12 +110,27 @@ def status_of(report: dict[str, Any]) -> tuple[Status, str]:
         failed = [name for group in tests for name in group["failure"]]
         return Status.UNRESOLVED, f"{len(failed)} tests fail, such as {failed[0]}"
     reason = report.get("infra_failure_reason", "")
-    if report["infra_failure"]:
+    if words := _void_words(log):  # only the candidate prints them, so nobody retries
+        reason = f"its own words, {words!r}, make the log void"
+    elif report["infra_failure"]:
         return Status.INFRA_ERROR, reason
     return (
         Status.UNRESOLVED,
         f"no test results in the log ({reason or 'no known cause'})",
     )
+
+
+def _void_words(log: str) -> str:
+    """Words for which the harness reads no result in a log; empty if there are none."""
+    from swebench.harness import constants
+
+    void = (
+        constants.APPLY_PATCH_FAIL,
+        constants.RESET_FAILED,
+        constants.TESTS_ERROR,
+        constants.TESTS_TIMEOUT,
+    )
+    return next((words for words in void if words in log), "")
 
 
 def final_report(

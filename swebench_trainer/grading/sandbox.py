@@ -1,80 +1,91 @@
-"""Runs one candidate in a private Linux sandbox; `namespace.py` starts it.
+"""The inside of sandboxes; `launch.py` starts this script once for all of a grader's.
 
-It is a script, not a module of the program: the host's interpreter runs it with
-the standard library alone, as pid 1 of new user, mount, pid, net, ipc and uts
-namespaces, so that its end is the end of everything that the candidate started.
-Python rather than a shell script, because each mount(8) costs milliseconds and
-mount(2) does not.
+It is a script, not a module of the program: the host's interpreter runs it with the
+standard library alone and without the trainer's environment. Python rather than a
+shell script, because each mount(8) costs milliseconds and mount(2) does not; one
+process that forks rather than one interpreter for each candidate, because the start
+of Python costs more than all that a sandbox needs.
 
-    sandbox.py STATUS_FD SCRATCH REPO WORKDIR MODE [HOST_DIR...]
+For each sandbox the host sends five files: the marshalled settings (`Launcher.launch`),
+the control socket, one end of the pipe for the output of apply.sh, of that for eval.sh,
+and a file for complaints. The process that is forked goes into its cgroups, makes new
+user, mount, pid, net, ipc, uts and cgroup namespaces, and waits. Its child is pid 1 of
+the sandbox: it builds the root, lets go of the host, says `ready`, and then does what
+the host says on the control socket, a byte at a time: `a` applies the patch, `t` runs
+the tests, `i` looks at what they have left. When the socket is closed it ends, and the
+kernel takes everything in the sandbox along.
 
-SCRATCH holds `eval.sh`, an empty `root/` and, if there is a patch, `patch.diff`
-and `apply.sh`. REPO appears at WORKDIR, through an overlay or as a copy (MODE).
-Each HOST_DIR is shown read-only where it is; beside the system's own programs
-nothing else of the host is visible. Setup and apply write to stderr, the tests to
-stdout; STATUS_FD gets a line when the sandbox is `ready` and one when the patch
-was tried (`apply <exit code>`).
+What a candidate starts runs below pid 1, with the capabilities of a Docker container's
+root. Pid 1 keeps its own, so it lets nobody read its memory or its files, and the
+kernel lets nobody in a sandbox send a signal to its pid 1.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
+import gc
+import marshal
 import os
-import re
 import resource
+import select
 import shutil
 import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
-SIZE = "size=4g,nr_inodes=1m"
-PROCESSES = 4096
-FILE_BYTES = 4 << 30
+BASE = Path("/sys")
+"""Where the sandbox is built: it exists everywhere, and nothing below it is shown."""
+
+MAX_FILES = 50_000
+"""So many files are looked at when the tests are done; a root has fewer new ones."""
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-MS_REMOUNT, MS_BIND, MS_REC = 32, 4096, 16384
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1 << 5, 1 << 12, 1 << 14, 1 << 18
 OPTION_FLAGS = {
-    "ro": MS_RDONLY,
-    "nosuid": MS_NOSUID,
-    "nodev": MS_NODEV,
-    "noexec": MS_NOEXEC,
-    "noatime": 1024,
-    "nodiratime": 2048,
-    "relatime": 1 << 21,
+    b"ro": MS_RDONLY,
+    b"nosuid": MS_NOSUID,
+    b"nodev": MS_NODEV,
+    b"noexec": MS_NOEXEC,
+    b"noatime": 1 << 10,
+    b"nodiratime": 1 << 11,
+    b"relatime": 1 << 21,
 }
 MNT_DETACH = 2
+NEW_NETWORK = 0x40000000
+NEW_NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x08000000 | 0x04000000
+NEW_CGROUP = 0x02000000
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
-SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
-
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8914, 0x41
+JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}
+"""Number of keyctl(2), whose operation 1 it is."""
 
 # What a Docker container keeps, so that tests meet the same root: chown,
 # dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service,
 # net_raw, sys_chroot, mknod, audit_write, setfcap.
 KEPT_CAPABILITIES = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31}
 
-SYSTEM_DIRS = [Path("/usr"), *map(Path("/").joinpath, ("bin", "sbin", "lib", "lib64"))]
-ETC_DIRS = [Path("/etc/alternatives"), Path("/etc/ssl/certs")]
-ETC_FILES = [
-    Path("/etc", name)
-    for name in ("ld.so.cache", "localtime", "mime.types", "protocols", "services")
-]
+PROGRAM_DIRS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32")
+ETC_DIRS = ("/etc/alternatives", "/etc/ssl/certs")
+COMMANDS = {"a": ["/bin/sh", "/tmp/apply.sh"], "t": ["/bin/bash", "/eval.sh"]}  # noqa: S108
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-USERS = """\
-root:x:0:0:root:/root:/bin/bash
-nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
-"""
+SECRET_PROC = ("kcore", "keys", "timer_list")
+
+Listing = dict[str, tuple[int, ...]]
+"""Path of a file → its identity."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check(result: int, what: str) -> None:
     """Raises the `OSError` of a failed call of the C library."""
-    if result != 0:
+    if result == -1:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}")
 
@@ -88,179 +99,388 @@ def mount(
         os.fsencode(target),
         kind.encode(),
         ctypes.c_ulong(flags),
-        data.encode(),
+        os.fsencode(data),
     )
     check(call, f"mount {kind or 'bind'} on {target}")
 
 
-def show(path: Path, root: Path) -> None:
-    """Binds a host directory, with every mount below it, read-only into `root`."""
-    target = Path(f"{root}{path}")
-    target.mkdir(parents=True, exist_ok=True)
-    mount(path, target, "", MS_BIND | MS_REC)
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split(" ")
-        at = Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), fields[4]))
-        if at.is_relative_to(target):
-            # A user namespace may not drop the flags that a mount already has.
-            kept = sum(OPTION_FLAGS.get(option, 0) for option in fields[5].split(","))
-            flags = kept | MS_RDONLY | MS_NOSUID
-            mount("", at, "", MS_REMOUNT | MS_BIND | flags)
+def write(path: Path, content: bytes) -> None:
+    """Writes a file anew, also where a link is in its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        file.write(content)
 
 
-def build_root(root: Path, host_dirs: list[Path]) -> None:
-    """Fills `root` with the system's programs, `/dev` and a small `/etc`."""
-    mount("root", root, "tmpfs", 0, f"{SIZE},mode=755")
-    for name in ("dev/pts", "etc", "proc", "root", "run"):
-        (root / name).mkdir(parents=True)
-    for name in ("dev/shm", "tmp", "var/tmp"):
-        (root / name).mkdir(parents=True)
-        (root / name).chmod(0o1777)
-    for path in SYSTEM_DIRS:
-        if path.is_symlink():
-            Path(f"{root}{path}").symlink_to(path.readlink())
-        elif path.is_dir():
-            show(path, root)
-    for path in (*ETC_DIRS, *host_dirs):
-        if path.is_dir():
-            show(path, root)
-    for path in ETC_FILES:
-        if path.is_file():
-            shutil.copyfile(path, f"{root}{path}")
-    (root / "etc/passwd").write_text(USERS)
-    (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
-    (root / "etc/hosts").write_text("127.0.0.1 localhost sandbox\n::1 localhost\n")
-    build_dev(root / "dev")
+def fork(run: Callable[[], object]) -> int:
+    """Runs a function in a child process, which ends with it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            run()
+            os._exit(0)
+        except BaseException as error:  # whatever it is, it ends here
+            os.write(2, f"{error}\n".encode(errors="replace"))
+        finally:
+            os._exit(1)
+    return child
 
 
-def build_dev(dev: Path) -> None:
-    """Fills `/dev` with the devices that a container has."""
-    for name in DEVICES:
-        (dev / name).touch()
-        mount(f"/dev/{name}", dev / name, "", MS_BIND)
-    mount("pts", dev / "pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=620")
-    (dev / "ptmx").symlink_to("pts/ptmx")
-    (dev / "fd").symlink_to("/proc/self/fd")
-    for fd, name in enumerate(("stdin", "stdout", "stderr")):
-        (dev / name).symlink_to(f"/proc/self/fd/{fd}")
+# Outside.
 
 
-def show_repository(repo: str, root: Path, workdir: str, mode: str) -> None:
-    """Puts a writable view of `repo` at `workdir` of the new root."""
-    target = Path(f"{root}{workdir}")
-    if mode == "copy":
-        shutil.copytree(repo, target, symlinks=True, dirs_exist_ok=True)
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    lower, layers = root / ".lower", root / ".layers"
-    lower.mkdir()
-    layers.mkdir()
-    mount(repo, lower, "", MS_BIND)
-    mount("layers", layers, "tmpfs", 0, SIZE)
-    (layers / "upper").mkdir()
-    (layers / "work").mkdir()
-    os.chdir(root)  # for relative paths: absolute ones may hold commas and colons
-    options = "lowerdir=.lower,upperdir=.layers/upper,workdir=.layers/work,userxattr"
-    mount("overlay", target, "overlay", 0, options)
-    for path in (lower, layers):
-        check(libc.umount2(os.fsencode(path), MNT_DETACH), f"umount {path}")
-        path.rmdir()
+def main() -> None:
+    """Forks a sandbox for each request, until the host hangs up or has died."""
+    host = socket.socket(fileno=int(sys.argv[1]))
+    trainer = os.getppid()
+    os.chdir("/")
+    os.umask(0o022)
+    with suppress(OSError):  # when memory runs out, sandboxes go before the trainer
+        Path("/proc/self/oom_score_adj").write_text("500")
+    gc.freeze()
+    while os.getppid() == trainer:
+        if select.select([host], [], [], 1)[0]:
+            word, files, _, _ = socket.recv_fds(host, 1, 5)
+            if not word:
+                return
+            answer(host, files)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
-def mount_proc(proc: Path) -> None:
-    """Mounts `/proc` read-only: to the host's root its `/proc/sys` would be open.
-
-    Before that it sets what older kernels may refuse and what we can do without:
-    fewer processes, no namespaces within namespaces, and when memory runs out the
-    sandbox goes first, not the trainer.
-    """
-    safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
-    mount("proc", proc, "proc", safe)
-    for name, value in (
-        ("sys/kernel/pid_max", PROCESSES),
-        ("sys/user/max_user_namespaces", 0),
-        ("self/oom_score_adj", 500),
-    ):
-        with contextlib.suppress(OSError):
-            (proc / name).write_text(str(value))
-    mount("", proc, "", MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
+def answer(host: socket.socket, files: list[int]) -> None:
+    """Forks a sandbox and sends a handle of its process, or says why there is none."""
+    for file in files:  # as they come, every program would inherit them
+        os.set_inheritable(file, False)
+    try:
+        handle = os.pidfd_open(fork(lambda: start(host, *files)))
+    except OSError as error:
+        host.send(str(error).encode())
+    else:
+        socket.send_fds(host, [b"p"], [handle])
+        os.close(handle)
+    for file in files:
+        os.close(file)
 
 
-def enter(root: Path) -> None:
-    """Makes `root` the root and lets go of the host's."""
+def start(host: socket.socket, file: int, *ends: int) -> None:
+    """Makes the namespaces of a sandbox, starts its pid 1, and waits for its end."""
+    host.close()
+    control, apply_output, test_output, complaints = ends
+    os.dup2(complaints, 2)
+    os.setsid()
+    # The kernel ends this process with the one that has forked it, and pid 1 with it.
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    # What the trainer ignores would stay ignored.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    with open(file, "rb") as settings_file:
+        settings: dict[str, Any] = marshal.load(settings_file)  # noqa: S302 - the host's
+    for path in settings["cgroups"]:
+        Path(path).write_text("0")
+    make_namespaces(NEW_NAMESPACES | (0 if settings["network"] else NEW_NETWORK))
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    outputs = {"a": apply_output, "t": test_output}
+    supervisor = fork(lambda: supervise(settings, control, outputs))
+    for end in (control, apply_output, test_output):
+        os.close(end)
+    os.waitpid(supervisor, 0)
+
+
+def make_namespaces(flags: int) -> None:
+    """Moves this process into new namespaces; pid counts for its children."""
+    us = os.getpid()
+    reader, writer = os.pipe()
+
+    def map_when_ready() -> None:
+        os.close(writer)
+        os.read(reader, 1)
+        map_users(us)
+
+    # Only from outside more than one user can be mapped.
+    helper = fork(map_when_ready)
+    check(libc.unshare(flags | NEW_CGROUP), "unshare")
+    os.close(writer)
+    os.close(reader)
+    if os.waitpid(helper, 0)[1] != 0:
+        raise OSError("the users of the sandbox cannot be mapped")
+
+
+def map_users(process: int) -> None:
+    """Gives the sandbox the users that we may become: root all, others themselves."""
+    for kind, own in (("uid", os.geteuid()), ("gid", os.getegid())):
+        known = Path(f"/proc/self/{kind}_map").read_text().splitlines()
+        ranges = [line.split() for line in known]
+        everybody = "".join(f"{first} {first} {count}\n" for first, _, count in ranges)
+        target = Path(f"/proc/{process}/{kind}_map")
+        try:
+            target.write_text(everybody)
+        except PermissionError:
+            Path(f"/proc/{process}/setgroups").write_text("deny")
+            target.write_text(f"0 {own} 1")
+
+
+# Pid 1.
+
+
+def supervise(settings: dict[str, Any], control: int, outputs: dict[str, int]) -> None:
+    """Builds the sandbox and serves the host until it hangs up."""
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
+    libc.syscall(JOIN_SESSION_KEYRING.get(os.uname().machine, -1), 1, None)
+    writable = build(settings)
+    for name, content in (settings["etc"] | settings["files"]).items():
+        write(Path("/", name), content)
+    workdir: str = settings["workdir"]
+    os.chdir(workdir)
+    for shell in ("/bin/sh", "/bin/bash"):
+        if not os.access(shell, os.X_OK):
+            raise OSError(f"there is no {shell}")
+    before, script = listing(writable, workdir), state_of("/eval.sh")
+    # It fails if the trainer was killed before it could take this process along.
+    os.write(control, b"ready\n")
+    while word := os.read(control, 1).decode():
+        if word == "i":
+            intact = script == state_of("/eval.sh")
+            after = listing(writable, workdir)
+            paths = {p for p in before.keys() | after if before.get(p) != after.get(p)}
+            paths -= {f"/{name}" for name in settings["files"]}
+            report(control, intact, sorted(paths))
+        else:
+            code = run(COMMANDS[word], outputs[word], settings)
+            os.write(control, b"%d\n" % code)
+
+
+def run(command: list[str], output: int, settings: dict[str, Any]) -> int:
+    """Runs a command to its end, kills what it has left, and returns its exit code."""
+    child = fork(lambda: become(command, output, settings))
+    os.close(output)
+    ended, status = os.waitpid(-1, 0)
+    while ended != child:  # orphans, which pid 1 is there to bury
+        ended, status = os.waitpid(-1, 0)
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(-1, signal.SIGKILL)
+        while True:
+            os.waitpid(-1, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code  # as a shell has it
+
+
+def become(command: list[str], output: int, settings: dict[str, Any]) -> NoReturn:
+    """Turns this process into one of the candidate's, which may do less."""
+    os.setsid()
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    drop_privileges(settings)
+    # Nothing of what a model wrote is in the command: that is in the scripts.
+    os.execve(command[0], command, settings["environment"])  # noqa: S606
+
+
+def drop_privileges(settings: dict[str, Any]) -> None:
+    """Limits what root inside may do; the next `exec` makes it effective."""
+    for capability in set(range(64)) - KEPT_CAPABILITIES:
+        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == -1:
+            break  # the kernel has no more
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    limits = [
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, settings["disk"]),
+        (resource.RLIMIT_NPROC, settings["pids"]),
+    ]
+    if not settings["cgroups"]:
+        limits.append((resource.RLIMIT_DATA, settings["memory"]))
+    for limit, value in limits:
+        _, most = resource.getrlimit(limit)
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(limit, (value, value))
+
+
+# The root.
+
+
+def build(settings: dict[str, Any]) -> int:
+    """Builds the root and enters it; returns the directory that holds its changes."""
+    mount("none", "/", "", MS_REC | MS_PRIVATE)
+    size = f"size={settings['disk']},nr_inodes=1m,mode=755"
+    mount("sandbox", BASE, "tmpfs", MS_NOSUID | MS_NODEV, size)
+    os.chdir(BASE)  # for relative paths: absolute ones may hold commas and colons
+    for name in ("root", "lower", "upper", "work"):
+        Path(name).mkdir()
+    root = BASE / "root"
+    if settings["rootfs"]:
+        show_writable(settings["rootfs"], root)
+        changes = "upper"
+    else:
+        mount(root, root, "", MS_BIND)
+        show_host(root, settings["host_dirs"])
+        show_repository(root, settings)
+        changes = "root"
+    writable = os.open(changes, os.O_RDONLY | os.O_DIRECTORY)
+    build_dev(root / "dev", settings["shm"])
+    mount_proc(root / "proc", settings)
     os.chdir(root)
     # With both names equal the old root lies on top of the new one: pivot_root(2).
     check(libc.pivot_root(b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "umount of the host")
     os.chdir("/")
-
-
-def start_network() -> None:
-    """Brings up the loopback, the only interface there is."""
+    if not settings["network"]:
+        start_loopback()
     socket.sethostname("sandbox")
+    return writable
+
+
+def show_writable(folder: str, target: Path) -> None:
+    """Shows a directory at `target`; what is written there goes to a layer above it."""
+    mount(folder, "lower", "", MS_BIND)
+    layers = "lowerdir=lower,upperdir=upper,workdir=work,userxattr"
+    mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, layers)
+
+
+def show_host(root: Path, host_dirs: list[str]) -> None:
+    """Fills the root with the host's programs, read-only."""
+    for name in ("tmp", "var/tmp"):
+        (root / name).mkdir(parents=True)
+        (root / name).chmod(0o1777)
+    for name in ("root", "run"):
+        (root / name).mkdir()
+    shown = []
+    for path in map(Path, (*PROGRAM_DIRS, *ETC_DIRS, *host_dirs)):
+        target = Path(f"{root}{path}")
+        if path.is_symlink() and path.parent == Path("/"):
+            target.symlink_to(path.readlink())
+        elif path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+            mount(path, target, "", MS_BIND | MS_REC)
+            shown.append(os.fsencode(target))
+    make_read_only(shown)
+
+
+def make_read_only(folders: list[bytes]) -> None:
+    """Makes every mount at or below the directories read-only."""
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields = line.split(b" ")
+        at = fields[4].decode("unicode_escape").encode("latin-1")
+        if any(b"%b/" % folder in b"%b/" % at for folder in folders):
+            # A user namespace may not drop the flags that a mount already has.
+            kept = sum(OPTION_FLAGS.get(name, 0) for name in fields[5].split(b","))
+            flags = MS_REMOUNT | MS_BIND | kept | MS_RDONLY | MS_NOSUID
+            mount("none", os.fsdecode(at), "", flags)
+
+
+def show_repository(root: Path, settings: dict[str, Any]) -> None:
+    """Puts a writable view of the repository at the workdir of the new root."""
+    target = Path(f"{root}{settings['workdir']}")
+    target.mkdir(parents=True, exist_ok=True)
+    if settings["copy"]:
+        repository = settings["repository"]
+        shutil.copytree(repository, target, symlinks=True, dirs_exist_ok=True)
+    else:
+        show_writable(settings["repository"], target)
+
+
+def build_dev(dev: Path, shm: int) -> None:
+    """Fills `/dev` with the devices that a container has."""
+    make_folder(dev)
+    mount("dev", dev, "tmpfs", MS_NOSUID, "size=1m,mode=755")
+    for name in DEVICES:
+        (dev / name).touch()
+        mount(f"/dev/{name}", dev / name, "", MS_BIND)
+    for name in ("pts", "shm"):
+        (dev / name).mkdir()
+    mount("pts", dev / "pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=620")
+    safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount("shm", dev / "shm", "tmpfs", safe, f"size={shm},mode=1777")
+    (dev / "ptmx").symlink_to("pts/ptmx")
+    (dev / "fd").symlink_to("/proc/self/fd")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        (dev / name).symlink_to(f"/proc/self/fd/{number}")
+
+
+def mount_proc(proc: Path, settings: dict[str, Any]) -> None:
+    """Mounts `/proc` read-only: to the host's root its `/proc/sys` would be open."""
+    make_folder(proc)
+    safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount("proc", proc, "proc", safe)
+    with suppress(OSError):  # no namespaces within ours
+        (proc / "sys/user/max_user_namespaces").write_text("0")
+    version = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    if not settings["cgroups"] and version >= (6, 14):  # before, it was the host's
+        with suppress(OSError):
+            (proc / "sys/kernel/pid_max").write_text(str(settings["pids"]))
+    mount("none", proc, "", MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
+    for name in SECRET_PROC:
+        if (proc / name).exists():
+            mount("/dev/null", proc / name, "", MS_BIND)
+
+
+def make_folder(path: Path) -> None:
+    """Makes sure that a name in the root is a directory, whatever the image has."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        path.mkdir()
+
+
+def start_loopback() -> None:
+    """Brings up the loopback, the only interface there is."""
+    request = struct.pack("16sh14x", b"lo", IFF_UP_RUNNING)
     with socket.socket() as sock:
-        request = struct.pack("16sh14x", b"lo", IFF_UP | IFF_RUNNING)
         fcntl.ioctl(sock, SIOCSIFFLAGS, request)
 
 
-def drop_privileges() -> None:
-    """Limits what root inside may do; the next `exec` makes it effective."""
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    for capability in set(range(last + 1)) - KEPT_CAPABILITIES:
-        check(libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), "prctl")
-    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
-    resource.setrlimit(resource.RLIMIT_NPROC, (PROCESSES, PROCESSES))
+# What is left.
 
 
-# pid 1 of the tests: tries the patch, reports, and becomes the eval script.
-RUN = """
-if [ -e /tmp/apply.sh ]; then
-  code=0
-  /bin/sh /tmp/apply.sh >&2 || code=$?
-  rm /tmp/apply.sh
-  echo "apply $code" >&"$1"
-  [ "$code" = 0 ] || exit 0
-fi
-status=$1
-exec {status}>&-
-exec /bin/bash /eval.sh 2>&1
-"""
+def listing(top: int, hidden: str) -> Listing:
+    """The files below a directory, without other mounts and what is `hidden`."""
+    device = os.fstat(top).st_dev
+    found: Listing = {}
+    folders = [""]
+    while folders and len(found) < MAX_FILES:
+        folder = folders.pop()
+        try:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+            descriptor = os.open(f".{folder}", flags, dir_fd=top)
+        except OSError:  # nobody but an attacker makes paths that are too long
+            found[folder] = ()
+            continue
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                path, state = (
+                    f"{folder}/{entry.name}",
+                    entry.stat(follow_symlinks=False),
+                )
+                if path == hidden or state.st_dev != device:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                else:
+                    found[path] = identity(state)
+        os.close(descriptor)
+    return found
 
 
-def main(
-    status: str, scratch: str, repo: str, workdir: str, mode: str, *dirs: str
-) -> None:
-    """Builds the sandbox and becomes the candidate's run."""
-    os.umask(0o022)
-    inputs, root = Path(scratch), Path(scratch, "root")
-    build_root(root, [Path(path) for path in dirs])
-    show_repository(repo, root, workdir, mode)
-    shutil.copyfile(inputs / "eval.sh", root / "eval.sh")
-    for name in ("patch.diff", "apply.sh"):
-        if (inputs / name).exists():
-            shutil.copyfile(inputs / name, root / "tmp" / name)
-    mount_proc(root / "proc")
-    enter(root)
-    start_network()
-    drop_privileges()
-    os.chdir(workdir)
-    environment = {
-        "HOME": "/root",
-        "HOSTNAME": "sandbox",
-        "LANG": "C.UTF-8",
-        "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
-    }
-    # What Python, nohup or a background job ignores would stay ignored after exec.
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
-    os.set_inheritable(int(status), True)
-    # It fails if the trainer was killed before it could take this process along.
-    os.write(int(status), b"ready\n")
-    bash = ["bash", "-c", RUN, "sandbox", status]
-    os.execve("/bin/bash", bash, environment)  # noqa: S606 - bash, with our script
+def identity(state: os.stat_result) -> tuple[int, ...]:
+    """What changes with a file and cannot be set back: nobody inside owns the clock."""
+    return (state.st_ino, state.st_mode, state.st_size, state.st_ctime_ns)
+
+
+def state_of(path: str) -> tuple[int, ...]:
+    """The identity of a file; empty if it is gone."""
+    try:
+        return identity(os.lstat(path))
+    except OSError:
+        return ()
+
+
+def report(control: int, intact: bool, paths: list[str]) -> None:
+    """Sends the evidence: fields that end with NUL, the last of them `end`."""
+    fields = ["intact" if intact else "changed", *paths, "end"]
+    message = b"".join(os.fsencode(field) + b"\0" for field in fields)
+    while message:
+        message = message[os.write(control, message) :]
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

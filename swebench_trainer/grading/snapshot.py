@@ -53,13 +53,15 @@ def cache_dir() -> Path:
 
 
 def snapshot_digest(source: Path) -> str:
-    """Digest of the files' paths and contents, the same on every machine."""
+    """Digest of the files' paths, modes and contents, the same on every machine."""
     digest = hashlib.sha256()
     for path in _files(source):
         linked = path.is_symlink()
+        kind = "link" if linked else f"{_mode(path):o}"
         content = os.fsencode(path.readlink()) if linked else path.read_bytes()
         name = path.relative_to(source).as_posix().encode("utf-8", "surrogateescape")
-        digest.update(b"%d %d %d " % (linked, len(name), len(content)) + name + content)
+        head = f"{kind} {len(name)} {len(content)} ".encode()
+        digest.update(head + name + content)
     return digest.hexdigest()
 
 
@@ -73,6 +75,11 @@ def _files(source: Path) -> Iterator[Path]:
             yield Path(folder, name)
 
 
+def _mode(path: Path) -> int:
+    """The mode of a file as git knows it: it may be run, or not."""
+    return 0o755 if path.stat().st_mode & 0o100 else 0o644
+
+
 def _build(source: Path, repository: Path) -> None:
     """Makes the repository beside its place and moves it there in one step."""
     repository.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +91,7 @@ def _build(source: Path, repository: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target, follow_symlinks=False)
             if not target.is_symlink():
-                target.chmod(0o644)  # a wheel keeps no modes
+                target.chmod(_mode(path))
         _git(new, "-c", "init.defaultBranch=main", "init", "-q", ".")
         _git(new, "-c", "core.autocrlf=false", "add", "-A", "-f")
         config = ("-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from swebench_trainer.grading.official import (
     harness_row,
     status_of,
 )
-from swebench_trainer.grading.pool import grade_all
+from swebench_trainer.grading.pool import grade_all, in_time
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Instance, Status
 
@@ -61,8 +62,15 @@ class StockGrader:
         """Looks for the `docker` program, which the harness calls, and its daemon.
 
         Raises:
-            PrerequisiteError: One of them is missing.
+            PrerequisiteError: One of them is missing, or an image is none that the
+                harness can start.
         """
+        if any(instance.apply_mode == "pro" for instance in instances):
+            raise PrerequisiteError(
+                "The stock harness cannot run SWE-bench Pro: it keeps the images' "
+                "entrypoint, and looks for the repository in /testbed.",
+                hint='Grade with [grade] use = "docker".',
+            )
         docker = shutil.which("docker")
         done = docker and subprocess.run([docker, "info"], capture_output=True)
         if not done or done.returncode != 0:
@@ -77,7 +85,7 @@ class StockGrader:
         stop = threading.Event()
         return grade_all(
             jobs,
-            functools.partial(self._grade, stop=stop),
+            in_time(self._table, functools.partial(self._grade, stop)),
             workers=self._table.workers,
             retries=self._table.retries,
             stop=stop.set,
@@ -86,13 +94,13 @@ class StockGrader:
     def close(self) -> None:
         """Nothing is left: each job has removed its container."""
 
-    def _grade(self, job: GradeJob, stop: threading.Event) -> Outcome:
+    def _grade(self, stop: threading.Event, job: GradeJob, timeout: float) -> Outcome:
         if (outcome := without_patch(job.candidate)) is not None:
             return outcome
         begin = time.monotonic()
         run_id = uuid.uuid4().hex[:12]
         with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as scratch:
-            output = _run_harness(job, run_id, self._table.timeout, Path(scratch), stop)
+            output = _run_harness(job, run_id, timeout, Path(scratch), stop)
             logs = Path(scratch, "logs", "run_evaluation", run_id, MODEL)
             logs /= job.instance.instance_id
             clear_logs(job.log_dir)
@@ -103,7 +111,7 @@ class StockGrader:
 
 
 def _run_harness(
-    job: GradeJob, run_id: str, timeout: int, cwd: Path, stop: threading.Event
+    job: GradeJob, run_id: str, timeout: float, cwd: Path, stop: threading.Event
 ) -> str:
     """Runs the harness on one candidate in `cwd` and returns what it prints."""
     prediction = {
@@ -111,15 +119,16 @@ def _run_harness(
         "model_name_or_path": MODEL,
         "model_patch": job.candidate.patch,
     }
+    seconds = math.ceil(timeout)  # the harness takes whole ones
     (cwd / "dataset.jsonl").write_text(json.dumps(harness_row(job.instance)) + "\n")
     (cwd / "predictions.jsonl").write_text(json.dumps(prediction) + "\n")
     if job.candidate.extraction == NOOP:
-        arguments = ["-c", RUN_UNPATCHED, run_id, str(timeout)]
+        arguments = ["-c", RUN_UNPATCHED, run_id, str(seconds)]
     else:
         arguments = ["-m", "swebench.harness.run_evaluation"]
         arguments += ["--dataset_name", "dataset.jsonl", "--run_id", run_id]
         arguments += ["--predictions_path", "predictions.jsonl"]
-        arguments += ["--timeout", str(timeout), "--max_workers", "1"]
+        arguments += ["--timeout", str(seconds), "--max_workers", "1"]
     with (cwd / "output.txt").open("w") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -153,11 +162,11 @@ def _read_outcome(job: GradeJob, output: str, seconds: dict[str, float]) -> Outc
     report_file, log_file = job.log_dir / REPORT, job.log_dir / APPLY_LOG
     if report_file.exists():
         report = json.loads(report_file.read_text())[job.instance.instance_id]
-        status, reason = status_of(report)
+        text = (job.log_dir / TEST_LOG).read_text(encoding="utf-8", errors="replace")
+        status, reason = status_of(report, text)
         flags: tuple[str, ...] = ()
         if status is Status.RESOLVED:
-            text = (job.log_dir / TEST_LOG).read_text(errors="replace")
-            flags = trust_flags(job.instance, job.candidate.patch, text)
+            flags = trust_flags(job, text, evidence=None)
         return Outcome(status, report, flags, reason, seconds)
     log = log_file.read_text(errors="replace") if log_file.exists() else output
     if APPLY_PATCH_FAIL in log:

@@ -6,7 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 from swebench_trainer.contracts import GradedInstance
-from swebench_trainer.preferences.select import failures, like_gold, passes
+from swebench_trainer.preferences.select import (
+    failures,
+    is_failure,
+    like_gold,
+    passes,
+)
 
 
 def limits(graded: Iterable[GradedInstance]) -> dict[str, int]:
@@ -28,6 +33,8 @@ def _lack(instance: GradedInstance) -> str:
         return "no candidate decided"
     if all(verdict.reward == 1 for verdict in decided):
         return "all candidates pass"
+    if not any(map(is_failure, decided)):
+        return "every failure is flaky or a timeout"
     if not failed:
         return "every failure repeats a pass"
     if passes(instance):

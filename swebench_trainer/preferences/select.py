@@ -29,9 +29,18 @@ def failures(instance: GradedInstance) -> list[Graded]:
     What a pass has written too is left out: there the tests are flaky.
     """
     passed = {key for c, v in instance.graded if v.reward == 1 for key in _keys(c)}
-    failed = [g for g in _by_sample(instance) if g[1].status in TIERS]
+    failed = [g for g in _by_sample(instance) if is_failure(g[1])]
     failed.sort(key=lambda g: TIERS.index(g[1].status))
     return _distinct(failed, passed)
+
+
+def is_failure(verdict: Verdict) -> bool:
+    """Whether the verdict is a lesson: a failure that no other run contradicts.
+
+    A timeout is none, even one that is the patch's doing: how slow is too slow
+    depends on the machine.
+    """
+    return verdict.status in TIERS and not verdict.flaky
 
 
 def _by_sample(instance: GradedInstance) -> list[Graded]:

@@ -30,6 +30,9 @@ from swebench_trainer.types import Split
 VOLATILE = "volatile"
 """Marks a key that does not change a stage's result (see `semantic_settings`)."""
 
+ONLY = "only"
+"""Names the one stage whose result a key changes, where several read its table."""
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -191,13 +194,40 @@ class GradeTable(PluginTable):
     workers: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 0
     """Candidates graded at once; 0 means three quarters of the cores."""
     timeout: PositiveInt = 1800
-    """Seconds that one candidate's tests may take."""
+    """Seconds that one candidate's tests may take; SWE-bench Pro's own evaluation gives an hour, 3600."""
+    timeout_factor: NonNegativeFloat = 0.0
+    """Where it is above 0 and gold's time is known, a candidate may take so many times that, but no more than `timeout`."""
+    timeout_floor: PositiveInt = 60
+    """The least that `timeout_factor` leaves, in seconds."""
     retries: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 1
     """How often a candidate is graded again after a fault of the machine."""
     max_faults: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 0
     """So many candidates of a stage may stay ungraded for the machine's faults; with more it stops, to be called again."""
-    admission_runs: NonNegativeInt = 1
+    admission_runs: Annotated[
+        NonNegativeInt, Field(json_schema_extra={ONLY: "admit"})
+    ] = 1
     """How often gold must pass (and no-op fail once) before an instance gives labels; 0 trusts every instance."""
+    confirmations: Annotated[
+        NonNegativeInt, Field(json_schema_extra={ONLY: "grade"})
+    ] = 1
+    """How often a trusted pass must pass again before it may be chosen; 0 believes the first run."""
+    retest: Annotated[Fraction, Field(json_schema_extra={ONLY: "grade"})] = 0.05
+    """Share of the failing candidates that run a second time, to measure how flaky the tests are."""
+    dedupe: Annotated[
+        Literal["tree", "patch", "off"], Field(json_schema_extra={VOLATILE: True})
+    ] = "tree"
+    """What shares one run: patches that leave the same files (`tree`), equal patches (`patch`), or nothing (`off`)."""
+    cache: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
+    """Whether test runs are kept for, and taken from, other recipes of this user (`swebench-train cache`)."""
+
+    @model_validator(mode="after")
+    def _the_cache_shares_runs(self) -> Self:
+        if self.dedupe == "off" and self.cache:
+            raise ValueError(
+                'dedupe = "off" makes every run, and cache = true would answer '
+                "some of them; add cache = false"
+            )
+        return self
 
 
 class PairsTable(PluginTable):
@@ -280,12 +310,14 @@ def resolved_settings(recipe: Recipe) -> dict[str, Any]:
     return settings
 
 
-def semantic_settings(table: BaseModel) -> dict[str, Any]:
-    """Settings of a table that decide its stage's result, for fingerprints."""
+def semantic_settings(table: BaseModel, stage: str = "") -> dict[str, Any]:
+    """Settings of a table that decide a stage's result, for fingerprints."""
     kept = {}
     for name, spec in type(table).model_fields.items():
-        extra = spec.json_schema_extra
-        if not (isinstance(extra, dict) and extra.get(VOLATILE)):
+        marks = spec.json_schema_extra
+        if not isinstance(marks, dict):
+            marks = {}
+        if not marks.get(VOLATILE) and marks.get(ONLY, stage) == stage:
             kept[name] = _semantic(getattr(table, name))
     return kept
 

@@ -25,6 +25,7 @@ def model_card(
     *,
     settings: Mapping[str, Any],
     summary: Mapping[str, Any] | None,
+    candidates: Mapping[str, Any] | None,
     is_adapter: bool,
 ) -> str:
     """The card as Markdown with the Hub's front matter.
@@ -34,6 +35,7 @@ def model_card(
         stage: The training stage whose weights are released.
         settings: The resolved recipe.
         summary: `summary.json` of the evaluation, if there was one.
+        candidates: `summary.json` of the grade stage, if there was one.
         is_adapter: Whether the weights are a PEFT adapter.
     """
     settings = _without_local_paths(settings)
@@ -48,7 +50,7 @@ def model_card(
         f"{'An adapter for' if is_adapter else 'All weights of'} `{base}` after "
         f"{stage.upper()}, made by swebench-trainer.",
         "## Evaluation",
-        _evaluation(summary),
+        _evaluation(summary, candidates),
         "## Recipe",
         f"```json\n{json.dumps(settings, indent=2)}\n```",
     ]
@@ -66,7 +68,9 @@ def _without_local_paths(value: Any) -> Any:
     return value
 
 
-def _evaluation(summary: Mapping[str, Any] | None) -> str:
+def _evaluation(
+    summary: Mapping[str, Any] | None, candidates: Mapping[str, Any] | None
+) -> str:
     if summary is None:
         return "This run had no evaluation."
     lines = [
@@ -87,4 +91,4 @@ def _evaluation(summary: Mapping[str, Any] | None) -> str:
                 f"| {split} | {model} | {m['resolved']} of {m['total']} "
                 f"| {m['rate']:.1%} | {low:.1%} to {high:.1%} |"
             )
-    return "\n".join([*lines, *(f"\n{line}." for line in doubts(summary))])
+    return "\n".join([*lines, *(f"\n{line}." for line in doubts(summary, candidates))])

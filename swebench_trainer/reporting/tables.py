@@ -15,12 +15,19 @@ _TINY = (
 _FAULTS = ("infra_error", "oom", "timeout")
 
 
-def comparison(summary: Mapping[str, Any]) -> Table:
-    """Base, SFT and DPO side by side, from `summary.json` of the evaluation."""
+def comparison(
+    summary: Mapping[str, Any], candidates: Mapping[str, Any] | None
+) -> Table:
+    """Base, SFT and DPO side by side.
+
+    Args:
+        summary: `summary.json` of the evaluation.
+        candidates: `summary.json` of the grade stage, if there was one.
+    """
     caption = [_TINY] if summary.get("model") == "builtin:tiny" else []
     if summary.get("prompt") == "oracle":
         caption.append("The prompt shows the gold files: not a leaderboard setting.")
-    caption += doubts(summary)
+    caption += doubts(summary, candidates)
     table = Table("split", "model", title="resolved", caption=Text("\n".join(caption)))
     table.add_column("resolved", justify="right")
     table.add_column("rate", justify="right")
@@ -39,18 +46,29 @@ def comparison(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def doubts(summary: Mapping[str, Any]) -> list[str]:
-    """What must be known beside the rates: faults of the machine, passes not believed."""
+def doubts(
+    summary: Mapping[str, Any], candidates: Mapping[str, Any] | None
+) -> list[str]:
+    """What must be known beside the rates: faults of the machine, passes not believed.
+
+    See `comparison` for what is given.
+    """
     lines = []
     for split, content in summary["splits"].items():
         for model, m in content["models"].items():
             faults = sum(m["statuses"].get(status, 0) for status in _FAULTS)
+            faults -= m.get("explained timeouts", 0)
             if faults:
                 lines.append(
                     f"{split}, {model}: {faults} not graded, counted as not resolved"
                 )
             if m["flagged"]:
-                lines.append(
-                    f"{split}, {model}: {m['flagged']} passes are not believed (flags)"
-                )
+                lines.append(f"{split}, {model}: {_not_believed(m)}")
+    if candidates and candidates["flagged"]:
+        lines.append(f"candidates: {_not_believed(candidates)}")
     return lines
+
+
+def _not_believed(counts: Mapping[str, Any]) -> str:
+    flags = ", ".join(f"{flag} {count}" for flag, count in counts["flags"].items())
+    return f"{counts['flagged']} passes are not believed ({flags})"

@@ -7,19 +7,23 @@ and is then called again with what it has written so far.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from swebench_trainer.contracts import Done
+from swebench_trainer.contracts import Done, GoldRun
 from swebench_trainer.errors import DataError
+from swebench_trainer.grading.gold import gold_run
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import Recipe
-from swebench_trainer.store.jsonl import read_rows
+from swebench_trainer.store.jsonl import each_row, read_rows
 from swebench_trainer.store.rundir import RunDir, StageDir
-from swebench_trainer.types import Instance, from_row
+from swebench_trainer.types import Instance, Verdict, from_row
 
 T = TypeVar("T")
+GOLD = "gold"
+"""`Candidate.model` of the gold runs of `admit`."""
 Figures = dict[str, str | int | float]
 """What a stage says of itself in one line, by name."""
 
@@ -79,6 +83,12 @@ class StageContext:
         path = self.run.stage("admit").file("admission.jsonl")
         return [row for row in read_rows(path) if not row["admitted"]]
 
+    def gold_runs(self) -> Callable[[Instance], GoldRun | None]:
+        """Looks up the gold run of an instance, which `admit` has made."""
+        if self.recipe.grade is None or not self.recipe.grade.admission_runs:
+            return lambda _: None
+        return gold_runs(self.run)
+
     def weights(self, stage: str) -> Path | None:
         """What a training stage has made, or `None` if it is not in the recipe."""
         if getattr(self.recipe, stage) is None:
@@ -88,3 +98,22 @@ class StageContext:
             if path.is_dir():
                 return path
         return None
+
+
+def gold_runs(run: RunDir) -> Callable[[Instance], GoldRun | None]:
+    """Looks up the first gold run of an instance in the logs of `admit`."""
+    stage = run.stage("admit")
+    verdicts = (
+        from_row(Verdict, row) for row in each_row(stage.file("verdicts.jsonl"))
+    )
+    logs = {
+        verdict.instance_id: stage.file(verdict.log)
+        for verdict in verdicts
+        if verdict.model == GOLD and verdict.sample == 0 and verdict.log
+    }
+
+    def gold_of(instance: Instance) -> GoldRun | None:
+        folder = logs.get(instance.instance_id)
+        return gold_run(instance, folder) if folder else None
+
+    return gold_of

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import NOOP, OWED
-from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.stages import GOLD, Figures, StageContext
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
-
-GOLD = "gold"
 
 
 def run(context: StageContext) -> Figures:
@@ -32,11 +31,20 @@ def run(context: StageContext) -> Figures:
             grader.check(gradable)
             ledger = Ledger(context.dir.path, gradable, run_id="admit")
             runs = list(_runs(gradable, table.admission_runs))
-            verdicts = ledger.grade(grader, runs, context.done, once_per_patch=False)
+            verdicts = ledger.grade(
+                grader,
+                runs,
+                context.done,
+                once_per_patch=False,
+                repeat=lambda candidate: candidate.sample,
+            )
             require_decided(verdicts, table.max_faults)
         finally:
             grader.close()
-    rows = [_row(instance, verdicts) for instance in instances]
+    by_id: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        by_id[verdict.instance_id].append(verdict)
+    rows = [_row(instance, by_id[instance.instance_id]) for instance in instances]
     write_rows(context.dir.file("admission.jsonl"), rows)
     admitted = sum(row["admitted"] is True for row in rows)
     if not admitted:
@@ -57,30 +65,37 @@ def _runs(instances: Iterable[Instance], times: int) -> Iterable[Candidate]:
             yield Candidate(name, number, GOLD, text="", patch=instance.patch)
 
 
-def _row(instance: Instance, verdicts: Iterable[Verdict]) -> dict[str, object]:
-    mine = [v for v in verdicts if v.instance_id == instance.instance_id]
-    gold = [v.status for v in mine if v.model == GOLD]
+def _row(instance: Instance, mine: Sequence[Verdict]) -> dict[str, object]:
+    gold = [v for v in mine if v.model == GOLD]
     no_op = [v.status for v in mine if v.model == NOOP]
-    reason = _refusal(mine, gold, no_op)
+    reason = _refusal(mine, [v.status for v in gold], no_op)
     return {
         "instance_id": instance.instance_id,
         "admitted": not reason,
-        "gold": gold,
+        "gold": [v.status for v in gold],
+        # No reason to refuse: gold may well edit a file that makes others suspect.
+        "gold_flags": sorted({flag for v in gold for flag in v.flags}),
         "no_op": no_op,
         "reason": reason,
     }
 
 
-def _refusal(mine: list[Verdict], gold: list[Status], no_op: list[Status]) -> str:
+def _refusal(
+    mine: Sequence[Verdict], gold: Sequence[Status], no_op: Sequence[Status]
+) -> str:
     """Why the instance gives no labels; empty if it does."""
     if not mine:
         return "the row has no tests to grade with"
     if faults := [v for v in mine if v.status in OWED]:
         return f"could not be graded: {faults[0].reason}"
-    if failed := [status for status in gold if status is not Status.RESOLVED]:
+    failed = [status for status in gold if status is not Status.RESOLVED]
+    if failed and len(failed) < len(gold):
+        passed = len(gold) - len(failed)
+        return f"gold is flaky: resolved in {passed} of {len(gold)} runs"
+    if failed:
         return f"gold is {failed[0]} in {len(failed)} of {len(gold)} runs"
     if Status.RESOLVED in no_op:
         return "the tests pass without any patch"
-    if no_op != [Status.UNRESOLVED]:
+    if list(no_op) != [Status.UNRESOLVED]:
         return f"no-op is {no_op[0]}, not unresolved"
     return ""

@@ -14,6 +14,7 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.prompts.candidates import to_candidate
+from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import paired, wilson
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.stages import Figures, StageContext
@@ -41,8 +42,7 @@ def run(context: StageContext) -> Figures:
         for name, weights in _models(context).items():
             candidates = _answers(context, backend, name, weights, instances)
             verdicts[name] = _verdicts(
-                *(context, grader, name, instances, candidates),
-                max_faults=recipe.grade.max_faults,
+                *(context, grader, name, instances, candidates), recipe.grade
             )
     finally:
         grader.close()
@@ -132,7 +132,7 @@ def _verdicts(
     name: str,
     instances: Sequence[Instance],
     candidates: Sequence[Candidate],
-    max_faults: int,
+    table: GradeTable,
 ) -> list[Verdict]:
     ledger = Ledger(context.dir.file(name), instances, run_id=context.recipe.name)
     verdicts = ledger.grade(
@@ -141,8 +141,10 @@ def _verdicts(
         lambda item, done, total, word: context.done(
             f"{name} {item}", done, total, f"{name} {word}"
         ),
+        once_per_patch=table.dedupe != "off",
+        gold=context.gold_runs(),
     )
-    require_decided(verdicts, max_faults)
+    require_decided(verdicts, table.max_faults)
     write_json(context.dir.file(name, "report.json"), final_report(instances, verdicts))
     return verdicts
 
@@ -170,7 +172,11 @@ def _split_summary(
             "rate": count / len(ids),
             "ci95": list(wilson(count, len(ids))),
             "statuses": dict(Counter(v.status.value for v in mine.values())),
+            "explained timeouts": sum(v.explained for v in mine.values()),
             "flagged": sum(bool(v.flags) for v in mine.values()),
+            "flags": dict(
+                sorted(Counter(f for v in mine.values() for f in v.flags).items())
+            ),
         }
     return {
         "models": models,

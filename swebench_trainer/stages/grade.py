@@ -1,16 +1,31 @@
-"""grade: a verdict for every candidate, from the official harness."""
+"""grade: a verdict for every candidate, and a second opinion where labels need one."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from swebench_trainer.contracts import Grader
 from swebench_trainer.grading.ledger import Ledger, require_decided
+from swebench_trainer.grading.official import OWED
+from swebench_trainer.grading.retest import (
+    holds,
+    retest_row,
+    runs_owed,
+    with_second_opinion,
+)
+from swebench_trainer.reporting.metrics import wilson
 from swebench_trainer.stages import Figures, StageContext
-from swebench_trainer.types import Candidate
+from swebench_trainer.store.jsonl import write_json, write_rows
+from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row
+
+Again = Mapping[int, Sequence[Verdict]]
+"""The repeated runs of each candidate, by its place."""
 
 
 def run(context: StageContext) -> Figures:
-    """Writes `verdicts.jsonl`, `timings.jsonl` and the harness's logs.
+    """Writes verdicts, repeated runs (`retests.jsonl`), a summary, and the logs.
 
     Raises:
         PrerequisiteError: The grader cannot work on this machine.
@@ -25,10 +40,109 @@ def run(context: StageContext) -> Figures:
     try:
         grader.check(instances)
         ledger = Ledger(context.dir.path, instances, run_id=context.recipe.name)
-        verdicts = ledger.grade(grader, candidates, context.done)
+        first = ledger.grade(
+            grader,
+            candidates,
+            context.done,
+            once_per_patch=table.dedupe != "off",
+            gold=context.gold_runs(),
+        )
+        require_decided(first, table.max_faults)
+        owed = [runs_owed(verdict, table, context.recipe.seed) for verdict in first]
+        again = _repeat(context, grader, instances, candidates, first, owed)
     finally:
         grader.close()
+    verdicts = [
+        with_second_opinion(verdict, again.get(place, ()), owed[place])
+        for place, verdict in enumerate(first)
+    ]
+    write_rows(context.dir.file("verdicts.jsonl"), map(as_row, verdicts))
+    retests = [retest_row(first[place], again[place]) for place in sorted(again)]
+    write_rows(context.dir.file("retests.jsonl"), retests)
+    summary = _summary(verdicts, retests)
+    write_json(context.dir.file("summary.json"), summary)
+    return _figures(summary)
+
+
+def _repeat(
+    context: StageContext,
+    grader: Grader,
+    instances: Sequence[Instance],
+    candidates: Sequence[Candidate],
+    first: Sequence[Verdict],
+    owed: Sequence[int],
+) -> Again:
+    """Runs candidates again, each until it has had its runs or is contradicted."""
+    again: dict[int, list[Verdict]] = defaultdict(list)
+    for number in range(1, max(owed, default=0) + 1):
+        places = [
+            place
+            for place, count in enumerate(owed)
+            if count >= number and all(holds(first[place], v) for v in again[place])
+        ]
+        chosen = [candidates[place] for place in places]
+        verdicts = _run_again(context, grader, instances, chosen, number)
+        for place, verdict in zip(places, verdicts, strict=True):
+            again[place].append(verdict)
+    return again
+
+
+def _run_again(
+    context: StageContext,
+    grader: Grader,
+    instances: Sequence[Instance],
+    candidates: Sequence[Candidate],
+    number: int,
+) -> list[Verdict]:
+    table = context.recipe.grade
+    assert table is not None  # the pipeline
+    folder = context.dir.file("again", str(number))
+    verdicts = Ledger(folder, instances, run_id=context.recipe.name).grade(
+        grader,
+        candidates,
+        lambda item, done, total, word: context.done(
+            f"{item} again", done, total, f"again {word}"
+        ),
+        once_per_patch=table.dedupe != "off",
+        repeat=lambda _: number,
+        gold=context.gold_runs(),
+    )
     require_decided(verdicts, table.max_faults)
-    statuses = Counter(verdict.status.value for verdict in verdicts)
-    flagged = sum(bool(verdict.flags) for verdict in verdicts)
-    return {**dict(statuses.most_common()), **({"flagged": flagged} if flagged else {})}
+    return verdicts
+
+
+def _summary(
+    verdicts: Sequence[Verdict], retests: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Counts of what was decided and of what is not believed."""
+    passes = [v for v in verdicts if v.status is Status.RESOLVED]
+    # Candidates with one patch share their runs, which count once.
+    held = {
+        (row["instance_id"], row["patch"]): row["holds"]
+        for row in retests
+        if not set(row["again"]) <= set(OWED)
+    }
+    contradicted = sum(not holds for holds in held.values())
+    return {
+        "candidates": len(verdicts),
+        "statuses": dict(Counter(v.status.value for v in verdicts).most_common()),
+        "flagged": sum(bool(v.flags) for v in passes),
+        "flags": dict(sorted(Counter(f for v in passes for f in v.flags).items())),
+        "explained timeouts": sum(v.explained for v in verdicts),
+        "retested": len(held),
+        "flaky": contradicted,
+        "flaky ci95": list(wilson(contradicted, len(held))),
+    }
+
+
+def _figures(summary: Mapping[str, Any]) -> Figures:
+    figures: Figures = dict(summary["statuses"])
+    for name in ("flagged", "explained timeouts"):
+        if summary[name]:
+            figures[name] = summary[name]
+    if summary["retested"]:
+        low, high = summary["flaky ci95"]
+        figures["flaky"] = (
+            f"{summary['flaky']}/{summary['retested']} ({low:.0%} to {high:.0%})"
+        )
+    return figures

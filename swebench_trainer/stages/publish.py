@@ -31,6 +31,7 @@ def run(context: StageContext) -> Figures:
         stage,
         settings=resolved_settings(recipe),
         summary=read_json(context.run.stage("evaluate").file("summary.json")),
+        candidates=read_json(context.run.stage("grade").file("summary.json")),
         is_adapter=weights.name == "adapter",
     )
     write_bytes(release / "README.md", card.encode())

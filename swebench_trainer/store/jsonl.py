@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -75,12 +76,12 @@ class RowWriter:
 
 def _cut_torn_row(path: Path) -> None:
     """Removes what a killed writer left after the last newline."""
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         return
     with path.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole != len(content):
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            whole, size = content.rfind(b"\n") + 1, len(content)
+        if whole != size:
             file.truncate(whole)
 
 
@@ -90,33 +91,49 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         StageError: A row is damaged; the message names the line.
     """
+    return list(each_row(path))
+
+
+def each_row(path: Path) -> Iterator[dict[str, Any]]:
+    """What `read_rows` gives, one by one: a file of verdicts can be large."""
     if not path.exists():
-        return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    lines = whole.split(b"\n") if whole else []
-    return [_parse(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1)]
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                yield _parse(line, f"{path}, line {number}")
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Replaces a file by these rows, atomically."""
-    write_bytes(path, b"".join(map(dump, rows)))
+    _replace(path, map(dump, rows))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replaces a file by one indented JSON value, atomically."""
-    write_bytes(path, json.dumps(value, indent=2, ensure_ascii=True).encode() + b"\n")
+def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
+    """Replaces a file by one indented JSON value, atomically.
+
+    Without `sync` a power cut may still take it: for files by the thousand, which
+    can be made again.
+    """
+    content = json.dumps(value, indent=2, ensure_ascii=True).encode() + b"\n"
+    _replace(path, [content], sync=sync)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replaces a file atomically: readers see the old content or the new."""
+    _replace(path, [content])
+
+
+def _replace(path: Path, parts: Iterable[bytes], *, sync: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with disk_errors(path):
             with temporary.open("wb") as file:
-                file.write(content)
+                file.writelines(parts)
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

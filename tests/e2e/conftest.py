@@ -64,6 +64,8 @@ class Shell:
             "PYTHONPATH": str(site),
             "HF_HUB_OFFLINE": "1",
             "COLUMNS": "200",
+            # Its own: no run may find what another one has done.
+            "XDG_CACHE_HOME": str(folder / "cache"),
         }
 
     def start(self, *arguments):

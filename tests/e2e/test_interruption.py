@@ -6,18 +6,25 @@ import signal
 import subprocess
 import time
 
+import pytest
+
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.grading.namespace import repository_view
+
 SLOW = ("--set", "model.pause=0.03", "--set", "grade.pause=0.03")
+WAVERING = ("--set", "grade.wavers=0.4", "--set", "grade.retest=0.7")
 
 
 def test_kill_and_resume_gives_the_undisturbed_result(new_shell, recipe):
     undisturbed, killed = new_shell(), new_shell()
     # `pause` is a setting like any other: both runs have it.
-    undisturbed.run(undisturbed.write(recipe), *SLOW)
+    settings = (*SLOW, *WAVERING, "--set", "grade.confirmations=2")
+    undisturbed.run(undisturbed.write(recipe), *settings)
     name = killed.write(recipe)
     moments = random.Random(7)
     kills = 0
     for _ in range(40):
-        process = killed.start(name, *SLOW)
+        process = killed.start(name, *settings)
         try:
             process.communicate(timeout=0.7 + moments.random())
             break
@@ -26,9 +33,50 @@ def test_kill_and_resume_gives_the_undisturbed_result(new_shell, recipe):
             process.communicate()
             kills += 1
     else:
-        killed.run(name, *SLOW)
+        killed.run(name, *settings)
+    assert kills >= 2
+    flags = [v["flags"] for v in undisturbed.rows("grade", "verdicts.jsonl")]
+    assert ["flaky"] in flags and [] in flags
+    assert killed.results() == undisturbed.results()
+
+
+@pytest.mark.slow
+def test_kill_and_resume_with_real_runs_and_their_cache(new_shell, recipe):
+    """What a killed attempt has kept in the cache must not show in the results."""
+    try:
+        repository_view()
+    except PrerequisiteError as error:
+        pytest.skip(error.message)
+    undisturbed, killed = new_shell(), new_shell()
+    text = recipe.replace('"believer"', '"namespace"\nretest = 0.5')
+    undisturbed.run(undisturbed.write(text))
+    name = killed.write(text)
+    moments = random.Random(11)
+    kills = 0
+    for _ in range(30):
+        process = killed.start(name)
+        try:
+            process.communicate(timeout=2.0 + 3 * moments.random())
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    else:
+        killed.run(name)
     assert kills >= 2
     assert killed.results() == undisturbed.results()
+    # With a warm cache the same again runs no test, and says the same.
+    undisturbed.run(name, "--name", "again")
+    again, first = undisturbed.results("again"), undisturbed.results()
+    assert again.keys() == first.keys()
+    for stage in ("admit", "grade"):
+        verdicts = f"{stage}/verdicts.jsonl"
+        assert again[verdicts].replace(b"/again/", b"/small/") == first[verdicts]
+        answers = {
+            r["answered_by"] for r in undisturbed.rows(stage, "timings.jsonl", "again")
+        }
+        assert answers <= {"cache", "tree"}
 
 
 def test_nothing_that_was_decided_is_done_again(shell, recipe):
@@ -52,10 +100,10 @@ def test_nothing_that_was_decided_is_done_again(shell, recipe):
         e["item"] for e in events if e["event"] == "ItemDone" and e["stage"] == "grade"
     ]
     assert len(graded) == len(set(graded)), "an item was graded twice"
-    assert len(graded) in (
-        len(shell.rows("grade", "verdicts.jsonl")),
-        len(shell.rows("grade", "verdicts.jsonl")) - 1,
-    )
+    verdicts = shell.rows("grade", "verdicts.jsonl")
+    first = [item for item in graded if not item.endswith(" again")]
+    assert len(first) in (len(verdicts), len(verdicts) - 1)
+    assert len(graded) - len(first) == len(shell.rows("grade", "retests.jsonl"))
     assert decided >= 2
 
 

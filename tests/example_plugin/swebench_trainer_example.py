@@ -119,7 +119,9 @@ class FirstPass:
         """At most one pair per instance."""
         for item in graded:
             passed = [c for c, v in item.graded if v.trusted_pass]
-            failed = [(c, v) for c, v in item.graded if v.reward in (0, -1)]
+            failed = [
+                (c, v) for c, v in item.graded if v.reward in (0, -1) and not v.flaky
+            ]
             if passed and failed:
                 rejected, verdict = failed[0]
                 yield Pair(
@@ -144,6 +146,8 @@ class BelieverTable(GradeTable):
 
     pause: float = 0.0
     """Seconds that each candidate takes."""
+    wavers: float = 0.0
+    """Share of the patches whose repeated runs end otherwise."""
     doubts: str = ""
     """Instance whose gold patch fails, to see what happens then."""
 
@@ -159,7 +163,13 @@ class Believer(FakeGrader):
         time.sleep(self._table.pause)
         if self._table.doubts in (job.instance.instance_id, "all"):
             return Outcome(Status.UNRESOLVED, {"resolved": False}, reason="doubted")
-        return super()._outcome(job)
+        outcome = super()._outcome(job)
+        chance = random.Random(job.candidate.patch).random()
+        if job.repeat and chance < self._table.wavers:
+            passed = outcome.status is Status.RESOLVED
+            status = Status.UNRESOLVED if passed else Status.RESOLVED
+            return Outcome(status, {"resolved": not passed}, reason="it wavers")
+        return outcome
 
 
 @hookimpl

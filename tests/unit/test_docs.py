@@ -37,6 +37,17 @@ def test_every_hook_is_in_the_reference_with_its_arguments(root):
     assert documented == expected
 
 
+def test_every_flag_is_explained(root):
+    from swebench_trainer.grading.flags import MEANINGS
+    from swebench_trainer.grading.retest import UNCONFIRMED
+    from swebench_trainer.types import FLAKY
+
+    table = (root / "docs/grading.md").read_text().split("## Flags")[1]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE))
+    assert rows.keys() == {*MEANINGS, UNCONFIRMED, FLAKY}
+    assert MEANINGS.items() <= rows.items()
+
+
 def test_every_key_explains_itself():
     for tables in Plugins({"builtin": builtin}).tables().values():
         for model in tables.values():

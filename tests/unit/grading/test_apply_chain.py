@@ -1,46 +1,87 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import CALC, GOLD, MALFORMED, NEW_FILE, NO_NEWLINE
+from tiny import CALC, GOLD, MALFORMED, NEW_FILE, NO_NEWLINE, WRONG, diff
 
-from swebench_trainer.grading.apply import REFUSED, apply_script, patch_bytes
+from swebench_trainer.grading.apply import (
+    REFUSED,
+    applied_tree,
+    apply_script,
+    is_contained,
+    named_paths,
+    patch_bytes,
+)
+from swebench_trainer.grading.patch_paths import patched_paths
+from swebench_trainer.testing import an_instance
+
+INSTANCE = an_instance()
+GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+FUZZY = (
+    "--- a/calc.py\n+++ b/calc.py\n@@ -4,3 +4,3 @@\n \n-def double(a):\n"
+    "+def twice(a):\n     return 3 * a\n"
+)
 
 
-def apply(folder: Path, patch: bytes) -> subprocess.CompletedProcess[str]:
+@dataclass
+class Applied:
+    code: int
+    output: str
+    repository: Path
+
+    @property
+    def tree(self) -> str:
+        return applied_tree(self.output)
+
+    def git(self, *arguments: str) -> str:
+        command = [*GIT, *arguments]
+        done = subprocess.run(
+            command, cwd=self.repository, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+
+def apply(folder: Path, patch: str | bytes, instance=INSTANCE, **files: str) -> Applied:
     """Runs the script in a repository with `calc.py`; the patch lies beside it."""
-    repository = folder / "repository"
-    repository.mkdir()
-    (repository / "calc.py").write_text(CALC)
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "base"]):
-        who = [
-            "-c",
-            "user.name=a",
-            "-c",
-            "user.email=a@b",
-            "-c",
-            "commit.gpgsign=false",
-        ]
-        subprocess.run(["git", *who, *command], cwd=repository, check=True)
-    (folder / "patch.diff").write_bytes(patch)
-    script = apply_script().replace("/tmp/patch.diff", str(folder / "patch.diff"))
-    return subprocess.run(
-        ["sh", "-c", script],
-        cwd=repository,
+    applied = Applied(-1, "", folder / "repository")
+    applied.repository.mkdir(parents=True)
+    for name, text in {"calc.py": CALC, **files}.items():
+        (applied.repository / name).write_text(text)
+    applied.git("init", "-q")
+    applied.git("add", ".")
+    applied.git("commit", "-q", "-m", "base")
+    if instance.apply_mode == "pro":
+        head = applied.git("rev-parse", "HEAD")
+        instance = dataclasses.replace(instance, base_commit=head)
+    content = patch.encode() if isinstance(patch, str) else patch
+    (folder / "patch.diff").write_bytes(content)
+    paths = patched_paths(content.decode(errors="surrogateescape"))
+    (folder / "named_paths").write_bytes(named_paths(paths))
+    script = apply_script(instance)
+    for name in ("patch.diff", "named_paths"):
+        script = script.replace(f"/tmp/{name}", str(folder / name))
+    (folder / "apply.sh").write_text(script)
+    done = subprocess.run(
+        ["sh", folder / "apply.sh"],
+        cwd=applied.repository,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+    assert not (folder / "apply.sh").exists()
+    return dataclasses.replace(applied, code=done.returncode, output=done.stdout)
 
 
 def test_script_uses_the_harness_commands_in_order() -> None:
     from swebench.harness.run_evaluation import GIT_APPLY_CMDS
 
-    script = apply_script()
+    script = apply_script(INSTANCE)
     places = [script.index(f"{command} /tmp/patch.diff") for command in GIT_APPLY_CMDS]
     assert places == sorted(places)
     assert script.count("git checkout -- . ; git clean -fd") == len(GIT_APPLY_CMDS) - 1
@@ -52,26 +93,104 @@ def test_script_uses_the_harness_commands_in_order() -> None:
         (GOLD, "git apply --verbose"),
         (NEW_FILE, "git apply --verbose"),
         # A wrong context line: only patch(1) with its fuzz accepts it.
-        (
-            "--- a/calc.py\n+++ b/calc.py\n@@ -4,3 +4,3 @@\n \n-def double(a):\n"
-            "+def twice(a):\n     return 3 * a\n",
-            "patch --batch --forward --fuzz=5 -p1 -i",
-        ),
+        (FUZZY, "patch --batch --forward --fuzz=5 -p1 -i"),
     ],
 )
 def test_applied(tmp_path: Path, patch: str, command: str) -> None:
-    done = apply(tmp_path, patch.encode())
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.rstrip().endswith(f">>>>> Applied Patch: {command}")
-    assert (tmp_path / "repository" / "calc.py").read_text() != CALC
+    done = apply(tmp_path, patch)
+    assert done.code == 0, done.output
+    assert done.output.splitlines()[-2] == f">>>>> Applied Patch: {command}"
+    assert (done.repository / "calc.py").read_text() != CALC
 
 
 @pytest.mark.parametrize("patch", [MALFORMED, NO_NEWLINE])
 def test_refused_leaves_no_half_of_the_patch(tmp_path: Path, patch: str) -> None:
-    done = apply(tmp_path, patch.encode())
-    assert done.returncode == REFUSED
-    assert ">>>>> Patch Apply Failed" in done.stdout
-    assert (tmp_path / "repository" / "calc.py").read_text() == CALC
+    done = apply(tmp_path, patch)
+    assert done.code == REFUSED
+    assert ">>>>> Patch Apply Failed" in done.output
+    assert (done.repository / "calc.py").read_text() == CALC
+    assert done.tree == ""
+
+
+def test_patches_that_leave_the_same_files_leave_the_same_tree(tmp_path: Path) -> None:
+    first = apply(tmp_path / "1", GOLD)
+    second = apply(tmp_path / "2", f"Here is my fix:\n{GOLD}")
+    assert first.tree and first.tree == second.tree
+    assert first.git("status", "--porcelain") == "M calc.py"
+    loose = first.git("count-objects")
+    assert loose.startswith("3 objects"), "the tree's objects are not the repository's"
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        WRONG,
+        NEW_FILE,
+        GOLD.replace("\n---", "\nold mode 100644\nnew mode 100755\n---"),
+        FUZZY,
+    ],
+)
+def test_other_files_are_another_tree(tmp_path: Path, patch: str) -> None:
+    gold = apply(tmp_path / "gold", GOLD).tree
+    assert apply(tmp_path / "other", patch).tree not in ("", gold)
+
+
+def test_leftovers_of_patch_count(tmp_path: Path) -> None:
+    fuzzy = apply(tmp_path / "fuzzy", FUZZY)
+    assert fuzzy.git("status", "--porcelain") == "M calc.py\n?? calc.py.orig"
+    exact = diff("calc.py", CALC, CALC.replace("double", "twice"))
+    assert fuzzy.tree not in ("", apply(tmp_path / "exact", exact).tree)
+
+
+def test_no_tree_is_named_when_git_cannot_see_a_file(tmp_path: Path) -> None:
+    hidden = GOLD + diff("build/x.py", None, "1\n")
+    assert apply(tmp_path / "seen", hidden).tree
+    ignoring = apply(tmp_path / "hidden", hidden, **{".gitignore": "build/\n"})
+    assert (ignoring.code, ignoring.tree) == (0, "")
+
+
+def test_no_tree_is_named_when_the_paths_are_not(tmp_path: Path) -> None:
+    done = apply(tmp_path, GOLD)
+    script = apply_script(INSTANCE).replace("/tmp/", f"{tmp_path}/missing/")
+    (tmp_path / "missing").mkdir()
+    (tmp_path / "missing" / "patch.diff").write_text(WRONG)
+    done.git("checkout", "-q", "--", ".")
+    again = subprocess.run(
+        ["sh", "-c", script], cwd=done.repository, capture_output=True, text=True
+    )
+    assert (again.returncode, applied_tree(again.stdout)) == (0, "")
+
+
+def test_output_of_a_patch_is_no_tree() -> None:
+    forged = f"tree {'0' * 40} {'0' * 40}\n"
+    assert applied_tree(forged)
+    assert applied_tree(f"{forged}>>>>> Applied Patch: git apply\n") == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "contained"),
+    [
+        ("a/b.py", True),
+        ("..a", True),
+        ("../a", False),
+        ("a/../../b", False),
+        ("/etc/passwd", False),
+        (".git/hooks/post-checkout", False),
+        ("module/.git/config", False),
+        (".gitignore", True),
+        ("", False),
+    ],
+)
+def test_contained_paths(path: str, contained: bool) -> None:
+    assert is_contained(path) is contained
+
+
+def test_pro_applies_once_and_resets_before(tmp_path: Path) -> None:
+    pro = an_instance(apply_mode="pro")
+    done = apply(tmp_path / "gold", GOLD, pro)
+    assert (done.code, bool(done.tree)) == (0, True)
+    assert "HEAD is now at" in done.output
+    assert apply(tmp_path / "fuzzy", FUZZY, pro).code == REFUSED
 
 
 @given(st.text())

@@ -1,14 +1,364 @@
+"""What of the Docker grader needs no daemon."""
+
 from __future__ import annotations
 
-from docker import DockerClient
-from docker.models.containers import Container
+import contextlib
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from swebench_trainer.grading import docker
+import pytest
+from docker import DockerClient
+from pydantic import ValidationError
+
+from swebench_trainer.grading import hosts
+from swebench_trainer.grading.containers import (
+    MAX_PATHS,
+    Container,
+    _files_below,
+    _plain_file,
+    lenient,
+    outside,
+)
+from swebench_trainer.grading.docker import DockerTable, warn_of_emulation
+from swebench_trainer.grading.hosts import Host, Hosts, NoHostError, Tunnel
+from swebench_trainer.grading.images import patience, repository
+from swebench_trainer.grading.leftovers import Claim, remove_leftovers
+from swebench_trainer.grading.ready import Ready
+from swebench_trainer.recipe.models import semantic_settings
 
 
 def test_cleaning_up_without_a_daemon_is_quiet() -> None:
     client = DockerClient(base_url="tcp://127.0.0.1:9", version="1.44")
-    container = Container({"Id": "gone"}, client=client)
-    docker._kill(container)
-    docker._remove(container)
+    container = Container(client.api, "gone", 0)
+    container.remove()
+    with lenient():
+        container.kill()
     client.close()
+
+
+def test_where_the_work_is_done_decides_no_verdict() -> None:
+    here = DockerTable(use="docker")
+    there = DockerTable(use="docker", hosts=("ssh://a", "ssh://b"), image_gb=100)
+    assert semantic_settings(here) == semantic_settings(there)
+    small = DockerTable(use="docker", memory="1g")
+    assert semantic_settings(here) != semantic_settings(small)
+    with pytest.raises(ValidationError):
+        DockerTable(use="docker", shm="much")
+
+
+# What a container leaves.
+
+
+def test_files_of_a_layer(tmp_path: Path) -> None:
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "usr/bin/git").touch()
+    (tmp_path / "usr/link").symlink_to("/etc")  # not followed
+    (tmp_path / "loop").symlink_to(".")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")).touch()
+    assert sorted(_files_below(tmp_path)) == [
+        "/caf\ufffd",
+        "/loop",
+        "/usr/bin/git",
+        "/usr/link",
+    ]
+
+
+def test_a_path_that_is_too_long_is_a_find(tmp_path: Path) -> None:
+    name = "d" * 200
+    here = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(30):
+            os.mkdir(name, dir_fd=here)
+            below = os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+    finally:
+        os.close(here)
+    (found,) = _files_below(tmp_path)
+    assert len(found) > 3000
+
+
+def test_only_a_plain_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("plain")
+    os.mkfifo(tmp_path / "pipe")
+    assert _plain_file(tmp_path / "plain") == b"content"
+    for name in ("link", "pipe", "missing"):
+        assert _plain_file(tmp_path / name) is None
+
+
+def test_what_counts_as_changed_outside() -> None:
+    paths = [
+        "/usr/bin/git",
+        "/testbed/calc.py",
+        "/testbed2/x",
+        "/eval.sh",
+        "/tmp/patch.diff",
+        "/proc/1/x",
+        "/dev/null",
+        "/root/.gitconfig",
+    ]
+    given = {"eval.sh": b"", "tmp/patch.diff": b""}
+    found = outside(iter(paths), "/testbed", given)
+    assert found == ("/root/.gitconfig", "/testbed2/x", "/usr/bin/git")
+    many = (f"/tmp/{number}" for number in range(10 * MAX_PATHS))
+    assert len(outside(many, "/testbed", given)) == MAX_PATHS
+
+
+# Images.
+
+
+@pytest.mark.parametrize(
+    ("complaint", "worth_another_try"),
+    [
+        ("toomanyrequests: You have reached your pull rate limit.", True),
+        ("received unexpected HTTP status: 502 Bad Gateway", True),
+        ("net/http: TLS handshake timeout", True),
+        ("dial tcp: lookup registry: no such host", True),
+        ("manifest for a/b:latest not found: manifest unknown", False),
+        ("pull access denied for a/b, repository does not exist", False),
+        ("unauthorized: authentication required", False),
+    ],
+)
+def test_patience_with_a_registry(complaint: str, worth_another_try: bool) -> None:
+    assert (patience(complaint) > 0) is worth_another_try
+
+
+def test_names_of_images() -> None:
+    assert repository("a/b") == "a/b"
+    assert repository("a/b:c") == "a/b"
+    assert repository("127.0.0.1:5000/a/b") == "127.0.0.1:5000/a/b"
+    assert repository("127.0.0.1:5000/a/b:c") == "127.0.0.1:5000/a/b"
+    assert repository("a/b@sha256:0") == "a/b"
+
+
+# Containers that are ready.
+
+
+class Shelf:
+    """Starts and removes containers that are nothing but a number."""
+
+    def __init__(self) -> None:
+        self.alive: set[int] = set()
+        self.started = 0
+        self.most = 0
+        self.lock = threading.Lock()
+
+    def start(self, image: str) -> FakeContainer:
+        with self.lock:
+            self.started += 1
+            self.alive.add(self.started)
+            self.most = max(self.most, len(self.alive))
+            return FakeContainer(self, self.started, image)
+
+
+class FakeContainer:
+    def __init__(self, shelf: Shelf, number: int, image: str) -> None:
+        self.shelf, self.number, self.image = shelf, number, image
+        self.fresh = True
+
+    def lives_for(self, _: float) -> bool:
+        return self.fresh
+
+    def remove(self) -> None:
+        time.sleep(0.01)
+        with self.shelf.lock:
+            self.shelf.alive.remove(self.number)
+
+
+def test_a_container_is_ready_before_it_is_needed_and_used_once() -> None:
+    shelf = Shelf()
+    ready = Ready(shelf.start, workers=2)  # type: ignore[arg-type]
+    with contextlib.closing(ready):
+        first = ready.take("a", 1)
+        ready.want(["a", "b", "c"])
+        deadline = time.monotonic() + 5
+        while shelf.started < 3:
+            assert time.monotonic() < deadline
+        second, third = ready.take("a", 1), ready.take("b", 1)
+        assert shelf.started == 3  # nothing for `c`: two are enough
+        assert {c.number for c in (first, second, third)} == {1, 2, 3}
+        for container in (first, second, third):
+            ready.give_back(container)
+    assert shelf.alive == set()
+
+
+def test_what_is_not_needed_any_more_is_removed() -> None:
+    shelf = Shelf()
+    ready = Ready(shelf.start, workers=2)  # type: ignore[arg-type]
+    ready.want(["a", "a"])
+    ready.want(["a", "b"])
+    ready.close()
+    assert shelf.alive == set()
+
+
+def test_a_container_that_is_too_old_is_not_used() -> None:
+    shelf = Shelf()
+    ready = Ready(shelf.start, workers=1)  # type: ignore[arg-type]
+    ready.want(["a"])
+    ready._ready["a"][0].result().fresh = False  # type: ignore[attr-defined]
+    assert ready.take("a", 1).number == 2  # type: ignore[attr-defined]
+    ready.close()
+
+
+def test_no_more_than_twice_as_many_containers_as_workers() -> None:
+    shelf = Shelf()
+    ready = Ready(shelf.start, workers=3)  # type: ignore[arg-type]
+
+    def use(number: int) -> None:
+        container = ready.take(f"image {number // 4}", 1)
+        ready.want([f"image {(number + ahead) // 4}" for ahead in (3, 4, 5)])
+        time.sleep(0.005)
+        ready.give_back(container)
+
+    with ThreadPoolExecutor(3) as workers:
+        list(workers.map(use, range(60)))
+    ready.close()
+    assert shelf.most <= 6
+    assert shelf.alive == set()
+
+
+def test_a_start_that_failed_is_tried_by_who_needs_it() -> None:
+    shelf = Shelf()
+    broken = True
+
+    def start(image: str) -> FakeContainer:
+        if broken:
+            raise OSError("no daemon")
+        return shelf.start(image)
+
+    ready = Ready(start, workers=1)  # type: ignore[arg-type]
+    ready.want(["a"])
+    with pytest.raises(OSError, match="no daemon"):
+        ready.take("a", 1)
+    ready.want(["a"])
+    assert ready._ready["a"][0].exception() is not None
+    broken = False
+    ready.give_back(ready.take("a", 1))
+    ready.close()
+
+
+# Hosts.
+
+
+def unreachable(tmp_path: Path, name: str) -> Host:
+    return Host(f"unix://{tmp_path}/{name}.sock", 1)
+
+
+def test_the_loss_of_all_daemons_is_noticed_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(hosts, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(Host, "answers", lambda _: False)
+    both = [unreachable(tmp_path, "a"), unreachable(tmp_path, "b")]
+    shared = Hosts(both, threading.Event())
+    assert shared.meet() == 2
+    begin = time.monotonic()
+    with pytest.raises(NoHostError, match=r"a\.sock.*b\.sock"), shared.place():
+        pass
+    assert 0.4 < time.monotonic() - begin < 3
+    begin = time.monotonic()
+    with pytest.raises(NoHostError), shared.place():  # the next one does not wait
+        pass
+    assert time.monotonic() - begin < 0.3
+
+
+def test_a_lost_daemon_gets_no_jobs_until_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "POLL_SECONDS", 0.05)
+    back = False
+    monkeypatch.setattr(Host, "answers", lambda _: back)
+    first, second = unreachable(tmp_path, "a"), unreachable(tmp_path, "b")
+    shared = Hosts([first, second], threading.Event())
+    shared.lose(first)
+    with shared.place() as host:
+        assert host is second
+        back = True
+        with shared.place() as other:
+            assert other is first
+
+
+def test_who_waits_for_a_place_can_be_stopped(tmp_path: Path) -> None:
+    stopped = threading.Event()
+    shared = Hosts([unreachable(tmp_path, "a")], stopped)
+    with shared.place():
+        threading.Timer(0.2, stopped.set).start()
+        with pytest.raises(NoHostError, match="stopped"), shared.place():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("url", "tail"),
+    [
+        ("ssh://a", ["/var/run/docker.sock", "--", "a"]),
+        ("ssh://me@a:22/run/d.sock", ["/run/d.sock", "--", "me@a"]),
+        ("ssh://-oProxyCommand=x/", ["/var/run/docker.sock", "--", "-oproxycommand=x"]),
+    ],
+)
+def test_the_ssh_command(url: str, tail: list[str]) -> None:
+    tunnel = Tunnel(url)
+    forward, *rest = tunnel._command[tunnel._command.index("-L") + 1 :]
+    assert [forward.partition(":")[2], *rest] == tail
+    tunnel.close()
+    assert not tunnel.socket.parent.exists()
+
+
+def test_emulation_is_no_secret() -> None:
+    warn_of_emulation({"here": "x86_64", "there": "amd64"})
+    with pytest.warns(UserWarning, match="there runs on aarch64"):
+        warn_of_emulation({"here": "x86_64", "there": "aarch64"})
+
+
+# Claims.
+
+
+class Emptied:
+    """A daemon's API that only knows how to list nothing."""
+
+    def __init__(self) -> None:
+        self.asked_for: list[str] = []
+
+    def containers(self, *, all: bool, filters: dict[str, str]) -> list[object]:
+        self.asked_for.append(filters["label"].partition("=")[2])
+        return []
+
+
+@pytest.fixture
+def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_claims")
+def test_only_the_containers_of_dead_graders_are_removed() -> None:
+    living, dead = Claim("living"), Claim("dead")
+    for claim in (living, dead):
+        claim.add("a")
+    dead.release(empty=False)
+    api = Emptied()
+    remove_leftovers({"a": api, "b": Emptied()})
+    remove_leftovers({"a": api})
+    assert api.asked_for == ["dead"]
+    living.release(empty=True)
+    remove_leftovers({"a": api})
+    assert api.asked_for == ["dead"]
+
+
+@pytest.mark.usefixtures("own_claims")
+def test_a_claim_waits_for_each_of_its_daemons() -> None:
+    dead = Claim("dead")
+    dead.add("a")
+    dead.add("b")
+    dead.release(empty=False)
+    first, second = Emptied(), Emptied()
+    remove_leftovers({"a": first})
+    remove_leftovers({"a": first})
+    remove_leftovers({"a": first, "b": second})
+    assert (first.asked_for, second.asked_for) == (["dead"], ["dead"])
+    remove_leftovers({"a": first, "b": second})
+    assert second.asked_for == ["dead"]

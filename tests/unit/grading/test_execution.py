@@ -1,27 +1,321 @@
+"""The one flow of every sandbox: what is run, what is remembered, what is concluded."""
+
 from __future__ import annotations
 
-import pytest
-from tiny import GOLD, Task
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from swebench_trainer.grading.execution import Execution, grade_in
-from swebench_trainer.grading.official import NOOP
-from swebench_trainer.types import Status
+import pytest
+import tiny
+from tiny import ADD, DOUBLE, GOLD, WRONG, Task
+
+from swebench_trainer.contracts import GradeJob, Outcome
+from swebench_trainer.grading.apply import NO_GIT, REFUSED
+from swebench_trainer.grading.engine import (
+    Ended,
+    Evidence,
+    Execution,
+    Files,
+    read_execution,
+    write_execution,
+)
+from swebench_trainer.grading.execution import conclude, grade_in
+from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.official import NOOP, TEST_LOG
+from swebench_trainer.types import Instance, Status
+
+
+def log_of(**statuses: str) -> str:
+    tests = {ADD: statuses.get("add", "ok"), DOUBLE: statuses.get("double", "ok")}
+    lines = "".join(f"{name} ... {status}\n" for name, status in tests.items())
+    code = 0 if set(tests.values()) == {"ok"} else 1
+    return (
+        f"+ : '>>>>> Start Test Output'\n{lines}+ SWEBENCH_TEST_EXIT_CODE={code}\n"
+        f"+ : '>>>>> Test Exit Code: {code}'\n+ : '>>>>> End Test Output'\n"
+    )
+
+
+TREE = f"{'a' * 40} {'b' * 40}"
+DONE = Ended(0)
+
+
+class Scripted:
+    """An engine whose sandboxes do as they are told."""
+
+    def __init__(
+        self,
+        applied: Ended = DONE,
+        tested: Ended = DONE,
+        log: str = "",
+        tree: str = TREE,
+    ) -> None:
+        self.applied, self.tested = applied, tested
+        self.log = log or log_of()
+        self.tree = tree
+        self.image = "sha256:1"
+        self.runs: list[str] = []
+        self.evidence = Evidence()
+        self.files: Files = {}
+
+    def environment(self, instance: Instance) -> Mapping[str, Any]:
+        return {"image": self.image}
+
+    @contextlib.contextmanager
+    def open(self, job: GradeJob, files: Files) -> Iterator[Scripted]:
+        self.files = files
+        self.runs.append("open")
+        yield self
+
+    def apply(self, log: CappedLog) -> Ended:
+        self.runs.append("apply")
+        log.write(b"error: it does not fit\n")
+        if self.applied.code == 0 and self.tree:
+            log.write(f"tree {self.tree}\n".encode())
+        return self.applied
+
+    def test(self, log: CappedLog, timeout: float) -> Ended:
+        self.runs.append("test")
+        log.write(self.log.encode())
+        return self.tested
+
+    def inspect(self) -> Evidence:
+        self.runs.append("inspect")
+        return self.evidence
+
+
+class Notes:
+    """A memory of its own: what is kept is recalled, one thread at a time."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[Execution, str]] = {}
+        self._lock = threading.Lock()
+
+    def recall(self, key: str, log_dir: Path) -> Execution | None:
+        if key not in self.kept:
+            return None
+        execution, log = self.kept[key]
+        (log_dir / TEST_LOG).write_text(log)
+        return execution
+
+    def keep(
+        self, keys: Sequence[str], execution: Execution, log_dir: Path, about: str
+    ) -> None:
+        path = log_dir / TEST_LOG
+        log = path.read_text() if path.exists() else ""
+        self.kept.update(dict.fromkeys(keys, (execution, log)))
+
+    def alone(self, key: str) -> threading.Lock:
+        return self._lock
+
+
+@pytest.fixture
+def grade(task: Task):
+    def grade(engine: Scripted, patch: str = GOLD, **options: Any) -> Outcome:
+        changes = {
+            name: options.pop(name)
+            for name in ("instance", "repeat")
+            if name in options
+        }
+        job = task.job(patch, extraction=options.pop("extraction", "ok"))
+        return grade_in(dataclasses.replace(job, **changes), engine, 7, **options)
+
+    return grade
+
+
+def test_a_pass_is_tested_then_looked_at(grade) -> None:
+    engine = Scripted()
+    outcome = grade(engine)
+    assert outcome.status is Status.RESOLVED
+    assert engine.runs == ["open", "apply", "test", "inspect"]
+    assert set(outcome.seconds) == {"start", "apply", "test"}
+    assert set(engine.files) == {
+        "eval.sh",
+        "tmp/patch.diff",
+        "tmp/apply.sh",
+        "tmp/named_paths",
+    }
+
+
+def test_nobody_looks_at_a_failure(grade) -> None:
+    engine = Scripted(log=log_of(add="FAIL"))
+    assert grade(engine).status is Status.UNRESOLVED
+    assert engine.runs == ["open", "apply", "test"]
+
+
+def test_no_op_applies_nothing(grade) -> None:
+    engine = Scripted(log=log_of(add="FAIL"))
+    assert grade(engine, "", extraction=NOOP).status is Status.UNRESOLVED
+    assert engine.runs == ["open", "test"]
+    assert set(engine.files) == {"eval.sh"}
 
 
 @pytest.mark.parametrize(
-    ("extraction", "apply_code", "reason"),
+    ("patch", "status"),
+    [("", Status.NO_PATCH), (" \n", Status.NO_PATCH), ("\ud800", Status.MALFORMED)],
+)
+def test_what_is_no_patch_opens_no_sandbox(grade, patch: str, status: Status) -> None:
+    engine = Scripted()
+    assert grade(engine, patch).status is status
+    assert engine.runs == []
+
+
+@pytest.mark.parametrize(
+    ("applied", "status", "reason"),
     [
-        ("ok", None, "the patch was not applied after 300 seconds"),
-        ("ok", 0, "not done after 7 seconds"),
-        (NOOP, None, "not done after 7 seconds"),
+        (Ended(REFUSED), Status.NOT_APPLIED, "error: it does not fit"),
+        (Ended(NO_GIT), Status.INFRA_ERROR, "the sandbox has no git"),
+        (Ended(3), Status.INFRA_ERROR, "the apply script ended with 3"),
+        (
+            Ended(timed_out=True),
+            Status.TIMEOUT,
+            "the patch was not applied after 300 seconds",
+        ),
+        (Ended(oom=True), Status.OOM, "no memory to apply the patch"),
+        (
+            Ended(),
+            Status.INFRA_ERROR,
+            "the sandbox ended while the patch was applied",
+        ),
     ],
 )
-def test_the_reason_names_the_limit_that_was_passed(
-    task: Task, extraction: str, apply_code: int | None, reason: str
+def test_without_a_patched_tree_there_are_no_tests(
+    grade, applied: Ended, status: Status, reason: str
 ) -> None:
-    job = task.job(GOLD, extraction=extraction)
-    execution = Execution(apply_code, timed_out=True)
-    outcome = grade_in(job, 7, lambda job, patch: execution)
-    assert (outcome.status, outcome.reason) == (Status.TIMEOUT, reason)
-    log = job.log_dir / "test_output.txt"  # the harness notes its own deadline there
-    assert log.exists() == ("7" in reason)
+    engine = Scripted(applied)
+    outcome = grade(engine)
+    assert (outcome.status, outcome.reason) == (status, reason)
+    assert engine.runs == ["open", "apply"]
+
+
+def test_pro_tests_whatever_became_of_the_patch(grade, task: Task) -> None:
+    pro = dataclasses.replace(task.instance, apply_mode="pro")
+    failing = Scripted(Ended(REFUSED), log=log_of(add="FAIL"))
+    assert grade(failing, instance=pro).status is Status.NOT_APPLIED
+    assert grade(Scripted(Ended(REFUSED)), instance=pro).status is Status.RESOLVED
+
+
+@pytest.mark.parametrize(
+    ("tested", "status"),
+    [
+        (Ended(timed_out=True), Status.TIMEOUT),
+        (Ended(1, oom=True), Status.OOM),
+        (Ended(), Status.INFRA_ERROR),
+    ],
+)
+def test_what_the_machine_ends_is_no_label(
+    grade, task: Task, tested: Ended, status: Status
+) -> None:
+    outcome = grade(Scripted(tested=tested, log="nothing yet\n"))
+    assert outcome.status is status
+    log = (task.job("").log_dir / TEST_LOG).read_text()
+    deadline = "\n\nTimeout error: 7 seconds exceeded."
+    assert log.endswith(deadline) == (status is Status.TIMEOUT)
+
+
+def test_a_second_run_of_a_patch_is_recalled(grade) -> None:
+    notes, engine = Notes(), Scripted()
+    first = grade(engine, memory=notes)
+    again = grade(engine, memory=notes)
+    assert (first.answered_by, again.answered_by) == ("run", "cache")
+    assert again.report == first.report
+    assert engine.runs.count("open") == 1
+
+
+def test_another_patch_that_leaves_the_same_files_is_not_tested(grade) -> None:
+    notes, engine = Notes(), Scripted()
+    grade(engine, memory=notes)
+    again = grade(engine, f"A fix:\n{GOLD}", memory=notes)
+    assert (again.status, again.answered_by) == (Status.RESOLVED, "tree")
+    assert engine.runs.count("test") == 1
+    assert grade(engine, f"A fix:\n{GOLD}", memory=notes).answered_by == "cache"
+    grade(engine, f"My fix:\n{GOLD}", memory=notes, same_tree=False)
+    assert engine.runs.count("test") == 2
+
+
+def test_an_unnamed_tree_shares_nothing(grade) -> None:
+    notes, engine = Notes(), Scripted(tree="")
+    grade(engine, memory=notes)
+    grade(engine, f"A fix:\n{GOLD}", memory=notes)
+    assert engine.runs.count("test") == 2
+
+
+def test_what_decides_a_run_is_in_its_key(grade, task: Task) -> None:
+    notes, engine = Notes(), Scripted(tree="")
+    script = task.instance.eval_script.replace("git status", "git  status")
+    grade(engine, memory=notes)
+    others: list[dict[str, Any]] = [
+        {"patch": WRONG},
+        {"repeat": 1},
+        {"instance": dataclasses.replace(task.instance, eval_script=script)},
+        {"instance": dataclasses.replace(task.instance, workdir="/app")},
+        {"instance": dataclasses.replace(task.instance, apply_mode="pro")},
+    ]
+    for other in others:
+        assert grade(engine, memory=notes, **other).answered_by == "run", other
+    engine.image = "sha256:2"
+    assert grade(engine, memory=notes).answered_by == "run"
+
+
+def test_a_verdict_is_derived_anew_from_what_was_kept(grade, task: Task) -> None:
+    """The list of tests is no part of the key: the log answers for any."""
+    notes, engine = Notes(), Scripted(log=log_of(double="FAIL"))
+    assert grade(engine, memory=notes).status is Status.UNRESOLVED
+    easier = dataclasses.replace(task.instance, PASS_TO_PASS=())
+    # It passes now, but nobody has looked into its sandbox: it is run again.
+    assert grade(engine, memory=notes, instance=easier).answered_by == "run"
+    assert grade(engine, memory=notes, instance=easier).answered_by == "cache"
+    assert engine.runs.count("open") == 2
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        Scripted(tested=Ended(timed_out=True)),
+        Scripted(tested=Ended(1, oom=True), log="\n"),
+        Scripted(tested=Ended()),
+        Scripted(log="Cannot allocate memory\n"),
+    ],
+)
+def test_faults_of_the_machine_are_not_remembered(grade, engine: Scripted) -> None:
+    notes = Notes()
+    grade(engine, memory=notes)
+    assert notes.kept == {}
+
+
+def test_a_run_that_took_longer_than_now_allowed_is_made_again(
+    grade, task: Task
+) -> None:
+    notes, engine = Notes(), Scripted()
+    grade(engine, memory=notes)
+    slow = {
+        key: (dataclasses.replace(execution, seconds={"test": 8.0}), log)
+        for key, (execution, log) in notes.kept.items()
+    }
+    notes.kept = slow
+    engine.applied = Ended(REFUSED)
+    again = grade(engine, memory=notes)
+    assert (again.status, again.answered_by) == (Status.NOT_APPLIED, "run")
+    assert not (task.job("").log_dir / TEST_LOG).exists(), (
+        "of the run that is not taken"
+    )
+
+
+def test_a_run_can_be_concluded_from_its_files(grade, task: Task) -> None:
+    outcome = grade(Scripted())
+    job = task.job(GOLD)
+    execution = read_execution(job.log_dir)
+    assert execution is not None and execution.evidence == Evidence()
+    assert conclude(job, 7, execution) == dataclasses.replace(outcome, seconds=None)
+    seen = dataclasses.replace(execution, evidence=Evidence(("/bin/sh",), False))
+    write_execution(seen, job.log_dir)
+    assert read_execution(job.log_dir) == seen
+
+
+def test_a_path_out_of_the_repository_names_no_tree(grade) -> None:
+    engine = Scripted()
+    grade(engine, GOLD + tiny.diff("../x.py", None, "1\n"))
+    assert "tmp/named_paths" not in engine.files

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
+from collections.abc import Sequence
 
 import pytest
 from tiny import GOLD, Task
 
-from swebench_trainer.contracts import GradeJob, Outcome
-from swebench_trainer.grading.pool import grade_all, worker_count
+from swebench_trainer.contracts import GoldRun, GradeJob, Outcome
+from swebench_trainer.grading.pool import (
+    by_image,
+    deadlines,
+    grade_all,
+    in_time,
+    worker_count,
+)
+from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Status
 
 RESOLVED = Outcome(Status.RESOLVED, {})
@@ -120,3 +129,133 @@ def test_a_stop_that_fails_waits_for_what_runs(task: Task) -> None:
 def test_worker_count() -> None:
     assert worker_count(5) == 5
     assert worker_count(0) >= 1
+    assert worker_count(0, cores=8) == 6
+    assert worker_count(0, cores=1) == 1
+
+
+def of_image(task: Task, image: str, name: str, gold: float | None = None) -> GradeJob:
+    instance = dataclasses.replace(task.instance, image=image)
+    run = None if gold is None else GoldRun(gold)
+    return dataclasses.replace(task.job(GOLD, name=name), instance=instance, gold=run)
+
+
+def test_an_images_jobs_are_back_to_back_and_long_ones_come_first(task: Task) -> None:
+    jobs = [
+        of_image(task, "unknown", "1"),
+        of_image(task, "short", "2", gold=1.0),
+        of_image(task, "long", "3", gold=9.0),
+        of_image(task, "other", "4"),
+        of_image(task, "short", "5", gold=1.0),
+        of_image(task, "long", "6", gold=9.0),
+        of_image(task, "unknown", "7"),
+    ]
+    order = [job.log_dir.name for job in by_image(jobs)]
+    assert order == ["3", "6", "2", "5", "1", "7", "4"]
+    assert by_image(by_image(jobs)) == by_image(jobs)
+
+
+def test_who_prepares_is_told_what_comes_next(task: Task) -> None:
+    jobs = jobs_of(task, 4)
+    told: list[list[str]] = []
+
+    def ahead(waiting: Sequence[GradeJob]) -> None:
+        told.append([job.log_dir.name for job in waiting])
+
+    list(
+        grade_all(
+            jobs, lambda _: RESOLVED, workers=1, retries=0, stop=never, ahead=ahead
+        )
+    )
+    assert told == [["1", "2", "3"], ["2", "3"], ["3"], [], []]
+
+
+def test_a_mistake_of_ours_is_not_swallowed(task: Task) -> None:
+    def ahead(_: object) -> None:
+        raise ValueError("no such thing")
+
+    graded = grade_all(
+        jobs_of(task, 3),
+        lambda _: RESOLVED,
+        workers=2,
+        retries=0,
+        stop=lambda: None,
+        ahead=ahead,
+    )
+    with pytest.raises(ValueError, match="no such thing"):
+        list(graded)
+
+
+TABLE = GradeTable(use="any", timeout=1800, timeout_floor=60)
+
+
+@pytest.mark.parametrize(
+    ("factor", "gold", "expected"),
+    [
+        (0, None, (1800, None)),
+        (0, 2.0, (1800, 60)),  # the floor
+        (0, 20.0, (1800, 200)),  # ten times gold
+        (0, 500.0, (1800, 1800)),  # no more than `timeout`
+        (4, None, (1800, None)),
+        (4, 2.0, (60, 60)),
+        (4, 100.0, (400, 400)),
+        (4, 500.0, (1800, 1800)),
+    ],
+)
+def test_deadlines(
+    factor: float, gold: float | None, expected: tuple[float, float | None]
+) -> None:
+    table = TABLE.model_copy(update={"timeout_factor": factor})
+    assert deadlines(table, None if gold is None else GoldRun(gold)) == expected
+
+
+def test_a_floor_does_not_exceed_the_timeout() -> None:
+    table = TABLE.model_copy(update={"timeout": 30})
+    assert deadlines(table, GoldRun(1.0)) == (30, 30)
+
+
+TIMED_OUT = Outcome(Status.TIMEOUT, {}, reason="not done", seconds={"test": 1.0})
+NOT_APPLIED_IN_TIME = Outcome(Status.TIMEOUT, {}, seconds={"apply": 300.0})
+
+
+def within(
+    task: Task, gold: float | None, answers: list[Outcome]
+) -> tuple[Outcome, list[float]]:
+    """The outcome, and the deadlines that the runs were given."""
+    given: list[float] = []
+    run = iter(answers)
+
+    def grade(_: GradeJob, seconds: float) -> Outcome:
+        given.append(seconds)
+        return next(run)
+
+    outcome = in_time(TABLE, grade)(of_image(task, "any", "job", gold))
+    return outcome, given
+
+
+def test_a_patch_that_hangs_twice_is_to_blame(task: Task) -> None:
+    outcome, given = within(task, 2.0, [TIMED_OUT, TIMED_OUT])
+    assert given == [1800, 60]
+    assert outcome.status is Status.TIMEOUT
+    assert outcome.explained
+    assert "nor after 60 when run again, where gold needs 2.0" in outcome.reason
+
+
+def test_a_machine_that_was_busy_is_not_the_patchs_fault(task: Task) -> None:
+    outcome, given = within(task, 2.0, [TIMED_OUT, RESOLVED])
+    assert given == [1800, 60]
+    assert outcome is RESOLVED
+
+
+def test_a_deadline_near_golds_time_explains_nothing(task: Task) -> None:
+    outcome, given = within(task, 700.0, [TIMED_OUT, TIMED_OUT])
+    assert given == [1800, 1800]  # less than three times gold
+    assert not outcome.explained
+
+
+def test_without_gold_a_timeout_is_not_looked_into(task: Task) -> None:
+    assert within(task, None, [TIMED_OUT]) == (TIMED_OUT, [1800])
+
+
+def test_a_timeout_before_the_tests_is_not_looked_into(task: Task) -> None:
+    outcome, given = within(task, 2.0, [NOT_APPLIED_IN_TIME])
+    assert (outcome, given) == (NOT_APPLIED_IN_TIME, [1800])

@@ -1,13 +1,16 @@
 """The ledger: decided once, equal patches together, faults of the machine owed."""
 
 import dataclasses
+import time
 
 import pytest
 
+from swebench_trainer.contracts import GoldRun, Outcome
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
+from swebench_trainer.store.jsonl import read_rows
 from swebench_trainer.testing import PATCH, FakeGrader, an_instance
-from swebench_trainer.types import Candidate, Status
+from swebench_trainer.types import Candidate, Status, Verdict
 
 INSTANCES = [an_instance(1), an_instance(2)]
 WRONG = PATCH.replace("Hello,", "Bye,")
@@ -84,6 +87,17 @@ def test_a_fault_of_the_machine_is_owed(grade):
     assert (statuses(again), runs) == (["resolved", "unresolved"], 1)
 
 
+def test_what_a_candidate_can_bring_about_by_itself_stops_no_stage():
+    def verdict(status, **report):
+        return Verdict("i", 0, "m", status, report)
+
+    require_decided(
+        [verdict(Status.OOM), verdict(Status.INFRA_ERROR, resolved=False)], 0
+    )
+    with pytest.raises(StageError):
+        require_decided([verdict(Status.INFRA_ERROR)], 0)
+
+
 @pytest.mark.parametrize(
     ("extraction", "status"),
     [
@@ -115,3 +129,65 @@ def test_every_model_has_its_own_logs(grade):
     assert len(folders) == len(names)
     assert all(".." not in folder.parts for folder in folders)
     assert all(len(part.encode()) < 200 for folder in folders for part in folder.parts)
+
+
+def test_jobs_know_their_repetition_and_their_gold_run(grade):
+    asked = []
+
+    def gold(instance):
+        asked.append(instance.instance_id)
+        return GoldRun(2.5) if instance is INSTANCES[0] else None
+
+    grader = FakeGrader()
+    given = [candidate(n, WRONG + "\n" * n) for n in range(3)]
+    given.append(candidate(0, WRONG, number=2))
+    options = {"repeat": lambda c: c.sample + 4, "gold": gold}
+    grade(given, grader, **options)
+    jobs = {(j.instance.instance_id, j.candidate.sample): j for j in grader.graded}
+    assert [job.repeat for job in jobs.values()] == [4, 5, 6, 4]
+    assert [job.gold for job in jobs.values()] == [GoldRun(2.5)] * 3 + [None]
+    assert asked == [i.instance_id for i in INSTANCES], "gold is asked for once"
+    grade(given, grader, **options)
+    assert len(asked) == 2, "what is decided needs no gold"
+
+
+class Slow(FakeGrader):
+    """Says that every patch but gold takes too long, without a run of its own."""
+
+    def _outcome(self, job):
+        outcome = super()._outcome(job)
+        if outcome.status is Status.RESOLVED:
+            return dataclasses.replace(outcome, answered_by="tree")
+        return Outcome(Status.TIMEOUT, {}, seconds={"test": 60.0004}, explained=True)
+
+
+def test_what_explains_a_timeout_stays_with_the_verdict(grade, tmp_path):
+    given = [candidate(0, WRONG), candidate(1)]
+    verdicts, _ = grade(given, Slow())
+    assert [v.explained for v in verdicts] == [True, False]
+    assert verdicts[0].reward == 0
+    # An equal patch that comes later is explained too.
+    verdicts, runs = grade([*given, candidate(2, WRONG)], Slow())
+    assert (verdicts[2].explained, runs) == (True, 0)
+    rows = read_rows(tmp_path / "timings.jsonl")
+    names = {"instance_id": INSTANCES[0].instance_id, "model": "m"}
+    assert rows == [
+        {**names, "sample": 0, "answered_by": "run", "test": 60.0},
+        {**names, "sample": 1, "answered_by": "tree"},
+    ]
+
+
+def test_ten_thousand_candidates_are_no_burden(tmp_path):
+    instances = [an_instance(number) for number in range(500)]
+    given = [
+        Candidate(i.instance_id, sample, "m", "", f"{WRONG}# {sample}\n")
+        for i in instances
+        for sample in range(20)
+    ]
+    begin = time.monotonic()
+    for jobs in (10_000, 0):
+        grader = FakeGrader()
+        ledger = Ledger(tmp_path, instances, run_id="run")
+        verdicts = ledger.grade(grader, given, lambda *_: None)
+        assert (len(verdicts), len(grader.graded)) == (10_000, jobs)
+    assert time.monotonic() - begin < 30, "it takes about two seconds"

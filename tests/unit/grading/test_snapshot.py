@@ -46,9 +46,9 @@ def test_the_users_git_configuration_does_not_matter(
     snapshot_repository(task.instance)
 
 
-def test_modes_and_caches_do_not_matter(task: Task) -> None:
+def test_only_the_mode_that_git_knows_matters(task: Task) -> None:
     snapshot = Path(task.instance.snapshot)
-    (snapshot / "calc.py").chmod(0o755)
+    (snapshot / "calc.py").chmod(0o600)
     (snapshot / "__pycache__").mkdir()
     (snapshot / "__pycache__" / "calc.cpython-311.pyc").write_bytes(b"\0")
     snapshot_repository(task.instance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -16,7 +17,7 @@ from swebench_trainer.preferences.self_generated import (
     SelfGeneratedTable,
 )
 from swebench_trainer.recipe.models import PairsTable
-from swebench_trainer.types import Candidate, Instance, Status, Verdict
+from swebench_trainer.types import FLAKY, Candidate, Instance, Status, Verdict
 
 GOLD = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+    y = 1\n"
 Answer = tuple[str, Status] | tuple[str, Status, str] | tuple[str, Status, str, str]
@@ -71,12 +72,26 @@ def test_gold_is_preferred_to_a_failure_of_another_model() -> None:
         ("masked", Status.OOM),
         ("masked", Status.INFRA_ERROR),
         ("doubted", PASS, "p", "edits a test"),
+        ("flaky pass", PASS, "p", FLAKY),
+        ("flaky failure", FAIL, "p", FLAKY),
+        ("flaky failure", Status.NOT_APPLIED, "p", FLAKY),
     ],
 )
 def test_what_is_masked_or_doubted_is_on_no_side(make, other) -> None:
     assert make(issue(other)) == []
     texts = {(p.chosen, p.rejected) for p in make(issue(other, ("bad", FAIL)))}
     assert texts == {("the gold answer", "bad")}
+
+
+@pytest.mark.parametrize("make", [own, api])
+def test_a_timeout_is_no_lesson_even_if_it_is_the_patchs_doing(make) -> None:
+    late = issue(("late", Status.TIMEOUT), ("good", PASS))
+    candidate, verdict = late.graded[0]
+    explained = dataclasses.replace(verdict, explained=True)
+    assert explained.reward == 0
+    graded = dataclasses.replace(late, graded=((candidate, explained), late.graded[1]))
+    assert make(graded) == []
+    assert limits([graded]) == {"every failure is flaky or a timeout": 1}
 
 
 @pytest.mark.parametrize("make", [own, api])
@@ -142,6 +157,7 @@ def test_limits_count_why_there_is_no_pair() -> None:
         "no candidate decided": issue(("slow", Status.TIMEOUT)),
         "all candidates pass": issue(("good", PASS), ("slow", Status.TIMEOUT)),
         "every failure repeats a pass": issue(("good", PASS), ("good", FAIL)),
+        "every failure is flaky or a timeout": issue(("bad", FAIL, "p", FLAKY)),
         "no candidate passes": issue(("bad", FAIL)),
         "no pass is trusted": issue(("bad", FAIL), ("doubted", PASS, "p", "flag")),
         "no pass, and gold has no answer form": issue(("bad", FAIL), gold=""),

@@ -12,8 +12,10 @@ SUMMARY = {
                     "total": 8,
                     "rate": 0.125,
                     "ci95": [0.02, 0.47],
-                    "statuses": {"oom": 2},
+                    "statuses": {"oom": 2, "timeout": 3},
+                    "explained timeouts": 3,
                     "flagged": 1,
+                    "flags": {"multi_marker": 1, "touches_tests": 1},
                 }
             }
         }
@@ -28,6 +30,7 @@ def card(**changes):
             "data": {"path": "/home/someone/secret/rows.jsonl"},
         },
         "summary": SUMMARY,
+        "candidates": {"flagged": 2, "flags": {"flaky": 2}},
         "is_adapter": True,
     } | changes
     return model_card("run", "dpo", **arguments)
@@ -38,7 +41,11 @@ def test_the_figures_and_their_caveat():
     assert "| heldout | base | 1 of 8 | 12.5% | 2.0% to 47.0% |" in text
     assert "not a leaderboard setting" in text
     assert "heldout, base: 2 not graded, counted as not resolved." in text
-    assert "heldout, base: 1 passes are not believed" in text
+    assert (
+        "heldout, base: 1 passes are not believed (multi_marker 1, touches_tests 1)."
+    ) in text
+    assert "candidates: 2 passes are not believed (flaky 2)." in text
+    assert "candidates" not in card(candidates=None)
     assert text.startswith("---\nbase_model: org/model-7b\nlibrary_name: peft\n")
 
 

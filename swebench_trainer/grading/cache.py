@@ -1,0 +1,470 @@
+"""Runs that need not be made again: one SQLite file for all recipes of a user.
+
+What is kept is how a run went and its logs, never a verdict. A log of 20 MB packs
+into some 5 MB in 0.2 s and is written in 30 ms, so logs lie in the database too,
+where a kill can tear nothing apart.
+
+The cache saves time and decides nothing: whatever is wrong with it (a full disk, a
+lock that is not released, a damaged file) is a run that is made instead of recalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import logging
+import sqlite3
+import tempfile
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TextIO
+
+from pydantic import TypeAdapter
+
+from swebench_trainer.grading.engine import Execution, Forgetful, Memory
+from swebench_trainer.grading.official import APPLY_LOG, TEST_LOG
+from swebench_trainer.grading.snapshot import cache_dir
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.store.rundir import move_aside
+
+VERSION = 1
+"""Number of the schema, in the file's `user_version`."""
+
+LOCK_SECONDS = 20.0
+"""How long to wait for another process that writes; it needs a fraction of one."""
+
+LOGS = (APPLY_LOG, TEST_LOG)
+
+MAX_LOG_BYTES = 64 << 20
+"""More than a `CappedLog` can hold, even if each byte of it had to be replaced."""
+
+USES_HELD = 500
+"""So many uses are counted in memory before they are written down."""
+
+_SCHEMA = """
+CREATE TABLE logs (
+    digest TEXT PRIMARY KEY,
+    content BLOB NOT NULL
+);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    instance TEXT NOT NULL,
+    execution TEXT NOT NULL,
+    apply_log TEXT REFERENCES logs (digest),
+    test_log TEXT REFERENCES logs (digest),
+    created REAL NOT NULL,
+    used REAL NOT NULL,
+    hits INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX runs_by_use ON runs (used);
+CREATE INDEX runs_by_apply_log ON runs (apply_log);
+CREATE INDEX runs_by_test_log ON runs (test_log);
+CREATE TABLE keys (
+    key TEXT PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX keys_by_run ON keys (run);
+"""
+
+_RECALL = """
+SELECT runs.id, execution, apply_log, a.content, test_log, t.content
+FROM keys JOIN runs ON runs.id = keys.run
+LEFT JOIN logs AS a ON a.digest = apply_log
+LEFT JOIN logs AS t ON t.digest = test_log
+WHERE key = ?
+"""
+
+_KEEP_LOG = """
+INSERT INTO logs VALUES (?, ?)
+ON CONFLICT DO UPDATE SET content = excluded.content WHERE content != excluded.content
+"""
+
+_SIZED = """(
+SELECT runs.*, coalesce(length(a.content), 0) + coalesce(length(t.content), 0) AS size
+FROM runs
+LEFT JOIN logs AS a ON a.digest = apply_log
+LEFT JOIN logs AS t ON t.digest = test_log
+)"""
+
+_KEPT = """
+count(*), coalesce(sum(size), 0), coalesce(sum(hits), 0),
+coalesce(min(created), 0), coalesce(max(created), 0)
+"""
+
+_DROP_LEFTOVERS = (
+    "DELETE FROM runs WHERE NOT EXISTS (SELECT 1 FROM keys WHERE run = runs.id)",
+    "DELETE FROM logs WHERE NOT EXISTS (SELECT 1 FROM runs WHERE apply_log = digest) "
+    "AND NOT EXISTS (SELECT 1 FROM runs WHERE test_log = digest)",
+)
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+log = logging.getLogger(__name__)
+
+
+def open_memory(table: GradeTable) -> Memory:
+    """The memory that a recipe asks for; whoever opens it closes it."""
+    if table.cache:
+        return RunCache(cache_path())
+    return RunCache(None) if table.dedupe == "tree" else Forgetful()
+
+
+def cache_path() -> Path | None:
+    """Where the runs of this user are kept; `None` for a user without a home."""
+    try:
+        return cache_dir().with_name("runs.sqlite")
+    except RuntimeError:
+        return None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a cache holds of one instance, or in all.
+
+    Attributes:
+        runs: Number of runs.
+        size: Bytes of their packed logs; what two runs share counts twice.
+        hits: How often they were recalled.
+        oldest: When the first of them was made, in seconds since 1970.
+        newest: When the last of them was made.
+    """
+
+    runs: int
+    size: int
+    hits: int
+    oldest: float
+    newest: float
+
+
+class RunCache:
+    """The runs in a database, for any number of threads and processes.
+
+    Args:
+        path: The file; `None` keeps them in a temporary one until `close`.
+
+    Attributes:
+        path: The file, or `None` when it is a temporary one.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock: TextIO | None = None
+        self._turn = threading.Lock()  # the connection serves one thread at a time
+        self._queues: dict[str, _Queue] = {}
+        self._uses: Counter[int] = Counter()
+        self._database = self._open()
+
+    def recall(self, key: str, log_dir: Path) -> Execution | None:
+        """See `Memory.recall`; what cannot be read is not there."""
+        database = self._database
+        try:
+            with self._turn:
+                row = database.execute(_RECALL, (key,)).fetchone()
+            if row is None:
+                return None
+            run, text, *logs = row
+            execution = _execution().validate_json(text)
+            _restore(zip(LOGS, logs[::2], logs[1::2], strict=True), log_dir)
+        except (sqlite3.Error, OSError, ValueError) as error:
+            self._give_way(error, database)
+            return None
+        self._note_use(run)
+        return execution
+
+    def keep(
+        self, keys: Sequence[str], execution: Execution, log_dir: Path, about: str
+    ) -> None:
+        """See `Memory.keep`; what cannot be written is not kept."""
+        database, now = self._database, time.time()
+        text = json.dumps(dataclasses.asdict(execution))
+        try:
+            logs = [_packed(log_dir / name) for name in LOGS]
+            with self._writing(database):
+                for packed in filter(None, logs):
+                    database.execute(_KEEP_LOG, packed)
+                digests = [packed and packed[0] for packed in logs]
+                run = database.execute(
+                    "INSERT INTO runs (instance, execution, apply_log, test_log, "
+                    "created, used) VALUES (?, ?, ?, ?, ?, ?)",
+                    (about, text, *digests, now, now),
+                ).lastrowid
+                database.executemany(
+                    "INSERT OR REPLACE INTO keys VALUES (?, ?)",
+                    [(key, run) for key in keys],
+                )
+        except (sqlite3.Error, OSError, ValueError) as error:
+            self._give_way(error, database)
+
+    @contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """See `Memory.alone`; it is about the threads of this process."""
+        with self._turn:
+            queue = self._queues.setdefault(key, _Queue())
+            queue.length += 1
+        try:
+            with queue.front:
+                yield
+        finally:
+            with self._turn:
+                queue.length -= 1
+                if not queue.length:
+                    del self._queues[key]
+
+    def close(self) -> None:
+        """Writes down what was used and lets go of the file."""
+        self._write_uses()
+        with self._turn:
+            self._database.close()
+            self._unlock()
+
+    def kept(self) -> Kept:
+        """What the cache holds in all."""
+        with self._turn:
+            (row,) = self._database.execute(f"SELECT {_KEPT} FROM {_SIZED}")  # noqa: S608 - our own text
+        return Kept(*row)
+
+    def kept_by_instance(self, most: int) -> dict[str, Kept]:
+        """What the cache holds of the instances that take the most room."""
+        with self._turn:
+            rows = self._database.execute(
+                f"SELECT instance, {_KEPT} FROM {_SIZED} GROUP BY instance "  # noqa: S608 - our own text
+                "ORDER BY 3 DESC, 1 LIMIT ?",
+                (most,),
+            ).fetchall()
+        return {name: Kept(*row) for name, *row in rows}
+
+    def prune(
+        self, *, unused_for: float | None = None, max_size: int | None = None
+    ) -> int:
+        """Removes runs, the longest unused first, and gives their room back.
+
+        Args:
+            unused_for: Seconds; what was neither made nor recalled since goes.
+            max_size: Bytes that the packed logs may take together.
+
+        Returns:
+            The number of runs that were removed.
+
+        Raises:
+            sqlite3.Error: The file is locked or damaged.
+        """
+        removed = 0
+        database = self._database
+        with self._writing(database):
+            if unused_for is not None:
+                limit = time.time() - unused_for
+                query = "DELETE FROM runs WHERE used < ?"
+                removed += database.execute(query, (limit,)).rowcount
+            if max_size is not None:
+                query = (
+                    "DELETE FROM runs WHERE id IN (SELECT id FROM (SELECT id, sum(size) "  # noqa: S608 - our own text
+                    f"OVER (ORDER BY used DESC, id DESC) AS total FROM {_SIZED}) "
+                    "WHERE total > ?)"
+                )
+                removed += database.execute(query, (max_size,)).rowcount
+            for query in _DROP_LEFTOVERS:
+                database.execute(query)
+        with self._turn:
+            for command in ("incremental_vacuum", "wal_checkpoint(TRUNCATE)"):
+                database.execute(f"PRAGMA {command}").fetchall()
+        return removed
+
+    def _note_use(self, run: int) -> None:
+        """Counts a use; a read is no write, or a finished run would write thousands."""
+        with self._turn:
+            self._uses[run] += 1
+            full = len(self._uses) >= USES_HELD
+        if full:
+            self._write_uses()
+
+    def _write_uses(self) -> None:
+        try:
+            with self._writing(self._database):
+                pass
+        except sqlite3.Error as error:
+            log.warning("uses of the run cache were not counted: %s", error)
+
+    @contextmanager
+    def _writing(self, database: sqlite3.Connection) -> Iterator[None]:
+        """A transaction, in which the counted uses are written down too."""
+        with self._turn:
+            uses, now = self._uses, time.time()
+            self._uses = Counter()
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                database.executemany(
+                    "UPDATE runs SET hits = hits + ?, used = ? WHERE id = ?",
+                    [(hits, now, run) for run, hits in uses.items()],
+                )
+                yield
+                database.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # it may have been done
+                    database.execute("ROLLBACK")
+                raise
+
+    def _open(self, damage: str = "") -> sqlite3.Connection:
+        """The file, or a temporary one where there can be none."""
+        if self.path is not None:
+            try:
+                return self._open_shared(self.path, damage)
+            except (sqlite3.Error, OSError) as error:
+                log.warning("no run cache at %s: %s", self.path, error)
+                self._unlock()
+                self.path = None
+        database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        database.executescript(_SCHEMA)
+        return database
+
+    def _open_shared(self, path: Path, damage: str) -> sqlite3.Connection:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Held while the file is open: SQLite cannot bear that a file which somebody
+        # uses is replaced under its name.
+        self._lock = path.with_suffix(".lock").open("a")
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        if not path.exists():
+            _create(path)
+        if damage := damage or _unfit(path):
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            aside = _set_aside(path)
+            log.warning("a new run cache; the old one is %s: %s", aside, damage)
+            _create(path)
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+        return _connect(path)
+
+    def _give_way(self, error: Exception, database: sqlite3.Connection) -> None:
+        """Says why the cache was no use, and parts with a damaged file."""
+        log.warning("the run cache was no use: %s: %s", type(error).__name__, error)
+        with self._turn:
+            if _is_damage(error) and database is self._database:
+                database.close()
+                self._unlock()
+                self._database = self._open(damage=str(error))
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+
+@dataclass
+class _Queue:
+    """The threads that want to work on one key."""
+
+    front: threading.Lock = field(default_factory=threading.Lock)
+    length: int = 0
+
+
+def set_aside(path: Path) -> Path:
+    """Where unfit databases go: the directory may be removed at any time."""
+    return path.with_suffix(".unfit")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(
+        path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    # A power cut may lose the last runs, which can be made again, but tears nothing.
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute("PRAGMA foreign_keys = ON")
+    return database
+
+
+def _create(path: Path) -> None:
+    """Makes the file beside its place, so that nobody sees it half done."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as scratch:
+        new = Path(scratch, path.name)
+        database = sqlite3.connect(new)
+        database.executescript(
+            "PRAGMA synchronous = OFF; PRAGMA auto_vacuum = INCREMENTAL; "
+            f"PRAGMA journal_mode = WAL; {_SCHEMA} PRAGMA user_version = {VERSION};"
+        )
+        database.close()
+        with contextlib.suppress(FileExistsError):  # another process was first
+            path.hardlink_to(new)
+
+
+def _unfit(path: Path) -> str:
+    """Why the file cannot be used; empty if it can."""
+    try:
+        with contextlib.closing(_connect(path)) as database:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        if _is_damage(error):
+            return str(error)
+        raise
+    return "" if version == VERSION else f"its schema is {version}, not {VERSION}"
+
+
+def _is_damage(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
+def _set_aside(path: Path) -> Path:
+    folder = set_aside(path)
+    for suffix in ("-wal", "-shm"):  # first: the new file must not find them
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            move_aside(beside, folder)
+    return move_aside(path, folder)
+
+
+def _restore(
+    logs: Iterable[tuple[str, str | None, bytes | None]], log_dir: Path
+) -> None:
+    """Puts logs, given as name, digest and packed content, where there are none."""
+    restored: list[Path] = []
+    try:
+        for name, digest, packed in logs:
+            path = log_dir / name
+            if digest is not None and not path.exists():
+                restored.append(path)
+                path.write_bytes(_unpacked(packed, digest))
+    except BaseException:
+        for path in restored:  # a part of a log must not be taken for one
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _packed(path: Path) -> tuple[str, bytes] | None:
+    """Digest and packed content of a log, or `None` where there is none.
+
+    Raises:
+        ValueError: It is larger than any log of ours.
+    """
+    if not path.exists():
+        return None
+    if path.stat().st_size > MAX_LOG_BYTES:
+        raise ValueError(f"{path} is too large to keep")
+    content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest(), zlib.compress(content, 3)
+
+
+def _unpacked(packed: bytes | None, digest: str) -> bytes:
+    """The log again.
+
+    Raises:
+        ValueError: It is gone, damaged, or larger than any log of ours.
+    """
+    unpacker = zlib.decompressobj()
+    try:
+        content = unpacker.decompress(packed or b"", MAX_LOG_BYTES)
+    except (zlib.error, TypeError) as error:
+        raise ValueError(f"log {digest} is damaged: {error}") from error
+    if not unpacker.eof or hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError(f"log {digest} is damaged")
+    return content
+
+
+@cache
+def _execution() -> TypeAdapter[Execution]:
+    return TypeAdapter(Execution)

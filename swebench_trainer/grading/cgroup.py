@@ -1,0 +1,218 @@
+"""Limits that hold for everything in a sandbox together: cgroups of our own.
+
+Root may make them anywhere; an ordinary user where the machine has delegated a part
+of the tree to him, which systemd does for user services. Version 2 is one hierarchy;
+of version 1 `memory` and `pids` are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PREFIX = "swebench-trainer-"
+CONTROLLERS = ("memory", "pids")
+REMOVE_SECONDS = 5.0
+"""How long the kernel may take to bury the last process of a cgroup."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cgroups of one sandbox, a directory in each hierarchy."""
+
+    folders: tuple[Path, ...]
+
+    @property
+    def entrances(self) -> list[str]:
+        """Files that a process writes `0` to in order to be in."""
+        return [str(folder / "cgroup.procs") for folder in self.folders]
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel has killed something in it for want of memory."""
+        for folder in self.folders:
+            for name in ("memory.events", "memory.oom_control"):
+                with contextlib.suppress(FileNotFoundError):
+                    lines = (folder / name).read_text().splitlines()
+                    return any(map(_oom_kills, lines))
+        return False
+
+    def limit(self, memory: int, pids: int) -> None:
+        """Sets the limits, swap included.
+
+        Raises:
+            OSError: There is no such limit here.
+        """
+        values = {
+            "memory.max": memory,
+            "memory.swap.max": 0,
+            "memory.limit_in_bytes": memory,
+            "memory.memsw.limit_in_bytes": memory,
+            "pids.max": pids,
+        }
+        done = set()
+        for folder, name in itertools.product(self.folders, values):
+            if (folder / name).exists():
+                (folder / name).write_text(str(values[name]))
+                done.add(name.partition(".")[0])
+        if done != set(CONTROLLERS):
+            raise OSError(f"no cgroup controllers but {sorted(done)}")
+
+
+class Cgroups:
+    """The cgroups of one grader: a directory that holds those of its sandboxes.
+
+    Raises:
+        OSError: They cannot be made here.
+    """
+
+    def __init__(self, parents: Sequence[Path]) -> None:
+        name = PREFIX + uuid.uuid4().hex
+        self._folders = tuple(parent / name for parent in parents)
+        self._numbers = itertools.count()
+        self._dying: list[Path] = []
+        self._lock = threading.Lock()
+        self._claims: list[int] = []
+        try:
+            for folder in self._folders:
+                folder.mkdir()
+                self._claims.append(_claim(folder))
+                if (control := folder / "cgroup.subtree_control").exists():
+                    control.write_text(" ".join(f"+{name}" for name in CONTROLLERS))
+        except OSError:
+            self.close()
+            raise
+
+    @contextlib.contextmanager
+    def group(self, memory: int, pids: int) -> Iterator[Group]:
+        """Makes the cgroups of a sandbox; they go when the last process in them has."""
+        self._bury()
+        number = str(next(self._numbers))
+        group = Group(tuple(folder / number for folder in self._folders))
+        try:
+            for folder in group.folders:
+                folder.mkdir()
+            group.limit(memory, pids)
+            yield group
+        finally:
+            self._bury(*group.folders)
+
+    def close(self) -> None:
+        """Removes them all, with every process in them."""
+        for folder in (*self._dying, *self._folders):
+            _remove(folder)
+        while self._claims:
+            os.close(self._claims.pop())
+
+    def _bury(self, *folders: Path) -> None:
+        """Removes the cgroups that are empty; nobody waits for the others."""
+        with self._lock:
+            self._dying = [f for f in (*self._dying, *folders) if not _gone(f)]
+
+
+@functools.cache
+def cgroup_parents() -> tuple[Path, ...]:
+    """Where we may make cgroups with limits, found by trying; empty if nowhere."""
+    for parents in _candidates():
+        with contextlib.suppress(OSError):
+            cgroups = Cgroups(parents)
+            try:
+                with cgroups.group(1 << 30, 100) as group:
+                    script = 'for file do echo $$ > "$file" || exit; done'
+                    enter = ["sh", "-c", script, "sh", *group.entrances]
+                    subprocess.run(enter, check=True, capture_output=True)
+                    return parents
+            except subprocess.CalledProcessError:
+                continue
+            finally:
+                cgroups.close()
+    return ()
+
+
+def reap_cgroups() -> None:
+    """Removes what killed graders have left, with every process in it."""
+    for parent in cgroup_parents():
+        for folder in parent.glob(f"{PREFIX}*"):
+            with contextlib.suppress(OSError):  # in use, or another one removes it
+                claim = _claim(folder)
+                try:
+                    for child in [*folder.glob("*/"), folder]:
+                        _remove(child)
+                finally:
+                    os.close(claim)
+
+
+def _candidates() -> Iterator[tuple[Path, ...]]:
+    """Directories to try: our own cgroup, which must be empty in version 2, or above."""
+    ours: dict[str, str] = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        ours |= dict.fromkeys(controllers.split(","), path)
+    mounted: dict[str, Path] = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        _, _, _, root, at, *_ = before.split(" ")
+        kind, _, options = after.split(" ")
+        names = [""] if kind == "cgroup2" else options.split(",")
+        if kind in ("cgroup", "cgroup2"):
+            for name in names:
+                if name in ours and Path(ours[name]).is_relative_to(root):
+                    mounted[name] = Path(at, os.path.relpath(ours[name], root))
+    if "" in mounted:
+        yield (mounted[""],)
+        yield (mounted[""].parent,)
+    if mounted.keys() >= set(CONTROLLERS):
+        yield tuple(mounted[name] for name in CONTROLLERS)
+
+
+def _claim(folder: Path) -> int:
+    """Locks a directory for as long as this process lives.
+
+    Raises:
+        BlockingIOError: Its owner lives.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _gone(folder: Path) -> bool:
+    """Removes a cgroup, unless there is still a process in it."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _remove(folder: Path) -> None:
+    """Removes a cgroup, and kills what is still in it."""
+    deadline = time.monotonic() + REMOVE_SECONDS
+    # A process may hang in the kernel: the next check() tries again.
+    while not _gone(folder) and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            for line in (folder / "cgroup.procs").read_text().split():
+                os.kill(int(line), signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def _oom_kills(line: str) -> int:
+    """The number in the line `oom_kill <n>`, 0 in every other."""
+    name, _, number = line.partition(" ")
+    return int(number) if name == "oom_kill" else 0

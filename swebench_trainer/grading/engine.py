@@ -1,0 +1,163 @@
+"""What a kind of sandbox offers, what a run in one leaves, and who remembers it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from swebench_trainer.contracts import GradeJob
+from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.store.jsonl import read_json, write_json
+from swebench_trainer.types import Instance
+
+EXECUTION = "execution.json"
+"""Name of the file beside the logs that holds the `Execution`."""
+
+Files = Mapping[str, bytes]
+"""What a sandbox is given: path from its root → content."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command in a sandbox ended.
+
+    Attributes:
+        code: Exit code; `None` when the command was killed.
+        timed_out: The deadline ended it.
+        oom: The kernel ended it, or something that it started, for want of memory.
+    """
+
+    code: int | None = None
+    timed_out: bool = False
+    oom: bool = False
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is seen in a sandbox when everything in it has been killed.
+
+    Attributes:
+        changed: Absolute paths of the files outside the repository that are new,
+            changed or gone, without those that the sandbox was given.
+        script_intact: Whether the eval script is still the one that was put there.
+        script_code: Exit code of the eval script; a signal's is below 0 or above 128.
+    """
+
+    changed: tuple[str, ...] = ()
+    script_intact: bool = True
+    script_code: int = 0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a run leaves beside its logs; together they give the verdict, any time.
+
+    Attributes:
+        apply_code: Exit code of the apply script; `None` when it did not end.
+        timed_out: The deadline ended the run.
+        oom: The kernel ended it for want of memory.
+        fault: What was wrong with the machine; empty when nothing was.
+        tree: The files that the patch left, as git names them; empty if unknown.
+        evidence: Looked for only when the tests passed.
+        seconds: Wall time by phase (`start`, `apply`, `test`).
+    """
+
+    apply_code: int | None = None
+    timed_out: bool = False
+    oom: bool = False
+    fault: str = ""
+    tree: str = ""
+    evidence: Evidence | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def tested(self) -> bool:
+        """Whether the eval script was started."""
+        return "test" in self.seconds
+
+
+def write_execution(execution: Execution, log_dir: Path) -> None:
+    """Writes what a run left beside its logs."""
+    write_json(log_dir / EXECUTION, dataclasses.asdict(execution), sync=False)
+
+
+def read_execution(log_dir: Path) -> Execution | None:
+    """What a run left beside its logs, or `None` where there was none.
+
+    Raises:
+        StageError: The file is damaged.
+    """
+    values = read_json(log_dir / EXECUTION)
+    return None if values is None else execution_of(values)
+
+
+def execution_of(values: Mapping[str, Any]) -> Execution:
+    """The `Execution` that `dataclasses.asdict` has turned into `values`."""
+    seen = values["evidence"]
+    evidence = seen and Evidence(**{**seen, "changed": tuple(seen["changed"])})
+    return Execution(**{**values, "evidence": evidence})
+
+
+class Sandbox(Protocol):
+    """A fresh machine for one candidate, with its files in place."""
+
+    def apply(self, log: CappedLog) -> Ended:
+        """Runs `/tmp/apply.sh` in the repository, for at most `APPLY_SECONDS`."""
+
+    def test(self, log: CappedLog, timeout: float) -> Ended:
+        """Runs `/eval.sh` until its end or the deadline; both streams in order."""
+
+    def inspect(self) -> Evidence:
+        """Kills everything in the sandbox and looks at what is left."""
+
+
+class Engine(Protocol):
+    """Makes sandboxes of one kind. What fails for the machine's sake raises."""
+
+    def environment(self, instance: Instance) -> Mapping[str, Any]:
+        """What decides a run beside the files it is given: image, limits, network."""
+
+    def open(self, job: GradeJob, files: Files) -> AbstractContextManager[Sandbox]:
+        """A sandbox with the files in place, gone when the context ends."""
+
+
+class Memory(Protocol):
+    """Remembers runs: a key stands for everything that decides one."""
+
+    def recall(self, key: str, log_dir: Path) -> Execution | None:
+        """A run that was kept under `key`; its logs are put where there are none."""
+
+    def keep(
+        self, keys: Sequence[str], execution: Execution, log_dir: Path, about: str
+    ) -> None:
+        """Keeps a run of the instance `about`, with its logs, under each key."""
+
+    def alone(self, key: str) -> AbstractContextManager[None]:
+        """Lets one thread at a time work on a key; the next one can recall it."""
+
+    def close(self) -> None:
+        """Lets go of files; whoever opened the memory calls it."""
+
+
+class Forgetful:
+    """The memory of those who want every run to be made."""
+
+    def recall(self, key: str, log_dir: Path) -> Execution | None:
+        """Nothing."""
+
+    def keep(
+        self, keys: Sequence[str], execution: Execution, log_dir: Path, about: str
+    ) -> None:
+        """Nothing."""
+
+    def alone(self, key: str) -> AbstractContextManager[None]:
+        """Nobody waits."""
+        return contextlib.nullcontext()
+
+    def close(self) -> None:
+        """Holds nothing."""

@@ -1,0 +1,194 @@
+"""What a test log says that makes a pass hard to believe.
+
+The eval script runs under `set -x`, so an honest log holds each of the harness's
+markers as often as the script writes it. A candidate can print more, and anything
+else, but cannot take the real ones away.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from swebench_trainer.contracts import GoldRun
+from swebench_trainer.grading.official import test_spec
+from swebench_trainer.grading.patch_paths import existing_paths, patched_paths
+from swebench_trainer.types import Instance
+
+if TYPE_CHECKING:
+    from swebench.types import TestSpec
+
+# What git says when the script cannot put the official tests in their place.
+_GIT_ERROR = re.compile(
+    r"^error: (?:pathspec '(?P<path>.+)' did not match|patch failed: |.+: (?:already "
+    r"exists in (?:working directory|index)|patch does not apply|does not exist in "
+    r"index|does not match index|No such file or directory|wrong type)$)",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A test log with what the harness reads in it.
+
+    Attributes:
+        instance: What was tested.
+        text: The log, as `get_eval_report` reads it.
+    """
+
+    instance: Instance
+    text: str
+
+    @functools.cached_property
+    def spec(self) -> TestSpec:
+        """The harness's view of the instance."""
+        return test_spec(self.instance)
+
+    @functools.cached_property
+    def between(self) -> Mapping[str, str]:
+        """Statuses of the tests, read between the first markers."""
+        from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
+
+        _, *after_start = self.text.split(START_TEST_OUTPUT)
+        return self._parsed(
+            after_start[0].split(END_TEST_OUTPUT)[0] if after_start else ""
+        )
+
+    @functools.cached_property
+    def statuses(self) -> Mapping[str, str]:
+        """Statuses of the tests, as they count for the verdict."""
+        return self.between or self._parsed(self.text)
+
+    @property
+    def exit_codes(self) -> list[int]:
+        """Each exit code that the log gives for the tests, in order."""
+        from swebench.harness.grading import TEST_EXIT_CODE_RE
+
+        return [int(code) for code in TEST_EXIT_CODE_RE.findall(self.text)]
+
+    def named(self, *statuses: str) -> frozenset[str]:
+        """The tests that have one of these statuses of the harness."""
+        found = self.statuses.items()
+        return frozenset(name for name, status in found if status in statuses)
+
+    def _parsed(self, text: str) -> Mapping[str, str]:
+        from swebench.harness.log_parsers import PARSER_REGISTRY
+
+        statuses: dict[str, str] = PARSER_REGISTRY[self.spec.log_parser](
+            text, self.spec
+        )
+        return statuses
+
+
+def failing(log: Transcript) -> frozenset[str]:
+    """The tests that fail."""
+    return log.named("FAILED", "ERROR")
+
+
+def excused(log: Transcript) -> frozenset[str]:
+    """The tests that did not have to pass: skipped, or expected to fail."""
+    return log.named("SKIPPED", "XFAIL")
+
+
+def has_extra_markers(log: Transcript) -> bool:
+    """Whether the log holds more markers than the eval script writes."""
+    return any(log.text.count(marker) > n for marker, n in _markers(log.spec).items())
+
+
+def lacks_exit_marker(log: Transcript) -> bool:
+    """Whether the script should have recorded the tests' exit code but has not."""
+    from swebench.harness.constants import TEST_EXIT_CODE
+
+    return bool(_markers(log.spec)[TEST_EXIT_CODE]) and TEST_EXIT_CODE not in log.text
+
+
+def has_two_exit_codes(log: Transcript) -> bool:
+    """Whether the first exit code, which the harness reads, is not the last one."""
+    codes = log.exit_codes
+    return bool(codes) and codes[0] != codes[-1]
+
+
+def has_unexplained_exit(log: Transcript, gold: GoldRun | None) -> bool:
+    """Whether the tests end with an error that no test explains.
+
+    Every test that must pass does so, or this would not be asked. What else fails is
+    an explanation only where it fails with the gold patch too.
+    """
+    codes = log.exit_codes
+    if not codes or codes[-1] == 0:
+        return False
+    names = failing(log)
+    return gold is None or not names or not names <= gold.failed
+
+
+def has_results_outside(log: Transcript) -> bool:
+    """Whether the harness finds results only when it looks beyond the markers."""
+    return not log.between and bool(log.statuses)
+
+
+def has_excused_tests(log: Transcript, gold: GoldRun | None) -> bool:
+    """Whether an expected test counts although it was skipped or expected to fail.
+
+    Where the gold run is not known, only a FAIL_TO_PASS test is held to have to pass.
+    """
+    expected = list(log.spec.FAIL_TO_PASS)
+    names = excused(log)
+    if gold is not None:
+        expected += log.spec.PASS_TO_PASS
+        names -= gold.skipped
+    return any(_stands_for(name, names) for name in expected)
+
+
+def has_refused_tests(log: Transcript) -> bool:
+    """Whether git could not put the official tests in their place.
+
+    Some official scripts check out the very files that the test patch is yet to add,
+    which fails for everybody.
+    """
+    patch = log.instance.test_patch
+    added = set(patched_paths(patch)) - existing_paths(patch)
+    return any(error["path"] not in added for error in _git_errors(log.text))
+
+
+def _git_errors(text: str) -> Iterator[re.Match[str]]:
+    """Complaints of git before and after the tests, whose own output may hold any."""
+    from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
+
+    before, after = (
+        text.partition(START_TEST_OUTPUT)[0],
+        text.rpartition(END_TEST_OUTPUT)[2],
+    )
+    yield from _GIT_ERROR.finditer(before)
+    yield from _GIT_ERROR.finditer(after)
+
+
+def _stands_for(expected: str, names: frozenset[str]) -> bool:
+    """Whether a name is the expected one, or one that was cut off within brackets."""
+    if expected.count("[") > expected.count("]"):
+        return any(name.startswith(expected) for name in names)
+    return expected in names
+
+
+def _markers(spec: TestSpec) -> dict[str, int]:
+    """How often an honest log holds each marker.
+
+    `: 'marker'` shows once, as the trace, and `echo 'marker'` twice, as the trace and
+    as its output.
+    """
+    from swebench.harness.constants import (
+        END_TEST_OUTPUT,
+        START_TEST_OUTPUT,
+        TEST_EXIT_CODE,
+    )
+
+    return {
+        marker: sum(
+            2 if line.lstrip().startswith("echo") else 1
+            for line in spec.eval_script_list
+            if marker in line
+        )
+        for marker in (START_TEST_OUTPUT, END_TEST_OUTPUT, TEST_EXIT_CODE)
+    }

@@ -1,0 +1,126 @@
+"""Runs scripts in real sandboxes, without the harness around them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.grading import launch
+from swebench_trainer.grading.cgroup import Cgroups, cgroup_parents
+from swebench_trainer.grading.engine import Ended, Evidence
+from swebench_trainer.grading.launch import Launcher, Limits, Root
+from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.namespace import host_root, repository_view
+
+LIMITS = Limits(memory=1 << 30, pids=512, disk=1 << 28, shm=1 << 24)
+
+
+def require_sandbox() -> None:
+    """Skips, with the reason, where the machine allows none."""
+    try:
+        repository_view()
+    except PrerequisiteError as error:
+        pytest.skip(error.message)
+
+
+@dataclass(frozen=True)
+class Ran:
+    ended: Ended
+    output: str
+    evidence: Evidence | None
+
+
+def run(
+    script: str,
+    folder: Path,
+    *,
+    root: Root | None = None,
+    timeout: float = 30,
+    inspect: bool = False,
+    group: bool = True,
+    launcher: Launcher | None = None,
+    **limits: int,
+) -> Ran:
+    """Runs a script at `/testbed` with nothing in it but `file`."""
+    repository = folder / "repository"
+    repository.mkdir(exist_ok=True)
+    (repository / "file").write_text("of the repository\n")
+    with contextlib.ExitStack() as stack:
+        launcher = launcher or stack.enter_context(Launcher())
+        allowed = dataclasses.replace(LIMITS, **limits)
+        sandbox = stack.enter_context(
+            launcher.launch(
+                root or host_root(repository),
+                "/testbed",
+                {"eval.sh": script.encode()},
+                allowed,
+                stack.enter_context(cgroup(allowed)) if group else None,
+            )
+        )
+        log = stack.enter_context(CappedLog(folder / "log"))
+        ended = sandbox.test(log, timeout)
+        log.close()
+        evidence = sandbox.inspect() if inspect else None
+    return Ran(ended, (folder / "log").read_text(errors="replace"), evidence)
+
+
+@contextlib.contextmanager
+def cgroup(limits: Limits) -> Iterator[object]:
+    """Cgroups for one run, where there are any to be had."""
+    parents = cgroup_parents()
+    if not parents:
+        yield None
+        return
+    cgroups = Cgroups(parents)
+    try:
+        with cgroups.group(limits.memory, limits.pids) as group:
+            yield group
+    finally:
+        cgroups.close()
+
+
+@contextlib.contextmanager
+def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Has root start sandboxes as an ordinary user, by a Python that he may run.
+
+    Yields a directory that he may enter: pytest keeps its own to its user.
+    """
+    python = shutil.which("python3", path="/usr/bin")
+    if python is None:
+        pytest.skip("the system has no Python that everybody may run")
+    user = {"user": 65534, "group": 65534, "extra_groups": []}
+    popen = functools.partial(subprocess.Popen, **user)
+    with tempfile.TemporaryDirectory() as name, monkeypatch.context() as patch:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copy(launch.SANDBOX, folder / "sandbox.py")
+        (folder / "sandbox.py").chmod(0o644)
+        patch.setattr(launch, "SANDBOX", folder / "sandbox.py")
+        patch.setattr(launch.subprocess, "Popen", popen)
+        patch.setattr(sys, "executable", python)
+        patch.setattr(sys, "prefix", "/usr")
+        patch.setattr(sys, "base_prefix", "/usr")
+        yield folder
+
+
+def sandbox_processes(mark: str) -> list[int]:
+    """Processes of this machine that have the mark among their arguments."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if mark.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return found

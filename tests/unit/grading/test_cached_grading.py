@@ -1,0 +1,192 @@
+"""Grading with the run cache: what is a hit, what is a miss, what is never kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_execution import Scripted, log_of
+from tiny import ADD, DOUBLE, GOLD, NEW_FILE, WRONG, Task
+
+from swebench_trainer.contracts import GradeJob, Outcome
+from swebench_trainer.grading.cache import RunCache
+from swebench_trainer.grading.engine import Ended, read_execution
+from swebench_trainer.grading.execution import grade_in
+from swebench_trainer.grading.official import APPLY_LOG, REPORT, TEST_LOG
+from swebench_trainer.types import Instance, Status
+
+Grade = Callable[..., Outcome]
+
+
+@pytest.fixture
+def memory(tmp_path: Path):
+    opened = RunCache(tmp_path / "runs.sqlite")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def grade(task: Task, memory: RunCache) -> Grade:
+    count = iter(range(100))
+
+    def grade(engine: Scripted, patch: str = GOLD, **changes: Any) -> Outcome:
+        job = dataclasses.replace(task.job(patch, name=f"{next(count)}"), **changes)
+        outcome = grade_in(job, engine, 7, memory=memory)
+        grade.job = job
+        return outcome
+
+    return grade
+
+
+def changed(instance: Instance, **changes: Any) -> dict[str, Instance]:
+    return {"instance": dataclasses.replace(instance, **changes)}
+
+
+def test_the_same_again_runs_nothing_and_leaves_the_same_files(grade: Grade) -> None:
+    first = grade(Scripted())
+    made = grade.job.log_dir
+    engine = Scripted()
+    again = grade(engine)
+    assert engine.runs == []
+    assert (first.answered_by, again.answered_by) == ("run", "cache")
+    assert dataclasses.replace(again, answered_by="run", seconds=first.seconds) == first
+    names = {path.name for path in made.iterdir()}
+    assert {APPLY_LOG, TEST_LOG, REPORT, "patch.diff", "eval.sh"} < names
+    for name in names:
+        assert (grade.job.log_dir / name).read_bytes() == (made / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "what", ["image", "limits", "eval script", "repeat", "patch", "workdir", "base"]
+)
+def test_whatever_decides_a_run_makes_another_one(
+    grade: Grade, task: Task, what: str
+) -> None:
+    grade(Scripted(tree=""))
+    engine = Scripted(tree="")
+    patch, changes = GOLD, {}
+    if what == "image":
+        engine.image = "sha256:2"
+    elif what == "limits":
+        engine.environment = lambda instance: {"image": "sha256:1", "pids": 9}
+    elif what == "eval script":
+        changes = changed(
+            task.instance,
+            instance_id="tiny__calc-2",
+            eval_script=task.instance.eval_script + "\ntrue\n",
+        )
+    elif what == "repeat":
+        changes = {"repeat": 1}
+    elif what == "workdir":
+        changes = changed(task.instance, workdir="/app")
+    elif what == "base":  # of a script that resets to it
+        grade(Scripted(tree=""), **changed(task.instance, apply_mode="pro"))
+        changes = changed(task.instance, apply_mode="pro", base_commit="f" * 40)
+    else:
+        patch = GOLD + "\n"
+    assert grade(engine, patch, **changes).answered_by == "run"
+    assert "test" in engine.runs
+
+
+def test_another_patch_with_the_same_tree_shares_the_tests(grade: Grade) -> None:
+    grade(Scripted())
+    engine = Scripted()
+    assert grade(engine, NEW_FILE).answered_by == "tree"
+    assert engine.runs == ["open", "apply"]
+    assert grade(Scripted(tree=f"{'c' * 40} {'d' * 40}"), WRONG).answered_by == "run"
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        Scripted(tested=Ended(timed_out=True)),
+        Scripted(tested=Ended(oom=True), log="Killed\n"),
+        Scripted(tested=Ended()),
+        Scripted(applied=Ended()),
+        Scripted(applied=Ended(oom=True)),
+        Scripted(applied=Ended(timed_out=True)),
+    ],
+)
+def test_what_the_machine_may_have_done_is_not_kept(
+    grade: Grade, memory: RunCache, ended: Scripted
+) -> None:
+    grade(ended)
+    assert memory.kept().runs == 0
+    assert grade(Scripted()).answered_by == "run"
+
+
+def test_a_refused_patch_is_kept(grade: Grade) -> None:
+    first = grade(Scripted(Ended(10)), WRONG)
+    engine = Scripted()
+    again = grade(engine, WRONG)
+    assert (again.status, again.reason) == (Status.NOT_APPLIED, first.reason)
+    assert engine.runs == []
+
+
+def test_other_lists_and_parsers_judge_the_same_log_anew(
+    grade: Grade, task: Task
+) -> None:
+    log = log_of(add="FAIL")
+    assert grade(Scripted(log=log)).status is Status.UNRESOLVED
+    easier = changed(task.instance, FAIL_TO_PASS=(DOUBLE,), PASS_TO_PASS=())
+    # Nobody has looked into the sandbox of a failure: as a pass it is made again.
+    engine = Scripted(log=log)
+    assert grade(engine, **easier).status is Status.RESOLVED
+    assert engine.runs == ["open", "apply", "test", "inspect"]
+    engine = Scripted()
+    assert grade(engine, **easier).answered_by == "cache"
+    harder = changed(task.instance, FAIL_TO_PASS=(ADD, DOUBLE, "test_more (x)"))
+    assert grade(engine, **harder).status is Status.UNRESOLVED
+    blind = changed(task.instance, log_parser="parse_log_pytest")
+    assert grade(engine, **blind).status is Status.UNRESOLVED
+    assert engine.runs == []
+
+
+def test_a_longer_run_than_is_allowed_now_is_made_again(
+    task: Task, memory: RunCache
+) -> None:
+    job = task.job(GOLD)
+    grade_in(job, Scripted(), 7, memory=memory)
+    assert grade_in(job, Scripted(), 7, memory=memory).answered_by == "cache"
+    memory._database.execute(
+        "UPDATE runs SET execution = json_set(execution, '$.seconds.test', 6.5)"
+    )
+    assert grade_in(job, Scripted(), 7, memory=memory).answered_by == "cache"
+    assert grade_in(job, Scripted(), 6, memory=memory).answered_by == "run"
+
+
+def test_a_broken_cache_costs_no_verdict(
+    task: Task, memory: RunCache, tmp_path: Path
+) -> None:
+    job = task.job(GOLD)
+    grade_in(job, Scripted(), 7, memory=memory)
+    memory._database.execute("UPDATE logs SET content = x'00'")
+    assert grade_in(job, Scripted(), 7, memory=memory).status is Status.RESOLVED
+    memory._database.execute("DROP TABLE keys")
+    outcome = grade_in(job, Scripted(), 7, memory=memory)
+    assert (outcome.status, outcome.answered_by) == (Status.RESOLVED, "run")
+    assert read_execution(job.log_dir) is not None
+
+
+def test_threads_with_one_tree_test_it_once(task: Task, memory: RunCache) -> None:
+    engines = [Scripted() for _ in range(4)]
+    jobs: list[GradeJob] = [
+        task.job(GOLD + "\n" * n, name=f"thread-{n}") for n in range(4)
+    ]
+    threads = [
+        threading.Thread(
+            target=grade_in, args=(job, engine, 7), kwargs={"memory": memory}
+        )
+        for job, engine in zip(jobs, engines, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tested = [engine for engine in engines if "test" in engine.runs]
+    assert len(tested) == 1
+    assert all((job.log_dir / TEST_LOG).exists() for job in jobs)

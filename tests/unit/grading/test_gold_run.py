@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import dataclasses
+
+from tiny import Task
+
+from swebench_trainer.contracts import GoldRun
+from swebench_trainer.grading.engine import Evidence, Execution, write_execution
+from swebench_trainer.grading.gold import gold_run
+from swebench_trainer.grading.official import TEST_LOG
+
+LOG = """\
+>>>>> Start Test Output
+PASSED test_calc.py::test_add
+FAILED test_calc.py::test_network - no network
+ERROR test_calc.py::test_display
+SKIPPED [1] test_calc.py:3: only on Windows
+XFAIL test_calc.py::test_later
+>>>>> End Test Output
+"""
+
+
+def test_what_a_gold_run_did(task: Task) -> None:
+    folder = task.folder / "gold"
+    folder.mkdir()
+    (folder / TEST_LOG).write_text(LOG)
+    seconds = {"start": 1.0, "apply": 0.5, "test": 7.5}
+    evidence = Evidence(("/root/.npm/x",))
+    write_execution(Execution(0, evidence=evidence, seconds=seconds), folder)
+    instance = dataclasses.replace(task.instance, log_parser="parse_log_pytest")
+    assert gold_run(instance, folder) == GoldRun(
+        seconds=7.5,
+        failed=frozenset({"test_calc.py::test_network", "test_calc.py::test_display"}),
+        skipped=frozenset({"test_calc.py::test_later"}),
+        changed=frozenset({"/root/.npm/x"}),
+    )
+
+
+def test_where_nobody_could_look_no_change_is_explained(task: Task) -> None:
+    folder = task.folder / "gold"
+    folder.mkdir()
+    (folder / TEST_LOG).write_text("cut off")
+    write_execution(Execution(0, timed_out=True, seconds={"test": 9.0}), folder)
+    assert gold_run(task.instance, folder) == GoldRun(9.0)
+
+
+def test_what_ran_no_tests_is_no_gold_run(task: Task) -> None:
+    folder = task.folder / "gold"
+    folder.mkdir()
+    assert gold_run(task.instance, folder) is None
+    write_execution(Execution(10, seconds={"start": 1.0, "apply": 0.5}), folder)
+    assert gold_run(task.instance, folder) is None

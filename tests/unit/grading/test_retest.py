@@ -1,0 +1,94 @@
+"""Repeated runs: who gets one, and what they do to a verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+
+from swebench_trainer.grading.retest import (
+    UNCONFIRMED,
+    holds,
+    runs_owed,
+    with_second_opinion,
+)
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.types import FLAKY, Status, Verdict
+
+TABLE = GradeTable(confirmations=2, retest=0.25)
+
+
+def verdict(status=Status.RESOLVED, *flags, patch="p", sample=0) -> Verdict:
+    return Verdict("i-1", sample, "m", status, flags=flags, patch=patch)
+
+
+def opinion(first, *again, owed=2):
+    return with_second_opinion(first, again, owed).flags
+
+
+PASS, FAIL, FAULT = (
+    verdict(),
+    verdict(Status.UNRESOLVED),
+    verdict(Status.INFRA_ERROR),
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "owed"),
+    [
+        (PASS, 2),
+        (verdict(Status.RESOLVED, FLAKY), 2),  # a killed stage that goes on
+        (verdict(Status.RESOLVED, UNCONFIRMED), 2),
+        (verdict(Status.RESOLVED, "multi_marker"), 0),
+        (verdict(Status.NOT_APPLIED), 0),
+        (verdict(Status.NO_PATCH), 0),
+        (verdict(Status.TIMEOUT), 0),
+    ],
+)
+def test_trusted_passes_run_again(first, owed) -> None:
+    assert runs_owed(first, TABLE, seed=0) == owed
+
+
+def test_a_share_of_the_failures_runs_again_whatever_the_order() -> None:
+    failures = [
+        verdict(Status.UNRESOLVED, patch=f"{n}", sample=n % 7) for n in range(2000)
+    ]
+    drawn = {v.patch for v in failures if runs_owed(v, TABLE, seed=3)}
+    assert len(drawn) == pytest.approx(500, abs=80)
+    random.Random(1).shuffle(failures)
+    flaky = [dataclasses.replace(v, flags=(FLAKY,), sample=9) for v in failures]
+    assert {v.patch for v in flaky if runs_owed(v, TABLE, seed=3)} == drawn
+    assert {v.patch for v in failures if runs_owed(v, TABLE, seed=4)} != drawn
+    none = GradeTable(retest=0, confirmations=0)
+    assert not any(runs_owed(v, none, seed=3) for v in [*failures, PASS])
+
+
+def test_a_pass_that_passes_again_is_as_it_was() -> None:
+    assert opinion(PASS, PASS, PASS) == ()
+    assert opinion(verdict(Status.RESOLVED, FLAKY, UNCONFIRMED), PASS, PASS) == ()
+
+
+def test_what_another_run_contradicts_is_flaky() -> None:
+    assert opinion(PASS, PASS, FAIL) == (FLAKY,)
+    assert opinion(PASS, verdict(Status.TIMEOUT)) == (FLAKY,)
+    assert opinion(FAIL, PASS, owed=1) == (FLAKY,)
+    assert opinion(FAIL, FAIL, owed=1) == ()
+    changed = with_second_opinion(FAIL, [PASS], 1)
+    assert (changed.status, changed.reward, changed.flaky) == (FAIL.status, 0, True)
+
+
+def test_a_pass_that_could_not_be_seen_again_is_unconfirmed() -> None:
+    assert opinion(PASS, PASS, FAULT) == (UNCONFIRMED,)
+    assert opinion(PASS, PASS) == (UNCONFIRMED,)
+    assert opinion(PASS, PASS, verdict(Status.RESOLVED, "multi_marker")) == (
+        UNCONFIRMED,
+    )
+    assert not with_second_opinion(PASS, [PASS, FAULT], 2).trusted_pass
+    assert opinion(FAIL, FAULT, owed=1) == ()
+    assert holds(FAIL, FAULT)
+
+
+def test_who_is_owed_nothing_keeps_the_flags() -> None:
+    doubted = verdict(Status.RESOLVED, "multi_marker")
+    assert with_second_opinion(doubted, [], 0) is doubted

@@ -1,0 +1,327 @@
+"""The doctor's checks, each against a machine that lacks something."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from swebench_trainer import builtin, doctor
+from swebench_trainer.cli import run_command_line
+from swebench_trainer.contracts import GradeJob, Outcome
+from swebench_trainer.doctor import Finding, Report, Request, Trial
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.grading.official import NOOP
+from swebench_trainer.plugins import Plugins
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.testing import FakeGrader, an_instance
+from swebench_trainer.types import Instance, Status
+
+
+def instances(count: int, image: str = "example/greet:{}") -> list[Instance]:
+    return [an_instance(n, image=image.format(n)) for n in range(count)]
+
+
+def test_all_packages_are_there() -> None:
+    finding = doctor.check_packages()
+    assert finding.level == "ok"
+    assert "swebench 5." in finding.text
+
+
+def test_a_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_trl(name: str) -> str:
+        if name == "trl":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(doctor, "version", without_trl)
+    finding = doctor.check_packages()
+    assert finding.level == "problem"
+    assert finding.text.endswith("missing: trl")
+
+
+def test_missing_programs_are_named(tmp_path: Path) -> None:
+    (tmp_path / "git").touch(mode=0o755)
+    finding = doctor.check_programs(str(tmp_path))
+    assert finding.level == "warning"
+    assert "bash, patch missing" in finding.text
+    assert finding.hint.endswith("install bash patch")
+
+
+@pytest.fixture
+def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    yield
+    with warnings.catch_warnings():  # the SDK never closes what it cannot connect
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.mark.usefixtures("no_docker")
+def test_no_daemon_is_a_warning() -> None:
+    finding, info = doctor.docker_info()
+    assert info is None
+    assert finding.level == "warning"
+    assert "docker info" in finding.hint
+
+
+@pytest.mark.parametrize(
+    ("config", "logged_in", "says"),
+    [
+        (None, False, "not logged in to the default registry"),
+        ("{", False, "not logged in to the default registry"),
+        ({"auths": {"index": {"auth": "SECRET"}}}, True, "logged in to the default"),
+        ({"auths": {"other": {"auth": "SECRET"}}}, False, "but to 1 others"),
+        ({"credHelpers": {"index": "pass"}}, True, "logged in to the default"),
+    ],
+)
+def test_login(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: object,
+    logged_in: bool,
+    says: str,
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    if config is not None:
+        text = config if isinstance(config, str) else json.dumps(config)
+        (tmp_path / "config.json").write_text(text)
+    finding, found = doctor.check_login({"IndexServerAddress": "index"})
+    assert found is logged_in
+    assert says in finding.text
+    assert "SECRET" not in str(finding)
+
+
+def test_images_that_are_there() -> None:
+    data = instances(3)
+    finding = doctor.check_images(data, {i.image for i in data}, logged_in=False)
+    assert finding == Finding("ok", "images", "all 3 are there")
+
+
+@pytest.mark.parametrize(
+    ("count", "logged_in", "hours"),
+    [(731, False, 42), (731, True, 18), (101, False, 6), (100, False, 0)],
+)
+def test_pull_limits(count: int, logged_in: bool, hours: int) -> None:
+    finding = doctor.check_images(instances(count), set(), logged_in)
+    assert f"{count} of {count} are to be pulled" in finding.text
+    assert (f"about {hours} hours" in finding.text) is bool(hours)
+    assert finding.level == ("warning" if hours else "ok")
+
+
+def test_other_registries_do_not_count() -> None:
+    data = instances(500, "registry.example:5000/greet:{}")
+    finding = doctor.check_images(data, set(), logged_in=False)
+    assert (finding.level, finding.text) == ("ok", "500 of 500 are to be pulled")
+
+
+def test_instances_without_an_image() -> None:
+    data = [*instances(2), an_instance(3, image="")]
+    finding = doctor.check_images(data, set(), logged_in=False)
+    assert finding.level == "problem"
+    assert "1 of 3" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+        ("user/max_user_namespaces", "0", "user.max_user_namespaces=10000"),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        ("user/max_user_namespaces", "100", "more rights"),
+    ],
+)
+def test_what_forbids_namespaces(
+    tmp_path: Path, name: str, value: str, hint: str
+) -> None:
+    file = tmp_path / "sys" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{value}\n")
+    assert hint in doctor._switch(tmp_path)
+
+
+def test_no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> str:
+        raise PrerequisiteError("the kernel says no")
+
+    monkeypatch.setattr("swebench_trainer.grading.namespace.repository_view", refuse)
+    finding, works = doctor.check_namespaces()
+    assert (finding.level, finding.text, works) == (
+        "warning",
+        "the kernel says no",
+        False,
+    )
+    assert finding.hint
+
+
+@pytest.mark.parametrize(("low", "level"), [(0, "ok"), (10**20, "warning")])
+def test_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: int, level: str
+) -> None:
+    monkeypatch.setattr(doctor, "LOW_DISK", low)
+    finding = doctor.check_disk("runs", tmp_path / "not" / "there")
+    assert finding.level == level
+    assert "GB free for runs" in finding.text
+    assert (str(tmp_path) in finding.hint) is (level == "warning")
+
+
+def test_the_sample_prefers_images_that_are_there() -> None:
+    data = [*instances(20), an_instance(99, FAIL_TO_PASS=())]
+    there = {data[3].image, data[7].image, data[20].image}
+    sample = doctor.choose_sample(data, 4, there)
+    assert {i.image for i in sample[:2]} == {data[3].image, data[7].image}
+    assert len(sample) == 4
+    assert sample == doctor.choose_sample(data, 4, there)
+    assert data[20] not in doctor.choose_sample(data, 50, there)
+
+
+# --- With a grader --------------------------------------------------------------------
+
+
+class Machine(FakeGrader):
+    """A fake that refuses to work, or to pass gold, if it is told so."""
+
+    refuses = breaks_gold = False
+    closed = 0
+
+    def check(self, instances: Sequence[Instance]) -> None:
+        if self.refuses:
+            raise PrerequisiteError("no daemon", hint="Start it.")
+
+    def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
+        for job, outcome in super().grade(jobs):
+            if self.breaks_gold and job.candidate.extraction != NOOP:
+                broken = Outcome(Status.UNRESOLVED, {}, reason="3 tests fail")
+                yield job, dataclasses.replace(broken, seconds={"test": 2.0})
+            else:
+                yield job, dataclasses.replace(outcome, seconds={"test": 1.0})
+
+    def close(self) -> None:
+        Machine.closed += 1
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Plugins:
+    for name in ("refuses", "breaks_gold"):
+        monkeypatch.setattr(Machine, name, False)
+    plugins = Plugins({"builtin": builtin})
+    plugins.registry.add("grader", "fake", lambda _: Machine(), origin="test")
+    return plugins
+
+
+def examine(plugins: Plugins, **wishes: object) -> Report:
+    table = GradeTable(use="fake")
+    request = Request(instances(5), table, **wishes)  # type: ignore[arg-type]  # by name
+    said: list[Finding] = []
+    report = doctor.examine(plugins, request, said.append)
+    assert said == report.findings
+    return report
+
+
+def texts(report: Report, what: str) -> list[str]:
+    return [finding.text for finding in report.findings if finding.what == what]
+
+
+@pytest.mark.usefixtures("no_docker")
+class TestExamination:
+    def test_all_is_well(self, plugins: Plugins) -> None:
+        closed = Machine.closed
+        report = examine(plugins, sample=2)
+        assert report.exit_code == 0
+        assert texts(report, "fake") == [
+            "gold passes and no-op fails; instances tried: 2"
+        ]
+        assert [trial.patch for trial in report.ours] == ["gold", "no-op"] * 2
+        assert report.official == []
+        assert Machine.closed == closed + 1
+
+    def test_gold_that_fails_is_a_problem(
+        self, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Machine, "breaks_gold", True)
+        report = examine(plugins, sample=1)
+        assert report.exit_code == 1
+        (text,) = texts(report, "fake")
+        assert text.startswith("gold of example__greet-")
+        assert text.endswith("is unresolved: 3 tests fail")
+
+    def test_a_grader_that_cannot_work_is_three(
+        self, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Machine, "refuses", True)
+        report = examine(plugins)
+        assert report.exit_code == 3
+        assert texts(report, "fake") == ["no daemon"]
+
+    def test_nothing_is_left_in_the_working_directory(
+        self, plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        examine(plugins, sample=1)
+        assert list(Path().iterdir()) == []
+
+    def test_no_sample_grades_nothing(self, plugins: Plugins) -> None:
+        report = examine(plugins, sample=0)
+        assert report.exit_code == 0
+        assert report.ours == []
+
+    def test_neither_docker_nor_namespaces_is_three(
+        self, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refused = Finding("warning", "namespaces", "no"), False
+        monkeypatch.setattr(doctor, "check_namespaces", lambda: refused)
+        report = doctor.examine(plugins, Request(), lambda _: None)
+        assert report.exit_code == 3
+        assert texts(report, "grading") == ["neither Docker nor namespaces"]
+
+    def test_the_command_looks_at_the_machine(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        works = Finding("ok", "namespaces", "sandboxes work"), True
+        monkeypatch.setattr(doctor, "check_namespaces", lambda: works)
+        assert run_command_line(["doctor"]) == 0
+        lines = capsys.readouterr().out
+        assert "warning  docker      no answer" in lines
+        assert "ok       namespaces  sandboxes work" in lines
+
+
+def trials(*statuses: Status, seconds: float = 1.0) -> list[Trial]:
+    return [Trial(f"i-{n}", "gold", s, seconds) for n, s in enumerate(statuses)]
+
+
+def test_parity() -> None:
+    ours = trials(Status.RESOLVED, Status.UNRESOLVED)
+    same = trials(Status.RESOLVED, Status.UNRESOLVED, seconds=20.0)
+    finding = doctor.judge_parity(ours, same)
+    assert (finding.level, finding.text) == (
+        "ok",
+        "2 statuses are the harness's, 20.0 times as fast",
+    )
+
+
+def test_a_status_that_differs_is_a_problem() -> None:
+    ours = trials(Status.RESOLVED, Status.RESOLVED)
+    finding = doctor.judge_parity(ours, trials(Status.RESOLVED, Status.NOT_APPLIED))
+    assert finding.level == "problem"
+    assert "1 of 2 differ, such as i-1" in finding.text
+
+
+def test_wrong_data_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run_command_line(["doctor", "--data", str(tmp_path)]) == 1
+    assert "not a task repo" in capsys.readouterr().err
+
+
+def test_an_unknown_grader_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["doctor", "--grader", "dokcer"]) == 2
+    assert "docker" in capsys.readouterr().err
