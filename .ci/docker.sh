@@ -1,6 +1,7 @@
 #!/bin/bash
 # Makes a Docker engine answer on a bare Debian machine. Run as root; safe to run again.
-# It also installs debootstrap, from which tests/realtasks builds a base image without a registry.
+# It also installs debootstrap, from which tests/realtasks builds a base image without a
+# registry, and an SSH server, through which tests reach an engine.
 set -euo pipefail
 
 readonly TIMEOUT_S=60
@@ -10,9 +11,9 @@ engine_version() {
 }
 
 install_packages() {
-    if ! command -v dockerd >/dev/null || ! command -v debootstrap >/dev/null; then
+    if ! command -v dockerd debootstrap sshd | awk 'END { exit NR != 3 }'; then
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker.io debootstrap
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker.io debootstrap openssh-server
     fi
 }
 
@@ -34,8 +35,6 @@ start_engine() {
     return 1
 }
 
-if ! engine_version >/dev/null; then
-    install_packages
-    start_engine
-fi
+install_packages
+engine_version >/dev/null || start_engine
 echo "Docker engine $(engine_version)"

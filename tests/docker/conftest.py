@@ -1,4 +1,4 @@
-"""What the tests with Docker share: a daemon, and the image of the tiny task."""
+"""What the tests with Docker share: a daemon, daemons that may die, and the tiny task."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import contextlib
 import gc
 import io
 import os
+import shutil
+import signal
 import socket
+import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +51,15 @@ def forget_sockets() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims, runs and snapshots are kept in a place of this session alone."""
+    base = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(base))
 
 
 @pytest.fixture(scope="session")
@@ -133,3 +147,137 @@ def mortal_daemon(tmp_path: Path) -> Iterator[Forwarder]:
     yield forwarder
     forwarder.die()
     forget_sockets()
+
+
+class PrivateDaemon:
+    """A daemon of our own beside the machine's, without a network, free to be killed.
+
+    Args:
+        disk: How much it may keep, such as `1g`; it lies in memory then.
+    """
+
+    def __init__(self, *, disk: str = "") -> None:
+        # A short path: sockets may not have a long one.
+        self.folder = Path(tempfile.mkdtemp(prefix="dockerd-"))
+        self.url = f"unix://{self.folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        (self.folder / "data").mkdir()
+        if disk:
+            options = ["-t", "tmpfs", "-o", f"size={disk}", "dockerd"]
+            subprocess.run(["mount", *options, self.folder / "data"], check=True)
+
+    def start(self) -> None:
+        (self.folder / "docker.pid").unlink(missing_ok=True)
+        while self._containerd_lives():  # it dies with the daemon, but not at once
+            time.sleep(0.1)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    # Without a bridge of its own it removes docker0, wherever it is.
+                    *("unshare", "--net", "dockerd"),
+                    f"--host={self.url}",
+                    f"--data-root={self.folder}/data",
+                    f"--exec-root={self.folder}/exec",
+                    f"--pidfile={self.folder}/docker.pid",
+                    *("--bridge=none", "--iptables=false", "--ip-forward=false"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + 60
+        while not self.answers():
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def _containerd_lives(self) -> bool:
+        pid_file = self.folder / "exec/containerd/containerd.pid"
+        return pid_file.exists() and Path("/proc", pid_file.read_text()).exists()
+
+    def answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(self.url.removeprefix("unix://"))
+                probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                return b"200 OK" in probe.recv(100)
+            except OSError:
+                return False
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[DockerClient]:
+        import docker
+
+        with contextlib.closing(docker.DockerClient(self.url, timeout=120)) as client:
+            yield client
+
+    def load(self, image: Path) -> None:
+        with self.client() as client, image.open("rb") as content:
+            client.images.load(content)
+
+    def kill(self) -> None:
+        """As kill -9 does it: containerd and the containers go on."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def remove(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        for _ in range(50):
+            if not self._end_children():
+                break
+            time.sleep(0.1)
+        for mount in sorted(_mounts_below(self.folder), reverse=True):
+            subprocess.run(["umount", "--lazy", mount], check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_children(self) -> bool:
+        """Kills containerd and its shims, which all name our folder."""
+        found = False
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if str(self.folder).encode() in (process / "cmdline").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
+                    found = True
+        return found
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    places = [line.split()[1] for line in lines]
+    return [place for place in places if place.startswith(f"{folder}/")]
+
+
+@pytest.fixture
+def make_daemon() -> Iterator[Callable[..., PrivateDaemon]]:
+    """Starts private daemons, which are gone after the test."""
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        unavailable("a daemon of our own needs root and dockerd")
+    daemons: list[PrivateDaemon] = []
+
+    def make(*, disk: str = "") -> PrivateDaemon:
+        daemons.append(PrivateDaemon(disk=disk))
+        daemons[-1].start()
+        return daemons[-1]
+
+    yield make
+    for daemon in daemons:
+        daemon.remove()
+    forget_sockets()
+
+
+@pytest.fixture(scope="session")
+def saved_tiny_image(
+    docker_client: DockerClient,
+    tiny_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Path]:
+    """The image of the tiny task as `docker save` writes it."""
+    path = tmp_path_factory.mktemp("image") / "tiny.tar"
+    with path.open("wb") as file:
+        for chunk in docker_client.images.get(tiny_image).save(named=True):
+            file.write(chunk)
+    yield path
+    path.unlink()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,12 @@ from tiny import Task, make_task
 
 from swebench_trainer.contracts import GradeJob, Grader, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.docker import LABEL, DockerGrader, DockerTable
-from swebench_trainer.grading.namespace import NamespaceGrader
+from swebench_trainer.grading import containers as containers_module
+from swebench_trainer.grading import hosts
+from swebench_trainer.grading.containers import LABEL
+from swebench_trainer.grading.docker import DockerGrader, DockerTable
+from swebench_trainer.grading.engine import read_execution
+from swebench_trainer.grading.namespace import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.grading.stock import StockGrader
 from swebench_trainer.recipe.models import GradeTable
@@ -43,6 +48,7 @@ CASES = {
     "hangs": (tiny.HANGS, Status.TIMEOUT),
 }
 TIMEOUT = 15
+UNITTEST = "python3 -m unittest -v test_calc"
 
 
 @pytest.fixture
@@ -68,9 +74,10 @@ def grade_one(grader: Grader, job: GradeJob) -> Outcome:
     return grade(grader, [job])[job.log_dir.name]
 
 
-def containers(client: DockerClient, **filters: str) -> list[str]:
-    filters |= {"label": LABEL, "ancestor": "swebench-trainer/tiny-calc:latest"}
-    return [c.name for c in client.containers.list(all=True, filters=filters)]
+def containers(client: DockerClient, owner: str, **filters: str) -> list[str]:
+    """Ids of the containers of one grader."""
+    filters |= {"label": f"{LABEL}={owner}"}
+    return [found["Id"] for found in client.api.containers(all=True, filters=filters)]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -90,7 +97,9 @@ def test_three_graders_agree(
     table = GradeTable(use="any", timeout=TIMEOUT, workers=4, retries=0)
     graders: dict[str, Grader] = {
         "docker": docker_grader(timeout=TIMEOUT, workers=2),
-        "namespace": NamespaceGrader(table.model_copy(update={"workers": 2})),
+        "namespace": NamespaceGrader(
+            NamespaceTable(use="namespace", timeout=TIMEOUT, workers=2, retries=0)
+        ),
         "stock": StockGrader(table),
     }
     outcomes, logs = {}, {}
@@ -120,22 +129,6 @@ def test_three_graders_agree(
             assert written == reference, (use, name)
 
 
-def test_deadline_kills_and_leaves_no_container(
-    task: Task, docker_client: DockerClient
-) -> None:
-    job = task.job(tiny.HANGS)
-    grader = docker_grader(timeout=2)
-    started = time.monotonic()
-    ((_, outcome),) = grader.grade([job])
-    assert outcome.status is Status.TIMEOUT
-    assert time.monotonic() - started < 2 + 5
-    grader.close()
-    assert containers(docker_client) == []
-    log = (job.log_dir / "test_output.txt").read_text()
-    assert log.endswith("\n\nTimeout error: 2 seconds exceeded.")
-    assert "Start Test Output" in log
-
-
 def test_closing_early_leaves_no_container(
     task: Task, docker_client: DockerClient
 ) -> None:
@@ -145,14 +138,7 @@ def test_closing_early_leaves_no_container(
     assert next(outcomes)[0] is jobs[1]
     outcomes.close()
     grader.close()
-    assert containers(docker_client) == []
-
-
-def test_memory_limit_is_the_machines_fault(tmp_path: Path, tiny_image: str) -> None:
-    hog = "python3 -c 'x = bytearray(1 << 30); print(len(x))'"
-    job = make_task(tmp_path, test_command=hog).job(tiny.GOLD)
-    outcome = grade_one(docker_grader(memory="64m"), job)
-    assert outcome.status is Status.OOM
+    assert containers(docker_client, grader._owner) == []
 
 
 def test_no_network_when_the_recipe_says_so(tmp_path: Path, tiny_image: str) -> None:
@@ -160,6 +146,103 @@ def test_no_network_when_the_recipe_says_so(tmp_path: Path, tiny_image: str) -> 
     job = task.job(tiny.GOLD)
     grade_one(docker_grader(network=False), job)
     assert "\n1\n" in (job.log_dir / "test_output.txt").read_text()
+
+
+def test_limits_of_a_container(tmp_path: Path, tiny_image: str) -> None:
+    cgroup = "cat /sys/fs/cgroup/{pids.max,memory.max,cpu.max}"
+    older = "cat /sys/fs/cgroup/{pids/pids.max,memory/memory.limit_in_bytes,cpu/cpu.cfs_quota_us}"
+    task = make_task(tmp_path, test_command=f"{cgroup} || {older}; df /dev/shm")
+    job = task.job(tiny.GOLD)
+    grade_one(docker_grader(pids=77, memory="1g", cpus=0.5, shm="3m"), job)
+    log = (job.log_dir / "test_output.txt").read_text()
+    for limit in ("77", str(1 << 30), "50000", " 3072 "):
+        assert limit in log
+
+
+def test_containers_are_started_ahead_and_used_once(
+    task: Task, docker_client: DockerClient
+) -> None:
+    jobs = [
+        task.job(tiny.GOLD + tiny.diff(f"{n}.py", None, "1\n"), name=str(n))
+        for n in range(5)
+    ]
+    grader = docker_grader(workers=1)
+    begin = time.time()
+    outcomes = grade(grader, jobs)
+    assert {o.status for o in outcomes.values()} == {Status.RESOLVED}
+    events = docker_client.events(
+        since=int(begin),
+        until=int(time.time()) + 1,
+        filters={"label": f"{LABEL}={grader._owner}"},
+        decode=True,
+    )
+    alive: set[str] = set()
+    most, runs, started = 0, Counter[str](), []
+    for event in events:
+        container, action = event["id"], event["Action"]
+        if action == "start":
+            alive.add(container)
+            started.append(container)
+        elif action == "destroy":
+            alive.discard(container)
+        elif action.startswith("exec_start"):
+            runs[container] += 1
+        most = max(most, len(alive))
+    assert len(started) == len(jobs)
+    assert set(runs.values()) == {2}  # apply and test, and nobody else's
+    assert (most, alive) == (2, set())
+
+
+TROJAN = """\
+import os, pathlib
+pathlib.Path("/usr/bin/git").write_text("#!/bin/sh\\n")
+pathlib.Path("/root/.profile").unlink()
+os.symlink("/etc/passwd", "/opt/link")
+pathlib.Path("/testbed/inside").touch()
+os.makedirs("/opt/a/b"); pathlib.Path("/opt/a/b/c").touch()
+"""
+
+
+def test_what_a_container_changed_outside_the_repository(
+    tmp_path: Path, tiny_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read from the container's layer, and as the daemon tells it, where it cannot be."""
+    task = make_task(tmp_path, test_command="python3 /testbed/trojan.py; " + UNITTEST)
+    patch = tiny.GOLD + tiny.diff("trojan.py", None, TROJAN)
+    changed = ["/opt/a/b/c", "/opt/link", "/root/.profile", "/usr/bin/git"]
+    for way in ("layer", "daemon"):
+        if way == "daemon":
+            monkeypatch.setattr(containers_module, "_layer", lambda _: None)
+        job = task.job(patch, name=way)
+        assert grade_one(docker_grader(), job).status is Status.RESOLVED
+        execution = read_execution(job.log_dir)
+        assert execution and execution.evidence
+        found = [p for p in execution.evidence.changed if "__pycache__" not in p]
+        assert found == changed, way
+        assert execution.evidence.script_intact
+
+
+@pytest.mark.parametrize(
+    "damage", ["echo >> /eval.sh", "rm /eval.sh", "ln -sf /tmp/copy /eval.sh"]
+)
+@pytest.mark.parametrize("way", ["layer", "daemon"])
+def test_an_eval_script_that_was_changed(
+    tmp_path: Path,
+    tiny_image: str,
+    damage: str,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if way == "daemon":
+        monkeypatch.setattr(containers_module, "_layer", lambda _: None)
+    task = make_task(
+        tmp_path, test_command=f"cp /eval.sh /tmp/copy; {damage}; {UNITTEST}"
+    )
+    job = task.job(tiny.GOLD)
+    assert grade_one(docker_grader(), job).status is Status.RESOLVED
+    execution = read_execution(job.log_dir)
+    assert execution and execution.evidence
+    assert not execution.evidence.script_intact
 
 
 def test_missing_image_is_no_label(task: Task) -> None:
@@ -243,18 +326,19 @@ def test_a_daemon_that_dies_is_the_machines_fault(
         mortal_daemon.die()
 
     job = task.job(tiny.HANGS)
-    grader = docker_grader()
     killer = threading.Thread(target=die_amid_the_tests)
     killer.start()
     with monkeypatch.context() as environment:
         environment.setenv("DOCKER_HOST", mortal_daemon.url)
+        grader = docker_grader()
+        environment.setattr(hosts, "PATIENCE_SECONDS", 2)
         ((_, outcome),) = grader.grade([job])
     killer.join()
     assert outcome.status is Status.INFRA_ERROR
     grader.close()
-    assert len(containers(docker_client)) == 1
+    assert len(containers(docker_client, grader._owner)) == 1
     check_as_another(task)
-    assert containers(docker_client) == []
+    assert containers(docker_client, grader._owner) == []
 
 
 TRAINER = """
@@ -266,44 +350,50 @@ folder, timeout, docker.APPLY_SECONDS, docker.SLACK_SECONDS = sys.argv[1:]
 docker.APPLY_SECONDS = float(docker.APPLY_SECONDS)
 docker.SLACK_SECONDS = float(docker.SLACK_SECONDS)
 table = docker.DockerTable(use="docker", timeout=int(timeout), retries=0)
-list(docker.DockerGrader(table).grade([make_task(Path(folder)).job(HANGS)]))
+grader = docker.DockerGrader(table)
+print(grader._owner, flush=True)
+list(grader.grade([make_task(Path(folder)).job(HANGS)]))
 """
 
 
 @contextlib.contextmanager
-def trainer(folder: Path, client: DockerClient, *seconds: int) -> Iterator[None]:
+def trainer(folder: Path, client: DockerClient, *seconds: int) -> Iterator[str]:
     """Another process, killed at the end, whose candidate is being graded."""
     process = subprocess.Popen(
         [sys.executable, "-c", TRAINER, folder, *map(str, seconds)],
         env=os.environ | {"PYTHONPATH": str(Path(tiny.__file__).parent)},
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    try:
-        wait_for(lambda: containers(client, status="running"))
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        assert process.stdout is not None
+        owner = process.stdout.readline().strip()
+        try:
+            wait_for(lambda: containers(client, owner, status="running"))
+            yield owner
+        finally:
+            process.kill()
 
 
 @pytest.mark.usefixtures("own_claims")
 def test_check_removes_what_a_killed_trainer_left_and_no_more(
     task: Task, tmp_path: Path, docker_client: DockerClient
 ) -> None:
-    with trainer(tmp_path / "other", docker_client, 600, 300, 600):
+    with trainer(tmp_path / "other", docker_client, 600, 300, 600) as owner:
         check_as_another(task)
-        assert len(containers(docker_client, status="running")) == 1
-    assert len(containers(docker_client, status="running")) == 1
+        assert len(containers(docker_client, owner, status="running")) == 1
+    assert len(containers(docker_client, owner, status="running")) == 1
     check_as_another(task)
-    assert containers(docker_client) == []
+    assert containers(docker_client, owner) == []
 
 
 @pytest.mark.usefixtures("own_claims")
 def test_the_container_of_a_killed_trainer_ends_by_itself(
     task: Task, tmp_path: Path, docker_client: DockerClient
 ) -> None:
-    with trainer(tmp_path / "other", docker_client, 3, 3, 0):
+    with trainer(tmp_path / "other", docker_client, 3, 3, 0) as owner:
         pass
-    assert len(containers(docker_client, status="running")) == 1
-    wait_for(lambda: not containers(docker_client, status="running"), 6 + 5)
+    assert len(containers(docker_client, owner, status="running")) == 1
+    wait_for(lambda: not containers(docker_client, owner, status="running"), 2 * 6 + 10)
     check_as_another(task)
-    assert containers(docker_client) == []
+    assert containers(docker_client, owner) == []

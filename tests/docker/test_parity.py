@@ -1,0 +1,288 @@
+"""Every grader against the unmodified harness, on bugs of real projects.
+
+Gold, nothing, and each of the mutations that `mutations.py` makes of gold are graded
+by all of them. What must be equal: the status, the harness's report, `report.json`
+byte by byte, and the status of every single test that the parser finds in the log.
+
+Where the harness crashes (F3) or does not even start (F4), ours give a status, and
+`DIVERGES` and `REFUSED` say which. There is no other difference.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mutations import MUTATIONS, mutate
+
+from swebench_trainer import builtin
+from swebench_trainer.contracts import GradeJob, Grader, Outcome
+from swebench_trainer.grading.official import NOOP, TEST_LOG, test_spec
+from swebench_trainer.plugins import Plugins
+from swebench_trainer.types import Candidate, Instance, Status
+
+pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(3000)]
+
+ROOT = Path(__file__).parents[2]
+TASKS = ROOT / "build" / "realtasks"
+
+GOLD, NO_OP = "gold", "no-op"
+
+EVERYWHERE = (
+    *(GOLD, NO_OP, "wrong_fix", "half_fix", "syntax_error", "rename", "new_file"),
+    *("binary", "crlf_file", "crlf_patch", "no_last_newline", "file_without_newline"),
+    *("hunk_too_long", "hunk_too_short", "shifted_context", "leaves_rejects"),
+    *("reversed_gold", "already_applied"),
+)
+"""What every task is tried with; of the other mutations, each with every third task."""
+
+DIVERGES = {
+    "latin1_patch": (Status.RESOLVED, "codec can't encode"),
+    "latin1_file": (Status.RESOLVED, "codec can't decode"),
+}
+"""F3: the harness writes the patch and reads `git diff` as strict UTF-8, and crashes."""
+
+REFUSED = {
+    "lone_surrogate": (Status.MALFORMED, "codec can't encode"),
+    "whitespace": (Status.NO_PATCH, "Patch Apply Failed"),
+    "empty": (Status.NO_PATCH, ""),
+}
+"""F4: what no grader of ours runs, and what the harness says when it does."""
+
+GRADERS: dict[str, dict[str, Any]] = {
+    # The harness sleeps for most of its time.
+    "stock": {"use": "stock", "workers": 12},
+    "docker": {"use": "docker", "workers": 2},
+    "namespace (image)": {"use": "namespace", "workers": 2, "programs": "image"},
+    "namespace (files)": {"use": "namespace", "workers": 2},
+}
+OURS = sorted(GRADERS.keys() - {"stock"})
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patch of one task."""
+
+    instance: Instance
+    name: str
+    patch: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.instance.instance_id, self.name
+
+    def job(self, folder: Path) -> GradeJob:
+        iid = self.instance.instance_id
+        extraction = NOOP if self.name == NO_OP else "ok"
+        candidate = Candidate(iid, 0, self.name, "", self.patch, extraction)
+        return GradeJob(self.instance, candidate, folder / self.name / iid)
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What a grader makes of a case, and what it leaves on the disk."""
+
+    outcome: Outcome
+    report_json: bytes | None
+    tests: Mapping[str, str]
+
+
+Results = dict[tuple[str, str], Graded]
+
+
+@pytest.fixture(scope="module")
+def instances(docker_client: object) -> list[Instance]:
+    build = ["tests/realtasks/build.py", str(TASKS)]
+    done = subprocess.run([sys.executable, *build], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    entry = plugins().registry.get("source", "task-repo")
+    source = entry.factory(entry.config(use="task-repo", path=TASKS))
+    return list(source.load().instances)
+
+
+@pytest.fixture(scope="module")
+def cases(
+    instances: list[Instance], tmp_path_factory: pytest.TempPathFactory
+) -> list[Case]:
+    found = []
+    for number, instance in enumerate(instances):
+        scratch = tmp_path_factory.mktemp("mutations") / "work"
+        patches = {GOLD: instance.patch, NO_OP: ""}
+        patches |= mutate(Path(instance.snapshot), instance.patch, scratch)
+        for turn, (name, patch) in enumerate(patches.items()):
+            if name in EVERYWHERE or turn % 3 == number % 3:
+                found.append(Case(instance, name, patch))
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(
+    cases: list[Case], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Results]]:
+    """What a grader says about all the cases; each is asked once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+        @functools.cache
+        def grade(name: str) -> Results:
+            return grade_cases(name, cases, tmp_path_factory.mktemp(name))
+
+        yield grade
+
+
+@functools.cache
+def plugins() -> Plugins:
+    return Plugins({"builtin": builtin})
+
+
+def make_grader(name: str) -> Grader:
+    table = GRADERS[name] | {"timeout": 300, "retries": 0}
+    table |= {"dedupe": "off", "cache": False}
+    entry = plugins().registry.get("grader", table["use"])
+    grader: Grader = entry.factory(entry.config.model_validate(table))
+    return grader
+
+
+def grade_cases(name: str, cases: list[Case], folder: Path) -> Results:
+    jobs = {case.job(folder).log_dir: case for case in cases}
+    grader = make_grader(name)
+    found = {}
+    try:
+        grader.check([case.instance for case in jobs.values()])
+        for job, outcome in grader.grade([case.job(folder) for case in jobs.values()]):
+            found[jobs[job.log_dir].key] = read_graded(job, outcome)
+    finally:
+        grader.close()
+    return found
+
+
+def read_graded(job: GradeJob, outcome: Outcome) -> Graded:
+    from swebench.harness.grading import get_logs_eval
+
+    report, log = job.log_dir / "report.json", job.log_dir / TEST_LOG
+    written = report.read_bytes() if report.exists() else None
+    tests: Mapping[str, str] = {}
+    if written is not None:
+        tests, _ = get_logs_eval(test_spec(job.instance), str(log))
+    return Graded(outcome, written, tests)
+
+
+@pytest.mark.parametrize("use", OURS)
+def test_verdicts_are_those_of_the_harness(
+    use: str,
+    results: Callable[[str], Results],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ours, official = results(use), results("stock")
+    assert ours.keys() == official.keys()
+    wrong = {
+        key: (ours[key].outcome, official[key].outcome)
+        for key in ours
+        if not agree(key[1], ours[key], official[key])
+    }
+    assert not wrong
+    statuses = Counter(graded.outcome.status for graded in ours.values())
+    tests = Counter(status for g in ours.values() for status in g.tests.values())
+    with capsys.disabled():
+        print(f"\n{use} and stock agree: {len(ours)} verdicts {dict(statuses)}")
+        print(f"and {tests.total()} statuses of tests {dict(tests)}")
+
+
+def agree(name: str, ours: Graded, official: Graded) -> bool:
+    """Whether there is no difference, or the one that is documented."""
+    if name in DIVERGES:
+        status, crash = DIVERGES[name]
+        return (
+            ours.outcome.status is status
+            and ours.report_json is not None
+            and official.outcome.status is Status.INFRA_ERROR
+            and official.report_json is None
+            and crash in official.outcome.reason
+        )
+    return (
+        ours.outcome.status is official.outcome.status
+        and ours.outcome.report == official.outcome.report
+        and ours.report_json == official.report_json
+        and ours.tests == official.tests
+    )
+
+
+def test_the_suite_has_teeth(
+    results: Callable[[str], Results], cases: list[Case]
+) -> None:
+    official = results("stock")
+    statuses = Counter(graded.outcome.status for graded in official.values())
+    tasks = len({case.instance.instance_id for case in cases})
+    assert len(cases) >= tasks * (2 + 12)
+    assert {case.name for case in cases} == {GOLD, NO_OP, *MUTATIONS}
+    for status in (Status.RESOLVED, Status.UNRESOLVED, Status.NOT_APPLIED):
+        assert statuses[status] >= 2 * tasks, statuses
+    for status in (Status.NO_PATCH, Status.MALFORMED, Status.INFRA_ERROR):
+        assert statuses[status] >= 3, statuses
+    for (_, name), graded in official.items():
+        if name in (GOLD, "new_file", "shifted_context"):
+            assert graded.outcome.status is Status.RESOLVED, graded.outcome
+        if name in (NO_OP, "syntax_error", "already_applied"):
+            assert graded.outcome.status is Status.UNRESOLVED, graded.outcome
+        if name in ("leaves_rejects", "no_diff"):
+            assert graded.outcome.status is Status.NOT_APPLIED, graded.outcome
+
+
+def test_the_logs_of_two_patches_are_told_apart(
+    results: Callable[[str], Results], cases: list[Case]
+) -> None:
+    """What `agree` compares is not empty, nor the same for every patch."""
+    official = results("stock")
+    for instance_id in {case.instance.instance_id for case in cases}:
+        gold, nothing = (official[instance_id, name] for name in (GOLD, NO_OP))
+        assert gold.tests and nothing.tests
+        assert gold.tests != nothing.tests
+        assert not agree(GOLD, gold, nothing)
+
+
+def test_what_the_harness_says_of_patches_that_we_do_not_run(
+    instances: list[Instance], tmp_path: Path, results: Callable[[str], Results]
+) -> None:
+    """`swebench eval` itself, because our `stock` does not run these either."""
+    patches = {
+        "lone_surrogate": instances[0].patch + "\ud83d\n",
+        "whitespace": " \n\t\n\n",
+        "empty": "",
+    }
+    chosen = dict(zip(patches, instances, strict=False))
+    rows = [
+        {
+            "instance_id": instance.instance_id,
+            "model_name_or_path": "odd",
+            "model_patch": patches[name],
+        }
+        for name, instance in chosen.items()
+    ]
+    (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code = "from swebench.cli.cli import main; main()"
+    options = ("--run-id", "odd", "-j", "3", "-p", "odd.jsonl")
+    command = [sys.executable, "-c", code, "eval", TASKS / "dataset.jsonl", *options]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    logs = tmp_path / "logs/run_evaluation/odd/odd"
+    for name, instance in chosen.items():
+        _, words = REFUSED[name]
+        place = logs / instance.instance_id
+        assert not (place / "report.json").exists()
+        assert place.exists() is bool(words), name
+        if words:
+            assert words in (place / "run_instance.log").read_text(errors="replace")
+    report = json.loads((tmp_path / "odd.odd.json").read_text())
+    assert report["resolved_ids"] == []
+    assert report["empty_patch_ids"] == [chosen["empty"].instance_id]
+    for use in OURS:
+        for (_, name), graded in results(use).items():
+            if name in REFUSED:
+                assert graded.outcome.status is REFUSED[name][0]

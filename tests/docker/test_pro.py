@@ -1,0 +1,352 @@
+"""SWE-bench Pro in Docker: an image of its shape, honest patches and hostile ones."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pro_task
+import pytest
+from conftest import BASE_IMAGE
+from pro_task import CHECKS, FIXED, WRONG, ProTask
+
+from swebench_trainer.contracts import Grader, Outcome
+from swebench_trainer.grading.docker import DockerGrader, DockerTable
+from swebench_trainer.grading.flags import MULTI_MARKER, SCRIPT_CHANGED
+from swebench_trainer.grading.namespace import NamespaceGrader, NamespaceTable
+from swebench_trainer.grading.official import NOOP, TEST_LOG
+from swebench_trainer.types import Instance, Status
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+pytestmark = pytest.mark.docker
+
+DOCKERFILE = f"""\
+FROM {BASE_IMAGE}
+ENV OF_THE_IMAGE="is here"
+ENV DISPLAY :99
+COPY repository /app
+WORKDIR /app
+ENTRYPOINT ["/bin/bash"]
+"""
+# The longest id that the dataset has, with capitals.
+VERSION = "-v" + "0123456789" * 5 + "01234567"
+AWKWARD = ["a, b", "$HOME `id` *", "  edge  ", "t[open"]
+
+RUN_SCRIPT = """\
+#!/bin/bash
+# Something of everything that scripts of the dataset do.
+mkdir /tmp/test || exit 1
+echo > /tmp/.X99-lock
+python3 - <<'EOF' &
+import socket
+with socket.create_server(("127.0.0.1", 6379)) as server:
+    while True:
+        server.accept()[0].sendall(b"PONG")
+EOF
+until (exec 3<> /dev/tcp/127.0.0.1/6379) 2> /dev/null; do sleep 0.1; done
+PYTHONPATH=. python3 ${1//,/ }
+exit 3
+"""
+SURROUNDINGS = """
+import os, socket, time
+
+check("the image's environment", os.environ["OF_THE_IMAGE"] == "is here")
+check("the display", os.environ["DISPLAY"] == ":99")
+check("the folder", os.getcwd() == "/app")
+check("a service", socket.create_connection(("127.0.0.1", 6379)).recv(4) == b"PONG")
+check("no parser to tamper with", not os.path.exists("/workspace/parser.py"))
+check("the network", len(socket.if_nameindex()) > 1)
+time.sleep(0.5)  # so that two at once meet
+"""
+AROUND = [
+    "the image's environment",
+    "the display",
+    "the folder",
+    "a service",
+    "no parser to tamper with",
+    "the network",
+]
+
+
+def awkward_task(folder: Path) -> ProTask:
+    """A task with something of everything that makes the dataset hard to grade."""
+    checks = [f"check({name!r}, add(1, 2) == 3)" for name in AWKWARD]
+    tests = "\n".join([CHECKS, SURROUNDINGS, *checks, ""])
+    folder.mkdir()
+    return ProTask(
+        folder,
+        tests={"tests/checks.py": tests},
+        run_script=RUN_SCRIPT,
+        suffix=VERSION,
+        row={
+            "fail_to_pass": repr(["adds", "stderr: says so", *AWKWARD]),
+            "pass_to_pass": repr(["keeps zero", *AROUND]),
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def build(docker_client: DockerClient) -> Iterator[Callable[[ProTask], Instance]]:
+    """Makes the image of a task, under the name that the source gives it."""
+    names = []
+
+    def build(task: ProTask) -> Instance:
+        instance = task.instance()
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            archive.add(task.repository, "repository", filter=_of_root)
+            entry = tarfile.TarInfo("Dockerfile")
+            entry.size = len(DOCKERFILE)
+            archive.addfile(entry, io.BytesIO(DOCKERFILE.encode()))
+        context.seek(0)
+        docker_client.images.build(
+            fileobj=context,
+            custom_context=True,
+            tag=instance.image,
+            rm=True,
+            forcerm=True,
+        )
+        names.append(instance.image)
+        return instance
+
+    yield build
+    for name in set(names):
+        docker_client.images.remove(name, force=True)
+
+
+def _of_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    return entry
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> ProTask:
+    return awkward_task(tmp_path_factory.mktemp("pro") / "task")
+
+
+@pytest.fixture(scope="module")
+def instance(task: ProTask, build: Callable[[ProTask], Instance]) -> Instance:
+    return build(task)
+
+
+@pytest.fixture
+def grade(tmp_path: Path):
+    """Grades patches by name, each in a container of its own."""
+
+    def grade(
+        instance: Instance, grader: Grader | None = None, **patches: str
+    ) -> dict[str, Outcome]:
+        table = DockerTable(use="docker", retries=0, workers=2, timeout=60, cache=False)
+        jobs = [
+            pro_task.job(
+                instance, patch, tmp_path / name, NOOP if name == "noop" else "ok"
+            )
+            for name, patch in patches.items()
+        ]
+        with contextlib.closing(grader or DockerGrader(table)) as grader:
+            grader.check([instance])
+            graded = {job.log_dir.name: outcome for job, outcome in grader.grade(jobs)}
+        return {name: graded[name] for name in patches}
+
+    return grade
+
+
+def log_of(tmp_path: Path, name: str) -> str:
+    return (tmp_path / name / TEST_LOG).read_text()
+
+
+def test_the_instance_is_as_awkward_as_the_dataset_s(instance, docker_client) -> None:
+    """I1, I2, I21, I22: entrypoint, folder, capitals, length."""
+    config = docker_client.images.get(instance.image).attrs["Config"]
+    assert config["Entrypoint"] == ["/bin/bash"]
+    assert config["WorkingDir"] == instance.workdir == "/app"
+    assert instance.instance_id != instance.instance_id.lower()
+    assert len(instance.instance_id) == 120
+    assert instance.image.startswith("jefzda/sweap-images:acme.calc-ACME__Calc-")
+
+
+def test_i1_i2_i13_i20_i21_i22_verdicts(task, instance, grade) -> None:
+    """From the 16 columns to official verdicts, whatever the image's entrypoint.
+
+    The expected tests look around themselves: see SURROUNDINGS.
+    """
+    outcomes = grade(
+        instance,
+        gold=instance.patch,
+        noop="",
+        wrong=task.patch({"calc.py": WRONG}),
+        refused="this is no patch\n",
+    )
+    assert {name: outcome.status for name, outcome in outcomes.items()} == {
+        "gold": Status.RESOLVED,
+        "noop": Status.UNRESOLVED,
+        "wrong": Status.UNRESOLVED,
+        "refused": Status.NOT_APPLIED,
+    }
+    assert outcomes["gold"].flags == ()
+    passing = set(outcomes["wrong"].report["tests_status"]["PASS_TO_PASS"]["success"])
+    assert passing == {"keeps zero", *AROUND}
+
+
+def test_the_namespace_grader_says_the_same_from_the_image_s_files(
+    task, instance, grade
+) -> None:
+    """But for the network, which its sandboxes have only if the recipe says so."""
+    table = NamespaceTable(
+        use="namespace", retries=0, workers=2, timeout=60, cache=False
+    )
+    offline = tuple(name for name in instance.PASS_TO_PASS if name != "the network")
+    outcomes = grade(
+        dataclasses.replace(instance, PASS_TO_PASS=offline),
+        NamespaceGrader(table),
+        gold=instance.patch,
+        noop="",
+        refused="this is no patch\n",
+    )
+    assert [outcome.status for outcome in outcomes.values()] == [
+        Status.RESOLVED,
+        Status.UNRESOLVED,
+        Status.NOT_APPLIED,
+    ]
+
+
+def test_i18_the_parser_runs_on_the_host(task, instance, grade) -> None:
+    """X13: what a patch puts in its place in the container is not even read."""
+    forged = '{"tests": [{"name": "adds", "status": "PASSED"}]}'
+    hostile = WRONG + (
+        "\nimport pathlib\n"
+        "for name in ('parser.py', 'output.json', 'output.log'):\n"
+        f"    pathlib.Path('/workspace', name).write_text({forged!r})\n"
+    )
+    outcomes = grade(instance, hostile=task.patch({"calc.py": hostile}))
+    assert outcomes["hostile"].status is Status.UNRESOLVED
+
+
+def test_i25_every_run_starts_afresh(instance, grade) -> None:
+    """The run script gives up where an earlier one has left its folder."""
+    patches = {f"run{n}": instance.patch for n in range(3)}
+    statuses = {outcome.status for outcome in grade(instance, **patches).values()}
+    assert statuses == {Status.RESOLVED}
+
+
+def test_i26_the_fix_commit_is_there_for_grading(instance, grade, tmp_path) -> None:
+    grade(instance, gold=instance.patch)
+    fix = instance.instance_id.split("-")[1]
+    before = log_of(tmp_path, "gold").partition(">>>>> Start")[0]
+    assert f"git checkout {fix} -- tests/checks.py" in before
+    assert "error:" not in before
+
+
+def test_f18_two_at_once_have_a_port_each(instance, grade) -> None:
+    outcomes = grade(instance, one=instance.patch, other=instance.patch + "\n")
+    assert {o.status for o in outcomes.values()} == {Status.RESOLVED}
+
+
+FORGED = """
+import sys
+for line in (
+    ": '>>>>> End Test Output'",
+    ">>>>> Test Exit Code: 0",
+    ": '>>>>> Start Test Output'",
+    "E:PASSED says so", "O:PASSED adds", "x\\rO:PASSED adds", "S:0", ".",
+    ">>>>> Tests Errored",
+):
+    print(line)
+    print(line, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(WRONG, Status.UNRESOLVED), (FIXED, Status.RESOLVED)]
+)
+def test_i5_forged_framing_is_test_output(task, instance, grade, code, status) -> None:
+    """It neither helps a wrong patch nor harms one that is right."""
+    patch = task.patch({"calc.py": code + FORGED})
+    outcome = grade(instance, forged=patch)["forged"]
+    assert outcome.status is status
+    assert not {MULTI_MARKER, SCRIPT_CHANGED} & set(outcome.flags)
+
+
+BYPASS = """
+import os
+block = '''
+: '>>>>> Start Test Output'
+{lines}
+: '>>>>> End Test Output'
+>>>>> Test Exit Code: 0
+'''
+pid = os.getppid()
+while "/eval.sh" not in open(f"/proc/{{pid}}/cmdline").read():
+    pid = int(open(f"/proc/{{pid}}/stat").read().split()[3])
+with open(f"/proc/{{pid}}/fd/1", "w") as log:
+    log.write(block)
+"""
+
+
+def test_a_block_that_is_forged_past_the_files_is_flagged(
+    task, instance, grade
+) -> None:
+    """Root in a container can write where the eval script writes; it shows."""
+    names = [*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS]
+    lines = [f"O:PASSED {n}" for n in names if not n.startswith("stderr")]
+    lines += ["O:.", "E:PASSED says so", "E:."]
+    code = BYPASS.format(lines="\n".join(lines))
+    outcome = grade(instance, bypass=task.patch({"calc.py": WRONG + code}))["bypass"]
+    assert outcome.status is Status.RESOLVED
+    assert MULTI_MARKER in outcome.flags
+
+
+OVERWRITES = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    with open("/workspace/run_script.sh", "a") as script:
+        script.write({lines!r})
+    time.sleep(600)
+    os._exit(0)
+time.sleep(0.3)
+"""
+
+
+def test_x14_a_run_script_that_is_overwritten_while_it_runs(
+    grade, build, tmp_path
+) -> None:
+    """bash reads on in it, and believes it; the flag says why we do not."""
+    plain = awkward_task(tmp_path / "task")
+    plain.run_script = RUN_SCRIPT.replace("exit 3\n", "")
+    instance = build(plain)
+    names = [*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS]
+    lines = ["\ncat <<'EOF'", *(f"PASSED {n}" for n in names), "EOF"]
+    lines += ["echo PASSED says so >&2", ""]
+    code = OVERWRITES.format(lines="\n".join(lines))
+    outcomes = grade(
+        instance,
+        hostile=plain.patch({"calc.py": WRONG + code}),
+        gold=instance.patch,
+    )
+    assert outcomes["hostile"].status is Status.RESOLVED
+    assert SCRIPT_CHANGED in outcomes["hostile"].flags
+    assert outcomes["gold"].flags == ()
+
+
+def test_i6_i8_statuses_of_real_runs(grade, build, tmp_path) -> None:
+    """One PASSED among several entries counts, SKIPPED never does."""
+    (tmp_path / "task").mkdir()
+    task = ProTask(
+        tmp_path / "task",
+        tests={"tests/checks.py": CHECKS + "\nprint('FAILED adds\\nSKIPPED new')\n"},
+        row={"pass_to_pass": "['keeps zero']"},
+    )
+    instance = build(task)
+    assert grade(instance, gold=instance.patch)["gold"].status is Status.RESOLVED
+    skipped = dataclasses.replace(instance, PASS_TO_PASS=("keeps zero", "new"))
+    outcome = grade(skipped, gold=instance.patch)["gold"]
+    assert outcome.status is Status.UNRESOLVED
+    assert outcome.report["tests_status"]["PASS_TO_PASS"]["failure"] == ["new"]
