@@ -180,12 +180,13 @@ def _entry(task: dict[str, Any]) -> Entry:
     )
 
 
-def build(out: Path, only: Iterable[str] = ()) -> list[str]:
+def build(out: Path, only: Iterable[str] = (), manifest: Path = MANIFEST) -> list[str]:
     """Builds the tasks that are not complete yet, then writes the dataset.
 
     Args:
         out: The task repo's folder; made when absent.
         only: Instance ids to build; all of the manifest when empty.
+        manifest: The file that names the tasks.
 
     Returns:
         The ids of the tasks that had to be built.
@@ -193,11 +194,11 @@ def build(out: Path, only: Iterable[str] = ()) -> list[str]:
     Raises:
         BuildError: If an id is unknown or an entry makes no valid task.
     """
-    base, entries = read_manifest()
+    base, entries = read_manifest(manifest)
     known = {entry.instance_id for entry in entries}
     wanted = set(only) or known
     if unknown := wanted - known:
-        raise BuildError(f"not in {MANIFEST.name}: {' '.join(sorted(unknown))}")
+        raise BuildError(f"not in {manifest.name}: {' '.join(sorted(unknown))}")
     (out / "tasks").mkdir(parents=True, exist_ok=True)
     chosen = [entry for entry in entries if entry.instance_id in wanted]
     with contextlib.closing(docker.from_env()) as client:
@@ -638,10 +639,13 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="ID", help="build these tasks"
     )
+    parser.add_argument(
+        "--manifest", type=Path, default=MANIFEST, help="another file of tasks"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        built = build(arguments.out.resolve(), arguments.only)
+        built = build(arguments.out.resolve(), arguments.only, arguments.manifest)
     except BuildError as error:
         sys.exit(str(error))
     log.info("%d tasks built", len(built))
