@@ -79,7 +79,7 @@ def grade_in(
     if (outcome := without_patch(job.candidate)) is not None:
         return outcome
     memory = memory or Forgetful()
-    files = _files(job)
+    files = _files(job, tree=same_tree)
     clear_logs(job.log_dir)
     for path, name in (("tmp/patch.diff", PATCH), ("eval.sh", EVAL_SCRIPT)):
         if path in files:
@@ -153,8 +153,8 @@ def apply_reason(log: str) -> str:
     return next(complaints, "no apply command accepts the patch")
 
 
-def _files(job: GradeJob) -> dict[str, bytes]:
-    """What the sandbox is given."""
+def _files(job: GradeJob, *, tree: bool) -> dict[str, bytes]:
+    """What the sandbox is given; `tree` asks for the tree that the patch leaves."""
     script = test_spec(job.instance).eval_script
     files = {"eval.sh": script.encode("utf-8", "surrogateescape")}
     patch = job.candidate.patch
@@ -165,11 +165,11 @@ def _files(job: GradeJob) -> dict[str, bytes]:
     wanted = pro or job.candidate.extraction != NOOP
     content = patch_bytes(patch) if wanted else None
     if content is not None:
-        paths = set(patched_paths(patch))
         files["tmp/patch.diff"] = content
         files["tmp/apply.sh"] = apply_script(job.instance).encode()
+        paths = set(patched_paths(patch))
         # Without this file the script does not say which tree it has left.
-        if all(map(is_contained, paths)):
+        if tree and all(map(is_contained, paths)):
             files[NAMED_PATHS.removeprefix("/")] = named_paths(paths)
     return files
 
