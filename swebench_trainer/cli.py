@@ -65,7 +65,7 @@ def run_command_line(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False) or 0
     except TrainerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(_plain(f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.filename is None:
@@ -443,10 +443,10 @@ def _instances(
     plugins: Plugins, data: str | None, split: str, recipe: Path | None
 ) -> tuple[Instance, ...]:
     """The data that the doctor is to look at; none if it is not told."""
-    from swebench_trainer.standalone import _source
+    from swebench_trainer.standalone import open_source
 
     if data is not None:
-        return _source(plugins, data, split).load().instances
+        return open_source(plugins, data, split).load().instances
     if recipe is None:
         return ()
     source: Source = plugins.registry.create(
@@ -517,7 +517,12 @@ def _console() -> Console:
 
 def _say(console: Console, text: str) -> None:
     """Prints a line as it is: brackets in it are no markup."""
-    console.print(text, markup=False, highlight=False)
+    console.print(_plain(text), markup=False, highlight=False)
+
+
+def _plain(text: str) -> str:
+    """Text without what could command a terminal: names and logs are not ours."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def _add_console(plugins: Plugins, console: Console) -> None:

@@ -317,14 +317,14 @@ def check_images(
 def present_images(instances: Sequence[Instance]) -> set[str]:
     """Names of the images among those of the instances that the daemon has."""
     import docker
-    from docker.errors import ImageNotFound
+    from docker.errors import DockerException
 
     found = set()
     with closing(docker.from_env()) as client:
         for name in {instance.image for instance in instances if instance.image}:
             try:
                 client.images.get(name)
-            except ImageNotFound:
+            except (DockerException, OSError):  # not there, or no name of an image
                 continue
             found.add(name)
     return found
@@ -465,8 +465,10 @@ def judge_parity(ours: Iterable[Trial], official: Iterable[Trial]) -> Finding:
     if differ:
         text = f"{len(differ)} of {len(pairs)} differ, such as {differ[0]}"
         return Finding("problem", "parity", text, "Please report it.")
-    ratio = sum(t.seconds for _, t in pairs) / sum(m.seconds for m, _ in pairs)
-    text = f"{len(pairs)} statuses are the harness's, {ratio:.1f} times as fast"
+    text = f"{len(pairs)} statuses are the harness's"
+    if seconds := sum(mine.seconds for mine, _ in pairs):
+        ratio = sum(theirs.seconds for _, theirs in pairs) / seconds
+        text += f", {ratio:.1f} times as fast"
     return Finding("ok", "parity", text)
 
 

@@ -20,6 +20,9 @@ from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row
 INSTANCES = "instances.jsonl"
 """Name of the file beside the verdicts that holds the data as it was graded."""
 
+LOCK = "lock.json"
+"""Says who grades into a directory; it may be all that a failed check leaves."""
+
 
 def grade_predictions(
     plugins: Plugins,
@@ -58,7 +61,7 @@ def grade_predictions(
         PrerequisiteError: The grader cannot work on this machine.
         StageError: The machine failed for some of them; the rest is written.
     """
-    source = _source(plugins, data, split)
+    source = open_source(plugins, data, split)
     instances = {i.instance_id: i for i in source.load().instances}
     candidates = _candidates(predictions, instances)
     named = [instances[i] for i in dict.fromkeys(c.instance_id for c in candidates)]
@@ -75,7 +78,8 @@ def grade_predictions(
         "timeout": timeout,
     }
     begun = folder.begun()
-    if begun is None and out.exists() and any(out.iterdir()):
+    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if begun is None and found - {LOCK}:
         raise DataError(
             f"{out} holds something else than a grading.",
             hint="Name a new directory with --out.",
@@ -86,10 +90,9 @@ def grade_predictions(
             hint="Name another directory with --out.",
         )
     entry = plugins.registry.get("grader", grader)
-    engine = entry.factory(
-        entry.config(use=grader, workers=workers, timeout=timeout, cache=cache)  # type: ignore[call-arg]  # a GradeTable
-    )
-    with owned(out / "lock.json"):
+    table = entry.config(use=grader, workers=workers, timeout=timeout, cache=cache)  # type: ignore[call-arg]  # a GradeTable
+    with owned(out / LOCK):
+        engine = entry.factory(table)
         try:
             engine.check(named)
             folder.begin(settings)
@@ -112,7 +115,8 @@ def answers(out: Path) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def _source(plugins: Plugins, data: str, split: str) -> Source:
+def open_source(plugins: Plugins, data: str, split: str) -> Source:
+    """The source that a command line's `--data` names."""
     use = "task-repo" if Path(data).is_dir() else "rows"
     values = {"use": use, "path": data}
     if use == "rows":

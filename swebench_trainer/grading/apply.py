@@ -28,15 +28,22 @@ NAMED_PATHS = "/tmp/named_paths"  # noqa: S108 - in a sandbox of its own
 """Where the script finds the paths that the patch names, each ended by a NUL byte."""
 
 # Every file is in the tree but for those that git ignores. When the patch may have
-# written one of these, nothing is said. The index counts too: `git apply --3way`
+# written or deleted one of these, nothing is said. What it has written counts byte by
+# byte, because git may see through line ends. The index counts too: `git apply --3way`
 # and `git checkout` of an eval script read it. Objects go elsewhere, so that the
 # repository stays as the harness would leave it.
+_UNTRACKED = f"""\
+untracked=
+if [ -e {NAMED_PATHS} ]; then
+  untracked=$(xargs -0 git --literal-pathspecs ls-files --others -- < {NAMED_PATHS} 2>&1)
+fi
+"""
 _TREE = f"""\
 state=$(mktemp -d)
 (
-  [ -e {NAMED_PATHS} ] || exit
+  [ -e {NAMED_PATHS} ] && [ -z "$untracked" ] || exit
   staged=$(git ls-files --stage | git hash-object --stdin) || exit
-  cp "$(git rev-parse --git-path index)" "$state/index" || exit
+  cp -p "$(git rev-parse --git-path index)" "$state/index" || exit
   objects=$(cd "$(git rev-parse --git-path objects)" && pwd) || exit
   export GIT_ALTERNATE_OBJECT_DIRECTORIES="$objects"
   export GIT_OBJECT_DIRECTORY="$state/objects" GIT_INDEX_FILE="$state/index"
@@ -45,13 +52,17 @@ state=$(mktemp -d)
     if [ -e "$path" ] || [ -L "$path" ]; then
       git --literal-pathspecs ls-files --error-unmatch -- "$path" || exit 255
     fi
-  done' sh < {NAMED_PATHS} || exit
-  tree=$(git write-tree) && echo "tree $tree $staged" > "$state/tree"
+    if [ -f "$path" ] && [ ! -L "$path" ]; then
+      git hash-object --no-filters -- "$path" >> "$0/raw" || exit 255
+    fi
+  done' "$state" < {NAMED_PATHS} || exit
+  touch "$state/raw" && raw=$(git hash-object --no-filters "$state/raw") || exit
+  tree=$(git write-tree) && echo "tree $tree $staged $raw" > "$state/tree"
 ) > /dev/null 2>&1 && cat "$state/tree"
 rm -rf "$state"
 """
 
-_TREE_LINE = re.compile(r"(?:^|\n)tree ([0-9a-f]{40,64} [0-9a-f]{40,64})\n?\Z")
+_TREE_LINE = re.compile(r"(?:^|\n)tree ([0-9a-f]{40,64}(?: [0-9a-f]{40,64}){2})\n?\Z")
 
 
 def apply_script(instance: Instance) -> str:
@@ -84,7 +95,7 @@ def apply_script(instance: Instance) -> str:
     return (
         f"trap 'rm -f \"$0\" {NAMED_PATHS}' EXIT\n"
         f"command -v git >/dev/null || exit {NO_GIT}\n"
-        f"left() {{\n{_TREE}}}\n"
+        f"left() {{\n{_TREE}}}\n{_UNTRACKED}"
         f"{chain}echo '{APPLY_PATCH_FAIL}'\nexit {REFUSED}\n"
     )
 

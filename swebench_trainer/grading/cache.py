@@ -206,14 +206,15 @@ class RunCache:
             self._give_way(error, database)
 
     @contextmanager
-    def alone(self, key: str) -> Iterator[None]:
+    def alone(self, key: str) -> Iterator[bool]:
         """See `Memory.alone`; it is about the threads of this process."""
         with self._turn:
             queue = self._queues.setdefault(key, _Queue())
+            waits = queue.length > 0
             queue.length += 1
         try:
             with queue.front:
-                yield
+                yield waits
         finally:
             with self._turn:
                 queue.length -= 1

@@ -31,7 +31,9 @@ def confine() -> None:
     for kind, wanted in LIMITS.items():
         _, most = resource.getrlimit(kind)
         limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-        resource.setrlimit(kind, (limit, limit))
+        # The soft limit of time sends its own signal, the hard one that of everybody.
+        hard = limit + 5 if kind == resource.RLIMIT_CPU else limit
+        resource.setrlimit(kind, (limit, hard if hard <= most or most < 0 else most))
     ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK)
 
 

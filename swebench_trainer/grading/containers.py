@@ -11,6 +11,7 @@ import errno
 import io
 import itertools
 import os
+import re
 import shutil
 import stat
 import struct
@@ -47,6 +48,12 @@ KILLED = 137
 
 GONE, NOT_RUNNING = 404, 409
 """What the daemon answers about a container that has ended."""
+
+MEMORY_EVENTS = (
+    "/sys/fs/cgroup/memory.events",
+    "/sys/fs/cgroup/memory/memory.oom_control",
+)
+"""Where a container's own cgroup tells of processes killed for want of memory (v2, v1)."""
 
 KERNEL = ("/proc/", "/sys/", "/dev/")
 """What every container has of its own; no image has files there."""
@@ -120,7 +127,7 @@ class Container:
                 return Ended(timed_out=True)
             ended = self._api.exec_inspect(created["Id"])
             state = self._state(settle=ended["ExitCode"] == KILLED)
-        if state["OOMKilled"]:
+        if state["OOMKilled"] or (state["Running"] and self._oom_kills(state["Pid"])):
             return Ended(ended["ExitCode"], oom=True)
         if ended["Running"] or not state["Running"]:
             raise LostError("the container was killed from outside")
@@ -143,6 +150,20 @@ class Container:
                 self._layer = _layer(container)
                 return state
             time.sleep(0.1)
+
+    def _oom_kills(self, pid: int) -> bool:
+        """Whether the kernel has killed a process in it for want of memory.
+
+        The daemon itself tells it of the first process alone.
+        """
+        told = _memory_events(pid, self._id)
+        if told is None:  # the daemon is elsewhere
+            command = ["sh", "-c", f"cat {' '.join(MEMORY_EVENTS)} 2> /dev/null"]
+            with losses():
+                created = self._api.exec_create(self._id, command, user="root")
+                output = b"".join(self._output(created["Id"], SILENCE_SECONDS))
+            told = output.decode(errors="replace")
+        return bool(re.search(r"^oom_kill [1-9]", told, re.MULTILINE))
 
     @contextlib.contextmanager
     def _deadline(self, seconds: float) -> Iterator[threading.Event]:
@@ -304,6 +325,23 @@ def outside(paths: Iterator[str], workdir: str, given: Files) -> tuple[str, ...]
     inside = (workdir.rstrip("/") + "/", *KERNEL)
     kept = (p for p in paths if p not in ours and not p.startswith(inside))
     return tuple(sorted(itertools.islice(kept, MAX_PATHS)))
+
+
+def _memory_events(pid: int, container_id: str) -> str | None:
+    """What the kernel tells of a container's memory; `None` if it is not our kernel."""
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for group in groups:
+        _, controllers, path = group.split(":", 2)
+        if container_id not in path:
+            continue
+        if controllers in ("", "memory"):
+            file = Path(MEMORY_EVENTS[controllers == "memory"])
+            with contextlib.suppress(OSError):
+                return Path(f"{file.parent}{path}", file.name).read_text()
+    return None
 
 
 def lenient() -> contextlib.suppress:

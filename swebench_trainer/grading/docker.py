@@ -71,7 +71,7 @@ class DockerTable(GradeTable):
     image_gb: Annotated[
         PositiveFloat | None, Field(json_schema_extra={VOLATILE: True})
     ] = None
-    """While a daemon's images take more disk than this, in GB, those of graded instances that can be pulled again are removed when their last job is done; by default none are."""
+    """While a daemon's images take more disk than this, in GB, images that no job needs any more and that can be pulled again are removed before the next one is used; by default none are."""
     hosts: Annotated[tuple[str, ...], Field(json_schema_extra={VOLATILE: True})] = ()
     """Docker daemons that share the work, such as `["ssh://a", "unix:///x.sock", "tcp://c:2376"]`, `workers` on each; by default `DOCKER_HOST` alone."""
 

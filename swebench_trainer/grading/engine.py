@@ -137,8 +137,11 @@ class Memory(Protocol):
     ) -> None:
         """Keeps a run of the instance `about`, with its logs, under each key."""
 
-    def alone(self, key: str) -> AbstractContextManager[None]:
-        """Lets one thread at a time work on a key; the next one can recall it."""
+    def alone(self, key: str) -> AbstractContextManager[bool]:
+        """Lets one thread at a time work on a key, and tells whether it had to wait.
+
+        Who has waited can recall what the one before it kept.
+        """
 
     def close(self) -> None:
         """Lets go of files; whoever opened the memory calls it."""
@@ -155,9 +158,9 @@ class Forgetful:
     ) -> None:
         """Nothing."""
 
-    def alone(self, key: str) -> AbstractContextManager[None]:
+    def alone(self, key: str) -> AbstractContextManager[bool]:
         """Nobody waits."""
-        return contextlib.nullcontext()
+        return contextlib.nullcontext(False)
 
     def close(self) -> None:
         """Holds nothing."""

@@ -32,10 +32,11 @@ from swebench_trainer.grading.engine import (
     Sandbox,
     write_execution,
 )
-from swebench_trainer.grading.flags import trust_flags
+from swebench_trainer.grading.flags import REFUSED_PATCH, trust_flags
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.official import (
     APPLY_LOG,
+    DISK_FULL,
     EVAL_SCRIPT,
     NOOP,
     PATCH,
@@ -51,6 +52,9 @@ from swebench_trainer.types import Candidate, Status
 
 KILLED = 137
 """Exit code of a process that got SIGKILL; only the kernel sends it to a test run."""
+
+SANDBOX_VERSION = 1
+"""Part of every key: a sandbox that runs things otherwise is another number."""
 
 KEPT = (Status.RESOLVED, Status.UNRESOLVED, Status.NOT_APPLIED)
 """What is remembered; the rest may be the machine's doing."""
@@ -86,6 +90,7 @@ def grade_in(
             (job.log_dir / name).write_bytes(files[path])
     facts = {
         "environment": dict(engine.environment(job.instance)),
+        "sandbox": SANDBOX_VERSION,
         "workdir": job.instance.workdir,
         "repeat": job.repeat,
         "eval": files["eval.sh"],
@@ -101,14 +106,17 @@ def grade_in(
         if not (same_tree and execution.tree):
             return _finish(job, sandbox, timeout, execution, memory, [by_patch])
         by_tree = _key(facts, {"tree": execution.tree.encode()})
-        with memory.alone(by_tree):
+        keys = [by_patch, by_tree]
+        with memory.alone(by_tree) as waited:
             if recalled := _recalled(job, timeout, memory, by_tree):
                 outcome, earlier = recalled
                 about = job.instance.instance_id
                 memory.keep([by_patch], earlier, job.log_dir, about)
                 return dataclasses.replace(outcome, answered_by="tree")
-            keys = [by_patch, by_tree]
-            return _finish(job, sandbox, timeout, execution, memory, keys)
+            if not waited:
+                return _finish(job, sandbox, timeout, execution, memory, keys)
+        # The run that it waited for left nothing: it hung, or the machine failed.
+        return _finish(job, sandbox, timeout, execution, memory, keys)
 
 
 def clear_logs(log_dir: Path) -> None:
@@ -144,6 +152,8 @@ def conclude(job: GradeJob, timeout: float, execution: Execution) -> Outcome:
     flags: tuple[str, ...] = ()
     if status is Status.RESOLVED:
         flags = trust_flags(job, text, execution.evidence)
+        if _was_refused(job, execution):
+            flags = tuple(sorted({*flags, REFUSED_PATCH}))
     return Outcome(status, report, flags, reason)
 
 
@@ -298,7 +308,11 @@ def _without_report(
     if execution.oom:
         return Outcome(Status.OOM, {}, reason="no memory to apply the patch")
     if execution.apply_code == REFUSED:
-        return Outcome(Status.NOT_APPLIED, {}, reason=_apply_reason_in(job.log_dir))
+        reason = _apply_reason_in(job.log_dir)
+        # The names in a patch cannot end a complaint of git.
+        full = reason.endswith(f": {DISK_FULL}")
+        status = Status.INFRA_ERROR if full else Status.NOT_APPLIED
+        return Outcome(status, {}, reason=reason)
     if execution.apply_code == NO_GIT:
         reason = "the sandbox has no git"
     else:

@@ -33,6 +33,7 @@ MISSING_EXIT_MARKER = "missing_exit_marker"
 OUTSIDE_MARKERS = "outside_markers"
 EXCUSED_TESTS = "excused_tests"
 REFUSED_TESTS = "refused_tests"
+REFUSED_PATCH = "refused_patch"
 TOUCHES_TESTS = "touches_tests"
 UNSAFE_PATH = "unsafe_path"
 RUNNER_CODE = "runner_code"
@@ -48,6 +49,7 @@ MEANINGS = {
     OUTSIDE_MARKERS: "all results of tests lie outside the markers",
     EXCUSED_TESTS: "an expected test was skipped, or expected to fail",
     REFUSED_TESTS: "git could not put the official tests in their place",
+    REFUSED_PATCH: "the tests pass although the patch was refused",
     TOUCHES_TESTS: "the patch changes tests, or what runs them",
     UNSAFE_PATH: "the patch names what is not plain source in the repository",
     RUNNER_CODE: "new code ends the process, or speaks of the test run",

@@ -170,7 +170,7 @@ class Host:
         """The daemon's own name for itself, whatever its address."""
         self.architecture = ""
         self._workers = workers
-        self._tunnel = Tunnel(url) if self._url.startswith("ssh://") else None
+        self._tunnel = Tunnel(self._url) if self._url.startswith("ssh://") else None
         self._client: DockerClient | None = None
         self._connecting = threading.Lock()
 

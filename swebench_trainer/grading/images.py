@@ -178,7 +178,7 @@ class Images:
     def _idle(self) -> list[str]:
         """Images of graded instances without a job, the longest unused first."""
         with self._lock:
-            names = [name for name, jobs in self._needed.items() if jobs == 0]
+            names = [name for name, jobs in list(self._needed.items()) if not jobs]
             return sorted(names, key=lambda name: self._used_at.get(name, 0.0))
 
     def _remove(self, name: str) -> None:

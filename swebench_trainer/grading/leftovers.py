@@ -31,6 +31,16 @@ class Claim:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("a+")
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        while not self._is_there():  # somebody took it for a dead one's meanwhile
+            self._file.close()
+            self._file = self._path.open("a+")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def add(self, daemon_id: str) -> None:
         """Says so before there is a container on this daemon."""

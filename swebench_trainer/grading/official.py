@@ -17,6 +17,9 @@ from swebench_trainer.types import Instance, Status, Verdict
 if TYPE_CHECKING:
     from swebench.types import TestSpec
 
+DISK_FULL = "No space left on device"
+"""How every program tells of a full disk; the harness does not know it as a fault."""
+
 NOOP = "no-op"
 """`Candidate.extraction` of a run that applies nothing: the tests of the bare repository.
 
@@ -108,6 +111,8 @@ def status_of(report: dict[str, Any], log: str = "") -> tuple[Status, str]:
     if report["patch_successfully_applied"]:
         tests = report["tests_status"].values()
         failed = [name for group in tests for name in group["failure"]]
+        if DISK_FULL in log:
+            return Status.INFRA_ERROR, f"{DISK_FULL}, says the log"
         return Status.UNRESOLVED, f"{len(failed)} tests fail, such as {failed[0]}"
     reason = report.get("infra_failure_reason", "")
     if words := _void_words(log):  # only the candidate prints them, so nobody retries

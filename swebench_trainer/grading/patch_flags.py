@@ -47,7 +47,8 @@ LINKS = (stat.S_IFLNK, 0o160000)
 
 RUNNER_CODE = re.compile(
     r">>>>>|\bPASSED\b|SWEBENCH|/eval\.sh|/proc/|PYTEST_CURRENT_TEST"
-    r"|\b_pytest\b|\bunittest\.(?!mock)|\batexit\b|\bSystemExit\b"
+    r"|\b_?pytest\b|\bunittest\b(?!\.mock)|\bTestCase\b|\batexit\b|\bSystemExit\b"
+    r"|\bfrom os import\b.*\b(_exit|abort|kill|killpg|fork)\b|\b(quit|exit)\("
     r"|\b(os\._exit|os\.abort|os\.kill|os\.killpg|os\.getppid|os\.fork|sys\.exit)\b"
     r"|\bsys\.(settrace|setprofile|meta_path|path_hooks)\b|\bsys\.modules\["
     r"|\bgc\.get_(objects|referrers)\b|\binspect\.stack\b|\bsys\._getframe\b"
@@ -63,8 +64,9 @@ _WORD = re.compile(r"[\w./+-]+")
 def touches_tests(instance: Instance, patch: str) -> bool:
     """Whether a patch changes the tests or what runs them.
 
-    These do: files of the test patch, existing tests, the files of `RUNNER_FILE`,
-    files that the eval script names, and new modules that shadow Python's own.
+    These do: files of the test patch, existing tests, packages of tests, the files of
+    `RUNNER_FILE`, files that the eval script names, and new modules that shadow
+    Python's own.
     """
     own = set(patched_paths(instance.test_patch)) | _named_in_script(instance)
     paths, existing = set(patched_paths(patch)), existing_paths(patch)
@@ -72,6 +74,10 @@ def touches_tests(instance: Instance, patch: str) -> bool:
         not own.isdisjoint(paths)
         or any(RUNNER_FILE.fullmatch(PurePosixPath(path).name) for path in paths)
         or any(map(_is_test, existing))
+        or any(
+            PurePosixPath(path).name == "__init__.py"
+            for path in filter(_is_test, paths)
+        )
         or any(map(_shadows, paths - existing))
     )
 

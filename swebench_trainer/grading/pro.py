@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,9 @@ def run_parser(source: str, files: Mapping[str, str]) -> dict[str, bool]:
     """Runs a program on the two files; see `read_tests` for what it returns.
 
     A program that fails, or that its limits end, has seen no test.
+
+    Raises:
+        OSError: The machine had no time or no memory for it.
     """
     with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as name:
         folder = Path(name)
@@ -122,7 +126,7 @@ def run_parser(source: str, files: Mapping[str, str]) -> dict[str, bool]:
             (folder / path).write_text(text, encoding="utf-8", newline="")
         program = [sys.executable, "-I", "-S", "-X", "utf8", str(CONFINED)]
         try:
-            subprocess.run(
+            done = subprocess.run(
                 [*program, "parser.py", *_STREAMS.values(), _OUTPUT],
                 cwd=folder,
                 env={},
@@ -131,8 +135,10 @@ def run_parser(source: str, files: Mapping[str, str]) -> dict[str, bool]:
                 stderr=subprocess.DEVNULL,
                 timeout=WALL_SECONDS,
             )
-        except subprocess.TimeoutExpired:
-            return {}
+        except subprocess.TimeoutExpired as error:
+            raise OSError(f"the parser took {WALL_SECONDS:g} seconds") from error
+        if done.returncode == -signal.SIGKILL:
+            raise OSError("the parser was killed")
         try:
             return read_tests(json.loads((folder / _OUTPUT).read_bytes()))
         except (OSError, ValueError, RecursionError):

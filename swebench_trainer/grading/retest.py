@@ -26,6 +26,8 @@ def runs_owed(verdict: Verdict, table: GradeTable, seed: int) -> int:
     if verdict.status is Status.RESOLVED:
         return 0 if set(verdict.flags) - _OURS else table.confirmations
     if verdict.status is Status.UNRESOLVED:
+        if verdict.report.get("infra_failure_reason"):  # it may be the machine's doing
+            return 1
         return int(_drawn(verdict, seed) < table.retest)
     return 0
 

@@ -119,6 +119,8 @@ class ImageRoots:
 
     def retry(self) -> None:
         """Forgets what could not be had, so that it is asked for again."""
+        with self._lock:
+            self._no_docker = ""
         if self._images is not None:
             self._images.retry()
 

@@ -486,6 +486,7 @@ from pathlib import Path
 from swebench_trainer.grading.docker import DockerGrader, DockerTable
 from tiny import HANGS, make_task
 grader = DockerGrader(DockerTable(use="docker", workers=2, retries=0))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
 print(grader._owner, flush=True)
 task = make_task(Path(sys.argv[1]))
 try:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -47,7 +49,13 @@ class Applied:
         return done.stdout.strip()
 
 
-def apply(folder: Path, patch: str | bytes, instance=INSTANCE, **files: str) -> Applied:
+def apply(
+    folder: Path,
+    patch: str | bytes,
+    instance=INSTANCE,
+    untracked: Mapping[str, str] = MappingProxyType({}),
+    **files: str,
+) -> Applied:
     """Runs the script in a repository with `calc.py`; the patch lies beside it."""
     applied = Applied(-1, "", folder / "repository")
     applied.repository.mkdir(parents=True)
@@ -56,6 +64,9 @@ def apply(folder: Path, patch: str | bytes, instance=INSTANCE, **files: str) -> 
     applied.git("init", "-q")
     applied.git("add", ".")
     applied.git("commit", "-q", "-m", "base")
+    for name, text in untracked.items():
+        (applied.repository / name).write_text(text)
+        (applied.repository / ".git/info/exclude").write_text(name)
     if instance.apply_mode == "pro":
         head = applied.git("rev-parse", "HEAD")
         instance = dataclasses.replace(instance, base_commit=head)
@@ -149,6 +160,29 @@ def test_no_tree_is_named_when_git_cannot_see_a_file(tmp_path: Path) -> None:
     assert (ignoring.code, ignoring.tree) == (0, "")
 
 
+def test_no_tree_is_named_when_an_ignored_file_is_deleted(tmp_path: Path) -> None:
+    """A generated file that only the image has: git would not miss it."""
+    deleting = "diff --git a/gen.py b/gen.py\ndeleted file mode 100644\n--- a/gen.py\n"
+    deleting += "+++ /dev/null\n@@ -1 +0,0 @@\n-VALUE = 1\n"
+    kept = apply(tmp_path / "kept", GOLD, untracked={"gen.py": "VALUE = 1\n"})
+    gone = apply(
+        tmp_path / "gone", GOLD + deleting, untracked={"gen.py": "VALUE = 1\n"}
+    )
+    assert (kept.code, bool(kept.tree)) == (0, True)
+    assert not (gone.repository / "gen.py").exists()
+    assert (gone.code, gone.tree) == (0, "")
+
+
+def test_line_ends_that_git_sees_through_are_another_tree(tmp_path: Path) -> None:
+    script = "#!/bin/sh\nexit 0\n"
+    attributes = {".gitattributes": "* text=auto\n"}
+    trees = {
+        apply(tmp_path / name, GOLD + diff("run.sh", None, text), **attributes).tree
+        for name, text in {"lf": script, "crlf": script.replace("\n", "\r\n")}.items()
+    }
+    assert len(trees) == 2 and "" not in trees
+
+
 def test_no_tree_is_named_when_the_paths_are_not(tmp_path: Path) -> None:
     done = apply(tmp_path, GOLD)
     script = apply_script(INSTANCE).replace("/tmp/", f"{tmp_path}/missing/")
@@ -162,7 +196,7 @@ def test_no_tree_is_named_when_the_paths_are_not(tmp_path: Path) -> None:
 
 
 def test_output_of_a_patch_is_no_tree() -> None:
-    forged = f"tree {'0' * 40} {'0' * 40}\n"
+    forged = f"tree {'0' * 40} {'0' * 40} {'0' * 40}\n"
     assert applied_tree(forged)
     assert applied_tree(f"{forged}>>>>> Applied Patch: git apply\n") == ""
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from tiny import ADD, DOUBLE, GOLD, WRONG, Task
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading.apply import NO_GIT, REFUSED
+from swebench_trainer.grading.cache import RunCache
 from swebench_trainer.grading.engine import (
     Ended,
     Evidence,
@@ -39,7 +43,7 @@ def log_of(**statuses: str) -> str:
     )
 
 
-TREE = f"{'a' * 40} {'b' * 40}"
+TREE = f"{'a' * 40} {'b' * 40} {'c' * 40}"
 DONE = Ended(0)
 
 
@@ -108,8 +112,11 @@ class Notes:
         log = path.read_text() if path.exists() else ""
         self.kept.update(dict.fromkeys(keys, (execution, log)))
 
-    def alone(self, key: str) -> threading.Lock:
-        return self._lock
+    @contextlib.contextmanager
+    def alone(self, key: str) -> Iterator[bool]:
+        waits = self._lock.locked()
+        with self._lock:
+            yield waits
 
 
 @pytest.fixture
@@ -195,7 +202,8 @@ def test_pro_tests_whatever_became_of_the_patch(grade, task: Task) -> None:
     pro = dataclasses.replace(task.instance, apply_mode="pro")
     failing = Scripted(Ended(REFUSED), log=log_of(add="FAIL"))
     assert grade(failing, instance=pro).status is Status.NOT_APPLIED
-    assert grade(Scripted(Ended(REFUSED)), instance=pro).status is Status.RESOLVED
+    believed = grade(Scripted(Ended(REFUSED)), instance=pro)
+    assert (believed.status, believed.flags) == (Status.RESOLVED, ("refused_patch",))
 
 
 @pytest.mark.parametrize(
@@ -214,6 +222,36 @@ def test_what_the_machine_ends_is_no_label(
     log = (task.job("").log_dir / TEST_LOG).read_text()
     deadline = "\n\nTimeout error: 7 seconds exceeded."
     assert log.endswith(deadline) == (status is Status.TIMEOUT)
+
+
+def test_a_full_disk_is_no_label(grade) -> None:
+    full = log_of(add="FAIL").replace(
+        "FAIL\n", "FAIL\nOSError: [Errno 28] No space left on device\n"
+    )
+    notes = Notes()
+    assert grade(Scripted(log=full), memory=notes).status is Status.INFRA_ERROR
+    assert notes.kept == {}
+
+
+def test_equal_trees_that_hang_do_not_wait_for_each_other(task: Task) -> None:
+    """Nothing is left to be recalled, so the others need not queue for it."""
+    turns, together = itertools.count(), threading.Barrier(3)
+
+    class Hanging(Scripted):
+        def test(self, log: CappedLog, timeout: float) -> Ended:
+            if next(turns):
+                together.wait(20)
+            while self.runs.count("apply") < 4:
+                time.sleep(0.01)
+            time.sleep(0.3)  # until the others queue
+            return super().test(log, timeout)
+
+    engine, notes = Hanging(tested=Ended(timed_out=True)), RunCache(None)
+    jobs = [task.job(f"fix {n}\n{GOLD}", name=str(n)) for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(grade_in, job, engine, 7, memory=notes) for job in jobs]
+        assert {d.result().status for d in done} == {Status.TIMEOUT}
+    notes.close()
 
 
 def test_a_second_run_of_a_patch_is_recalled(grade) -> None:
