@@ -345,9 +345,16 @@ def apply_is_done(job: GradeJob) -> bool:
     return log.exists() and "Applied Patch" in log.read_text()
 
 
-def test_f8_no_memory_is_the_machines_fault(make: Callable[[str], Task]) -> None:
-    hog = "python3 -c 'x = bytearray(1 << 30); print(len(x))'"
-    assert grade_one(make(hog).job(tiny.GOLD), memory="64m").status is Status.OOM
+HOG = "python3 -c 'x = bytearray(1 << 30); print(len(x))'"
+
+
+@pytest.mark.parametrize("command", [HOG, f'sh -c "{HOG}; exit 1"'])
+def test_f8_no_memory_is_the_machines_fault(
+    make: Callable[[str], Task], command: str
+) -> None:
+    """Also when a test runner hides that its child was killed."""
+    job = make(command).job(tiny.GOLD)
+    assert grade_one(job, memory="64m").status is Status.OOM
 
 
 @pytest.mark.slow
