@@ -488,6 +488,7 @@ def test_f13_a_moved_tag_is_another_image(
 # F14; kill -9 is in test_graders.py
 
 INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
 from swebench_trainer.grading.docker import DockerGrader, DockerTable
