@@ -26,6 +26,7 @@ from swebench_trainer.errors import PrerequisiteError, TrainerError
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.stages import GOLD
 from swebench_trainer.types import Candidate, Instance, Status
 
 Level = Literal["ok", "warning", "problem"]
@@ -49,7 +50,6 @@ SWITCHES = (
 STOCK_WORKERS = 12
 """The harness sleeps for most of its time."""
 
-GOLD = "gold"
 EXPECTED = {GOLD: Status.RESOLVED, NOOP: Status.UNRESOLVED}
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from swebench_trainer.grading.engine import Ended, Files
+from swebench_trainer.grading.engine import KILLED, Ended, Files
 from swebench_trainer.grading.hosts import CONNECT_SECONDS
 from swebench_trainer.grading.log import CappedLog
 
@@ -42,9 +42,6 @@ SETTLE_SECONDS = 2.0
 
 FREE_BYTES = 16 << 20
 """With less disk than this, what failed may have failed for want of it."""
-
-KILLED = 137
-"""Exit code of a command that got SIGKILL."""
 
 GONE, NOT_RUNNING = 404, 409
 """What the daemon answers about a container that has ended."""

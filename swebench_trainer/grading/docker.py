@@ -40,7 +40,7 @@ from swebench_trainer.grading.leftovers import Claim, remove_leftovers
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.pool import grade_all, in_time
 from swebench_trainer.grading.ready import Ready
-from swebench_trainer.recipe.models import VOLATILE, GradeTable
+from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
 from swebench_trainer.types import Instance
 
 SLACK_SECONDS = 600.0
@@ -51,8 +51,6 @@ MAX_LOSSES = 5
 
 PULL_AHEAD = 2
 """So many of the next images are pulled while the tests of others run."""
-
-Size = Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")]
 
 
 class DockerTable(GradeTable):

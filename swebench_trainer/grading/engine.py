@@ -15,6 +15,9 @@ from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.store.jsonl import read_json, write_json
 from swebench_trainer.types import Instance
 
+KILLED = 137
+"""Exit code of a process that got SIGKILL; only the kernel sends it to a test run."""
+
 EXECUTION = "execution.json"
 """Name of the file beside the logs that holds the `Execution`."""
 

@@ -24,6 +24,7 @@ from swebench_trainer.grading.apply import (
 )
 from swebench_trainer.grading.engine import (
     EXECUTION,
+    KILLED,
     Engine,
     Execution,
     Files,
@@ -49,9 +50,6 @@ from swebench_trainer.grading.official import (
 from swebench_trainer.grading.patch_paths import patched_paths
 from swebench_trainer.grading.pro import without_binary_hunks
 from swebench_trainer.types import Candidate, Status
-
-KILLED = 137
-"""Exit code of a process that got SIGKILL; only the kernel sends it to a test run."""
 
 SANDBOX_VERSION = 1
 """Part of every key: a sandbox that runs things otherwise is another number."""

@@ -28,9 +28,9 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
@@ -53,7 +53,7 @@ from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.pool import grade_all, in_time
 from swebench_trainer.grading.rootfs import ImageRoot, ImageRoots
 from swebench_trainer.grading.snapshot import snapshot_repository
-from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.recipe.models import GradeTable, Size
 from swebench_trainer.types import Instance
 
 USE_DOCKER = 'Grade with Docker instead: [grade] use = "docker".'
@@ -87,9 +87,6 @@ echo written > log.py && [ "$(cat log.py)" = written ]
 
 PROBE_SECONDS = 60.0
 PROBE_LIMITS = Limits(memory=1 << 30, pids=256, disk=1 << 28, shm=1 << 20)
-
-
-Size = Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")]
 
 
 class NamespaceTable(GradeTable):

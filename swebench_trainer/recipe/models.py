@@ -33,6 +33,8 @@ VOLATILE = "volatile"
 ONLY = "only"
 """Names the one stage whose result a key changes, where several read its table."""
 
+Size = Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")]
+"""Bytes, or kilo-, mega- or gigabytes, as Docker writes them."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
