@@ -165,7 +165,9 @@ class DockerGrader:
                         memory=self._memory,
                         same_tree=self._table.dedupe == "tree",
                     )
-                except Exception as error:
+                except (
+                    Exception
+                ) as error:  # any may be the loss of a daemon; others are raised
                     losses += 1
                     if losses == MAX_LOSSES or not self._is_loss(host, error):
                         raise

@@ -314,7 +314,7 @@ def host_programs() -> str:
     packages = [*site.getsitepackages(), *sys.path[1:], *PACKAGE_DATABASES]
     for path in sorted(filter(None, packages)):
         with contextlib.suppress(OSError):
-            facts.append((path, os.stat(path).st_mtime_ns))  # noqa: PTH116
+            facts.append((path, os.stat(path).st_mtime_ns))  # noqa: PTH116 - text paths
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

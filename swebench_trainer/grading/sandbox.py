@@ -73,7 +73,7 @@ KEPT_CAPABILITIES = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31}
 
 PROGRAM_DIRS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32")
 ETC_DIRS = ("/etc/alternatives", "/etc/ssl/certs")
-COMMANDS = {"a": ["/bin/sh", "/tmp/apply.sh"], "t": ["/bin/bash", "/eval.sh"]}  # noqa: S108
+COMMANDS = {"a": ["/bin/sh", "/tmp/apply.sh"], "t": ["/bin/bash", "/eval.sh"]}  # noqa: S108 - of a sandbox
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 SECRET_PROC = ("kcore", "keys", "timer_list")
 
@@ -275,7 +275,7 @@ def become(command: list[str], output: int, settings: dict[str, Any]) -> NoRetur
     os.dup2(output, 2)
     drop_privileges(settings)
     # Nothing of what a model wrote is in the command: that is in the scripts.
-    os.execve(command[0], command, settings["environment"])  # noqa: S606
+    os.execve(command[0], command, settings["environment"])  # noqa: S606 - no shell: fixed commands
 
 
 def drop_privileges(settings: dict[str, Any]) -> None:

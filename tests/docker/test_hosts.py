@@ -118,7 +118,7 @@ def test_two_daemons_share_the_work_and_one_is_lost(
             places[host.name] += 1
             yield host
 
-    grader._hosts.place = counted  # type: ignore[method-assign]
+    grader._hosts.place = counted
     graded = []
     for outcome in grader.grade(jobs):
         graded.append(outcome)

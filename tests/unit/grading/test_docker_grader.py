@@ -172,7 +172,7 @@ class FakeContainer:
 
 def test_a_container_is_ready_before_it_is_needed_and_used_once() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=2)  # type: ignore[arg-type]
+    ready = Ready(shelf.start, workers=2)
     with contextlib.closing(ready):
         first = ready.take("a", 1)
         ready.want(["a", "b", "c"])
@@ -189,7 +189,7 @@ def test_a_container_is_ready_before_it_is_needed_and_used_once() -> None:
 
 def test_what_is_not_needed_any_more_is_removed() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=2)  # type: ignore[arg-type]
+    ready = Ready(shelf.start, workers=2)
     ready.want(["a", "a"])
     ready.want(["a", "b"])
     ready.close()
@@ -198,16 +198,16 @@ def test_what_is_not_needed_any_more_is_removed() -> None:
 
 def test_a_container_that_is_too_old_is_not_used() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=1)  # type: ignore[arg-type]
+    ready = Ready(shelf.start, workers=1)
     ready.want(["a"])
-    ready._ready["a"][0].result().fresh = False  # type: ignore[attr-defined]
-    assert ready.take("a", 1).number == 2  # type: ignore[attr-defined]
+    ready._ready["a"][0].result().fresh = False
+    assert ready.take("a", 1).number == 2
     ready.close()
 
 
 def test_no_more_than_twice_as_many_containers_as_workers() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=3)  # type: ignore[arg-type]
+    ready = Ready(shelf.start, workers=3)
 
     def use(number: int) -> None:
         container = ready.take(f"image {number // 4}", 1)
@@ -231,7 +231,7 @@ def test_a_start_that_failed_is_tried_by_who_needs_it() -> None:
             raise OSError("no daemon")
         return shelf.start(image)
 
-    ready = Ready(start, workers=1)  # type: ignore[arg-type]
+    ready = Ready(start, workers=1)
     ready.want(["a"])
     with pytest.raises(OSError, match="no daemon"):
         ready.take("a", 1)
