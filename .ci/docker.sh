@@ -1,7 +1,8 @@
 #!/bin/bash
 # Makes a Docker engine answer on a bare Debian machine. Run as root; safe to run again.
 # It also installs debootstrap, from which tests/realtasks builds a base image without a
-# registry, and an SSH server, through which tests reach an engine.
+# registry, an SSH server, through which tests reach an engine, and busybox, whose tools
+# are those of many small images.
 set -euo pipefail
 
 readonly TIMEOUT_S=60
@@ -11,9 +12,9 @@ engine_version() {
 }
 
 install_packages() {
-    if ! command -v dockerd debootstrap sshd | awk 'END { exit NR != 3 }'; then
+    if ! command -v dockerd debootstrap sshd busybox | awk 'END { exit NR != 4 }'; then
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker.io debootstrap openssh-server
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker.io debootstrap openssh-server busybox
     fi
 }
 

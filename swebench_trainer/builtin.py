@@ -12,8 +12,8 @@ from typing import Any
 from swebench_trainer.data.pro import ProTable
 from swebench_trainer.data.rows import RowsTable
 from swebench_trainer.data.task_repo import TaskRepoTable
-from swebench_trainer.grading.docker import DockerTable
-from swebench_trainer.grading.namespace import NamespaceTable
+from swebench_trainer.grading.docker.grader import DockerTable
+from swebench_trainer.grading.namespace.grader import NamespaceTable
 from swebench_trainer.hookspecs import Register, hookimpl
 from swebench_trainer.preferences.self_generated import SelfGeneratedTable
 from swebench_trainer.reporting.publishers import DirectoryTable, HubTable
@@ -117,7 +117,7 @@ def register_graders(register: Register) -> None:
 
     def docker(table: DockerTable) -> Any:
         from swebench_trainer.grading.cache import open_memory
-        from swebench_trainer.grading.docker import DockerGrader
+        from swebench_trainer.grading.docker.grader import DockerGrader
 
         return DockerGrader(table, open_memory(table))
 
@@ -128,7 +128,7 @@ def register_graders(register: Register) -> None:
 
     def namespace(table: NamespaceTable) -> Any:
         from swebench_trainer.grading.cache import open_memory
-        from swebench_trainer.grading.namespace import NamespaceGrader
+        from swebench_trainer.grading.namespace.grader import NamespaceGrader
 
         return NamespaceGrader(table, open_memory(table))
 

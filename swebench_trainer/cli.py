@@ -326,32 +326,63 @@ def cache(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Removes what was not used for the longest time, down to 2g or 500m.",
+            help="Removes what was not used for the longest time, down to 2g or 500m of runs, and of roots.",
         ),
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Removes everything.")] = False,
 ) -> None:
-    """Shows the test runs that are kept for later, or removes some."""
+    """Shows the test runs and image roots that are kept for later, or removes some."""
+    console = _console()
+    age = -1 if clear else _amount(older_than, _SECONDS, "--prune-older-than")
+    size = _amount(max_size, _BYTES, "--max-size")
+    _care_for_runs(console, age, size)
+    _care_for_roots(console, age, size)
+
+
+def _care_for_runs(console: Console, age: int | None, size: int | None) -> None:
     import contextlib
     import shutil
 
     from swebench_trainer.grading.cache import RunCache, cache_path, set_aside
 
-    path, console = cache_path(), _console()
+    path = cache_path()
     if path is None or not path.exists():
         _say(console, "No test run is kept.")
         return
-    age = _amount(older_than, _SECONDS, "--prune-older-than")
-    size = _amount(max_size, _BYTES, "--max-size")
     with contextlib.closing(RunCache(path)) as memory:
         if memory.path is None:
             raise TrainerError(f"{path} cannot be used; is the disk full?")
-        if clear or age is not None or size is not None:
-            removed = memory.prune(unused_for=-1 if clear else age, max_size=size)
+        if age is not None or size is not None:
+            removed = memory.prune(unused_for=age, max_size=size)
             _say(console, f"{removed} runs removed")
-        if clear:
+        if age is not None and age < 0:
             shutil.rmtree(set_aside(path), ignore_errors=True)
         _show_cache(console, memory)
+
+
+def _care_for_roots(console: Console, age: int | None, size: int | None) -> None:
+    from rich.filesize import decimal
+    from rich.table import Table
+    from rich.text import Text
+
+    from swebench_trainer.grading.namespace.kept_roots import kept_roots, prune_roots
+
+    if age is not None or size is not None:
+        removed = prune_roots(unused_for=age, max_size=size)
+        _say(console, f"{removed} image roots removed; those in use stay")
+    roots = kept_roots()
+    if not roots:
+        _say(console, "No image root is kept.")
+        return
+    total = decimal(sum(root.size for root in roots))
+    _say(console, f"{roots[0].folder.parent}: {len(roots)} image roots, {total}")
+    table = Table("image", title="those that take the most room")
+    table.add_column("size", justify="right")
+    table.add_column("last used")
+    for root in sorted(roots, key=lambda root: -root.size)[:10]:
+        row = (", ".join(root.names), decimal(root.size), _day(root.used))
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def _show_cache(console: Console, memory: RunCache) -> None:

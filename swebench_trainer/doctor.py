@@ -332,7 +332,7 @@ def present_images(instances: Sequence[Instance]) -> set[str]:
 
 def check_namespaces() -> tuple[Finding, bool]:
     """Whether the kernel allows sandboxes; if not, which of its settings forbid them."""
-    from swebench_trainer.grading.namespace import repository_view
+    from swebench_trainer.grading.namespace.grader import repository_view
 
     try:
         view = repository_view()
@@ -356,7 +356,7 @@ def _switch(proc: Path) -> str:
 
 def check_cgroups() -> Finding:
     """Whether limits of a sandbox hold for all its processes together."""
-    from swebench_trainer.grading.cgroup import cgroup_parents
+    from swebench_trainer.grading.namespace.cgroup import cgroup_parents
 
     version_2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     name = f"version {2 if version_2 else 1}"

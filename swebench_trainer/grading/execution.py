@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -33,7 +34,6 @@ from swebench_trainer.grading.engine import (
     Sandbox,
     write_execution,
 )
-from swebench_trainer.grading.flags import REFUSED_PATCH, trust_flags
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.official import (
     APPLY_LOG,
@@ -49,6 +49,7 @@ from swebench_trainer.grading.official import (
 )
 from swebench_trainer.grading.patch_paths import patched_paths
 from swebench_trainer.grading.pro import without_binary_hunks
+from swebench_trainer.grading.trust.flags import REFUSED_PATCH, trust_flags
 from swebench_trainer.types import Candidate, Status
 
 SANDBOX_VERSION = 1
@@ -97,23 +98,24 @@ def grade_in(
     if recalled := _recalled(job, timeout, memory, by_patch):
         return dataclasses.replace(recalled[0], answered_by="cache")
     begin = time.monotonic()
-    with engine.open(job, files) as sandbox:
+    keys = [by_patch]
+    with engine.open(job, files) as sandbox, contextlib.ExitStack() as turn:
         execution = Execution(seconds={"start": _since(begin)})
         if "tmp/apply.sh" in files:
             execution = _apply(job, sandbox, execution)
-        if not (same_tree and execution.tree):
-            return _finish(job, sandbox, timeout, execution, memory, [by_patch])
-        by_tree = _key(facts, {"tree": execution.tree.encode()})
-        keys = [by_patch, by_tree]
-        with memory.alone(by_tree) as waited:
+        if same_tree and execution.tree:
+            by_tree = _key(facts, {"tree": execution.tree.encode()})
+            waited = turn.enter_context(memory.alone(by_tree))
             if recalled := _recalled(job, timeout, memory, by_tree):
                 outcome, earlier = recalled
                 about = job.instance.instance_id
-                memory.keep([by_patch], earlier, job.log_dir, about)
+                memory.keep(keys, earlier, job.log_dir, about)
                 return dataclasses.replace(outcome, answered_by="tree")
-            if not waited:
-                return _finish(job, sandbox, timeout, execution, memory, keys)
-        # The run that it waited for left nothing: it hung, or the machine failed.
+            keys.append(by_tree)
+            if waited:
+                # That run left nothing: it hung, or the machine failed. The others
+                # that wait need not wait for this one too.
+                turn.close()
         return _finish(job, sandbox, timeout, execution, memory, keys)
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from swebench_trainer.contracts import Done, GoldRun
 from swebench_trainer.errors import DataError
-from swebench_trainer.grading.gold import gold_run
+from swebench_trainer.grading.trust.gold import gold_run
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.store.jsonl import each_row, read_rows

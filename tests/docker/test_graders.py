@@ -20,12 +20,12 @@ from tiny import Task, make_task
 
 from swebench_trainer.contracts import GradeJob, Grader, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading import containers as containers_module
-from swebench_trainer.grading import hosts
-from swebench_trainer.grading.containers import LABEL
-from swebench_trainer.grading.docker import DockerGrader, DockerTable
+from swebench_trainer.grading.docker import containers as containers_module
+from swebench_trainer.grading.docker import hosts
+from swebench_trainer.grading.docker.containers import LABEL
+from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.engine import read_execution
-from swebench_trainer.grading.namespace import NamespaceGrader, NamespaceTable
+from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.grading.stock import StockGrader
 from swebench_trainer.recipe.models import GradeTable
@@ -344,13 +344,13 @@ def test_a_daemon_that_dies_is_the_machines_fault(
 TRAINER = """
 import sys
 from pathlib import Path
-from swebench_trainer.grading import docker
+from swebench_trainer.grading.docker import grader as room
 from tiny import HANGS, make_task
-folder, timeout, docker.APPLY_SECONDS, docker.SLACK_SECONDS = sys.argv[1:]
-docker.APPLY_SECONDS = float(docker.APPLY_SECONDS)
-docker.SLACK_SECONDS = float(docker.SLACK_SECONDS)
-table = docker.DockerTable(use="docker", timeout=int(timeout), retries=0)
-grader = docker.DockerGrader(table)
+folder, timeout, room.APPLY_SECONDS, room.SLACK_SECONDS = sys.argv[1:]
+room.APPLY_SECONDS = float(room.APPLY_SECONDS)
+room.SLACK_SECONDS = float(room.SLACK_SECONDS)
+table = room.DockerTable(use="docker", timeout=int(timeout), retries=0)
+grader = room.DockerGrader(table)
 print(grader._owner, flush=True)
 list(grader.grade([make_task(Path(folder)).job(HANGS)]))
 """

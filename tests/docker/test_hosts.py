@@ -23,9 +23,9 @@ from tiny import Task, make_task
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading import hosts
-from swebench_trainer.grading.containers import LABEL
-from swebench_trainer.grading.docker import DockerGrader, DockerTable
+from swebench_trainer.grading.docker import hosts
+from swebench_trainer.grading.docker.containers import LABEL
+from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.types import Status
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def test_check_says_why_ssh_failed(ssh_host: str) -> None:
 
 TRAINER = """
 import sys, time
-from swebench_trainer.grading.docker import DockerGrader, DockerTable
+from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 table = DockerTable(use="docker", hosts=[sys.argv[1]])
 DockerGrader(table).check([])
 print("checked", flush=True)

@@ -19,15 +19,17 @@ from tiny import Task, make_task
 from swebench_trainer import builtin
 from swebench_trainer.contracts import GradeJob, Grader, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.containers import LABEL
-from swebench_trainer.grading.docker import DockerGrader, DockerTable
-from swebench_trainer.grading.namespace import (
+from swebench_trainer.grading.docker.containers import LABEL
+from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
+from swebench_trainer.grading.namespace.grader import (
     NamespaceGrader,
     NamespaceTable,
     image_root,
 )
+from swebench_trainer.grading.namespace.kept_roots import ImageRoot
+from swebench_trainer.grading.namespace.rootfs import ImageRoots
+from swebench_trainer.grading.namespace.unpack import unpack
 from swebench_trainer.grading.official import NOOP
-from swebench_trainer.grading.rootfs import ImageRoot, ImageRoots, unpack
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.types import Candidate, Instance, Status
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from registry import Registry
 
-from swebench_trainer.grading import images
-from swebench_trainer.grading.images import ImageError, Images
+from swebench_trainer.grading.docker import images
+from swebench_trainer.grading.docker.images import ImageError, Images
 
 if TYPE_CHECKING:
     from docker import DockerClient

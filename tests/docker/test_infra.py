@@ -25,10 +25,14 @@ from registry import Registry
 from tiny import Task, make_task
 
 from swebench_trainer.contracts import GoldRun, GradeJob, Outcome
-from swebench_trainer.grading import images
 from swebench_trainer.grading.cache import RunCache
-from swebench_trainer.grading.containers import LABEL
-from swebench_trainer.grading.docker import DockerGrader, DockerTable, warn_of_emulation
+from swebench_trainer.grading.docker import images
+from swebench_trainer.grading.docker.containers import LABEL
+from swebench_trainer.grading.docker.grader import (
+    DockerGrader,
+    DockerTable,
+    warn_of_emulation,
+)
 from swebench_trainer.grading.engine import read_execution
 from swebench_trainer.grading.ledger import Ledger
 from swebench_trainer.grading.official import NOOP, TEST_LOG
@@ -491,7 +495,7 @@ INTERRUPTED = """
 import signal
 import sys
 from pathlib import Path
-from swebench_trainer.grading.docker import DockerGrader, DockerTable
+from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from tiny import HANGS, make_task
 grader = DockerGrader(DockerTable(use="docker", workers=2, retries=0))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
@@ -560,7 +564,7 @@ def test_f15_names_that_shells_and_paths_trip_over(task: Task, tmp_path: Path) -
 BARE = """
 import sys
 from pathlib import Path
-from swebench_trainer.grading.docker import DockerGrader, DockerTable
+from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from tiny import GOLD, make_task
 import os, tiny
 tiny.base_commit = lambda _: "0" * 40  # there is no git either
@@ -633,7 +637,7 @@ def test_f18_four_servers_on_one_port(make: Callable[[str], Task]) -> None:
 GRADING = """
 import contextlib, json, sys
 from pathlib import Path
-from swebench_trainer.grading.docker import DockerGrader, DockerTable
+from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.ledger import Ledger
 from swebench_trainer.types import Candidate
 import tiny

@@ -16,10 +16,10 @@ from conftest import BASE_IMAGE
 from pro_task import CHECKS, FIXED, WRONG, ProTask
 
 from swebench_trainer.contracts import Grader, Outcome
-from swebench_trainer.grading.docker import DockerGrader, DockerTable
-from swebench_trainer.grading.flags import MULTI_MARKER, SCRIPT_CHANGED
-from swebench_trainer.grading.namespace import NamespaceGrader, NamespaceTable
+from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
+from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.official import NOOP, TEST_LOG
+from swebench_trainer.grading.trust.flags import MULTI_MARKER, SCRIPT_CHANGED
 from swebench_trainer.types import Instance, Status
 
 if TYPE_CHECKING:

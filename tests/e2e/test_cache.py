@@ -1,12 +1,15 @@
 """`swebench-train cache`: what is kept for later, shown and removed."""
 
+import contextlib
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from swebench_trainer.grading.cache import RunCache, set_aside
 from swebench_trainer.grading.engine import Execution
+from swebench_trainer.grading.namespace.kept_roots import KeptRoots
 from swebench_trainer.grading.official import TEST_LOG
 
 
@@ -48,7 +51,8 @@ def test_it_names_what_it_does_not_understand(shell, filled):
 
 
 def test_nothing_kept_is_no_error(shell):
-    assert "No test run is kept" in shell.run("cache")
+    out = shell.run("cache")
+    assert "No test run is kept" in out and "No image root is kept" in out
     assert not (shell.folder / "cache").exists()
 
 
@@ -58,3 +62,56 @@ def test_a_cache_of_a_newer_version_is_shown_as_a_new_one(shell, filled):
     memory.close()
     assert ": 0 runs" in shell.run("cache")
     assert [p.name for p in set_aside(filled).iterdir()] == ["runs.sqlite.1"]
+
+
+@pytest.fixture
+def roots(shell, monkeypatch):
+    """Two image roots, of which the first has not been used for 40 days."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shell.folder / "cache"))
+
+    def export(target: Path) -> dict[str, object]:
+        (target / "closed").mkdir()
+        (target / "closed/file").write_bytes(os.urandom(50_000))
+        (target / "closed").chmod(0)
+        return {"Env": ["PATH=/bin"], "WorkingDir": "/testbed"}
+
+    kept = KeptRoots()
+    for number in range(2):
+        kept.make(f"sha256:{number}", export)
+        root = kept.take(f"owner/image:{number}", f"sha256:{number}")
+    kept.close()
+    assert root.environment == {"PATH": "/bin"} and root.workdir == "/testbed"
+    folder = root.path.parents[1]
+    old = time.time() - 40 * 86400
+    os.utime(folder / "sha256-0/image.json", (old, old))
+    return folder
+
+
+def test_image_roots_are_shown_and_removed(shell, roots):
+    out = " ".join(shell.run("cache").split())
+    assert f"{roots}: 2 image roots, " in out and "│ owner/image:0 │" in out
+    assert "1 image roots removed" in shell.run("cache", "--prune-older-than", "30d")
+    assert [p.name for p in roots.glob("*/root")] == ["root"]
+    assert "0 image roots removed" in shell.run("cache", "--max-size", "1m")
+    assert "1 image roots removed" in shell.run("cache", "--max-size", "10k")
+    assert list(roots.glob("sha256-*/*")) == list(roots.glob("names/*")) == []
+    assert "No image root is kept" in shell.run("cache")
+
+
+def test_the_root_of_a_running_grader_stays(shell, roots):
+    with contextlib.closing(KeptRoots()) as grader:
+        assert grader.take("owner/image:1", "sha256:1")
+        assert "1 image roots removed" in shell.run("cache", "--clear")
+        assert grader.take("owner/image:1", "sha256:1")
+    assert "1 image roots removed" in shell.run("cache", "--clear")
+
+
+def test_a_removal_that_was_killed_is_finished_by_the_next_export(shell, roots):
+    (roots / "sha256-1").rename(roots / "sha256-1.new")
+    assert "sha256:1" not in shell.run("cache")
+    kept = KeptRoots()
+    assert kept.image_id("owner/image:1") == ""
+    kept.make("sha256:1", lambda target: {"Env": None, "WorkingDir": ""})
+    assert kept.take("owner/image:1", "sha256:1").environment == {}
+    kept.close()
+    assert not (roots / "sha256-1.new").exists()

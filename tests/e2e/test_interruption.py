@@ -9,7 +9,7 @@ import time
 import pytest
 
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.namespace import repository_view
+from swebench_trainer.grading.namespace.grader import repository_view
 
 SLOW = ("--set", "model.pause=0.03", "--set", "grade.pause=0.03")
 WAVERING = ("--set", "grade.wavers=0.4", "--set", "grade.retest=0.7")

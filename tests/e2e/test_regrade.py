@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from swebench_trainer.errors import DataError, PrerequisiteError, StageError
-from swebench_trainer.grading.namespace import repository_view
+from swebench_trainer.grading.namespace.grader import repository_view
 from swebench_trainer.regrade import regrade
 from swebench_trainer.store.digest import digest
 

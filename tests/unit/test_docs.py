@@ -38,8 +38,8 @@ def test_every_hook_is_in_the_reference_with_its_arguments(root):
 
 
 def test_every_flag_is_explained(root):
-    from swebench_trainer.grading.flags import MEANINGS
     from swebench_trainer.grading.retest import UNCONFIRMED
+    from swebench_trainer.grading.trust.flags import MEANINGS
     from swebench_trainer.types import FLAKY
 
     table = (root / "docs/grading.md").read_text().split("## Flags")[1]

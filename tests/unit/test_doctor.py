@@ -154,7 +154,9 @@ def test_no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> str:
         raise PrerequisiteError("the kernel says no")
 
-    monkeypatch.setattr("swebench_trainer.grading.namespace.repository_view", refuse)
+    monkeypatch.setattr(
+        "swebench_trainer.grading.namespace.grader.repository_view", refuse
+    )
     finding, works = doctor.check_namespaces()
     assert (finding.level, finding.text, works) == (
         "warning",

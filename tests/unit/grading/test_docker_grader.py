@@ -13,8 +13,8 @@ import pytest
 from docker import DockerClient
 from pydantic import ValidationError
 
-from swebench_trainer.grading import hosts
-from swebench_trainer.grading.containers import (
+from swebench_trainer.grading.docker import hosts
+from swebench_trainer.grading.docker.containers import (
     MAX_PATHS,
     Container,
     _files_below,
@@ -22,11 +22,11 @@ from swebench_trainer.grading.containers import (
     lenient,
     outside,
 )
-from swebench_trainer.grading.docker import DockerTable, warn_of_emulation
-from swebench_trainer.grading.hosts import Host, Hosts, NoHostError, Tunnel
-from swebench_trainer.grading.images import patience, repository
-from swebench_trainer.grading.leftovers import Claim, remove_leftovers
-from swebench_trainer.grading.ready import Ready
+from swebench_trainer.grading.docker.grader import DockerTable, warn_of_emulation
+from swebench_trainer.grading.docker.hosts import Host, Hosts, NoHostError, Tunnel
+from swebench_trainer.grading.docker.images import patience, repository
+from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
+from swebench_trainer.grading.docker.ready import Ready
 from swebench_trainer.recipe.models import semantic_settings
 
 

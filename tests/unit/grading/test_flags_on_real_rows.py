@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer.grading.patch_flags import (
+from swebench_trainer.grading.patch_paths import patched_paths
+from swebench_trainer.grading.trust.patch_flags import (
     has_runner_code,
     has_unsafe_path,
     touches_tests,
 )
-from swebench_trainer.grading.patch_paths import patched_paths
 from swebench_trainer.types import Instance
 
 COLUMNS = ("instance_id", "repo", "base_commit", "patch", "test_patch", "eval_script")
@@ -31,8 +31,8 @@ def instances(name: str) -> list[Instance]:
 @pytest.mark.parametrize(
     ("name", "flagged"),
     [
-        # setup.cfg; sys.exit, _pytest twice, unittest
-        ("SWE-bench_Verified_test.parquet", {"tests": 1, "code": 4}),
+        # setup.cfg, which names pytest, too; sys.exit, _pytest twice, unittest
+        ("SWE-bench_Verified_test.parquet", {"tests": 1, "code": 5}),
         # setup.py four times; sys.exit three times, atexit, sys.modules, _getframe
         ("SWE-bench_dev.parquet", {"tests": 4, "code": 6}),
     ],

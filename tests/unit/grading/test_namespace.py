@@ -20,9 +20,10 @@ from tiny import ADD, DOUBLE, Task, make_task
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading import launch, namespace
-from swebench_trainer.grading.cgroup import cgroup_parents
-from swebench_trainer.grading.namespace import (
+from swebench_trainer.grading.namespace import grader as namespace_grader
+from swebench_trainer.grading.namespace import launch
+from swebench_trainer.grading.namespace.cgroup import cgroup_parents
+from swebench_trainer.grading.namespace.grader import (
     NamespaceEngine,
     NamespaceGrader,
     NamespaceTable,
@@ -200,7 +201,7 @@ def test_a_daemon_does_not_outlive_its_sandbox(task_running: Running) -> None:
 TRAINER = """
 import sys
 from pathlib import Path
-from swebench_trainer.grading.namespace import NamespaceGrader, NamespaceTable
+from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from tiny import GOLD, make_task
 job = make_task(Path(sys.argv[1]), test_command="(setsid sleep 60 &); sleep 60").job(GOLD)
 list(NamespaceGrader(NamespaceTable(use="namespace", workers=1)).grade([job]))
@@ -302,7 +303,7 @@ def test_copy_gives_the_same_verdicts(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a machine does that refuses overlays in user namespaces."""
-    monkeypatch.setattr(namespace, "repository_view", lambda: "copy")
+    monkeypatch.setattr(namespace_grader, "repository_view", lambda: "copy")
     jobs = [task.job(tiny.GOLD, name="gold"), task.job(tiny.WRONG, name="wrong")]
     statuses = [outcome.status for outcome in grade(*jobs)]
     assert statuses == [Status.RESOLVED, Status.UNRESOLVED]
@@ -362,9 +363,9 @@ def test_the_environment_tells_what_a_run_depends_on(
     )
     shutil.rmtree(Path(other.instance.snapshot, ".git"))
     assert facts(Task(instance, tmp_path)) != before
-    monkeypatch.setattr(namespace.sys, "version", "4.0")
-    namespace.host_programs.cache_clear()
+    monkeypatch.setattr(namespace_grader.sys, "version", "4.0")
+    namespace_grader.host_programs.cache_clear()
     try:
         assert facts(task) != before
     finally:
-        namespace.host_programs.cache_clear()
+        namespace_grader.host_programs.cache_clear()

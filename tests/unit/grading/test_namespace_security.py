@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from sandboxes import LIMITS, Ran, as_nobody, require_sandbox, run, sandbox_processes
 
-from swebench_trainer.grading.cgroup import (
+from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.namespace.cgroup import (
     PREFIX,
     Cgroups,
     cgroup_parents,
     reap_cgroups,
 )
-from swebench_trainer.grading.launch import Launcher
-from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.namespace import host_root
+from swebench_trainer.grading.namespace.grader import host_root
+from swebench_trainer.grading.namespace.launch import Launcher
 
 pytestmark = pytest.mark.usefixtures("_sandbox")
 
@@ -405,7 +405,7 @@ def test_the_cgroups_of_a_killed_grader_are_reaped() -> None:
     needs_cgroups()
     code = (
         "import os, signal, subprocess, sys\n"
-        "from swebench_trainer.grading.cgroup import Cgroups, cgroup_parents\n"
+        "from swebench_trainer.grading.namespace.cgroup import Cgroups, cgroup_parents\n"
         "cgroups = Cgroups(cgroup_parents())\n"
         "with cgroups.group(1 << 28, 100) as group:\n"
         "    script = 'for f; do echo $$ > $f; done; exec sleep 60'\n"

@@ -499,11 +499,20 @@ def test_of_output_in_another_form_nothing_is_believed(text) -> None:
     assert results(writing(text)) == {}
 
 
-def test_a_parser_that_does_not_end_has_seen_no_test(monkeypatch) -> None:
-    monkeypatch.setattr("swebench_trainer.grading.pro.WALL_SECONDS", 1.0)
+# The kernel ends it as it does when its own limit has passed, which is two minutes.
+HURRY = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 2))\n"
+
+
+def test_a_parser_that_does_not_end_has_seen_no_test() -> None:
     text = json.dumps({"tests": [entry("a", "PASSED")]})
-    assert results(writing(text)) == {"a": True}
-    assert results("while True: pass\n" + writing(text)) == {}
+    assert results(HURRY + writing(text)) == {"a": True}
+    assert results(HURRY + "while True: pass\n" + writing(text)) == {}
+
+
+def test_a_parser_that_gets_no_time_is_the_machine_s_fault(monkeypatch) -> None:
+    monkeypatch.setattr("swebench_trainer.grading.pro.WALL_SECONDS", 0.5)
+    with pytest.raises(OSError, match=r"0\.5 seconds"):
+        results("import time; time.sleep(60)")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.grading.containers import remove_containers
+from swebench_trainer.grading.docker.containers import remove_containers
 from swebench_trainer.grading.snapshot import cache_dir
 
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from swebench_trainer.grading.docker.hosts import CONNECT_SECONDS
 from swebench_trainer.grading.engine import KILLED, Ended, Files
-from swebench_trainer.grading.hosts import CONNECT_SECONDS
 from swebench_trainer.grading.log import CappedLog
 
 LABEL = "swebench-trainer"
@@ -235,6 +235,19 @@ class Container:
             str(parent) for path in paths for parent in PurePosixPath(path).parents
         }
         yield from paths - folders
+
+    def stamp(self, path: str) -> tuple[int, int] | None:
+        """What no program in it can restore once it has written to a file.
+
+        `None` where the container's own layer cannot be read.
+        """
+        if self._layer is None:
+            return None
+        try:
+            state = (self._layer / path).lstat()
+        except OSError:
+            return (0, 0)
+        return state.st_ino, state.st_ctime_ns
 
     def read(self, path: str) -> bytes | None:
         """Content of a file in its root directory; `None` if it is no plain file."""

@@ -23,7 +23,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.apply import APPLY_SECONDS
-from swebench_trainer.grading.containers import (
+from swebench_trainer.grading.docker.containers import (
     Container,
     Limits,
     LostError,
@@ -32,14 +32,14 @@ from swebench_trainer.grading.containers import (
     remove_containers,
     start_container,
 )
+from swebench_trainer.grading.docker.hosts import Host, Hosts
+from swebench_trainer.grading.docker.images import Images
+from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
+from swebench_trainer.grading.docker.ready import Ready
 from swebench_trainer.grading.engine import Ended, Evidence, Files, Memory
 from swebench_trainer.grading.execution import grade_in
-from swebench_trainer.grading.hosts import Host, Hosts
-from swebench_trainer.grading.images import Images
-from swebench_trainer.grading.leftovers import Claim, remove_leftovers
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.pool import grade_all, in_time
-from swebench_trainer.grading.ready import Ready
 from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
 from swebench_trainer.types import Instance
 
@@ -48,6 +48,9 @@ SLACK_SECONDS = 600.0
 
 MAX_LOSSES = 5
 """So often a job is begun anew because its container or its daemon was lost."""
+
+SCRIPT = "eval.sh"
+"""The eval script among a sandbox's files."""
 
 PULL_AHEAD = 2
 """So many of the next images are pulled while the tests of others run."""
@@ -329,6 +332,7 @@ class DockerSandbox:
         self._container = container
         self._workdir = workdir
         self._files = files
+        self._stamp: tuple[int, int] | None = None
 
     def apply(self, log: CappedLog) -> Ended:
         """Runs the apply script; see `Sandbox.apply`."""
@@ -336,15 +340,18 @@ class DockerSandbox:
 
     def test(self, log: CappedLog, timeout: float) -> Ended:
         """Runs the eval script; see `Sandbox.test`."""
+        self._stamp = self._container.stamp(SCRIPT)
         return self._run("exec /bin/bash /eval.sh", timeout, log)
 
     def inspect(self) -> Evidence:
         """Kills the container and looks at what is left; see `Sandbox.inspect`."""
         self._container.kill()
-        script = self._container.read("eval.sh")
+        same = self._container.read(SCRIPT) == self._files[SCRIPT]
+        # It may have been put back after it had been changed.
+        untouched = self._container.stamp(SCRIPT) == self._stamp
         return Evidence(
             outside(self._container.changed(), self._workdir, self._files),
-            script_intact=script == self._files["eval.sh"],
+            script_intact=same and (untouched or self._stamp is None),
         )
 
     def _run(self, command: str, seconds: float, log: CappedLog) -> Ended:

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from swebench_trainer.grading.containers import losses
+from swebench_trainer.grading.docker.containers import losses
 
 PULLS = 3
 """Pulls at once: one that waits for a registry must not hold up the others."""

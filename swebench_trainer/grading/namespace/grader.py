@@ -34,24 +34,25 @@ from pydantic import PositiveInt
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.cgroup import (
+from swebench_trainer.grading.engine import Files, Memory, Sandbox
+from swebench_trainer.grading.execution import grade_in
+from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.namespace.cgroup import (
     Cgroups,
     Group,
     cgroup_parents,
     reap_cgroups,
 )
-from swebench_trainer.grading.engine import Files, Memory, Sandbox
-from swebench_trainer.grading.execution import grade_in
-from swebench_trainer.grading.launch import (
+from swebench_trainer.grading.namespace.kept_roots import ImageRoot
+from swebench_trainer.grading.namespace.launch import (
     Launched,
     Launcher,
     Limits,
     Root,
     interpreter_dirs,
 )
-from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.namespace.rootfs import ImageRoots
 from swebench_trainer.grading.pool import grade_all, in_time
-from swebench_trainer.grading.rootfs import ImageRoot, ImageRoots
 from swebench_trainer.grading.snapshot import snapshot_repository
 from swebench_trainer.recipe.models import GradeTable, Size
 from swebench_trainer.types import Instance

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from swebench_trainer.grading.containers import Container
+from swebench_trainer.grading.docker.containers import Container
 
 REMOVALS = 2
 """Removals at once; the daemon does them one after another anyway."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swebench_trainer.errors import DataError
-from swebench_trainer.grading.rootfs import unpack
+from swebench_trainer.grading.namespace.unpack import unpack
 
 Member = tuple[str, bytes, str, int]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from swebench_trainer.contracts import GradeJob
 from swebench_trainer.grading.engine import Evidence
-from swebench_trainer.grading.log_flags import (
+from swebench_trainer.grading.pro import script_was_changed
+from swebench_trainer.grading.trust.log_flags import (
     Transcript,
     has_excused_tests,
     has_extra_markers,
@@ -18,13 +19,12 @@ from swebench_trainer.grading.log_flags import (
     has_unexplained_exit,
     lacks_exit_marker,
 )
-from swebench_trainer.grading.patch_flags import (
+from swebench_trainer.grading.trust.patch_flags import (
     has_runner_code,
     has_unsafe_path,
     touches_tests,
 )
-from swebench_trainer.grading.pro import script_was_changed
-from swebench_trainer.grading.sandbox_flags import is_script_killed, is_tampered
+from swebench_trainer.grading.trust.sandbox_flags import is_script_killed, is_tampered
 
 MULTI_MARKER = "multi_marker"
 TWO_EXIT_CODES = "two_exit_codes"

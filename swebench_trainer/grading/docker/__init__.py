@@ -1,0 +1,1 @@
+"""The `docker` grader: its containers, images and daemons."""

@@ -1,0 +1,1 @@
+"""The `namespace` grader: its sandbox, root filesystems and control groups."""

@@ -1,0 +1,161 @@
+"""The roots of images: exported through Docker once, and used without it ever after.
+
+Nobody writes to one, because every sandbox writes to a layer of its own above it.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.grading.docker.containers import LABEL
+from swebench_trainer.grading.docker.hosts import Host
+from swebench_trainer.grading.docker.images import Images
+from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
+from swebench_trainer.grading.namespace.kept_roots import ImageRoot, KeptRoots
+from swebench_trainer.grading.namespace.unpack import CHUNK, unpack
+
+
+class ImageRoots:
+    """The images whose roots this user has, or can get from Docker."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._names: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._host = Host("", 0)
+        self._images: Images | None = None
+        self._no_docker = ""
+        self._ids: dict[str, str] = {}
+        self._roots: dict[str, ImageRoot] = {}
+        self._kept = KeptRoots()
+        self._exports = ThreadPoolExecutor(1, "export")
+        self._expected: set[str] = set()
+
+    def check(self, name: str) -> None:
+        """Finds out whether there is a way to an image, without taking it.
+
+        Raises:
+            PrerequisiteError: It has not been exported, and Docker does not answer.
+        """
+        if not self._kept.image_id(name) and not self._docker_answers():
+            raise PrerequisiteError(
+                f"The image {name} has not been exported on this machine, and Docker, "
+                f"which could do it, does not answer: {self._no_docker}",
+                hint="Start Docker once: what is exported then needs it no more.",
+            )
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Exports images in the background, before somebody waits for them."""
+        for name in set(names) - self._expected:
+            self._expected.add(name)
+            self._exports.submit(self.root, name)  # who needs it meets its errors
+
+    def image_id(self, name: str) -> str:
+        """The digest of an image, which is pulled when nobody here has it.
+
+        Raises:
+            PrerequisiteError: See `check`.
+            ImageError: It cannot be pulled.
+        """
+        if name not in self._ids:
+            with self._alone(name):
+                self._ids.setdefault(name, self._find(name))
+        return self._ids[name]
+
+    def root(self, name: str) -> ImageRoot:
+        """The root of an image, exported by the first who asks.
+
+        Raises:
+            PrerequisiteError: See `check`.
+            ImageError: It cannot be pulled.
+            DataError: It is no root that can be unpacked.
+        """
+        image_id = self.image_id(name)
+        if image_id not in self._roots:
+            with self._alone(image_id):
+                while (root := self._kept.take(name, image_id)) is None:
+                    self._kept.make(image_id, functools.partial(self._export, image_id))
+                self._roots[image_id] = root
+        return self._roots[image_id]
+
+    def retry(self) -> None:
+        """Forgets what could not be had, so that it is asked for again."""
+        with self._lock:
+            self._no_docker = ""
+        if self._images is not None:
+            self._images.retry()
+
+    def close(self) -> None:
+        """Lets go of the daemon."""
+        self._stopped.set()
+        self._exports.shutdown(cancel_futures=True)
+        if self._images is not None:
+            self._images.close()
+        self._host.close()
+        self._kept.close()
+
+    def _alone(self, name: str) -> threading.Lock:
+        """The lock of an image: the others need not wait for it."""
+        with self._lock:
+            return self._names[name]
+
+    def _docker_answers(self) -> bool:
+        """Asks the daemon, once."""
+        with self._lock:
+            if self._images is None and not self._no_docker:
+                self._no_docker = self._host.complaint()
+                if not self._no_docker:
+                    api = self._host.client.api
+                    self._images = Images(api, {}, None, self._stopped)
+                    remove_leftovers({self._host.daemon_id: api})
+        return self._images is not None
+
+    def _find(self, name: str) -> str:
+        """Asks the daemon, then our own notes, then the registry."""
+        from docker.errors import ImageNotFound
+
+        self.check(name)
+        known = self._kept.image_id(name)
+        if not self._docker_answers() or self._images is None:
+            return known
+        try:
+            return str(_api(self._host).inspect_image(name)["Id"])
+        except ImageNotFound:
+            return known or self._images.get(name).id
+
+    def _export(self, image_id: str, target: Path) -> Mapping[str, Any]:
+        """Unpacks an image through a container that is never started.
+
+        Returns:
+            The image's `Config`.
+        """
+        owner = uuid.uuid4().hex
+        claim = Claim(owner)
+        gone = False
+        try:
+            claim.add(self._host.daemon_id)
+            api = _api(self._host)
+            container = api.create_container(
+                image_id, ["true"], entrypoint="", labels={LABEL: owner}
+            )["Id"]
+            try:
+                unpack(api.export(container, CHUNK), target)
+            finally:
+                api.remove_container(container, v=True, force=True)
+            gone = True
+            return cast("Mapping[str, Any]", api.inspect_image(image_id)["Config"])
+        finally:
+            claim.release(empty=gone)
+
+
+def _api(host: Host) -> Any:
+    """The daemon's own interface, whose types nobody has written down."""
+    return host.client.api
