@@ -143,7 +143,7 @@ def register_graders(register: Register) -> None:
         "namespace",
         namespace,
         config=NamespaceTable,
-        summary="a Linux namespace sandbox, for task repos without Docker",
+        summary="Linux namespaces, on task files or on images exported once",
     )
 
 

@@ -329,19 +329,22 @@ def cache(
             help="Removes what was not used for the longest time, down to 2g or 500m of runs, and of roots.",
         ),
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Removes everything.")] = False,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Removes all of them.")
+    ] = False,
 ) -> None:
     """Shows the test runs and image roots that are kept for later, or removes some."""
     console = _console()
     age = -1 if clear else _amount(older_than, _SECONDS, "--prune-older-than")
     size = _amount(max_size, _BYTES, "--max-size")
-    _care_for_runs(console, age, size)
-    _care_for_roots(console, age, size)
+    _prune_roots(console, age, size)  # first: they hold the gigabytes
+    _prune_runs(console, age, size)
 
 
-def _care_for_runs(console: Console, age: int | None, size: int | None) -> None:
+def _prune_runs(console: Console, age: int | None, size: int | None) -> None:
     import contextlib
     import shutil
+    import sqlite3
 
     from swebench_trainer.grading.cache import RunCache, cache_path, set_aside
 
@@ -353,14 +356,20 @@ def _care_for_runs(console: Console, age: int | None, size: int | None) -> None:
         if memory.path is None:
             raise TrainerError(f"{path} cannot be used; is the disk full?")
         if age is not None or size is not None:
-            removed = memory.prune(unused_for=age, max_size=size)
+            try:
+                removed = memory.prune(unused_for=age, max_size=size)
+            except sqlite3.Error as error:
+                raise TrainerError(
+                    f"{path} cannot be pruned: {error}",
+                    hint="Make room on the disk, or end what else uses it.",
+                ) from error
             _say(console, f"{removed} runs removed")
         if age is not None and age < 0:
             shutil.rmtree(set_aside(path), ignore_errors=True)
         _show_cache(console, memory)
 
 
-def _care_for_roots(console: Console, age: int | None, size: int | None) -> None:
+def _prune_roots(console: Console, age: int | None, size: int | None) -> None:
     from rich.filesize import decimal
     from rich.table import Table
     from rich.text import Text

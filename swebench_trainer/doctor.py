@@ -149,21 +149,27 @@ def examine(
 
     note(check_packages())
     note(check_programs())
-    docker, info = docker_info()
+    info, address = None, ""
+    for name in getattr(request.table, "hosts", ()) or ("",):
+        docker, found = docker_info(name)
+        note(docker)
+        if info is None and found is not None:
+            info, address = found, name
     namespaces, sandboxes = check_namespaces()
+    table = request.table or _table(
+        plugins, request.instances, docker=info is not None, sandboxes=sandboxes
+    )
     present: set[str] = set()
-    note(docker)
     if info is not None:
         login, logged_in = check_login(info)
         note(login)
-        present = present_images(request.instances)
-        if request.instances:
-            note(check_images(request.instances, present, logged_in))
+        if needed := _need_images(table, request.instances):
+            present = present_images(needed, address)
+            note(check_images(needed, present, logged_in))
     note(namespaces)
     note(check_cgroups())
     for finding in check_disks(request.runs_dir, info):
         note(finding)
-    table = request.table or _table(plugins, info is not None, sandboxes)
     if table is None:
         report.can_grade = False
         hint = "Mend one of them; training and sampling work without."
@@ -173,12 +179,23 @@ def examine(
     return report
 
 
-def _table(plugins: Plugins, docker: bool, sandboxes: bool) -> GradeTable | None:
-    """`[grade]` of the grader that this machine has, the usual one first."""
+def _table(
+    plugins: Plugins, instances: Sequence[Instance], *, docker: bool, sandboxes: bool
+) -> GradeTable | None:
+    """`[grade]` of the grader that fits the data and this machine."""
     if not (docker or sandboxes):
         return None
-    use = "docker" if docker else "namespace"
-    return default_table(plugins, use)
+    carry_files = bool(instances) and all(i.snapshot for i in instances)
+    namespace = sandboxes and (carry_files or not docker)
+    return default_table(plugins, "namespace" if namespace else "docker")
+
+
+def _need_images(
+    table: GradeTable | None, instances: Sequence[Instance]
+) -> list[Instance]:
+    """The instances that are graded on their images, not on the host's programs."""
+    on_host = getattr(table, "programs", "image") == "auto"
+    return [i for i in instances if not (on_host and i.snapshot)]
 
 
 def default_table(plugins: Plugins, use: str, **settings: Any) -> GradeTable:
@@ -252,19 +269,25 @@ def check_programs(path: str | None = None) -> Finding:
     return Finding("ok", "programs", f"{', '.join(PROGRAMS)} are there")
 
 
-def docker_info() -> tuple[Finding, Mapping[str, Any] | None]:
-    """The Docker daemon, with what it says of itself; `None` when it does not answer."""
-    import docker
+def docker_info(address: str = "") -> tuple[Finding, Mapping[str, Any] | None]:
+    """A Docker daemon, with what it says of itself; `None` when it does not answer.
+
+    Args:
+        address: As in `[grade] hosts`; empty means the usual one.
+    """
     from docker.errors import DockerException
 
+    from swebench_trainer.grading.docker.hosts import Host
+
+    about = f"{address}: " if address else ""
     try:
-        with closing(docker.from_env(timeout=10)) as client:
-            info: Mapping[str, Any] = client.info()
+        with closing(Host(address, 0)) as host:
+            info: Mapping[str, Any] = host.client.info()
     except (DockerException, OSError) as error:
         hint = "Start it and try `docker info`, as the user who runs this."
-        return Finding("warning", "docker", f"no answer: {error}", hint), None
+        return Finding("warning", "docker", f"{about}no answer: {error}", hint), None
     text = (
-        f"{info['ServerVersion']}, storage {info['Driver']}, {info['NCPU']} CPUs, "
+        f"{about}{info['ServerVersion']}, storage {info['Driver']}, {info['NCPU']} CPUs, "
         f"{_gigabytes(info['MemTotal'])} of memory, {info['Images']} images"
     )
     return Finding("ok", "docker", text), info
@@ -314,16 +337,17 @@ def check_images(
     return Finding("warning", "images", text, hint)
 
 
-def present_images(instances: Sequence[Instance]) -> set[str]:
-    """Names of the images among those of the instances that the daemon has."""
-    import docker
+def present_images(instances: Sequence[Instance], address: str = "") -> set[str]:
+    """Names of the images among those of the instances that a daemon has."""
     from docker.errors import DockerException
 
+    from swebench_trainer.grading.docker.hosts import Host
+
     found = set()
-    with closing(docker.from_env()) as client:
+    with closing(Host(address, 0)) as host:
         for name in {instance.image for instance in instances if instance.image}:
             try:
-                client.images.get(name)
+                host.client.images.get(name)
             except (DockerException, OSError):  # not there, or no name of an image
                 continue
             found.add(name)

@@ -39,9 +39,9 @@ def grade_predictions(
 ) -> list[Verdict]:
     """Grades predictions files; any number of predictions per instance.
 
-    Writes `verdicts.jsonl` (a row per prediction, in the order of the files),
-    the harness's logs, the data that was graded (for `regrade`), and `report.json` in the harness's schema, in which an
-    instance counts by the best of its predictions.
+    Writes `verdicts.jsonl` (a row per prediction, in the order of the files), the
+    harness's logs, the data that was graded (for `regrade`), and `report.json` in the
+    harness's schema, in which an instance counts by the best of its predictions.
 
     Args:
         plugins: Where the source and the grader come from.
@@ -71,24 +71,8 @@ def grade_predictions(
             f"for example {without[0]}.",
             hint="Grading needs eval_script, log_parser and FAIL_TO_PASS.",
         )
-    folder = StageDir(out)
-    settings = {
-        "data": source.digest(),
-        "grader": grader,
-        "timeout": timeout,
-    }
-    begun = folder.begun()
-    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if begun is None and found - {LOCK}:
-        raise DataError(
-            f"{out} holds something else than a grading.",
-            hint="Name a new directory with --out.",
-        )
-    if begun not in (None, settings):
-        raise DataError(
-            f"{out} was graded with other settings: {begun}, now {settings}.",
-            hint="Name another directory with --out.",
-        )
+    settings = {"data": source.digest(), "grader": grader, "timeout": timeout}
+    folder = _own_directory(out, settings)
     entry = plugins.registry.get("grader", grader)
     table = entry.config(use=grader, workers=workers, timeout=timeout, cache=cache)  # type: ignore[call-arg]  # a GradeTable
     with owned(out / LOCK):
@@ -105,6 +89,28 @@ def grade_predictions(
         write_json(out / "report.json", report)
     require_decided(verdicts, max_faults=0)
     return verdicts
+
+
+def _own_directory(out: Path, settings: dict[str, object]) -> StageDir:
+    """The directory of a new grading, or of one with these settings to go on with.
+
+    Raises:
+        DataError: It is another's.
+    """
+    folder = StageDir(out)
+    begun = folder.begun()
+    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if begun is None and found - {LOCK}:
+        raise DataError(
+            f"{out} holds something else than a grading.",
+            hint="Name a new directory with --out.",
+        )
+    if begun not in (None, settings):
+        raise DataError(
+            f"{out} was graded with other settings: {begun}, now {settings}.",
+            hint="Name another directory with --out.",
+        )
+    return folder
 
 
 def answers(out: Path) -> dict[str, int]:

@@ -32,12 +32,13 @@ class Ended:
     Attributes:
         code: Exit code; `None` when the command was killed.
         timed_out: The deadline ended it.
-        oom: The kernel ended it, or something that it started, for want of memory.
+        oom: The kernel ended it, or something that it started, for want of memory;
+            `None` where memory is limited in a way that only the output tells of.
     """
 
     code: int | None = None
     timed_out: bool = False
-    oom: bool = False
+    oom: bool | None = False
 
 
 @dataclass(frozen=True)

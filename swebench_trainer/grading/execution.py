@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,9 @@ from swebench_trainer.types import Candidate, Status
 
 SANDBOX_VERSION = 1
 """Part of every key: a sandbox that runs things otherwise is another number."""
+
+NO_MEMORY = re.compile(rb"\bMemoryError\b|Cannot allocate memory|std::bad_alloc")
+"""What programs say when a limit of the process, not the kernel, keeps memory from them."""
 
 KEPT = (Status.RESOLVED, Status.UNRESOLVED, Status.NOT_APPLIED)
 """What is remembered; the rest may be the machine's doing."""
@@ -247,7 +251,7 @@ def _apply(job: GradeJob, sandbox: Sandbox, execution: Execution) -> Execution:
         execution,
         apply_code=ended.code,
         timed_out=ended.timed_out,
-        oom=ended.oom,
+        oom=bool(ended.oom),
         fault=fault,
         tree=tree,
         seconds=execution.seconds | {"apply": _since(begin)},
@@ -279,7 +283,7 @@ def _test(
     execution = dataclasses.replace(
         execution,
         timed_out=ended.timed_out,
-        oom=ended.oom,
+        oom=_lacks_memory(path) if ended.oom is None else ended.oom,
         fault=fault,
         seconds=seconds,
     )
@@ -290,6 +294,11 @@ def _test(
         return execution
     evidence = dataclasses.replace(sandbox.inspect(), script_code=ended.code or 0)
     return dataclasses.replace(execution, evidence=evidence)
+
+
+def _lacks_memory(log: Path) -> bool:
+    """Whether programs complain that there is no memory."""
+    return bool(NO_MEMORY.search(log.read_bytes()))
 
 
 def _without_report(

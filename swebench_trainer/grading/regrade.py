@@ -125,7 +125,8 @@ def _candidate(verdict: Verdict, log_dir: Path) -> Candidate | None:
     patch = content.decode("utf-8", "surrogateescape")
     if digest(patch) != verdict.patch:
         return None
-    extraction = "ok" if path.exists() else NOOP
+    # Pro's no-op has an empty file there; a patch that was graded is never empty.
+    extraction = "ok" if patch else NOOP
     name, sample, model = verdict.instance_id, verdict.sample, verdict.model
     return Candidate(name, sample, model, "", patch, extraction)
 

@@ -38,7 +38,7 @@ def model_card(
         candidates: `summary.json` of the grade stage, if there was one.
         is_adapter: Whether the weights are a PEFT adapter.
     """
-    settings = _without_local_paths(settings)
+    settings = _public(settings)
     base = (settings.get("model") or {}).get("name", "")
     front = _FRONT.format(
         base=f"base_model: {base}\n" if "/" in base else "",
@@ -57,15 +57,27 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _without_local_paths(value: Any) -> Any:
-    """Settings for the public: of a path on this machine only its last part."""
+def _public(value: Any) -> Any:
+    """Settings for the public, without what is known of our machines.
+
+    Of a path on this machine only its last part is left, of an address other than a
+    web page's only its kind, and nobody's name or password in any.
+    """
     if isinstance(value, Mapping):
-        return {key: _without_local_paths(inner) for key, inner in value.items()}
+        return {key: _public(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_without_local_paths(inner) for inner in value]
-    if isinstance(value, str) and value.startswith("/"):
+        return [_public(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if value.startswith("/"):
         return PurePosixPath(value).name
-    return value
+    kind, found, rest = value.partition("://")
+    if not found:
+        return value
+    if kind not in ("http", "https"):
+        return f"{kind}://..."
+    host, slash, path = rest.partition("/")
+    return f"{kind}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _evaluation(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from swebench_trainer.types import Status, Verdict
 
 _Z95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
@@ -77,3 +81,20 @@ def paired(a: Mapping[str, bool], b: Mapping[str, bool]) -> PairedResult:
     tail = sum(math.comb(differing, n) for n in range(min(only_a, only_b) + 1))
     p_value = min(1.0, 2 * tail / 2**differing)
     return PairedResult(both, only_a, only_b, len(a) - both - differing, p_value)
+
+
+def not_believed(verdicts: Iterable[Verdict]) -> dict[str, Any]:
+    """The passes that have a flag, for a `summary.json`.
+
+    Returns:
+        `flagged`, how many there are; `flags`, how often each flag is among them;
+        `not believed`, which they are: instance, number of the sample, flags.
+    """
+    passes = [v for v in verdicts if v.status is Status.RESOLVED and v.flags]
+    return {
+        "flagged": len(passes),
+        "flags": dict(sorted(Counter(f for v in passes for f in v.flags).items())),
+        "not believed": [
+            f"{v.instance_id} #{v.sample} ({', '.join(v.flags)})" for v in passes
+        ],
+    }

@@ -12,6 +12,9 @@ _TINY = (
     "builtin:tiny is a model of half a million random weights: it learns the training "
     "issues by heart and nothing else. The point of this run is the loop."
 )
+NAMED = 5
+"""So many of the passes that are not believed are named; `summary.json` has all."""
+
 _FAULTS = ("infra_error", "oom", "timeout")
 
 
@@ -71,4 +74,6 @@ def doubts(
 
 def _not_believed(counts: Mapping[str, Any]) -> str:
     flags = ", ".join(f"{flag} {count}" for flag, count in counts["flags"].items())
-    return f"{counts['flagged']} passes are not believed ({flags})"
+    names = counts["not believed"]
+    some = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+    return f"{counts['flagged']} passes are not believed ({flags}): {some}"

@@ -15,7 +15,7 @@ from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.prompts.candidates import to_candidate
 from swebench_trainer.recipe.models import GradeTable
-from swebench_trainer.reporting.metrics import paired, wilson
+from swebench_trainer.reporting.metrics import not_believed, paired, wilson
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_json, write_rows
@@ -173,10 +173,7 @@ def _split_summary(
             "ci95": list(wilson(count, len(ids))),
             "statuses": dict(Counter(v.status.value for v in mine.values())),
             "explained timeouts": sum(v.explained for v in mine.values()),
-            "flagged": sum(bool(v.flags) for v in mine.values()),
-            "flags": dict(
-                sorted(Counter(f for v in mine.values() for f in v.flags).items())
-            ),
+            **not_believed(mine.values()),
         }
     return {
         "models": models,

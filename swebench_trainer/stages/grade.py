@@ -15,10 +15,10 @@ from swebench_trainer.grading.retest import (
     runs_owed,
     with_second_opinion,
 )
-from swebench_trainer.reporting.metrics import wilson
+from swebench_trainer.reporting.metrics import not_believed, wilson
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_json, write_rows
-from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row
+from swebench_trainer.types import Candidate, Instance, Verdict, as_row
 
 Again = Mapping[int, Sequence[Verdict]]
 """The repeated runs of each candidate, by its place."""
@@ -115,7 +115,6 @@ def _summary(
     verdicts: Sequence[Verdict], retests: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Counts of what was decided and of what is not believed."""
-    passes = [v for v in verdicts if v.status is Status.RESOLVED]
     # Candidates with one patch share their runs, which count once.
     held = {
         (row["instance_id"], row["patch"]): row["holds"]
@@ -126,8 +125,7 @@ def _summary(
     return {
         "candidates": len(verdicts),
         "statuses": dict(Counter(v.status.value for v in verdicts).most_common()),
-        "flagged": sum(bool(v.flags) for v in passes),
-        "flags": dict(sorted(Counter(f for v in passes for f in v.flags).items())),
+        **not_believed(verdicts),
         "explained timeouts": sum(v.explained for v in verdicts),
         "retested": len(held),
         "flaky": contradicted,

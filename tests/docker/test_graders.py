@@ -22,9 +22,16 @@ from swebench_trainer.contracts import GradeJob, Grader, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.docker import containers as containers_module
 from swebench_trainer.grading.docker import hosts
-from swebench_trainer.grading.docker.containers import LABEL
+from swebench_trainer.grading.docker.containers import (
+    LABEL,
+    MAX_TOLD,
+    Container,
+    Limits,
+    start_container,
+)
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.engine import read_execution
+from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.grading.stock import StockGrader
@@ -397,3 +404,56 @@ def test_the_container_of_a_killed_trainer_ends_by_itself(
     wait_for(lambda: not containers(docker_client, owner, status="running"), 2 * 6 + 10)
     check_as_another(task)
     assert containers(docker_client, owner) == []
+
+
+@pytest.fixture
+def container(docker_client: DockerClient, tiny_image: str) -> Iterator[Container]:
+    """A container whose layer and cgroup nobody can read, as on another machine."""
+    limits = Limits(memory="64m", cpus=None, pids=64, shm="1m", network=False)
+    image = docker_client.images.get(tiny_image).id
+    found = start_container(docker_client.api, image, limits, owner="tests", life=120)
+    try:
+        found.put({"eval.sh": b"echo", "bin/cat": b"#!/bin/sh\nexec yes\n"})
+        yield found
+    finally:
+        found.remove()
+
+
+def run_in(container: Container, command: str, folder: Path) -> None:
+    with CappedLog(folder / "log") as log:
+        container.run(command, "/", 60, log)
+    container._layer = None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo more >> /eval.sh",
+        "echo ECHO > /eval.sh",
+        "truncate -s 8T /eval.sh",
+        "rm /eval.sh",
+        "rm /eval.sh; ln -s /etc/hostname /eval.sh",
+        "rm /eval.sh; mkdir /eval.sh",
+        "rm /eval.sh; mkfifo /eval.sh",
+        "rm /eval.sh; mknod /eval.sh c 1 5",
+    ],
+)
+def test_a_script_that_is_another_thing_now_is_not_read(
+    container: Container, command: str, tmp_path: Path
+) -> None:
+    run_in(container, "true", tmp_path)
+    assert container.holds("eval.sh", b"echo")
+    run_in(container, command, tmp_path)
+    container.kill()
+    assert not container.holds("eval.sh", b"echo")
+
+
+def test_a_container_that_never_stops_talking_of_its_memory(
+    container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_in(container, "chmod +x /bin/cat", tmp_path)
+    assert 0 < len(container._told("cat /proc/meminfo")) <= 2 * MAX_TOLD
+    monkeypatch.setattr(containers_module, "SILENCE_SECONDS", 1.0)
+    begin = time.monotonic()
+    assert container._told("sleep 50") == ""
+    assert time.monotonic() - begin < 30

@@ -162,6 +162,40 @@ def test_docker_is_not_needed_afterwards(
     forget_sockets()
 
 
+def test_a_daemon_that_was_there_is_not_needed_either(
+    tiny_image: str, exported: ImageRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(name: str) -> None:
+        raise ConnectionError(f"nobody answers for {name}")
+
+    roots = ImageRoots()
+    try:
+        roots.check("nobody/knows:this")
+        monkeypatch.setattr(roots._host.client.api, "inspect_image", gone)
+        assert roots.image_id(tiny_image) == exported.id
+        with pytest.raises(ConnectionError):
+            roots.image_id("nobody/knows:this")
+    finally:
+        roots.close()
+
+
+def test_each_name_of_an_image_is_remembered(
+    docker_client: DockerClient, tiny_image: str, exported: ImageRoot
+) -> None:
+    second = "swebench-trainer/second-name:latest"
+    docker_client.images.get(tiny_image).tag(second)
+    try:
+        roots = ImageRoots()
+        assert roots.root(tiny_image) == roots.root(second) == exported
+        roots.close()
+    finally:
+        docker_client.images.remove(second, noprune=True)
+    roots = ImageRoots()
+    roots._no_docker = "it sleeps"
+    assert roots.image_id(second) == exported.id
+    roots.close()
+
+
 def test_the_sandbox_is_like_the_container(
     exported: ImageRoot,
     docker_client: DockerClient,

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
+from swebench_trainer.errors import DataError
 from swebench_trainer.grading.cache import RunCache, set_aside
 from swebench_trainer.grading.engine import Execution
 from swebench_trainer.grading.namespace.kept_roots import KeptRoots
@@ -73,14 +75,14 @@ def roots(shell, monkeypatch):
         (target / "closed").mkdir()
         (target / "closed/file").write_bytes(os.urandom(50_000))
         (target / "closed").chmod(0)
-        return {"Env": ["PATH=/bin"], "WorkingDir": "/testbed"}
+        return {"Env": ["PATH=/bin"]}
 
     kept = KeptRoots()
     for number in range(2):
         kept.make(f"sha256:{number}", export)
         root = kept.take(f"owner/image:{number}", f"sha256:{number}")
     kept.close()
-    assert root.environment == {"PATH": "/bin"} and root.workdir == "/testbed"
+    assert root.environment == {"PATH": "/bin"}
     folder = root.path.parents[1]
     old = time.time() - 40 * 86400
     os.utime(folder / "sha256-0/image.json", (old, old))
@@ -111,7 +113,60 @@ def test_a_removal_that_was_killed_is_finished_by_the_next_export(shell, roots):
     assert "sha256:1" not in shell.run("cache")
     kept = KeptRoots()
     assert kept.image_id("owner/image:1") == ""
-    kept.make("sha256:1", lambda target: {"Env": None, "WorkingDir": ""})
+    kept.make("sha256:1", lambda target: {"Env": None})
     assert kept.take("owner/image:1", "sha256:1").environment == {}
     kept.close()
     assert not (roots / "sha256-1.new").exists()
+
+
+def test_what_a_kill_has_left_is_removed(shell, roots):
+    (roots / "sha256-1").rename(roots / "sha256-1.new")
+    shell.run("cache", "--max-size", "9g")
+    assert not (roots / "sha256-1.new").exists()
+
+
+def test_an_export_that_goes_on_is_left_alone(shell, roots):
+    def export(target: Path) -> dict[str, object]:
+        shell.run("cache", "--clear")
+        assert target.is_dir()
+        return {}
+
+    kept = KeptRoots()
+    kept.make("sha256:2", export)
+    assert kept.take("owner/image:2", "sha256:2").environment == {}
+    kept.close()
+
+
+def test_a_damaged_root_is_an_error_that_costs_no_lock_and_can_be_removed(shell, roots):
+    (roots / "sha256-1/image.json").write_text("{")
+    kept = KeptRoots()
+    for _ in range(3):
+        with pytest.raises(DataError, match=r"image\.json is damaged"):
+            kept.take("owner/image:1", "sha256:1")
+    assert kept._held == []
+    assert "owner/image:1" in shell.run("cache")
+    assert "2 image roots removed" in shell.run("cache", "--clear")
+
+
+def test_an_export_that_fails_leaves_nothing(shell, roots):
+    def export(target: Path) -> dict[str, object]:
+        (target / "half").mkdir(mode=0)
+        raise OSError("the daemon has gone")
+
+    kept = KeptRoots()
+    with pytest.raises(OSError, match="has gone"):
+        kept.make("sha256:3", export)
+    assert kept.take("owner/image:3", "sha256:3") is None
+    assert not list(roots.glob("sha256-3*/")) and kept._held == []
+
+
+def test_a_run_cache_that_cannot_be_pruned_does_not_keep_the_roots(
+    shell, filled, roots
+):
+    with contextlib.closing(sqlite3.connect(filled)) as other:
+        other.execute(
+            "CREATE TRIGGER no BEFORE DELETE ON runs BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+        other.commit()
+    out = shell.run("cache", "--clear", code=1)
+    assert "cannot be pruned" in out and not list(roots.glob("sha256-*/"))

@@ -37,6 +37,9 @@ MAX_PATHS = 10_000
 SILENCE_SECONDS = 60.0
 """What may pass after a deadline before a daemon that says nothing counts as lost."""
 
+MAX_TOLD = 1 << 16
+"""Bytes of what a container is asked about itself."""
+
 SETTLE_SECONDS = 2.0
 """How long a daemon under load takes to notice that a container has ended."""
 
@@ -155,12 +158,22 @@ class Container:
         """
         told = _memory_events(pid, self._id)
         if told is None:  # the daemon is elsewhere
-            command = ["sh", "-c", f"cat {' '.join(MEMORY_EVENTS)} 2> /dev/null"]
-            with losses():
-                created = self._api.exec_create(self._id, command, user="root")
-                output = b"".join(self._output(created["Id"], SILENCE_SECONDS))
-            told = output.decode(errors="replace")
+            told = self._told(f"cat {' '.join(MEMORY_EVENTS)} 2> /dev/null")
         return bool(re.search(r"^oom_kill [1-9]", told, re.MULTILINE))
+
+    def _told(self, command: str) -> str:
+        """The first output of a command that the candidate may have replaced."""
+        output = b""
+        with losses():
+            created = self._api.exec_create(
+                self._id, ["sh", "-c", command], user="root"
+            )
+            with self._deadline(SILENCE_SECONDS):
+                for chunk in self._output(created["Id"], SILENCE_SECONDS):
+                    output += chunk[:MAX_TOLD]
+                    if len(output) >= MAX_TOLD:
+                        break
+        return output.decode(errors="replace")
 
     @contextlib.contextmanager
     def _deadline(self, seconds: float) -> Iterator[threading.Event]:
@@ -249,24 +262,30 @@ class Container:
             return (0, 0)
         return state.st_ino, state.st_ctime_ns
 
-    def read(self, path: str) -> bytes | None:
-        """Content of a file in its root directory; `None` if it is no plain file."""
+    def holds(self, path: str, content: bytes) -> bool:
+        """Whether a plain file in its root directory has this content.
+
+        It may be anything now, of any size, or a device: nothing else is opened.
+        """
+        if self._layer is not None:
+            return _holds(self._layer / path, content)
         from docker.errors import NotFound
 
-        if self._layer is not None:
-            return _plain_file(self._layer / path)
         with losses():
             try:
-                stream, _ = self._api.get_archive(self._id, f"/{path}")
+                stream, state = self._api.get_archive(self._id, f"/{path}")
             except NotFound as error:
                 if "No such container" in str(error.explanation):
                     raise
-                return None
-            content = io.BytesIO(b"".join(stream))
-        with tarfile.open(fileobj=content) as packed:
-            entry = packed.getmember(path)
-            file = packed.extractfile(entry) if entry.isreg() else None
-            return file.read() if file else None
+                return False
+            with contextlib.closing(stream):
+                if state["size"] != len(content):
+                    return False
+                packed = io.BytesIO(b"".join(stream))
+        with tarfile.open(fileobj=packed) as archived:
+            entry = archived.getmember(path)
+            file = archived.extractfile(entry) if entry.isreg() else None
+            return file is not None and file.read() == content
 
 
 def start_container(
@@ -413,10 +432,12 @@ def _text(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _plain_file(path: Path) -> bytes | None:
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a plain file has this content; nobody can write to it any more."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        state = path.lstat()
+        if not stat.S_ISREG(state.st_mode) or state.st_size != len(content):
+            return False
+        return path.read_bytes() == content
     except OSError:
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        return False

@@ -346,7 +346,7 @@ class DockerSandbox:
     def inspect(self) -> Evidence:
         """Kills the container and looks at what is left; see `Sandbox.inspect`."""
         self._container.kill()
-        same = self._container.read(SCRIPT) == self._files[SCRIPT]
+        same = self._container.holds(SCRIPT, self._files[SCRIPT])
         # It may have been put back after it had been changed.
         untouched = self._container.stamp(SCRIPT) == self._stamp
         return Evidence(

@@ -81,10 +81,17 @@ PROBE = b"""\
 set -e
 command -v git bash
 command -v patch || { echo 'there is no patch(1)'; exit 1; }
-rm pool.py && mkdir pool.py && [ -z "$(ls -A pool.py)" ]
-echo written > log.py && [ "$(cat log.py)" = written ]
+rm launch.py
+mkdir launch.py
+[ -z "$(ls -A launch.py)" ]
+[ -s cgroup.py ]
+echo written > cgroup.py
+[ "$(cat cgroup.py)" = written ]
 """
-"""Needs a directory with these files, such as the one that this file is in."""
+"""What overlays of some kernels cannot do, with the files of this directory.
+
+A command a line: behind `&&` the shell would go on after a failure.
+"""
 
 PROBE_SECONDS = 60.0
 PROBE_LIMITS = Limits(memory=1 << 30, pids=256, disk=1 << 28, shm=1 << 20)
@@ -96,7 +103,7 @@ class NamespaceTable(GradeTable):
     programs: Literal["auto", "image"] = "auto"
     """Whose programs the tests use: the image's, or the host's where an instance carries its files (`auto`)."""
     memory: Size = "8g"
-    """Memory of one candidate, its files included; where there are no cgroups, of one process. Needing more is `oom`."""
+    """Memory of one candidate, its files included; where there are no cgroups, of one process without what it shares. Needing more is `oom`."""
     disk: Size = "4g"
     """What one candidate may write; it lies in memory."""
     shm: Size = "64m"
@@ -190,6 +197,11 @@ class NamespaceEngine:
                 "an image, one of which the namespace grader needs.",
                 hint="Add the column `image`, or leave the instance out.",
             )
+        elif repository_view() != "overlay":
+            raise PrerequisiteError(
+                "This machine has no overlays for sandboxes, which images need.",
+                hint=USE_DOCKER,
+            )
         else:
             self._images.check(instance.image)
 
@@ -233,6 +245,7 @@ class NamespaceEngine:
         with self._lock:
             self._stopped = True
             running = list(self._running)
+        self._images.stop()
         for sandbox in running:
             sandbox.kill()
 

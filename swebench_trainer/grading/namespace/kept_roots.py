@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, unquote
 
-from swebench_trainer.errors import DataError
+from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.snapshot import cache_dir
 from swebench_trainer.store.jsonl import read_json, write_json
 
@@ -33,14 +33,12 @@ class ImageRoot:
         id: The image's digest.
         path: Its root.
         environment: What its `ENV` sets.
-        workdir: Its `WORKDIR`; empty if it has none.
         size: Bytes that it takes on disk.
     """
 
     id: str
     path: Path
     environment: dict[str, str] = field(default_factory=dict)
-    workdir: str = ""
     size: int = 0
 
 
@@ -83,21 +81,18 @@ class KeptRoots:
             DataError: It is damaged.
         """
         folder = _folder(image_id)
-        lock = _locked(folder, fcntl.LOCK_SH)
-        if not folder.is_dir():
-            lock.close()
-            return None
+        with contextlib.ExitStack() as stack:
+            lock = stack.enter_context(_locked(folder, fcntl.LOCK_SH))
+            if not folder.is_dir():
+                return None
+            root = ImageRoot(path=folder / "root", **_about(folder))
+            os.utime(folder / ABOUT)
+            _note(name).parent.mkdir(exist_ok=True)
+            _note(name).write_text(image_id)
+            stack.pop_all()  # it stays locked
         with self._lock:
             self._held.append(lock)
-        about = read_json(folder / ABOUT)
-        if about is None:
-            raise DataError(
-                f"There is no {ABOUT} in {folder}.", hint="Remove the directory."
-            )
-        os.utime(folder / ABOUT)
-        _note(name).parent.mkdir(exist_ok=True)
-        _note(name).write_text(image_id)
-        return ImageRoot(path=folder / "root", **about)
+        return root
 
     def make(self, image_id: str, export: Callable[[Path], Mapping[str, Any]]) -> None:
         """Makes a root beside its place, and moves it there in one step.
@@ -115,18 +110,18 @@ class KeptRoots:
             (new / "root").mkdir(parents=True)
             try:
                 config = export(new / "root")
+                variables = (text.partition("=") for text in config.get("Env") or ())
+                about = {
+                    "id": image_id,
+                    "size": _size(new),
+                    "environment": {name: value for name, _, value in variables},
+                }
+                write_json(new / ABOUT, about)
+                os.sync()  # a power cut must not leave a root without its files
+                new.rename(folder)
             except BaseException:  # whatever it is, half a root is of no use
                 _remove_tree(new)
                 raise
-            variables = (variable.partition("=") for variable in config["Env"] or ())
-            about = {
-                "id": image_id,
-                "size": _size(new),
-                "environment": {name: value for name, _, value in variables},
-                "workdir": config["WorkingDir"],
-            }
-            write_json(new / ABOUT, about)
-            new.rename(folder)
 
     def close(self) -> None:
         """Lets go of the roots."""
@@ -139,12 +134,13 @@ def kept_roots() -> list[KeptRoot]:
     """The roots of this user, the longest unused first."""
     names: dict[str, list[str]] = {}
     for note in _rootfs_dir().glob("names/*"):
-        names.setdefault(note.read_text(), []).append(unquote(note.name))
-    return sorted(_find(names), key=lambda root: root.used)
+        with contextlib.suppress(FileNotFoundError):  # removed in the meantime
+            names.setdefault(note.read_text(), []).append(unquote(note.name))
+    return sorted(_kept(names), key=lambda root: root.used)
 
 
 def prune_roots(*, unused_for: float | None, max_size: int | None) -> int:
-    """Removes roots that nobody uses, the longest unused first.
+    """Removes roots that nobody uses, the longest unused first, and half ones.
 
     Args:
         unused_for: Seconds; what was not used since goes.
@@ -161,32 +157,64 @@ def prune_roots(*, unused_for: float | None, max_size: int | None) -> int:
         if (old or much) and _remove(root):
             size -= root.size
             removed += 1
+    for half in _rootfs_dir().glob("*.new"):  # of an export that was killed
+        with contextlib.suppress(BlockingIOError), _alone(half):
+            _remove_tree(half)
     return removed
 
 
-def _find(names: Mapping[str, list[str]]) -> Iterator[KeptRoot]:
-    for file in _rootfs_dir().glob(f"*/{ABOUT}"):
-        about = None if file.parent.suffix else read_json(file)
-        if about is not None:
-            mine = sorted(names.get(about["id"], ()))
-            used = file.stat().st_mtime
-            yield KeptRoot(tuple(mine), about["size"], used, file.parent)
+def _kept(names: Mapping[str, list[str]]) -> Iterator[KeptRoot]:
+    for folder in _rootfs_dir().glob("sha256-*"):
+        if folder.suffix or not folder.is_dir():
+            continue
+        try:
+            used = (folder / ABOUT).stat().st_mtime
+            size = _about(folder)["size"]
+        except (OSError, DataError):  # damaged: it may go first
+            used = size = 0
+        mine = sorted(names.get(folder.name.replace("-", ":", 1), ()))
+        yield KeptRoot(tuple(mine), size, used, folder)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What was written down of a root.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    about: dict[str, Any] | None = None
+    with contextlib.suppress(StageError):
+        about = read_json(folder / ABOUT)
+    if about is None:
+        raise DataError(
+            f"{folder / ABOUT} is damaged.",
+            hint="`swebench-train cache --clear` removes every root that is not used.",
+        )
+    return about
 
 
 def _remove(root: KeptRoot) -> bool:
-    """Removes a root unless somebody uses it."""
+    """Removes a root unless somebody uses it or has removed it."""
     try:
-        lock = _locked(root.folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with _alone(root.folder):
+            away = _unfinished(root.folder)
+            _remove_tree(away)
+            root.folder.rename(away)  # so that nobody finds half a root
+            _remove_tree(away)
+            for name in root.names:
+                _note(name).unlink(missing_ok=True)
+    except (BlockingIOError, FileNotFoundError):
         return False
-    with lock:
-        away = _unfinished(root.folder)
-        _remove_tree(away)
-        root.folder.rename(away)  # so that nobody finds half a root
-        _remove_tree(away)
-        for name in root.names:
-            _note(name).unlink(missing_ok=True)
     return True
+
+
+def _alone(folder: Path) -> TextIO:
+    """The lock of a root that nobody else has.
+
+    Raises:
+        BlockingIOError: Somebody has it.
+    """
+    return _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _locked(folder: Path, how: int) -> TextIO:
@@ -231,7 +259,12 @@ def _size(folder: Path) -> int:
 
 def _remove_tree(folder: Path) -> None:
     """Removes a directory whose modes may forbid it to an ordinary user."""
-    for path, _, _ in os.walk(folder):
-        Path(path).chmod(0o700)
-    if folder.exists():
-        shutil.rmtree(folder)
+    if not folder.exists():
+        return
+    folder.chmod(0o700)
+    for path, folders, _ in os.walk(folder):
+        for name in folders:
+            below = Path(path, name)
+            if not below.is_symlink():
+                below.chmod(0o700)
+    shutil.rmtree(folder)

@@ -111,13 +111,13 @@ class Launched:
             OSError: The sandbox gives no answer.
         """
         self.control.send(b"i")
-        answer = b""
+        answer = bytearray()
         while not answer.endswith(b"\0end\0"):
             more = self._answer(INSPECT_SECONDS)
             if not more:
                 raise OSError("the sandbox vanished before anybody could look")
             answer += more
-        intact, *changed = map(os.fsdecode, answer.split(b"\0")[:-2])
+        intact, *changed = map(os.fsdecode, bytes(answer).split(b"\0")[:-2])
         return Evidence(tuple(changed), intact == "intact")
 
     def kill(self) -> None:
@@ -171,7 +171,7 @@ class Launched:
         while (left := last - time.monotonic()) > 0 and poll.poll(left * 1000):
             if not _copy(output, log):
                 break
-        oom = self.group is not None and self.group.out_of_memory()
+        oom = self.group.out_of_memory() if self.group is not None else None
         return Ended(int(answer) if answer else None, answer is None, oom)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.docker.containers import LABEL
+from swebench_trainer.grading.docker.containers import LABEL, lenient
 from swebench_trainer.grading.docker.hosts import Host
 from swebench_trainer.grading.docker.images import Images
 from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
@@ -29,7 +29,7 @@ class ImageRoots:
     def __init__(self) -> None:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._names: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._host = Host("", 0)
         self._images: Images | None = None
         self._no_docker = ""
@@ -78,24 +78,29 @@ class ImageRoots:
             ImageError: It cannot be pulled.
             DataError: It is no root that can be unpacked.
         """
-        image_id = self.image_id(name)
-        if image_id not in self._roots:
+        if name not in self._roots:
+            image_id = self.image_id(name)
             with self._alone(image_id):
                 while (root := self._kept.take(name, image_id)) is None:
                     self._kept.make(image_id, functools.partial(self._export, image_id))
-                self._roots[image_id] = root
-        return self._roots[image_id]
+                self._roots[name] = root
+        return self._roots[name]
+
+    def stop(self) -> None:
+        """Ends the waiting for a registry."""
+        self._stopped.set()
 
     def retry(self) -> None:
         """Forgets what could not be had, so that it is asked for again."""
+        self._stopped.clear()
         with self._lock:
             self._no_docker = ""
         if self._images is not None:
             self._images.retry()
 
     def close(self) -> None:
-        """Lets go of the daemon."""
-        self._stopped.set()
+        """Lets go of the daemon and the roots."""
+        self.stop()
         self._exports.shutdown(cancel_futures=True)
         if self._images is not None:
             self._images.close()
@@ -103,9 +108,9 @@ class ImageRoots:
         self._kept.close()
 
     def _alone(self, name: str) -> threading.Lock:
-        """The lock of an image: the others need not wait for it."""
+        """The lock of a name or an id: the others need not wait for it."""
         with self._lock:
-            return self._names[name]
+            return self._locks[name]
 
     def _docker_answers(self) -> bool:
         """Asks the daemon, once."""
@@ -115,12 +120,13 @@ class ImageRoots:
                 if not self._no_docker:
                     api = self._host.client.api
                     self._images = Images(api, {}, None, self._stopped)
-                    remove_leftovers({self._host.daemon_id: api})
+                    with lenient():
+                        remove_leftovers({self._host.daemon_id: api})
         return self._images is not None
 
     def _find(self, name: str) -> str:
         """Asks the daemon, then our own notes, then the registry."""
-        from docker.errors import ImageNotFound
+        from docker.errors import DockerException, ImageNotFound
 
         self.check(name)
         known = self._kept.image_id(name)
@@ -130,6 +136,10 @@ class ImageRoots:
             return str(_api(self._host).inspect_image(name)["Id"])
         except ImageNotFound:
             return known or self._images.get(name).id
+        except (DockerException, OSError):  # the daemon answered once, and no more
+            if not known:
+                raise
+            return known
 
     def _export(self, image_id: str, target: Path) -> Mapping[str, Any]:
         """Unpacks an image through a container that is never started.

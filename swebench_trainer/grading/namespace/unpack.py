@@ -15,6 +15,8 @@ from typing import Any
 from swebench_trainer.errors import DataError
 
 CHUNK = 1 << 20
+END = 1024
+"""So many zeros end an archive."""
 
 
 def unpack(chunks: Iterator[bytes], target: Path) -> None:
@@ -31,20 +33,17 @@ def unpack(chunks: Iterator[bytes], target: Path) -> None:
     """
     top = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     folders: list[tuple[tuple[str, ...], tarfile.TarInfo]] = []
+    stream = _Stream(chunks)
+    file = io.BufferedReader(stream, CHUNK)
     try:
-        with (
-            tarfile.open(
-                fileobj=io.BufferedReader(_Stream(chunks), CHUNK),
-                mode="r|",
-                errors="surrogateescape",
-            ) as archive,
-        ):
+        with tarfile.open(fileobj=file, mode="r|", errors="surrogateescape") as archive:
             for member in archive:
                 parts = _parts(member.name)
                 if member.isdir():
                     folders.append((parts, member))
                 if parts:
                     _unpack_one(archive, member, top, parts)
+        stream.finish()
         # When they are full: some may not be written to, and a file changes the time.
         for parts, member in reversed(folders):
             with _folder_below(top, parts) as folder:
@@ -145,9 +144,21 @@ class _Stream(io.RawIOBase):
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = iter(chunks)
         self._left = memoryview(b"")
+        self._last = b""
 
     def readable(self) -> bool:
         return True
+
+    def finish(self) -> None:
+        """Reads to the end, which an archive that was torn between two files lacks.
+
+        Raises:
+            ValueError: It is not there.
+        """
+        while self.readinto(bytearray(CHUNK)):
+            pass
+        if self._last != bytes(END):
+            raise ValueError("it has no end")
 
     def readinto(self, buffer: Any) -> int:
         while not self._left:
@@ -155,6 +166,7 @@ class _Stream(io.RawIOBase):
             if chunk is None:
                 return 0
             self._left = memoryview(chunk)
+            self._last = (self._last + chunk)[-END:]
         size = min(len(buffer), len(self._left))
         buffer[:size] = self._left[:size]
         self._left = self._left[size:]

@@ -14,7 +14,8 @@ SCRATCH = re.compile(
 
 PROGRAMS = re.compile(
     r"(.*/)?s?bin/.*|/(usr/)?(local/)?lib(exec|32|64|x32)?/.*"
-    r"|.*/((site|user)customize|conftest)\.py|.*\.pth"
+    r"|.*/((site|user)customize|conftest)\.py|.*\.pth|.*/lib/python[\d.]+/[^/]+\.py"
+    r"|.*/(site|dist)-packages/(_pytest|pytest|pluggy|py|nose|tox|coverage)(/.*|\.py)"
     r"|/etc/.*|/eval\.sh|.*/\.(bash|profile|zsh|pytest|pdb|python)\w*"
 )
 """Programs, libraries, and what they read before a test has its turn."""

@@ -18,7 +18,7 @@ from swebench_trainer.grading.docker.containers import (
     MAX_PATHS,
     Container,
     _files_below,
-    _plain_file,
+    _holds,
     lenient,
     outside,
 )
@@ -82,13 +82,18 @@ def test_a_path_that_is_too_long_is_a_find(tmp_path: Path) -> None:
     assert len(found) > 3000
 
 
-def test_only_a_plain_file_is_read(tmp_path: Path) -> None:
+def test_only_a_plain_file_of_the_size_is_read(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"content")
     (tmp_path / "link").symlink_to("plain")
     os.mkfifo(tmp_path / "pipe")
-    assert _plain_file(tmp_path / "plain") == b"content"
-    for name in ("link", "pipe", "missing"):
-        assert _plain_file(tmp_path / name) is None
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 42)
+    assert _holds(tmp_path / "plain", b"content")
+    assert not _holds(tmp_path / "plain", b"another")
+    for name in ("link", "huge", "pipe", "missing"):
+        assert not _holds(tmp_path / name, b"content")
+    assert not _holds(tmp_path / "pipe", b"")
+    assert not _holds(Path("/dev/null"), b"")
 
 
 def test_what_counts_as_changed_outside() -> None:

@@ -283,6 +283,36 @@ def test_check_refuses_what_has_neither_files_nor_image(task: Task) -> None:
         grader.check([instance])
 
 
+def test_check_refuses_images_where_there_are_no_overlays(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespace_grader, "repository_view", lambda: "copy")
+    instance = dataclasses.replace(task.instance, snapshot="", image="a/b:1")
+    grader = NamespaceGrader(NamespaceTable(use="namespace"))
+    grader.check([task.instance])
+    with pytest.raises(PrerequisiteError, match="no overlays"):
+        grader.check([instance])
+
+
+@pytest.mark.parametrize(
+    ("works", "fails"),
+    [
+        (b"rm launch.py\n", b"rm missing.py\n"),
+        (b"mkdir launch.py\n", b"touch launch.py\nmkdir launch.py\n"),
+        (b"mkdir launch.py\n", b"mkdir launch.py\ntouch launch.py/x\n"),
+        (b"echo written", b"echo otherwise"),
+        (b"-s cgroup.py", b"-s missing.py"),
+    ],
+)
+def test_the_probe_sees_what_an_overlay_cannot_do(
+    works: bytes, fails: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = namespace_grader.PROBE
+    assert works in probe and namespace_grader._probe(copy=False) == ""
+    monkeypatch.setattr(namespace_grader, "PROBE", probe.replace(works, fails))
+    assert namespace_grader._probe(copy=False)
+
+
 def test_check_where_namespaces_are_refused(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,8 +346,13 @@ def test_processes_and_files_are_limited(task_running: Running) -> None:
     assert "unlimited" not in limits
 
 
-def test_a_patch_that_eats_memory_is_no_lesson(task: Task) -> None:
-    if not cgroup_parents():
+@pytest.mark.parametrize("cgroups", [True, False])
+def test_a_patch_that_eats_memory_is_no_lesson(
+    task: Task, monkeypatch: pytest.MonkeyPatch, cgroups: bool
+) -> None:
+    if not cgroups:
+        monkeypatch.setattr(namespace_grader, "cgroup_parents", lambda: {})
+    elif not cgroup_parents():
         pytest.skip("this user may make no cgroups")
     body = "x = bytearray(2 << 30)\nx[::4096] = b'x' * len(x[::4096])\n"
     grader = NamespaceGrader(

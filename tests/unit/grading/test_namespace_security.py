@@ -230,6 +230,12 @@ def test_evidence_tells_a_touched_script(command: str, tmp_path: Path) -> None:
     assert not ran.evidence.script_intact
 
 
+def test_evidence_has_a_bound(tmp_path: Path) -> None:
+    ran = run("cd /tmp && seq 60000 | xargs touch", tmp_path, inspect=True)
+    assert ran.evidence is not None
+    assert len(ran.evidence.changed) == 10_000
+
+
 def test_evidence_survives_endless_paths_and_odd_names(tmp_path: Path) -> None:
     ran = run(
         python(
@@ -363,6 +369,7 @@ def test_enough_memory_is_no_oom(tmp_path: Path) -> None:
 def test_the_memory_of_a_process_is_limited_without_cgroups(tmp_path: Path) -> None:
     ran = run(HOG, tmp_path, group=False, memory=200 << 20)
     assert "MemoryError" in ran.output
+    assert ran.ended.oom is None, "only the output tells"
 
 
 def test_the_disk_is_limited(tmp_path: Path) -> None:

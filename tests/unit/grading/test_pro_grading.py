@@ -40,7 +40,10 @@ from swebench_trainer.grading.pro import (
     streams,
     without_binary_hunks,
 )
-from swebench_trainer.types import Instance, Status
+from swebench_trainer.grading.regrade import regraded
+from swebench_trainer.store.digest import digest
+from swebench_trainer.store.jsonl import write_rows
+from swebench_trainer.types import Instance, Status, Verdict, as_row
 
 START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
 
@@ -60,6 +63,30 @@ def grade(tmp_path: Path):
         return grade_in(job(instance, patch, tmp_path / "logs", **keys), engine, 60)
 
     return grade
+
+
+@pytest.mark.parametrize(
+    ("extraction", "status"),
+    [("no-op", Status.UNRESOLVED), ("ok", Status.RESOLVED)],
+)
+def test_its_logs_say_the_same_when_they_are_judged_again(
+    pro, grade, tmp_path, extraction, status
+) -> None:
+    instance = pro.instance()
+    patch = "" if extraction == "no-op" else instance.patch
+    outcome = grade(pro, instance, patch, extraction=extraction)
+    assert outcome.status is status
+    verdict = Verdict(
+        *(instance.instance_id, 0, "model", outcome.status, dict(outcome.report)),
+        flags=outcome.flags,
+        reason=outcome.reason,
+        log="logs",
+        patch=digest(patch),
+    )
+    path = tmp_path / "verdicts.jsonl"
+    write_rows(path, [as_row(verdict)])
+    again = regraded(path, {instance.instance_id: instance}, lambda _: None)
+    assert again.derived == 1 and again.changes == []
 
 
 def printing(text: str) -> dict[str, str]:

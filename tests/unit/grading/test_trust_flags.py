@@ -357,6 +357,9 @@ def test_script_changed(task: Task) -> None:
         "/usr/lib/python3/dist-packages/_pytest/runner.py",
         "/lib/x86_64-linux-gnu/libc.so.6",
         "/opt/env/lib/python3.9/site-packages/evil.pth",
+        "/opt/env/lib/python3.9/site-packages/_pytest/runner.py",
+        "/opt/env/lib/python3.9/site-packages/py.py",
+        "/opt/env/lib/python3.9/subprocess.py",
         "/opt/env/lib/python3.9/site-packages/sitecustomize.py",
         "/root/.bashrc",
         "/etc/ld.so.preload",
@@ -384,6 +387,7 @@ SITE = "/opt/miniconda3/envs/testbed/lib/python3.9/site-packages"
         "/root/.gitconfig",
         f"{SITE}/__editable__.calc-1.0.pth",
         f"{SITE}/calc-1.0.dist-info/RECORD",
+        f"{SITE}/calc/pytest.py",
         f"{SITE}/numpy/__pycache__/version.cpython-39.pyc",
     ],
 )

@@ -120,3 +120,12 @@ def test_a_torn_archive_is_an_error(target: Path) -> None:
     chunks = archive(("file", FILE, "x" * 5000, 0o644))
     with pytest.raises(DataError, match="cannot be unpacked"):
         unpack(iter(chunks[:3]), target)
+
+
+@pytest.mark.parametrize("behind", [b"", b'{"message":"no space left on device"}'])
+def test_an_archive_torn_between_two_files_is_an_error(
+    target: Path, behind: bytes
+) -> None:
+    whole = b"".join(archive(("a", FILE, "x" * 100, 0o644), ("b", FILE, "y", 0o644)))
+    with pytest.raises(DataError, match="has no end"):
+        unpack(iter([whole[:1024], behind]), target)

@@ -16,6 +16,7 @@ SUMMARY = {
                     "explained timeouts": 3,
                     "flagged": 1,
                     "flags": {"multi_marker": 1, "touches_tests": 1},
+                    "not believed": ["a__b-1 #0 (multi_marker, touches_tests)"],
                 }
             }
         }
@@ -30,7 +31,11 @@ def card(**changes):
             "data": {"path": "/home/someone/secret/rows.jsonl"},
         },
         "summary": SUMMARY,
-        "candidates": {"flagged": 2, "flags": {"flaky": 2}},
+        "candidates": {
+            "flagged": 7,
+            "flags": {"flaky": 7},
+            "not believed": [f"a__b-{n} #3 (flaky)" for n in range(7)],
+        },
         "is_adapter": True,
     } | changes
     return model_card("run", "dpo", **arguments)
@@ -42,9 +47,12 @@ def test_the_figures_and_their_caveat():
     assert "not a leaderboard setting" in text
     assert "heldout, base: 2 not graded, counted as not resolved." in text
     assert (
-        "heldout, base: 1 passes are not believed (multi_marker 1, touches_tests 1)."
+        "heldout, base: 1 passes are not believed (multi_marker 1, touches_tests 1): "
+        "a__b-1 #0 (multi_marker, touches_tests)."
     ) in text
-    assert "candidates: 2 passes are not believed (flaky 2)." in text
+    named = ", ".join(f"a__b-{n} #3 (flaky)" for n in range(5))
+    line = f"candidates: 7 passes are not believed (flaky 7): {named}, …."
+    assert line in text
     assert "candidates" not in card(candidates=None)
     assert text.startswith("---\nbase_model: org/model-7b\nlibrary_name: peft\n")
 
@@ -54,6 +62,15 @@ def test_no_path_of_this_machine():
     assert "/home/someone" not in text + card()
     assert "base_model" not in text
     assert "rows.jsonl" in card()
+
+
+def test_no_address_and_no_secret_of_this_machine():
+    hosts = ["ssh://me@build7", "tcp://10.0.0.5:2376", "unix:///run/x.sock"]
+    page = "https://me:token@example.org/evaluation.git"
+    text = card(settings={"grade": {"hosts": hosts}, "data": {"evaluation": page}})
+    for secret in ("build7", "10.0.0.5", "/run/", "token"):
+        assert secret not in text
+    assert "ssh://..." in text and "https://example.org/evaluation.git" in text
 
 
 def test_without_an_evaluation_it_claims_nothing():
