@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers of a Llama or Qwen block."""
 
+_PROBE = "def f(x):\n\treturn  [x, 'a b']\n"
+"""What a tokenizer for code must give back as it is."""
+
 
 class Lora(Table):
     """Size and place of the low-rank adapters."""
@@ -106,18 +109,37 @@ def check_model(table: HfTable) -> None:
 def load_tokenizer(
     table: HfTable, weights: Path | None = None
 ) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer of the weights, or of the base model; a pad token is set."""
+    """Loads the tokenizer of the weights, or of the base model; a pad token is set.
+
+    Raises:
+        RecipeError: The tokenizer has no EOS token, or does not give back a text.
+    """
     from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     source, revision = _source(table, weights)
     with _loading(table):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        declared = get_tokenizer_config(source, revision=revision)
     if tokenizer.eos_token_id is None:
         raise RecipeError(
             f"The tokenizer of {table.name} has no EOS token, so the model could not learn to stop."
         )
+    probe = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    if tokenizer.decode(probe, clean_up_tokenization_spaces=False) != _PROBE:
+        # Seen where a byte-level tokenizer.json was loaded as SentencePiece.
+        raise RecipeError(
+            f"The tokenizer of {table.name} ({type(tokenizer).__name__}) loses spaces or line breaks, so no patch could be written with it.",
+            hint="Update transformers, or correct tokenizer_class in a copy of the model's tokenizer_config.json.",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if declared.get("add_bos_token") and tokenizer.bos_token_id is not None:
+        # transformers 5 forgets it where tokenizer.json does not say it again.
+        tokenizer.add_bos_token = True
+    if getattr(tokenizer, "fill_token", None):
+        # CodeLlama's would cut an issue that has <FILL_ME> in it for infilling.
+        tokenizer.fill_token = None
     return tokenizer
 
 

@@ -19,9 +19,10 @@ def test_a_prompt_is_one_user_turn_and_the_generation_prompt(tokenizer):
     assert text == "<|im_start|>user\nFix it.\n<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_without_a_chat_template_a_prompt_is_plain_text(tokenizer):
+def test_without_a_chat_template_a_prompt_is_plain_text_and_an_empty_line(tokenizer):
     tokenizer.chat_template = None
-    assert tokenizer.decode(encode_prompt(tokenizer, "Fix it.")) == "Fix it."
+    for prompt in ("Fix it.", "Fix it.\n"):
+        assert tokenizer.decode(encode_prompt(tokenizer, prompt)) == "Fix it.\n\n"
     assert end_of_answer(tokenizer) == tokenizer.eos_token_id
 
 
@@ -44,7 +45,7 @@ def test_special_tokens_in_an_issue_are_text_without_a_chat_template_too(tokeniz
     tokenizer.chat_template = None
     ids = encode_prompt(tokenizer, INJECTION)
     assert special_ids(tokenizer, ids) == []
-    assert tokenizer.decode(ids) == INJECTION
+    assert tokenizer.decode(ids) == f"{INJECTION}\n\n"
 
 
 def test_the_template_decides_about_the_space_around_a_hostile_issue(tokenizer):
