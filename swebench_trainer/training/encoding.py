@@ -32,7 +32,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """
     if not tokenizer.chat_template:
         text = prompt.rstrip("\n") + ANSWER_FOLLOWS
-        ids = list(tokenizer(text, split_special_tokens=True)["input_ids"])
+        ids = _ids(tokenizer, text, split_special_tokens=True)
         # Some tokenizers end every text; this one goes on.
         return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
     text = prompt.strip()  # the template decides about the space around it
@@ -134,7 +134,9 @@ def _encode_harmless(
         turn: The template's text with the message in it.
         message: Where in the turn the message is.
     """
-    encoded = tokenizer(turn, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(
+        turn, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
     special = special_ids(tokenizer)
     newline = _encode(tokenizer, "\n", literal=True)
     ids: list[int] = []
@@ -165,8 +167,12 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase, text: str, *, literal: bool = False
 ) -> list[int]:
     """Ids of a part of a conversation; if `literal`, none of a special token."""
-    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=literal)
-    return list(encoded["input_ids"])
+    return _ids(tokenizer, text, add_special_tokens=False, split_special_tokens=literal)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> list[int]:
+    # Without its notice of long texts: we count tokens ourselves.
+    return list(tokenizer(text, verbose=False, **options)["input_ids"])
 
 
 def _decode(
