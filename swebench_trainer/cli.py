@@ -194,7 +194,10 @@ def _show_samples(console: Console, recipe: Recipe, seen: Preview, lines: int) -
 
     for example in seen.samples:
         view = example.view
-        words = [f"{example.split}: prompt {view.prompt_tokens:,} tokens"]
+        words = [
+            f"{example.split}: prompt {view.prompt_tokens:,} tokens",
+            f"context {_plain(example.context)}",
+        ]
         if example.learned:
             limit = recipe.prompt.max_tokens
             fate = "kept" if example.length <= limit else "too long, dropped"

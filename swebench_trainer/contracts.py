@@ -58,7 +58,13 @@ class Loaded:
 
 
 class PromptStyle(Protocol):
-    """Turns an instance into the text that the model reads."""
+    """Turns an instance into the text that the model reads.
+
+    A style may have an attribute `context`, a word for what its prompts show beside
+    the issue; without one it is the style's name. Results are compared within one
+    context alone, and those of `oracle`, which shows what gold touches, are labelled
+    as not leaderboard-valid.
+    """
 
     def render(self, instance: Instance) -> str:
         """The user's message for `instance`.

@@ -27,12 +27,14 @@ class Example:
     """One prepared instance in tokens.
 
     Attributes:
+        context: What its prompt shows; see `PromptStyle`.
         learned: Whether it has an answer that SFT would learn.
         view: With its texts if it was asked for, else with its lengths alone.
     """
 
     instance_id: str
     split: Split
+    context: str
     learned: bool
     view: TokenView
 
@@ -86,30 +88,43 @@ def look(
     """
     view = _open_view(plugins, recipe)
     with tempfile.TemporaryDirectory(prefix="swebench-train-preview-") as folder:
-        prepared, answers, dropped = _prepared(plugins, recipe, Path(folder))
-    chosen = [(i, p) for i, p in prepared if split in (None, i.split)]
+        prepared, dropped = _prepare(plugins, recipe, Path(folder))
+    chosen = [row for row in prepared if split in (None, row.split)]
     if not chosen:
         raise StageError(f"No instance is in the split {split!r}.")
-    names = {i.instance_id for i, _ in chosen}
+    names = {row.instance_id for row in chosen}
     for name in instances:
         if name not in names:
             raise RecipeError(f"{name}: {_why_missing(name, dropped)}")
     # By digest, so that the draw stays when instances come and go.
     drawn = sorted(names, key=lambda name: digest([recipe.seed, name]))[:number]
-    wanted = list(instances) or drawn
+    wanted = list(dict.fromkeys(instances)) or drawn
 
     examples = []
     shown: dict[str, Example] = {}
-    for instance, prompt in chosen:
-        name = instance.instance_id
-        answer = answers.get(name)
-        seen = view(prompt, answer)
-        example = Example(name, instance.split, answer is not None, seen)
-        if name in wanted:
-            shown[name] = example
-        examples.append(replace(example, view=replace(seen, parts=())))
-    samples = tuple(shown[name] for name in dict.fromkeys(wanted))
+    for row in chosen:
+        example = Example(
+            row.instance_id,
+            row.split,
+            row.context,
+            learned=row.answer is not None,
+            view=view(row.prompt, row.answer),
+        )
+        if row.instance_id in wanted:
+            shown[row.instance_id] = example
+        # The texts of all the others would fill the memory.
+        examples.append(replace(example, view=replace(example.view, parts=())))
+    samples = tuple(shown[name] for name in wanted)
     return Preview(tuple(examples), samples, tuple(dropped))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    instance_id: str
+    split: Split
+    context: str
+    prompt: str
+    answer: str | None
 
 
 def _open_view(
@@ -130,10 +145,10 @@ def _open_view(
     return opened
 
 
-def _prepared(
+def _prepare(
     plugins: Plugins, recipe: Recipe, folder: Path
-) -> tuple[list[tuple[Instance, str]], dict[str, str], list[dict[str, str]]]:
-    """Instances with their prompts, the answers to learn by id, and what was dropped."""
+) -> tuple[list[_Prepared], list[dict[str, str]]]:
+    """What the stage makes of the data, and the rows that it drops."""
     run = RunDir(folder)
     stage = run.stage("prepare")
     stage.path.mkdir(parents=True)
@@ -145,14 +160,22 @@ def _prepared(
             error.message,
             hint="To keep the reasons of every row: swebench-train run RECIPE --until prepare",
         ) from error
-    prompts = context.prompts()
-    instances = context.read("prepare", "instances.jsonl", Instance)
-    rows = context.read("prepare", "sft.jsonl", SftRow)
-    return (
-        [(i, prompts[i.instance_id]) for i in instances],
-        {row.instance_id: row.completion for row in rows},
-        list(read_rows(stage.file("dropped.jsonl"))),
-    )
+    prompts = {
+        row["instance_id"]: row for row in read_rows(stage.file("prompts.jsonl"))
+    }
+    learned = context.read("prepare", "sft.jsonl", SftRow)
+    answers = {row.instance_id: row.completion for row in learned}
+    prepared = [
+        _Prepared(
+            instance.instance_id,
+            instance.split,
+            prompts[instance.instance_id]["context"],
+            prompts[instance.instance_id]["prompt"],
+            answers.get(instance.instance_id),
+        )
+        for instance in context.read("prepare", "instances.jsonl", Instance)
+    ]
+    return prepared, list(read_rows(stage.file("dropped.jsonl")))
 
 
 def _why_missing(name: str, dropped: Sequence[dict[str, str]]) -> str:

@@ -126,6 +126,7 @@ def check_prompt_style(style: PromptStyle, instance: Instance) -> None:
     assert prompt == style.render(instance), "render() must be deterministic"
     assert instance.problem_statement in prompt, "the prompt must hold the issue"
     assert instance.patch not in prompt, "the prompt must not hold the gold patch"
+    assert getattr(style, "context", "a name"), "a context has a name"
 
 
 def check_backend(backend: Backend, folder: Path, *, trains: bool = True) -> None:

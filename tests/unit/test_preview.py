@@ -62,6 +62,7 @@ def test_samples_can_be_chosen(preview):
 def test_a_split_can_be_chosen(preview):
     code, out = preview("--split", "heldout", "-n", "9")
     assert code == 0 and len(titles(out)) == 3
+    assert ", context issue" in out
     assert "heldout: prompt" in out and "train: prompt" not in out
     assert "\n▌" not in out and "3 instances, 0 with an answer to learn" in out
     assert preview("--split", "test")[0] == 2
