@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from swebench_trainer.contracts import TokenPart, TokenView
+from swebench_trainer.errors import RecipeError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +30,9 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     tokenizer has one, and ends with an empty line. A special token spelled out in
     the message is encoded as the characters that it is: an issue must not end its
     own turn and begin one of the system.
+
+    Raises:
+        RecipeError: The message has special tokens, and the chat template changes it.
     """
     if not tokenizer.chat_template:
         text = prompt.rstrip("\n") + ANSWER_FOLLOWS
@@ -39,8 +43,15 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     turn = _user_turn(tokenizer, prompt)
     if _encode(tokenizer, text) == _encode(tokenizer, text, literal=True):
         return _encode(tokenizer, turn)
-    start = _user_turn(tokenizer, prompt.replace(text, _MARK)).index(_MARK)
-    return _encode_harmless(tokenizer, turn, range(start, start + len(text)))
+    marked = _user_turn(tokenizer, prompt.replace(text, _MARK))
+    before, mark, behind = marked.partition(_MARK)
+    if not mark or before + text + behind != turn:
+        raise RecipeError(
+            "The model's chat template does not repeat a message as it is, so special tokens in an issue cannot be told from its own.",
+            hint="Give the model a copy of its chat template that does.",
+        )
+    message = range(len(before), len(before) + len(text))
+    return _encode_harmless(tokenizer, turn, message)
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
@@ -138,18 +149,24 @@ def _encode_harmless(
         turn, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
     special = special_ids(tokenizer)
-    newline = _encode(tokenizer, "\n", literal=True)
     ids: list[int] = []
     for token, (start, end) in zip(
         encoded["input_ids"], encoded["offset_mapping"], strict=True
     ):
-        if token not in special or start not in message:
+        if token in special and start in message:
+            ids += _encode_inside(tokenizer, turn[start:end])
+        else:
             ids.append(token)
-            continue
-        # Behind a newline, because the front of a text may be encoded otherwise.
-        behind = _encode(tokenizer, "\n" + turn[start:end], literal=True)
-        ids += behind[len(newline) :]
     return ids
+
+
+def _encode_inside(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text that stands in another; at the front it may be encoded otherwise."""
+    newline = _encode(tokenizer, "\n", literal=True)
+    behind = _encode(tokenizer, "\n" + text, literal=True)
+    if behind[: len(newline)] != newline:  # they have grown together
+        return _encode(tokenizer, text, literal=True)
+    return behind[len(newline) :]
 
 
 def _user_turn(tokenizer: PreTrainedTokenizerBase, message: str) -> str:

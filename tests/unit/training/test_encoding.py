@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from training_examples import PAIRS, ROWS
 
+from swebench_trainer.errors import RecipeError
 from swebench_trainer.training.encoding import (
     decode_completion,
     encode_completion,
@@ -54,6 +55,20 @@ def test_the_template_decides_about_the_space_around_a_hostile_issue(tokenizer):
     trimming = tokenizer.chat_template.replace("['content']", "['content'] | trim")
     tokenizer.chat_template = trimming
     assert encode_prompt(tokenizer, prompt) == encode_prompt(tokenizer, INJECTION)
+
+
+@pytest.mark.parametrize("changed", ["| upper", "* 2", "[:9]"])
+def test_a_template_that_changes_messages_cannot_hide_special_tokens(
+    tokenizer, changed
+):
+    original = tokenizer.chat_template
+    tokenizer.chat_template = original.replace(
+        "message['content']", f"message['content'] {changed}"
+    )
+    assert tokenizer.chat_template != original
+    assert encode_prompt(tokenizer, "Crash.")
+    with pytest.raises(RecipeError, match="does not repeat a message as it is"):
+        encode_prompt(tokenizer, INJECTION)
 
 
 @pytest.mark.parametrize(
