@@ -84,7 +84,7 @@ def _lines(view: TokenView) -> list[_Line]:
 def _shortened(lines: Sequence[_Line], most: int) -> list[_Line | int]:
     """The lines without the middle of what is read; a number says how many it had."""
     read = sum(not line.learned for line in lines)
-    if not most or read <= most:
+    if not most or read <= most + 1:  # a note is as long as one line
         return list(lines)
     head, tail = (most + 1) // 2, most // 2
     return [*lines[:head], read - most, *lines[read - tail :]]
