@@ -78,7 +78,7 @@ def register_prompt_styles(register: Register) -> None:
     register(
         "oracle",
         oracle,
-        summary="the issue and the files of the gold patch; not a leaderboard setting",
+        summary="the issue and the files of the gold patch; not leaderboard-valid",
     )
 
 

@@ -12,6 +12,7 @@ import typer
 
 from swebench_trainer import __version__
 from swebench_trainer.errors import RecipeError, TrainerError
+from swebench_trainer.types import Split
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from swebench_trainer.doctor import Report
     from swebench_trainer.grading.cache import RunCache
     from swebench_trainer.plugins import Plugins
+    from swebench_trainer.preview import Preview
     from swebench_trainer.recipe.load import Draft
     from swebench_trainer.recipe.models import Recipe
     from swebench_trainer.types import Instance
@@ -153,6 +155,99 @@ def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
 
     valid, _ = _load(recipe, set_ or [], _plugins())
     print(f"{recipe}: valid. Stages: {', '.join(s.name for s in stages_of(valid))}.")
+
+
+@app.command()
+def preview(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    number: Annotated[
+        int, typer.Option("--number", "-n", min=0, help="Samples to show.")
+    ] = 2,
+    instance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Show this instance; repeatable."),
+    ] = None,
+    split: Annotated[
+        Split | None, typer.Option(help="This split alone; default: both.")
+    ] = None,
+    lines: Annotated[
+        int, typer.Option(min=0, help="Lines of a prompt to show; 0: all.")
+    ] = 40,
+) -> None:
+    """Shows prompts and answers as the model will see them, and what was dropped."""
+    from swebench_trainer.preview import look
+
+    loaded, console = _plugins(), _console()
+    valid, _ = _load(recipe, set_ or [], loaded)
+    loaded.load_installed()  # they may drop instances
+    chosen = tuple(instance or ())
+    seen = look(loaded, valid, number=number, instances=chosen, split=split)
+    _show_samples(console, valid, seen, lines)
+    _show_lengths(console, valid, seen)
+
+
+def _show_samples(console: Console, recipe: Recipe, seen: Preview, lines: int) -> None:
+    from rich.text import Text
+
+    from swebench_trainer.reporting.samples import LEGEND, sample
+
+    for example in seen.samples:
+        view = example.view
+        words = [
+            f"{example.split}: prompt {view.prompt_tokens:,} tokens",
+            f"context {_plain(example.context)}",
+        ]
+        if example.learned:
+            limit = recipe.prompt.max_tokens
+            fate = "kept" if example.length <= limit else "too long, dropped"
+            words.append(f"answer with its end {view.answer_tokens:,}")
+            words.append(f"together {example.length:,} of {limit:,}: {fate}")
+        if view.altered:
+            words.append("the tokenizer cannot write this answer byte for byte")
+        console.rule(Text(_plain(example.instance_id)), align="left", style="cyan")
+        _say(console, ", ".join(words))
+        console.print(sample(view, lines), highlight=False)
+    if seen.samples:
+        console.rule(style="cyan")
+        _say(console, LEGEND)
+
+
+def _show_lengths(console: Console, recipe: Recipe, seen: Preview) -> None:
+    from swebench_trainer.reporting.samples import lengths, reasons
+
+    limit = recipe.prompt.max_tokens
+    views = [example.view for example in seen.examples]
+    prompts = [view.prompt_tokens for view in views]
+    console.print(lengths(prompts, [view.answer_tokens for view in views], limit))
+    learned = sum(example.learned for example in seen.examples)
+    too_long = seen.too_long(limit)
+    _say(
+        console,
+        f"{len(views)} instances, {learned} with an answer to learn, of which "
+        f"{len(too_long)} would be dropped for more than max_tokens = {limit:,}",
+    )
+    for example in too_long[:_TOO_LONG_SHOWN]:
+        _say(console, f"  {example.instance_id}: {example.length:,}")
+    if rest := len(too_long[_TOO_LONG_SHOWN:]):
+        _say(console, f"  and {rest} more")
+    if altered := sum(view.altered for view in views):
+        _say(console, f"{altered} answers have characters that the tokenizer changes")
+    if learned and recipe.sft is None:
+        _say(console, "The recipe has no [sft]: nothing is trained on these answers.")
+    elif learned and recipe.sft and len(too_long) / learned > recipe.sft.max_dropped:
+        _say(
+            console,
+            f"Training would stop: [sft] max_dropped = {recipe.sft.max_dropped} allows "
+            "fewer. Raise [prompt] max_tokens, or choose less context.",
+        )
+    if seen.dropped:
+        console.print(reasons(seen.dropped))
+    else:
+        _say(console, "Nothing was dropped in preparation.")
+
+
+_TOO_LONG_SHOWN = 10
 
 
 @app.command()

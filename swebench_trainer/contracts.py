@@ -58,7 +58,13 @@ class Loaded:
 
 
 class PromptStyle(Protocol):
-    """Turns an instance into the text that the model reads."""
+    """Turns an instance into the text that the model reads.
+
+    A style may have an attribute `context`, a word for what its prompts show beside
+    the issue; without one it is the style's name. Results are compared within one
+    context alone, and those of `oracle`, which shows what gold touches, are labelled
+    as not leaderboard-valid.
+    """
 
     def render(self, instance: Instance) -> str:
         """The user's message for `instance`.
@@ -179,6 +185,51 @@ class Backend(Protocol):
 
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> Sampler:
         """Opens the base model (`None`) or trained weights for sampling."""
+
+
+@dataclass(frozen=True)
+class TokenPart:
+    """Consecutive tokens of a row that are alike, as text.
+
+    Attributes:
+        trained: Whether the loss is on them.
+        special: Whether they are special tokens, such as the end of a turn.
+    """
+
+    text: str
+    trained: bool
+    special: bool
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """A row as the model sees it.
+
+    Attributes:
+        parts: Their texts joined are the row, prompt first.
+        answer_tokens: With the token that ends the answer; 0 without an answer.
+        altered: Whether the tokenizer cannot write the answer byte for byte.
+    """
+
+    parts: tuple[TokenPart, ...]
+    prompt_tokens: int
+    answer_tokens: int
+    altered: bool = False
+
+
+class TokenViewer(Protocol):
+    """A `Backend` that can show what it makes of texts, for `preview`. Optional."""
+
+    def open_view(self) -> Callable[[str, str | None], TokenView]:
+        """Loads the tokenizer, and no weights.
+
+        Returns:
+            A function of a prompt and, if there is one, the answer to learn.
+
+        Raises:
+            PrerequisiteError: The tokenizer is not on this machine.
+            RecipeError: The model does not exist or cannot be used.
+        """
 
 
 @dataclass(frozen=True)

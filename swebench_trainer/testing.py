@@ -26,6 +26,7 @@ from swebench_trainer.contracts import (
     Publisher,
     SampleRequest,
     Source,
+    TokenView,
     TrainRequest,
 )
 from swebench_trainer.errors import PluginError
@@ -125,6 +126,7 @@ def check_prompt_style(style: PromptStyle, instance: Instance) -> None:
     assert prompt == style.render(instance), "render() must be deterministic"
     assert instance.problem_statement in prompt, "the prompt must hold the issue"
     assert instance.patch not in prompt, "the prompt must not hold the gold patch"
+    assert getattr(style, "context", "a name"), "a context has a name"
 
 
 def check_backend(backend: Backend, folder: Path, *, trains: bool = True) -> None:
@@ -145,6 +147,8 @@ def check_backend(backend: Backend, folder: Path, *, trains: bool = True) -> Non
         )
         for row in rows
     ]  # fmt: skip
+    if hasattr(backend, "open_view"):
+        check_view(backend.open_view())
     sft = DpoTable(learning_rate=1e-3, batch_size=2, save_every=0)
     if not trains:
         for train in (
@@ -161,6 +165,19 @@ def check_backend(backend: Backend, folder: Path, *, trains: bool = True) -> Non
     assert tuned.parent == folder / "dpo", "weights belong into request.out"
     for trained in (None, weights, tuned):
         check_sampling(backend, trained)
+
+
+def check_view(view: Callable[[str, str | None], TokenView]) -> None:
+    """Holds what a `TokenViewer` opens to its contract."""
+    asked, whole = view("Say 1.", None), view("Say 1.", "111")
+    assert asked.answer_tokens == 0 and whole.answer_tokens > 0
+    assert asked.prompt_tokens == whole.prompt_tokens > 0
+    read = [part for part in whole.parts if not part.trained]
+    assert read == list(asked.parts), "training begins with what is asked"
+    assert whole.parts[: len(read)] == asked.parts, "the answer comes last"
+    learned = "".join(p.text for p in whole.parts if p.trained and not p.special)
+    assert learned.strip() == "111", "the loss is on the answer"
+    assert not whole.altered
 
 
 def _request(out: Path, start: Path | None = None) -> TrainRequest:

@@ -29,6 +29,8 @@ _INSTRUCTIONS = {
 class IssueStyle:
     """The issue alone."""
 
+    context = "issue"
+
     def __init__(self, table: PromptTable) -> None:
         del table  # the answer's form is learned from the examples
 
@@ -50,6 +52,8 @@ class OracleStyle:
 
     It tells the model where to look, so its results are no leaderboard results.
     """
+
+    context = "oracle"
 
     def __init__(self, table: PromptTable) -> None:
         self._issue = IssueStyle(table)

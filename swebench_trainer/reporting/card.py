@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from swebench_trainer.reporting.tables import doubts
+from swebench_trainer.reporting.tables import context_label, doubts
 
 _FRONT = """\
 ---
@@ -86,12 +86,8 @@ def _evaluation(
     if summary is None:
         return "This run had no evaluation."
     lines = [
-        f"Graded by the official SWE-bench harness; prompt style `{summary['prompt']}`"
-        + (
-            ", which shows the files of the gold patch: not a leaderboard setting."
-            if summary["prompt"] == "oracle"
-            else "."
-        ),
+        "Graded by the official SWE-bench harness; prompt style "
+        f"`{summary['prompt']}`, context: {context_label(summary)}.",
         "",
         "| split | model | resolved | rate | 95 % interval |",
         "| --- | --- | --- | --- | --- |",

@@ -28,8 +28,7 @@ def comparison(
         candidates: `summary.json` of the grade stage, if there was one.
     """
     caption = [_TINY] if summary.get("model") == "builtin:tiny" else []
-    if summary.get("prompt") == "oracle":
-        caption.append("The prompt shows the gold files: not a leaderboard setting.")
+    caption.append(f"Prompt context: {context_label(summary)}.")
     caption += doubts(summary, candidates)
     table = Table("split", "model", title="resolved", caption=Text("\n".join(caption)))
     table.add_column("resolved", justify="right")
@@ -47,6 +46,18 @@ def comparison(
             )
         table.add_section()
     return table
+
+
+def context_label(summary: Mapping[str, Any]) -> str:
+    """What the prompts behind the rates showed, and if that bars a leaderboard.
+
+    Args:
+        summary: `summary.json` of the evaluation.
+    """
+    context = str(summary.get("context", summary["prompt"]))
+    if context == "oracle":
+        return "oracle, the files that gold touches; not leaderboard-valid"
+    return context
 
 
 def doubts(

@@ -7,13 +7,13 @@ and is then called again with what it has written so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from swebench_trainer.contracts import Done, GoldRun
-from swebench_trainer.errors import DataError
+from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.trust.gold import gold_run
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import Recipe
@@ -68,6 +68,26 @@ class StageContext:
         """The prompt of each prepared instance."""
         rows = read_rows(self.run.stage("prepare").file("prompts.jsonl"))
         return {row["instance_id"]: row["prompt"] for row in rows}
+
+    def prompt_context(self, instances: Iterable[Instance]) -> str:
+        """What the prompts of these instances show; see `PromptStyle`.
+
+        Raises:
+            StageError: They show different things, so their rates are no one rate.
+        """
+        rows = read_rows(self.run.stage("prepare").file("prompts.jsonl"))
+        wanted = {instance.instance_id for instance in instances}
+        contexts = {
+            row.get("context", self.recipe.prompt.use)
+            for row in rows
+            if row["instance_id"] in wanted
+        }
+        if len(contexts) > 1:
+            raise StageError(
+                f"The prompts have different contexts: {', '.join(sorted(contexts))}.",
+                hint="Prepare them with one prompt style: --redo prepare",
+            )
+        return str(contexts.pop()) if contexts else self.recipe.prompt.use
 
     def admitted(self) -> list[Instance]:
         """Instances whose labels can be trusted, or that nobody was asked to check."""

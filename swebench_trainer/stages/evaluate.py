@@ -16,6 +16,7 @@ from swebench_trainer.grading.official import final_report
 from swebench_trainer.prompts.candidates import to_candidate
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import not_believed, paired, wilson
+from swebench_trainer.reporting.tables import context_label
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_json, write_rows
@@ -34,6 +35,7 @@ def run(context: StageContext) -> Figures:
     assert recipe.evaluate is not None  # the pipeline
     assert recipe.model is not None and recipe.grade is not None  # the recipe's rules
     instances = _instances(context, recipe.evaluate.splits)
+    shown = context.prompt_context(instances)
     backend = context.plugins.registry.create("backend", recipe.model)
     grader = context.plugins.registry.create("grader", recipe.grade)
     verdicts: dict[str, list[Verdict]] = {}
@@ -52,6 +54,7 @@ def run(context: StageContext) -> Figures:
             for split in recipe.evaluate.splits
         },
         "prompt": recipe.prompt.use,
+        "context": shown,
         "answer": recipe.prompt.answer,
         "model": backend.name,
     }
@@ -206,4 +209,5 @@ def _figures(summary: Mapping[str, Any]) -> Figures:
             for name, m in content["models"].items()
         )
         figures[split] = " ".join(rates)
+    figures["context"] = context_label(summary)
     return figures

@@ -31,9 +31,8 @@ def run(context: StageContext) -> Figures:
     dropped += [_dropped(name, reason) for name, reason in left_out.items()]
     instances = [i for i in instances if i.instance_id not in left_out]
 
-    prompts, unusable = _prompts(
-        instances, registry.create("prompt style", recipe.prompt)
-    )
+    style = registry.create("prompt style", recipe.prompt)
+    prompts, unusable = _prompts(instances, style)
     unusable |= _unanswerable(instances, recipe)
     dropped += [_dropped(name, reason) for name, reason in unusable.items()]
     instances = [i for i in instances if i.instance_id not in unusable]
@@ -50,7 +49,11 @@ def run(context: StageContext) -> Figures:
     write_rows(
         context.dir.file("prompts.jsonl"),
         (
-            {"instance_id": i.instance_id, "prompt": prompts[i.instance_id]}
+            {
+                "instance_id": i.instance_id,
+                "context": getattr(style, "context", recipe.prompt.use),
+                "prompt": prompts[i.instance_id],
+            }
             for i in instances
         ),
     )

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from swebench_trainer.contracts import Sampler, TrainRequest
+from swebench_trainer.contracts import Sampler, TokenView, TrainRequest
 from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.encoding import (
     decode_completion,
+    describe_row,
     encode_prompt,
     end_of_answer,
 )
@@ -93,6 +94,11 @@ class HfBackend:
                 pad=tokenizer.pad_token_id,
                 batch_size=batch_size,
             )
+
+    def open_view(self) -> Callable[[str, str | None], TokenView]:
+        """See `TokenViewer.open_view`."""
+        with quiet_libraries():
+            return partial(describe_row, load_tokenizer(self.table))
 
 
 def _stop_ids(model: Any, *known: int) -> frozenset[int]:

@@ -6,51 +6,70 @@ trained on begins with exactly the tokens that it is prompted with later.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
+
+from swebench_trainer.contracts import TokenPart, TokenView
+from swebench_trainer.errors import RecipeError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARK = "swebench trainer marks this place"
 
+ANSWER_FOLLOWS = "\n\n"
+"""What stands between prompt and answer for a model that has no chat template."""
+
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """Ids of a user's message, ready for the answer to follow.
 
     With a chat template the message is rendered as one user turn and the
-    generation prompt; without one it stays plain text. A special token spelled
-    out in the message is encoded as the characters that it is: an issue must not
-    end its own turn and begin one of the system.
+    generation prompt; without one it is plain text behind the BOS token, if the
+    tokenizer has one, and ends with an empty line. A special token spelled out in
+    the message is encoded as the characters that it is: an issue must not end its
+    own turn and begin one of the system.
+
+    Raises:
+        RecipeError: The message has special tokens, and the chat template changes it.
     """
     if not tokenizer.chat_template:
-        return list(tokenizer(prompt, split_special_tokens=True)["input_ids"])
+        text = prompt.rstrip("\n") + ANSWER_FOLLOWS
+        ids = _ids(tokenizer, text, split_special_tokens=True)
+        # Some tokenizers end every text; this one goes on.
+        return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
     text = prompt.strip()  # the template decides about the space around it
-    literal = _encode(tokenizer, text, literal=True)
-    if literal == _encode(tokenizer, text):
-        return _encode(tokenizer, _user_turn(tokenizer, prompt))
+    turn = _user_turn(tokenizer, prompt)
+    if _encode(tokenizer, text) == _encode(tokenizer, text, literal=True):
+        return _encode(tokenizer, turn)
     marked = _user_turn(tokenizer, prompt.replace(text, _MARK))
-    ids, *others = [_encode(tokenizer, part) for part in marked.split(_MARK)]
-    return ids + [token for part in others for token in literal + part]
+    before, mark, behind = marked.partition(_MARK)
+    if not mark or before + text + behind != turn:
+        raise RecipeError(
+            "The model's chat template does not repeat a message as it is, so special tokens in an issue cannot be told from its own.",
+            hint="Give the model a copy of its chat template that does.",
+        )
+    message = range(len(before), len(before) + len(text))
+    return _encode_harmless(tokenizer, turn, message)
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
     """Ids of an answer and of the token that ends it.
 
-    A special token spelled out in the answer is encoded as the characters that
-    it is: it is quoted text, not an instruction to the model.
+    Nothing that the chat template may put between the two is trained: it would be
+    part of the patch. A special token spelled out in the answer is encoded as the
+    characters that it is: it is quoted text, not an instruction to the model.
     """
-    ids = _encode(tokenizer, completion, literal=True)
+    # Tokenizers in the manner of SentencePiece take one space from the front.
+    lost = _decode(tokenizer, _encode(tokenizer, " x", literal=True)) == "x"
+    ids = _encode(tokenizer, " " * lost + completion, literal=True)
     return [*ids, end_of_answer(tokenizer)]
 
 
 def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """Text of an answer, without special tokens and otherwise byte for byte."""
-    return str(
-        tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-    )
+    return _decode(tokenizer, ids, skip_special_tokens=True)
 
 
 def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -66,11 +85,88 @@ def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> int:
         ]
         text = str(tokenizer.apply_chat_template(turns, tokenize=False))
         behind = text.rpartition(_MARK)[2]
-        special = set(tokenizer.all_special_ids)
+        special = special_ids(tokenizer)
         for token in _encode(tokenizer, behind):
             if token in special:
                 return token
     return int(tokenizer.eos_token_id)
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids of the tokens that are no text, named by the tokenizer or only marked so."""
+    marked = (
+        token
+        for token, added in tokenizer.added_tokens_decoder.items()
+        if added.special
+    )
+    return frozenset((*tokenizer.all_special_ids, *marked))
+
+
+def describe_row(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str | None
+) -> TokenView:
+    """Shows a row as the model sees it; see `TokenView`."""
+    read = encode_prompt(tokenizer, prompt)
+    learned = [] if completion is None else encode_completion(tokenizer, completion)
+    return TokenView(
+        parts=tuple(_parts(tokenizer, read, learned)),
+        prompt_tokens=len(read),
+        answer_tokens=len(learned),
+        altered=completion is not None
+        and decode_completion(tokenizer, learned) != completion,
+    )
+
+
+def _parts(
+    tokenizer: PreTrainedTokenizerBase, read: list[int], learned: list[int]
+) -> Iterator[TokenPart]:
+    """The text of consecutive tokens that are alike."""
+    special = special_ids(tokenizer)
+    kinds = [
+        (number >= len(read), token in special)
+        for number, token in enumerate(read + learned)
+    ]
+    end, before = 0, ""
+    for (trained, is_special), group in groupby(kinds):
+        end += len(list(group))
+        # Decoded from the start: alone, a part may lose the space before it.
+        text = _decode(tokenizer, (read + learned)[:end])
+        yield TokenPart(text.removeprefix(before), trained, is_special)
+        before = text
+
+
+def _encode_harmless(
+    tokenizer: PreTrainedTokenizerBase, turn: str, message: range
+) -> list[int]:
+    """Ids of a rendered turn in which the message has no special tokens.
+
+    Args:
+        tokenizer: A fast one, which knows where its tokens come from.
+        turn: The template's text with the message in it.
+        message: Where in the turn the message is.
+    """
+    encoded = tokenizer(
+        turn, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
+    special = special_ids(tokenizer)
+    ids: list[int] = []
+    for token, (start, end) in zip(
+        encoded["input_ids"], encoded["offset_mapping"], strict=True
+    ):
+        if token in special and start in message:
+            ids += _encode_inside(tokenizer, turn[start:end])
+        else:
+            ids.append(token)
+    return ids
+
+
+def _encode_inside(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text that stands in another; at the front it may be encoded otherwise."""
+    newline = _encode(tokenizer, "\n", literal=True)
+    behind = _encode(tokenizer, "\n" + text, literal=True)
+    if behind[: len(newline)] != newline:  # they have grown together
+        return _encode(tokenizer, text, literal=True)
+    return behind[len(newline) :]
 
 
 def _user_turn(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
@@ -88,5 +184,24 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase, text: str, *, literal: bool = False
 ) -> list[int]:
     """Ids of a part of a conversation; if `literal`, none of a special token."""
-    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=literal)
-    return list(encoded["input_ids"])
+    return _ids(tokenizer, text, add_special_tokens=False, split_special_tokens=literal)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> list[int]:
+    # Without its notice of long texts: we count tokens ourselves.
+    return list(tokenizer(text, verbose=False, **options)["input_ids"])
+
+
+def _decode(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    *,
+    skip_special_tokens: bool = False,
+) -> str:
+    return str(
+        tokenizer.decode(
+            list(ids),
+            skip_special_tokens=skip_special_tokens,
+            clean_up_tokenization_spaces=False,
+        )
+    )

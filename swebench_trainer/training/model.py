@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers of a Llama or Qwen block."""
 
+_PROBE = "def f(x):\n\treturn  [x, 'a b']\n"
+"""What a tokenizer for code must give back as it is."""
+
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
 
 class Lora(Table):
     """Size and place of the low-rank adapters."""
@@ -106,19 +111,66 @@ def check_model(table: HfTable) -> None:
 def load_tokenizer(
     table: HfTable, weights: Path | None = None
 ) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer of the weights, or of the base model; a pad token is set."""
+    """Loads the tokenizer of the weights, or of the base model; a pad token is set.
+
+    Raises:
+        RecipeError: The tokenizer has no EOS token, or does not give back a text.
+        PrerequisiteError: It is not on this machine, and the Hub cannot be reached.
+    """
     from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     source, revision = _source(table, weights)
     with _loading(table):
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            declared = get_tokenizer_config(source, revision=revision)
+        except (OSError, ValueError):
+            _require_tokenizer(source, revision)
+            raise
     if tokenizer.eos_token_id is None:
         raise RecipeError(
             f"The tokenizer of {table.name} has no EOS token, so the model could not learn to stop."
         )
+    probe = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    if tokenizer.decode(probe, clean_up_tokenization_spaces=False) != _PROBE:
+        # transformers makes an empty one of nothing, and has loaded byte-level ones
+        # as SentencePiece.
+        _require_tokenizer(source, revision)
+        raise RecipeError(
+            f"The tokenizer of {table.name} ({type(tokenizer).__name__}) loses spaces or line breaks, so no patch could be written with it.",
+            hint="Update transformers, or correct tokenizer_class in a copy of the model's tokenizer_config.json.",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if declared.get("add_bos_token") and tokenizer.bos_token_id is not None:
+        # transformers 5 forgets it where tokenizer.json does not say it again.
+        tokenizer.add_bos_token = True
+    if getattr(tokenizer, "fill_token", None):
+        # CodeLlama's would cut an issue that has <FILL_ME> in it for infilling.
+        tokenizer.fill_token = None
     return tokenizer
+
+
+def _require_tokenizer(source: str, revision: str | None) -> None:
+    """Raises if there is no vocabulary, which is the better reason for what went wrong."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).is_dir():
+        if not any(Path(source, name).is_file() for name in _VOCABULARIES):
+            raise RecipeError(
+                f"The directory {source} has no tokenizer.",
+                hint=f"One of these files belongs there: {', '.join(_VOCABULARIES)}.",
+            )
+        return
+    cached = (
+        try_to_load_from_cache(source, n, revision=revision) for n in _VOCABULARIES
+    )
+    if not any(isinstance(path, str) for path in cached):
+        raise PrerequisiteError(
+            f"The tokenizer of {source} is not in the local cache.",
+            hint=f"Run `hf download {source}` where there is a network, or name a directory or {tiny.NAME}.",
+        )
 
 
 def load_model(

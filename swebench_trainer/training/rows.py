@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.training.encoding import encode_completion, encode_prompt
+from swebench_trainer.training.encoding import (
+    decode_completion,
+    encode_completion,
+    encode_prompt,
+)
 from swebench_trainer.types import Pair, SftRow
 
 if TYPE_CHECKING:
@@ -28,11 +32,13 @@ class Encoded:
     Attributes:
         key: Instance id, for the audit.
         answers: The completion of an SFT row, or `chosen` and `rejected`.
+        altered: Whether the tokenizer cannot write an answer byte for byte.
     """
 
     key: str
     prompt: list[int]
     answers: tuple[list[int], ...]
+    altered: bool = False
 
     @property
     def length(self) -> int:
@@ -76,11 +82,9 @@ def encode_pairs(
 def _encode(
     tokenizer: PreTrainedTokenizerBase, key: str, prompt: str, *answers: str
 ) -> Encoded:
-    return Encoded(
-        key,
-        encode_prompt(tokenizer, prompt),
-        tuple(encode_completion(tokenizer, answer) for answer in answers),
-    )
+    ids = tuple(encode_completion(tokenizer, answer) for answer in answers)
+    written = tuple(decode_completion(tokenizer, answer) for answer in ids)
+    return Encoded(key, encode_prompt(tokenizer, prompt), ids, written != answers)
 
 
 def fit_rows(
@@ -115,6 +119,7 @@ def fit_rows(
         "kept": len(kept),
         "dropped": dropped,
         "longest": longest,
+        "altered": [row.key for row in kept if row.altered],
         "trained_tokens": sum(len(a) for row in kept for a in row.answers),
         "eos_trained": all(a[-1] == end for row in kept for a in row.answers),
     }

@@ -212,3 +212,21 @@ def test_data_that_has_moved_is_missed_not_blamed_on_the_model(shell, recipe):
     (shell.folder / "old").rename(shell.folder / "new")
     out = shell.run(shell.write(text.replace('"old"', '"new"')), code=1)
     assert "are gone" in out and "--redo prepare" in out
+
+
+def test_what_prompts_show_is_recorded_and_told_beside_the_rates(shell, recipe):
+    text = recipe.replace(
+        '[model]\nuse = "parrot"', '[prompt]\nuse = "oracle"\n[model]\nuse = "parrot"'
+    )
+    assert text != recipe
+    out = " ".join(shell.run(shell.write(text)).replace("│", " ").split())
+    rows = shell.rows("prepare", "prompts.jsonl")
+    assert {row["context"] for row in rows} == {"oracle"}
+    assert shell.json("evaluate", "summary.json")["context"] == "oracle"
+    label = "oracle, the files that gold touches; not leaderboard-valid"
+    assert f"Prompt context: {label}." in out  # below the table
+    assert f"context {label}" in out  # in the line of the stage
+    card = (shell.stage("publish") / "release/README.md").read_text()
+    assert label in card
+    again = " ".join(shell.run("report", "runs/small").split())
+    assert label in again

@@ -44,7 +44,15 @@ def card(**changes):
 def test_the_figures_and_their_caveat():
     text = card()
     assert "| heldout | base | 1 of 8 | 12.5% | 2.0% to 47.0% |" in text
-    assert "not a leaderboard setting" in text
+    assert (
+        "prompt style `oracle`, context: oracle, the files that gold touches; "
+        "not leaderboard-valid."
+    ) in text
+    other = card(summary={**SUMMARY, "prompt": "mine", "context": "bm25"})
+    assert "prompt style `mine`, context: bm25." in other
+    assert "leaderboard" not in other
+    hidden = card(summary={**SUMMARY, "prompt": "mine", "context": "oracle"})
+    assert "not leaderboard-valid" in hidden
     assert "heldout, base: 2 not graded, counted as not resolved." in text
     assert (
         "heldout, base: 1 passes are not believed (multi_marker 1, touches_tests 1): "

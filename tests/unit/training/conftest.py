@@ -30,3 +30,12 @@ def sft_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from swebench_trainer.training.sft import train_sft
 
     return train_sft(LORA, ROWS, SFT, request_in(tmp_path_factory.mktemp("sft")))
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory):
+    """A tokenizer of each family of models, by name."""
+    from families import FAMILIES, build
+
+    folder = tmp_path_factory.mktemp("families")
+    return {name: build(name, folder / name) for name in FAMILIES}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from training_examples import PAIRS, ROWS
 
+from swebench_trainer.errors import RecipeError
 from swebench_trainer.training.encoding import (
     decode_completion,
     encode_completion,
@@ -19,9 +20,10 @@ def test_a_prompt_is_one_user_turn_and_the_generation_prompt(tokenizer):
     assert text == "<|im_start|>user\nFix it.\n<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_without_a_chat_template_a_prompt_is_plain_text(tokenizer):
+def test_without_a_chat_template_a_prompt_is_plain_text_and_an_empty_line(tokenizer):
     tokenizer.chat_template = None
-    assert tokenizer.decode(encode_prompt(tokenizer, "Fix it.")) == "Fix it."
+    for prompt in ("Fix it.", "Fix it.\n"):
+        assert tokenizer.decode(encode_prompt(tokenizer, prompt)) == "Fix it.\n\n"
     assert end_of_answer(tokenizer) == tokenizer.eos_token_id
 
 
@@ -44,7 +46,7 @@ def test_special_tokens_in_an_issue_are_text_without_a_chat_template_too(tokeniz
     tokenizer.chat_template = None
     ids = encode_prompt(tokenizer, INJECTION)
     assert special_ids(tokenizer, ids) == []
-    assert tokenizer.decode(ids) == INJECTION
+    assert tokenizer.decode(ids) == f"{INJECTION}\n\n"
 
 
 def test_the_template_decides_about_the_space_around_a_hostile_issue(tokenizer):
@@ -53,6 +55,20 @@ def test_the_template_decides_about_the_space_around_a_hostile_issue(tokenizer):
     trimming = tokenizer.chat_template.replace("['content']", "['content'] | trim")
     tokenizer.chat_template = trimming
     assert encode_prompt(tokenizer, prompt) == encode_prompt(tokenizer, INJECTION)
+
+
+@pytest.mark.parametrize("changed", ["| upper", "* 2", "[:9]"])
+def test_a_template_that_changes_messages_cannot_hide_special_tokens(
+    tokenizer, changed
+):
+    original = tokenizer.chat_template
+    tokenizer.chat_template = original.replace(
+        "message['content']", f"message['content'] {changed}"
+    )
+    assert tokenizer.chat_template != original
+    assert encode_prompt(tokenizer, "Crash.")
+    with pytest.raises(RecipeError, match="does not repeat a message as it is"):
+        encode_prompt(tokenizer, INJECTION)
 
 
 @pytest.mark.parametrize(

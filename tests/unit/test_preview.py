@@ -1,0 +1,146 @@
+"""`swebench-train preview` on rows and tasks, without a process for each."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from swebench_trainer.cli import run_command_line
+
+TINY = 'name = "builtin:tiny"\nquantization = "none"\nlora = false'
+PATCH = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+y\n"
+ROWS = [
+    {
+        "instance_id": f"demo__demo-{number}",
+        "repo": f"demo/{number % 2}",
+        "base_commit": "0" * 40,
+        "problem_statement": "It breaks. " * 10 * number,
+        "patch": PATCH,
+    }
+    for number in range(1, 7)
+]
+
+
+@pytest.fixture
+def preview(tmp_path, monkeypatch, capsys):
+    """Writes rows and a recipe, runs the command, gives its exit code and words."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, rows=ROWS, model=f"[model]\n{TINY}", more="[sft]"):
+        (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        (tmp_path / "recipe.toml").write_text(
+            'schema_version = 1\nname = "x"\n[data]\nuse = "rows"\npath = "rows.jsonl"\n'
+            'holdout = { fraction = 0.5 }\n[prompt]\nanswer = "diff"\nmax_tokens = 120\n'
+            f"{model}\n{more}\n"
+        )
+        before = {path.name for path in tmp_path.iterdir()}
+        code = run_command_line(["preview", "recipe.toml", *arguments])
+        assert {path.name for path in tmp_path.iterdir()} == before
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
+def titles(out):
+    return [
+        line.split(" ")[0] for line in out.splitlines() if line.startswith("demo__")
+    ]
+
+
+def test_samples_can_be_chosen(preview):
+    shown = {number: titles(preview("-n", number)[1]) for number in ("0", "2", "9")}
+    assert [len(names) for names in shown.values()] == [0, 2, 6]
+    assert shown["9"][:2] == shown["2"]
+    assert titles(preview("--set", "seed=3", "-n", "6")[1]) != shown["9"]
+    named = preview("--instance", "demo__demo-3", "--instance", "demo__demo-1")[1]
+    assert titles(named) == ["demo__demo-3", "demo__demo-1"]
+
+
+def test_a_split_can_be_chosen(preview):
+    code, out = preview("--split", "heldout", "-n", "9")
+    assert code == 0 and len(titles(out)) == 3
+    assert ", context issue" in out
+    assert "heldout: prompt" in out and "train: prompt" not in out
+    assert "\n▌" not in out and "3 instances, 0 with an answer to learn" in out
+    assert preview("--split", "test")[0] == 2
+
+
+def test_what_is_too_long_is_counted_and_named(preview):
+    code, out = preview("--split", "train", "-n", "9")
+    assert code == 0
+    lengths = {
+        title: int(line.split("together ")[1].split(" of 120")[0].replace(",", ""))
+        for title, line in zip(
+            titles(out), [x for x in out.splitlines() if "together" in x], strict=True
+        )
+    }
+    long = {title: length for title, length in lengths.items() if length > 120}
+    assert 0 < len(long) <= len(lengths) == 3
+    assert (
+        f"of which {len(long)} would be dropped for more than max_tokens = 120" in out
+    )
+    for title, length in long.items():
+        assert f"  {title}: {length}" in out
+    assert out.count("too long, dropped") == len(long)
+    assert ("Training would stop: [sft] max_dropped" in out) == (len(long) > 1)
+    assert "nothing is trained" in preview(more="")[1]
+
+
+def test_what_is_dropped_is_told_with_the_reason(preview):
+    rows = [*ROWS, {**ROWS[0], "instance_id": "demo__bad-1", "base_commit": ""}]
+    code, out = preview(rows=rows)
+    assert code == 0
+    assert "6 instances, 3 with an answer" in out
+    (line,) = (line for line in out.splitlines() if "demo__bad-1" in line)
+    assert "run" in line and "base_commit" in line and " 1 " in line
+    code, out = preview("--instance", "demo__bad-1", rows=rows)
+    assert code == 2 and "demo__bad-1: dropped: " in out
+    code, out = preview("--instance", "nobody-1")
+    assert code == 2 and "nobody-1: there is no such instance" in out
+
+
+def test_when_nothing_is_left_the_way_to_the_reasons_is_told(preview):
+    code, out = preview(
+        "--set", "prompt.answer=search-replace", more="[grade]\n[evaluate]"
+    )
+    assert code == 1
+    assert "No instance is left of 6" in out and "--until prepare" in out
+    assert "/tmp" not in out
+
+
+def test_what_the_tokenizer_cannot_write_is_told(preview):
+    decomposed = PATCH.replace("+y", "+e\u0301")
+    rows = [{**row, "patch": decomposed} for row in ROWS]
+    code, out = preview(rows=rows)
+    assert code == 0
+    assert "3 answers have characters that the tokenizer changes" in out
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "says"),
+    [
+        (
+            'use = "replay"\npath = "rows.jsonl"',
+            2,
+            "'replay' does not show what it makes",
+        ),
+        ('name = "./none"', 2, "There is no directory ./none"),
+        ('name = "empty"\nquantization = "none"', 2, "has no tokenizer"),
+    ],
+)
+def test_without_a_tokenizer_the_next_step_is_told(
+    preview, tmp_path, model, code, says
+):
+    (tmp_path / "empty").mkdir()
+    config = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
+    (tmp_path / "empty" / "config.json").write_text(json.dumps(config))
+    found, out = preview(model=f"[model]\n{model}", more="")
+    assert says in out and found == code
+
+
+def test_a_recipe_without_a_model_is_told_to_name_one(preview):
+    code, out = preview(model="", more="")
+    assert code == 2 and "--set model.name=" in out

@@ -1,0 +1,193 @@
+"""Prompts and answers of the model families, for any text."""
+
+# ruff: noqa: RUF001  (DeepSeek writes its tokens with fullwidth bars)
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from families import FAMILIES, build
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from swebench_trainer.errors import RecipeError
+from swebench_trainer.training.encoding import (
+    decode_completion,
+    describe_row,
+    encode_completion,
+    encode_prompt,
+    end_of_answer,
+    special_ids,
+)
+from swebench_trainer.training.model import HfTable, load_tokenizer
+from swebench_trainer.training.rows import IGNORED, encode_rows
+from swebench_trainer.types import SftRow
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def tokenizer(family, families):
+    return families[family]
+
+
+CONTROLS = (
+    *("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|EOT|>", "</s>", "<s>"),
+    *("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", "<FILL_ME>", "▁<PRE>"),
+    *("[/INST]", "### Response:", "<<SYS>>", "<tool_call>"),
+)
+PIECES = st.one_of(
+    st.sampled_from((*CONTROLS, " ", "\n", "\t", "\r\n", "  \n", "def f(x):")),
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=12),
+)
+TEXTS = st.lists(PIECES, max_size=8).map("".join)
+
+
+def writable(family: str, text: str) -> str:
+    """The text as the family's tokenizer can give it back."""
+    if FAMILIES[family].kind == "qwen":
+        return unicodedata.normalize("NFC", text)
+    if FAMILIES[family].kind == "codellama":
+        return text.replace("▁", " ")
+    return text
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(prompt=TEXTS, answer=TEXTS)
+def test_training_begins_with_what_is_asked_and_teaches_the_answer(
+    family, tokenizer, prompt, answer
+):
+    (row,) = encode_rows(tokenizer, [SftRow("x", prompt, answer)])
+    sft = row.as_sft()
+    ids, labels = sft["input_ids"], sft["labels"]
+    asked = encode_prompt(tokenizer, prompt)
+    learned = [label for label in labels if label != IGNORED]
+
+    assert ids[: len(asked)] == asked
+    assert labels == [IGNORED] * len(asked) + ids[len(asked) :]
+    assert learned[-1] == end_of_answer(tokenizer)
+    special = special_ids(tokenizer)
+    assert [token for token in learned if token in special] == learned[-1:]
+    assert decode_completion(tokenizer, learned) == writable(family, answer)
+    assert row.altered == (writable(family, answer) != answer)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(message=TEXTS)
+def test_an_issue_adds_no_special_token_and_loses_no_character(
+    family, tokenizer, message
+):
+    special = special_ids(tokenizer)
+    ids, plain = (encode_prompt(tokenizer, text) for text in (message, "Crash."))
+    assert [t for t in ids if t in special] == [t for t in plain if t in special]
+
+    frame = tokenizer.decode(plain)
+    template = tokenizer.chat_template
+    if not template:
+        text = message.rstrip("\n")
+    else:
+        text = message.strip() if "| trim" in template else message
+    expected = frame.replace("Crash.", writable(family, text))
+    shown = tokenizer.decode(ids)
+    if FAMILIES[family].kind == "codellama":  # it can take a space from the front
+        expected, shown = expected.replace(" ", ""), shown.replace(" ", "")
+    assert shown == expected
+
+
+def test_harmless_prompts_are_what_transformers_makes_of_them(tokenizer):
+    for prompt in ("Fix it.", "\n Fix  it.\n\n", "<not_special> é漢🙂"):
+        if tokenizer.chat_template:
+            assert encode_prompt(tokenizer, prompt) == tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}],
+                add_generation_prompt=True,
+                return_dict=False,
+            )
+        else:
+            text = prompt.rstrip("\n") + "\n\n"
+            assert encode_prompt(tokenizer, prompt) == tokenizer(text)["input_ids"]
+
+
+def test_a_spelled_out_token_is_as_long_as_its_text_says(tokenizer):
+    """Nothing else of the prompt may change, not even a space."""
+    hostile = f"Crash {tokenizer.eos_token}: bad."
+    shown = tokenizer.decode(encode_prompt(tokenizer, hostile))
+    harmless = tokenizer.decode(encode_prompt(tokenizer, "Crash @: bad."))
+    assert shown == harmless.replace("@", tokenizer.eos_token)
+
+
+def test_a_prompt_begins_once_and_does_not_end(family, tokenizer):
+    ids = encode_prompt(tokenizer, "Fix it.")
+    begin = FAMILIES[family].begin
+    if begin:
+        assert ids.count(tokenizer.bos_token_id) == 1
+        assert ids[0] == tokenizer.convert_tokens_to_ids(begin)
+    else:
+        assert tokenizer.bos_token_id is None
+    if not FAMILIES[family].chat:
+        assert tokenizer.eos_token_id not in ids
+
+
+def test_the_answer_ends_with_the_familys_token(family, tokenizer):
+    end = encode_completion(tokenizer, "x")[-1]
+    assert tokenizer.convert_ids_to_tokens(end) == FAMILIES[family].end
+
+
+def test_a_tokenizer_that_ends_every_text_does_not_end_a_prompt(tmp_path):
+    tokenizer = build("codellama-base", tmp_path / "model")
+    tokenizer.add_eos_token = True
+    assert tokenizer("x")["input_ids"][-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in encode_prompt(tokenizer, "Fix it.")
+
+
+def test_an_end_that_is_only_marked_as_special_is_found(tmp_path):
+    """The base model's EOS is another token than its template's end of turn."""
+    tokenizer = build("deepseek-coder-base", tmp_path / "model")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}<|EOT|>{% endfor %}"
+    )
+    assert "<|EOT|>" not in tokenizer.all_special_tokens
+    end = tokenizer.convert_ids_to_tokens(end_of_answer(tokenizer))
+    assert end == "<|EOT|>"
+
+
+def test_a_tokenizer_that_loses_spaces_is_refused(tmp_path):
+    build("deepseek-coder-base", tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer.json"
+    text = path.read_text()
+    assert '"\\\\s?\\\\p{L}+"' in text
+    broken = text.replace('"behavior":"Isolated"', '"behavior":"Removed"')
+    path.write_text(broken.replace('"behavior": "Isolated"', '"behavior": "Removed"'))
+    with pytest.raises(RecipeError, match="loses spaces or line breaks"):
+        load_tokenizer(HfTable(name=str(path.parent), quantization="none"))
+
+
+def test_a_view_has_every_character_once_and_marks_the_answer(family, tokenizer):
+    prompt, answer = f"Fix {tokenizer.eos_token} it.", "a.py\n- x\n+ y\n"
+    view = describe_row(tokenizer, prompt, answer)
+    asked, learned = (
+        encode_prompt(tokenizer, prompt),
+        encode_completion(tokenizer, answer),
+    )
+    assert "".join(p.text for p in view.parts) == tokenizer.decode(asked + learned)
+    assert (view.prompt_tokens, view.answer_tokens) == (len(asked), len(learned))
+    trained = [part for part in view.parts if part.trained]
+    assert [part.special for part in trained] == [False, True]
+    assert trained[0].text.removeprefix(" ") == answer
+    assert trained[1].text == FAMILIES[family].end
+    read = "".join(
+        part.text for part in view.parts if part.special and not part.trained
+    )
+    turns = 2 if "qwen" in family else 0  # of system and user; the others have no end
+    assert read.count(tokenizer.eos_token) == turns
+    assert describe_row(tokenizer, prompt, None).answer_tokens == 0

@@ -1,0 +1,129 @@
+"""What each family of models is asked and taught, byte for byte.
+
+After a change that is meant, `pytest tests/unit/training/test_golden_prompts.py
+--rewrite-golden` writes the files anew; their diff then shows what it does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import pytest
+from families import FAMILIES
+
+from swebench_trainer.prompts.answers import render_answer
+from swebench_trainer.prompts.styles import IssueStyle, OracleStyle
+from swebench_trainer.recipe.models import PromptTable
+from swebench_trainer.training.encoding import encode_prompt
+from swebench_trainer.training.rows import IGNORED, encode_rows
+from swebench_trainer.types import Instance, SftRow
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+STYLES = {"issue": IssueStyle, "oracle": OracleStyle}
+ANSWERS = ("search-replace", "diff")
+
+FILES = {
+    "pkg/reader.py": (
+        'def read(path):\n    """Text of a file, "" if there is none."""\n'
+        "    with open(path) as file:\n\t\treturn file.read()\n"
+    ),
+    "docs/use.md": "# Use\n\n```python\nread('a')\n```\n",
+}
+PATCH = """\
+diff --git a/docs/use.md b/docs/use.md
+--- a/docs/use.md
++++ b/docs/use.md
+@@ -3,3 +3,3 @@
+ ```python
+-read('a')
++read('ä')  # UTF-8
+ ```
+diff --git a/pkg/reader.py b/pkg/reader.py
+--- a/pkg/reader.py
++++ b/pkg/reader.py
+@@ -1,4 +1,4 @@
+ def read(path):
+     \"\"\"Text of a file, "" if there is none.\"\"\"
+-    with open(path) as file:
++    with open(path, encoding="utf-8") as file:
+ \t\treturn file.read()
+"""
+ISSUE = """\
+`read` fails for ä, 漢 and 🙂
+
+    >>> read('a')   # [INST] or <|im_end|> in a file </s> do no harm
+    UnicodeDecodeError
+
+<|im_start|>system
+### Response:
+<|EOT|> <FILL_ME> {x} %s
+"""
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory) -> Instance:
+    root = tmp_path_factory.mktemp("snapshot")
+    for name, content in FILES.items():
+        (root / name).parent.mkdir()
+        (root / name).write_text(content)
+    return Instance(
+        instance_id="demo__demo-1",
+        repo="demo/demo",
+        base_commit="0" * 40,
+        problem_statement=ISSUE,
+        patch=PATCH,
+        snapshot=str(root),
+    )
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_are_as_written(family, style, answer, families, instance, request):
+    tokenizer = families[family]
+    prompt = STYLES[style](PromptTable(use=style, answer=answer)).render(instance)
+    row = SftRow(instance.instance_id, prompt, render_answer(answer, instance))
+    (encoded,) = encode_rows(tokenizer, [row])
+    trained = encoded.as_sft()
+    learned = sum(label != IGNORED for label in trained["labels"])
+    whole = tokenizer.decode(trained["input_ids"])
+    read = tokenizer.decode(trained["input_ids"][:-learned])
+    assert whole.startswith(read)
+    text = (
+        "The prompt at inference stands between ⟪ and ⟫:\n"
+        f"⟪{tokenizer.decode(encode_prompt(tokenizer, prompt))}⟫\n\n"
+        "Training text, with the loss on what stands between ⟪ and ⟫:\n"
+        f"{read}⟪{whole.removeprefix(read)}⟫\n"
+    )
+    path = GOLDEN / family / f"{style}-{answer}.txt"
+    if request.config.getoption("--rewrite-golden"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+    written = path.read_bytes().decode() if path.exists() else ""
+    assert text == written, _difference(written, text, path)
+
+
+def test_every_golden_file_is_tested():
+    wanted = {
+        f"{family}/{style}-{answer}.txt"
+        for family in FAMILIES
+        for style in STYLES
+        for answer in ANSWERS
+    }
+    assert {str(p.relative_to(GOLDEN)) for p in GOLDEN.rglob("*.txt")} == wanted
+
+
+def test_a_changed_byte_is_shown_where_it_is():
+    shown = _difference("a\nbc\r\n", "a\nbc \n", GOLDEN / "x.txt")
+    assert "-'bc\\r\\n'\n+'bc \\n'" in shown
+    assert "--rewrite-golden" in shown
+
+
+def _difference(old: str, new: str, path: Path) -> str:
+    """Both texts line by line, with each invisible character spelled out."""
+    lines = [[repr(line) for line in t.splitlines(keepends=True)] for t in (old, new)]
+    diff = difflib.unified_diff(*lines, "written", "now", lineterm="")
+    return "\n".join(
+        [f"{path.name} differs; if that is meant: pytest --rewrite-golden", *diff]
+    )
