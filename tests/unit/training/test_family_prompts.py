@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001  (DeepSeek writes its tokens with fullwidth bars)
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import pytest
@@ -191,3 +192,16 @@ def test_a_view_has_every_character_once_and_marks_the_answer(family, tokenizer)
     turns = 2 if "qwen" in family else 0  # of system and user; the others have no end
     assert read.count(tokenizer.eos_token) == turns
     assert describe_row(tokenizer, prompt, None).answer_tokens == 0
+
+
+def test_a_saved_model_is_asked_with_the_same_tokens(family, tokenizer, tmp_path):
+    """All weights trained: the tokenizer is then read from beside them."""
+    tokenizer.save_pretrained(tmp_path)
+    config = {"model_type": "qwen2" if "qwen" in family else "llama"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    saved = load_tokenizer(HfTable(name="builtin:tiny", quantization="none"), tmp_path)
+    for text in ("Fix it.", " x\n", "".join(CONTROLS), f"a {CONTROLS[0]} b"):
+        assert encode_prompt(saved, text) == encode_prompt(tokenizer, text)
+        assert encode_completion(saved, text) == encode_completion(tokenizer, text)
+        ids = encode_completion(saved, text)
+        assert decode_completion(saved, ids) == decode_completion(tokenizer, ids)
