@@ -7,19 +7,22 @@ unified diff as git writes it; the search-replace form is described in `blocks`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from swebench_trainer.contracts import Tree
 from swebench_trainer.prompts.blocks import (
     apply_blocks,
     blocks_of,
     parse_blocks,
     write_block,
 )
-from swebench_trainer.prompts.diffs import find_diff
-from swebench_trainer.prompts.files import read_file
+from swebench_trainer.prompts.diffs import check_allowed, find_diff
+from swebench_trainer.prompts.files import Directory, read_file
 from swebench_trainer.prompts.patches import make_patch, read_patch
+from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import Instance, is_unicode
 
 AnswerForm = Literal["search-replace", "diff"]
@@ -70,21 +73,46 @@ def _render_blocks(instance: Instance) -> str:
     return "\n".join(blocks)
 
 
-def extract_patch(form: AnswerForm, text: str, instance: Instance) -> Extraction:
-    """Turns an answer into a patch; what the answer is never makes it raise."""
+def extract_patch(
+    form: AnswerForm,
+    text: str,
+    instance: Instance,
+    *,
+    tree: Tree | None = None,
+    finish: str = "",
+    repairs: Iterable[Repair] = REPAIRS,
+) -> Extraction:
+    """Turns an answer into a patch; what the answer is never makes it raise.
+
+    Args:
+        form: Form in which the model answers.
+        text: The answer.
+        instance: The instance that it is about.
+        tree: The repository's files, where they are not in `instance.snapshot`;
+            for the diff form alone.
+        finish: How the answer ended, as `Sample.finish` has it.
+        repairs: Those that may be made.
+    """
+    allowed = frozenset(repairs)
     if not is_unicode(text) or "\0" in text:
         return Extraction("", "failed:not valid text")
     try:
         if form == "diff":
-            patch, repairs = find_diff(text, instance.snapshot)
+            tree = tree or _tree(instance.snapshot)
+            patch, made = find_diff(text, tree, finish=finish, repairs=allowed)
         else:
-            patch, repairs = _extract_blocks(text, instance.snapshot)
+            patch, made = _extract_blocks(text, instance.snapshot)
+            check_allowed(made, allowed)
     except ValueError as error:
         return Extraction("", f"failed:{error}")
     if not patch:
         return Extraction("", "failed:no answer")
-    names = "+".join(dict.fromkeys(repairs))
+    names = "+".join(dict.fromkeys(made))
     return Extraction(patch, f"repaired:{names}" if names else "ok")
+
+
+def _tree(snapshot: str) -> Tree | None:
+    return Directory(snapshot) if snapshot and Path(snapshot).is_dir() else None
 
 
 def _extract_blocks(text: str, snapshot: str) -> tuple[str, list[str]]:

@@ -179,6 +179,33 @@ def _commit(branch: str, files: Mapping[str, File]) -> Iterator[bytes]:
         yield content + b"\n"
 
 
+def applies(patch: str, old: Mapping[str, bytes]) -> bool:
+    """Whether a strict `git apply` accepts the patch; nothing is written.
+
+    Args:
+        patch: Unified diff; its paths have been checked.
+        old: The files that it names and that are there, by path.
+
+    Raises:
+        PrerequisiteError: There is no git.
+    """
+    with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as folder:
+        for path, content in old.items():
+            place = Path(folder, path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        try:
+            # No repository: the patch is about the directory and nothing else.
+            _git(
+                *(Path(folder, ".git"), "apply", "--check", "-"),
+                stdin=patch.encode("utf-8", "surrogateescape"),
+                folder=folder,
+            )
+        except subprocess.CalledProcessError:
+            return False
+    return True
+
+
 _SETTINGS = (
     "core.fsync=none",
     "core.quotePath=false",
@@ -187,11 +214,14 @@ _SETTINGS = (
 )
 
 
-def _git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+def _git(
+    repository: Path, *arguments: str, stdin: bytes = b"", folder: str | None = None
+) -> bytes:
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
     try:
         return subprocess.run(
             ["git", f"--git-dir={repository}", *settings, *arguments],
+            cwd=folder,
             input=stdin,
             capture_output=True,
             check=True,
