@@ -149,6 +149,20 @@ def test_a_block_without_a_path_is_of_the_file_before(workshop) -> None:
     assert extraction.patch == instance.patch
 
 
+def test_edits_of_a_file_go_by_place_and_not_by_order(workshop) -> None:
+    """Each block is about the file as it was: one's result is not another's search."""
+    old = {"a.py": b"x\ny\nz\n"}
+    instance = workshop.instance(old, {"a.py": b"y\nw\nx\ny\n"})
+    blocks = [
+        block("a.py", "x\n", "y\nw\n"),
+        block("a.py", "y\n", "x\n"),
+        block("a.py", "z\n", "y\n"),
+    ]
+    for order in (blocks, blocks[::-1], [blocks[1], blocks[2], blocks[0]]):
+        extraction = extract_patch(FORM, "\n".join(order), instance)
+        assert extraction.patch == instance.patch
+
+
 def test_a_crlf_file_accepts_lf_blocks_and_stays_crlf(workshop) -> None:
     old, new = {"a.py": b"x\r\nz\r\n"}, {"a.py": b"y\r\nz\r\n"}
     instance = workshop.instance(old, new)
