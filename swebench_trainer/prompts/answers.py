@@ -98,7 +98,7 @@ def extract_patch(
         return Extraction("", "failed:not valid text")
     try:
         if form == "diff":
-            tree = tree or _tree(instance.snapshot)
+            tree = tree or tree_of(instance)
             patch, made = find_diff(text, tree, finish=finish, repairs=allowed)
         else:
             patch, made = _extract_blocks(text, instance.snapshot)
@@ -111,8 +111,10 @@ def extract_patch(
     return Extraction(patch, f"repaired:{names}" if names else "ok")
 
 
-def _tree(snapshot: str) -> Tree | None:
-    return Directory(snapshot) if snapshot and Path(snapshot).is_dir() else None
+def tree_of(instance: Instance) -> Tree | None:
+    """The files of an instance's repository, where they are on this machine."""
+    there = instance.snapshot and Path(instance.snapshot).is_dir()
+    return Directory(instance.snapshot) if there else None
 
 
 def _extract_blocks(text: str, snapshot: str) -> tuple[str, list[str]]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 from swebench_trainer.contracts import Sample
-from swebench_trainer.prompts.answers import AnswerForm, extract_patch, render_answer
+from swebench_trainer.prompts.answers import (
+    AnswerForm,
+    extract_patch,
+    render_answer,
+    tree_of,
+)
+from swebench_trainer.prompts.checks import look
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.types import Candidate, Instance
 
@@ -25,6 +31,7 @@ def to_candidate(
         model: Name of the writer, unless the sample knows better.
     """
     text = sample.text
+    tree = tree_of(instance)
     if sample.patch is not None:
         patch = sample.patch
         status = "ok" if patch.strip() else "failed:no patch was recorded"
@@ -48,6 +55,7 @@ def to_candidate(
         prompt_tokens=sample.prompt_tokens,
         completion_tokens=sample.completion_tokens,
         finish=sample.finish,
+        checks=look(patch, tree) if tree and patch.strip() else (),
     )
 
 

@@ -18,6 +18,8 @@ from swebench_trainer.recipe.models import REPAIRS, Repair
 
 CUT = "length"
 """`Sample.finish` of an answer that was cut at the token limit."""
+_STOPPED = "stop"
+_BREAKS_OFF = "the answer breaks off in its patch"
 
 
 def find_diff(
@@ -52,21 +54,23 @@ def find_diff(
         return "", []
     around += found.around
     _check_paths(found.sections)
-    reaches_end = not closed and not any(
-        line.strip() for line in lines[found.last + 1 :]
-    )
+    # Nothing tells that the answer is complete, unless the writer itself stopped.
+    open_end = not closed and finish != _STOPPED
+    if open_end and _hangs(found, lines, finish):
+        raise ValueError(_BREAKS_OFF)
     if found.last == len(lines) - 1 and not closed:
         around.append("final-newline")
     check_allowed(around, repairs)
     written = _join(found.sections, "\r" if crlf else "")
     read_as_meant = True
     if tree:
-        old = _touched(found.sections, tree)
+        old = touched(found.sections, tree)
         whole = finish != CUT or "final-newline" not in around
         read_as_meant = not any(_misread(section, tree) for section in found.sections)
         if whole and read_as_meant and applies(written, old):
             return written, around
-    _check_cut(found, reaches_end, finish)
+    if open_end and _last_line(lines, found) == "" and _short(found, finish):
+        raise ValueError(_BREAKS_OFF)
     try:
         patch, made = _mended(found.sections, tree)
         # git refuses hunks without context, and hunks that share it.
@@ -102,14 +106,26 @@ def check_allowed(made: Iterable[str], allowed: frozenset[Repair]) -> None:
         raise ValueError(f"it needs the repair {missing[0]}, which is switched off")
 
 
-def _check_cut(found: Scan, reaches_end: bool, finish: str) -> None:
-    """Half a patch is not the patch: what follows the end of the text is not known."""
-    if not reaches_end:
-        return
+def _hangs(found: Scan, lines: Sequence[str], finish: str) -> bool:
+    """Whether the text ends with the beginning of something more."""
+    if rest := _last_line(lines, found):
+        return "diff --git ".startswith(rest) or "@@ -".startswith(rest)
+    last = found.sections[-1]
+    names = read_names(last)
+    says = names.creates or names.deletes or names.renamed_to or names.special
+    return not last.hunks and (finish == CUT or not says)
+
+
+def _last_line(lines: Sequence[str], found: Scan) -> str:
+    """The last line behind the patch that is not blank; empty if there is none."""
+    behind = [line for line in lines[found.last + 1 :] if line.strip()]
+    return behind[-1] if behind else ""
+
+
+def _short(found: Scan, finish: str) -> bool:
+    """Whether the last hunk may be half of one: what would follow is not known."""
     hunks = found.sections[-1].hunks
-    short = bool(hunks) and hunks[-1].short
-    if finish == CUT or (not finish and short):
-        raise ValueError("the answer breaks off in its patch")
+    return finish == CUT or (bool(hunks) and hunks[-1].short)
 
 
 def _join(sections: Iterable[Section], end: str = "", *, recount: bool = False) -> str:
@@ -149,17 +165,21 @@ def _misread(section: Section, tree: Tree) -> bool:
     )
 
 
-def _touched(sections: Iterable[Section], tree: Tree) -> dict[str, bytes]:
-    """What there is under the names that git reads from the headers."""
-    touched = {}
+def touched(sections: Iterable[Section], tree: Tree) -> dict[str, bytes]:
+    """What there is under the names that git reads from the headers.
+
+    Raises:
+        ValueError: A path is unsafe.
+    """
+    found = {}
     for section in sections:
         names = read_names(section)
         paths = {path.partition("/")[2] for path in names.paths}
         for path in filter(None, {*paths, names.git_path, names.renamed_to}):
             content = tree.read(path)
             if content is not None:
-                touched[path] = content
-    return touched
+                found[path] = content
+    return found
 
 
 def _mended(sections: Sequence[Section], tree: Tree | None) -> tuple[str, list[str]]:

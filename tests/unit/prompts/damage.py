@@ -256,8 +256,11 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
 def _(rng: random.Random, gold: Gold) -> Case | None:
     hunk = rng.choice(list(HUNK.finditer(gold.patch)))
     body = gold.patch.find("\n", hunk.end()) + 1
-    end = next((m.start() for m in HUNK.finditer(gold.patch, body)), len(gold.patch))
-    answer = gold.patch[: rng.randrange(body, max(end - 1, body + 1))]
+    next_one = re.compile(r"^(?:@@ -|diff --git )", re.MULTILINE)
+    following = next_one.search(gold.patch, body)
+    end = following.start() if following else len(gold.patch)
+    # Not behind the last line: what follows a whole hunk is nobody's to know.
+    answer = gold.patch[: rng.randrange(body, end - 1)]
     return Case("", gold.base, answer, None, "length")
 
 

@@ -227,6 +227,9 @@ def test_a_tag_in_the_patch_is_not_around_it(workshop) -> None:
         (FIX.replace("1 @@", "1,2 @@"), "length"),
         (FIX.replace("1 @@", "1,2 @@"), ""),
         (f"<patch>\n{FIX.replace('1 @@', '1,2 @@')}", ""),
+        (f"{FIX}diff --gi", "length"),
+        (f"{FIX}diff --git a/b.py b/b.py\nindex 12", ""),
+        (f"{FIX}diff --git a/b b/b\nnew file mode 100644\n", "length"),
     ],
 )
 def test_half_a_patch_is_not_mended(small, answer, finish) -> None:
@@ -258,7 +261,7 @@ REFUSED = {
     "No idea.\n- one\n+ two\n": "no answer",
     f"{HEADER}@@ -1,3 +1,3 @@\n-x\nunmarked\n+y\n": "a hunk with a line that is not marked",
     f"{HEADER}@@ -1,3 +1,3 @@\n": "a hunk without lines",
-    HEADER: "nothing changes",
+    HEADER: "the answer breaks off in its patch",
     PLAIN.replace("a/a.py", "/dev/null").replace("b/a.py", "/dev/null"): (
         "not a well-formed patch"
     ),
