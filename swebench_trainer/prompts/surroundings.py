@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _THOUGHTS = ("think", "thinking", "thought", "reasoning", "analysis", "scratchpad")
-_ANSWERS = ("answer", "final", "final_answer", "solution", "patch", "diff", "output")
+_ANSWERS = ("answer", "final", "final_answer", "solution", "patch", "diff")
 _THOUGHT = re.compile(rf"^<({'|'.join(_THOUGHTS)})>", re.IGNORECASE | re.MULTILINE)
 _THOUGHT_END = re.compile(rf"</({'|'.join(_THOUGHTS)})>[ \t\r]*$", re.I | re.M)
 # No line of a diff starts with `<`, so a tag that does is not part of one.
@@ -18,10 +18,9 @@ def without_thoughts(text: str) -> str:
 
     A thought may begin in the prompt, so that only its end is in the text.
     """
-    for end in list(_THOUGHT_END.finditer(text))[-1:]:
-        # What is a tag in one language is a line of code in another.
-        if not _inside_hunk(text, end.start()):
-            text = text[end.end() :]
+    # A line of a diff may end so too.
+    ends = [e for e in _THOUGHT_END.finditer(text) if not _inside_hunk(text, e.start())]
+    text = text[ends[-1].end() :] if ends else text
     begin = _THOUGHT.search(text)
     return text[: begin.start()] if begin else text
 
@@ -38,26 +37,35 @@ def tagged(text: str) -> tuple[str, bool] | None:
     Returns:
         The text, and whether the last tag is closed.
     """
-    parts: list[tuple[str, bool]] = []
+    found = None
+    closed = False
+    while inner := _opened(text):
+        text = inner[0]
+        closed |= inner[1]
+        found = (text, closed)
+    return found
+
+
+def _opened(text: str) -> tuple[str, bool] | None:
+    """As `tagged`, for the outermost tags."""
+    parts: list[str] = []
+    closed = False
     at = 0
     while begin := _ANSWER.search(text, at):
         closer = f"</{begin[1]}>"
         following = _ANSWER.search(text, begin.end())
-        inner_kind = following and following[1].lower() != begin[1].lower()
-        stop = following.start() if following and not inner_kind else len(text)
+        again = following and following[1].lower() == begin[1].lower()
+        stop = following.start() if following and again else len(text)
         end = _closing(text, closer, begin.end(), stop)
         body = text[begin.end() : stop if end is None else end]
         at = stop if end is None else end + len(closer)
         if _DIFF.search(body):
-            parts.append((body.removeprefix("\r").removeprefix("\n"), end is not None))
+            closed = end is not None
+            body = body.removeprefix("\r").removeprefix("\n")
+            parts.append(body.removesuffix("\n") if closed else body)
     if not parts:
         return None
-    body = "\n".join(part.removesuffix("\n") for part, _ in parts)
-    closed = parts[-1][1]
-    if closed:
-        body += "\n"
-    inner = tagged(body)
-    return (inner[0], inner[1] or closed) if inner else (body, closed)
+    return "\n".join(parts) + ("\n" if closed else ""), closed
 
 
 def _closing(text: str, closer: str, start: int, stop: int) -> int | None:

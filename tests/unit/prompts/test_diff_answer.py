@@ -214,6 +214,11 @@ def test_thoughts_and_tags_are_taken_off(small, answer) -> None:
     assert {"tags", "thoughts"} & {*extraction.status.partition(":")[2].split("+")}
 
 
+def test_tags_may_be_as_deep_as_they_like(small) -> None:
+    answer = "<answer>\n<patch>\n" * 2000 + FIX
+    assert extract_patch(FORM, answer, small).status == "repaired:tags"
+
+
 def test_a_tag_in_the_patch_is_not_around_it(workshop) -> None:
     old, new = {"a": b"<patch>\n</patch>\n"}, {"a": b"<patch>\nx</patch>\n</patch>\n"}
     instance = workshop.instance(old, new)
