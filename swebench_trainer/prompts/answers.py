@@ -14,6 +14,7 @@ from typing import Literal
 
 from swebench_trainer.contracts import Tree
 from swebench_trainer.prompts.blocks import (
+    Block,
     apply_blocks,
     blocks_of,
     parse_blocks,
@@ -22,6 +23,7 @@ from swebench_trainer.prompts.blocks import (
 from swebench_trainer.prompts.diffs import check_allowed, find_diff
 from swebench_trainer.prompts.files import Directory, read_file
 from swebench_trainer.prompts.patches import make_patch, read_patch
+from swebench_trainer.prompts.surroundings import without_thoughts
 from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import Instance, is_unicode
 
@@ -118,10 +120,22 @@ def tree_of(instance: Instance) -> Tree | None:
 
 
 def _extract_blocks(text: str, snapshot: str) -> tuple[str, list[str]]:
-    blocks, repairs = parse_blocks(text)
+    blocks, repairs = _parse_without_thoughts(text)
     if not blocks:
         return "", []
     if not snapshot or not Path(snapshot).is_dir():
         raise ValueError("no file contents")
     old, new, more = apply_blocks(blocks, snapshot)
     return make_patch(old, new), repairs + more
+
+
+def _parse_without_thoughts(text: str) -> tuple[list[Block], list[str]]:
+    answer = without_thoughts(text)
+    if answer != text:
+        try:
+            blocks, repairs = parse_blocks(answer)
+        except ValueError:
+            pass  # what looks like the end of a thought is a line of a block
+        else:
+            return blocks, ["thoughts", *repairs]
+    return parse_blocks(text)

@@ -85,8 +85,10 @@ def _with_tabs(sections: Sequence[Section], tree: Tree) -> Iterator[Mended]:
     for width in _TAB_WIDTHS:
         try:
             yield _mend(sections, tree, tab=width)
-        except ValueError:
-            continue
+        except ValueError as error:
+            # A width that leaves a doubt leaves one about the others.
+            if not str(error).startswith(NO_PLACE):
+                raise
 
 
 def _mend(sections: Sequence[Section], tree: Tree, tab: int) -> Mended:

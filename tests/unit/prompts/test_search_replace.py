@@ -142,6 +142,21 @@ def test_what_is_tolerated_is_named(small, status, answer) -> None:
     assert (extraction.status, extraction.patch) == (status, small.patch)
 
 
+def test_a_draft_in_thoughts_is_not_the_answer(small) -> None:
+    draft = block("a.py", "x\n", "z\n")
+    for thoughts in (f"<think>\n{draft}</think>\n", f"{draft}No.\n</think>\n\n"):
+        extraction = extract_patch(FORM, thoughts + FIX, small)
+        assert extraction.status == "repaired:thoughts"
+        assert extraction.patch == small.patch
+
+
+def test_the_end_of_a_thought_may_be_a_line_of_a_file(workshop) -> None:
+    old, new = {"a": b"<think>\n</think>\n"}, {"a": b"x\n</think>\n"}
+    instance = workshop.instance(old, new)
+    extraction = extract_patch(FORM, render_answer(FORM, instance), instance)
+    assert (extraction.status, extraction.patch) == ("ok", instance.patch)
+
+
 def test_a_block_without_a_path_is_of_the_file_before(workshop) -> None:
     instance = workshop.instance({"a.py": b"x\ny\n"}, {"a.py": b"1\n2\n"})
     second = block("", "y\n", "2\n").lstrip("\n")
