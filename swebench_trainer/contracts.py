@@ -57,6 +57,20 @@ class Loaded:
     dropped: tuple[tuple[str, str], ...] = ()
 
 
+class Tree(Protocol):
+    """The files of a repository at one commit."""
+
+    def read(self, path: str) -> bytes | None:
+        """Content of the regular file at `path`, `None` where there is none.
+
+        Raises:
+            ValueError: The path is unsafe: it leaves the repository, or names `.git`.
+        """
+
+    def paths(self) -> Sequence[str]:
+        """Every regular file, from the root of the repository, sorted."""
+
+
 class PromptStyle(Protocol):
     """Turns an instance into the text that the model reads.
 

@@ -117,6 +117,9 @@ class Candidate:
         prompt_tokens: Tokens of the prompt, 0 when not known.
         completion_tokens: Tokens of the answer, 0 when not known.
         finish: `stop`, `length`, `too long`, or empty when not known; see `Sample`.
+        checks: What could be said of the patch without running it: `applies` or `does
+            not apply`, and `does not parse: <path>`. Empty where nothing could. A
+            verdict does not depend on it.
     """
 
     instance_id: str
@@ -128,6 +131,7 @@ class Candidate:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish: str = ""
+    checks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,24 @@ unified diff as git writes it; the search-replace form is described in `blocks`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from swebench_trainer.contracts import Tree
 from swebench_trainer.prompts.blocks import (
+    Block,
     apply_blocks,
     blocks_of,
     parse_blocks,
     write_block,
 )
-from swebench_trainer.prompts.diffs import find_diff
-from swebench_trainer.prompts.files import read_file
+from swebench_trainer.prompts.diffs import check_allowed, find_diff
+from swebench_trainer.prompts.files import Directory, read_file
 from swebench_trainer.prompts.patches import make_patch, read_patch
+from swebench_trainer.prompts.surroundings import without_thoughts
+from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import Instance, is_unicode
 
 AnswerForm = Literal["search-replace", "diff"]
@@ -70,28 +75,67 @@ def _render_blocks(instance: Instance) -> str:
     return "\n".join(blocks)
 
 
-def extract_patch(form: AnswerForm, text: str, instance: Instance) -> Extraction:
-    """Turns an answer into a patch; what the answer is never makes it raise."""
+def extract_patch(
+    form: AnswerForm,
+    text: str,
+    instance: Instance,
+    *,
+    tree: Tree | None = None,
+    finish: str = "",
+    repairs: Iterable[Repair] = REPAIRS,
+) -> Extraction:
+    """Turns an answer into a patch; what the answer is never makes it raise.
+
+    Args:
+        form: Form in which the model answers.
+        text: The answer.
+        instance: The instance that it is about.
+        tree: The repository's files, where they are not in `instance.snapshot`;
+            for the diff form alone.
+        finish: How the answer ended, as `Sample.finish` has it.
+        repairs: Those that may be made.
+    """
+    allowed = frozenset(repairs)
     if not is_unicode(text) or "\0" in text:
         return Extraction("", "failed:not valid text")
     try:
         if form == "diff":
-            patch, repairs = find_diff(text, instance.snapshot)
+            tree = tree or tree_of(instance)
+            patch, made = find_diff(text, tree, finish=finish, repairs=allowed)
         else:
-            patch, repairs = _extract_blocks(text, instance.snapshot)
+            patch, made = _extract_blocks(text, instance.snapshot)
+            check_allowed(made, allowed)
     except ValueError as error:
         return Extraction("", f"failed:{error}")
     if not patch:
         return Extraction("", "failed:no answer")
-    names = "+".join(dict.fromkeys(repairs))
+    names = "+".join(dict.fromkeys(made))
     return Extraction(patch, f"repaired:{names}" if names else "ok")
 
 
+def tree_of(instance: Instance) -> Tree | None:
+    """The files of an instance's repository, where they are on this machine."""
+    there = instance.snapshot and Path(instance.snapshot).is_dir()
+    return Directory(instance.snapshot) if there else None
+
+
 def _extract_blocks(text: str, snapshot: str) -> tuple[str, list[str]]:
-    blocks, repairs = parse_blocks(text)
+    blocks, repairs = _parse_without_thoughts(text)
     if not blocks:
         return "", []
     if not snapshot or not Path(snapshot).is_dir():
         raise ValueError("no file contents")
     old, new, more = apply_blocks(blocks, snapshot)
     return make_patch(old, new), repairs + more
+
+
+def _parse_without_thoughts(text: str) -> tuple[list[Block], list[str]]:
+    answer = without_thoughts(text)
+    if answer != text:
+        try:
+            blocks, repairs = parse_blocks(answer)
+        except ValueError:
+            pass  # what looks like the end of a thought is a line of a block
+        else:
+            return blocks, ["thoughts", *repairs]
+    return parse_blocks(text)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 
 from swebench_trainer.contracts import Sample
-from swebench_trainer.prompts.answers import AnswerForm, extract_patch, render_answer
+from swebench_trainer.prompts.answers import (
+    AnswerForm,
+    extract_patch,
+    render_answer,
+    tree_of,
+)
+from swebench_trainer.prompts.checks import look
+from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.types import Candidate, Instance
 
 
 def to_candidate(
-    form: AnswerForm, sample: Sample, instance: Instance, model: str
+    prompt: PromptTable, sample: Sample, instance: Instance, model: str
 ) -> Candidate:
     """Takes the patch from an answer.
 
@@ -18,18 +25,25 @@ def to_candidate(
     written for it, so that preferences do not teach to tell two forms apart.
 
     Args:
-        form: Form in which the model answers.
+        prompt: The form in which the model answers, and which repairs may be made.
         sample: The answer.
         instance: The instance that it is about.
         model: Name of the writer, unless the sample knows better.
     """
     text = sample.text
+    tree = tree_of(instance)
     if sample.patch is not None:
         patch = sample.patch
         status = "ok" if patch.strip() else "failed:no patch was recorded"
-        text = _in_form(form, patch, instance) or text
+        text = _in_form(prompt.answer, patch, instance) or text
     else:
-        extraction = extract_patch(form, text, instance)
+        extraction = extract_patch(
+            prompt.answer,
+            text,
+            instance,
+            finish=sample.finish,
+            repairs=prompt.repairs,
+        )
         patch, status = extraction.patch, extraction.status
     return Candidate(
         instance_id=sample.instance_id,
@@ -41,6 +55,7 @@ def to_candidate(
         prompt_tokens=sample.prompt_tokens,
         completion_tokens=sample.completion_tokens,
         finish=sample.finish,
+        checks=look(patch, tree) if tree and patch.strip() else (),
     )
 
 

@@ -1,203 +1,228 @@
-"""The diff form of an answer: the patch that stands somewhere in a text."""
+"""The diff form of an answer: the patch that stands somewhere in a text.
+
+A patch that applies is taken as it is. One that does not is mended, where the
+files leave no doubt about what it means; without files, only its form is.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 
-from swebench_trainer.prompts.blocks import FENCE
-from swebench_trainer.prompts.files import UNSAFE, check_path, locate
-from swebench_trainer.prompts.patches import FileChange, read_patch, unquote
+from swebench_trainer.contracts import Tree
+from swebench_trainer.prompts.files import UNSAFE
+from swebench_trainer.prompts.mend import mend, read_names
+from swebench_trainer.prompts.patches import applies, make_patch, read_patch, unquote
+from swebench_trainer.prompts.sections import DEV_NULL, Scan, Section, scan
+from swebench_trainer.prompts.surroundings import tagged, without_thoughts
+from swebench_trainer.recipe.models import REPAIRS, Repair
 
-_HUNK = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(.*)")
-_HEADER = re.compile(
-    r"(index|old mode|new mode|new file mode|deleted file mode|similarity index"
-    r"|dissimilarity index|rename from|rename to|copy from|copy to|Binary files"
-    r"|---|\+\+\+) "
-)
-_SIGNATURE = "-- "
-"""Ends what `git format-patch` writes; it looks like a deleted line."""
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A line of the patch; `source` is its number in the answer, from 0."""
-
-    source: int
-    text: str
-    in_hunk: bool
+CUT = "length"
+"""`Sample.finish` of an answer that was cut at the token limit."""
+_STOPPED = "stop"
+_BREAKS_OFF = "the answer breaks off in its patch"
 
 
-def find_diff(answer: str, root: str) -> tuple[str, list[str]]:
+def find_diff(
+    answer: str,
+    tree: Tree | None,
+    *,
+    finish: str = "",
+    repairs: frozenset[Repair] = REPAIRS,
+) -> tuple[str, list[str]]:
     """Takes the patch out of an answer: every file section, nothing around them.
 
     Args:
         answer: What the model wrote.
-        root: Directory with the repository's files, or empty.
+        tree: The repository's files, where they are known.
+        finish: How the answer ended, as `Sample.finish` has it.
+        repairs: Those that may be made.
 
     Returns:
         The patch and the names of the repairs; both empty when there is none.
 
     Raises:
-        ValueError: What looks like a patch is not one, or names an unsafe path.
+        ValueError: What looks like a patch is not one, or names an unsafe path,
+            or needs a repair that may not be made.
     """
-    lines = answer.split("\n")
+    text, around, closed = _peel(answer)
+    lines = text.split("\n")
     crlf = len(lines) > 1 and all(line.endswith("\r") for line in lines if line)
     if crlf:
         lines = [line.removesuffix("\r") for line in lines]
-    patch, repairs = _scan(lines)
-    if not patch:
+    found = scan(lines)
+    if not found.sections:
         return "", []
-    _check_header_paths(line.text for line in patch if not line.in_hunk)
-    changes = read_patch(_join(patch))
-    if not any(c.hunks or c.special or c.old != c.new for c in changes):
-        raise ValueError("nothing changes")
-    in_crlf = _uses_crlf(changes, root)
-    if crlf:
-        repairs.append("crlf")
-        if in_crlf:
-            patch = [
-                replace(line, text=f"{line.text}\r") if line.in_hunk else line
-                for line in patch
-            ]
-    if patch[-1].source == len(lines) - 1:
-        repairs.append("final-newline")
-    return _join(patch), repairs
+    around += found.around
+    _check_paths(found.sections)
+    # Nothing tells that the answer is complete, unless the writer itself stopped.
+    open_end = not closed and finish != _STOPPED
+    if open_end and _hangs(found, lines, finish):
+        raise ValueError(_BREAKS_OFF)
+    if found.last == len(lines) - 1 and not closed:
+        around.append("final-newline")
+    check_allowed(around, repairs)
+    written = _join(found.sections, "\r" if crlf else "")
+    read_as_meant = True
+    if tree:
+        old = touched(found.sections, tree)
+        whole = finish != CUT or "final-newline" not in around
+        read_as_meant = not any(_misread(section, tree) for section in found.sections)
+        if whole and read_as_meant and applies(written, old):
+            return written, around
+    if open_end and _last_line(lines, found) == "" and _short(found, finish):
+        raise ValueError(_BREAKS_OFF)
+    try:
+        patch, made = _mended(found.sections, tree)
+        # git refuses hunks without context, and hunks that share it.
+        made = (["crlf"] if crlf else []) + made or (["context"] if tree else [])
+        check_allowed(made, repairs)
+    except ValueError:
+        # What is a patch stays one: graders tell whether it applies.
+        if tree and read_as_meant and not crlf and _well_formed(found.sections):
+            return written, around
+        raise
+    return patch, around + made
 
 
-def _join(patch: Sequence[_Line]) -> str:
-    return "".join(f"{line.text}\n" for line in patch)
+def _peel(answer: str) -> tuple[str, list[str], bool]:
+    """The text that holds the patch, what was taken off, and whether a tag ends it."""
+    around = []
+    text = without_thoughts(answer)
+    if text != answer:
+        around.append("thoughts")
+    inner = tagged(text)
+    if inner:
+        around.append("tags")
+    return (*inner[:1], around, inner[1]) if inner else (text, around, False)
 
 
-def _scan(lines: Sequence[str]) -> tuple[list[_Line], list[str]]:
-    """The lines of the file sections, hunks recounted, and the repairs."""
-    patch: list[_Line] = []
+def check_allowed(made: Iterable[str], allowed: frozenset[Repair]) -> None:
+    """Refuses an answer that needs a repair which may not be made.
+
+    Raises:
+        ValueError: It is switched off.
+    """
+    if missing := [name for name in made if name not in allowed]:
+        raise ValueError(f"it needs the repair {missing[0]}, which is switched off")
+
+
+def _hangs(found: Scan, lines: Sequence[str], finish: str) -> bool:
+    """Whether the text ends with the beginning of something more."""
+    if rest := _last_line(lines, found):
+        return "diff --git ".startswith(rest) or "@@ -".startswith(rest)
+    last = found.sections[-1]
+    names = read_names(last)
+    says = names.creates or names.deletes or names.renamed_to or names.special
+    return not last.hunks and (finish == CUT or not says)
+
+
+def _last_line(lines: Sequence[str], found: Scan) -> str:
+    """The last line behind the patch that is not blank; empty if there is none."""
+    behind = [line for line in lines[found.last + 1 :] if line.strip()]
+    return behind[-1] if behind else ""
+
+
+def _short(found: Scan, finish: str) -> bool:
+    """Whether the last hunk may be half of one: what would follow is not known."""
+    hunks = found.sections[-1].hunks
+    return finish == CUT or (bool(hunks) and hunks[-1].short)
+
+
+def _join(sections: Iterable[Section], end: str = "", *, recount: bool = False) -> str:
+    return "".join(
+        f"{line}{end}\n"
+        for section in sections
+        for line in section.lines(recount=recount)
+    )
+
+
+def _well_formed(sections: Sequence[Section]) -> bool:
+    if not all(hunk.counts for section in sections for hunk in section.hunks):
+        return False
+    try:
+        changes = read_patch(_join(sections))
+    except ValueError:
+        return False
+    return any(c.hunks or c.special or c.old != c.new for c in changes)
+
+
+def _misread(section: Section, tree: Tree) -> bool:
+    """Whether git may accept the section and do something else than it says.
+
+    Lines beyond a hunk's counts are dropped without a word. The first folder of a
+    path without a prefix counts as one: the file is moved, or made elsewhere.
+    """
+    if not all(hunk.counts for hunk in section.hunks):
+        return True
+    names = read_names(section)
+    if names.renamed_to or names.deletes:
+        return False
+    if not names.creates:
+        return not names.git_path
+    folder = names.paths[-1].partition("/")[0]
+    return folder not in ("a", "b") and any(
+        path.startswith(f"{folder}/") for path in tree.paths()
+    )
+
+
+def touched(sections: Iterable[Section], tree: Tree) -> dict[str, bytes]:
+    """What there is under the names that git reads from the headers.
+
+    Raises:
+        ValueError: A path is unsafe.
+    """
+    found = {}
+    for section in sections:
+        names = read_names(section)
+        paths = {path.partition("/")[2] for path in names.paths}
+        for path in filter(None, {*paths, names.git_path, names.renamed_to}):
+            content = tree.read(path)
+            if content is not None:
+                found[path] = content
+    return found
+
+
+def _mended(sections: Sequence[Section], tree: Tree | None) -> tuple[str, list[str]]:
+    if tree:
+        result = mend(sections, tree)
+        return make_patch(result.old, result.new), result.repairs
     repairs: list[str] = []
-    at = 0
-    while at < len(lines):
-        line = lines[at]
-        if _starts_file(lines, at):
-            end = _header_end(lines, at)
-            patch += (_Line(i, lines[i], False) for i in range(at, end))
-        elif line.startswith("@@ ") and patch:
-            header, end = _hunk(lines, at)
-            patch.append(_Line(at, header, False))
-            patch += (_Line(i, lines[i], True) for i in range(at + 1, end))
-            if header != line:
-                repairs.append("hunk-counts")
-        elif line == "GIT binary patch" and patch:
-            raise ValueError("a binary patch")
-        else:
-            end = at + 1
-            if line.strip():
-                repairs.append("fences" if FENCE.match(line) else "prose")
-        at = end
+    kept: list[Section] = []
+    for section in sections:
+        mended = Section(_with_dev_null(section), section.hunks)
+        if mended in kept:
+            repairs.append("repeats")
+            continue
+        if mended.header != section.header:
+            repairs.append("dev-null")
+        if not all(hunk.counts for hunk in section.hunks):
+            repairs.append("hunk-counts")
+        kept.append(mended)
+    patch = _join(kept, recount=True)
+    if not any(c.hunks or c.special or c.old != c.new for c in read_patch(patch)):
+        raise ValueError("nothing changes")
     return patch, repairs
 
 
-def _starts_file(lines: Sequence[str], at: int) -> bool:
-    if lines[at].startswith("diff --git "):
-        return True
-    followed = at + 1 < len(lines) and lines[at + 1].startswith("+++ ")
-    return lines[at].startswith("--- ") and followed
-
-
-def _header_end(lines: Sequence[str], at: int) -> int:
-    end = at + 1
-    while end < len(lines) and _HEADER.match(lines[end]):
-        end += 1
-        if lines[end - 1].startswith("+++ "):
-            break
-    return end
-
-
-def _hunk(lines: Sequence[str], at: int) -> tuple[str, int]:
-    """The header of the hunk with right counts, and where the hunk ends."""
-    header = _HUNK.match(lines[at])
-    if not header:
-        raise ValueError("a hunk without line numbers")
-    old, new = int(header[2] or 1), int(header[4] or 1)
-    end = _counted_end(lines, at + 1, old, new)
-    if end:
-        return lines[at], end
-    end = _body_end(lines, at + 1)
-    body = lines[at + 1 : end]
-    old = sum(line[:1] in ("", " ", "-") for line in body)
-    new = sum(line[:1] in ("", " ", "+") for line in body)
-    return f"@@ -{header[1]},{old} +{header[3]},{new} @@{header[5]}", end
-
-
-def _counted_end(lines: Sequence[str], at: int, old: int, new: int) -> int | None:
-    """Where a hunk of so many lines ends; `None` when its lines do not add up."""
-    while old > 0 or new > 0:
-        kind = lines[at][:1] if at < len(lines) else "@"
-        if kind not in ("", *" +-\\"):
-            return None
-        old -= kind in ("", " ", "-")
-        new -= kind in ("", " ", "+")
-        at += 1
-    while at < len(lines) and lines[at].startswith("\\"):
-        at += 1
-    goes_on = at < len(lines) and lines[at] and _in_body(lines, at)
-    return None if old or new or goes_on else at
-
-
-def _body_end(lines: Sequence[str], at: int) -> int:
-    """Where the lines end that can be a hunk's.
-
-    Raises:
-        ValueError: There is none, or the hunk breaks off in the middle.
-    """
-    stop = at
-    while stop < len(lines) and _in_body(lines, stop):
-        stop += 1
-    end = stop
-    while end > at and not lines[end - 1]:
-        end -= 1
-    if end == at:
-        raise ValueError("a hunk without lines")
-    whole = (
-        end < stop
-        or stop == len(lines)
-        or lines[stop].startswith("@@ ")
-        or lines[stop] == _SIGNATURE
-        or FENCE.match(lines[stop])
-        or _starts_file(lines, stop)
+def _with_dev_null(section: Section) -> tuple[str, ...]:
+    names = read_names(section)
+    nulls = {"--- ": names.creates, "+++ ": names.deletes}
+    return tuple(
+        f"{line[:4]}{DEV_NULL}" if nulls.get(line[:4]) else line
+        for line in section.header
     )
-    if not whole:
-        raise ValueError("a hunk with a line that is not marked")
-    return end
 
 
-def _in_body(lines: Sequence[str], at: int) -> bool:
-    line = lines[at]
-    marked = line[:1] in ("", *" +-\\")
-    return marked and line != _SIGNATURE and not _starts_file(lines, at)
-
-
-def _check_header_paths(headers: Iterable[str]) -> None:
+def _check_paths(sections: Iterable[Section]) -> None:
     """Refuses unsafe paths wherever some tool might read one from a header."""
-    for header in headers:
-        if header.startswith("@@"):
-            continue
-        for word in unquote(header).split():
-            parts = word.lower().split("/")
-            if (
-                ".." in parts
-                or ".git" in parts
-                or (not parts[0] and word != "/dev/null")
-            ):
-                raise ValueError(UNSAFE)
-
-
-def _uses_crlf(changes: Iterable[FileChange], root: str) -> bool:
-    """Whether a changed file has CRLF line ends; checks the paths on the way."""
-    found = False
-    for change in changes:
-        for path in filter(None, (change.old, change.new)):
-            check_path(path)
-            place = locate(root, path) if root else None
-            if place and place.is_file():
-                found = found or b"\r\n" in place.read_bytes()
-    return found
+    for section in sections:
+        for header in section.header:
+            for word in unquote(header).split():
+                parts = word.lower().split("/")
+                if (
+                    ".." in parts
+                    or ".git" in parts
+                    or (not parts[0] and word != DEV_NULL)
+                ):
+                    raise ValueError(UNSAFE)
+        read_names(section)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,3 +110,32 @@ def read_file(root: str | Path, path: str) -> File | None:
         Text.of(content.decode("utf-8", "surrogateescape")),
         "100755" if mode & stat.S_IXUSR else "100644",
     )
+
+
+class Directory:
+    """A `Tree` that lies on disk; links are not followed."""
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = Path(root)
+        self._paths: list[str] | None = None
+
+    def read(self, path: str) -> bytes | None:
+        """See `Tree.read`."""
+        place = locate(self._root, path)
+        if place is None or not stat.S_ISREG(place.lstat().st_mode):
+            return None
+        return place.read_bytes()
+
+    def paths(self) -> Sequence[str]:
+        """See `Tree.paths`."""
+        if self._paths is None:
+            self._paths = sorted(self._walk())
+        return self._paths
+
+    def _walk(self) -> Iterator[str]:
+        for folder, names, files in os.walk(self._root):
+            names[:] = [name for name in names if name.lower() != ".git"]
+            for name in files:
+                place = Path(folder, name)
+                if stat.S_ISREG(place.lstat().st_mode):
+                    yield place.relative_to(self._root).as_posix()

@@ -7,6 +7,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,59 @@ def _commit(branch: str, files: Mapping[str, File]) -> Iterator[bytes]:
         yield content + b"\n"
 
 
+def applies(patch: str, old: Mapping[str, bytes]) -> bool:
+    """Whether a strict `git apply` accepts the patch; nothing is written.
+
+    Args:
+        patch: Unified diff; its paths have been checked.
+        old: The files that it names and that are there, by path.
+
+    Raises:
+        PrerequisiteError: There is no git.
+    """
+    with _written(old) as folder:
+        return _accepts(folder, patch, "--check")
+
+
+def applied(patch: str, old: Mapping[str, bytes]) -> dict[str, bytes] | None:
+    """The files after a strict `git apply`, links left out; `None` if git refuses.
+
+    Arguments and errors are those of `applies`.
+    """
+    with _written(old) as folder:
+        if not _accepts(folder, patch):
+            return None
+        # git stays in the folder, and does not write through links.
+        files = [
+            Path(here, name) for here, _, names in os.walk(folder) for name in names
+        ]
+        return {
+            file.relative_to(folder).as_posix(): file.read_bytes()
+            for file in files
+            if not file.is_symlink()
+        }
+
+
+@contextmanager
+def _written(files: Mapping[str, bytes]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as folder:
+        for path, content in files.items():
+            place = Path(folder, path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        yield Path(folder)
+
+
+def _accepts(folder: Path, patch: str, *options: str) -> bool:
+    try:
+        # No repository: the patch is about the directory and nothing else.
+        stdin = patch.encode("utf-8", "surrogateescape")
+        _git(folder / ".git", "apply", *options, "-", stdin=stdin, folder=folder)
+    except subprocess.CalledProcessError:
+        return False
+    return True
+
+
 _SETTINGS = (
     "core.fsync=none",
     "core.quotePath=false",
@@ -187,11 +241,14 @@ _SETTINGS = (
 )
 
 
-def _git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+def _git(
+    repository: Path, *arguments: str, stdin: bytes = b"", folder: Path | None = None
+) -> bytes:
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
     try:
         return subprocess.run(
             ["git", f"--git-dir={repository}", *settings, *arguments],
+            cwd=folder,
             input=stdin,
             capture_output=True,
             check=True,

@@ -9,7 +9,7 @@ out of fingerprints.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -94,6 +94,30 @@ class DataTable(PluginTable):
     """Which instances are kept back: `{ by = "repo", fraction = 0.2 }`."""
 
 
+Repair = Literal[
+    "fences",
+    "tags",
+    "thoughts",
+    "prose",
+    "path",
+    "repeats",
+    "crlf",
+    "final-newline",
+    "hunk-counts",
+    "line-numbers",
+    "context",
+    "end-of-file",
+    "headers",
+    "dev-null",
+    "prefixes",
+    "paths",
+    "tabs",
+]
+"""What may be wrong with an answer and still be understood in one way only."""
+
+REPAIRS: frozenset[Repair] = frozenset(get_args(Repair))
+
+
 class PromptTable(PluginTable):
     """What the model reads and in which form it answers."""
 
@@ -101,6 +125,8 @@ class PromptTable(PluginTable):
     """Prompt style: `issue`, `oracle`, or a plugin's."""
     answer: Literal["search-replace", "diff"] = "search-replace"
     """Form of the answer that the model learns to write."""
+    repairs: tuple[Repair, ...] = get_args(Repair)
+    """Which repairs of a model's answer may be made, each only where it leaves no doubt; `[]` takes answers as they are."""
     max_tokens: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 8192
     """Longest prompt plus answer, in the model's own tokens; longer rows are dropped and counted, never cut."""
 

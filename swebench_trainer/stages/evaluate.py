@@ -99,7 +99,7 @@ def _answers(
 
     def candidate(sample: Sample) -> Candidate:
         instance = by_id[sample.instance_id]
-        return to_candidate(recipe.prompt.answer, sample, instance, model)
+        return to_candidate(recipe.prompt, sample, instance, model)
 
     requests = [
         SampleRequest(

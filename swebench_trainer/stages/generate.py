@@ -34,7 +34,7 @@ def run(context: StageContext) -> Figures:
 
     def candidate(sample: Sample) -> Candidate:
         instance = instances[sample.instance_id]
-        return to_candidate(recipe.prompt.answer, sample, instance, backend.name)
+        return to_candidate(recipe.prompt, sample, instance, backend.name)
 
     candidates = collect(
         partial(backend.open_sampler, weights, batch_size=settings.batch_size),

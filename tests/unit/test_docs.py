@@ -4,6 +4,7 @@ import inspect
 import re
 import runpy
 import tomllib
+from typing import get_args
 
 import pytest
 
@@ -11,7 +12,7 @@ from swebench_trainer import builtin, hookspecs
 from swebench_trainer.cli import app
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.load import read_draft, validate
-from swebench_trainer.recipe.models import Table
+from swebench_trainer.recipe.models import Repair, Table
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +47,12 @@ def test_every_flag_is_explained(root):
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE))
     assert rows.keys() == {*MEANINGS, UNCONFIRMED, FLAKY}
     assert MEANINGS.items() <= rows.items()
+
+
+def test_every_repair_is_explained(root):
+    table = (root / "docs/answers.md").read_text().split("## Repairs")[1]
+    names = re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)
+    assert tuple(names) == get_args(Repair)
 
 
 def test_every_key_explains_itself():

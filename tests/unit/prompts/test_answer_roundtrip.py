@@ -116,6 +116,8 @@ def answers(draw: st.DrawFn) -> str:
             "@@ -1 +1 @@", "@@ -1,3 +1,9 @@", "@@ -0,0 +1 @@", "@@", "-x", "+y", " x", "-- ",
             "new file mode 100644", "deleted file mode 100644", "rename from a.py", "rename to b.py",
             "GIT binary patch", "Binary files a/a.py and b/a.py differ", "old mode 100644",
+            "<patch>", "</patch>", "<answer>", "</answer>", "<think>", "</think>", "@@ f @@", "--- a.py",
+            "+++ a.py", "+++ b/x/a.py", "--- a/dev/null", "@@ -0,0 +1,4 @@", "@@ -9,1 +9,1 @@ f",
             'diff --git "a/\\056\\056/x" "b/\\q"', "diff --git a b", "index 12..34 160000",
         ]
     )  # fmt: skip

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer.prompts.answers import extract_patch, render_answer
+from swebench_trainer.prompts.answers import Extraction, extract_patch, render_answer
+from swebench_trainer.recipe.models import REPAIRS
 
 FORM = "diff"
 
@@ -42,15 +43,15 @@ MENDED = {
     # Counts that are too high, too low, or cut off by a fence.
     f"{HEADER}@@ -1,4 +1,9 @@ def f\n-x\n+y\n": (
         "repaired:hunk-counts",
-        f"{HEADER}@@ -1,1 +1,1 @@ def f\n-x\n+y\n",
+        FIX,
     ),
-    f"{HEADER}@@ -1 +1 @@\n-x\n+y\n+z\n": (
+    f"{PLAIN}+z\n": (
         "repaired:hunk-counts",
-        f"{HEADER}@@ -1,1 +1,2 @@\n-x\n+y\n+z\n",
+        f"{HEADER.replace('975fbec', '2795c87')}@@ -1 +1,2 @@\n-x\n+y\n+z\n",
     ),
     f"```\n{HEADER}@@ -1,7 +1,7 @@\n-x\n+y\n```\n": (
         "repaired:fences+hunk-counts",
-        f"{HEADER}@@ -1,1 +1,1 @@\n-x\n+y\n",
+        FIX,
     ),
     # A deleted line that looks like a file's header, and one that follows.
     f"{HEADER}@@ -1 +0,0 @@\n--- b/c.py\n": (
@@ -58,8 +59,8 @@ MENDED = {
         f"{HEADER}@@ -1 +0,0 @@\n--- b/c.py\n",
     ),
     f"{HEADER}@@ -1,9 +1,9 @@\n-x\n+y\n{PLAIN}": (
-        "repaired:hunk-counts",
-        f"{HEADER}@@ -1,1 +1,1 @@\n-x\n+y\n{PLAIN}",
+        "repaired:hunk-counts+repeats",
+        FIX,
     ),
     # The signature of `git format-patch`.
     f"{FIX}-- \n2.39.5\n": ("repaired:prose", FIX),
@@ -72,25 +73,200 @@ MENDED = {
 
 @pytest.mark.parametrize(("answer", "expected"), MENDED.items())
 def test_the_patch_is_found_and_mended(small, answer, expected) -> None:
-    extraction = extract_patch(FORM, answer, small)
+    extraction = extract_patch(FORM, answer, small, finish="stop")
     assert (extraction.status, extraction.patch) == expected
 
 
-def test_a_crlf_answer_keeps_the_line_ends_of_a_crlf_file(workshop) -> None:
-    old, new = {"a.py": b"x\r\n"}, {"a.py": b"y\r\n"}
+WITHOUT_FILES = {
+    f"{HEADER}@@ -1,4 +1,9 @@ def f\n-x\n+y\n": (
+        "repaired:hunk-counts",
+        f"{HEADER}@@ -1,1 +1,1 @@ def f\n-x\n+y\n",
+    ),
+    FIX.replace("\n", "\r\n"): ("repaired:crlf", FIX),
+    f"{FIX}And again:\n{FIX}": ("repaired:prose+repeats", FIX),
+    "--- a/dev/null\n+++ b/n.py\n@@ -0,0 +1 @@\n+y\n": (
+        "repaired:dev-null",
+        "--- /dev/null\n+++ b/n.py\n@@ -0,0 +1 @@\n+y\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "expected"), WITHOUT_FILES.items())
+def test_without_files_only_the_form_is_mended(small, answer, expected) -> None:
+    blind = dataclasses.replace(small, snapshot="")
+    extraction = extract_patch(FORM, answer, blind, finish="stop")
+    assert (extraction.status, extraction.patch) == expected
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("counts", ["@@ -1 +1 @@", "@@ -1,5 +1,5 @@"])
+def test_a_crlf_answer_keeps_the_line_ends_of_the_file(workshop, end, counts) -> None:
+    old, new = {"a.py": b"x" + end}, {"a.py": b"y" + end}
     instance = workshop.instance(old, new)
-    extraction = extract_patch(FORM, FIX.replace("\n", "\r\n"), instance)
-    assert extraction.status == "repaired:crlf"
+    answer = FIX.replace("@@ -1 +1 @@", counts).replace("\n", "\r\n")
+    extraction = extract_patch(FORM, answer, instance, finish="stop")
+    assert workshop.applied(old, extraction.patch) == new
+
+
+SHELF = {
+    "src/a.py": b"def f(x):\n    y = x\n    return y\n\n\ndef g(x):\n    return x\n",
+    "lib/b.py": b"one\ntwo\nthree\n",
+    "t/b.py": b"one\ntwo\n",
+    "u/b.py": b"one\ntwo\n",
+    "a.mk": b"all:\n\tone\n\ttwo\n",
+    "end": b"last",
+}
+HUNK = "@@ -2,2 +2,2 @@\n     y = x\n-    return y\n+    return x\n"
+
+
+def of(path: str, hunk: str) -> str:
+    return f"--- a/{path}\n+++ b/{path}\n{hunk}"
+
+
+PLACED = {
+    of("src/a.py", HUNK): "context",  # git wants what follows, or the file's end
+    of("src/a.py", HUNK.replace("2,2", "1,2")): "line-numbers",
+    of("src/a.py", HUNK.replace("2,2", "70,9")): "hunk-counts+line-numbers",
+    of("src/a.py", HUNK.replace("@@ -2,2 +2,2 @@", "@@ def f(x):")): (
+        "hunk-counts+line-numbers"
+    ),
+    of("a.py", HUNK): "paths",
+    of("x/y/a.py", HUNK): "paths",
+    of("src/a.py", HUNK).replace(" a/", " ").replace(" b/", " "): "prefixes",
+    of("src/a.py", HUNK).replace("+++ b/", "+++ "): "prefixes",
+    of("./src/a.py", HUNK): "prefixes",
+    of("src/a.py", HUNK).replace("--- a/", "--- a/old/", 1): "prefixes",
+    f"diff --git a/src/a.py b/src/a.py\n{HUNK}": "headers",
+    of("a.mk", "@@ -1,3 +1,3 @@\n all:\n     one\n-    two\n+    three\n"): "tabs",
+    of("end", "@@ -1 +1,2 @@\n+first\n last\n"): "end-of-file",
+    of("n", "@@ -0,0 +1,7 @@\n+x\n"): "dev-null+hunk-counts",
+    of("lib/b.py", "@@ -1,3 +0,0 @@\n-one\n-two\n-three\n").replace(
+        "+++ b/lib/b.py", "+++ b/dev/null"
+    ): "dev-null",
+}
+
+
+@pytest.mark.parametrize(("answer", "name"), PLACED.items())
+def test_what_the_files_leave_no_doubt_about_is_mended(workshop, answer, name) -> None:
+    new = SHELF | {"src/a.py": SHELF["src/a.py"].replace(b"return y", b"return x")}
+    if "a.mk" in answer:
+        new = SHELF | {"a.mk": b"all:\n\tone\n\tthree\n"}
+    elif "end" in answer:
+        new = SHELF | {"end": b"first\nlast"}
+    elif "lib/b" in answer:
+        new = {path: SHELF[path] for path in SHELF if path != "lib/b.py"}
+    elif "b/n" in answer:
+        new = SHELF | {"n": b"x\n"}
+    instance = workshop.instance(SHELF, new)
+    extraction = extract_patch(FORM, answer, instance, finish="stop")
+    assert extraction.status == f"repaired:{name}"
+    assert workshop.applied(SHELF, extraction.patch) == new
+
+
+DOUBTFUL = {
+    of("b.py", "@@ -1,9 +1,9 @@\n one\n-two\n+2\n"): "3 files fit b.py",
+    of("src/a.py", "@@\n \n+x\n"): "a hunk is twice in src/a.py",
+    of("src/a.py", "@@\n return z\n+x\n"): "a hunk is nowhere in src/a.py",
+    of("none.py", "@@\n return z\n+x\n"): "a hunk is nowhere in none.py, or any file of that name",
+    of("src/a.py", "@@ -3,9 +3 @@\n+x\n"): (
+        "an insertion into src/a.py without a line beside it"
+    ),
+    of("end", "@@ -1,3 +1 @@\n-last\n+y\n"): "whether end ends with a newline is not clear",
+    of("lib/b.py", "@@ -1,2 +0,0 @@\n-one\n").replace("+++ b/lib/b.py", "+++ /dev/null"): (
+        "the patch deletes lib/b.py, but not all of it"
+    ),
+    of("lib/b.py", "@@ -1,9 +1,9 @@\n-one\n+1\n") + of(
+        "lib/b.py", "@@ -1,9 +1,9 @@\n-one\n+2\n"
+    ): "two hunks change the same lines of lib/b.py",
+    of("a.mk", "@@ -1,9 +1 @@\n     one\n-    two\n+    three\n").replace(
+        "    one", "      one"
+    ): "a hunk is nowhere in a.mk",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "why"), DOUBTFUL.items())
+def test_what_is_doubtful_is_refused(workshop, answer, why) -> None:
+    instance = workshop.instance(SHELF, SHELF | {"x": b"y\n"})
+    extraction = extract_patch(FORM, answer, instance, finish="stop")
+    assert (extraction.patch, extraction.status) == ("", f"failed:{why}")
+
+
+def test_a_well_formed_patch_that_does_not_apply_stays_for_the_graders(small) -> None:
+    answer = PLAIN.replace("-x", "-z")
+    assert extract_patch(FORM, answer, small) == Extraction(answer, "ok")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"<patch>\n{FIX}</patch>\n",
+        f"Prose\n<answer>\n```diff\n{FIX}```\n</answer>\nProse",
+        f"<answer>\n<diff>{FIX}</diff>\n</answer>",
+        f"<patch>{FIX[:-1]}</patch>",
+        f"<think>\n{PLAIN}</think>\n{FIX}",
+        f"{PLAIN}\nNo.</think>\n<diff>\n{FIX}</diff>",
+        f"Draft:\n{PLAIN.replace('+y', '+z')}\n<patch>\n{FIX}</patch>",
+    ],
+)
+def test_thoughts_and_tags_are_taken_off(small, answer) -> None:
+    extraction = extract_patch(FORM, answer, small)
+    assert extraction.patch == FIX
+    assert {"tags", "thoughts"} & {*extraction.status.partition(":")[2].split("+")}
+
+
+def test_tags_may_be_as_deep_as_they_like(small) -> None:
+    answer = "<answer>\n<patch>\n" * 2000 + FIX
+    assert extract_patch(FORM, answer, small).status == "repaired:tags"
+
+
+def test_a_tag_in_the_patch_is_not_around_it(workshop) -> None:
+    old, new = {"a": b"<patch>\n</patch>\n"}, {"a": b"<patch>\nx</patch>\n</patch>\n"}
+    instance = workshop.instance(old, new)
+    assert extract_patch(FORM, instance.patch, instance).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("answer", "finish"),
+    [
+        (FIX[:-1], "length"),
+        (FIX.replace("1 @@", "1,2 @@"), "length"),
+        (FIX.replace("1 @@", "1,2 @@"), ""),
+        (f"<patch>\n{FIX.replace('1 @@', '1,2 @@')}", ""),
+        (f"{FIX}diff --gi", "length"),
+        (f"{FIX}diff --git a/b.py b/b.py\nindex 12", ""),
+        (f"{FIX}diff --git a/b b/b\nnew file mode 100644\n", "length"),
+    ],
+)
+def test_half_a_patch_is_not_mended(small, answer, finish) -> None:
+    extraction = extract_patch(FORM, answer, small, finish=finish)
+    assert extraction.status == "failed:the answer breaks off in its patch"
+
+
+def test_a_repair_that_is_switched_off_is_not_made(small) -> None:
+    answer = f"```\n{FIX.replace('1 @@', '1,2 @@')}```\n"
+    for off in ("fences", "hunk-counts"):
+        extraction = extract_patch(FORM, answer, small, repairs=REPAIRS - {off})
+        assert extraction.status == (
+            f"failed:it needs the repair {off}, which is switched off"
+        )
+    assert extract_patch(FORM, FIX, small, repairs=()).patch == FIX
+
+
+def test_a_misread_prefix_does_not_move_the_file(workshop) -> None:
+    old, new = {"lib/a.py": b"x\n"}, {"lib/a.py": b"y\n", "lib/n": b"z\n"}
+    instance = workshop.instance(old, new)
+    answer = instance.patch.replace(" b/", " ").replace(" a/", " ")
+    extraction = extract_patch(FORM, answer, instance)
+    assert extraction.status == "repaired:prefixes"
     assert workshop.applied(old, extraction.patch) == new
 
 
 REFUSED = {
     "": "no answer",
     "No idea.\n- one\n+ two\n": "no answer",
-    f"{HEADER}@@ def f @@\n-x\n+y\n": "a hunk without line numbers",
     f"{HEADER}@@ -1,3 +1,3 @@\n-x\nunmarked\n+y\n": "a hunk with a line that is not marked",
     f"{HEADER}@@ -1,3 +1,3 @@\n": "a hunk without lines",
-    HEADER: "nothing changes",
+    HEADER: "the answer breaks off in its patch",
     PLAIN.replace("a/a.py", "/dev/null").replace("b/a.py", "/dev/null"): (
         "not a well-formed patch"
     ),
@@ -120,3 +296,5 @@ def test_a_patch_through_a_symbolic_link_is_unsafe(workshop) -> None:
 def test_a_patch_is_found_without_a_snapshot_too(small) -> None:
     blind = dataclasses.replace(small, snapshot="")
     assert extract_patch(FORM, FIX, blind).status == "ok"
+    vague = extract_patch(FORM, f"{HEADER}@@ def f @@\n-x\n+y\n", blind)
+    assert vague.status == "failed:a hunk without line numbers"

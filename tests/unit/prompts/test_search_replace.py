@@ -142,11 +142,40 @@ def test_what_is_tolerated_is_named(small, status, answer) -> None:
     assert (extraction.status, extraction.patch) == (status, small.patch)
 
 
+def test_a_draft_in_thoughts_is_not_the_answer(small) -> None:
+    draft = block("a.py", "x\n", "z\n")
+    for thoughts in (f"<think>\n{draft}</think>\n", f"{draft}No.\n</think>\n\n"):
+        extraction = extract_patch(FORM, thoughts + FIX, small)
+        assert extraction.status == "repaired:thoughts"
+        assert extraction.patch == small.patch
+
+
+def test_the_end_of_a_thought_may_be_a_line_of_a_file(workshop) -> None:
+    old, new = {"a": b"<think>\n</think>\n"}, {"a": b"x\n</think>\n"}
+    instance = workshop.instance(old, new)
+    extraction = extract_patch(FORM, render_answer(FORM, instance), instance)
+    assert (extraction.status, extraction.patch) == ("ok", instance.patch)
+
+
 def test_a_block_without_a_path_is_of_the_file_before(workshop) -> None:
     instance = workshop.instance({"a.py": b"x\ny\n"}, {"a.py": b"1\n2\n"})
     second = block("", "y\n", "2\n").lstrip("\n")
     extraction = extract_patch(FORM, block("a.py", "x\n", "1\n") + second, instance)
     assert extraction.patch == instance.patch
+
+
+def test_edits_of_a_file_go_by_place_and_not_by_order(workshop) -> None:
+    """Each block is about the file as it was: one's result is not another's search."""
+    old = {"a.py": b"x\ny\nz\n"}
+    instance = workshop.instance(old, {"a.py": b"y\nw\nx\ny\n"})
+    blocks = [
+        block("a.py", "x\n", "y\nw\n"),
+        block("a.py", "y\n", "x\n"),
+        block("a.py", "z\n", "y\n"),
+    ]
+    for order in (blocks, blocks[::-1], [blocks[1], blocks[2], blocks[0]]):
+        extraction = extract_patch(FORM, "\n".join(order), instance)
+        assert extraction.patch == instance.patch
 
 
 def test_a_crlf_file_accepts_lf_blocks_and_stays_crlf(workshop) -> None:

@@ -1,0 +1,93 @@
+"""What can be said of a patch before a sandbox is paid for; none of it is a verdict."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import warnings
+from pathlib import PurePosixPath
+
+from swebench_trainer.contracts import Tree
+from swebench_trainer.prompts.diffs import touched
+from swebench_trainer.prompts.patches import applied
+from swebench_trainer.prompts.sections import scan
+
+APPLIES = "applies"
+REFUSED = "does not apply"
+
+_GRAMMARS = {
+    ".c": "tree_sitter_c.language",
+    ".cpp": "tree_sitter_cpp.language",
+    ".go": "tree_sitter_go.language",
+    ".java": "tree_sitter_java.language",
+    ".js": "tree_sitter_javascript.language",
+    ".jsx": "tree_sitter_javascript.language",
+    ".php": "tree_sitter_php.language_php",
+    ".rb": "tree_sitter_ruby.language",
+    ".rs": "tree_sitter_rust.language",
+    ".ts": "tree_sitter_typescript.language_typescript",
+    ".tsx": "tree_sitter_typescript.language_tsx",
+}
+"""Which function of which package gives the grammar; a file counts if that is installed."""
+
+_LARGEST = 2_000_000
+"""Bytes of a file that is still parsed."""
+
+
+def look(patch: str, tree: Tree) -> tuple[str, ...]:
+    """Looks at a patch on the files that it is about.
+
+    Returns:
+        `does not apply` where a strict `git apply` refuses it (the harness is less
+        strict), else `applies` and `does not parse: <path>` for each file that the
+        patch makes unreadable. Files that could not be read before are left out: they
+        are of another language, or another version. Empty if nothing can be said.
+    """
+    try:
+        old = touched(scan(patch.split("\n")).sections, tree)
+        new = applied(patch, old)
+    except ValueError:  # an unsafe path, a binary patch, text that cannot be written
+        return ()
+    if new is None:
+        return (REFUSED,)
+    broken = [
+        f"does not parse: {path}"
+        for path, content in sorted(new.items())
+        if content != old.get(path)
+        and parses(path, content) is False
+        and parses(path, old.get(path, b"")) is not False
+    ]
+    return (APPLIES, *broken)
+
+
+def parses(path: str, content: bytes) -> bool | None:
+    """Whether a file can be read in its language; `None` when nobody here knows it."""
+    suffix = PurePosixPath(path).suffix
+    if len(content) > _LARGEST:
+        return None
+    if suffix == ".py":
+        return _parses_as_python(content)
+    return _parses_as(_GRAMMARS[suffix], content) if suffix in _GRAMMARS else None
+
+
+def _parses_as_python(content: bytes) -> bool | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the code, not ours
+            ast.parse(content)
+    except (SyntaxError, ValueError):  # ValueError: a NUL byte
+        return False
+    except (RecursionError, MemoryError):  # too deeply nested for this parser
+        return None
+    return True
+
+
+def _parses_as(grammar: str, content: bytes) -> bool | None:
+    package, function = grammar.split(".")
+    try:
+        sitter = importlib.import_module("tree_sitter")
+        language = getattr(importlib.import_module(package), function)()
+    except ImportError:
+        return None
+    root = sitter.Parser(sitter.Language(language)).parse(content).root_node
+    return not root.has_error

@@ -1,0 +1,210 @@
+"""Puts the hunks of a damaged diff where they belong in a file.
+
+Each hunk is placed by its old lines: where its header says, if they stand there,
+or else where they stand alone in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from swebench_trainer.prompts.files import Text
+from swebench_trainer.prompts.sections import RawHunk
+
+NO_PLACE = "a hunk is nowhere in"
+TWICE = "a hunk is twice in"
+"""How the reasons begin for which a hunk has no place, or more than one."""
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """Lines `start` to `end` of a file, and what replaces them."""
+
+    start: int
+    end: int
+    lines: tuple[str, ...]
+
+
+def edited(
+    path: str, text: Text, hunks: Sequence[RawHunk], tab: int
+) -> tuple[Text, list[str]]:
+    """The text after all hunks, and the repairs.
+
+    Raises:
+        ValueError: A hunk is nowhere, or in two places, or touches what another changes.
+    """
+    repairs: list[str] = []
+    edits: list[_Edit] = []
+    newline = text.newline
+    lines = _spaced(text, tab)
+    indented = lines != text.lines
+    placed: list[tuple[int, tuple[str, ...]]] = []
+    for hunk in hunks:
+        start, line_ends = _place(path, lines, hunk, tab, repairs)
+        if (start, hunk.lines) in placed:
+            repairs.append("repeats")
+            continue
+        placed.append((start, hunk.lines))
+        end_line = _line_end(path, text) if line_ends else None
+        old, runs = _runs(hunk)
+        for first, last, added in runs:
+            new = (
+                _as_in_file(line, lines, text, tab if indented else 0, end_line)
+                for line in added
+            )
+            edits.append(_Edit(start + first, start + last, tuple(new)))
+        newline = _newline(path, text, hunk, start + old, newline, repairs)
+    edits.sort(key=lambda edit: (edit.start, edit.end))
+    result: list[str] = []
+    done = 0
+    for before, edit in zip([None, *edits], edits, strict=False):
+        if edit.start < done or (
+            before and before.start == before.end == edit.start == edit.end
+        ):
+            raise ValueError(f"two hunks change the same lines of {path}")
+        result += (*text.lines[done : edit.start], *edit.lines)
+        done = edit.end
+    result += text.lines[done:]
+    return Text(tuple(result), newline or not result), repairs
+
+
+def _place(
+    path: str, lines: Sequence[str], hunk: RawHunk, tab: int, repairs: list[str]
+) -> tuple[int, bool]:
+    """Index of the first old line, and whether only the line ends differ.
+
+    Raises:
+        ValueError: The old lines are nowhere, or in several places.
+    """
+    old = [line[1:] for line in hunk.lines if line[:1] in ("", " ", "-")]
+    if not hunk.counts:
+        repairs.append("hunk-counts")
+    if not old:
+        if lines:
+            raise ValueError(f"an insertion into {path} without a line beside it")
+        return 0, False
+    starts = _find(lines, old, hunk.start)
+    line_ends = not starts
+    if line_ends:
+        lines = [line.rstrip("\r") for line in lines]
+        starts = _find(lines, [line.rstrip("\r") for line in old], hunk.start)
+        repairs.append("crlf")
+    if not starts:
+        raise ValueError(f"{NO_PLACE} {path}")
+    stated = hunk.start == starts[0] + 1
+    if len(starts) > 1 and (tab or not stated):
+        raise ValueError(f"{TWICE} {path}")
+    if not stated:
+        repairs.append("line-numbers")
+    return starts[0], line_ends
+
+
+def _find(
+    lines: Sequence[str], old: Sequence[str], stated: int | None
+) -> tuple[int, ...]:
+    """Where `old` stands in `lines`: at most two indexes, the stated place first."""
+    hay = "\n".join(("", *lines, ""))
+    needle = "\n".join(("", *old, ""))
+    first = hay.find(needle)
+    second = hay.find(needle, first + 1) if first >= 0 else -1
+    found = [hay.count("\n", 0, at) for at in (first, second) if at >= 0]
+    at = (stated or 0) - 1
+    if at >= 0 and [*lines[at : at + len(old)]] == [*old]:
+        found = [at, *(place for place in found if place != at)]
+    return tuple(found[:2])
+
+
+def _runs(hunk: RawHunk) -> tuple[int, list[tuple[int, int, list[str]]]]:
+    """The number of old lines, and the changes: from, to (among these), lines added."""
+    runs: list[tuple[int, int, list[str]]] = []
+    at = 0
+    changing = False
+    for line in hunk.lines:
+        kind = line[:1] or " "
+        if kind == "\\":
+            continue
+        if kind == " ":
+            changing = False
+        elif not changing:
+            runs.append((at, at, []))
+            changing = True
+        if kind == "+":
+            runs[-1][2].append(line[1:])
+        if kind == "-":
+            first, _, added = runs[-1]
+            runs[-1] = (first, at + 1, added)
+        at += kind != "+"
+    return at, runs
+
+
+def _line_end(path: str, text: Text) -> str:
+    r"""What ends the lines of a file beside the newline: nothing, or `\r`."""
+    ended = text.lines if text.newline else text.lines[:-1]
+    ends = {line.endswith("\r") for line in ended}
+    if len(ends) != 1:
+        raise ValueError(f"the line ends of {path} are of two kinds")
+    return "\r" if ends.pop() else ""
+
+
+def _as_in_file(
+    line: str, spaced: Sequence[str], text: Text, tab: int, line_end: str | None
+) -> str:
+    """An added line with the tabs and line ends of its file."""
+    if line_end is not None:
+        line = line.rstrip("\r") + line_end
+    if not tab:
+        return line
+    if line in spaced:
+        return text.lines[spaced.index(line)]
+    return _tabbed(line, tab)
+
+
+def _spaced(text: Text, tab: int) -> tuple[str, ...]:
+    """The lines with tabs as spaces, if the way back is certain for every line."""
+    if not tab:
+        return text.lines
+    spaced = []
+    for line in text.lines:
+        bare = line.lstrip("\t ")
+        indent = line[: len(line) - len(bare)].replace("\t", " " * tab)
+        spaced.append(indent + bare)
+        if "\t" in bare or _tabbed(spaced[-1], tab) != line:
+            return text.lines
+    return tuple(spaced)
+
+
+def _tabbed(line: str, tab: int) -> str:
+    bare = line.lstrip(" ")
+    tabs, rest = divmod(len(line) - len(bare), tab)
+    return "\t" * tabs + " " * rest + bare
+
+
+def _newline(
+    path: str, text: Text, hunk: RawHunk, end: int, newline: bool, repairs: list[str]
+) -> bool:
+    """Whether the file ends with a newline after a hunk whose old lines end at `end`."""
+    marked = ""
+    last = ""
+    sides = {"old": False, "new": False}
+    for line in hunk.lines:
+        if line.startswith("\\"):
+            marked += last
+            sides["old"] |= last in (" ", "-")
+            sides["new"] |= last in (" ", "+")
+        else:
+            last = line[:1] or " "
+            # A mark counts for the last line of its side alone.
+            sides["old"] &= last == "+"
+            sides["new"] &= last == "-"
+    at_end = end == len(text.lines)
+    untouched = last == " "
+    if at_end and sides["old"] == (not text.newline):
+        return not sides["new"]
+    if untouched:
+        if marked or (at_end and not text.newline):
+            repairs.append("end-of-file")
+        return newline
+    if at_end or marked:
+        raise ValueError(f"whether {path} ends with a newline is not clear")
+    return newline

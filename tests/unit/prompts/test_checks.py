@@ -1,0 +1,86 @@
+"""What is said of a patch without running it."""
+
+from __future__ import annotations
+
+import pytest
+from damage import Memory, between
+
+from swebench_trainer.contracts import Sample
+from swebench_trainer.prompts.candidates import to_candidate
+from swebench_trainer.prompts.checks import look, parses
+from swebench_trainer.recipe.models import PromptTable
+from swebench_trainer.types import Candidate, as_row, from_row
+
+BASE = {"a.py": b"x = 1\n", "two.py": b"print 1\n", "b.txt": b"(\n"}
+
+
+def seen(new: dict[str, bytes]) -> tuple[str, ...]:
+    return look(between(BASE, new).patch, Memory(BASE))
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ({"a.py": b"x = 2\n"}, []),
+        ({"a.py": b"x = (\n"}, ["a.py"]),
+        ({"a.py": b"x = '\\d'\n"}, []),  # warned of, but read
+        ({"n.py": b"if\n"}, ["n.py"]),
+        ({"a.py": b"if\n", "n.py": b"if\n"}, ["a.py", "n.py"]),
+        ({"two.py": b"print 2\n"}, []),  # could not be read before
+        ({"b.txt": b"((\n"}, []),
+    ],
+)
+def test_a_file_that_the_patch_breaks_is_named(change, broken) -> None:
+    expected = ("applies", *(f"does not parse: {path}" for path in broken))
+    assert seen(BASE | change) == expected
+
+
+def test_a_deleted_file_needs_no_parsing() -> None:
+    assert seen({path: BASE[path] for path in BASE if path != "a.py"}) == ("applies",)
+
+
+def test_a_patch_that_does_not_apply_is_said_to() -> None:
+    patch = between(BASE, BASE | {"a.py": b"y\n"}).patch
+    assert look(patch, Memory({"a.py": b"other\n"})) == ("does not apply",)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-x\n+y\n",
+        "diff --git a/x b/x\nGIT binary patch\n",
+        "diff --git a/x b/x\nnew file mode 100644\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+\ud800\n",
+    ],
+)
+def test_nothing_is_said_of_what_is_not_looked_at(patch) -> None:
+    assert look(patch, Memory(BASE)) == ()
+
+
+def test_no_source_makes_the_parser_raise() -> None:
+    assert parses("a.py", b"\0") is False
+    assert parses("a.py", b"\xff\xfe") is False
+    assert parses("a.py", b"(" * 5000) in (False, None)
+    assert parses("a.py", b"-" * 100_000 + b"1") in (False, None)
+    assert parses("a.unknown", b"(") is None
+
+
+@pytest.mark.parametrize(
+    ("package", "path", "good", "bad"),
+    [
+        ("go", "a.go", b"package a\n", b"package {\n"),
+        ("javascript", "a.js", b"f(1);\n", b"f(1;\n"),
+        ("typescript", "a.tsx", b"const x: number = 1;\n", b"const x: = ;\n"),
+    ],
+)
+def test_other_languages_need_their_grammar(package, path, good, bad) -> None:
+    pytest.importorskip(f"tree_sitter_{package}", reason="an optional package")
+    assert parses(path, good) is True
+    assert parses(path, bad) is False
+
+
+def test_a_candidate_says_what_was_seen(workshop) -> None:
+    instance = workshop.instance({"a.py": b"x = 1\n"}, {"a.py": b"x = (\n"})
+    sample = Sample(instance.instance_id, 0, instance.patch)
+    candidate = to_candidate(PromptTable(answer="diff"), sample, instance, "m")
+    assert candidate.checks == ("applies", "does not parse: a.py")
+    assert from_row(Candidate, as_row(candidate)) == candidate
