@@ -72,6 +72,9 @@ class Instance:
             brings its own (SWE-bench Pro); empty means `log_parser` alone.
         requirements: SWE-bench Pro's requirements text, else empty.
         interface: SWE-bench Pro's interface text, else empty.
+        language: Language of the repository, where the row names one.
+        difficulty: How hard the issue is, in the row's own words (SWE-bench
+            Verified: `<15 min fix` to `>4 hours`), else empty.
         split: Which side of the holdout the instance is on.
     """
 
@@ -96,6 +99,8 @@ class Instance:
     parser: str = ""
     requirements: str = ""
     interface: str = ""
+    language: str = ""
+    difficulty: str = ""
     split: Split = "train"
 
     @property

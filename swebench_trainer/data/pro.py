@@ -127,6 +127,7 @@ def pro_instance(
         "version": "pro",
         "log_parser": "swebench_pro",
         "eval_type": "pass_and_fail",
+        "language": row.get("repo_language"),
     }
     instance = instance_from_row(columns, source=source)
     if not instance.FAIL_TO_PASS:

@@ -27,11 +27,12 @@ ALIASES = {
 }
 """Short names of the datasets that swebench publishes."""
 
-_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+ROW_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+"""How files of rows are called."""
 
 
 def _beside_recipe(path: str, info: ValidationInfo) -> str:
-    if not path.endswith(_SUFFIXES):
+    if not path.endswith(ROW_SUFFIXES):
         return ALIASES.get(path.lower(), path)
     folder = (info.context or {}).get("folder", Path())
     # Not resolve(): caches keep files under names without their suffix.
@@ -118,7 +119,7 @@ def read_rows(path: str, split: str) -> Iterator[Mapping[str, Any]]:
     Raises:
         DataError: They cannot be read.
     """
-    if path.endswith(_SUFFIXES):
+    if path.endswith(ROW_SUFFIXES):
         yield from read_file(Path(path))
     else:
         yield from _hub_rows(path, split)
@@ -130,7 +131,7 @@ def rows_digest(path: str, split: str) -> str:
     Raises:
         DataError: There is no such file.
     """
-    if path.endswith(_SUFFIXES):
+    if path.endswith(ROW_SUFFIXES):
         _check_file(Path(path))
         return digest_path(Path(path))
     return digest([path, split])

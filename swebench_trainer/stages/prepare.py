@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from swebench_trainer.contracts import PromptStyle
+from swebench_trainer.data.facts import facts_of
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import StageError
 from swebench_trainer.prompts.answers import AnswerForm, render_answer
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.stages import Figures, StageContext
-from swebench_trainer.store.jsonl import write_rows
+from swebench_trainer.store.jsonl import write_bytes, write_rows
 from swebench_trainer.types import Instance, SftRow, as_row
 
 
 def run(context: StageContext) -> Figures:
-    """Writes `instances.jsonl`, `prompts.jsonl`, `sft.jsonl` and `dropped.jsonl`.
+    """Writes `instances.jsonl`, `prompts.jsonl`, `sft.jsonl`, `dropped.jsonl`, `heldout.txt`.
 
     Raises:
-        DataError: The source cannot be used.
+        DataError: The source cannot be used, or what is asked for is not there.
         StageError: A split is empty.
     """
     recipe = context.recipe
@@ -26,7 +29,10 @@ def run(context: StageContext) -> Figures:
     loaded = registry.create("source", recipe.data).load()
     dropped = [_dropped(name, reason) for name, reason in loaded.dropped]
 
-    instances = select(loaded.instances, recipe.data, recipe.seed)
+    facts = {i.instance_id: facts_of(i) for i in loaded.instances}
+    known = {*facts, *(name for name, _ in loaded.dropped)}
+    chosen = select(list(facts.values()), recipe.data, recipe.seed, known)
+    instances = [i for i in loaded.instances if i.instance_id in chosen]
     left_out = context.plugins.dropped_instances(instances, "prepare")
     dropped += [_dropped(name, reason) for name, reason in left_out.items()]
     instances = [i for i in instances if i.instance_id not in left_out]
@@ -42,7 +48,18 @@ def run(context: StageContext) -> Figures:
             f"No instance is left of {len(loaded.instances)}. {_first_reasons(dropped)}",
             hint=f"All reasons: {context.dir.file('dropped.jsonl')}",
         )
-    instances = split(instances, recipe.data.holdout, recipe.seed)
+    heldout = split(
+        [facts[i.instance_id] for i in instances],
+        *(recipe.data.holdout, recipe.seed, known),
+    )
+    dropped += [_dropped(name, reason) for name, reason in heldout.unusable.items()]
+    instances = [
+        dataclasses.replace(
+            i, split="heldout" if i.instance_id in heldout.ids else "train"
+        )
+        for i in instances
+        if i.instance_id not in heldout.unusable
+    ]
     rows, not_taught = _sft_rows(instances, prompts, recipe.prompt.answer)
     dropped += [_dropped(name, reason, "sft") for name, reason in not_taught.items()]
 
@@ -56,13 +73,15 @@ def run(context: StageContext) -> Figures:
     )
     write_rows(context.dir.file("sft.jsonl"), map(as_row, rows))
     write_rows(context.dir.file("dropped.jsonl"), dropped)
-    train = sum(i.split == "train" for i in instances)
-    return {
-        "train": train,
-        "heldout": len(instances) - train,
+    ids = [i.instance_id + "\n" for i in instances if i.split == "heldout"]
+    write_bytes(context.dir.file("heldout.txt"), "".join(ids).encode())
+    figures: Figures = {
+        "train": len(instances) - len(ids),
+        "heldout": len(ids),
         "sft rows": len(rows),
         "dropped": _first_reasons(dropped) if dropped else 0,
     }
+    return figures | ({"holdout": heldout.note} if heldout.note else {})
 
 
 def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str, str]:
@@ -71,10 +90,9 @@ def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str
 
 def _first_reasons(dropped: Sequence[dict[str, str]]) -> str:
     """The most frequent reasons, for an error."""
-    reasons = [row["reason"] for row in dropped]
-    frequent = sorted(set(reasons), key=lambda reason: -reasons.count(reason))[:3]
-    rest = len(reasons) - sum(map(reasons.count, frequent))
-    named = [f"{reasons.count(r)} x {r}" for r in frequent]
+    reasons = Counter(row["reason"] for row in dropped)
+    named = [f"{count} x {reason}" for reason, count in reasons.most_common(3)]
+    rest = len(dropped) - sum(count for _, count in reasons.most_common(3))
     return "; ".join([*named, f"{rest} for other reasons"] if rest else named)
 
 
