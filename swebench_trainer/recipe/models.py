@@ -136,6 +136,8 @@ class DataTable(PluginTable):
     """Leave out instances whose gold patch touches more files than this."""
     holdout: Holdout = Holdout()
     """Which instances are kept back: `{ by = "repo", fraction = 0.2 }`; its keys are under `[data]` `holdout` below."""
+    leakage: Literal["refuse", "drop", "allow"] = "refuse"
+    """What to do when training and held-out instances share an issue, a commit with a file, or a gold patch: stop, drop those training instances, or go on and say so in the model card."""
 
 
 class PromptTable(PluginTable):
