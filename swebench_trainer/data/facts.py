@@ -6,12 +6,15 @@ do not fit into memory.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from swebench_trainer.data.diff import Section, sections
+from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance
 
 _LANGUAGES = {
@@ -59,6 +62,7 @@ class Facts:
         language: In lower case; empty when not known.
         files: Paths that the gold patch touches.
         lines: Lines that the gold patch removes or adds.
+        ungradable: See `Instance.ungradable`.
     """
 
     instance_id: str
@@ -70,7 +74,7 @@ class Facts:
     difficulty: str
     files: tuple[str, ...]
     lines: int
-    gradable: bool
+    ungradable: str
     source: str
 
 
@@ -92,7 +96,7 @@ def facts_of(instance: Instance) -> Facts:
         difficulty=instance.difficulty,
         files=tuple(sorted({path for section in changed for path in section.paths})),
         lines=sum(len(section.changes) for section in changed),
-        gradable=instance.gradable,
+        ungradable=instance.ungradable,
         source=instance.source,
     )
 
@@ -106,3 +110,38 @@ def _language(changed: list[Section]) -> str:
             if language:
                 lines[language] += max(1, len(section.changes))
     return min(lines, key=lambda name: (-lines[name], name), default="")
+
+
+class Rows:
+    """Instances, which may lie on disk, beside their facts, which are at hand.
+
+    Args:
+        instances: Read once here, and once for each time that the rows are iterated.
+        facts: Their facts, where they are known.
+    """
+
+    def __init__(
+        self, instances: Sequence[Instance], facts: Sequence[Facts] | None = None
+    ) -> None:
+        self.instances = instances
+        self.facts = list(map(facts_of, instances) if facts is None else facts)
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(self.instances)
+
+    @property
+    def names(self) -> list[str]:
+        """The ids."""
+        return [facts.instance_id for facts in self.facts]
+
+    def only(self, wanted: Callable[[str], bool]) -> Rows:
+        """Those whose ids are wanted; nothing is read for it."""
+        kept = [wanted(name) for name in self.names]
+        if isinstance(self.instances, Spool):
+            instances: Sequence[Instance] = self.instances.where(kept.__getitem__)
+        else:
+            instances = list(itertools.compress(self.instances, kept))
+        return Rows(instances, list(itertools.compress(self.facts, kept)))

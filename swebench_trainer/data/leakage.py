@@ -16,11 +16,11 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swebench_trainer.data.diff import sections
-from swebench_trainer.data.facts import Facts
+from swebench_trainer.data.facts import Facts, Rows
 from swebench_trainer.store.digest import digest
 from swebench_trainer.types import Instance
 
@@ -105,33 +105,22 @@ class _Group:
             self.train.append(name)
 
 
-def find_leakage(
-    heldout: Iterable[Instance], train: Iterable[Instance], facts: Mapping[str, Facts]
-) -> Leakage:
-    """Finds what the two sides share.
-
-    Args:
-        heldout: The instances to evaluate on; read once, and first.
-        train: The instances to train on; read once.
-        facts: Facts of both, by id.
-    """
+def find_leakage(heldout: Rows, train: Rows) -> Leakage:
+    """Finds what the two sides share; each is read once."""
     groups: dict[_Key, _Group] = {}
     patches = _Patches()
-    order: dict[str, int] = {}
-    for instance in heldout:
-        name = instance.instance_id
-        order[name] = len(order)
-        for key in _things(instance, facts[name]):
-            groups.setdefault(key, _Group()).heldout.append(name)
+    order = {name: number for number, name in enumerate(heldout.names)}
+    for instance, facts in zip(heldout, heldout.facts, strict=True):
+        for key in _things(instance, facts):
+            groups.setdefault(key, _Group()).heldout.append(facts.instance_id)
         patches.add(instance)
     leaking: set[str] = set()
-    for instance in train:
-        name = instance.instance_id
-        shared = [groups[k] for k in _things(instance, facts[name]) if k in groups]
+    for instance, facts in zip(train, train.facts, strict=True):
+        shared = [groups[key] for key in _things(instance, facts) if key in groups]
         for group in shared:
-            group.add(name)
+            group.add(facts.instance_id)
         if patches.look_up(instance) or shared:
-            leaking.add(name)
+            leaking.add(facts.instance_id)
     findings = [
         Finding(
             name, reason, which if reason == _TREE else "", group.train, group.count

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from swebench_trainer.contracts import PromptStyle
-from swebench_trainer.data.facts import Facts, facts_of
-from swebench_trainer.data.leakage import find_leakage, public_test
+from swebench_trainer.data.facts import Rows
+from swebench_trainer.data.leakage import Leakage, find_leakage, public_test
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.prompts.answers import AnswerForm, render_answer
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import (
-    read_json,
     write_bytes,
     write_json,
     write_rows,
 )
 from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance, SftRow, as_row
-
-Reasons = Mapping[str, str]
-"""Instance id → why it is left out."""
 
 
 def run(context: StageContext) -> Figures:
@@ -47,72 +43,57 @@ def run(context: StageContext) -> Figures:
     loaded = registry.create("source", recipe.data).load()
     dropped = [_dropped(name, reason) for name, reason in loaded.dropped]
 
-    def without(
-        instances: Sequence[Instance], reasons: Reasons, taken_from: str = "run"
-    ) -> Sequence[Instance]:
-        dropped.extend(_dropped(*item, taken_from) for item in reasons.items())
-        return _those(instances, lambda name: name not in reasons)
+    def without(rows: Rows, reasons: Mapping[str, str]) -> Rows:
+        dropped.extend(_dropped(*item) for item in reasons.items())
+        return rows.only(lambda name: name not in reasons)
 
-    facts = {i.instance_id: facts_of(i) for i in loaded.instances}
-    known = {*facts, *(name for name, _ in loaded.dropped)}
-    chosen = select(list(facts.values()), recipe.data, recipe.seed, known)
-    instances = _those(loaded.instances, chosen.__contains__)
-    asked_away = context.plugins.dropped_instances(instances, "prepare")
-    instances = without(instances, asked_away)
-    instances = without(instances, _unanswerable(instances, recipe))
-    prompts = _Prompts(instances, registry.create("prompt style", recipe.prompt))
-    instances = without(instances, prompts.unusable)
-    if not instances:
+    rows = Rows(loaded.instances)
+    known = {*rows.names, *(name for name, _ in loaded.dropped)}
+    rows = rows.only(select(rows.facts, recipe.data, recipe.seed, known).__contains__)
+    asked_away = context.plugins.dropped_instances(rows.instances, "prepare")
+    rows = without(rows, asked_away)
+    rows = without(rows, _unanswerable(rows, recipe))
+    prompts = _Prompts(rows, registry.create("prompt style", recipe.prompt))
+    rows = without(rows, prompts.unusable)
+    if not rows:
         write_rows(context.dir.file("dropped.jsonl"), dropped)
         raise StageError(
             f"No instance is left of {len(loaded.instances)}. {_first_reasons(dropped)}",
             hint=f"All reasons: {context.dir.file('dropped.jsonl')}",
         )
-    taking_part = [facts[i.instance_id] for i in instances]
-    heldout = split(taking_part, recipe.data.holdout, recipe.seed, known)
-    instances = without(instances, heldout.unusable)
-    instances = without(instances, _guard(context, instances, facts, heldout.ids))
+    heldout = split(rows.facts, recipe.data.holdout, recipe.seed, known)
+    rows = without(rows, heldout.unusable)
+    _require_gradable(recipe, rows, heldout.ids)
+    leaking, leakage = _guard(context, rows, heldout.ids)
+    rows = without(rows, leaking)
 
     def sided() -> Iterator[Instance]:
-        for i in instances:
+        for i in rows:
             back = i.instance_id in heldout.ids
             yield dataclasses.replace(i, split="heldout" if back else "train")
 
     not_taught: dict[str, str] = {}
-    form = recipe.prompt.answer
-    write_rows(context.dir.file("instances.jsonl"), map(as_row, sided()))
-    write_rows(context.dir.file("prompts.jsonl"), prompts.rows(instances))
-    rows = _sft_rows(sided(), prompts, form, not_taught)
-    write_rows(context.dir.file("sft.jsonl"), map(as_row, rows))
+    taught = _sft_rows(sided(), prompts, recipe.prompt.answer, not_taught)
+    ids = [name for name in rows.names if name in heldout.ids]
+    file = context.dir.file
+    write_rows(file("instances.jsonl"), map(as_row, sided()))
+    write_rows(file("prompts.jsonl"), map(prompts.row, rows.names))
+    write_rows(file("sft.jsonl"), map(as_row, taught))
     dropped += [_dropped(name, reason, "sft") for name, reason in not_taught.items()]
-    write_rows(context.dir.file("dropped.jsonl"), dropped)
-    ids = [i.instance_id for i in instances if i.instance_id in heldout.ids]
-    write_bytes(
-        context.dir.file("heldout.txt"), "".join(f"{i}\n" for i in ids).encode()
-    )
-    train = len(instances) - len(ids)
+    write_rows(file("dropped.jsonl"), dropped)
+    write_bytes(file("heldout.txt"), "".join(f"{name}\n" for name in ids).encode())
+    train = len(rows) - len(ids)
     figures: Figures = {
         "train": train,
         "heldout": len(ids),
         "sft rows": train - len(not_taught),
         "dropped": _first_reasons(dropped) if dropped else 0,
     }
+    if ungradable := sum(bool(facts.ungradable) for facts in rows.facts):
+        figures["not gradable"] = ungradable
     if heldout.note:
         figures["holdout"] = heldout.note
-    shared = read_json(context.dir.file("leakage.json"))
-    if shared["findings"]:
-        figures["leakage"] = f"{shared['findings']} findings"
-    return figures
-
-
-def _those(
-    instances: Sequence[Instance], wanted: Callable[[str], bool]
-) -> Sequence[Instance]:
-    """The instances whose ids are wanted, without reading them into memory."""
-    names = [i.instance_id for i in instances]
-    if isinstance(instances, Spool):
-        return instances.where(lambda number: wanted(names[number]))
-    return [i for i in instances if wanted(i.instance_id)]
+    return figures | ({"leakage": f"{leakage} findings"} if leakage else {})
 
 
 def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str, str]:
@@ -146,11 +127,9 @@ class _Prompts:
     def __getitem__(self, instance_id: str) -> str:
         return self._texts[self._places[instance_id]]
 
-    def rows(self, instances: Iterable[Instance]) -> Iterator[dict[str, str]]:
-        """The rows of `prompts.jsonl`."""
-        for instance in instances:
-            name = instance.instance_id
-            yield {"instance_id": name, "prompt": self[name]}
+    def row(self, instance_id: str) -> dict[str, str]:
+        """A row of `prompts.jsonl`."""
+        return {"instance_id": instance_id, "prompt": self[instance_id]}
 
 
 def _unanswerable(instances: Iterable[Instance], recipe: Recipe) -> dict[str, str]:
@@ -163,6 +142,34 @@ def _unanswerable(instances: Iterable[Instance], recipe: Recipe) -> dict[str, st
         'have: use [prompt] answer = "diff"'
     )
     return {i.instance_id: reason for i in instances if not i.snapshot}
+
+
+def _require_gradable(recipe: Recipe, rows: Rows, heldout: frozenset[str]) -> None:
+    """Raises if no instance of a side that is to be graded can be.
+
+    Rows without tests train as well as any; to find out in `evaluate` that there is
+    nothing to grade would cost the training.
+    """
+    wanted = {"train"} if recipe.generate else set()
+    wanted |= set(recipe.evaluate.splits) if recipe.evaluate else set()
+    reasons: dict[str, Counter[str]] = {side: Counter() for side in wanted}
+    gradable = set()
+    for facts in rows.facts:
+        side = "heldout" if facts.instance_id in heldout else "train"
+        if not facts.ungradable:
+            gradable.add(side)
+        elif side in wanted:
+            reasons[side][facts.ungradable] += 1
+    for side in sorted(wanted - gradable):
+        if counts := reasons[side]:
+            why = "; ".join(f"{n} x {reason}" for reason, n in counts.most_common(3))
+            raise StageError(
+                f"None of the {counts.total()} {side} instances can be graded, and the "
+                f"recipe asks for it: {why}.",
+                hint="Rows without tests are for [sft]. Add rows with eval_script, "
+                "log_parser and FAIL_TO_PASS, or leave out what grades: [generate], "
+                "[grade], [pairs], [dpo], [evaluate].",
+            )
 
 
 def _sft_rows(
@@ -188,23 +195,20 @@ _SHOWN = 5
 
 
 def _guard(
-    context: StageContext,
-    instances: Sequence[Instance],
-    facts: Mapping[str, Facts],
-    heldout: frozenset[str],
-) -> dict[str, str]:
+    context: StageContext, rows: Rows, heldout: frozenset[str]
+) -> tuple[dict[str, str], int]:
     """Looks what training and evaluation share, and writes it down.
 
     Returns:
-        The training instances to drop for it, with the reason.
+        The training instances to drop for it, with the reason; how much was found.
 
     Raises:
         DataError: They share something, and the recipe does not allow it.
     """
     policy = context.recipe.data.leakage
-    back = _those(instances, heldout.__contains__)
-    rest = _those(instances, lambda name: name not in heldout)
-    found = find_leakage(back, rest if back else (), facts)
+    back = rows.only(heldout.__contains__)
+    rest = rows.only(lambda name: name not in heldout)
+    found = find_leakage(back, rest) if back else Leakage([], set())
     write_rows(context.dir.file("leakage.jsonl"), (f.row() for f in found.findings))
     if found.findings and policy == "refuse":
         raise DataError(
@@ -219,8 +223,9 @@ def _guard(
     reason = "shares something with held-out instances: see leakage.jsonl"
     leaking = dict.fromkeys(sorted(found.train), reason) if policy == "drop" else {}
     sides: dict[str, Counter[str]] = {"train": Counter(), "heldout": Counter()}
-    for name in (i.instance_id for i in instances):
-        if name not in leaking and (benchmark := public_test(facts[name])):
+    for facts in rows.facts:
+        name = facts.instance_id
+        if name not in leaking and (benchmark := public_test(facts)):
             sides["heldout" if name in heldout else "train"][benchmark] += 1
     write_json(
         context.dir.file("leakage.json"),
@@ -236,4 +241,4 @@ def _guard(
             "public test": sides,
         },
     )
-    return leaking
+    return leaking, len(found.findings)

@@ -107,3 +107,18 @@ def test_when_nothing_is_left_the_reasons_are_there(shell, write):
     out = shell.run(write(row(1), row(2), recipe=recipe), code=1)
     assert "No instance is left of 2. 2 x no snapshot" in out
     assert len(shell.rows("prepare", "dropped.jsonl")) == 2
+
+
+def test_rows_without_tests_train_but_are_refused_where_they_are_to_be_graded(
+    shell, write
+):
+    trains = RECIPE + '[model]\nuse = "parrot"\n[sft]\n'
+    out = shell.run(write(row(1), row(2), recipe=trains))
+    assert "not gradable 2" in out and "rows 1" in out
+    graded = trains + '[grade]\nuse = "believer"\n[evaluate]\n'
+    name = write(row(1), row(2), recipe=graded)
+    out = shell.run(name, "--name", "graded", code=1)
+    assert (
+        "None of the 1 heldout instances can be graded, and the recipe asks for it: "
+        "1 x the row has no eval_script, log_parser, FAIL_TO_PASS."
+    ) in out

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from swebench_trainer.data.facts import facts_of
+from swebench_trainer.data.facts import Rows, facts_of
 from swebench_trainer.data.leakage import NAMED, find_leakage, public_test
 from swebench_trainer.types import Instance
 
@@ -39,8 +39,7 @@ def instance(name, seed=None, **changes):
 
 
 def found(heldout, train):
-    facts = {i.instance_id: facts_of(i) for i in [*heldout, *train]}
-    return find_leakage(heldout, train, facts)
+    return find_leakage(Rows(heldout), Rows(train))
 
 
 def reasons(heldout, train):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer.data.facts import facts_of
+from swebench_trainer.data.facts import Rows, facts_of
 from swebench_trainer.data.leakage import find_leakage, public_test
 from swebench_trainer.data.rows import RowsSource, RowsTable
 
@@ -21,8 +21,7 @@ def load(name):
 
 
 def findings(heldout, train):
-    facts = {i.instance_id: facts_of(i) for i in [*heldout, *train]}
-    return find_leakage(heldout, train, facts).findings
+    return find_leakage(Rows(heldout), Rows(train)).findings
 
 
 def test_verified_has_no_twins_and_is_a_public_test():
