@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from swebench_trainer.data.diff import sections
@@ -83,6 +83,11 @@ class Leakage:
 
     findings: list[Finding]
     train: set[str]
+
+    def examples(self, count: int = 5) -> list[str]:
+        """The first findings, a line each."""
+        lines = [str(finding) for finding in self.findings[:count]]
+        return [*lines, "…"] if len(self.findings) > count else lines
 
 
 _TREE = "the same commit and file"
@@ -241,8 +246,14 @@ _TEST_REPOSITORIES = frozenset(
 )
 _CLASSIC_ID = re.compile(r".+__.+-\d+")
 _BY_NAME = re.compile(
-    r"SWE-bench_(Multilingual|Multimodal|Pro)\b(?!.*:(?:dev|train))", re.I
+    r"SWE-bench_(Multilingual|Multimodal|Pro)(?![a-z])(?!.*[:_-](?:dev|train))",
+    re.IGNORECASE,
 )
+
+
+def public_tests(rows: Iterable[Facts]) -> Counter[str]:
+    """How many of the instances belong to the public test split of each benchmark."""
+    return Counter(name for name in map(public_test, rows) if name)
 
 
 def public_test(facts: Facts) -> str:

@@ -231,7 +231,9 @@ def _draw(
     """Names whose place is below the fraction; else, by share, those nearest to it."""
     places = {name: _place(seed, name) for name in sizes}
     below = {name for name, place in places.items() if place < fraction}
-    if 0 < len(below) < len(sizes) or len(sizes) < 2:
+    if len(sizes) < 2:
+        return below, True  # a second name may send this one to the other side
+    if 0 < len(below) < len(sizes):
         return below, False
     wanted = fraction * sum(sizes.values())
     kept_back: set[str] = set()

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from swebench_trainer.contracts import PromptStyle
 from swebench_trainer.data.facts import Rows
-from swebench_trainer.data.leakage import Leakage, find_leakage, public_test
+from swebench_trainer.data.leakage import Leakage, find_leakage, public_tests
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.prompts.answers import AnswerForm, render_answer
@@ -93,7 +94,7 @@ def run(context: StageContext) -> Figures:
         figures["not gradable"] = ungradable
     if heldout.note:
         figures["holdout"] = heldout.note
-    return figures | ({"leakage": f"{leakage} findings"} if leakage else {})
+    return figures | _guard_figures(leakage)
 
 
 def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str, str]:
@@ -190,55 +191,58 @@ def _sft_rows(
         yield SftRow(instance.instance_id, prompts[instance.instance_id], answer)
 
 
-_SHOWN = 5
-"""Findings that an error names; `leakage.jsonl` has them all."""
-
-
 def _guard(
     context: StageContext, rows: Rows, heldout: frozenset[str]
-) -> tuple[dict[str, str], int]:
+) -> tuple[dict[str, str], dict[str, Any]]:
     """Looks what training and evaluation share, and writes it down.
 
     Returns:
-        The training instances to drop for it, with the reason; how much was found.
+        The training instances to drop for it, with the reason; what was found.
 
     Raises:
         DataError: They share something, and the recipe does not allow it.
     """
     policy = context.recipe.data.leakage
+    file = context.dir.file("leakage.jsonl")
     back = rows.only(heldout.__contains__)
-    rest = rows.only(lambda name: name not in heldout)
-    found = find_leakage(back, rest) if back else Leakage([], set())
-    write_rows(context.dir.file("leakage.jsonl"), (f.row() for f in found.findings))
+    train = rows.only(lambda name: name not in heldout)
+    found = find_leakage(back, train) if back else Leakage([], set())
+    write_rows(file, (finding.row() for finding in found.findings))
     if found.findings and policy == "refuse":
         raise DataError(
             f"Training and held-out instances share something, in {len(found.findings)} "
-            "findings:\n"
-            + "\n".join(f"  {finding}" for finding in found.findings[:_SHOWN])
-            + ("\n  …" if len(found.findings) > _SHOWN else ""),
-            hint=f"All of them: {context.dir.file('leakage.jsonl')}. Split by repo, or "
-            'set [data] leakage = "drop" to leave the training instances out '
-            f'({len(found.train)}), or "allow" to go on and say so in the model card.',
+            "findings:\n" + "\n".join(f"  {line}" for line in found.examples()),
+            hint=f"All of them: {file}. Split by repo, or set [data] leakage = "
+            f'"drop" to leave the training instances out ({len(found.train)}), or '
+            '"allow" to go on and say so in the model card.',
         )
-    reason = "shares something with held-out instances: see leakage.jsonl"
+    reason = f"shares something with held-out instances: see {file.name}"
     leaking = dict.fromkeys(sorted(found.train), reason) if policy == "drop" else {}
-    sides: dict[str, Counter[str]] = {"train": Counter(), "heldout": Counter()}
-    for facts in rows.facts:
-        name = facts.instance_id
-        if name not in leaking and (benchmark := public_test(facts)):
-            sides["heldout" if name in heldout else "train"][benchmark] += 1
-    write_json(
-        context.dir.file("leakage.json"),
-        {
-            "policy": policy,
-            "train": len(rest) - len(leaking),
-            "heldout": len(back),
-            "findings": len(found.findings),
-            "reasons": Counter(f.reason for f in found.findings),
-            "leaking": len(found.train),
-            "dropped": len(leaking),
-            "examples": [str(finding) for finding in found.findings[:_SHOWN]],
-            "public test": sides,
+    train = train.only(lambda name: name not in leaking)
+    report = {
+        "policy": policy,
+        "train": len(train),
+        "heldout": len(back),
+        "findings": len(found.findings),
+        "reasons": Counter(finding.reason for finding in found.findings),
+        "leaking": len(found.train),
+        "dropped": len(leaking),
+        "examples": found.examples(),
+        "public test": {
+            "train": public_tests(train.facts),
+            "heldout": public_tests(back.facts),
         },
-    )
-    return leaking, len(found.findings)
+    }
+    write_json(context.dir.file("leakage.json"), report)
+    return leaking, report
+
+
+def _guard_figures(report: Mapping[str, Any]) -> Figures:
+    """What the stage says of what it found, if it found something."""
+    figures: Figures = {}
+    if report["findings"]:
+        figures["leakage"] = f"{report['findings']} findings"
+    if tests := report["public test"]["train"]:
+        named = (f"{name} ({count})" for name, count in tests.items())
+        figures["trains on the public test of"] = ", ".join(named)
+    return figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 import weakref
@@ -18,11 +19,19 @@ _IN_MEMORY = 16 << 20
 """Bytes from which a spool is a file; small data never touch the disk."""
 
 
+def _folder() -> Path:
+    """Where temporary files go that may be large: /tmp is memory on many machines."""
+    large = Path("/var/tmp")  # noqa: S108 - for a file without a name
+    if "TMPDIR" not in os.environ and os.access(large, os.W_OK):
+        return large
+    return Path(tempfile.gettempdir())
+
+
 class _File:
     """A temporary file that is closed when nobody refers to it any more."""
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - `finalize` closes it
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(_folder()))  # noqa: SIM115 - `finalize` closes it
         weakref.finalize(self, self._file.close)
 
     def write(self, start: int, content: bytes) -> None:
@@ -58,7 +67,7 @@ class Spool(Sequence[T], Generic[T]):
             StageError: The disk is full.
         """
         content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        with disk_errors(Path(tempfile.gettempdir())):
+        with disk_errors(_folder()):
             self._file.write(self._end, content)
         self._starts.append(self._end)
         self._sizes.append(len(content))

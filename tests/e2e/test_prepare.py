@@ -75,6 +75,8 @@ def test_leakage_that_is_allowed_and_training_on_a_public_test_are_recorded(
         write(*TWINS, recipe=RECIPE.replace("holdout", 'leakage = "allow"\nholdout'))
     )
     found = shell.json("prepare", "leakage.json")
+    figures = shell.json("prepare", "stage.json")["figures"]
+    assert figures["trains on the public test of"] == "SWE-bench (3)"
     assert found["policy"] == "allow"
     assert found["reasons"] == {"the same gold patch": 1}
     assert found["public test"] == {

@@ -171,6 +171,8 @@ def test_ten_times_the_rows_take_no_hundred_times_the_work():
         ({"name": "instance_a__b-1"}, "SWE-bench Pro"),
         ({"name": "a__b-1", "source": "SWE-bench_Multilingual:test"}, "SWE-bench Multilingual"),
         ({"name": "a__b-1", "source": "SWE-bench_Multimodal:dev"}, ""),
+        ({"name": "a__b-1", "source": "swe-bench_multimodal_test.parquet"}, "SWE-bench Multimodal"),
+        ({"name": "a__b-1", "source": "SWE-bench_Multimodal_dev.parquet"}, ""),
         ({"name": "sqlfluff__sqlfluff-1", "repo": "sqlfluff/sqlfluff"}, ""),
     ],
 )  # fmt: skip

@@ -96,16 +96,24 @@ def held_or_none(facts, seed, **holdout):
     return drawn.ids if drawn.stable else None
 
 
-@settings(max_examples=60, deadline=None)
-@given(NAMES, NAMES, SEEDS, FRACTIONS, st.sampled_from(["repo", "instance"]))
-def test_added_rows_move_nobody_to_the_other_side(first, more, seed, fraction, by):
+@settings(max_examples=150, deadline=None)
+@given(
+    NAMES,
+    NAMES,
+    SEEDS,
+    FRACTIONS,
+    st.sampled_from(
+        [{"by": "repo"}, {"by": "instance"}, {"by": "instance", "stratify": "repo"}]
+    ),
+)
+def test_added_rows_move_nobody_to_the_other_side(first, more, seed, fraction, how):
     def facts(numbers):
-        return [facts_of(instance(f"i-{n}", f"o/r{n % 9}")) for n in sorted(numbers)]
+        return [facts_of(instance(f"i-{n}", f"o/r{n % 4}")) for n in sorted(numbers)]
 
-    before = held_or_none(facts(first), seed, by=by, fraction=fraction)
+    before = held_or_none(facts(first), seed, **how, fraction=fraction)
     if before is None:
         return
-    after = heldout(facts(first | more), seed, by=by, fraction=fraction)
+    after = heldout(facts(first | more), seed, **how, fraction=fraction)
     names = {f"i-{n}" for n in first}
     assert after & names == before
 
