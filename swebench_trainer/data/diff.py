@@ -59,10 +59,10 @@ def _paths(line: str) -> set[str]:
     """The path of a header line such as `--- a/x`, if it has one."""
     for head in ("--- ", "+++ ", "rename from ", "rename to "):
         if line.startswith(head):
-            path = line.removeprefix(head).partition("\t")[0].strip()
+            path = line.removeprefix(head).partition("\t")[0].strip().strip('"')
             if head.strip() in ("---", "+++"):
                 path = path.removeprefix("a/" if head[0] == "-" else "b/")
-            return {path} - {_NO_FILE.lstrip("/"), _NO_FILE, ""}
+            return {path} - {_NO_FILE, ""}
     return set()
 
 

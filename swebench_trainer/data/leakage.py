@@ -13,6 +13,7 @@ ids begin, the others by the name of their data set.
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections import Counter, defaultdict
@@ -36,7 +37,7 @@ NAMED = 20
 """Training instances that one finding names; the others are counted."""
 
 _CROWD = 64
-"""Held-out instances that are remembered for one n-gram: licence headers are everywhere."""
+"""Held-out instances that one n-gram is looked for: licence headers are everywhere."""
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _PRO_ID = re.compile(r"instance_(.+?)(?:-v[0-9a-z]+)?")
 _LONG = 100
@@ -160,7 +161,7 @@ class _Patches:
     def __init__(self) -> None:
         self._whole: dict[str, _Group] = {}
         self._names: list[str] = []
-        self._sampled: list[int] = []
+        self._enough: list[float] = []
         self._holders: dict[int, list[int]] = defaultdict(list)
         self._near: dict[int, _Group] = {}
 
@@ -170,13 +171,16 @@ class _Patches:
         self._whole.setdefault(whole, _Group()).heldout.append(instance.instance_id)
         if len(grams) < ENOUGH:
             return
-        number = len(self._names)
-        sample = sorted(grams)[:SAMPLE]
-        self._names.append(instance.instance_id)
-        self._sampled.append(len(sample))
-        for gram in sample:
+        number, sampled = len(self._names), 0
+        for gram in sorted(grams):
             if len(self._holders[gram]) < _CROWD:
                 self._holders[gram].append(number)
+                sampled += 1
+            if sampled == SAMPLE:
+                break
+        self._names.append(instance.instance_id)
+        # What is left of a patch that is nearly all boilerplate says nothing.
+        self._enough.append(OVERLAP * sampled if sampled >= ENOUGH else math.inf)
 
     def look_up(self, instance: Instance) -> bool:
         """Counts what the patch of a training instance is the same as."""
@@ -186,7 +190,7 @@ class _Patches:
         found: Counter[int] = Counter()
         for gram in grams & self._holders.keys():
             found.update(self._holders[gram])
-        near = [n for n, hits in found.items() if hits >= OVERLAP * self._sampled[n]]
+        near = [n for n, hits in found.items() if hits >= self._enough[n]]
         for number in near:
             if same is None or self._names[number] not in same.heldout:
                 group = self._near.setdefault(number, _Group([self._names[number]]))

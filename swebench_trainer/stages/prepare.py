@@ -201,6 +201,7 @@ def _guard(
 
     Raises:
         DataError: They share something, and the recipe does not allow it.
+        StageError: Without what is shared nothing is left to train on.
     """
     policy = context.recipe.data.leakage
     file = context.dir.file("leakage.jsonl")
@@ -219,6 +220,12 @@ def _guard(
     reason = f"shares something with held-out instances: see {file.name}"
     leaking = dict.fromkeys(sorted(found.train), reason) if policy == "drop" else {}
     train = train.only(lambda name: name not in leaking)
+    if not train:
+        raise StageError(
+            "Every training instance shares something with held-out ones, so that none "
+            "is left.",
+            hint=f"All findings: {file}. Split by repo, or keep fewer back.",
+        )
     report = {
         "policy": policy,
         "train": len(train),

@@ -68,6 +68,13 @@ def test_leakage_is_refused_and_settings_may_change_then(shell, write):
     assert shell.json("prepare", "leakage.json")["dropped"] == 1
 
 
+def test_when_all_that_could_train_leaks_nothing_is_trained(shell, write):
+    twins = (row(1), row(3, patch=row(1)["patch"]))
+    recipe = RECIPE.replace("holdout", 'leakage = "drop"\nholdout')
+    out = shell.run(write(*twins, recipe=recipe), code=1)
+    assert "so that none is left" in out and "leakage.jsonl" in out
+
+
 def test_leakage_that_is_allowed_and_training_on_a_public_test_are_recorded(
     shell, write
 ):

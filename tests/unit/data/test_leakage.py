@@ -122,7 +122,7 @@ def test_short_patches_are_the_same_only_in_the_same_file():
 
 def test_a_common_header_is_no_leak():
     header = [
-        f"# Licensed to everybody, line {n} of the licence text" for n in range(9)
+        f"# Licensed to everybody, line {n} of the licence text" for n in range(60)
     ]
     heldout = [
         instance(f"a{n}", patch=patch([*header, *lines(n, 30)])) for n in range(200)
@@ -132,6 +132,9 @@ def test_a_common_header_is_no_leak():
         for n in range(50)
     ]
     assert found(heldout, train).findings == []
+    twin = instance("twin", patch=patch([*header, *lines(150, 30)[1:]]))
+    (finding,) = found(heldout, [*train, twin]).findings
+    assert (finding.heldout, finding.train) == ("a150", ["twin"])
 
 
 def test_a_finding_names_some_and_counts_all():

@@ -330,6 +330,8 @@ def test_no_patch_makes_the_facts_raise(text):
 def test_paths_of_plain_diffs_and_of_moves():
     plain = "--- a/x.py\t2020\n+++ b/x.py\t2021\n@@ -1 +1 @@\n-a\n+b\n--- /dev/null\n+++ b/y.py\n@@ -0,0 +1 @@\n+c\n"
     assert facts_of(instance("x", patch=plain)).files == ("x.py", "y.py")
+    quoted = '--- "a/\\303\\244.py"\n+++ "b/\\303\\244.py"\n@@ -1 +1 @@\n-a\n+b\n'
+    assert len(facts_of(instance("x", patch=quoted)).files) == 1
     moved = "diff --git a/p q.c b/r.c\nsimilarity index 100%\nrename from p q.c\nrename to r.c\n"
     facts = facts_of(instance("x", patch=moved))
     assert (facts.files, facts.lines, facts.language) == (("p q.c", "r.c"), 0, "c")

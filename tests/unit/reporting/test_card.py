@@ -1,6 +1,7 @@
 """The card: figures with intervals, and nothing of this machine."""
 
 from swebench_trainer.reporting.card import model_card
+from swebench_trainer.reporting.tables import comparison
 
 SUMMARY = {
     "prompt": "oracle",
@@ -71,6 +72,18 @@ def test_leakage_that_was_allowed_and_public_tests_are_named_as_such():
         "**CONTAMINATION: trained on 400 instances of the public test split of" in text
     )
     assert "the 100 held out here.**" in text
+
+
+def test_the_report_says_so_too():
+    caption = comparison(SUMMARY, None, LEAKAGE).caption.plain
+    assert "LEAKAGE, allowed by the recipe" in caption and "CONTAMINATION" in caption
+    assert "LEAKAGE" not in comparison(SUMMARY, None, None).caption.plain
+
+
+def test_what_was_dropped_is_told_and_is_no_warning():
+    text = card(leakage={**LEAKAGE, "policy": "drop", "dropped": 2})
+    assert "**2 training instances that shared an issue" in text
+    assert "LEAKAGE" not in text
 
 
 def test_a_clean_split_says_what_was_looked_for():
