@@ -1,6 +1,6 @@
 """From a dataset row to an `Instance`, or to the reason why not.
 
-One function takes the rows of the whole family; `_FORMS` has what is special in some.
+One function takes the rows of the whole family; `_classic` knows what is special.
 Where the facts come from (read in November 2026):
 
 - swebench 5 rows: `swebench.harness.utils.make_test_spec`, which names the columns that
@@ -12,7 +12,9 @@ Where the facts come from (read in November 2026):
 - SWE-smith's cards: `image_name`, no `base_commit`, and `patch` is "the diff that, when
   applied, creates the bug" (its guide on harnesses). Its `gather.py` commits that diff
   to a branch that is called like the instance, in a mirror `swesmith/owner__name.commit`.
-- SWE-rebench: `docker_image`, `install_config` and `meta` beside the classic columns.
+- SWE-rebench: the classic columns and `install_config` (its fork of the harness names it)
+  and `docker_image` and `meta`, whose forms we have not seen: the first is used where it
+  is a text, the second not at all.
 """
 
 from __future__ import annotations
