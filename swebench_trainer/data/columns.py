@@ -80,10 +80,9 @@ def _classic(row: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         ValueError: A patch that must be reversed cannot be.
     """
-    if not row.get("image") and (
-        image := row.get("image_name") or row.get("docker_image")
-    ):
-        row = {**row, "image": image}
+    others = (row.get("image_name"), row.get("docker_image"))
+    if not row.get("image") and (images := [o for o in others if isinstance(o, str)]):
+        row = {**row, "image": images[0]}
     smith = "swesmith" in str(row.get("image_name", "")).lower()
     if smith and isinstance(row.get("patch"), str):
         row = {

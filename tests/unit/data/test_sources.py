@@ -1,9 +1,12 @@
 """Sources: what is taken, what is dropped and why, what is refused."""
 
+import csv
 import io
 import json
 from unittest import mock
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from swebench_trainer.data.json_list import JsonList
 from swebench_trainer.data.rows import RowsSource, RowsTable, read_file
 from swebench_trainer.data.task_repo import TaskRepoSource, TaskRepoTable
 from swebench_trainer.errors import DataError
+from swebench_trainer.store import spool
 
 ROW = {
     "instance_id": "a__b-1",
@@ -40,9 +44,6 @@ def write(tmp_path):
         elif name.endswith(".json"):
             path.write_text(json.dumps(rows))
         else:
-            import pyarrow
-            import pyarrow.parquet
-
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
         return path
 
@@ -238,6 +239,40 @@ def test_a_list_is_read_in_pieces_of_any_size(rows, size, indent):
         items = JsonList(io.StringIO(text))
         assert list(items) == rows
     assert items.line == text.count("\n") + 1
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.csv", "r.parquet"])
+def test_a_file_is_not_held_in_memory(tmp_path, monkeypatch, name):
+    import tracemalloc
+
+    monkeypatch.setattr(spool, "_IN_MEMORY", 1 << 16)
+    monkeypatch.setattr(json_list, "_READ", 1 << 16)
+    rows = [
+        {**CLASSIC, "instance_id": f"a__b-{n}", "PASS_TO_PASS": "[]", "patch": f"{n} " * 9000}
+        for n in range(800)
+    ]  # fmt: skip
+    path = tmp_path / name
+    if name.endswith(".csv"):
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif name.endswith(".parquet"):
+        table = pyarrow.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, path, row_group_size=50)
+    else:
+        lines = (json.dumps(row) for row in rows)
+        path.write_text("\n".join(lines) if "jsonl" in name else f"[{','.join(lines)}]")
+    size = sum(len(row["patch"]) for row in rows)
+    del rows
+    tracemalloc.start()
+    try:
+        loaded = rows_source(path).load()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(loaded.instances) == 800
+    assert peak < size / 4
 
 
 def test_missing_files_say_how_paths_are_read(tmp_path):

@@ -7,7 +7,7 @@ from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance
 
 
-@pytest.mark.parametrize("in_memory", [0, 100, 1 << 20])
+@pytest.mark.parametrize("in_memory", [1, 100, 1 << 20])
 def test_what_goes_in_comes_out_in_memory_and_on_disk(monkeypatch, in_memory):
     monkeypatch.setattr(spool, "_IN_MEMORY", in_memory)
     values = [Instance(f"i-{n}", "r", "c", "p" * n, "\ud800") for n in range(50)]
