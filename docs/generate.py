@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 from pydantic_core import PydanticUndefined
 
 from swebench_trainer import builtin, hookspecs
 from swebench_trainer.plugins import Plugins
-from swebench_trainer.recipe.models import Recipe, Table
+from swebench_trainer.recipe.models import PluginTable, Recipe, Table
 
 NOTE = "<!-- Written by docs/generate.py; change the docstrings instead. -->\n"
 
@@ -40,7 +42,22 @@ def recipe_reference() -> str:
         for use, model in models.items():
             heading = f'`use = "{use}"`' if use else "Keys"
             parts.append(_keys(heading, model))
+        for names, model in _inner_tables(models.values()).items():
+            parts.append(_keys(names, model))
     return "\n\n".join(parts) + "\n"
+
+
+def _inner_tables(models: Iterable[type[Table]]) -> dict[str, type[Table]]:
+    """The inline tables of a table's keys, under the keys that take them."""
+    keys: dict[type[Table], list[str]] = {}
+    for model in models:
+        for name, spec in model.model_fields.items():
+            for kind in (spec.annotation, *get_args(spec.annotation)):
+                inline = isinstance(kind, type) and issubclass(kind, Table)
+                if inline and not issubclass(kind, PluginTable):
+                    found = keys.setdefault(kind, [])
+                    found += [] if f"`{name}`" in found else [f"`{name}`"]
+    return {", ".join(names): model for model, names in keys.items()}
 
 
 def _keys(heading: str, model: type[Table], *, top: bool = False) -> str:
@@ -64,7 +81,7 @@ def _default(spec: object) -> str:
     if value is PydanticUndefined:
         return "required"
     if isinstance(value, Table):
-        inner = ", ".join(f"{k} = {_toml(v)}" for k, v in value.model_dump().items())
+        inner = ", ".join(f"{k} = {_toml(v)}" for k, v in value if v not in (None, ()))
         return f"`{{ {inner} }}`"
     return "" if value is None else f"`{_toml(value)}`"
 

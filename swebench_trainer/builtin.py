@@ -44,7 +44,7 @@ def register_sources(register: Register) -> None:
         "rows",
         rows,
         config=RowsTable,
-        summary="swebench 5 rows: a file or a dataset of the Hub",
+        summary="rows of the SWE-bench family: a file or a dataset of the Hub",
     )
     register(
         "swebench-pro",

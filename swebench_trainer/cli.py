@@ -15,6 +15,8 @@ from swebench_trainer.errors import RecipeError, TrainerError
 from swebench_trainer.types import Split
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
     from rich.table import Table
 
@@ -576,7 +578,7 @@ def doctor(
 
 def _instances(
     plugins: Plugins, data: str | None, split: str, recipe: Path | None
-) -> tuple[Instance, ...]:
+) -> Sequence[Instance]:
     """The data that the doctor is to look at; none if it is not told."""
     from swebench_trainer.standalone import open_source
 
@@ -681,6 +683,7 @@ def _print_report(run_dir: Path, console: Any) -> bool:
 
     stages = map(RunDir(run_dir).stage, ("evaluate", "grade"))
     summary, candidates = (read_json(s.file("summary.json")) for s in stages)
+    leakage = read_json(RunDir(run_dir).stage("prepare").file("leakage.json"))
     if summary:
-        console.print(comparison(summary, candidates))
+        console.print(comparison(summary, candidates, leakage))
     return bool(summary)

@@ -49,11 +49,12 @@ class Loaded:
     """What a source holds.
 
     Attributes:
-        instances: Usable rows, in the source's order, ids unique.
+        instances: Usable rows, in the source's order, ids unique; a `Spool` where
+            they may be too many for the memory.
         dropped: `(instance id or row number, reason)` of each row that is not.
     """
 
-    instances: tuple[Instance, ...]
+    instances: Sequence[Instance]
     dropped: tuple[tuple[str, str], ...] = ()
 
 

@@ -175,7 +175,8 @@ def drop_instances(
 ) -> Mapping[str, str] | None:
     """Leaves instances out: a mapping of instance id to the reason.
 
-    Called by `prepare` with every instance. `None` drops none. Results are
+    Called by `prepare` with every instance; the sequence may lie on disk, so iterate
+    over it and keep what you need. `None` drops none. Results are
     united; when several plugins drop one instance, all their reasons are kept.
 
     Since 0.1.

@@ -65,11 +65,12 @@ def grade_predictions(
     instances = {i.instance_id: i for i in source.load().instances}
     candidates = _candidates(predictions, instances)
     named = [instances[i] for i in dict.fromkeys(c.instance_id for c in candidates)]
-    if without := [i.instance_id for i in named if not i.gradable]:
+    if without := [i for i in named if not i.gradable]:
         raise DataError(
-            f"{len(without)} of {len(named)} instances have no tests to grade with, "
-            f"for example {without[0]}.",
-            hint="Grading needs eval_script, log_parser and FAIL_TO_PASS.",
+            f"{len(without)} of {len(named)} instances cannot be graded, for example "
+            f"{without[0].instance_id}: {without[0].ungradable}.",
+            hint="Grading needs eval_script, log_parser and FAIL_TO_PASS. Rows without "
+            "them can be trained on, but not graded.",
         )
     settings = {"data": source.digest(), "grader": grader, "timeout": timeout}
     folder = _own_directory(out, settings)

@@ -72,6 +72,12 @@ class Instance:
             brings its own (SWE-bench Pro); empty means `log_parser` alone.
         requirements: SWE-bench Pro's requirements text, else empty.
         interface: SWE-bench Pro's interface text, else empty.
+        language: Language of the repository, where the row names one.
+        difficulty: How hard the issue is, in the row's own words (SWE-bench
+            Verified: `<15 min fix` to `>4 hours`), else empty.
+        images: Addresses of the images in the issue (SWE-bench Multimodal); prompts
+            have its text alone.
+        test_files: Binary files that the tests need beside the patches.
         split: Which side of the holdout the instance is on.
     """
 
@@ -96,12 +102,26 @@ class Instance:
     parser: str = ""
     requirements: str = ""
     interface: str = ""
+    language: str = ""
+    difficulty: str = ""
+    images: tuple[str, ...] = ()
+    test_files: tuple[str, ...] = ()
     split: Split = "train"
+
+    @property
+    def ungradable(self) -> str:
+        """Why the instance can be trained on but not graded; empty if it can."""
+        needed = ("eval_script", "log_parser", "FAIL_TO_PASS")
+        if missing := [name for name in needed if not getattr(self, name)]:
+            return f"the row has no {', '.join(missing)}"
+        if self.test_files:
+            return "its tests need files that no patch carries (image_assets)"
+        return ""
 
     @property
     def gradable(self) -> bool:
         """Whether the row carries the tests and the script that grading needs."""
-        return bool(self.eval_script and self.log_parser and self.FAIL_TO_PASS)
+        return not self.ungradable
 
 
 @dataclass(frozen=True)

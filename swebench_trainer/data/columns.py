@@ -1,18 +1,37 @@
-"""From a dataset row to an `Instance`, or to the reason why not."""
+"""From a dataset row to an `Instance`, or to the reason why not.
+
+One function takes the rows of the whole family; `_classic` knows what is special.
+Where the facts come from (read in November 2026):
+
+- swebench 5 rows: `swebench.harness.utils.make_test_spec`, which names the columns that
+  grading needs, and `image_assets`, JSON on the Hub and an object elsewhere.
+- Rows from before (SWE-bench's card on the Hub): the same without `image`, `eval_script`,
+  `log_parser` and `eval_type`, lists of tests as JSON, `environment_setup_commit`.
+  SWE-bench's train split has no tests (issue 182 of its repository).
+- SWE-Gym's card: these columns too, lists of tests as lists.
+- SWE-smith's cards: `image_name`, no `base_commit`, and `patch` is "the diff that, when
+  applied, creates the bug" (its guide on harnesses). Its `gather.py` commits that diff
+  to a branch that is called like the instance, in a mirror `swesmith/owner__name.commit`.
+- SWE-rebench: the classic columns and `install_config` (its fork of the harness names it)
+  and `docker_image` and `meta`, whose forms we have not seen: the first is used where it
+  is a text, the second not at all.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any
 
+from swebench_trainer.data.diff import reverse
 from swebench_trainer.types import Instance, is_unicode
 
 _REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement", "patch")
 _TEXT = (
     *("test_patch", "version", "image", "eval_script", "log_parser"),
-    *("created_at", "requirements", "interface"),
+    *("created_at", "requirements", "interface", "language", "difficulty"),
 )
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 
@@ -21,36 +40,74 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
     """Checks a row and makes an instance of it.
 
     Args:
-        row: The columns of swebench 5; those that only grading needs may be missing.
+        row: Columns of a data set of the family; those that only grading needs may be
+            missing.
         source: Where the row came from.
 
     Raises:
         ValueError: The row cannot be used; the message says why.
     """
+    row = _classic(row)
     for column in _REQUIRED:
         value = row.get(column)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"column {column!r} is missing or empty")
-        if not is_unicode(value):
-            raise ValueError(f"column {column!r} holds half a character")
-    instance_id = row["instance_id"]
-    if not _SAFE_ID.fullmatch(instance_id):
+        _require_unicode(column, value)
+    if not _SAFE_ID.fullmatch(row["instance_id"]):
         # Ids become names of directories and containers.
         raise ValueError("instance_id has characters other than letters, digits, ._+-")
     texts: dict[str, Any] = {column: _text(row, column) for column in _TEXT}
+    assets = _assets(row)
     return Instance(
         **{column: row[column] for column in _REQUIRED},
         **texts,
         eval_type=_text(row, "eval_type") or "pass_and_fail",
         FAIL_TO_PASS=_names(row, "FAIL_TO_PASS"),
         PASS_TO_PASS=_names(row, "PASS_TO_PASS"),
+        images=tuple(_places(assets.get("problem_statement"), "url")),
+        test_files=tuple(
+            path
+            for key in ("test_patch", "patch")
+            for path in _places(assets.get(key), "path")
+        ),
         source=source,
     )
 
 
+def _classic(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row in the columns of SWE-bench.
+
+    Raises:
+        ValueError: A patch that must be reversed cannot be.
+    """
+    others = (row.get("image_name"), row.get("docker_image"))
+    if not row.get("image") and (images := [o for o in others if isinstance(o, str)]):
+        row = {**row, "image": images[0]}
+    smith = "swesmith" in str(row.get("image_name", "")).lower()
+    if smith and isinstance(row.get("patch"), str):
+        row = {
+            **row,
+            "patch": reverse(row["patch"]),
+            # The branch of the mirror, which has the bug; the commit of it in older rows.
+            "base_commit": row.get("base_commit") or row.get("instance_id"),
+        }
+    return row
+
+
+def _require_unicode(column: str, value: str) -> None:
+    if not is_unicode(value):
+        raise ValueError(f"column {column!r} holds half a character")
+
+
 def _text(row: Mapping[str, Any], column: str) -> str:
     value = row.get(column)
-    return "" if value is None else str(value)
+    if value is None:
+        return ""
+    if not isinstance(value, str | int | float | date):
+        raise ValueError(f"column {column!r} is not a text")
+    text = str(value)
+    _require_unicode(column, text)
+    return text
 
 
 def _names(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
@@ -61,12 +118,37 @@ def _names(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"column {column!r} is not a JSON list") from error
-    try:
-        names = tuple(value)
-    except TypeError as error:
-        raise ValueError(f"column {column!r} is not a list") from error
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"column {column!r} holds something that is not a string")
-    return names
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"column {column!r} is not a list")
+    for name in value:
+        if not isinstance(name, str):
+            raise ValueError(f"column {column!r} holds something that is not a string")
+        _require_unicode(column, name)
+    return tuple(value)
+
+
+def _assets(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """SWE-bench Multimodal's files beside the texts, by the text that they belong to."""
+    assets = row.get("image_assets") or {}
+    if isinstance(assets, str):
+        try:
+            assets = json.loads(assets)
+        except (ValueError, RecursionError) as error:
+            raise ValueError("column 'image_assets' is not JSON") from error
+    if not isinstance(assets, Mapping):
+        raise ValueError("column 'image_assets' is not an object")
+    return assets
+
+
+def _places(entries: Any, key: str) -> Iterator[str]:
+    """Addresses or paths of assets, each a text or an object that has it under `key`."""
+    if entries is not None and not isinstance(entries, list | tuple):
+        raise ValueError("column 'image_assets' holds something that is not a list")
+    for entry in entries or ():
+        place = entry.get(key) if isinstance(entry, Mapping) else entry
+        if place is not None and not (isinstance(place, str) and is_unicode(place)):
+            raise ValueError("column 'image_assets' names something that is not a text")
+        if place:
+            yield place

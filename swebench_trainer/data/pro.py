@@ -22,7 +22,13 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from swebench_trainer.contracts import Loaded
 from swebench_trainer.data.checkout import checkout, is_address
 from swebench_trainer.data.columns import instance_from_row
-from swebench_trainer.data.rows import RowsPath, collect, read_rows, rows_digest
+from swebench_trainer.data.rows import (
+    RowsPath,
+    collect,
+    read_rows,
+    rows_digest,
+    rows_name,
+)
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import VOLATILE, DataTable, PlacePath
 from swebench_trainer.store.digest import digest, digest_path
@@ -86,7 +92,7 @@ class ProSource:
             return pro_instance(row, folder=folder, digests=digests, source=source)
 
         rows = read_rows(table.path, table.split)
-        return collect(rows, source=Path(table.path).name, make=make)
+        return collect(rows, source=rows_name(table.path, table.split), make=make)
 
     def digest(self) -> str:
         """Digest of the rows, of all scripts, and of the file of digests."""
@@ -127,6 +133,7 @@ def pro_instance(
         "version": "pro",
         "log_parser": "swebench_pro",
         "eval_type": "pass_and_fail",
+        "language": row.get("repo_language"),
     }
     instance = instance_from_row(columns, source=source)
     if not instance.FAIL_TO_PASS:

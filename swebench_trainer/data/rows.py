@@ -13,9 +13,11 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from swebench_trainer.contracts import Loaded
 from swebench_trainer.data.columns import instance_from_row
+from swebench_trainer.data.json_list import JsonList
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import VOLATILE, DataTable
 from swebench_trainer.store.digest import digest, digest_path
+from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance
 
 ALIASES = {
@@ -27,11 +29,12 @@ ALIASES = {
 }
 """Short names of the datasets that swebench publishes."""
 
-_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+ROW_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+"""How files of rows are called."""
 
 
 def _beside_recipe(path: str, info: ValidationInfo) -> str:
-    if not path.endswith(_SUFFIXES):
+    if not path.endswith(ROW_SUFFIXES):
         return ALIASES.get(path.lower(), path)
     folder = (info.context or {}).get("folder", Path())
     # Not resolve(): caches keep files under names without their suffix.
@@ -65,7 +68,7 @@ class RowsSource:
     def load(self) -> Loaded:
         """Reads every row. See `Source.load`."""
         rows = read_rows(self._path, self._split)
-        return collect(rows, source=Path(self._path).name)
+        return collect(rows, source=rows_name(self._path, self._split))
 
     def digest(self) -> str:
         """Digest of the file; of the name alone when the rows are on the Hub."""
@@ -90,26 +93,29 @@ def collect(
     Raises:
         DataError: No row can be used.
     """
-    instances: dict[str, Instance] = {}
+    instances: Spool[Instance] = Spool()
+    seen: set[str] = set()
     dropped = [] if dropped is None else dropped
     for number, row in enumerate(rows, start=1):
-        name = str(row.get("instance_id") or f"row {number}")
+        name = str(row.get("instance_id") or f"row {number}")[:200]
         try:
             instance = make(row, source=source)
         except ValueError as error:
             dropped.append((name, str(error)))
             continue
-        if name in instances:
+        if name in seen:
             dropped.append((name, f"row {number} repeats this instance_id"))
         else:
-            instances[name] = instance
+            seen.add(name)
+            instances.append(instance)
     if not instances:
         why = f"; the first: {dropped[0][0]}: {dropped[0][1]}" if dropped else ""
         raise DataError(
             f"{source} has no usable row ({len(dropped)} dropped{why}).",
-            hint="swebench 5 rows have instance_id, repo, base_commit, problem_statement and patch.",
+            hint="Rows have instance_id, repo, base_commit, problem_statement and patch; "
+            "those of SWE-smith and SWE-rebench are known too.",
         )
-    return Loaded(tuple(instances.values()), tuple(dropped))
+    return Loaded(instances, tuple(dropped))
 
 
 def read_rows(path: str, split: str) -> Iterator[Mapping[str, Any]]:
@@ -118,10 +124,16 @@ def read_rows(path: str, split: str) -> Iterator[Mapping[str, Any]]:
     Raises:
         DataError: They cannot be read.
     """
-    if path.endswith(_SUFFIXES):
+    if path.endswith(ROW_SUFFIXES):
         yield from read_file(Path(path))
     else:
         yield from _hub_rows(path, split)
+
+
+def rows_name(path: str, split: str) -> str:
+    """What rows are called in messages: the file, or the dataset and its split."""
+    name = Path(path).name
+    return name if path.endswith(ROW_SUFFIXES) else f"{name}:{split}"
 
 
 def rows_digest(path: str, split: str) -> str:
@@ -130,7 +142,7 @@ def rows_digest(path: str, split: str) -> str:
     Raises:
         DataError: There is no such file.
     """
-    if path.endswith(_SUFFIXES):
+    if path.endswith(ROW_SUFFIXES):
         _check_file(Path(path))
         return digest_path(Path(path))
     return digest([path, split])
@@ -168,41 +180,48 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     import pyarrow.parquet
 
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(256):
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(64):
             yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable parquet file: {error}") from error
 
 
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    number = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _object(json.loads(line), f"{path}, line {number}")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}.") from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {number}: not JSON: {error.msg} (column {error.colno})."
-        ) from error
-    except RecursionError as error:
-        raise DataError(f"{path}, line {number}: nested too deeply.") from error
+        raise DataError(f"{path}, after line {number}: not UTF-8: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: {_not_json(error)}") from error
+
+
+def _not_json(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}."
+    if isinstance(error, RecursionError):
+        return "nested too deeply."
+    return f"not JSON: {error}."  # a number with too many digits
 
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}.") from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {error.lineno}: not JSON: {error.msg} (column {error.colno})."
-        ) from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path} must hold a list of rows.")
-    for number, row in enumerate(rows, start=1):
-        yield _object(row, f"{path}, row {number}")
+    with path.open(encoding="utf-8-sig") as file:
+        rows = JsonList(file)
+        try:
+            for number, row in enumerate(rows, start=1):
+                yield _object(row, f"{path}, row {number}")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}, after line {rows.line}: not UTF-8: {error}."
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{path}, line {rows.line}: {_not_json(error)}",
+                hint="A .json file holds a list of rows; .jsonl has a row per line.",
+            ) from error
 
 
 def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:

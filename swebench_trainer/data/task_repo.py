@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.contracts import Loaded
+from swebench_trainer.data.columns import instance_from_row
 from swebench_trainer.data.rows import collect
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import DataTable, PlacePath
 from swebench_trainer.store.digest import digest_path
+from swebench_trainer.types import Instance
 
 _SNAPSHOT = "repo"
 
@@ -32,14 +34,16 @@ class TaskRepoSource:
     def load(self) -> Loaded:
         """Reads every task. See `Source.load`."""
         dropped: list[tuple[str, str]] = []
-        rows = self._rows(dropped)
-        loaded = collect(rows, source=self._path.name, dropped=dropped)
         tasks = self._tasks()
-        instances = (
-            dataclasses.replace(i, snapshot=_snapshot(tasks / i.instance_id))
-            for i in loaded.instances
-        )
-        return Loaded(tuple(instances), loaded.dropped)
+
+        def make(row: Mapping[str, Any], *, source: str) -> Instance:
+            instance = instance_from_row(row, source=source)
+            return dataclasses.replace(
+                instance, snapshot=_snapshot(tasks / instance.instance_id)
+            )
+
+        rows = self._rows(dropped)
+        return collect(rows, source=self._path.name, dropped=dropped, make=make)
 
     def digest(self) -> str:
         """Digest of every file below `tasks/`."""

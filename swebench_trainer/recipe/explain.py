@@ -89,6 +89,8 @@ def problems_of(
         problem = _problem(detail, model, tables, at)
         inside = any(path[: len(problem.path)] == problem.path for path in found)
         if not inside:  # of the choices of a union the one that was meant says most
+            for end in range(len(at) + 1, len(problem.path)):
+                found.pop(problem.path[:end], None)
             found[problem.path] = problem
     return list(found.values())
 
@@ -158,9 +160,10 @@ def unknown_key(path: KeyPath, model: type[BaseModel], tables: TableModels) -> P
         for table, models in tables.items()
         if table != path[0] and any(name in m.model_fields for m in models.values())
     ]
-    if homes:
-        return Problem(path, what, f"{name!r} belongs to [{'] or ['.join(homes)}]")
     close = difflib.get_close_matches(name, known, 1)
+    in_place = close and len(path) > 2  # an inline table's keys stand nowhere else
+    if homes and not in_place:
+        return Problem(path, what, f"{name!r} belongs to [{'] or ['.join(homes)}]")
     if close:
         return Problem(path, what, f"did you mean {close[0]!r}?")
     return Problem(path, what, f"there are: {', '.join(known)}")

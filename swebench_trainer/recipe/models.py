@@ -8,6 +8,7 @@ out of fingerprints.
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -73,12 +74,51 @@ class PluginTable(Table):
 
 
 class Holdout(Table):
-    """Which instances are kept back from training, to be evaluated on."""
+    """Which instances are kept back from training, to be evaluated on.
 
-    by: Literal["repo", "instance"] = "repo"
-    """`repo` keeps whole repositories back, `instance` single instances."""
+    By `repo` and `instance` each name has a place of its own between 0 and 1, drawn
+    from the seed; those below `fraction` are kept back. So what was kept back stays
+    so when rows are added, and the share is near `fraction`, not exactly it.
+    """
+
+    by: Literal["repo", "instance", "time", "list"] = "repo"
+    """`repo` keeps whole repositories back, `instance` single instances, `time` those created last, `list` those that are named."""
     fraction: Fraction = 0.2
-    """Share of the instances to keep back; by repo as near to it as whole repositories come; 0 keeps none."""
+    """About which share to keep back; 0 keeps none. By time the newest, which is another set when newer rows are added: see `after`."""
+    stratify: Literal["repo", "language", "difficulty"] | None = None
+    """By instance: keeps some of each repository, language or difficulty on both sides, wherever it has two instances or more."""
+    after: date | None = None
+    """By time, instead of `fraction`: keeps back what was created on this day (UTC) or later."""
+    ids: tuple[str, ...] = ()
+    """By list: the instance ids."""
+    file: RecipePath | None = None
+    """By list: a file with the ids, one a line, or rows with `instance_id` (`.jsonl`, `.json`, `.csv`, `.parquet`); `stages/prepare/heldout.txt` of another run is one."""
+
+    @model_validator(mode="after")
+    def _keys_go_with_by(self) -> Self:
+        needs = {"stratify": "instance", "after": "time", "ids": "list", "file": "list"}
+        for key, by in needs.items():
+            if key in self.model_fields_set and self.by != by:
+                raise ValueError(f'{key} goes with by = "{by}", not "{self.by}"')
+        if "fraction" in self.model_fields_set and (self.after or self.by == "list"):
+            other = "after" if self.after else 'by = "list"'
+            raise ValueError(f"fraction and {other} exclude each other")
+        if self.by == "list" and not (self.ids or self.file):
+            raise ValueError('by = "list" needs ids or file')
+        return self
+
+
+class Selection(Table):
+    """Instances by what they are. With several keys, all must hold to be included; any is enough to be excluded."""
+
+    ids: tuple[str, ...] = ()
+    """Instance ids."""
+    repos: tuple[str, ...] = ()
+    """Repositories, as `owner/name`."""
+    languages: tuple[str, ...] = ()
+    """Languages such as `python`: the row's own, else that of most lines of the gold patch."""
+    difficulties: tuple[str, ...] = ()
+    """Difficulties in the data's own words, such as `<15 min fix` of SWE-bench Verified."""
 
 
 class DataTable(PluginTable):
@@ -86,12 +126,18 @@ class DataTable(PluginTable):
 
     limit: PositiveInt | None = None
     """Use at most so many instances, drawn with the recipe's seed."""
-    include: tuple[str, ...] = ()
-    """Use only these instance ids."""
-    exclude: tuple[str, ...] = ()
-    """Leave these instance ids out."""
+    include: tuple[str, ...] | Selection = ()
+    """Use only these: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
+    exclude: tuple[str, ...] | Selection = ()
+    """Leave these out: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
+    max_patch_lines: PositiveInt | None = None
+    """Leave out instances whose gold patch removes and adds more lines than this."""
+    max_patch_files: PositiveInt | None = None
+    """Leave out instances whose gold patch touches more files than this."""
     holdout: Holdout = Holdout()
-    """Which instances are kept back: `{ by = "repo", fraction = 0.2 }`."""
+    """Which instances are kept back: `{ by = "repo", fraction = 0.2 }`; its keys are under `[data]` `holdout` below."""
+    leakage: Literal["refuse", "drop", "allow"] = "refuse"
+    """What to do when training and held-out instances share an issue, a commit with a file, or a gold patch: stop, drop those training instances, or go on and say so in the model card."""
 
 
 Repair = Literal[
@@ -358,4 +404,6 @@ def _semantic(value: Any) -> Any:
         return [_semantic(item) for item in value]
     if isinstance(value, Path):
         return digest_path(value) if value.is_file() else str(value)
+    if isinstance(value, date):
+        return value.isoformat()
     return value

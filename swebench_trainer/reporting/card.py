@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from swebench_trainer.reporting.tables import context_label, doubts
+from swebench_trainer.reporting.tables import contamination, context_label, doubts
 
 _FRONT = """\
 ---
@@ -27,6 +27,7 @@ def model_card(
     summary: Mapping[str, Any] | None,
     candidates: Mapping[str, Any] | None,
     is_adapter: bool,
+    leakage: Mapping[str, Any] | None = None,
 ) -> str:
     """The card as Markdown with the Hub's front matter.
 
@@ -37,6 +38,7 @@ def model_card(
         summary: `summary.json` of the evaluation, if there was one.
         candidates: `summary.json` of the grade stage, if there was one.
         is_adapter: Whether the weights are a PEFT adapter.
+        leakage: `leakage.json` of the prepare stage, if it has one.
     """
     settings = _public(settings)
     base = (settings.get("model") or {}).get("name", "")
@@ -49,12 +51,27 @@ def model_card(
         f"# {name}",
         f"{'An adapter for' if is_adapter else 'All weights of'} `{base}` after "
         f"{stage.upper()}, made by swebench-trainer.",
+        *_data(leakage),
         "## Evaluation",
         _evaluation(summary, candidates),
         "## Recipe",
         f"```json\n{json.dumps(settings, indent=2)}\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _data(leakage: Mapping[str, Any] | None) -> list[str]:
+    """What the model was trained on, as far as it bears on what the rates mean."""
+    if not leakage:
+        return []
+    sides = f"{leakage['train']} training instances, {leakage['heldout']} held out."
+    if leakage["heldout"] and not leakage["findings"]:
+        sides += (
+            " They share no instance, no commit with a file that both gold patches "
+            "touch, and no gold patch."
+        )
+    warnings = [f"**{line}.**" for line in contamination(leakage)]
+    return ["## Data", sides, *warnings]
 
 
 def _public(value: Any) -> Any:
@@ -99,4 +116,6 @@ def _evaluation(
                 f"| {split} | {model} | {m['resolved']} of {m['total']} "
                 f"| {m['rate']:.1%} | {low:.1%} to {high:.1%} |"
             )
+    if "train" in summary["splits"]:
+        lines.append("\nThe model was trained on the split `train`.")
     return "\n".join([*lines, *(f"\n{line}." for line in doubts(summary, candidates))])

@@ -19,17 +19,20 @@ _FAULTS = ("infra_error", "oom", "timeout")
 
 
 def comparison(
-    summary: Mapping[str, Any], candidates: Mapping[str, Any] | None
+    summary: Mapping[str, Any],
+    candidates: Mapping[str, Any] | None,
+    leakage: Mapping[str, Any] | None = None,
 ) -> Table:
     """Base, SFT and DPO side by side.
 
     Args:
         summary: `summary.json` of the evaluation.
         candidates: `summary.json` of the grade stage, if there was one.
+        leakage: `leakage.json` of the prepare stage, if it has one.
     """
     caption = [_TINY] if summary.get("model") == "builtin:tiny" else []
     caption.append(f"Prompt context: {context_label(summary)}.")
-    caption += doubts(summary, candidates)
+    caption += doubts(summary, candidates) + contamination(leakage)
     table = Table("split", "model", title="resolved", caption=Text("\n".join(caption)))
     table.add_column("resolved", justify="right")
     table.add_column("rate", justify="right")
@@ -80,6 +83,41 @@ def doubts(
                 lines.append(f"{split}, {model}: {_not_believed(m)}")
     if candidates and candidates["flagged"]:
         lines.append(f"candidates: {_not_believed(candidates)}")
+    return lines
+
+
+def contamination(leakage: Mapping[str, Any] | None) -> list[str]:
+    """What training has seen of what is reported on, in sentences without a full stop.
+
+    Args:
+        leakage: `leakage.json` of the prepare stage, if it has one.
+    """
+    if not leakage:
+        return []
+    lines = []
+    if leakage["dropped"]:
+        lines.append(
+            f"{leakage['dropped']} training instances that shared an issue, a commit with "
+            "a file, or a gold patch with held-out ones were dropped"
+        )
+    elif leakage["findings"]:
+        reasons = ", ".join(f"{n} x {what}" for what, n in leakage["reasons"].items())
+        lines.append(
+            f"LEAKAGE, allowed by the recipe: {leakage['leaking']} training instances "
+            f"share something with held-out ones ({reasons}), so held-out rates may be "
+            "too high"
+        )
+    trained, held = leakage["public test"]["train"], leakage["public test"]["heldout"]
+    for benchmark, count in trained.items():
+        lines.append(
+            f"CONTAMINATION: trained on {count} instances of the public test split of "
+            f"{benchmark}; no rate of this model on {benchmark} is a leaderboard result"
+            + (
+                f", and that includes the {held[benchmark]} held out here"
+                if benchmark in held
+                else ""
+            )
+        )
     return lines
 
 

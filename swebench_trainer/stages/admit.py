@@ -68,7 +68,7 @@ def _runs(instances: Iterable[Instance], times: int) -> Iterable[Candidate]:
 def _row(instance: Instance, mine: Sequence[Verdict]) -> dict[str, object]:
     gold = [v for v in mine if v.model == GOLD]
     no_op = [v.status for v in mine if v.model == NOOP]
-    reason = _refusal(mine, [v.status for v in gold], no_op)
+    reason = instance.ungradable or _refusal(mine, [v.status for v in gold], no_op)
     return {
         "instance_id": instance.instance_id,
         "admitted": not reason,
@@ -84,8 +84,6 @@ def _refusal(
     mine: Sequence[Verdict], gold: Sequence[Status], no_op: Sequence[Status]
 ) -> str:
     """Why the instance gives no labels; empty if it does."""
-    if not mine:
-        return "the row has no tests to grade with"
     if faults := [v for v in mine if v.status in OWED]:
         return f"could not be graded: {faults[0].reason}"
     failed = [status for status in gold if status is not Status.RESOLVED]

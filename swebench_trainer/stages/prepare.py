@@ -1,24 +1,42 @@
-"""prepare: from the source to instances, prompts and supervised rows."""
+"""prepare: from the source to instances, prompts and supervised rows.
+
+A data set may be larger than memory. Its texts stay on disk (`Spool`), pass by a few
+times, and only the facts that decide on them are held.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from swebench_trainer.contracts import PromptStyle
+from swebench_trainer.data.facts import Rows
+from swebench_trainer.data.leakage import Leakage, find_leakage, public_tests
 from swebench_trainer.data.select import select, split
-from swebench_trainer.errors import StageError
+from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.prompts.answers import AnswerForm, render_answer
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.stages import Figures, StageContext
-from swebench_trainer.store.jsonl import write_rows
+from swebench_trainer.store.jsonl import (
+    write_bytes,
+    write_json,
+    write_rows,
+)
+from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance, SftRow, as_row
 
 
 def run(context: StageContext) -> Figures:
-    """Writes `instances.jsonl`, `prompts.jsonl`, `sft.jsonl` and `dropped.jsonl`.
+    """Writes `instances.jsonl`, `prompts.jsonl`, `sft.jsonl`, `dropped.jsonl` and more.
+
+    `heldout.txt` lists the ids that are kept back, `leakage.json` says what training
+    shares with them and with public test splits, `leakage.jsonl` has each finding.
 
     Raises:
-        DataError: The source cannot be used.
+        DataError: The source cannot be used, what is asked for is not there, or
+            training and held-out instances share something.
         StageError: A split is empty.
     """
     recipe = context.recipe
@@ -26,46 +44,58 @@ def run(context: StageContext) -> Figures:
     loaded = registry.create("source", recipe.data).load()
     dropped = [_dropped(name, reason) for name, reason in loaded.dropped]
 
-    instances = select(loaded.instances, recipe.data, recipe.seed)
-    left_out = context.plugins.dropped_instances(instances, "prepare")
-    dropped += [_dropped(name, reason) for name, reason in left_out.items()]
-    instances = [i for i in instances if i.instance_id not in left_out]
+    def without(rows: Rows, reasons: Mapping[str, str]) -> Rows:
+        dropped.extend(_dropped(*item) for item in reasons.items())
+        return rows.only(lambda name: name not in reasons)
 
+    rows = Rows(loaded.instances)
+    known = {*rows.names, *(name for name, _ in loaded.dropped)}
+    rows = rows.only(select(rows.facts, recipe.data, recipe.seed, known).__contains__)
+    asked_away = context.plugins.dropped_instances(rows.instances, "prepare")
+    rows = without(rows, asked_away)
+    rows = without(rows, _unanswerable(rows, recipe))
     style = registry.create("prompt style", recipe.prompt)
-    prompts, unusable = _prompts(instances, style)
-    unusable |= _unanswerable(instances, recipe)
-    dropped += [_dropped(name, reason) for name, reason in unusable.items()]
-    instances = [i for i in instances if i.instance_id not in unusable]
-    if not instances:
+    prompts = _Prompts(rows, style, getattr(style, "context", recipe.prompt.use))
+    rows = without(rows, prompts.unusable)
+    if not rows:
+        write_rows(context.dir.file("dropped.jsonl"), dropped)
         raise StageError(
             f"No instance is left of {len(loaded.instances)}. {_first_reasons(dropped)}",
             hint=f"All reasons: {context.dir.file('dropped.jsonl')}",
         )
-    instances = split(instances, recipe.data.holdout, recipe.seed)
-    rows, not_taught = _sft_rows(instances, prompts, recipe.prompt.answer)
-    dropped += [_dropped(name, reason, "sft") for name, reason in not_taught.items()]
+    heldout = split(rows.facts, recipe.data.holdout, recipe.seed, known)
+    rows = without(rows, heldout.unusable)
+    _require_gradable(recipe, rows, heldout.ids)
+    leaking, leakage = _guard(context, rows, heldout.ids)
+    rows = without(rows, leaking)
 
-    write_rows(context.dir.file("instances.jsonl"), map(as_row, instances))
-    write_rows(
-        context.dir.file("prompts.jsonl"),
-        (
-            {
-                "instance_id": i.instance_id,
-                "context": getattr(style, "context", recipe.prompt.use),
-                "prompt": prompts[i.instance_id],
-            }
-            for i in instances
-        ),
-    )
-    write_rows(context.dir.file("sft.jsonl"), map(as_row, rows))
-    write_rows(context.dir.file("dropped.jsonl"), dropped)
-    train = sum(i.split == "train" for i in instances)
-    return {
+    def sided() -> Iterator[Instance]:
+        for i in rows:
+            back = i.instance_id in heldout.ids
+            yield dataclasses.replace(i, split="heldout" if back else "train")
+
+    not_taught: dict[str, str] = {}
+    taught = _sft_rows(sided(), prompts, recipe.prompt.answer, not_taught)
+    ids = [name for name in rows.names if name in heldout.ids]
+    file = context.dir.file
+    write_rows(file("instances.jsonl"), map(as_row, sided()))
+    write_rows(file("prompts.jsonl"), map(prompts.row, rows.names))
+    write_rows(file("sft.jsonl"), map(as_row, taught))
+    dropped += [_dropped(name, reason, "sft") for name, reason in not_taught.items()]
+    write_rows(file("dropped.jsonl"), dropped)
+    write_bytes(file("heldout.txt"), "".join(f"{name}\n" for name in ids).encode())
+    train = len(rows) - len(ids)
+    figures: Figures = {
         "train": train,
-        "heldout": len(instances) - train,
-        "sft rows": len(rows),
+        "heldout": len(ids),
+        "sft rows": train - len(not_taught),
         "dropped": _first_reasons(dropped) if dropped else 0,
     }
+    if ungradable := sum(bool(facts.ungradable) for facts in rows.facts):
+        figures["not gradable"] = ungradable
+    if heldout.note:
+        figures["holdout"] = heldout.note
+    return figures | _guard_figures(leakage)
 
 
 def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str, str]:
@@ -74,25 +104,41 @@ def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str
 
 def _first_reasons(dropped: Sequence[dict[str, str]]) -> str:
     """The most frequent reasons, for an error."""
-    reasons = [row["reason"] for row in dropped]
-    frequent = sorted(set(reasons), key=lambda reason: -reasons.count(reason))[:3]
-    rest = len(reasons) - sum(map(reasons.count, frequent))
-    named = [f"{reasons.count(r)} x {r}" for r in frequent]
+    reasons = Counter(row["reason"] for row in dropped)
+    named = [f"{count} x {reason}" for reason, count in reasons.most_common(3)]
+    rest = len(dropped) - sum(count for _, count in reasons.most_common(3))
     return "; ".join([*named, f"{rest} for other reasons"] if rest else named)
 
 
-def _prompts(
-    instances: Iterable[Instance], style: PromptStyle
-) -> tuple[dict[str, str], dict[str, str]]:
+class _Prompts:
     """The prompt of each instance, and the reasons of those without."""
-    prompts: dict[str, str] = {}
-    unusable: dict[str, str] = {}
-    for instance in instances:
-        try:
-            prompts[instance.instance_id] = style.render(instance)
-        except ValueError as error:
-            unusable[instance.instance_id] = str(error)
-    return prompts, unusable
+
+    def __init__(
+        self, instances: Iterable[Instance], style: PromptStyle, context: str
+    ) -> None:
+        self._context = context
+        self.unusable: dict[str, str] = {}
+        self._texts: Spool[str] = Spool()
+        self._places: dict[str, int] = {}
+        for instance in instances:
+            try:
+                text = style.render(instance)
+            except ValueError as error:
+                self.unusable[instance.instance_id] = str(error)
+            else:
+                self._places[instance.instance_id] = len(self._texts)
+                self._texts.append(text)
+
+    def __getitem__(self, instance_id: str) -> str:
+        return self._texts[self._places[instance_id]]
+
+    def row(self, instance_id: str) -> dict[str, str]:
+        """A row of `prompts.jsonl`."""
+        return {
+            "instance_id": instance_id,
+            "context": self._context,
+            "prompt": self[instance_id],
+        }
 
 
 def _unanswerable(instances: Iterable[Instance], recipe: Recipe) -> dict[str, str]:
@@ -107,12 +153,41 @@ def _unanswerable(instances: Iterable[Instance], recipe: Recipe) -> dict[str, st
     return {i.instance_id: reason for i in instances if not i.snapshot}
 
 
+def _require_gradable(recipe: Recipe, rows: Rows, heldout: frozenset[str]) -> None:
+    """Raises if no instance of a side that is to be graded can be.
+
+    Rows without tests train as well as any; to find out in `evaluate` that there is
+    nothing to grade would cost the training.
+    """
+    wanted = {"train"} if recipe.generate else set()
+    wanted |= set(recipe.evaluate.splits) if recipe.evaluate else set()
+    reasons: dict[str, Counter[str]] = {side: Counter() for side in wanted}
+    gradable = set()
+    for facts in rows.facts:
+        side = "heldout" if facts.instance_id in heldout else "train"
+        if not facts.ungradable:
+            gradable.add(side)
+        elif side in wanted:
+            reasons[side][facts.ungradable] += 1
+    for side in sorted(wanted - gradable):
+        if counts := reasons[side]:
+            why = "; ".join(f"{n} x {reason}" for reason, n in counts.most_common(3))
+            raise StageError(
+                f"None of the {counts.total()} {side} instances can be graded, and the "
+                f"recipe asks for it: {why}.",
+                hint="Rows without tests are for [sft]. Add rows with eval_script, "
+                "log_parser and FAIL_TO_PASS, or leave out what grades: [generate], "
+                "[grade], [pairs], [dpo], [evaluate].",
+            )
+
+
 def _sft_rows(
-    instances: Iterable[Instance], prompts: dict[str, str], form: AnswerForm
-) -> tuple[list[SftRow], dict[str, str]]:
-    """Supervised rows of the training split, and the reasons of those without."""
-    rows: list[SftRow] = []
-    not_taught: dict[str, str] = {}
+    instances: Iterable[Instance],
+    prompts: _Prompts,
+    form: AnswerForm,
+    not_taught: dict[str, str],
+) -> Iterator[SftRow]:
+    """Supervised rows of the training split; `not_taught` receives the reasons of those without."""
     for instance in instances:
         if instance.split != "train":
             continue
@@ -121,5 +196,68 @@ def _sft_rows(
         except ValueError as error:
             not_taught[instance.instance_id] = str(error)
             continue
-        rows.append(SftRow(instance.instance_id, prompts[instance.instance_id], answer))
-    return rows, not_taught
+        yield SftRow(instance.instance_id, prompts[instance.instance_id], answer)
+
+
+def _guard(
+    context: StageContext, rows: Rows, heldout: frozenset[str]
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Looks what training and evaluation share, and writes it down.
+
+    Returns:
+        The training instances to drop for it, with the reason; what was found.
+
+    Raises:
+        DataError: They share something, and the recipe does not allow it.
+        StageError: Without what is shared nothing is left to train on.
+    """
+    policy = context.recipe.data.leakage
+    file = context.dir.file("leakage.jsonl")
+    back = rows.only(heldout.__contains__)
+    train = rows.only(lambda name: name not in heldout)
+    found = find_leakage(back, train) if back else Leakage([], set())
+    write_rows(file, (finding.row() for finding in found.findings))
+    if found.findings and policy == "refuse":
+        raise DataError(
+            f"Training and held-out instances share something, in {len(found.findings)} "
+            "findings:\n" + "\n".join(f"  {line}" for line in found.examples()),
+            hint=f"All of them: {file}. Split by repo, or set [data] leakage = "
+            f'"drop" to leave the training instances out ({len(found.train)}), or '
+            '"allow" to go on and say so in the model card.',
+        )
+    reason = f"shares something with held-out instances: see {file.name}"
+    leaking = dict.fromkeys(sorted(found.train), reason) if policy == "drop" else {}
+    train = train.only(lambda name: name not in leaking)
+    if not train:
+        raise StageError(
+            "Every training instance shares something with held-out ones, so that none "
+            "is left.",
+            hint=f"All findings: {file}. Split by repo, or keep fewer back.",
+        )
+    report = {
+        "policy": policy,
+        "train": len(train),
+        "heldout": len(back),
+        "findings": len(found.findings),
+        "reasons": Counter(finding.reason for finding in found.findings),
+        "leaking": len(found.train),
+        "dropped": len(leaking),
+        "examples": found.examples(),
+        "public test": {
+            "train": public_tests(train.facts),
+            "heldout": public_tests(back.facts),
+        },
+    }
+    write_json(context.dir.file("leakage.json"), report)
+    return leaking, report
+
+
+def _guard_figures(report: Mapping[str, Any]) -> Figures:
+    """What the stage says of what it found, if it found something."""
+    figures: Figures = {}
+    if report["findings"]:
+        figures["leakage"] = f"{report['findings']} findings"
+    if tests := report["public test"]["train"]:
+        named = (f"{name} ({count})" for name, count in tests.items())
+        figures["trains on the public test of"] = ", ".join(named)
+    return figures

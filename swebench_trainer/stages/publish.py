@@ -33,6 +33,7 @@ def run(context: StageContext) -> Figures:
         summary=read_json(context.run.stage("evaluate").file("summary.json")),
         candidates=read_json(context.run.stage("grade").file("summary.json")),
         is_adapter=weights.name == "adapter",
+        leakage=read_json(context.run.stage("prepare").file("leakage.json")),
     )
     write_bytes(release / "README.md", card.encode())
     place = publisher.publish(release)

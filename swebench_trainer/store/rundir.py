@@ -8,6 +8,9 @@ from typing import Any
 
 from swebench_trainer.store.jsonl import read_json, write_json
 
+REASONS = ("dropped.jsonl", "leakage.jsonl")
+"""Files that tell why a stage refused to go on: alone they are no work to keep."""
+
 
 @dataclass(frozen=True)
 class StageDir:
@@ -41,8 +44,9 @@ class StageDir:
         write_json(self.file("fingerprint.json"), fingerprint)
 
     def forget(self) -> None:
-        """Takes `begin` back if nothing else was written, so that settings may change."""
-        if [path.name for path in self.path.iterdir()] == ["fingerprint.json"]:
+        """Takes `begin` back if there is no work to keep, so that settings may change."""
+        there = {path.name for path in self.path.iterdir()}
+        if "fingerprint.json" in there and there <= {"fingerprint.json", *REASONS}:
             self.file("fingerprint.json").unlink()
 
     def finish(self, manifest: dict[str, Any]) -> None:

@@ -61,7 +61,9 @@ class Shell:
         self.folder = folder
         self.env = {
             **os.environ,
-            "PYTHONPATH": str(site),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(site), os.environ.get("PYTHONPATH")])
+            ),
             "HF_HUB_OFFLINE": "1",
             "COLUMNS": "200",
             # Its own: no run may find what another one has done.

@@ -1,12 +1,22 @@
 """Sources: what is taken, what is dropped and why, what is refused."""
 
+import csv
+import io
 import json
+from unittest import mock
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from swebench_trainer.data.rows import RowsSource, RowsTable
+from swebench_trainer.data import json_list
+from swebench_trainer.data.json_list import JsonList
+from swebench_trainer.data.rows import RowsSource, RowsTable, read_file
 from swebench_trainer.data.task_repo import TaskRepoSource, TaskRepoTable
 from swebench_trainer.errors import DataError
+from swebench_trainer.store import spool
 
 ROW = {
     "instance_id": "a__b-1",
@@ -34,9 +44,6 @@ def write(tmp_path):
         elif name.endswith(".json"):
             path.write_text(json.dumps(rows))
         else:
-            import pyarrow
-            import pyarrow.parquet
-
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
         return path
 
@@ -61,6 +68,17 @@ def test_the_three_file_forms_give_the_same_instance(write, name):
         ({"FAIL_TO_PASS": "[oops"}, "column 'FAIL_TO_PASS' is not a JSON list"),
         ({"PASS_TO_PASS": [1]}, "holds something that is not a string"),
         ({"PASS_TO_PASS": 5}, "column 'PASS_TO_PASS' is not a list"),
+        ({"FAIL_TO_PASS": "[" * 99999}, "column 'FAIL_TO_PASS' is not a JSON list"),
+        ({"FAIL_TO_PASS": {"t": 1}}, "column 'FAIL_TO_PASS' is not a list"),
+        ({"FAIL_TO_PASS": ["\ud800"]}, "holds half a character"),
+        ({"patch": "\ud800"}, "column 'patch' holds half a character"),
+        ({"eval_script": "\ud800"}, "column 'eval_script' holds half a character"),
+        ({"test_patch": ["d"]}, "column 'test_patch' is not a text"),
+        ({"image_assets": "{"}, "column 'image_assets' is not JSON"),
+        ({"image_assets": [1]}, "column 'image_assets' is not an object"),
+        ({"image_assets": {"patch": "x"}}, "holds something that is not a list"),
+        ({"image_assets": {"patch": [{"path": 5}]}}, "is not a text"),
+        ({"image_name": "x/swesmith.x86_64.a", "patch": "@@ -1 +1 @@\nx"}, "cut short"),
         ({}, "row 2 repeats this instance_id"),
     ],
 )
@@ -71,10 +89,80 @@ def test_an_unusable_row_is_dropped_with_its_reason(write, change, reason):
     assert reason in why
 
 
-def test_a_row_without_tests_is_kept_but_not_gradable(write):
-    row = {k: v for k, v in ROW.items() if k != "FAIL_TO_PASS"}
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, ""),
+        ({"FAIL_TO_PASS": "[]"}, "the row has no FAIL_TO_PASS"),
+        ({"eval_script": None, "log_parser": ""}, "the row has no eval_script, log_parser"),
+        ({"image_assets": '{"test_patch": [{"path": "e.png", "url": "u"}]}'}, "need files that no patch carries"),
+        ({"image_assets": {"problem_statement": ["u"], "patch": []}}, ""),
+    ],
+)  # fmt: skip
+def test_one_rule_says_what_cannot_be_graded(write, changes, why):
+    (instance,) = rows_source(write({**ROW, **changes})).load().instances
+    assert why in instance.ungradable
+    assert instance.gradable == (not instance.ungradable) == (why == "")
+
+
+CLASSIC = {k: v for k, v in ROW.items() if k not in ("eval_script", "log_parser")}
+BUG = "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n same\n-right\n+wrong\n"
+FIX = "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n same\n-wrong\n+right\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        # SWE-bench before swebench 5: lists as JSON
+        ({**CLASSIC, "environment_setup_commit": "e"}, {"FAIL_TO_PASS": ("t1",)}),
+        # SWE-bench's train split
+        ({**CLASSIC, "FAIL_TO_PASS": "[]", "PASS_TO_PASS": "[]", "test_patch": ""}, {"FAIL_TO_PASS": ()}),
+        # SWE-Gym: lists as lists
+        ({**CLASSIC, "FAIL_TO_PASS": ["t1"], "hints_text": ""}, {"FAIL_TO_PASS": ("t1",)}),
+        # SWE-rebench
+        ({**CLASSIC, "docker_image": "r/i", "install_config": {"python": "3.9"}, "meta": {"is_lite": True}}, {"image": "r/i"}),
+    ],
+)  # fmt: skip
+def test_rows_of_the_family_train_and_are_not_graded(write, row, expected):
     (instance,) = rows_source(write(row)).load().instances
-    assert not instance.gradable
+    assert {name: getattr(instance, name) for name in expected} == expected
+    assert "eval_script" in instance.ungradable
+
+
+def smith(**changes):
+    row = {
+        **CLASSIC,
+        "instance_id": "a__b.c0ffee00.lm_rewrite__x1",
+        "repo": "swesmith/a__b.c0ffee00",
+        "patch": BUG,
+        "image_name": "jyangballin/swesmith.x86_64.a_1776_b.c0ffee00",
+        **changes,
+    }
+    return {k: v for k, v in row.items() if v is not None}
+
+
+def test_swe_smith_has_the_bug_as_its_patch_and_we_have_the_fix(write):
+    rows = [smith(base_commit=None), smith(instance_id="older", base_commit="bead")]
+    branch, older = rows_source(write(*rows)).load().instances
+    assert branch.patch == older.patch == FIX
+    assert branch.base_commit == "a__b.c0ffee00.lm_rewrite__x1"
+    assert older.base_commit == "bead"
+    assert branch.image == "jyangballin/swesmith.x86_64.a_1776_b.c0ffee00"
+
+
+def test_swe_smith_rows_without_an_issue_are_dropped(write):
+    loaded = rows_source(
+        write(smith(), smith(instance_id="x", problem_statement=""))
+    ).load()
+    assert loaded.dropped == (("x", "column 'problem_statement' is missing or empty"),)
+
+
+def test_multimodal_lists_its_images(write):
+    assets = {"problem_statement": ["http://u/1.png", {"url": "http://u/2.png"}]}
+    row = {**ROW, "image_assets": json.dumps(assets)}
+    (instance,) = rows_source(write(row)).load().instances
+    assert instance.images == ("http://u/1.png", "http://u/2.png")
+    assert instance.problem_statement == "It breaks." and instance.gradable
 
 
 def test_no_usable_row_is_an_error_with_the_first_reason(write):
@@ -99,6 +187,18 @@ def test_broken_json_names_the_line(write):
         ("r.json", b"{}"),
         ("r.json", b"["),
         ("r.jsonl", b"[1]\n"),
+        ("r.jsonl", b'{"a": ' + b"9" * 5000 + b"}"),
+        ("r.jsonl", b"[" * 99999),
+        ("r.json", b"[" * 99999),
+        ("r.json", b'[{"a": ' + b"9" * 5000 + b"}]"),
+        ("r.json", b"\xff"),
+        ("r.json", b""),
+        ("r.json", b"[1]"),
+        ("r.csv", b"instance_id,repo\na\n"),
+        ("r.csv", b"\xff\xfe"),
+        ("r.csv", b'a,b\n"x'),
+        ("r.csv", b""),
+        ("r.parquet", b""),
         ("r.jsonl", b""),
     ],
 )
@@ -107,6 +207,72 @@ def test_unreadable_files_are_errors_that_name_the_file(tmp_path, name, content)
     path.write_bytes(content)
     with pytest.raises(DataError, match=name):
         rows_source(path).load()
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('[{"a": 1},\n\n{"b": }]', 3),
+        ('[{"a": 1}\n{"b": 2}]', 2),
+        ('\n[{"a": 1}\n,\n]', 4),
+        ('[{"a": 1}]\nmore', 2),
+        ('[{"a": 1},\n{"b": "cut', 2),
+        ('\n{"a": 1}', 2),
+    ],
+)
+def test_a_broken_list_names_the_line(tmp_path, content, line):
+    path = tmp_path / "r.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=rf"r\.json, line {line}: not JSON"):
+        list(read_file(path))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.dictionaries(st.text(max_size=9), st.text(max_size=90), max_size=4)),
+    st.integers(1, 40),
+    st.sampled_from([None, 1]),
+)
+def test_a_list_is_read_in_pieces_of_any_size(rows, size, indent):
+    text = json.dumps(rows, indent=indent, ensure_ascii=False)
+    with mock.patch.object(json_list, "_READ", size):
+        items = JsonList(io.StringIO(text))
+        assert list(items) == rows
+    assert items.line == text.count("\n") + 1
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.csv", "r.parquet"])
+def test_a_file_is_not_held_in_memory(tmp_path, monkeypatch, name):
+    import tracemalloc
+
+    monkeypatch.setattr(spool, "_IN_MEMORY", 1 << 16)
+    monkeypatch.setattr(json_list, "_READ", 1 << 16)
+    rows = [
+        {**CLASSIC, "instance_id": f"a__b-{n}", "PASS_TO_PASS": "[]", "patch": f"{n} " * 9000}
+        for n in range(800)
+    ]  # fmt: skip
+    path = tmp_path / name
+    if name.endswith(".csv"):
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif name.endswith(".parquet"):
+        table = pyarrow.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, path, row_group_size=50)
+    else:
+        lines = (json.dumps(row) for row in rows)
+        path.write_text("\n".join(lines) if "jsonl" in name else f"[{','.join(lines)}]")
+    size = sum(len(row["patch"]) for row in rows)
+    del rows
+    tracemalloc.start()
+    try:
+        loaded = rows_source(path).load()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(loaded.instances) == 800
+    assert peak < size / 4
 
 
 def test_missing_files_say_how_paths_are_read(tmp_path):

@@ -92,6 +92,15 @@ def test_a_wrong_key_in_an_inline_table_is_underlined(load):
     assert "did you mean 'fraction'?" in message
 
 
+def test_of_a_list_or_a_table_the_one_that_was_meant_says_what_is_wrong(load):
+    with pytest.raises(RecipeError) as caught:
+        load(MINIMAL.replace("use =", "include = { repo = ['a/b'] }\nuse ="))
+    message = str(caught.value)
+    assert ":5:13: [data.include] has no key 'repo'" in message
+    assert "did you mean 'repos'?" in message
+    assert "must be a list" not in message
+
+
 def test_syntax_errors_have_a_place(load, tmp_path):
     with pytest.raises(RecipeError, match=r"recipe\.toml:2:10: not valid TOML"):
         load('schema_version = 1\nname = "x\n')

@@ -1,6 +1,7 @@
 """The card: figures with intervals, and nothing of this machine."""
 
 from swebench_trainer.reporting.card import model_card
+from swebench_trainer.reporting.tables import comparison
 
 SUMMARY = {
     "prompt": "oracle",
@@ -63,6 +64,57 @@ def test_the_figures_and_their_caveat():
     assert line in text
     assert "candidates" not in card(candidates=None)
     assert text.startswith("---\nbase_model: org/model-7b\nlibrary_name: peft\n")
+
+
+LEAKAGE = {
+    "policy": "allow",
+    "train": 400,
+    "heldout": 100,
+    "findings": 3,
+    "reasons": {"the same gold patch": 3},
+    "leaking": 2,
+    "dropped": 0,
+    "examples": [],
+    "public test": {"train": {"SWE-bench": 400}, "heldout": {"SWE-bench": 100}},
+}
+
+
+def test_leakage_that_was_allowed_and_public_tests_are_named_as_such():
+    text = card(leakage=LEAKAGE)
+    assert "400 training instances, 100 held out.\n" in text
+    assert "**LEAKAGE, allowed by the recipe: 2 training instances share" in text
+    assert "(3 x the same gold patch)" in text
+    assert (
+        "**CONTAMINATION: trained on 400 instances of the public test split of" in text
+    )
+    assert "the 100 held out here.**" in text
+
+
+def test_the_report_says_so_too():
+    caption = comparison(SUMMARY, None, LEAKAGE).caption.plain
+    assert "LEAKAGE, allowed by the recipe" in caption and "CONTAMINATION" in caption
+    assert "LEAKAGE" not in comparison(SUMMARY, None, None).caption.plain
+
+
+def test_what_was_dropped_is_told_and_is_no_warning():
+    text = card(leakage={**LEAKAGE, "policy": "drop", "dropped": 2})
+    assert "**2 training instances that shared an issue" in text
+    assert "LEAKAGE" not in text
+
+
+def test_a_clean_split_says_what_was_looked_for():
+    clean = {**LEAKAGE, "findings": 0, "reasons": {}, "leaking": 0}
+    clean["public test"] = {"train": {}, "heldout": {"SWE-bench": 100}}
+    text = card(leakage=clean)
+    assert "They share no instance, no commit" in text
+    assert "LEAKAGE" not in text and "CONTAMINATION" not in text
+    assert "## Data" not in card()
+
+
+def test_the_training_split_is_named_as_such():
+    assert "was trained on" not in card()
+    splits = {"train": SUMMARY["splits"]["heldout"]}
+    assert "trained on the split `train`" in card(summary={**SUMMARY, "splits": splits})
 
 
 def test_no_path_of_this_machine():

@@ -1,0 +1,93 @@
+"""A JSON list read item by item, because the file may be larger than the memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+_READ = 1 << 20
+"""Characters that are read at once; an item that is longer doubles it."""
+_SPACE = " \t\r\n"
+
+
+class JsonList:
+    """The items of one JSON list.
+
+    Args:
+        file: An open text file that holds the list and nothing else.
+
+    Attributes:
+        line: Line of the file, from 1, on which the last item or error begins.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self.line = 1
+        self._file = file
+        self._text, self._at = "", 0
+
+    def __iter__(self) -> Iterator[Any]:
+        """The items, each read when it is asked for.
+
+        Raises:
+            json.JSONDecodeError: This is no JSON list; `line` says where.
+            ValueError: A number has too many digits.
+            RecursionError: An item is nested too deeply.
+        """
+        self._take("[")
+        if self._next() == "]":
+            return
+        while True:
+            yield self._item()
+            if self._next() == "]":
+                self._at += 1
+                break
+            self._take(",")
+            self._next()
+        if self._next():
+            raise self._wrong("nothing may follow the list")
+
+    def _item(self) -> Any:
+        decode = json.JSONDecoder().raw_decode
+        while True:
+            try:
+                value, end = decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                cut = error.pos > len(self._text) - 64 or "Unterminated" in error.msg
+                if cut and self._more():
+                    continue
+                self._go_to(error.pos)
+                raise self._wrong(error.msg) from error
+            self._go_to(end)
+            return value
+
+    def _take(self, sign: str) -> None:
+        if self._next() != sign:
+            raise self._wrong(f"expected {sign!r}")
+        self._at += 1
+
+    def _next(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            at = self._at
+            while at < len(self._text) and self._text[at] in _SPACE:
+                at += 1
+            self._go_to(at)
+            if at < len(self._text):
+                return self._text[at]
+            if not self._more():
+                return ""
+
+    def _go_to(self, place: int) -> None:
+        self.line += self._text.count("\n", self._at, place)
+        self._at = place
+
+    def _more(self) -> bool:
+        """Reads on; what was used is forgotten."""
+        rest = self._text[self._at :]
+        read = self._file.read(max(_READ, len(rest)))
+        self._text, self._at = rest + read, 0
+        return bool(read)
+
+    def _wrong(self, message: str) -> json.JSONDecodeError:
+        return json.JSONDecodeError(message, self._text, self._at)

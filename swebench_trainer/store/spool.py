@@ -1,0 +1,109 @@
+"""A sequence that lies on disk, for data sets that do not fit into memory."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import weakref
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar, overload
+
+from swebench_trainer.store.jsonl import disk_errors
+
+T = TypeVar("T")
+
+_IN_MEMORY = 16 << 20
+"""Bytes from which a spool is a file; small data never touch the disk."""
+
+
+def _folder() -> Path:
+    """Where temporary files go that may be large: /tmp is memory on many machines."""
+    large = Path("/var/tmp")  # noqa: S108 - for a file without a name
+    if "TMPDIR" not in os.environ and os.access(large, os.W_OK):
+        return large
+    return Path(tempfile.gettempdir())
+
+
+class _File:
+    """A temporary file that is closed when nobody refers to it any more."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(_folder()))  # noqa: SIM115 - `finalize` closes it
+        weakref.finalize(self, self._file.close)
+
+    def write(self, start: int, content: bytes) -> None:
+        self._file.seek(start)
+        self._file.write(content)
+
+    def read(self, start: int, size: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(size)
+
+
+class Spool(Sequence[T], Generic[T]):
+    """Values of one kind, appended once and read in any order, as often as needed.
+
+    They lie in a temporary file without a name, which goes with its last reader.
+
+    Args:
+        values: What to append at once.
+    """
+
+    def __init__(self, values: Iterable[T] = ()) -> None:
+        self._file = _File()
+        self._starts = array("Q")
+        self._sizes = array("Q")
+        self._end = 0
+        for value in values:
+            self.append(value)
+
+    def append(self, value: T) -> None:
+        """Adds a value at the end; not for what `where` gives.
+
+        Raises:
+            StageError: The disk is full.
+        """
+        content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        with disk_errors(_folder()):
+            self._file.write(self._end, content)
+        self._starts.append(self._end)
+        self._sizes.append(len(content))
+        self._end += len(content)
+
+    def where(self, wanted: Callable[[int], bool]) -> Spool[T]:
+        """The values whose positions are wanted, on the same file."""
+        part: Spool[T] = Spool.__new__(Spool)
+        part._file, part._end = self._file, self._end
+        kept = [n for n in range(len(self)) if wanted(n)]
+        part._starts = array("Q", (self._starts[n] for n in kept))
+        part._sizes = array("Q", (self._sizes[n] for n in kept))
+        return part
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._read, range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        if isinstance(index, slice):
+            return [self._read(n) for n in range(len(self))[index]]
+        return self._read(range(len(self))[index])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return NotImplemented if not isinstance(other, Sequence) else False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
+
+    def _read(self, number: int) -> T:
+        content = self._file.read(self._starts[number], self._sizes[number])
+        return pickle.loads(content)  # type: ignore[no-any-return]  # noqa: S301 - what `append` wrote

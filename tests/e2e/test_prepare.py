@@ -1,0 +1,133 @@
+"""What goes into a run: splits that stay, and training that has not seen the answers."""
+
+import json
+
+import pytest
+
+RECIPE = """\
+schema_version = 1
+name = "small"
+[data]
+use = "rows"
+path = "rows.jsonl"
+holdout = { by = "list", ids = ["django__django-1"] }
+[prompt]
+answer = "diff"
+"""
+
+
+def row(number, **changes):
+    patch = (
+        f"diff --git a/x{number}.py b/x{number}.py\n--- a/x{number}.py\n"
+        f"+++ b/x{number}.py\n@@ -1 +1 @@\n-a = {number}\n+a = {number + 1}\n"
+    )
+    return {
+        "instance_id": f"django__django-{number}",
+        "repo": "django/django",
+        "base_commit": f"{number}00000000",
+        "problem_statement": f"Number {number} breaks.",
+        "patch": patch,
+        **changes,
+    }
+
+
+@pytest.fixture
+def write(shell):
+    def write(*rows, recipe=RECIPE):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (shell.folder / "rows.jsonl").write_text(text)
+        return shell.write(recipe)
+
+    return write
+
+
+TWINS = (
+    row(1),
+    row(2),
+    row(3, patch=row(1)["patch"]),
+    row(4, base_commit=row(1)["base_commit"]),
+)
+
+
+def test_leakage_is_refused_and_settings_may_change_then(shell, write):
+    out = shell.run(write(*TWINS), code=1)
+    assert "django__django-1 and django__django-3: the same gold patch" in out
+    assert "leakage.jsonl" in out and 'leakage = "drop"' in out
+    (finding,) = shell.rows("prepare", "leakage.jsonl")
+    assert (finding["heldout"], finding["train"]) == (
+        "django__django-1",
+        ["django__django-3"],
+    )
+
+    out = shell.run("recipe.toml", "--set", 'data.leakage="drop"')
+    assert "leakage 1 findings" in out
+    assert len(shell.rows("prepare", "sft.jsonl")) == 2
+    assert [r["instance_id"] for r in shell.rows("prepare", "dropped.jsonl")] == [
+        "django__django-3"
+    ]
+    assert shell.json("prepare", "leakage.json")["dropped"] == 1
+
+
+def test_when_all_that_could_train_leaks_nothing_is_trained(shell, write):
+    twins = (row(1), row(3, patch=row(1)["patch"]))
+    recipe = RECIPE.replace("holdout", 'leakage = "drop"\nholdout')
+    out = shell.run(write(*twins, recipe=recipe), code=1)
+    assert "so that none is left" in out and "leakage.jsonl" in out
+
+
+def test_leakage_that_is_allowed_and_training_on_a_public_test_are_recorded(
+    shell, write
+):
+    shell.run(
+        write(*TWINS, recipe=RECIPE.replace("holdout", 'leakage = "allow"\nholdout'))
+    )
+    found = shell.json("prepare", "leakage.json")
+    figures = shell.json("prepare", "stage.json")["figures"]
+    assert figures["trains on the public test of"] == "SWE-bench (3)"
+    assert found["policy"] == "allow"
+    assert found["reasons"] == {"the same gold patch": 1}
+    assert found["public test"] == {
+        "train": {"SWE-bench": 3},
+        "heldout": {"SWE-bench": 1},
+    }
+    assert len(shell.rows("prepare", "sft.jsonl")) == 3
+
+
+def test_a_split_can_be_pinned_by_the_list_of_another_run(shell, write):
+    by_instance = '{ by = "instance", fraction = 0.3 }'
+    old = RECIPE.split("holdout = ")[1].split("\n")[0]
+    shell.run(write(*map(row, range(20)), recipe=RECIPE.replace(old, by_instance)))
+    pinned = '{ by = "list", file = "runs/small/stages/prepare/heldout.txt" }'
+    shell.run(
+        write(*map(row, range(40)), recipe=RECIPE.replace(old, pinned)),
+        "--name",
+        "more",
+    )
+
+    def heldout(run):
+        rows = shell.rows("prepare", "instances.jsonl", run)
+        return {r["instance_id"] for r in rows if r["split"] == "heldout"}
+
+    assert heldout("more") == heldout("small") != set()
+
+
+def test_when_nothing_is_left_the_reasons_are_there(shell, write):
+    recipe = RECIPE.replace('answer = "diff"', 'use = "oracle"')
+    out = shell.run(write(row(1), row(2), recipe=recipe), code=1)
+    assert "No instance is left of 2. 2 x no snapshot" in out
+    assert len(shell.rows("prepare", "dropped.jsonl")) == 2
+
+
+def test_rows_without_tests_train_but_are_refused_where_they_are_to_be_graded(
+    shell, write
+):
+    trains = RECIPE + '[model]\nuse = "parrot"\n[sft]\n'
+    out = shell.run(write(row(1), row(2), recipe=trains))
+    assert "not gradable 2" in out and "rows 1" in out
+    graded = trains + '[grade]\nuse = "believer"\n[evaluate]\n'
+    name = write(row(1), row(2), recipe=graded)
+    out = shell.run(name, "--name", "graded", code=1)
+    assert (
+        "None of the 1 heldout instances can be graded, and the recipe asks for it: "
+        "1 x the row has no eval_script, log_parser, FAIL_TO_PASS."
+    ) in out

@@ -1,0 +1,183 @@
+"""What training and evaluation may not share; found without comparing every pair."""
+
+import random
+import time
+
+import pytest
+
+from swebench_trainer.data.facts import Rows, facts_of
+from swebench_trainer.data.leakage import NAMED, find_leakage, public_test
+from swebench_trainer.types import Instance
+
+
+def lines(seed, count=12):
+    draw = random.Random(seed)
+    return [
+        f"    {draw.choice('abcdef')}{draw.randrange(9999)} = call({draw.randrange(9999)}, "
+        f"key={draw.choice('uvwxyz')}{draw.randrange(99)})"
+        for _ in range(count)
+    ]
+
+
+def patch(added, path="src/x.py", removed=("    old = 1",)):
+    body = [*(f"-{line}" for line in removed), *(f"+{line}" for line in added)]
+    return (
+        f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n"
+        f"@@ -3,{len(removed)} +3,{len(added)} @@\n" + "\n".join(body) + "\n"
+    )
+
+
+def instance(name, seed=None, **changes):
+    seed = name if seed is None else seed
+    values = {
+        "repo": f"o/{name}",
+        "base_commit": f"{name}00000000",
+        "problem_statement": f"Issue {name} " + " ".join(lines(f"p{seed}", 3)),
+        "patch": patch(lines(seed)),
+    } | changes
+    return Instance(instance_id=name, **values)
+
+
+def found(heldout, train):
+    return find_leakage(Rows(heldout), Rows(train))
+
+
+def reasons(heldout, train):
+    leakage = found([heldout], [train])
+    assert leakage.train == ({train.instance_id} if leakage.findings else set())
+    return [finding.reason for finding in leakage.findings]
+
+
+def test_different_instances_share_nothing():
+    assert reasons(instance("a"), instance("b")) == []
+    many = [instance(f"i{n}") for n in range(60)]
+    assert found(many[:20], many[20:]).findings == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("django__django-1", "Django__django-1"),
+        ("instance_a__b-c0ffee-vnan", "a__b-c0ffee"),
+    ],
+)
+def test_one_instance_under_two_names(ours, theirs):
+    one = instance(ours, 1, repo="o/one")
+    other = instance(theirs, 2, repo="o/other")
+    assert reasons(one, other) == ["the same instance"]
+
+
+def test_one_issue_text_whatever_its_spaces():
+    text = "A  Bug\nthat takes more than a hundred characters to tell. " * 3
+    ours = instance("a", problem_statement=text)
+    theirs = instance("b", problem_statement=" ".join(text.lower().split()))
+    assert reasons(ours, theirs) == ["the same issue text"]
+    short = {"problem_statement": "It breaks."}
+    assert reasons(instance("a", **short), instance("b", **short)) == []
+    same = {**short, "repo": "o/r"}
+    assert reasons(instance("a", **same), instance("b", **same)) == [
+        "the same issue text"
+    ]
+
+
+def test_one_commit_counts_with_a_common_file_only():
+    here = {"repo": "o/r", "base_commit": "c0ffee0123456789"}
+    ours = instance("a", **here)
+    assert reasons(ours, instance("b", **here)) == ["the same commit and file"]
+    other_file = patch(lines("b"), path="src/y.py")
+    assert reasons(ours, instance("b", **here, patch=other_file)) == []
+    assert reasons(ours, instance("b", repo="o/r")) == []
+    mirror = instance("m", repo="swesmith/O__r.c0ffee01", base_commit="main")
+    assert reasons(ours, mirror) == ["the same commit and file"]
+
+
+def test_one_gold_patch_whatever_its_spaces_and_place():
+    code = lines("x")
+    indented = patch([f"    {line}  " for line in code], path="lib/moved.py")
+    ours = instance("a", patch=patch(code))
+    assert reasons(ours, instance("b", patch=indented.replace("-3,1", "-90,1"))) == [
+        "the same gold patch"
+    ]
+
+
+def test_nearly_one_gold_patch():
+    code = lines("x", 20)
+    ours = instance("a", patch=patch(code))
+    larger = instance("b", patch=patch([*lines("y", 40), *code, *lines("z", 40)]))
+    assert reasons(ours, larger) == ["nearly the same gold patch"]
+    reworded = instance("b", patch=patch([*code[:18], *lines("y", 2)]))
+    assert reasons(ours, reworded) == ["nearly the same gold patch"]
+    half = instance("b", patch=patch([*code[:10], *lines("y", 10)]))
+    assert reasons(ours, half) == []
+
+
+def test_short_patches_are_the_same_only_in_the_same_file():
+    ours = instance("a", patch=patch(["    x = 2"]))
+    assert reasons(ours, instance("b", patch=patch(["  x = 2"]))) == [
+        "the same gold patch"
+    ]
+    elsewhere = instance("b", patch=patch(["    x = 2"], path="y.py"))
+    assert reasons(ours, elsewhere) == []
+
+
+def test_a_common_header_is_no_leak():
+    header = [
+        f"# Licensed to everybody, line {n} of the licence text" for n in range(60)
+    ]
+    heldout = [
+        instance(f"a{n}", patch=patch([*header, *lines(n, 30)])) for n in range(200)
+    ]
+    train = [
+        instance(f"b{n}", patch=patch([*header, *lines(n + 999, 30)]))
+        for n in range(50)
+    ]
+    assert found(heldout, train).findings == []
+    twin = instance("twin", patch=patch([*header, *lines(150, 30)[1:]]))
+    (finding,) = found(heldout, [*train, twin]).findings
+    assert (finding.heldout, finding.train) == ("a150", ["twin"])
+
+
+def test_a_finding_names_some_and_counts_all():
+    code = patch(lines("x"))
+    train = [instance(f"t{n}", patch=code) for n in range(50)]
+    leakage = found([instance("h", patch=code), instance("quiet")], train)
+    (finding,) = leakage.findings
+    assert (finding.heldout, finding.count, len(finding.train)) == ("h", 50, NAMED)
+    assert str(finding) == "h and t0 and 49 more: the same gold patch"
+    assert len(leakage.train) == 50
+
+
+@pytest.mark.parametrize("text", ["", "no diff", "\ud800", "@@ -1 +1 @@", "+" * 9999])
+def test_what_is_no_diff_is_only_like_itself(text):
+    assert reasons(instance("a", patch=text), instance("b")) == []
+    ours, theirs = instance("a", patch=text), instance("b", patch=text)
+    assert reasons(ours, theirs) == ["the same gold patch"]
+
+
+def test_ten_times_the_rows_take_no_hundred_times_the_work():
+    """All rows share everything: comparing pairs would take minutes."""
+    same = {"repo": "o/r", "base_commit": "c0ffee", "patch": patch(lines("x"))}
+    heldout = [instance(f"h{n}", **same) for n in range(2000)]
+    train = [instance(f"t{n}", **same) for n in range(4000)]
+    start = time.monotonic()
+    leakage = found(heldout, train)
+    assert time.monotonic() - start < 15
+    assert len(leakage.train) == 4000
+    assert sum(f.reason == "the same gold patch" for f in leakage.findings) == 2000
+
+
+@pytest.mark.parametrize(
+    ("changes", "benchmark"),
+    [
+        ({"name": "django__django-1", "repo": "django/django"}, "SWE-bench"),
+        ({"name": "my-own-1", "repo": "django/django"}, ""),
+        ({"name": "instance_a__b-1"}, "SWE-bench Pro"),
+        ({"name": "a__b-1", "source": "SWE-bench_Multilingual:test"}, "SWE-bench Multilingual"),
+        ({"name": "a__b-1", "source": "SWE-bench_Multimodal:dev"}, ""),
+        ({"name": "a__b-1", "source": "swe-bench_multimodal_test.parquet"}, "SWE-bench Multimodal"),
+        ({"name": "a__b-1", "source": "SWE-bench_Multimodal_dev.parquet"}, ""),
+        ({"name": "sqlfluff__sqlfluff-1", "repo": "sqlfluff/sqlfluff"}, ""),
+    ],
+)  # fmt: skip
+def test_public_test_splits_have_names(changes, benchmark):
+    assert public_test(facts_of(instance(**changes))) == benchmark
