@@ -85,7 +85,10 @@ class KeptRoots:
             lock = stack.enter_context(_locked(folder, fcntl.LOCK_SH))
             if not folder.is_dir():
                 return None
-            root = ImageRoot(path=folder / "root", **_about(folder))
+            about = _about(folder)
+            root = ImageRoot(
+                about["id"], folder / "root", about["environment"], about["size"]
+            )
             os.utime(folder / ABOUT)
             _note(name).parent.mkdir(exist_ok=True)
             _note(name).write_text(image_id)
@@ -185,7 +188,7 @@ def _about(folder: Path) -> dict[str, Any]:
     about: dict[str, Any] | None = None
     with contextlib.suppress(StageError):
         about = read_json(folder / ABOUT)
-    if about is None:
+    if about is None or not {"id", "environment", "size"} <= about.keys():
         raise DataError(
             f"{folder / ABOUT} is damaged.",
             hint="`swebench-train cache --clear` removes every root that is not used.",
