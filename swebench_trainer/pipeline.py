@@ -60,7 +60,13 @@ from swebench_trainer.stages import (
     sft,
 )
 from swebench_trainer.store.digest import digest
-from swebench_trainer.store.jsonl import RowWriter, read_json, write_bytes, write_json
+from swebench_trainer.store.jsonl import (
+    RowWriter,
+    disk_errors,
+    read_json,
+    write_bytes,
+    write_json,
+)
 from swebench_trainer.store.lock import owned
 from swebench_trainer.store.rundir import RunDir
 
@@ -253,7 +259,8 @@ class Pipeline:
             done=partial(self._item_done, stage.name),
         )
         try:
-            figures = stage.run(context)
+            with disk_errors(folder.path):  # of backends and plugins too
+                figures = stage.run(context)
             folder.finish({**fingerprint, "figures": figures})
         except BaseException as error:
             folder.forget()

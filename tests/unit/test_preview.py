@@ -32,7 +32,7 @@ def preview(tmp_path, monkeypatch, capsys):
         (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
         (tmp_path / "recipe.toml").write_text(
             'schema_version = 1\nname = "x"\n[data]\nuse = "rows"\npath = "rows.jsonl"\n'
-            'holdout = { fraction = 0.5 }\n[prompt]\nanswer = "diff"\nmax_tokens = 120\n'
+            'holdout = { fraction = 0.5 }\nleakage = "allow"\n[prompt]\nanswer = "diff"\nmax_tokens = 120\n'
             f"{model}\n{more}\n"
         )
         before = {path.name for path in tmp_path.iterdir()}
