@@ -28,7 +28,7 @@ from swebench_trainer.types import Instance
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests/unit/prompts"))
 
-from damage import UNKNOWABLE, Case, Memory, applied, variants  # noqa: E402
+from damage import UNKNOWABLE, Case, Memory, applied, variants  # noqa: E402 - the tests are found first
 
 
 def ours(case: Case) -> str:

@@ -187,7 +187,7 @@ def damage(kind: str) -> Callable[[Damage], Damage]:
 
 
 def case(gold: Gold, answer: str, **fields: object) -> Case:
-    return Case("", gold.base, answer, gold.after, **fields)  # type: ignore[arg-type]
+    return Case("", gold.base, answer, gold.after, **fields)  # type: ignore[arg-type]  # of any type
 
 
 @damage("nothing")
