@@ -136,13 +136,10 @@ def test_f2_odd_bytes_in_the_output(make: Callable[[str], Task]) -> None:
     reference = grade(StockGrader(GradeTable(use="stock", retries=0)), theirs)["stock"]
     assert outcome.status is reference.status is Status.RESOLVED
     assert outcome.report == reference.report
-    odd = re.compile(rb"^caf.*^nul[^\n]*", re.MULTILINE | re.DOTALL)
-    found = [
-        odd.search((job.log_dir / TEST_LOG).read_bytes()) for job in (ours, theirs)
-    ]
-    assert found[0] and found[1]
-    assert found[0][0] == found[1][0]
-    assert b"\xef\xbf\xbd" in found[0][0]
+    # Wherever the engine puts them among the lines of the other stream.
+    odd = b"caf\xef\xbf\xbd \r50%\r100%\r\nnul \x00 here\n"
+    for job in (ours, theirs):
+        assert odd in (job.log_dir / TEST_LOG).read_bytes()
 
 
 # F3
