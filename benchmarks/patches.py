@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 from swebench.inference.make_datasets.utils import extract_diff, repair_patch
 
 from swebench_trainer.prompts.answers import extract_patch
-from swebench_trainer.types import Instance
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests/unit/prompts"))
@@ -33,16 +32,14 @@ from damage import UNKNOWABLE, Case, Memory, applied, variants  # noqa: E402 - t
 
 def ours(case: Case) -> str:
     """The patch that we take from an answer; empty if we refuse it."""
-    row = Instance("demo__demo-1", "demo/demo", "0" * 40, "", "")
     return extract_patch(
-        "diff", case.answer, row, tree=Memory(case.base), finish=case.finish
+        "diff", case.answer, Memory(case.base), finish=case.finish
     ).patch
 
 
 def without_finish(case: Case) -> str:
     """As `ours`, when nobody says how the answer ended."""
-    row = Instance("demo__demo-1", "demo/demo", "0" * 40, "", "")
-    return extract_patch("diff", case.answer, row, tree=Memory(case.base)).patch
+    return extract_patch("diff", case.answer, Memory(case.base)).patch
 
 
 def theirs(case: Case) -> str:
@@ -97,9 +94,8 @@ def main() -> None:
             counts.setdefault(case.kind, Counter())[name, found] += 1
             wanted = "refused" if case.kind in UNKNOWABLE else "right"
             if options.show and name == "ours" and found != wanted:
-                row = Instance("d__d-1", "d/d", "0" * 40, "", "")
                 status = extract_patch(
-                    "diff", case.answer, row, tree=Memory(case.base), finish="stop"
+                    "diff", case.answer, Memory(case.base), finish="stop"
                 ).status
                 print(f"===== {found} {status}\n{case.answer}\n----- {patch}")
     print(f"{platform.platform()}, Python {platform.python_version()},")

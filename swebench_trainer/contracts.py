@@ -8,7 +8,7 @@ contract tests for each kind and a fake that behaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -68,8 +68,51 @@ class Tree(Protocol):
             ValueError: The path is unsafe: it leaves the repository, or names `.git`.
         """
 
+    def mode(self, path: str) -> str:
+        """What lies at `path`, as git has it; empty where nothing does.
+
+        Returns:
+            `100644` or `100755` (a file), `120000` (a link), `160000` (a submodule) or
+            `040000` (a directory).
+
+        Raises:
+            ValueError: The path is unsafe.
+        """
+
     def paths(self) -> Sequence[str]:
         """Every regular file, from the root of the repository, sorted."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a prompt can be made of beside the instance itself.
+
+    Attributes:
+        tree: Opens the repository's files at the instance's commit, which may have to
+            be fetched; raises `ValueError` where they cannot be had.
+        tokens: How many tokens a text is as a prompt, the chat template's included;
+            an estimate on the safe side where the backend cannot count.
+        seed: The recipe's.
+    """
+
+    tree: Callable[[], Tree]
+    tokens: Callable[[str], int]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model reads.
+
+    Attributes:
+        text: The user's message.
+        shown: The lines of the repository's files that the text shows, as ranges of
+            indexes from 0, by path; `None` for a style that shows no files. An answer
+            that edits other lines is not taught.
+    """
+
+    text: str
+    shown: Mapping[str, Sequence[range]] | None = None
 
 
 class PromptStyle(Protocol):
@@ -81,7 +124,7 @@ class PromptStyle(Protocol):
     as not leaderboard-valid.
     """
 
-    def render(self, instance: Instance) -> str:
+    def render(self, instance: Instance, material: Material) -> Prompt:
         """The user's message for `instance`.
 
         Raises:
@@ -346,7 +389,8 @@ class GradedInstance:
 
     Attributes:
         prompt: The text that the model reads.
-        gold: The gold patch in the recipe's answer form.
+        gold: The gold patch in the recipe's answer form; empty where it cannot be
+            taught, and strategies do without.
         graded: Each candidate with its verdict, by sample number; a masked one
             has the reward `None`.
     """

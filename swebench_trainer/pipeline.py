@@ -100,7 +100,7 @@ def _admits(recipe: Recipe) -> bool:
 
 
 STAGES = (
-    Stage("prepare", prepare.run, _has("data"), ("data", "prompt")),
+    Stage("prepare", prepare.run, _has("data"), ("data", "contents", "prompt")),
     Stage("admit", admit.run, _admits, ("grade",), ("prepare",)),
     Stage("sft", sft.run, _has("sft"), ("model", "sft"), ("prepare", "admit")),
     Stage(

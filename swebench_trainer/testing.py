@@ -15,11 +15,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contracts import (
     Backend,
     GradedInstance,
     GradeJob,
     Grader,
+    Material,
     Outcome,
     PairStrategy,
     PromptStyle,
@@ -122,10 +124,17 @@ def check_source(make: Callable[[], Source]) -> None:
 
 def check_prompt_style(style: PromptStyle, instance: Instance) -> None:
     """Holds a prompt style to its contract."""
-    prompt = style.render(instance)
-    assert prompt == style.render(instance), "render() must be deterministic"
-    assert instance.problem_statement in prompt, "the prompt must hold the issue"
-    assert instance.patch not in prompt, "the prompt must not hold the gold patch"
+    material = Material(lambda: Directory(instance.snapshot), tokens=len)
+    prompt = style.render(instance, material)
+    again = style.render(instance, material)
+    assert prompt == again, "render() must be deterministic"
+    assert instance.problem_statement in prompt.text, "the prompt must hold the issue"
+    assert instance.patch not in prompt.text, "the prompt must not hold the gold patch"
+    for path, ranges in (prompt.shown or {}).items():
+        lines = (material.tree().read(path) or b"").decode().split("\n")
+        for shown in ranges:
+            text = "\n".join(lines[shown.start : shown.stop])
+            assert text in prompt.text, f"what is shown of {path} must be in the prompt"
     assert getattr(style, "context", "a name"), "a context has a name"
 
 

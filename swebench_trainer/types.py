@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 Split = Literal["train", "heldout"]
 ApplyMode = Literal["swebench", "pro"]
+Place = Literal["task", "git", "image"]
+Contents = Literal["", Place]
 
 
 class Status(StrEnum):
@@ -79,6 +81,9 @@ class Instance:
             have its text alone.
         test_files: Binary files that the tests need beside the patches.
         split: Which side of the holdout the instance is on.
+        contents: Where `prepare` has found the repository's files: in the task's
+            `repo/` (`snapshot`), in a clone, or in the image; empty if nothing needed
+            them.
     """
 
     instance_id: str
@@ -107,6 +112,7 @@ class Instance:
     images: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
     split: Split = "train"
+    contents: Contents = ""
 
     @property
     def ungradable(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from swebench_trainer.contracts import Tree
@@ -21,7 +20,7 @@ from swebench_trainer.prompts.blocks import (
     write_block,
 )
 from swebench_trainer.prompts.diffs import check_allowed, find_diff
-from swebench_trainer.prompts.files import Directory, read_file
+from swebench_trainer.prompts.files import read_file
 from swebench_trainer.prompts.patches import make_patch, read_patch
 from swebench_trainer.prompts.surroundings import without_thoughts
 from swebench_trainer.recipe.models import REPAIRS, Repair
@@ -45,32 +44,32 @@ class Extraction:
     status: str
 
 
-def render_answer(form: AnswerForm, instance: Instance) -> str:
+def render_answer(form: AnswerForm, instance: Instance, tree: Tree | None) -> str:
     """Writes the gold patch in the recipe's answer form.
 
-    Search-replace blocks are checked against `instance.snapshot` and get as much
-    context as makes each unique. Without a snapshot they are the patch's own
-    hunks: right, but not known to be unique.
+    Search-replace blocks are checked against the repository's files and get as much
+    context as makes each unique. Without files they are the patch's own hunks: right,
+    but not known to be unique.
 
     Raises:
         ValueError: The form cannot express the patch; the message says why.
     """
     if not instance.patch.strip():
         raise ValueError("the gold patch is empty")
-    answer = instance.patch if form == "diff" else _render_blocks(instance)
+    answer = instance.patch if form == "diff" else _render_blocks(instance, tree)
     if not is_unicode(answer):
         raise ValueError("the gold patch is not valid UTF-8 text")
     return answer
 
 
-def _render_blocks(instance: Instance) -> str:
+def _render_blocks(instance: Instance, tree: Tree | None) -> str:
     blocks = []
     for change in read_patch(instance.patch):
         old = None
-        if change.old and instance.snapshot:
-            old = read_file(instance.snapshot, change.old)
+        if change.old and tree:
+            old = read_file(tree, change.old)
             if old is None:
-                raise ValueError(f"the snapshot has no file {change.old}")
+                raise ValueError(f"the repository has no file {change.old}")
         blocks += [write_block(block) for block in blocks_of(change, old)]
     return "\n".join(blocks)
 
@@ -78,9 +77,8 @@ def _render_blocks(instance: Instance) -> str:
 def extract_patch(
     form: AnswerForm,
     text: str,
-    instance: Instance,
+    tree: Tree | None,
     *,
-    tree: Tree | None = None,
     finish: str = "",
     repairs: Iterable[Repair] = REPAIRS,
 ) -> Extraction:
@@ -89,9 +87,7 @@ def extract_patch(
     Args:
         form: Form in which the model answers.
         text: The answer.
-        instance: The instance that it is about.
-        tree: The repository's files, where they are not in `instance.snapshot`;
-            for the diff form alone.
+        tree: The repository's files; search-replace blocks need them.
         finish: How the answer ended, as `Sample.finish` has it.
         repairs: Those that may be made.
     """
@@ -100,10 +96,9 @@ def extract_patch(
         return Extraction("", "failed:not valid text")
     try:
         if form == "diff":
-            tree = tree or tree_of(instance)
             patch, made = find_diff(text, tree, finish=finish, repairs=allowed)
         else:
-            patch, made = _extract_blocks(text, instance.snapshot)
+            patch, made = _extract_blocks(text, tree)
             check_allowed(made, allowed)
     except ValueError as error:
         return Extraction("", f"failed:{error}")
@@ -113,19 +108,13 @@ def extract_patch(
     return Extraction(patch, f"repaired:{names}" if names else "ok")
 
 
-def tree_of(instance: Instance) -> Tree | None:
-    """The files of an instance's repository, where they are on this machine."""
-    there = instance.snapshot and Path(instance.snapshot).is_dir()
-    return Directory(instance.snapshot) if there else None
-
-
-def _extract_blocks(text: str, snapshot: str) -> tuple[str, list[str]]:
+def _extract_blocks(text: str, tree: Tree | None) -> tuple[str, list[str]]:
     blocks, repairs = _parse_without_thoughts(text)
     if not blocks:
         return "", []
-    if not snapshot or not Path(snapshot).is_dir():
+    if tree is None:
         raise ValueError("no file contents")
-    old, new, more = apply_blocks(blocks, snapshot)
+    old, new, more = apply_blocks(blocks, tree)
     return make_patch(old, new), repairs + more
 
 

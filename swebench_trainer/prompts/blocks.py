@@ -24,7 +24,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from swebench_trainer.prompts.files import File, Text, check_path, read_file
+from swebench_trainer.contents.paths import check_path
+from swebench_trainer.contracts import Tree
+from swebench_trainer.prompts.files import File, Text, read_file
 from swebench_trainer.prompts.patches import FileChange, Hunk
 
 _DIVIDER = "======="
@@ -107,7 +109,7 @@ def _unique(change: FileChange, text: Text) -> Iterator[Hunk]:
     done = 0
     for hunk in change.hunks:
         if hunk.start < done or not _fits(hunk, text):
-            raise ValueError(f"the patch does not fit {change.old} in the snapshot")
+            raise ValueError(f"the patch does not fit {change.old} at its commit")
         done = hunk.end
         start, end = _grow(hunk, text)
         members = [hunk]
@@ -270,9 +272,9 @@ def _text(lines: list[str]) -> Text:
 
 
 def apply_blocks(
-    blocks: Iterable[Block], root: str
+    blocks: Iterable[Block], tree: Tree
 ) -> tuple[dict[str, File], dict[str, File], list[str]]:
-    """Applies the blocks to the files of the snapshot at `root`.
+    """Applies the blocks to the files of a repository.
 
     Returns:
         The files that the blocks name, before and after, and the names of repairs.
@@ -287,14 +289,14 @@ def apply_blocks(
     new: dict[str, File] = {}
     repairs: list[str] = []
     for path, group in by_path.items():
-        file = read_file(root, path)
+        file = read_file(tree, path)
         if file:
             old[path] = file
         target, result, repaired = _apply_to(file, path, group)
         repairs += repaired
         if result is None:
             continue
-        taken = target != path and (target in by_path or read_file(root, target))
+        taken = target != path and (target in by_path or read_file(tree, target))
         if target in new or taken:
             raise ValueError(f"{target} exists already")
         new[target] = result

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
-from swebench_trainer.contracts import Sample
-from swebench_trainer.prompts.answers import (
-    AnswerForm,
-    extract_patch,
-    render_answer,
-    tree_of,
-)
+from swebench_trainer.contracts import Sample, Tree
+from swebench_trainer.prompts.answers import AnswerForm, extract_patch, render_answer
 from swebench_trainer.prompts.checks import look
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.types import Candidate, Instance
 
 
 def to_candidate(
-    prompt: PromptTable, sample: Sample, instance: Instance, model: str
+    prompt: PromptTable,
+    sample: Sample,
+    instance: Instance,
+    tree: Tree | None,
+    model: str,
 ) -> Candidate:
     """Takes the patch from an answer.
 
@@ -28,19 +27,19 @@ def to_candidate(
         prompt: The form in which the model answers, and which repairs may be made.
         sample: The answer.
         instance: The instance that it is about.
+        tree: The repository's files, where they are known.
         model: Name of the writer, unless the sample knows better.
     """
     text = sample.text
-    tree = tree_of(instance)
     if sample.patch is not None:
         patch = sample.patch
         status = "ok" if patch.strip() else "failed:no patch was recorded"
-        text = _in_form(prompt.answer, patch, instance) or text
+        text = _in_form(prompt.answer, patch, instance, tree) or text
     else:
         extraction = extract_patch(
             prompt.answer,
             text,
-            instance,
+            tree,
             finish=sample.finish,
             repairs=prompt.repairs,
         )
@@ -59,9 +58,11 @@ def to_candidate(
     )
 
 
-def _in_form(form: AnswerForm, patch: str, instance: Instance) -> str:
+def _in_form(
+    form: AnswerForm, patch: str, instance: Instance, tree: Tree | None
+) -> str:
     """A patch as an answer; empty when the form cannot express it."""
     try:
-        return render_answer(form, dataclasses.replace(instance, patch=patch))
+        return render_answer(form, dataclasses.replace(instance, patch=patch), tree)
     except ValueError:
         return ""

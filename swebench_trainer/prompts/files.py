@@ -1,17 +1,14 @@
-"""A repository's files as text, reached by paths that nobody has vetted."""
+"""A repository's files as text."""
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-UNSAFE = "unsafe path"
-"""Reason given for every path that could leave the repository."""
+from swebench_trainer.contents.paths import UNSAFE
+from swebench_trainer.contracts import Tree
 
-_MAX_PATH_BYTES = 1024
+_REGULAR = ("100644", "100755")
+_LINK = "120000"
 
 
 @dataclass(frozen=True)
@@ -53,89 +50,20 @@ class File:
     mode: str = "100644"
 
 
-def check_path(path: str) -> None:
-    """Accepts paths that stay in the repository and out of its `.git`.
-
-    Raises:
-        ValueError: The path is absolute, has `..` or empty parts, names `.git`,
-            has control characters or is too long for a file system.
-    """
-    parts = path.split("/")
-    if (
-        any(part in ("", ".", "..") or part.lower() == ".git" for part in parts)
-        or not path.replace(" ", "_").isprintable()
-        or len(path.encode("utf-8")) > _MAX_PATH_BYTES
-    ):
-        raise ValueError(UNSAFE)
-
-
-def locate(root: str | Path, path: str) -> Path | None:
-    """Where `path` lies in the snapshot at `root`; `None` when nothing is there.
-
-    No part of the path may be a symbolic link, so what is found lies in `root`.
-
-    Raises:
-        ValueError: The path is unsafe.
-    """
-    check_path(path)
-    here = Path(root)
-    try:
-        for part in path.split("/"):
-            here /= part
-            if stat.S_ISLNK(here.lstat().st_mode):
-                raise ValueError(UNSAFE)
-    except FileNotFoundError:
-        return None
-    except OSError as error:  # a file where a directory should be, a name too long
-        raise ValueError(UNSAFE) from error
-    return here
-
-
-def read_file(root: str | Path, path: str) -> File | None:
-    """Reads a file of the snapshot at `root`; `None` when there is none.
+def read_file(tree: Tree, path: str) -> File | None:
+    """Reads a text file of a tree; `None` when nothing is at the path.
 
     Raises:
         ValueError: The path is unsafe, or names something else than a text file.
     """
-    place = locate(root, path)
-    if place is None:
+    mode = tree.mode(path)
+    if not mode:
         return None
-    mode = place.stat().st_mode
-    if not stat.S_ISREG(mode):
+    if mode == _LINK:
+        raise ValueError(UNSAFE)
+    content = tree.read(path) if mode in _REGULAR else None
+    if content is None:
         raise ValueError(f"{path} is not a file")
-    content = place.read_bytes()
     if b"\0" in content:
         raise ValueError(f"{path} is a binary file")
-    return File(
-        Text.of(content.decode("utf-8", "surrogateescape")),
-        "100755" if mode & stat.S_IXUSR else "100644",
-    )
-
-
-class Directory:
-    """A `Tree` that lies on disk; links are not followed."""
-
-    def __init__(self, root: str | Path) -> None:
-        self._root = Path(root)
-        self._paths: list[str] | None = None
-
-    def read(self, path: str) -> bytes | None:
-        """See `Tree.read`."""
-        place = locate(self._root, path)
-        if place is None or not stat.S_ISREG(place.lstat().st_mode):
-            return None
-        return place.read_bytes()
-
-    def paths(self) -> Sequence[str]:
-        """See `Tree.paths`."""
-        if self._paths is None:
-            self._paths = sorted(self._walk())
-        return self._paths
-
-    def _walk(self) -> Iterator[str]:
-        for folder, names, files in os.walk(self._root):
-            names[:] = [name for name in names if name.lower() != ".git"]
-            for name in files:
-                place = Path(folder, name)
-                if stat.S_ISREG(place.lstat().st_mode):
-                    yield place.relative_to(self._root).as_posix()
+    return File(Text.of(content.decode("utf-8", "surrogateescape")), mode)

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
-from swebench_trainer.prompts.files import File, Text, check_path
+from swebench_trainer.prompts.files import File, Text
 from swebench_trainer.prompts.lines import NO_PLACE, TWICE, edited
 from swebench_trainer.prompts.patches import unquote
 from swebench_trainer.prompts.sections import DEV_NULL, RawHunk, Section

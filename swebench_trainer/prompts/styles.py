@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from swebench_trainer.contracts import Material, Prompt, Tree
 from swebench_trainer.prompts.files import Text, read_file
 from swebench_trainer.prompts.patches import read_patch
 from swebench_trainer.recipe.models import PromptTable
@@ -34,17 +35,23 @@ class IssueStyle:
     def __init__(self, table: PromptTable) -> None:
         del table  # the answer's form is learned from the examples
 
-    def render(self, instance: Instance) -> str:
+    def render(self, instance: Instance, material: Material) -> Prompt:
         """The issue in one fixed sentence before and one behind it."""
-        statement = instance.problem_statement
-        if instance.requirements:
-            statement += f"\n\nRequirements:\n{instance.requirements}"
-        if instance.interface:
-            statement += f"\n\nNew interfaces introduced:\n{instance.interface}"
-        return (
-            f"Given the following GitHub issue in repository {instance.repo}:\n\n"
-            f"{statement}\n\nGenerate a patch to fix this issue."
-        )
+        del material  # it shows no files
+        return Prompt(ask(instance))
+
+
+def ask(instance: Instance) -> str:
+    """The issue, with what SWE-bench Pro says beside it, and what is asked for."""
+    statement = instance.problem_statement
+    if instance.requirements:
+        statement += f"\n\nRequirements:\n{instance.requirements}"
+    if instance.interface:
+        statement += f"\n\nNew interfaces introduced:\n{instance.interface}"
+    return (
+        f"Given the following GitHub issue in repository {instance.repo}:\n\n"
+        f"{statement}\n\nGenerate a patch to fix this issue."
+    )
 
 
 class OracleStyle:
@@ -56,35 +63,39 @@ class OracleStyle:
     context = "oracle"
 
     def __init__(self, table: PromptTable) -> None:
-        self._issue = IssueStyle(table)
         self._instructions = _INSTRUCTIONS[table.answer]
 
-    def render(self, instance: Instance) -> str:
+    def render(self, instance: Instance, material: Material) -> Prompt:
         """The issue, the files in an order of the instance's own, and the answer's form.
 
         Raises:
-            ValueError: There is no snapshot, a file is missing in it, or is not
+            ValueError: The repository's files cannot be had, one is missing, or is not
                 UTF-8 text.
         """
-        if not instance.snapshot:
-            raise ValueError(
-                "no snapshot: the oracle prompt needs the repository's files"
-            )
+        tree = material.tree()
         paths = {change.old for change in read_patch(instance.patch) if change.old}
 
         def shuffled(path: str) -> bytes:
             key = f"{instance.instance_id}\0{path}"
             return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
-        files = [_show(path, instance.snapshot) for path in sorted(paths, key=shuffled)]
-        return "\n\n".join((self._issue.render(instance), *files, self._instructions))
+        texts = {path: _text(tree, path) for path in sorted(paths, key=shuffled)}
+        files = [_show(path, text) for path, text in texts.items()]
+        return Prompt(
+            "\n\n".join((ask(instance), *files, self._instructions)),
+            {path: (range(len(text.lines)),) for path, text in texts.items()},
+        )
 
 
-def _show(path: str, snapshot: str) -> str:
-    file = read_file(snapshot, path)
+def _text(tree: Tree, path: str) -> Text:
+    file = read_file(tree, path)
     if file is None:
-        raise ValueError(f"the snapshot has no file {path}")
-    content = str(Text(file.text.lines))
+        raise ValueError(f"the repository has no file {path}")
+    return file.text
+
+
+def _show(path: str, text: Text) -> str:
+    content = str(Text(text.lines))
     try:
         content.encode()
     except UnicodeEncodeError as error:

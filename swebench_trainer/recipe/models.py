@@ -21,12 +21,13 @@ from pydantic import (
     PositiveInt,
     SerializeAsAny,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic.types import NonNegativeFloat, NonNegativeInt
 
 from swebench_trainer.store.digest import digest_path
-from swebench_trainer.types import Split
+from swebench_trainer.types import Place, Split
 
 VOLATILE = "volatile"
 """Marks a key that does not change a stage's result (see `semantic_settings`)."""
@@ -162,6 +163,24 @@ Repair = Literal[
 """What may be wrong with an answer and still be understood in one way only."""
 
 REPAIRS: frozenset[Repair] = frozenset(get_args(Repair))
+
+
+class ContentsTable(Table):
+    """Where the files of the repositories are, for prompts that show them and for search-replace answers."""
+
+    places: Annotated[tuple[Place, ...], Field(min_length=1)] = get_args(Place)
+    """Where to look, in this order: the `repo/` of a task, a clone of the repository, the instance's image (a container is created and never started)."""
+    repositories: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = (
+        "https://github.com/{repo}"
+    )
+    """Where repositories are cloned from, once each; `file:///…/{repo}` and directories are fine, and those of this machine are read in place."""
+
+    @field_validator("repositories")
+    @classmethod
+    def _has_a_place_for_the_name(cls, value: str) -> str:
+        if "{repo}" not in value:
+            raise ValueError("{repo} is missing, which stands for owner/name")
+        return value
 
 
 class PromptTable(PluginTable):
@@ -338,6 +357,8 @@ class Recipe(Table):
     """Seed of everything that is drawn."""
     data: DataTable
     """Where the instances come from."""
+    contents: ContentsTable = ContentsTable()
+    """Where the repositories' files come from."""
     prompt: PromptTable = PromptTable()
     """What the model reads and writes."""
     model: ModelTable | None = None
@@ -360,6 +381,7 @@ class Recipe(Table):
 
 TABLES: dict[str, type[Table]] = {
     "data": DataTable,
+    "contents": ContentsTable,
     "prompt": PromptTable,
     "model": ModelTable,
     "sft": SftTable,

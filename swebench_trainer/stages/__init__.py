@@ -7,12 +7,14 @@ and is then called again with what it has written so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from swebench_trainer.contracts import Done, GoldRun
+from swebench_trainer.contents.library import Library
+from swebench_trainer.contracts import Done, GoldRun, Tree
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.trust.gold import gold_run
 from swebench_trainer.plugins import Plugins
@@ -63,6 +65,30 @@ class StageContext:
                     hint="Put the data back there, or start anew with --redo prepare.",
                 )
         return instances
+
+    @contextmanager
+    def files(self) -> Iterator[Callable[[Instance], Tree | None]]:
+        """Gives a function that opens the repository's files as `prepare` has found them.
+
+        It gives `None` for an instance whose files nothing needed, and raises
+        `DataError` where they cannot be had any more.
+        """
+        library = Library(self.recipe.contents)
+
+        def tree(instance: Instance) -> Tree | None:
+            if not instance.contents:
+                return None
+            try:
+                return library.open(instance)[1]
+            except ValueError as error:
+                raise DataError(
+                    f"{instance.instance_id}: {error}.",
+                    hint="Bring them back, or look elsewhere with [contents] and "
+                    "--redo prepare.",
+                ) from error
+
+        with closing(library):
+            yield tree
 
     def prompts(self) -> dict[str, str]:
         """The prompt of each prepared instance."""

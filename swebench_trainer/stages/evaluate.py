@@ -97,10 +97,6 @@ def _answers(
     by_id = {i.instance_id: i for i in instances}
     model = f"{recipe.name}-{name}"
 
-    def candidate(sample: Sample) -> Candidate:
-        instance = by_id[sample.instance_id]
-        return to_candidate(recipe.prompt, sample, instance, model)
-
     requests = [
         SampleRequest(
             instance_id=i.instance_id,
@@ -113,15 +109,22 @@ def _answers(
         )
         for i in instances
     ]
-    candidates = collect(
-        partial(backend.open_sampler, weights, batch_size=settings.batch_size),
-        requests,
-        candidate,
-        context.dir.file(name, "candidates.jsonl"),
-        lambda item, done, total, word: context.done(
-            f"{name} {item}", done, total, f"{name} answers {word}"
-        ),
-    )
+    with context.files() as tree:
+
+        def candidate(sample: Sample) -> Candidate:
+            instance = by_id[sample.instance_id]
+            files = tree(instance)
+            return to_candidate(recipe.prompt, sample, instance, files, model)
+
+        candidates = collect(
+            partial(backend.open_sampler, weights, batch_size=settings.batch_size),
+            requests,
+            candidate,
+            context.dir.file(name, "candidates.jsonl"),
+            lambda item, done, total, word: context.done(
+                f"{name} {item}", done, total, f"{name} answers {word}"
+            ),
+        )
     write_rows(
         context.dir.file(name, "predictions.jsonl"),
         map(prediction_row, candidates),

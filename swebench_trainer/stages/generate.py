@@ -32,17 +32,22 @@ def run(context: StageContext) -> Figures:
     backend = context.plugins.registry.create("backend", table)
     weights = None if settings.model else context.weights("sft")
 
-    def candidate(sample: Sample) -> Candidate:
-        instance = instances[sample.instance_id]
-        return to_candidate(recipe.prompt, sample, instance, backend.name)
+    with context.files() as tree:
 
-    candidates = collect(
-        partial(backend.open_sampler, weights, batch_size=settings.batch_size),
-        _requests(list(instances.values()), context.prompts(), settings, recipe.seed),
-        candidate,
-        context.dir.file("candidates.jsonl"),
-        context.done,
-    )
+        def candidate(sample: Sample) -> Candidate:
+            instance = instances[sample.instance_id]
+            files = tree(instance)
+            return to_candidate(recipe.prompt, sample, instance, files, backend.name)
+
+        candidates = collect(
+            partial(backend.open_sampler, weights, batch_size=settings.batch_size),
+            _requests(
+                list(instances.values()), context.prompts(), settings, recipe.seed
+            ),
+            candidate,
+            context.dir.file("candidates.jsonl"),
+            context.done,
+        )
     if not candidates:
         raise StageError("The model gave no candidate for any training instance.")
     for number in range(settings.samples):

@@ -7,10 +7,9 @@ from collections import Counter
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.errors import StageError
 from swebench_trainer.preferences.counts import limits
-from swebench_trainer.prompts.answers import render_answer
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_json, write_rows
-from swebench_trainer.types import Candidate, Verdict, as_row
+from swebench_trainer.types import Candidate, SftRow, Verdict, as_row
 
 
 def run(context: StageContext) -> Figures:
@@ -48,8 +47,10 @@ def run(context: StageContext) -> Figures:
 
 def _graded(context: StageContext) -> list[GradedInstance]:
     """Each admitted training instance with its decided candidates."""
-    recipe = context.recipe
     prompts = context.prompts()
+    # Where prepare has made none, its dropped.jsonl says why.
+    taught = context.read("prepare", "sft.jsonl", SftRow)
+    gold = {row.instance_id: row.completion for row in taught}
     verdicts = {
         (v.model, v.instance_id, v.sample): v
         for v in context.read("grade", "verdicts.jsonl", Verdict)
@@ -65,15 +66,11 @@ def _graded(context: StageContext) -> list[GradedInstance]:
     for instance in context.admitted():
         if instance.split != "train" or instance.instance_id not in candidates:
             continue
-        try:
-            gold = render_answer(recipe.prompt.answer, instance)
-        except ValueError:
-            gold = ""  # prepare has recorded why; strategies then do without
         graded.append(
             GradedInstance(
                 instance=instance,
                 prompt=prompts[instance.instance_id],
-                gold=gold,
+                gold=gold.get(instance.instance_id, ""),
                 graded=tuple(candidates[instance.instance_id]),
             )
         )

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
-from swebench_trainer.contracts import PromptStyle
+from swebench_trainer.contents.library import Files, Library
+from swebench_trainer.contracts import Material
 from swebench_trainer.data.facts import Rows
 from swebench_trainer.data.leakage import Leakage, find_leakage, public_tests
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
-from swebench_trainer.prompts.answers import AnswerForm, render_answer
+from swebench_trainer.plugins import Plugins
+from swebench_trainer.prompts.answers import render_answer
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import (
@@ -25,7 +29,7 @@ from swebench_trainer.store.jsonl import (
     write_rows,
 )
 from swebench_trainer.store.spool import Spool
-from swebench_trainer.types import Instance, SftRow, as_row
+from swebench_trainer.types import Contents, Instance, SftRow, Split, as_row
 
 
 def run(context: StageContext) -> Figures:
@@ -53,10 +57,8 @@ def run(context: StageContext) -> Figures:
     rows = rows.only(select(rows.facts, recipe.data, recipe.seed, known).__contains__)
     asked_away = context.plugins.dropped_instances(rows.instances, "prepare")
     rows = without(rows, asked_away)
-    rows = without(rows, _unanswerable(rows, recipe))
-    style = registry.create("prompt style", recipe.prompt)
-    prompts = _Prompts(rows, style, getattr(style, "context", recipe.prompt.use))
-    rows = without(rows, prompts.unusable)
+    drafts = _Drafts(recipe, context.plugins, rows)
+    rows = without(rows, drafts.unusable)
     if not rows:
         write_rows(context.dir.file("dropped.jsonl"), dropped)
         raise StageError(
@@ -71,24 +73,31 @@ def run(context: StageContext) -> Figures:
 
     def sided() -> Iterator[Instance]:
         for i in rows:
-            back = i.instance_id in heldout.ids
-            yield dataclasses.replace(i, split="heldout" if back else "train")
+            side: Split = "heldout" if i.instance_id in heldout.ids else "train"
+            contents = drafts[i.instance_id].contents
+            yield dataclasses.replace(i, split=side, contents=contents)
 
-    not_taught: dict[str, str] = {}
-    taught = _sft_rows(sided(), prompts, recipe.prompt.answer, not_taught)
+    def taught() -> Iterator[SftRow]:
+        for name in train:
+            draft = drafts[name]
+            if draft.untaught:
+                dropped.append(_dropped(name, draft.untaught, "sft"))
+            else:
+                yield SftRow(name, draft.prompt, draft.answer)
+
     ids = [name for name in rows.names if name in heldout.ids]
+    train = [name for name in rows.names if name not in heldout.ids]
+    already = len(dropped)
     file = context.dir.file
     write_rows(file("instances.jsonl"), map(as_row, sided()))
-    write_rows(file("prompts.jsonl"), map(prompts.row, rows.names))
-    write_rows(file("sft.jsonl"), map(as_row, taught))
-    dropped += [_dropped(name, reason, "sft") for name, reason in not_taught.items()]
+    write_rows(file("prompts.jsonl"), map(drafts.row, rows.names))
+    write_rows(file("sft.jsonl"), map(as_row, taught()))
     write_rows(file("dropped.jsonl"), dropped)
     write_bytes(file("heldout.txt"), "".join(f"{name}\n" for name in ids).encode())
-    train = len(rows) - len(ids)
     figures: Figures = {
-        "train": train,
+        "train": len(train),
         "heldout": len(ids),
-        "sft rows": train - len(not_taught),
+        "sft rows": len(train) - (len(dropped) - already),
         "dropped": _first_reasons(dropped) if dropped else 0,
     }
     if ungradable := sum(bool(facts.ungradable) for facts in rows.facts):
@@ -110,47 +119,78 @@ def _first_reasons(dropped: Sequence[dict[str, str]]) -> str:
     return "; ".join([*named, f"{rest} for other reasons"] if rest else named)
 
 
-class _Prompts:
-    """The prompt of each instance, and the reasons of those without."""
+@dataclass(frozen=True)
+class _Draft:
+    """What an instance becomes for the model.
 
-    def __init__(
-        self, instances: Iterable[Instance], style: PromptStyle, context: str
-    ) -> None:
-        self._context = context
+    Attributes:
+        shown: The files that the prompt shows; `None` for a style that shows none.
+        answer: What SFT would learn; empty if nothing, and then `untaught` says why.
+        contents: Where the files of the repository were found.
+    """
+
+    prompt: str
+    shown: tuple[str, ...] | None
+    answer: str
+    untaught: str
+    contents: Contents
+
+
+class _Drafts:
+    """The draft of each instance, and the reasons of those without."""
+
+    def __init__(self, recipe: Recipe, plugins: Plugins, instances: Rows) -> None:
+        self._recipe = recipe
+        self._style = plugins.registry.create("prompt style", recipe.prompt)
+        self._context = getattr(self._style, "context", recipe.prompt.use)
+        self._tokens = _estimate
         self.unusable: dict[str, str] = {}
-        self._texts: Spool[str] = Spool()
+        self._drafts: Spool[_Draft] = Spool()
         self._places: dict[str, int] = {}
-        for instance in instances:
-            try:
-                text = style.render(instance)
-            except ValueError as error:
-                self.unusable[instance.instance_id] = str(error)
-            else:
-                self._places[instance.instance_id] = len(self._texts)
-                self._texts.append(text)
+        with closing(Library(recipe.contents)) as library:
+            for instance in instances:
+                try:
+                    draft = self._draft(instance, Files(library, instance))
+                except ValueError as error:
+                    self.unusable[instance.instance_id] = str(error)
+                else:
+                    self._places[instance.instance_id] = len(self._drafts)
+                    self._drafts.append(draft)
 
-    def __getitem__(self, instance_id: str) -> str:
-        return self._texts[self._places[instance_id]]
+    def __getitem__(self, instance_id: str) -> _Draft:
+        return self._drafts[self._places[instance_id]]
 
-    def row(self, instance_id: str) -> dict[str, str]:
+    def row(self, instance_id: str) -> dict[str, Any]:
         """A row of `prompts.jsonl`."""
-        return {
-            "instance_id": instance_id,
-            "context": self._context,
-            "prompt": self[instance_id],
-        }
+        draft = self[instance_id]
+        row = {"instance_id": instance_id, "context": self._context}
+        shown = {} if draft.shown is None else {"files": draft.shown}
+        return {**row, **shown, "prompt": draft.prompt}
+
+    def _draft(self, instance: Instance, files: Files) -> _Draft:
+        if _applies_blocks(self._recipe):
+            files.open()
+        material = Material(files.open, self._tokens, self._recipe.seed)
+        prompt = self._style.render(instance, material)
+        answer = untaught = ""
+        try:
+            form = self._recipe.prompt.answer
+            answer = render_answer(form, instance, files.at_hand())
+        except ValueError as error:
+            untaught = str(error)
+        shown = None if prompt.shown is None else tuple(prompt.shown)
+        return _Draft(prompt.text, shown, answer, untaught, files.place)
 
 
-def _unanswerable(instances: Iterable[Instance], recipe: Recipe) -> dict[str, str]:
-    """Instances that the model could be asked about, but whose answer nobody could apply."""
+def _estimate(text: str) -> int:
+    """Tokens of a text, on the safe side: few tokenizers need more than one for 3 bytes."""
+    return -(-len(text.encode()) // 3)
+
+
+def _applies_blocks(recipe: Recipe) -> bool:
+    """Whether the model is asked for answers that only the files make a patch of."""
     asks = recipe.evaluate or (recipe.generate and not recipe.generate.model)
-    if not asks or recipe.prompt.answer != "search-replace":
-        return {}
-    reason = (
-        "search-replace answers need the repository's files, which the row does not "
-        'have: use [prompt] answer = "diff"'
-    )
-    return {i.instance_id: reason for i in instances if not i.snapshot}
+    return bool(asks) and recipe.prompt.answer == "search-replace"
 
 
 def _require_gradable(recipe: Recipe, rows: Rows, heldout: frozenset[str]) -> None:
@@ -179,24 +219,6 @@ def _require_gradable(recipe: Recipe, rows: Rows, heldout: frozenset[str]) -> No
                 "log_parser and FAIL_TO_PASS, or leave out what grades: [generate], "
                 "[grade], [pairs], [dpo], [evaluate].",
             )
-
-
-def _sft_rows(
-    instances: Iterable[Instance],
-    prompts: _Prompts,
-    form: AnswerForm,
-    not_taught: dict[str, str],
-) -> Iterator[SftRow]:
-    """Supervised rows of the training split; `not_taught` receives the reasons of those without."""
-    for instance in instances:
-        if instance.split != "train":
-            continue
-        try:
-            answer = render_answer(form, instance)
-        except ValueError as error:
-            not_taught[instance.instance_id] = str(error)
-            continue
-        yield SftRow(instance.instance_id, prompts[instance.instance_id], answer)
 
 
 def _guard(

@@ -149,11 +149,10 @@ def test_prose_is_taken_out_of_json(load, text, read):
 
 
 def test_the_prompt_has_the_official_headings(load):
-    from swebench_trainer.prompts.styles import IssueStyle
-    from swebench_trainer.recipe.models import PromptTable
+    from swebench_trainer.prompts.styles import ask
 
     (instance,) = load(ROW).instances
-    prompt = IssueStyle(PromptTable()).render(instance)
+    prompt = ask(instance)
     assert (
         "It breaks.\n\nOften.\n\nRequirements:\nIt should not.\n\n"
         "New interfaces introduced:\nNone\n\n" in prompt

@@ -32,6 +32,12 @@ class Memory:
     def read(self, path: str) -> bytes | None:
         return self._files.get(path)
 
+    def mode(self, path: str) -> str:
+        if path in self._files:
+            return "100644"
+        inside = any(name.startswith(f"{path}/") for name in self._files)
+        return "040000" if inside else ""
+
     def paths(self) -> Sequence[str]:
         return sorted(self._files)
 

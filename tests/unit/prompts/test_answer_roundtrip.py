@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from swebench_trainer.prompts.answers import extract_patch, render_answer
+from shorthand import extract_patch, render_answer
 
 # Few different lines, so that a search text is often not unique at first.
 LINES = st.sampled_from(

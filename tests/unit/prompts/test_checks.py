@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from damage import Memory, between
+from shorthand import tree_of
 
 from swebench_trainer.contracts import Sample
 from swebench_trainer.prompts.candidates import to_candidate
@@ -81,6 +82,8 @@ def test_other_languages_need_their_grammar(package, path, good, bad) -> None:
 def test_a_candidate_says_what_was_seen(workshop) -> None:
     instance = workshop.instance({"a.py": b"x = 1\n"}, {"a.py": b"x = (\n"})
     sample = Sample(instance.instance_id, 0, instance.patch)
-    candidate = to_candidate(PromptTable(answer="diff"), sample, instance, "m")
+    candidate = to_candidate(
+        PromptTable(answer="diff"), sample, instance, tree_of(instance), "m"
+    )
     assert candidate.checks == ("applies", "does not parse: a.py")
     assert from_row(Candidate, as_row(candidate)) == candidate

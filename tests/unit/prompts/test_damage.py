@@ -23,9 +23,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from swebench_trainer.prompts.answers import Extraction, extract_patch
-from swebench_trainer.types import Instance
 
-ROW = Instance("demo__demo-1", "demo/demo", "0" * 40, "", "")
 UNTOUCHED = (
     "nothing",
     "fences and prose",
@@ -40,7 +38,7 @@ MOVING = ("line numbers", "counts and line numbers", "no context", "several at o
 
 def extracted(case: Case) -> Extraction:
     tree = Memory(case.base)
-    return extract_patch("diff", case.answer, ROW, tree=tree, finish=case.finish)
+    return extract_patch("diff", case.answer, tree, finish=case.finish)
 
 
 def outcome(case: Case) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from damage import applied, synthesised
+from shorthand import extract_patch, render_answer
 
-from swebench_trainer.prompts.answers import extract_patch, render_answer
 from swebench_trainer.types import Instance
 
 

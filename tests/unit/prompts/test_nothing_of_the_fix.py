@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
+import shorthand
 
 from swebench_trainer.prompts.styles import IssueStyle, OracleStyle
 from swebench_trainer.recipe.models import PromptTable
@@ -28,7 +30,7 @@ def test_the_prompt_is_the_same_whatever_the_fix(workshop, style) -> None:
         eval_script="pytest test_a.py",
         base_commit="1" * 40,
     )
-    render = style(PromptTable()).render
+    render = partial(shorthand.render, style(PromptTable()))
     assert instance.patch != other.patch
     assert render(instance) == render(other)
     assert "the fix" not in render(instance)

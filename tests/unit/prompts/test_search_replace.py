@@ -6,8 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-
-from swebench_trainer.prompts.answers import extract_patch, render_answer
+from shorthand import extract_patch, render_answer
 
 FORM = "search-replace"
 

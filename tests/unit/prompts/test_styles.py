@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from shorthand import render
 
 from swebench_trainer.prompts.styles import IssueStyle, OracleStyle
 from swebench_trainer.recipe.models import PromptTable
@@ -36,20 +37,20 @@ def golden(name: str, text: str) -> None:
 
 
 def test_issue(instance) -> None:
-    golden("issue.txt", IssueStyle(PromptTable()).render(instance))
+    golden("issue.txt", render(IssueStyle(PromptTable()), instance))
 
 
 def test_issue_with_the_parts_of_swebench_pro(instance) -> None:
     pro = dataclasses.replace(
         instance, requirements="- f returns x", interface="f() -> str"
     )
-    golden("issue-pro.txt", IssueStyle(PromptTable()).render(pro))
+    golden("issue-pro.txt", render(IssueStyle(PromptTable()), pro))
 
 
 @pytest.mark.parametrize("answer", ["diff", "search-replace"])
 def test_oracle(instance, answer) -> None:
     style = OracleStyle(PromptTable(use="oracle", answer=answer))
-    golden(f"oracle-{answer}.txt", style.render(instance))
+    golden(f"oracle-{answer}.txt", render(style, instance))
 
 
 def test_the_order_of_files_is_the_instances_own(workshop) -> None:
@@ -60,7 +61,7 @@ def test_the_order_of_files_is_the_instances_own(workshop) -> None:
     style = OracleStyle(PromptTable(use="oracle"))
 
     def order(instance_id: str) -> list[str]:
-        text = style.render(dataclasses.replace(instance, instance_id=instance_id))
+        text = render(style, dataclasses.replace(instance, instance_id=instance_id))
         return [line for line in text.split("\n") if line in names]
 
     assert order("one") == order("one")
@@ -70,14 +71,14 @@ def test_the_order_of_files_is_the_instances_own(workshop) -> None:
 
 def test_oracle_says_what_is_missing(instance) -> None:
     style = OracleStyle(PromptTable(use="oracle"))
-    with pytest.raises(ValueError, match="no snapshot"):
-        style.render(dataclasses.replace(instance, snapshot=""))
+    with pytest.raises(ValueError, match="no files"):
+        render(style, dataclasses.replace(instance, snapshot=""))
     (Path(instance.snapshot) / "gone.py").unlink()
-    with pytest.raises(ValueError, match=r"the snapshot has no file gone\.py"):
-        style.render(instance)
+    with pytest.raises(ValueError, match=r"the repository has no file gone\.py"):
+        render(style, instance)
     (Path(instance.snapshot) / "gone.py").write_bytes(b"\xff\n")
     with pytest.raises(ValueError, match=r"gone\.py is not UTF-8 text"):
-        style.render(instance)
+        render(style, instance)
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "link"])
@@ -88,4 +89,4 @@ def test_oracle_reads_nothing_outside_the_snapshot(instance, path) -> None:
     patch = f"--- a/{path}\n+++ b/{path}\n@@ -1 +1 @@\n-secret\n+x\n"
     style = OracleStyle(PromptTable(use="oracle"))
     with pytest.raises(ValueError, match="unsafe path"):
-        style.render(dataclasses.replace(instance, patch=patch))
+        render(style, dataclasses.replace(instance, patch=patch))

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from families import FAMILIES
 
+from swebench_trainer.contents.directory import Directory
+from swebench_trainer.contracts import Material
 from swebench_trainer.prompts.answers import render_answer
 from swebench_trainer.prompts.styles import IssueStyle, OracleStyle
 from swebench_trainer.recipe.models import PromptTable
@@ -82,8 +84,14 @@ def instance(tmp_path_factory) -> Instance:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_are_as_written(family, style, answer, families, instance, request):
     tokenizer = families[family]
-    prompt = STYLES[style](PromptTable(use=style, answer=answer)).render(instance)
-    row = SftRow(instance.instance_id, prompt, render_answer(answer, instance))
+    tree = Directory(instance.snapshot)
+    material = Material(lambda: tree, tokens=lambda text: len(tokenizer.encode(text)))
+    prompt = (
+        STYLES[style](PromptTable(use=style, answer=answer))
+        .render(instance, material)
+        .text
+    )
+    row = SftRow(instance.instance_id, prompt, render_answer(answer, instance, tree))
     (encoded,) = encode_rows(tokenizer, [row])
     trained = encoded.as_sft()
     learned = sum(label != IGNORED for label in trained["labels"])

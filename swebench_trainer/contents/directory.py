@@ -1,0 +1,71 @@
+"""A repository's files where they lie in a directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from swebench_trainer.contents.paths import UNSAFE, check_path
+
+_LINK, _FOLDER = "120000", "040000"
+
+
+class Directory:
+    """A `Tree` that lies on disk; links are not followed."""
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = Path(root)
+        self._paths: list[str] | None = None
+
+    def read(self, path: str) -> bytes | None:
+        """See `Tree.read`."""
+        place = self._locate(path)
+        if place is None or not stat.S_ISREG(place.lstat().st_mode):
+            return None
+        return place.read_bytes()
+
+    def mode(self, path: str) -> str:
+        """See `Tree.mode`."""
+        place = self._locate(path)
+        if place is None:
+            return ""
+        bits = place.lstat().st_mode
+        if stat.S_ISREG(bits):
+            return "100755" if bits & stat.S_IXUSR else "100644"
+        return _FOLDER if stat.S_ISDIR(bits) else _LINK
+
+    def paths(self) -> Sequence[str]:
+        """See `Tree.paths`."""
+        if self._paths is None:
+            self._paths = sorted(self._walk())
+        return self._paths
+
+    def _locate(self, path: str) -> Path | None:
+        """Where `path` lies; `None` when nothing is there.
+
+        No part of the path but the last may be a link, so what is found lies in the
+        directory.
+        """
+        check_path(path)
+        here = self._root
+        parts = path.split("/")
+        try:
+            for number, part in enumerate(parts, start=1):
+                here /= part
+                if stat.S_ISLNK(here.lstat().st_mode) and number < len(parts):
+                    raise ValueError(UNSAFE)
+        except FileNotFoundError:
+            return None
+        except OSError as error:  # a file where a directory should be, a name too long
+            raise ValueError(UNSAFE) from error
+        return here
+
+    def _walk(self) -> Iterator[str]:
+        for folder, names, files in os.walk(self._root):
+            names[:] = [name for name in names if name.lower() != ".git"]
+            for name in files:
+                place = Path(folder, name)
+                if stat.S_ISREG(place.lstat().st_mode):
+                    yield place.relative_to(self._root).as_posix()
