@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import warnings
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from swebench_trainer.contracts import Tree
@@ -12,9 +14,11 @@ from swebench_trainer.prompts.diffs import touched
 from swebench_trainer.prompts.lint import new_errors
 from swebench_trainer.prompts.patches import applied, read_patch
 from swebench_trainer.prompts.sections import scan
+from swebench_trainer.types import Candidate
 
 APPLIES = "applies"
 REFUSED = "does not apply"
+_UNREADABLE = "does not parse"
 
 _GRAMMARS = {
     ".c": "tree_sitter_c.language",
@@ -61,11 +65,29 @@ def look(patch: str, tree: Tree) -> tuple[str, ...]:
     return (APPLIES, *faults)
 
 
+def tally(candidates: Iterable[Candidate]) -> dict[str, int]:
+    """How many candidates were looked at, and how many have which fault, if any has.
+
+    Returns:
+        Counts by `looked at`, `does not apply`, `does not parse` and `new errors`; a
+        candidate may count in several.
+    """
+    counts: Counter[str] = Counter()
+    for candidate in candidates:
+        kinds = {check.split(":")[0] for check in candidate.checks}
+        known = kinds & {REFUSED, _UNREADABLE}
+        others = kinds - known - {APPLIES}
+        counts.update(["looked at"] if kinds else [])
+        counts.update(known)
+        counts.update(["new errors"] if others else [])
+    return dict(counts)
+
+
 def _faults(path: str, old: bytes, new: bytes) -> list[str]:
     """What the patch breaks in a file that it changes."""
     before, after = parses(path, old), parses(path, new)
     if after is False:
-        return [] if before is False else [f"does not parse: {path}"]
+        return [] if before is False else [f"{_UNREADABLE}: {path}"]
     if after and before and path.endswith(".py"):
         return [f"{error}: {path}" for error in new_errors(old, new)]
     return []

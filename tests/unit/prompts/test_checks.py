@@ -8,7 +8,7 @@ from shorthand import tree_of
 
 from swebench_trainer.contracts import Sample
 from swebench_trainer.prompts.candidates import to_candidate
-from swebench_trainer.prompts.checks import look, parses
+from swebench_trainer.prompts.checks import look, parses, tally
 from swebench_trainer.prompts.lint import new_errors
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.types import Candidate, as_row, from_row
@@ -135,3 +135,24 @@ def test_a_candidate_says_what_was_seen(workshop) -> None:
     )
     assert candidate.checks == ("applies", "does not parse: a.py")
     assert from_row(Candidate, as_row(candidate)) == candidate
+
+
+def test_faults_are_counted_by_candidate() -> None:
+    def candidate(*checks: str) -> Candidate:
+        return Candidate("i", 0, "m", "", "", checks=checks)
+
+    bad = "does not parse"
+    candidates = [
+        candidate(),
+        candidate("applies"),
+        candidate("does not apply"),
+        candidate("applies", f"{bad}: a.py", f"{bad}: b.py"),
+        candidate("applies", f"{bad}: a.py", "undefined name 'x': b.py"),
+    ]
+    assert tally(candidates) == {
+        "looked at": 4,
+        "does not apply": 1,
+        "does not parse": 2,
+        "new errors": 1,
+    }
+    assert tally([]) == {}
