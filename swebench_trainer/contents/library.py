@@ -8,7 +8,7 @@ from pathlib import Path
 
 from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contents.git import Repositories
-from swebench_trainer.contents.image import ImageTrees
+from swebench_trainer.contents.image import Archives, ImageTrees
 from swebench_trainer.contracts import Tree
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.recipe.models import ContentsTable
@@ -19,12 +19,17 @@ _OPEN = 8
 
 
 class Library:
-    """Opens the files of repositories, each by the first place that has them."""
+    """Opens the files of repositories, each by the first place that has them.
 
-    def __init__(self, table: ContentsTable) -> None:
+    Args:
+        table: The recipe's.
+        archives: The way to images.
+    """
+
+    def __init__(self, table: ContentsTable, archives: Archives) -> None:
         self._places = table.places
         self._repositories = Repositories(table.repositories)
-        self._images = ImageTrees()
+        self._images = ImageTrees(archives)
         self._open_at: Mapping[str, Callable[[Instance], Tree]] = {
             "task": _of_task,
             "git": lambda i: self._repositories.tree(i.repo, i.base_commit),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tempfile
 from pathlib import Path
 
-from swebench_trainer.errors import DataError, PrerequisiteError
+from swebench_trainer.contents.commands import GitError, git
+from swebench_trainer.errors import DataError
 from swebench_trainer.store.digest import digest
 
 # A revision follows the last @, if no slash comes behind it: `ssh://git@host/x` has none.
@@ -17,10 +17,6 @@ _ADDRESS = re.compile(
     r"|ssh://\w\S*?|file:///\S*?|\w[\w.]*@\w[\w.-]*:\S+?)"
     r"(?:@(?P<revision>\w[\w.+-]*))?"
 )
-_TRANSPORTS = "file:git:http:https:ssh"
-"""Those that run no command of the address's choice, as `ext::` does."""
-_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-"""What a hook that started us may have set; git would work in its repository."""
 
 
 def is_address(text: str) -> bool:
@@ -47,7 +43,9 @@ def checkout(address: str) -> Path:
         raise DataError(f"{address} is not the address of a git repository.")
     url, revision = found["url"], found["revision"] or "HEAD"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = cache / "swebench-trainer" / "checkouts" / digest([url, revision])
+    place = (
+        cache.absolute() / "swebench-trainer" / "checkouts" / digest([url, revision])
+    )
     if not place.is_dir():
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".new-") as scratch:
@@ -63,38 +61,16 @@ def checkout(address: str) -> Path:
 
 def _clone(url: str, revision: str, place: Path) -> None:
     place.mkdir()
-    _git(place, "init", "--quiet", "--template=")
     fetch = ("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules")
-    _git(place, *fetch, "--", url, revision)
     # A link of the repository could lead to any file of this machine.
     plain = ("-c", "core.symlinks=false", "-c", "core.autocrlf=false")
-    _git(place, *plain, "checkout", "--quiet", "--detach", "FETCH_HEAD")
-
-
-def _git(place: Path, *arguments: str) -> None:
-    environment = {k: v for k, v in os.environ.items() if k not in _ELSEWHERE} | {
-        "GIT_ALLOW_PROTOCOL": _TRANSPORTS,
-        "GIT_TERMINAL_PROMPT": "0",
-        "LC_ALL": "C",
-    }
     try:
-        subprocess.run(
-            ["git", *arguments],
-            cwd=place,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            check=True,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-    except FileNotFoundError as error:
-        raise PrerequisiteError(
-            "There is no git.", hint="Install it: apt-get install git"
-        ) from error
-    except subprocess.CalledProcessError as error:
+        git("-C", str(place), "init", "--quiet", "--template=")
+        git("-C", str(place), *fetch, "--", url, revision, online=True)
+        git("-C", str(place), *plain, "checkout", "--quiet", "--detach", "FETCH_HEAD")
+    except GitError as error:
         raise DataError(
-            f"git {arguments[0]} failed: {error.stderr.strip()}",
+            f"{error}.",
             hint="Check the address and the network. A revision is a branch, a tag or "
             "a full commit id; or clone it by yourself and give the directory.",
         ) from error

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from swebench_trainer.contents.library import Library
 from swebench_trainer.contracts import Done, GoldRun, Tree
 from swebench_trainer.errors import DataError, StageError
+from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.grading.trust.gold import gold_run
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import Recipe
@@ -73,7 +74,7 @@ class StageContext:
         It gives `None` for an instance whose files nothing needed, and raises
         `DataError` where they cannot be had any more.
         """
-        library = Library(self.recipe.contents)
+        library = Library(self.recipe.contents, DockerArchives())
 
         def tree(instance: Instance) -> Tree | None:
             if not instance.contents:

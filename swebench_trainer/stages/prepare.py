@@ -19,6 +19,7 @@ from swebench_trainer.data.facts import Rows
 from swebench_trainer.data.leakage import Leakage, find_leakage, public_tests
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
+from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.prompts.answers import render_answer
 from swebench_trainer.recipe.models import Recipe
@@ -147,7 +148,7 @@ class _Drafts:
         self.unusable: dict[str, str] = {}
         self._drafts: Spool[_Draft] = Spool()
         self._places: dict[str, int] = {}
-        with closing(Library(recipe.contents)) as library:
+        with closing(Library(recipe.contents, DockerArchives())) as library:
             for instance in instances:
                 try:
                     draft = self._draft(instance, Files(library, instance))

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import functools
 import threading
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+from swebench_trainer.contents.archive import CHUNK
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.docker.containers import LABEL, lenient
+from swebench_trainer.grading.docker.archives import unstarted
+from swebench_trainer.grading.docker.containers import lenient
 from swebench_trainer.grading.docker.hosts import Host
 from swebench_trainer.grading.docker.images import Images
-from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
+from swebench_trainer.grading.docker.leftovers import remove_leftovers
 from swebench_trainer.grading.namespace.kept_roots import ImageRoot, KeptRoots
-from swebench_trainer.grading.namespace.unpack import CHUNK, unpack
+from swebench_trainer.grading.namespace.unpack import unpack
 
 
 class ImageRoots:
@@ -147,23 +148,10 @@ class ImageRoots:
         Returns:
             The image's `Config`.
         """
-        owner = uuid.uuid4().hex
-        claim = Claim(owner)
-        gone = False
-        try:
-            claim.add(self._host.daemon_id)
-            api = _api(self._host)
-            container = api.create_container(
-                image_id, ["true"], entrypoint="", labels={LABEL: owner}
-            )["Id"]
-            try:
-                unpack(api.export(container, CHUNK), target)
-            finally:
-                api.remove_container(container, v=True, force=True)
-            gone = True
-            return cast("Mapping[str, Any]", api.inspect_image(image_id)["Config"])
-        finally:
-            claim.release(empty=gone)
+        api = _api(self._host)
+        with unstarted(self._host, image_id) as container:
+            unpack(api.export(container, CHUNK), target)
+        return cast("Mapping[str, Any]", api.inspect_image(image_id)["Config"])
 
 
 def _api(host: Host) -> Any:

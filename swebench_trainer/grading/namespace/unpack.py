@@ -10,13 +10,9 @@ import stat
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from swebench_trainer.contents.archive import CHUNK, Stream
 from swebench_trainer.errors import DataError
-
-CHUNK = 1 << 20
-END = 1024
-"""So many zeros end an archive."""
 
 
 def unpack(chunks: Iterator[bytes], target: Path) -> None:
@@ -33,7 +29,7 @@ def unpack(chunks: Iterator[bytes], target: Path) -> None:
     """
     top = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     folders: list[tuple[tuple[str, ...], tarfile.TarInfo]] = []
-    stream = _Stream(chunks)
+    stream = Stream(chunks)
     file = io.BufferedReader(stream, CHUNK)
     try:
         with tarfile.open(fileobj=file, mode="r|", errors="surrogateescape") as archive:
@@ -136,38 +132,3 @@ def _parts(name: str) -> tuple[str, ...]:
     if ".." in parts or "/" in parts[:1]:
         raise ValueError(f"{name} is outside")
     return parts
-
-
-class _Stream(io.RawIOBase):
-    """Pieces of bytes as a file to read once."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._left = memoryview(b"")
-        self._last = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def finish(self) -> None:
-        """Reads to the end, which an archive that was torn between two files lacks.
-
-        Raises:
-            ValueError: It is not there.
-        """
-        while self.readinto(bytearray(CHUNK)):
-            pass
-        if self._last != bytes(END):
-            raise ValueError("it has no end")
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._left = memoryview(chunk)
-            self._last = (self._last + chunk)[-END:]
-        size = min(len(buffer), len(self._left))
-        buffer[:size] = self._left[:size]
-        self._left = self._left[size:]
-        return size

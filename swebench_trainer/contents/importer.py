@@ -1,0 +1,153 @@
+"""Plain files become a tree of a bare repository, by way of `git fast-import`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from swebench_trainer.contents.archive import below, members, opened
+from swebench_trainer.contents.commands import (
+    GitError,
+    command,
+    complaint,
+    directory,
+    environment,
+    no_git,
+)
+from swebench_trainer.contents.objects import MAX_FILE
+from swebench_trainer.contents.paths import check_path
+
+_COMMIT = "commit {ref}\ncommitter contents <contents@localhost> 0 +0000\ndata 0\n"
+
+
+def import_archive(chunks: Iterator[bytes], place: Path, ref: str, lock: int) -> None:
+    """Makes the files of an archive the tree of a new ref.
+
+    Regular files, further names of them, and links are taken; what has an unsafe name,
+    and every `.git`, is left out. The ref is there when all of it is.
+
+    Args:
+        chunks: A tar archive of a directory, piece by piece.
+        place: The bare repository.
+        ref: Full name of the ref.
+        lock: The lock of the repository.
+
+    Raises:
+        ValueError: The archive is damaged, contradicts itself, or holds too much.
+        GitError: git cannot store it; the disk may be full.
+    """
+    names = _Names()
+    with _fast_import(place, lock) as stream:
+        stream.write(_COMMIT.format(ref=ref).encode())
+        with opened(chunks) as archive:
+            for path, member in members(archive):
+                if _safe(path):
+                    _write(stream, archive, member, path, names)
+        stream.write(b"done\n")
+
+
+class _Names:
+    """The files and directories that an archive has named so far."""
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        self._folders: set[str] = set()
+
+    def add(self, path: str) -> None:
+        """Adds a file.
+
+        Raises:
+            ValueError: The path is taken, or leads through a file.
+        """
+        taken = path in self.files or path in self._folders
+        self.files.add(path)
+        above = path
+        while not taken and "/" in above:
+            above = above.rpartition("/")[0]
+            taken = above in self.files
+            self._folders.add(above)
+        if taken:
+            raise ValueError(f"the archive has two things at {path}")
+
+
+def _write(
+    stream: IO[bytes],
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    path: str,
+    names: _Names,
+) -> None:
+    """Hands one file on; devices, pipes and empty directories are none."""
+    if member.islnk():
+        source = below(member.linkname)
+        if source in names.files:
+            names.add(path)
+            stream.write(b"C %s %s\n" % (_quoted(source), _quoted(path)))
+        return
+    if member.issym():
+        names.add(path)
+        _write_content(stream, path, b"120000", os.fsencode(member.linkname))
+        return
+    content = archive.extractfile(member)
+    if content is None:
+        return
+    if member.size > MAX_FILE:
+        raise ValueError(f"{path} has {member.size / 1e6:.0f} MB")
+    names.add(path)
+    mode = b"100755" if member.mode & 0o100 else b"100644"
+    _write_content(stream, path, mode, content.read())
+
+
+def _write_content(stream: IO[bytes], path: str, mode: bytes, content: bytes) -> None:
+    stream.write(b"M %s inline %s\n" % (mode, _quoted(path)))
+    stream.write(b"data %d\n%s\n" % (len(content), content))
+
+
+def _safe(path: str) -> bool:
+    try:
+        check_path(path)
+    except ValueError:
+        return False
+    return True
+
+
+def _quoted(path: str) -> bytes:
+    """A path for fast-import; there are no control characters in it."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'.encode()
+
+
+@contextlib.contextmanager
+def _fast_import(place: Path, lock: int) -> Iterator[IO[bytes]]:
+    """The input of a `git fast-import`, which does nothing unless it ends with `done`."""
+    with tempfile.TemporaryFile() as told:
+        try:
+            process = subprocess.Popen(
+                command(directory(place), "fast-import", "--quiet", "--done"),
+                cwd="/",
+                env=environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=told,
+                pass_fds=(lock,),
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise no_git() from error
+        assert process.stdin
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin as stream:
+                yield stream
+        finally:
+            failed = process.wait() != 0
+            for report in place.glob("fast_import_crash_*"):
+                report.unlink()
+        if failed:
+            told.seek(0)
+            raise GitError(f"git fast-import failed: {complaint(told.read())}")

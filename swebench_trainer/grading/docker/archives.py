@@ -1,0 +1,133 @@
+"""Files out of images, through containers that are created and never started."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.grading.docker.containers import (
+    GONE,
+    LABEL,
+    LostError,
+    lenient,
+    losses,
+)
+from swebench_trainer.grading.docker.hosts import TRY_DOCKER, Host
+from swebench_trainer.grading.docker.images import ImageError, Images
+from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
+
+_CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def unstarted(host: Host, image_id: str) -> Iterator[str]:
+    """A container that is never started, for as long as its files are needed.
+
+    Yields:
+        Its id.
+
+    Raises:
+        DockerException: There is no such image.
+        OSError: The daemon does not answer.
+    """
+    api: Any = host.client.api
+    owner = uuid.uuid4().hex
+    claim = Claim(owner)
+    gone = False
+    try:
+        claim.add(host.daemon_id)
+        container = api.create_container(
+            image_id, ["true"], entrypoint="", labels={LABEL: owner}
+        )["Id"]
+        try:
+            yield container
+        finally:
+            api.remove_container(container, v=True, force=True)
+        gone = True
+    finally:
+        claim.release(empty=gone)
+
+
+class DockerArchives:
+    """The images of the daemon of this machine; see `contents.image.Archives`."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._host = Host("", 0)
+        self._images: Images | None = None
+        self._complaint = ""
+
+    def image_id(self, image: str) -> str:
+        """See `Archives`."""
+        with _reasons():
+            return self._connected().get(image).id
+
+    @contextlib.contextmanager
+    def unstarted(
+        self, image_id: str
+    ) -> Iterator[Callable[[str], Iterator[bytes] | None]]:
+        """See `Archives`."""
+        self._connected()
+        api: Any = self._host.client.api
+
+        def take(path: str) -> Iterator[bytes] | None:
+            from docker.errors import APIError
+
+            with _reasons():
+                try:
+                    return _checked(api.get_archive(container, path, _CHUNK)[0])
+                except APIError as error:
+                    if error.status_code == GONE:
+                        return None
+                    raise
+
+        with _reasons(), unstarted(self._host, image_id) as container:
+            yield take
+
+    def close(self) -> None:
+        """See `Archives`."""
+        self._stopped.set()
+        if self._images is not None:
+            self._images.close()
+        self._host.close()
+
+    def _connected(self) -> Images:
+        """The daemon's images; it is asked for once.
+
+        Raises:
+            PrerequisiteError: It does not answer.
+        """
+        if self._images is None and not self._complaint:
+            self._complaint = self._host.complaint()
+            if not self._complaint:
+                api = self._host.client.api
+                self._images = Images(api, {}, None, self._stopped)
+                with lenient():
+                    remove_leftovers({self._host.daemon_id: api})
+        if self._images is None:
+            raise PrerequisiteError(
+                f"Docker does not answer: {self._complaint}", hint=TRY_DOCKER
+            )
+        return self._images
+
+
+def _checked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    with _reasons():
+        yield from chunks
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """Turns what Docker cannot do into the reason of one instance."""
+    from docker.errors import DockerException
+
+    try:
+        with losses(image_may_go=True):
+            yield
+    except (DockerException, ImageError, LostError) as error:
+        said = str(getattr(error, "explanation", None) or error)
+        raise ValueError(" ".join(said.split())) from error
