@@ -67,6 +67,10 @@ class Rename:
 Block = Edit | Delete | Rename
 
 
+class Misfit(ValueError):
+    """A hunk is not about the lines at its number; git may still find them elsewhere."""
+
+
 # --- Writing: a patch as blocks ---
 
 
@@ -80,7 +84,8 @@ def blocks_of(change: FileChange, old: File | None) -> Iterator[Block]:
             be unique.
 
     Raises:
-        ValueError: Blocks cannot say it, or the hunks do not fit `old`.
+        ValueError: Blocks cannot say it.
+        Misfit: The hunks do not fit `old`.
     """
     if change.special:
         raise ValueError(f"search-replace blocks cannot say {change.special}")
@@ -109,7 +114,7 @@ def _unique(change: FileChange, text: Text) -> Iterator[Hunk]:
     done = 0
     for hunk in change.hunks:
         if hunk.start < done or not _fits(hunk, text):
-            raise ValueError(f"the patch does not fit {change.old} at its commit")
+            raise Misfit(f"the patch does not fit {change.old} at its commit")
         done = hunk.end
         start, end = _grow(hunk, text)
         members = [hunk]

@@ -302,7 +302,7 @@ def _file(tree: Tree, path: str) -> File:
         raise ValueError(f"there is no file {path}")
     if b"\0" in content:
         raise ValueError(f"{path} is a binary file")
-    return File(Text.of(content.decode("utf-8", "surrogateescape")))
+    return File(Text.decoded(content))
 
 
 def _create(

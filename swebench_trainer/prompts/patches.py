@@ -175,7 +175,7 @@ def _commit(branch: str, files: Mapping[str, File]) -> Iterator[bytes]:
     yield b"committer nobody <nobody> 0 +0000\ndata 0\n"
     for path, file in files.items():
         quoted = path.replace("\\", "\\\\").replace('"', '\\"')
-        content = str(file.text).encode("utf-8", "surrogateescape")
+        content = file.text.encoded()
         yield f'M {file.mode} inline "{quoted}"\ndata {len(content)}\n'.encode()
         yield content + b"\n"
 
@@ -211,6 +211,25 @@ def applied(patch: str, old: Mapping[str, bytes]) -> dict[str, bytes] | None:
             for file in files
             if not file.is_symlink()
         }
+
+
+def refit(patch: str, old: Mapping[str, File]) -> str | None:
+    """The same change as a patch whose hunks are about the lines at their numbers.
+
+    `git apply` finds lines that have moved; `None` if it does not.
+
+    Raises:
+        PrerequisiteError: There is no git.
+    """
+    new = applied(patch, {path: file.text.encoded() for path, file in old.items()})
+    if new is None:
+        return None
+    modes = {path: file.mode for path, file in old.items()}
+    files = {
+        path: File(Text.decoded(content), modes.get(path, "100644"))
+        for path, content in new.items()
+    }
+    return make_patch(old, files)
 
 
 @contextmanager

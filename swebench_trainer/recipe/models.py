@@ -173,7 +173,7 @@ class ContentsTable(Table):
     repositories: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = (
         "https://github.com/{repo}"
     )
-    """Where repositories are cloned from, once each; `file:///…/{repo}` and directories are fine, and those of this machine are read in place."""
+    """Where repositories are cloned from, once each: an address with `{repo}` for `owner/name`. A directory of this machine is read in place."""
 
     always: bool = False
     """Whether to look them up where they could be done without too: for search-replace answers that are only learned, so that each search is known to be unique, and for repairs of diffs."""
