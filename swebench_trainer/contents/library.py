@@ -72,7 +72,9 @@ class Library:
                 return place, self._open_at[place](instance)
             except (ValueError, PrerequisiteError) as error:
                 reasons.append(f"{place}: {error}")
-        raise ValueError(f"the repository's files cannot be had ({'; '.join(reasons)})")
+        raise ValueError(
+            f"no place of [contents] has the repository's files ({'; '.join(reasons)})"
+        )
 
 
 class Files:

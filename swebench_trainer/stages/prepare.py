@@ -113,10 +113,15 @@ def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str
 
 
 def _first_reasons(dropped: Sequence[dict[str, str]]) -> str:
-    """The most frequent reasons, for an error."""
-    reasons = Counter(row["reason"] for row in dropped)
-    named = [f"{count} x {reason}" for reason, count in reasons.most_common(3)]
-    rest = len(dropped) - sum(count for _, count in reasons.most_common(3))
+    """The most frequent reasons, each with the details (in brackets) of its first row."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for row in dropped:
+        kind = row["reason"].partition(" (")[0]
+        first.setdefault(kind, row["reason"])
+        counts[kind] += 1
+    named = [f"{count} x {first[kind]}" for kind, count in counts.most_common(3)]
+    rest = len(dropped) - sum(count for _, count in counts.most_common(3))
     return "; ".join([*named, f"{rest} for other reasons"] if rest else named)
 
 
