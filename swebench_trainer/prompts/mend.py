@@ -240,6 +240,10 @@ def _resolve(
         return names.paths[0]
     readings = [v for path in names.paths for v in _readings(path)]
     there = [path for path in dict.fromkeys(readings) if _exists(tree, path)]
+    first, last = (set(_readings(names.paths[at])) for at in (0, -1))
+    # With two names the file may be one that moves.
+    if not first & last and not last.issuperset(there):
+        raise ValueError(f"whether {names.paths[0]} moves is not clear")
     repair = "prefixes"
     if len(there) != 1:
         candidates = there
