@@ -120,7 +120,8 @@ def scan(lines: Sequence[str]) -> Scan:
             raise ValueError("a binary patch")
         else:
             fence = FENCE.match(line)
-            in_patch = in_patch and not fence
+            if fence:
+                in_patch = bool(sections) and "diff" in line
             if in_patch and _STRAY.match(line):
                 raise ValueError("lines of a patch outside of its hunks")
             if line.strip():

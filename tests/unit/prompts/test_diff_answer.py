@@ -201,6 +201,7 @@ DOUBTFUL = {
         (
             of("lib/b.py", "@@ -1 +1 @@\n-one\n+1\n...\n-three\n+3\n"),
             of("lib/b.py", "-one\n+1\n") + of("src/a.py", HUNK),
+            of("src/a.py", HUNK) + "```\nand\n```diff\n-last\n+first\n```\n",
             of("src/a.py", HUNK) + "similarity index 100%\nrename from end\nrename to beginning\n",
         ),
         "lines of a patch outside of its hunks",
@@ -220,6 +221,27 @@ def test_what_is_doubtful_is_refused(workshop, answer, why) -> None:
     instance = workshop.instance(SHELF, SHELF | {"x": b"y\n"})
     extraction = extract_patch(FORM, answer, instance, finish="stop")
     assert (extraction.patch, extraction.status) == ("", f"failed:{why}")
+
+
+def test_a_new_file_keeps_a_folder_that_is_called_like_a_prefix(workshop) -> None:
+    old = {"a/old.py": b"x\n"}
+    instance = workshop.instance(old, old | {"a/new.py": b"y\n"})
+    answer = instance.patch.replace("+1 @@", "+1,7 @@")
+    extraction = extract_patch(FORM, answer, instance, finish="stop")
+    assert extraction == Extraction(instance.patch, "repaired:hunk-counts")
+    extraction = extract_patch(
+        FORM, answer.replace("b/a/", "a/"), instance, finish="stop"
+    )
+    assert extraction.status == "failed:whether a/new.py is in a folder a is not clear"
+
+
+def test_line_ends_are_those_of_the_file_in_hunks_that_only_add_too(workshop) -> None:
+    lines = b"".join(b"%d\n" % n for n in range(30))
+    new = {"a": lines.replace(b"3\n4\n", b"3\nx\n4\n").replace(b"27\n", b"")}
+    instance = workshop.instance({"a": lines}, new)
+    answer = instance.patch.replace("+x\n", "+x\r\n").replace("-27\n", "-27\r\n")
+    extraction = extract_patch(FORM, answer, instance, finish="stop")
+    assert extraction == Extraction(instance.patch, "repaired:crlf")
 
 
 def test_what_may_be_prose_stays_behind_a_patch_with_the_right_counts(small) -> None:
