@@ -46,6 +46,8 @@ def find_diff(
     """
     text, around, closed = _peel(answer)
     lines = text.split("\n")
+    if ended := not lines[-1]:
+        lines.pop()
     crlf = len(lines) > 1 and all(line.endswith("\r") for line in lines if line)
     if crlf:
         lines = [line.removesuffix("\r") for line in lines]
@@ -58,7 +60,7 @@ def find_diff(
     open_end = not closed and finish != _STOPPED
     if open_end and _hangs(found, lines, finish):
         raise ValueError(_BREAKS_OFF)
-    if found.last == len(lines) - 1 and not closed:
+    if found.last == len(lines) - 1 and not (ended or closed):
         around.append("final-newline")
     check_allowed(around, repairs)
     written = _join(found.sections, "\r" if crlf else "")
@@ -149,10 +151,13 @@ def _well_formed(sections: Sequence[Section]) -> bool:
 def _misread(section: Section, tree: Tree) -> bool:
     """Whether git may accept the section and do something else than it says.
 
-    Lines beyond a hunk's counts are dropped without a word. The first folder of a
-    path without a prefix counts as one: the file is moved, or made elsewhere.
+    Lines beyond a hunk's counts are dropped without a word, and so are the hunks of a
+    file that moves, if no line `+++` comes before them. The first folder of a path
+    without a prefix counts as one: the file is moved, or made elsewhere.
     """
     if not all(hunk.counts for hunk in section.hunks):
+        return True
+    if section.hunks and not section.header[-1].startswith("+++ "):
         return True
     names = read_names(section)
     if names.renamed_to or names.deletes:
