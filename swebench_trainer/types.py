@@ -144,8 +144,8 @@ class Candidate:
         completion_tokens: Tokens of the answer, 0 when not known.
         finish: `stop`, `length`, `too long`, or empty when not known; see `Sample`.
         checks: What could be said of the patch without running it: `applies` or `does
-            not apply`, and `does not parse: <path>`. Empty where nothing could. A
-            verdict does not depend on it.
+            not apply`, `does not parse: <path>`, and errors such as `undefined name
+            'x': <path>`. Empty where nothing could. A verdict does not depend on it.
     """
 
     instance_id: str

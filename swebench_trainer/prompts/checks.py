@@ -5,15 +5,20 @@ from __future__ import annotations
 import ast
 import importlib
 import warnings
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from swebench_trainer.contracts import Tree
 from swebench_trainer.prompts.diffs import touched
-from swebench_trainer.prompts.patches import applied
+from swebench_trainer.prompts.lint import new_errors
+from swebench_trainer.prompts.patches import applied, read_patch
 from swebench_trainer.prompts.sections import scan
+from swebench_trainer.types import Candidate
 
 APPLIES = "applies"
 REFUSED = "does not apply"
+_UNREADABLE = "does not parse"
 
 _GRAMMARS = {
     ".c": "tree_sitter_c.language",
@@ -39,25 +44,53 @@ def look(patch: str, tree: Tree) -> tuple[str, ...]:
 
     Returns:
         `does not apply` where a strict `git apply` refuses it (the harness is less
-        strict), else `applies` and `does not parse: <path>` for each file that the
-        patch makes unreadable. Files that could not be read before are left out: they
-        are of another language, or another version. Empty if nothing can be said.
+        strict), else `applies`, `does not parse: <path>` for each file that the patch
+        makes unreadable, and for each that it breaks otherwise the error, such as
+        `undefined name 'x': <path>`. Files that could not be read before are left out:
+        they are of another language, or another version. Empty if nothing can be said.
     """
     try:
         old = touched(scan(patch.split("\n")).sections, tree)
         new = applied(patch, old)
+        came_from = {change.new: change.old for change in read_patch(patch)}
     except ValueError:  # an unsafe path, a binary patch, text that cannot be written
         return ()
     if new is None:
         return (REFUSED,)
-    broken = [
-        f"does not parse: {path}"
-        for path, content in sorted(new.items())
-        if content != old.get(path)
-        and parses(path, content) is False
-        and parses(path, old.get(path, b"")) is not False
-    ]
-    return (APPLIES, *broken)
+    faults: list[str] = []
+    for path, content in sorted(new.items()):
+        before = old.get(came_from.get(path) or path, b"")
+        if content != before:
+            faults += _faults(path, before, content)
+    return (APPLIES, *faults)
+
+
+def tally(candidates: Iterable[Candidate]) -> dict[str, int]:
+    """How many candidates were looked at, and how many have which fault, if any has.
+
+    Returns:
+        Counts by `looked at`, `does not apply`, `does not parse` and `new errors`; a
+        candidate may count in several.
+    """
+    counts: Counter[str] = Counter()
+    for candidate in candidates:
+        kinds = {check.split(":")[0] for check in candidate.checks}
+        known = kinds & {REFUSED, _UNREADABLE}
+        others = kinds - known - {APPLIES}
+        counts.update(["looked at"] if kinds else [])
+        counts.update(known)
+        counts.update(["new errors"] if others else [])
+    return dict(counts)
+
+
+def _faults(path: str, old: bytes, new: bytes) -> list[str]:
+    """What the patch breaks in a file that it changes."""
+    before, after = parses(path, old), parses(path, new)
+    if after is False:
+        return [] if before is False else [f"{_UNREADABLE}: {path}"]
+    if after and before and path.endswith(".py"):
+        return [f"{error}: {path}" for error in new_errors(old, new)]
+    return []
 
 
 def parses(path: str, content: bytes) -> bool | None:

@@ -175,6 +175,9 @@ class ContentsTable(Table):
     )
     """Where repositories are cloned from, once each; `file:///…/{repo}` and directories are fine, and those of this machine are read in place."""
 
+    always: bool = False
+    """Whether to look them up where they could be done without too: for search-replace answers that are only learned, so that each search is known to be unique, and for repairs of diffs."""
+
     @field_validator("repositories")
     @classmethod
     def _has_a_place_for_the_name(cls, value: str) -> str:

@@ -14,6 +14,7 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.prompts.candidates import to_candidate
+from swebench_trainer.prompts.checks import tally
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import not_believed, paired, wilson
 from swebench_trainer.reporting.tables import context_label
@@ -39,10 +40,12 @@ def run(context: StageContext) -> Figures:
     backend = context.plugins.registry.create("backend", recipe.model)
     grader = context.plugins.registry.create("grader", recipe.grade)
     verdicts: dict[str, list[Verdict]] = {}
+    checks: dict[str, dict[str, int]] = {}
     try:
         grader.check(instances)
         for name, weights in _models(context).items():
             candidates = _answers(context, backend, name, weights, instances)
+            checks[name] = tally(candidates)
             verdicts[name] = _verdicts(
                 *(context, grader, name, instances, candidates), recipe.grade
             )
@@ -53,6 +56,7 @@ def run(context: StageContext) -> Figures:
             split: _split_summary([i for i in instances if i.split == split], verdicts)
             for split in recipe.evaluate.splits
         },
+        "checks": checks,
         "prompt": recipe.prompt.use,
         "context": shown,
         "answer": recipe.prompt.answer,

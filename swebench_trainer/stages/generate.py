@@ -7,6 +7,7 @@ from functools import partial
 from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.prompts.candidates import to_candidate
+from swebench_trainer.prompts.checks import REFUSED, tally
 from swebench_trainer.recipe.models import GenerateTable
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.stages import Figures, StageContext
@@ -58,6 +59,8 @@ def run(context: StageContext) -> Figures:
         "candidates": len(candidates),
         "distinct patches": len(patches),
     }
+    if checks := tally(candidates):
+        figures["patches that do not apply"] = checks.get(REFUSED, 0)
     if missing := len(instances) * settings.samples - len(candidates):
         figures["without an answer"] = missing
     return figures

@@ -169,7 +169,7 @@ class _Drafts:
         return {**row, **shown, "prompt": draft.prompt}
 
     def _draft(self, instance: Instance, files: Files) -> _Draft:
-        if _applies_blocks(self._recipe):
+        if self._recipe.contents.always or _applies_blocks(self._recipe):
             files.open()
         material = Material(files.open, self._tokens, self._recipe.seed)
         prompt = self._style.render(instance, material)
