@@ -16,6 +16,7 @@ from swebench_trainer.grading.docker.grader import DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceTable
 from swebench_trainer.hookspecs import Register, hookimpl
 from swebench_trainer.preferences.self_generated import SelfGeneratedTable
+from swebench_trainer.prompts.oracle import OracleTable
 from swebench_trainer.reporting.publishers import DirectoryTable, HubTable
 from swebench_trainer.sampling.replay import ReplayTable
 from swebench_trainer.training.model import HfTable
@@ -69,8 +70,8 @@ def register_prompt_styles(register: Register) -> None:
 
         return IssueStyle(table)
 
-    def oracle(table: Any) -> Any:
-        from swebench_trainer.prompts.styles import OracleStyle
+    def oracle(table: OracleTable) -> Any:
+        from swebench_trainer.prompts.oracle import OracleStyle
 
         return OracleStyle(table)
 
@@ -78,6 +79,7 @@ def register_prompt_styles(register: Register) -> None:
     register(
         "oracle",
         oracle,
+        config=OracleTable,
         summary="the issue and the files of the gold patch; not leaderboard-valid",
     )
 

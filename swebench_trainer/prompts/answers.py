@@ -7,22 +7,20 @@ unified diff as git writes it; the search-replace form is described in `blocks`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from swebench_trainer.contracts import Tree
 from swebench_trainer.prompts.blocks import (
     Block,
-    Misfit,
     apply_blocks,
     blocks_of,
     parse_blocks,
     write_block,
 )
 from swebench_trainer.prompts.diffs import check_allowed, find_diff
-from swebench_trainer.prompts.files import File, read_file
-from swebench_trainer.prompts.patches import FileChange, make_patch, read_patch, refit
+from swebench_trainer.prompts.patches import fitted, make_patch, read_patch
 from swebench_trainer.prompts.surroundings import without_thoughts
 from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import Instance, is_unicode
@@ -64,29 +62,10 @@ def render_answer(form: AnswerForm, instance: Instance, tree: Tree | None) -> st
 
 
 def _render_blocks(instance: Instance, tree: Tree | None) -> str:
-    changes = read_patch(instance.patch)
-    old = _files_before(changes, tree) if tree else {}
-    try:
-        return _written(changes, old)
-    except Misfit:
-        # The lines of a few patches of SWE-bench moved; graders apply them all the same.
-        fitted = refit(instance.patch, old)
-        if fitted is None:
-            raise
-        return _written(read_patch(fitted), old)
-
-
-def _files_before(changes: Iterable[FileChange], tree: Tree) -> dict[str, File]:
-    old = {}
-    for path in (change.old for change in changes if change.old):
-        file = read_file(tree, path)
-        if file is None:
-            raise ValueError(f"the repository has no file {path}")
-        old[path] = file
-    return old
-
-
-def _written(changes: Iterable[FileChange], old: Mapping[str, File]) -> str:
+    if tree:
+        changes, old = fitted(instance.patch, tree)
+    else:
+        changes, old = read_patch(instance.patch), {}
     blocks = (b for c in changes for b in blocks_of(c, old.get(c.old or "")))
     return "\n".join(write_block(block) for block in blocks)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from swebench_trainer.contents.library import Files, Library
@@ -22,8 +23,9 @@ from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.prompts.answers import render_answer
+from swebench_trainer.prompts.edits import gold_edits, unseen
 from swebench_trainer.recipe.models import Recipe
-from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.stages import Figures, StageContext, token_counter
 from swebench_trainer.store.jsonl import (
     write_bytes,
     write_json,
@@ -133,6 +135,7 @@ class _Draft:
         shown: The files that the prompt shows; `None` for a style that shows none.
         answer: What SFT would learn; empty if nothing, and then `untaught` says why.
         contents: Where the files of the repository were found.
+        facts: See `Prompt`.
     """
 
     prompt: str
@@ -140,6 +143,7 @@ class _Draft:
     answer: str
     untaught: str
     contents: Contents
+    facts: Mapping[str, Any]
 
 
 class _Drafts:
@@ -149,7 +153,7 @@ class _Drafts:
         self._recipe = recipe
         self._style = plugins.registry.create("prompt style", recipe.prompt)
         self._context = getattr(self._style, "context", recipe.prompt.use)
-        self._tokens = _estimate
+        self._tokens = _counter(recipe, plugins)
         self.unusable: dict[str, str] = {}
         self._drafts: Spool[_Draft] = Spool()
         self._places: dict[str, int] = {}
@@ -171,7 +175,7 @@ class _Drafts:
         draft = self[instance_id]
         row = {"instance_id": instance_id, "context": self._context}
         shown = {} if draft.shown is None else {"files": draft.shown}
-        return {**row, **shown, "prompt": draft.prompt}
+        return {**row, **shown, **draft.facts, "prompt": draft.prompt}
 
     def _draft(self, instance: Instance, files: Files) -> _Draft:
         if self._recipe.contents.always or _applies_blocks(self._recipe):
@@ -182,10 +186,23 @@ class _Drafts:
         try:
             form = self._recipe.prompt.answer
             answer = render_answer(form, instance, files.at_hand())
+            if prompt.shown is not None:
+                edits = gold_edits(form, instance, files.open())
+                if path := unseen(edits, prompt.shown):
+                    untaught = (
+                        f"the answer edits {path} where the prompt does not show it"
+                    )
         except ValueError as error:
             untaught = str(error)
         shown = None if prompt.shown is None else tuple(prompt.shown)
-        return _Draft(prompt.text, shown, answer, untaught, files.place)
+        return _Draft(prompt.text, shown, answer, untaught, files.place, prompt.facts)
+
+
+def _counter(recipe: Recipe, plugins: Plugins) -> Callable[[str], int]:
+    """Counts tokens as the model does, whose tokenizer is loaded when it is first asked."""
+    backend = token_counter(recipe, plugins.registry)
+    opened = cache(backend.open_counter) if backend else lambda: _estimate
+    return lambda text: opened()(text)
 
 
 def _estimate(text: str) -> int:

@@ -15,14 +15,18 @@ from families import FAMILIES
 from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contracts import Material
 from swebench_trainer.prompts.answers import render_answer
-from swebench_trainer.prompts.styles import IssueStyle, OracleStyle
+from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
+from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.training.encoding import encode_prompt
 from swebench_trainer.training.rows import IGNORED, encode_rows
 from swebench_trainer.types import Instance, SftRow
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-STYLES = {"issue": IssueStyle, "oracle": OracleStyle}
+STYLES = {
+    "issue": (IssueStyle, PromptTable),
+    "oracle": (OracleStyle, OracleTable),
+}
 ANSWERS = ("search-replace", "diff")
 
 FILES = {
@@ -86,11 +90,8 @@ def test_prompts_are_as_written(family, style, answer, families, instance, reque
     tokenizer = families[family]
     tree = Directory(instance.snapshot)
     material = Material(lambda: tree, tokens=lambda text: len(tokenizer.encode(text)))
-    prompt = (
-        STYLES[style](PromptTable(use=style, answer=answer))
-        .render(instance, material)
-        .text
-    )
+    made, table = STYLES[style]
+    prompt = made(table(use=style, answer=answer)).render(instance, material).text
     row = SftRow(instance.instance_id, prompt, render_answer(answer, instance, tree))
     (encoded,) = encode_rows(tokenizer, [row])
     trained = encoded.as_sft()
