@@ -67,11 +67,10 @@ def find_diff(
     read_as_meant = True
     if tree:
         old = touched(found.sections, tree)
-        whole = finish != CUT or "final-newline" not in around
         read_as_meant = not any(_misread(section, tree) for section in found.sections)
-        if whole and read_as_meant and applies(written, old):
+        if read_as_meant and applies(written, old):
             return written, around
-    if open_end and _last_line(lines, found) == "" and _short(found, finish):
+    if open_end and not _last_line(lines, found) and _short(found):
         raise ValueError(_BREAKS_OFF)
     try:
         patch, made = _mended(found.sections, tree)
@@ -109,13 +108,13 @@ def check_allowed(made: Iterable[str], allowed: frozenset[Repair]) -> None:
 
 
 def _hangs(found: Scan, lines: Sequence[str], finish: str) -> bool:
-    """Whether the text ends with the beginning of something more."""
+    """Whether the text ends with the beginning of something more, or may."""
     if rest := _last_line(lines, found):
         return "diff --git ".startswith(rest) or "@@ -".startswith(rest)
     last = found.sections[-1]
     names = read_names(last)
     says = names.creates or names.deletes or names.renamed_to or names.special
-    return not last.hunks and (finish == CUT or not says)
+    return finish == CUT or not (last.hunks or says)
 
 
 def _last_line(lines: Sequence[str], found: Scan) -> str:
@@ -124,10 +123,10 @@ def _last_line(lines: Sequence[str], found: Scan) -> str:
     return behind[-1] if behind else ""
 
 
-def _short(found: Scan, finish: str) -> bool:
+def _short(found: Scan) -> bool:
     """Whether the last hunk may be half of one: what would follow is not known."""
     hunks = found.sections[-1].hunks
-    return finish == CUT or (bool(hunks) and hunks[-1].short)
+    return bool(hunks) and hunks[-1].short
 
 
 def _join(sections: Iterable[Section], end: str = "", *, recount: bool = False) -> str:
