@@ -16,7 +16,7 @@ def words(text: str) -> Iterator[str]:
     ['httpserver', 'http', 'server', 'get_url2', 'get', 'url']
     """
     for match in _NAME.finditer(text):
-        name = match[0]
+        name = match[0].rstrip("_")
         whole = name.lower()
         if len(whole) > 1:
             yield whole

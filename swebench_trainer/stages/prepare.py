@@ -24,6 +24,7 @@ from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.prompts.answers import render_answer
 from swebench_trainer.prompts.edits import gold_edits, unseen
+from swebench_trainer.prompts.recall import AT, Recall
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.stages import Figures, StageContext, token_counter
 from swebench_trainer.store.jsonl import (
@@ -107,6 +108,7 @@ def run(context: StageContext) -> Figures:
         figures["not gradable"] = ungradable
     if heldout.note:
         figures["holdout"] = heldout.note
+    figures |= _recall_figures(drafts.recall)
     return figures | _guard_figures(leakage)
 
 
@@ -155,6 +157,7 @@ class _Drafts:
         self._context = getattr(self._style, "context", recipe.prompt.use)
         self._tokens = _counter(recipe, plugins)
         self.unusable: dict[str, str] = {}
+        self.recall = Recall()
         self._drafts: Spool[_Draft] = Spool()
         self._places: dict[str, int] = {}
         with closing(Library(recipe.contents, DockerArchives())) as library:
@@ -194,8 +197,22 @@ class _Drafts:
                     )
         except ValueError as error:
             untaught = str(error)
+        if "retrieved" in prompt.facts:
+            self.recall.add(instance.patch, prompt.facts["retrieved"])
         shown = None if prompt.shown is None else tuple(prompt.shown)
         return _Draft(prompt.text, shown, answer, untaught, files.place, prompt.facts)
+
+
+def _recall_figures(recall: Recall) -> Figures:
+    """What the stage says of the files that a style has found."""
+    if not recall.instances:
+        return {}
+    places = ", ".join(map(str, AT))
+    every, share = (", ".join(f"{p:.1f}" for p in ps) for ps in recall.percent())
+    return {
+        f"% with all gold files in the first {places}": every,
+        f"% of gold files in the first {places}": share,
+    }
 
 
 def _counter(recipe: Recipe, plugins: Plugins) -> Callable[[str], int]:

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from swebench_trainer.errors import StageError
+from swebench_trainer.prompts.bm25 import Bm25Style
+from swebench_trainer.prompts.listed import ListedStyle
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
 from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
@@ -58,3 +60,5 @@ def test_a_style_without_a_word_for_it_and_runs_of_before_have_the_styles_name(
 def test_our_styles_say_what_they_show():
     assert IssueStyle(PromptTable()).context == "issue"
     assert OracleStyle(OracleTable()).context == "oracle"
+    assert Bm25Style.context == "bm25"
+    assert ListedStyle.context == "files"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from damage import Memory
 
+from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Material, Prompt, PromptStyle
 from swebench_trainer.prompts.files import File, Text
 from swebench_trainer.prompts.patches import make_patch
@@ -32,10 +33,18 @@ def estimate(text: str) -> int:
     return -(-len(text.encode()) // 3)
 
 
+class Shelf(Memory):
+    """A tree in memory that knows which paths are safe."""
+
+    def mode(self, path: str) -> str:
+        check_path(path)
+        return super().mode(path)
+
+
 def render(
     style: PromptStyle, instance: Instance, files: Mapping[str, str], seed: int = 0
 ) -> Prompt:
-    tree = Memory({path: text.encode() for path, text in files.items()})
+    tree = Shelf({path: text.encode() for path, text in files.items()})
     return style.render(instance, Material(lambda: tree, estimate, seed))
 
 

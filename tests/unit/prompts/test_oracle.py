@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from context import an_instance, estimate, module, render
@@ -234,3 +235,11 @@ def test_a_deleted_file_need_not_be_quoted() -> None:
 def test_an_answer_needs_room_too() -> None:
     with pytest.raises(ValueError, match="leaves no room for an answer"):
         OracleTable(context_tokens=8192)
+
+
+def test_a_cropped_prompt_is_as_written() -> None:
+    old = {"src/a.py": module(60), "src/b.py": module(50, "other")}
+    new = old | {"src/a.py": edited(old["src/a.py"], [102, 251])}
+    prompt = render(style(context_tokens=1100), an_instance(old, new), old)
+    golden = Path(__file__).parent / "golden" / "oracle-cropped.txt"
+    assert prompt.text.encode() == golden.read_bytes()
