@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -61,16 +61,13 @@ def run(context: StageContext) -> Figures:
     rows = rows.only(select(rows.facts, recipe.data, recipe.seed, known).__contains__)
     asked_away = context.plugins.dropped_instances(rows.instances, "prepare")
     rows = without(rows, asked_away)
-    drafts = _Drafts(recipe, context.plugins, rows)
-    rows = without(rows, drafts.unusable)
-    if not rows:
-        write_rows(context.dir.file("dropped.jsonl"), dropped)
-        raise StageError(
-            f"No instance is left of {len(loaded.instances)}. {_first_reasons(dropped)}",
-            hint=f"All reasons: {context.dir.file('dropped.jsonl')}",
-        )
+    _require_some(context, rows, dropped)
+    # Before any prompt is made, so that every style and form has the same split.
     heldout = split(rows.facts, recipe.data.holdout, recipe.seed, known)
     rows = without(rows, heldout.unusable)
+    drafts = _Drafts(recipe, context.plugins, rows)
+    rows = without(rows, drafts.unusable)
+    _require_some(context, rows, dropped, heldout.ids)
     _require_gradable(recipe, rows, heldout.ids)
     leaking, leakage = _guard(context, rows, heldout.ids)
     rows = without(rows, leaking)
@@ -110,6 +107,27 @@ def run(context: StageContext) -> Figures:
         figures["holdout"] = heldout.note
     figures |= _recall_figures(drafts.recall)
     return figures | _guard_figures(leakage)
+
+
+def _require_some(
+    context: StageContext,
+    rows: Rows,
+    dropped: Sequence[dict[str, str]],
+    heldout: Collection[str] = (),
+) -> None:
+    """Raises if nothing is left, or nothing of a side that had something."""
+    sides = {name in heldout for name in rows.names}
+    if False not in sides:
+        which = "No instance is left" + (" to train on" if sides else "")
+    elif heldout and True not in sides:
+        which = "No held-out instance is left"
+    else:
+        return
+    file = context.dir.file("dropped.jsonl")
+    write_rows(file, dropped)
+    raise StageError(
+        f"{which}. Dropped: {_first_reasons(dropped)}.", hint=f"All reasons: {file}"
+    )
 
 
 def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str, str]:
