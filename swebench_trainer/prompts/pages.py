@@ -16,6 +16,9 @@ Measure = Callable[[object], int]
 """Tokens of a part of a prompt; those of parts add up to about those of the whole."""
 
 _TRIES = 6
+_SAMPLE = 100_000
+"""Characters of a part that are counted; of a longer one the rest is taken to be alike."""
+
 _LEAST_REGION = 8
 """Lines below which a crop shows nothing that could be understood."""
 
@@ -48,7 +51,9 @@ def compose(
 
     @cache
     def measure(part: object) -> int:
-        return material.tokens(f"x\n\n{part}") - small
+        text = str(part)
+        counted = material.tokens(f"x\n\n{text[:_SAMPLE]}") - small
+        return counted * len(text) // min(len(text), _SAMPLE)
 
     room = limit - frame
     for _ in range(_TRIES):

@@ -15,14 +15,14 @@ from functools import cache
 from typing import Any
 
 from swebench_trainer.contents.library import Files, Library
-from swebench_trainer.contracts import Material
+from swebench_trainer.contracts import Material, Prompt
 from swebench_trainer.data.facts import Rows
 from swebench_trainer.data.leakage import Leakage, find_leakage, public_tests
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.plugins import Plugins
-from swebench_trainer.prompts.answers import render_answer
+from swebench_trainer.prompts.answers import AnswerForm, render_answer
 from swebench_trainer.prompts.edits import gold_edits, unseen
 from swebench_trainer.prompts.recall import AT, Recall
 from swebench_trainer.recipe.models import Recipe
@@ -205,20 +205,29 @@ class _Drafts:
         prompt = self._style.render(instance, material)
         answer = untaught = ""
         try:
-            form = self._recipe.prompt.answer
-            answer = render_answer(form, instance, files.at_hand())
-            if prompt.shown is not None:
-                edits = gold_edits(form, instance, files.open())
-                if path := unseen(edits, prompt.shown):
-                    untaught = (
-                        f"the answer edits {path} where the prompt does not show it"
-                    )
+            answer = _answer(self._recipe.prompt.answer, instance, files, prompt)
         except ValueError as error:
             untaught = str(error)
         if "retrieved" in prompt.facts:
             self.recall.add(instance.patch, prompt.facts["retrieved"])
         shown = None if prompt.shown is None else tuple(prompt.shown)
         return _Draft(prompt.text, shown, answer, untaught, files.place, prompt.facts)
+
+
+def _answer(form: AnswerForm, instance: Instance, files: Files, prompt: Prompt) -> str:
+    """The gold patch as the model shall write it after reading the prompt.
+
+    Raises:
+        ValueError: It cannot, or ought not to.
+    """
+    answer = render_answer(form, instance, files.at_hand())
+    if prompt.shown is not None:
+        edits = gold_edits(form, instance, files.open())
+        if path := unseen(edits, prompt.shown):
+            raise ValueError(
+                f"the answer edits {path} where the prompt does not show it"
+            )
+    return answer
 
 
 def _recall_figures(recall: Recall) -> Figures:
