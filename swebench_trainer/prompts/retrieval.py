@@ -15,12 +15,13 @@ import tempfile
 import zipfile
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swebench_trainer.contracts import Tree
 from swebench_trainer.prompts.documents import is_source
-from swebench_trainer.prompts.words import words
+from swebench_trainer.prompts.words import names, words, words_of
 
 if TYPE_CHECKING:
     from bm25s import BM25
@@ -40,6 +41,7 @@ class Searcher:
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
+        self._names: dict[str, tuple[int, ...]] = {}
         self._documents: dict[tuple[str, str], array[int]] = {}
         self._kept = 0
 
@@ -69,6 +71,7 @@ class Searcher:
         if self._kept > _KEPT:
             self._documents.clear()
             self._numbers.clear()
+            self._names.clear()
             self._kept = 0
         documents = [self._words(tree, path, blob) for path, blob in files]
         # The numbers of all repositories, in those of this index.
@@ -92,13 +95,19 @@ class Searcher:
             text = path
             if b"\0" not in content and len(content) <= _LARGEST:
                 text += "\n" + content.decode("utf-8", "replace")
-            numbers = self._numbers
-            found = array(
-                "I", (numbers.setdefault(w, len(numbers)) for w in words(text))
-            )
+            found = array("I", chain.from_iterable(map(self._numbered, names(text))))
             self._documents[path, blob] = found
             self._kept += len(found)
         return self._documents[path, blob]
+
+    def _numbered(self, name: str) -> tuple[int, ...]:
+        """The words of a name, by number; most names come again and again."""
+        found = self._names.get(name)
+        if found is None:
+            numbers = self._numbers
+            found = tuple(numbers.setdefault(w, len(numbers)) for w in words_of(name))
+            self._names[name] = found
+        return found
 
 
 def _content(tree: Tree, path: str) -> bytes:
