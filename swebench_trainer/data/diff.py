@@ -31,7 +31,7 @@ def sections(patch: str) -> Iterator[Section]:
     """
     section, old, new = Section(), 0, 0
     in_hunks = False
-    for line in patch.split("\n"):
+    for line in patch.replace("\r\n", "\n").split("\n"):
         if old > 0 or new > 0:  # inside of a hunk nothing is a header
             sign = line[:1]
             old -= sign in ("-", " ", "")

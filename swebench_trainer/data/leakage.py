@@ -212,13 +212,13 @@ def _fingerprint(patch: str, project: str) -> tuple[str, set[int]]:
     """A digest of the changed lines, and checksums of the n-grams of what they add.
 
     Neither spaces count nor the order of files. A patch that adds nothing is known by
-    what it removes, a short one by its files too: a changed default is no secret, unless
-    in the same file of a repository of that name, whoever's copy it is.
+    what it removes, a short one by the names of its files too: a changed default is no
+    secret, unless in such a file of a repository of that name, whoever's copy it is.
     """
-    paths: set[str] = set()
+    files: set[str] = set()
     lines: list[str] = []
     for section in sections(patch):
-        paths |= section.paths
+        files |= {path.rpartition("/")[2] for path in section.paths}
         lines += [line[0] + line[1:].strip() for line in section.changes]
     lines = [line for line in lines if len(line) > 1]
     added = [line[1:] for line in lines if line[0] == "+"] or lines
@@ -227,7 +227,7 @@ def _fingerprint(patch: str, project: str) -> tuple[str, set[int]]:
         zlib.crc32(" ".join(tokens[n : n + NGRAM]).encode("utf-8", "replace"))
         for n in range(len(tokens) - NGRAM + 1)
     }
-    where = [project.rpartition("/")[2], *sorted(paths)] if len(grams) < ENOUGH else []
+    where = [project.rpartition("/")[2], *sorted(files)] if len(grams) < ENOUGH else []
     # What is no diff changes nothing that could be compared, so it is itself.
     return digest([*where, *sorted(lines)] if lines else [patch]), grams
 

@@ -121,6 +121,10 @@ def _mend(sections: Sequence[Section], tree: Tree, tab: int) -> Mended:
             raise ValueError(f"{target} exists already")
         else:
             result.new[target] = File(text)
+    for path in result.new.keys() - result.old.keys():
+        crlf = any(line.endswith("\r") for line in result.new[path].text.lines)
+        if crlf and "crlf" in result.repairs:
+            raise ValueError(f"the line ends of {path} are not clear")
     if tab:
         result.repairs.append("tabs")
     if result.old == result.new:

@@ -243,6 +243,13 @@ def test_line_ends_are_those_of_the_file_in_hunks_that_only_add_too(workshop) ->
     answer = instance.patch.replace("+x\n", "+x\r\n").replace("-27\n", "-27\r\n")
     extraction = extract_patch(FORM, answer, instance, finish="stop")
     assert extraction == Extraction(instance.patch, "repaired:crlf")
+    created = "--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+x\r\n"
+    extraction = extract_patch(FORM, answer + created, instance, finish="stop")
+    assert extraction.status == "ok"  # as it was written, for the graders
+    extraction = extract_patch(
+        FORM, answer.replace("25,6", "25,7") + created, instance, finish="stop"
+    )
+    assert extraction.status == "failed:the line ends of n are not clear"
 
 
 def test_what_may_be_prose_stays_behind_a_patch_with_the_right_counts(small) -> None:
