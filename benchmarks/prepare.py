@@ -84,7 +84,7 @@ def prepare(rows: Path, style: str, form: str, repositories: str, scratch: Path)
                 for line in (stage / "instances.jsonl").open())  # fmt: skip
     dropped = [json.loads(line) for line in (stage / "dropped.jsonl").open()]
     figures = json.loads((stage / "stage.json").read_text())["figures"]
-    recall = figures.get("gold files found", "")
+    recall = "; ".join(v for name, v in figures.items() if name.startswith("% "))
     return (
         f"| {rows.stem} | {style} | {form} | {train} | {taught} | {reasons(dropped)} | "
         f"{recall} | {seconds:.1f} s | {peak:.0f} MB |"
@@ -117,8 +117,8 @@ def main() -> None:
     print(f"git {subprocess.check_output(['git', '--version'], text=True).split()[2]},")
     print(f"bm25s {version('bm25s')}\n")
     print(
-        "| rows | style | form | training split | taught | dropped | recall at 1, 5, 10 "
-        "| time | largest process |"
+        "| rows | style | form | training split | taught | dropped | % with all, and % of, "
+        "gold files in the first 1, 5, 10 | time | largest process |"
     )
     print("| --- " * 9 + "|")
     with tempfile.TemporaryDirectory() as scratch:

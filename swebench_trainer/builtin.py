@@ -16,6 +16,9 @@ from swebench_trainer.grading.docker.grader import DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceTable
 from swebench_trainer.hookspecs import Register, hookimpl
 from swebench_trainer.preferences.self_generated import SelfGeneratedTable
+from swebench_trainer.prompts.bm25 import Bm25Table
+from swebench_trainer.prompts.listed import ListedTable
+from swebench_trainer.prompts.oracle import OracleTable
 from swebench_trainer.reporting.publishers import DirectoryTable, HubTable
 from swebench_trainer.sampling.replay import ReplayTable
 from swebench_trainer.training.model import HfTable
@@ -62,22 +65,45 @@ def register_sources(register: Register) -> None:
 
 @hookimpl
 def register_prompt_styles(register: Register) -> None:
-    """The issue alone, or with the files that its fix touches."""
+    """The issue alone, or with files: those of its fix, found, or listed by others."""
 
     def issue(table: Any) -> Any:
         from swebench_trainer.prompts.styles import IssueStyle
 
         return IssueStyle(table)
 
-    def oracle(table: Any) -> Any:
-        from swebench_trainer.prompts.styles import OracleStyle
+    def oracle(table: OracleTable) -> Any:
+        from swebench_trainer.prompts.oracle import OracleStyle
 
         return OracleStyle(table)
 
+    def bm25(table: Bm25Table) -> Any:
+        from swebench_trainer.prompts.bm25 import Bm25Style
+
+        return Bm25Style(table)
+
+    def files(table: ListedTable) -> Any:
+        from swebench_trainer.prompts.listed import ListedStyle
+
+        return ListedStyle(table)
+
     register("issue", issue, summary="the issue text alone")
+    register(
+        "bm25",
+        bm25,
+        config=Bm25Table,
+        summary="the issue and the source files that BM25 finds for it",
+    )
+    register(
+        "files",
+        files,
+        config=ListedTable,
+        summary="the issue and the files that another system lists for it",
+    )
     register(
         "oracle",
         oracle,
+        config=OracleTable,
         summary="the issue and the files of the gold patch; not leaderboard-valid",
     )
 

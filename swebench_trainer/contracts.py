@@ -9,9 +9,9 @@ contract tests for each kind and a fake that behaves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.types import (
@@ -109,10 +109,13 @@ class Prompt:
         shown: The lines of the repository's files that the text shows, as ranges of
             indexes from 0, by path; `None` for a style that shows no files. An answer
             that edits other lines is not taught.
+        facts: What else there is to know of the prompt, as further columns of
+            `prompts.jsonl`; JSON-able.
     """
 
     text: str
     shown: Mapping[str, Sequence[range]] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PromptStyle(Protocol):
@@ -283,6 +286,24 @@ class TokenViewer(Protocol):
 
         Returns:
             A function of a prompt and, if there is one, the answer to learn.
+
+        Raises:
+            PrerequisiteError: The tokenizer is not on this machine.
+            RecipeError: The model does not exist or cannot be used.
+        """
+
+
+class TokenCounter(Protocol):
+    """A `Backend` that can say how long a prompt is, for styles that show files. Optional."""
+
+    tokenizer: str
+    """Names what counts: in fingerprints, for what is shown depends on it."""
+
+    def open_counter(self) -> Callable[[str], int]:
+        """Loads the tokenizer, and no weights.
+
+        Returns:
+            A function of a text: its tokens as a prompt, the chat template's included.
 
         Raises:
             PrerequisiteError: The tokenizer is not on this machine.

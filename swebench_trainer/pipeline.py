@@ -40,6 +40,7 @@ from swebench_trainer.hookspecs import hookimpl
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.load import Draft
 from swebench_trainer.recipe.models import (
+    ContextTable,
     PluginTable,
     Recipe,
     resolved_settings,
@@ -58,6 +59,7 @@ from swebench_trainer.stages import (
     prepare,
     publish,
     sft,
+    token_counter,
 )
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import (
@@ -301,6 +303,9 @@ class Pipeline:
         if stage.name == "prepare":
             source = self._plugins.registry.create("source", self.recipe.data)
             settings["data content"] = source.digest()
+            if isinstance(self.recipe.prompt, ContextTable):
+                counter = token_counter(self.recipe, self._plugins.registry)
+                settings["tokens"] = counter.tokenizer if counter else "estimated"
         return settings
 
     def _origins(self, stage: Stage) -> dict[str, str]:

@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swebench_trainer.contracts import TokenView
-from swebench_trainer.errors import PluginError, RecipeError, StageError
+from swebench_trainer.errors import (
+    DataError,
+    PluginError,
+    RecipeError,
+    StageError,
+)
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.stages import StageContext, prepare
@@ -84,6 +89,7 @@ def look(
         RecipeError: There is no model, or an instance of that name.
         PluginError: The backend does not show its tokens.
         PrerequisiteError: The model's tokenizer is not on this machine.
+        DataError: The data cannot be used.
         StageError: Nothing is left after preparation.
     """
     view = _open_view(plugins, recipe)
@@ -155,10 +161,14 @@ def _prepare(
     context = StageContext(recipe, run, plugins, stage, lambda *_: None)
     try:
         prepare.run(context)
-    except StageError as error:  # its hint names files that are about to vanish
-        raise StageError(
+    except (DataError, StageError) as error:
+        if str(folder) not in error.hint:
+            raise
+        # The files that it names are about to vanish.
+        hint = error.hint.replace(f"{run.path}/", "")
+        raise type(error)(
             error.message,
-            hint="To keep the reasons of every row: swebench-train run RECIPE --until prepare",
+            hint=f"{hint} To have that file: swebench-train run RECIPE --until prepare",
         ) from error
     prompts = {
         row["instance_id"]: row for row in read_rows(stage.file("prompts.jsonl"))

@@ -158,6 +158,10 @@ def check_backend(backend: Backend, folder: Path, *, trains: bool = True) -> Non
     ]  # fmt: skip
     if hasattr(backend, "open_view"):
         check_view(backend.open_view())
+    if hasattr(backend, "open_counter"):
+        count = backend.open_counter()
+        assert 0 < count("a") < count("a\n\nb = 1\n"), "longer prompts count more"
+        assert getattr(backend, "tokenizer", ""), "what counts has a name"
     sft = DpoTable(learning_rate=1e-3, batch_size=2, save_every=0)
     if not trains:
         for train in (

@@ -54,6 +54,11 @@ class Library:
         self._kept.move_to_end(key)
         return self._kept[key]
 
+    def at_hand(self, instance: Instance) -> bool:
+        """Whether the files would be those that lie beside the row, so that none is fetched."""
+        beside = bool(instance.snapshot) and Path(instance.snapshot).is_dir()
+        return beside and "task" in (instance.contents, self._places[0])
+
     def close(self) -> None:
         """Ends the programs that read."""
         self._kept.clear()
@@ -67,7 +72,9 @@ class Library:
                 return place, self._open_at[place](instance)
             except (ValueError, PrerequisiteError) as error:
                 reasons.append(f"{place}: {error}")
-        raise ValueError(f"the repository's files cannot be had ({'; '.join(reasons)})")
+        raise ValueError(
+            f"no place of [contents] has the repository's files ({'; '.join(reasons)})"
+        )
 
 
 class Files:
@@ -91,7 +98,7 @@ class Files:
 
     def at_hand(self) -> Tree | None:
         """The files if they are open or lie beside the row; nothing is fetched for them."""
-        if self._tree is None and Path(self._instance.snapshot or "/dev/null").is_dir():
+        if self._tree is None and self._library.at_hand(self._instance):
             self.open()
         return self._tree
 

@@ -14,7 +14,8 @@ Where the facts come from (read in November 2026):
   to a branch that is called like the instance, in a mirror `swesmith/owner__name.commit`.
 - SWE-rebench: the classic columns and `install_config` (its fork of the harness names it)
   and `docker_image` and `meta`, whose forms we have not seen: the first is used where it
-  is a text, the second not at all.
+  is a text, the second not at all. Its `requirements` are those of pip, not a text
+  for the model as in SWE-bench Pro.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _TEXT = (
     *("test_patch", "version", "image", "eval_script", "log_parser"),
     *("created_at", "requirements", "interface", "language", "difficulty"),
 )
+_NAMES = ("repo", "base_commit")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 
 
@@ -56,6 +58,10 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
     if not _SAFE_ID.fullmatch(row["instance_id"]):
         # Ids become names of directories and containers.
         raise ValueError("instance_id has characters other than letters, digits, ._+-")
+    for column in _NAMES:
+        # They become arguments of git.
+        if row[column].startswith("-") or not row[column].isprintable():
+            raise ValueError(f"column {column!r} is not a name")
     texts: dict[str, Any] = {column: _text(row, column) for column in _TEXT}
     assets = _assets(row)
     return Instance(
@@ -83,14 +89,13 @@ def _classic(row: Mapping[str, Any]) -> Mapping[str, Any]:
     others = (row.get("image_name"), row.get("docker_image"))
     if not row.get("image") and (images := [o for o in others if isinstance(o, str)]):
         row = {**row, "image": images[0]}
-    smith = "swesmith" in str(row.get("image_name", "")).lower()
-    if smith and isinstance(row.get("patch"), str):
-        row = {
-            **row,
-            "patch": reverse(row["patch"]),
-            # The branch of the mirror, which has the bug; the commit of it in older rows.
-            "base_commit": row.get("base_commit") or row.get("instance_id"),
-        }
+    if "install_config" in row:
+        row = {**row, "requirements": None}
+    if any("swesmith" in str(row.get(c)).lower() for c in ("image_name", "repo")):
+        # The branch of the mirror, which has the bug; the commit of it in older rows.
+        row = {**row, "base_commit": row.get("base_commit") or row.get("instance_id")}
+        if isinstance(row.get("patch"), str):
+            row["patch"] = reverse(row["patch"])
     return row
 
 

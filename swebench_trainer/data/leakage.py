@@ -28,7 +28,7 @@ from swebench_trainer.types import Instance
 NGRAM = 5
 """Tokens of an n-gram of added code."""
 ENOUGH = 12
-"""Patches with fewer n-grams than this are compared as a whole and with their paths."""
+"""Patches with fewer n-grams than this are compared as a whole and with their files."""
 SAMPLE = 32
 """N-grams of a held-out patch that are looked for: those with the smallest checksums."""
 OVERLAP = 0.8
@@ -119,13 +119,13 @@ def find_leakage(heldout: Rows, train: Rows) -> Leakage:
     for instance, facts in zip(heldout, heldout.facts, strict=True):
         for key in _things(instance, facts):
             groups.setdefault(key, _Group()).heldout.append(facts.instance_id)
-        patches.add(instance)
+        patches.add(instance, facts)
     leaking: set[str] = set()
     for instance, facts in zip(train, train.facts, strict=True):
         shared = [groups[key] for key in _things(instance, facts) if key in groups]
         for group in shared:
             group.add(facts.instance_id)
-        if patches.look_up(instance) or shared:
+        if patches.look_up(instance, facts) or shared:
             leaking.add(facts.instance_id)
     findings = [
         Finding(
@@ -165,9 +165,9 @@ class _Patches:
         self._holders: dict[int, list[int]] = defaultdict(list)
         self._near: dict[int, _Group] = {}
 
-    def add(self, instance: Instance) -> None:
+    def add(self, instance: Instance, facts: Facts) -> None:
         """Remembers the patch of a held-out instance."""
-        whole, grams = _fingerprint(instance.patch)
+        whole, grams = _fingerprint(instance.patch, facts.project)
         self._whole.setdefault(whole, _Group()).heldout.append(instance.instance_id)
         if len(grams) < ENOUGH:
             return
@@ -182,9 +182,9 @@ class _Patches:
         # What is left of a patch that is nearly all boilerplate says nothing.
         self._enough.append(OVERLAP * sampled if sampled >= ENOUGH else math.inf)
 
-    def look_up(self, instance: Instance) -> bool:
+    def look_up(self, instance: Instance, facts: Facts) -> bool:
         """Counts what the patch of a training instance is the same as."""
-        whole, grams = _fingerprint(instance.patch)
+        whole, grams = _fingerprint(instance.patch, facts.project)
         if same := self._whole.get(whole):
             same.add(instance.instance_id)
         found: Counter[int] = Counter()
@@ -208,11 +208,12 @@ class _Patches:
                     yield Finding(name, reason, "", group.train, group.count)
 
 
-def _fingerprint(patch: str) -> tuple[str, set[int]]:
+def _fingerprint(patch: str, project: str) -> tuple[str, set[int]]:
     """A digest of the changed lines, and checksums of the n-grams of what they add.
 
-    Spaces do not count. A patch that adds nothing is known by what it removes, a short
-    one by its paths too: a changed default is no secret, unless in the same file.
+    Neither spaces count nor the order of files. A patch that adds nothing is known by
+    what it removes, a short one by its files too: a changed default is no secret, unless
+    in the same file of a repository of that name, whoever's copy it is.
     """
     paths: set[str] = set()
     lines: list[str] = []
@@ -226,10 +227,9 @@ def _fingerprint(patch: str) -> tuple[str, set[int]]:
         zlib.crc32(" ".join(tokens[n : n + NGRAM]).encode("utf-8", "replace"))
         for n in range(len(tokens) - NGRAM + 1)
     }
-    short = len(grams) < ENOUGH
+    where = [project.rpartition("/")[2], *sorted(paths)] if len(grams) < ENOUGH else []
     # What is no diff changes nothing that could be compared, so it is itself.
-    content = [*lines, *sorted(paths if short else ())] if lines else [patch]
-    return digest(content), grams
+    return digest([*where, *sorted(lines)] if lines else [patch]), grams
 
 
 _TEST_REPOSITORIES = frozenset(

@@ -32,6 +32,8 @@ ALIASES = {
 ROW_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 """How files of rows are called."""
 
+_DAMAGED = "Mend the file, or get it again: it may not have come as a whole."
+
 
 def _beside_recipe(path: str, info: ValidationInfo) -> str:
     if not path.endswith(ROW_SUFFIXES):
@@ -104,7 +106,7 @@ def collect(
             dropped.append((name, str(error)))
             continue
         if name in seen:
-            dropped.append((name, f"row {number} repeats this instance_id"))
+            dropped.append((name, "repeats the instance_id of an earlier row"))
         else:
             seen.add(name)
             instances.append(instance)
@@ -181,9 +183,22 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
     try:
         for batch in pyarrow.parquet.ParquetFile(path).iter_batches(64):
-            yield from batch.to_pylist()
+            names = batch.schema.names
+            for row in range(batch.num_rows):
+                cells = (_cell(column, row) for column in batch.columns)
+                yield dict(zip(names, cells, strict=True))
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file: {error}") from error
+        raise DataError(
+            f"{path} is not a readable parquet file: {error}", hint=_DAMAGED
+        ) from error
+
+
+def _cell(column: Any, row: int) -> Any:
+    """A value; bytes, which no column of ours has, where Python cannot hold it."""
+    try:
+        return column[row].as_py()
+    except (ValueError, OverflowError):  # not UTF-8, or a day after the year 9999
+        return b""
 
 
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -194,9 +209,13 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
                 if line.strip():
                     yield _object(json.loads(line), f"{path}, line {number}")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}, after line {number}: not UTF-8: {error}.") from error
+        raise DataError(
+            f"{path}, after line {number}: not UTF-8: {error}.", hint=_DAMAGED
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: {_not_json(error)}") from error
+        raise DataError(
+            f"{path}, line {number}: {_not_json(error)}", hint=_DAMAGED
+        ) from error
 
 
 def _not_json(error: ValueError | RecursionError) -> str:
@@ -215,7 +234,7 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 yield _object(row, f"{path}, row {number}")
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}, after line {rows.line}: not UTF-8: {error}."
+                f"{path}, after line {rows.line}: not UTF-8: {error}.", hint=_DAMAGED
             ) from error
         except (ValueError, RecursionError) as error:
             raise DataError(
@@ -234,18 +253,21 @@ def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 if None in row or None in row.values():
                     raise DataError(
                         f"{path}, line {reader.line_num}: the row does not have as "
-                        "many columns as the first line."
+                        "many columns as the first line.",
+                        hint=_DAMAGED,
                     )
                 yield row
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}.") from error
+        raise DataError(f"{path} is not UTF-8: {error}.", hint=_DAMAGED) from error
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}.") from error
+        raise DataError(
+            f"{path}, line {reader.line_num}: not CSV: {error}.", hint=_DAMAGED
+        ) from error
 
 
 def _object(row: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(row, dict):
-        raise DataError(f"{where}: a row must be a JSON object.")
+        raise DataError(f"{where}: a row must be a JSON object.", hint=_DAMAGED)
     return row
 
 

@@ -20,8 +20,7 @@ from swebench_trainer.prompts.blocks import (
     write_block,
 )
 from swebench_trainer.prompts.diffs import check_allowed, find_diff
-from swebench_trainer.prompts.files import read_file
-from swebench_trainer.prompts.patches import make_patch, read_patch
+from swebench_trainer.prompts.patches import fitted, make_patch, read_patch
 from swebench_trainer.prompts.surroundings import without_thoughts
 from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import Instance, is_unicode
@@ -63,15 +62,12 @@ def render_answer(form: AnswerForm, instance: Instance, tree: Tree | None) -> st
 
 
 def _render_blocks(instance: Instance, tree: Tree | None) -> str:
-    blocks = []
-    for change in read_patch(instance.patch):
-        old = None
-        if change.old and tree:
-            old = read_file(tree, change.old)
-            if old is None:
-                raise ValueError(f"the repository has no file {change.old}")
-        blocks += [write_block(block) for block in blocks_of(change, old)]
-    return "\n".join(blocks)
+    if tree:
+        changes, old = fitted(instance.patch, tree)
+    else:
+        changes, old = read_patch(instance.patch), {}
+    blocks = (b for c in changes for b in blocks_of(c, old.get(c.old or "")))
+    return "\n".join(write_block(block) for block in blocks)
 
 
 def extract_patch(

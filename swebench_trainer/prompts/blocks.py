@@ -94,7 +94,7 @@ def blocks_of(change: FileChange, old: File | None) -> Iterator[Block]:
         return
     if change.new != change.old:
         yield Rename(change.old, change.new)
-    for hunk in change.hunks if old is None else _unique(change, old.text):
+    for hunk in change.hunks if old is None else unique_hunks(change, old.text):
         if not hunk.old.lines and hunk.start:
             raise ValueError("an insertion without context has nothing to search for")
         if hunk.old.newline == hunk.new.newline:
@@ -103,12 +103,16 @@ def blocks_of(change: FileChange, old: File | None) -> Iterator[Block]:
             yield Edit(change.old, hunk.old, hunk.new)
 
 
-def _unique(change: FileChange, text: Text) -> Iterator[Hunk]:
-    """The hunks, each with so much context that its old lines stand once in `text`."""
+def unique_hunks(change: FileChange, text: Text) -> Iterator[Hunk]:
+    """The hunks, each with so much context that its old lines stand once in `text`.
+
+    Raises:
+        ValueError: The hunks do not fit `text`.
+    """
     spans: list[tuple[int, int, list[Hunk]]] = []
     done = 0
     for hunk in change.hunks:
-        if hunk.start < done or not _fits(hunk, text):
+        if hunk.start < done or not hunk.fits(text):
             raise ValueError(f"the patch does not fit {change.old} at its commit")
         done = hunk.end
         start, end = _grow(hunk, text)
@@ -120,12 +124,6 @@ def _unique(change: FileChange, text: Text) -> Iterator[Hunk]:
             members = earlier[2] + members
         spans.append((start, end, members))
     return (_splice(text, *span) for span in spans)
-
-
-def _fits(hunk: Hunk, text: Text) -> bool:
-    if hunk.start < 0 or hunk.old.lines != text.lines[hunk.start : hunk.end]:
-        return False
-    return hunk.old.newline or (hunk.end == len(text.lines) and not text.newline)
 
 
 def _grow(hunk: Hunk, text: Text) -> tuple[int, int]:

@@ -46,6 +46,8 @@ def find_diff(
     """
     text, around, closed = _peel(answer)
     lines = text.split("\n")
+    if ended := not lines[-1]:
+        lines.pop()
     crlf = len(lines) > 1 and all(line.endswith("\r") for line in lines if line)
     if crlf:
         lines = [line.removesuffix("\r") for line in lines]
@@ -58,18 +60,17 @@ def find_diff(
     open_end = not closed and finish != _STOPPED
     if open_end and _hangs(found, lines, finish):
         raise ValueError(_BREAKS_OFF)
-    if found.last == len(lines) - 1 and not closed:
+    if found.last == len(lines) - 1 and not (ended or closed):
         around.append("final-newline")
     check_allowed(around, repairs)
     written = _join(found.sections, "\r" if crlf else "")
     read_as_meant = True
     if tree:
         old = touched(found.sections, tree)
-        whole = finish != CUT or "final-newline" not in around
         read_as_meant = not any(_misread(section, tree) for section in found.sections)
-        if whole and read_as_meant and applies(written, old):
+        if read_as_meant and applies(written, old):
             return written, around
-    if open_end and _last_line(lines, found) == "" and _short(found, finish):
+    if open_end and not _last_line(lines, found) and _short(found):
         raise ValueError(_BREAKS_OFF)
     try:
         patch, made = _mended(found.sections, tree)
@@ -107,13 +108,13 @@ def check_allowed(made: Iterable[str], allowed: frozenset[Repair]) -> None:
 
 
 def _hangs(found: Scan, lines: Sequence[str], finish: str) -> bool:
-    """Whether the text ends with the beginning of something more."""
+    """Whether the text ends with the beginning of something more, or may."""
     if rest := _last_line(lines, found):
         return "diff --git ".startswith(rest) or "@@ -".startswith(rest)
     last = found.sections[-1]
     names = read_names(last)
     says = names.creates or names.deletes or names.renamed_to or names.special
-    return not last.hunks and (finish == CUT or not says)
+    return finish == CUT or not (last.hunks or says)
 
 
 def _last_line(lines: Sequence[str], found: Scan) -> str:
@@ -122,10 +123,10 @@ def _last_line(lines: Sequence[str], found: Scan) -> str:
     return behind[-1] if behind else ""
 
 
-def _short(found: Scan, finish: str) -> bool:
+def _short(found: Scan) -> bool:
     """Whether the last hunk may be half of one: what would follow is not known."""
     hunks = found.sections[-1].hunks
-    return finish == CUT or (bool(hunks) and hunks[-1].short)
+    return bool(hunks) and hunks[-1].short
 
 
 def _join(sections: Iterable[Section], end: str = "", *, recount: bool = False) -> str:
@@ -149,10 +150,13 @@ def _well_formed(sections: Sequence[Section]) -> bool:
 def _misread(section: Section, tree: Tree) -> bool:
     """Whether git may accept the section and do something else than it says.
 
-    Lines beyond a hunk's counts are dropped without a word. The first folder of a
-    path without a prefix counts as one: the file is moved, or made elsewhere.
+    Lines beyond a hunk's counts are dropped without a word, and so are the hunks of a
+    file that moves, if no line `+++` comes before them. The first folder of a path
+    without a prefix counts as one: the file is moved, or made elsewhere.
     """
     if not all(hunk.counts for hunk in section.hunks):
+        return True
+    if section.hunks and not section.header[-1].startswith("+++ "):
         return True
     names = read_names(section)
     if names.renamed_to or names.deletes:

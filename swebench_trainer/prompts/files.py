@@ -32,6 +32,15 @@ class Text:
             return cls(tuple(lines), newline=False)
         return cls(tuple(lines[:-1]))
 
+    @classmethod
+    def decoded(cls, content: bytes) -> Text:
+        """Bytes that are not UTF-8 become surrogate escapes."""
+        return cls.of(content.decode("utf-8", "surrogateescape"))
+
+    def encoded(self) -> bytes:
+        """Undoes `decoded`."""
+        return str(self).encode("utf-8", "surrogateescape")
+
     def __str__(self) -> str:
         end = "\n" if self.lines and self.newline else ""
         return "\n".join(self.lines) + end
@@ -66,4 +75,4 @@ def read_file(tree: Tree, path: str) -> File | None:
         raise ValueError(f"{path} is not a file")
     if b"\0" in content:
         raise ValueError(f"{path} is a binary file")
-    return File(Text.of(content.decode("utf-8", "surrogateescape")), mode)
+    return File(Text.decoded(content), mode)

@@ -39,14 +39,15 @@ def edited(
     newline = text.newline
     lines = _spaced(text, tab)
     indented = lines != text.lines
+    places = [_place(path, lines, hunk, tab, repairs) for hunk in hunks]
+    # What is known of one hunk's line ends holds for the others, which may only add.
+    end_line = _line_end(path, text) if any(ends for _, ends in places) else None
     placed: list[tuple[int, tuple[str, ...]]] = []
-    for hunk in hunks:
-        start, line_ends = _place(path, lines, hunk, tab, repairs)
+    for hunk, (start, _) in zip(hunks, places, strict=True):
         if (start, hunk.lines) in placed:
             repairs.append("repeats")
             continue
         placed.append((start, hunk.lines))
-        end_line = _line_end(path, text) if line_ends else None
         old, runs = _runs(hunk)
         for first, last, added in runs:
             new = (

@@ -241,6 +241,10 @@ def _resolve(
         return names.paths[0]
     readings = [v for path in names.paths for v in _readings(path)]
     there = [path for path in dict.fromkeys(readings) if _exists(tree, path)]
+    first, last = (set(_readings(names.paths[at])) for at in (0, -1))
+    # With two names the file may be one that moves.
+    if not first & last and not last.issuperset(there):
+        raise ValueError(f"whether {names.paths[0]} moves is not clear")
     repair = "prefixes"
     if len(there) != 1:
         candidates = there
@@ -268,9 +272,9 @@ def _readings(name: str) -> list[str]:
 def _exists(tree: Tree, path: str) -> bool:
     try:
         check_path(path)
-    except ValueError:
+        return tree.read(path) is not None
+    except ValueError:  # unsafe, below a file, or through a link
         return False
-    return tree.read(path) is not None
 
 
 def _namesakes(names: Names, section: Section, tree: Tree) -> list[str]:
@@ -302,15 +306,18 @@ def _file(tree: Tree, path: str) -> File:
         raise ValueError(f"there is no file {path}")
     if b"\0" in content:
         raise ValueError(f"{path} is a binary file")
-    return File(Text.of(content.decode("utf-8", "surrogateescape")))
+    return File(Text.decoded(content))
 
 
 def _create(
     names: Names, section: Section, tree: Tree, tab: int, result: Mended
 ) -> None:
     name = names.paths[-1]
-    path = name.removeprefix("b/").removeprefix("a/")
-    if path == name:
+    folder, _, path = name.partition("/")
+    if folder == "a" and any(other.startswith("a/") for other in tree.paths()):
+        raise ValueError(f"whether {name} is in a folder a is not clear")
+    if folder not in ("a", "b") or not path:
+        path = name
         result.repairs.append("prefixes")
     check_path(path)
     if path in result.new or tree.read(path) is not None:

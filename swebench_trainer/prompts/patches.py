@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any
 from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
+from swebench_trainer.contracts import Tree
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.prompts.files import File, Text
+from swebench_trainer.prompts.files import File, Text, read_file
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Hunk:
     def end(self) -> int:
         """Index after the last of the old lines."""
         return self.start + len(self.old.lines)
+
+    def fits(self, text: Text) -> bool:
+        """Whether the old lines stand in a file at their numbers."""
+        if self.start < 0 or self.old.lines != text.lines[self.start : self.end]:
+            return False
+        return self.old.newline or (self.end == len(text.lines) and not text.newline)
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,7 @@ def _commit(branch: str, files: Mapping[str, File]) -> Iterator[bytes]:
     yield b"committer nobody <nobody> 0 +0000\ndata 0\n"
     for path, file in files.items():
         quoted = path.replace("\\", "\\\\").replace('"', '\\"')
-        content = str(file.text).encode("utf-8", "surrogateescape")
+        content = file.text.encoded()
         yield f'M {file.mode} inline "{quoted}"\ndata {len(content)}\n'.encode()
         yield content + b"\n"
 
@@ -211,6 +218,47 @@ def applied(patch: str, old: Mapping[str, bytes]) -> dict[str, bytes] | None:
             for file in files
             if not file.is_symlink()
         }
+
+
+def fitted(patch: str, tree: Tree) -> tuple[tuple[FileChange, ...], dict[str, File]]:
+    """Reads a patch that is about these files.
+
+    The lines of some patches of SWE-bench have moved; `git apply` finds them all the
+    same, and so do graders.
+
+    Returns:
+        What it does, with every hunk about the lines at its number; and the files that
+        it changes, by path.
+
+    Raises:
+        ValueError: It is not well-formed, or does not fit the files.
+    """
+    changes = read_patch(patch)
+    old = dict(_before(changes, tree))
+    misfits = [c.old for c in changes if c.old and not _fits(c, old[c.old])]
+    if not misfits:
+        return changes, old
+    new = applied(patch, {path: file.text.encoded() for path, file in old.items()})
+    if new is None:
+        raise ValueError(f"the patch does not fit {misfits[0]} at its commit")
+    modes = {path: file.mode for path, file in old.items()}
+    files = {
+        path: File(Text.decoded(content), modes.get(path, "100644"))
+        for path, content in new.items()
+    }
+    return read_patch(make_patch(old, files)), old
+
+
+def _before(changes: Iterable[FileChange], tree: Tree) -> Iterator[tuple[str, File]]:
+    for path in (change.old for change in changes if change.old):
+        file = read_file(tree, path)
+        if file is None:
+            raise ValueError(f"the repository has no file {path}")
+        yield path, file
+
+
+def _fits(change: FileChange, file: File) -> bool:
+    return all(hunk.fits(file.text) for hunk in change.hunks)
 
 
 @contextmanager

@@ -19,6 +19,10 @@ _HEADER = re.compile(
 )
 _SIGNATURE = "-- "
 """Ends what `git format-patch` writes; it looks like a deleted line."""
+_LIST = re.compile(r"[-+] \S")
+"""An item of a list in prose, or a line of a diff."""
+_STRAY = re.compile(r"(?!-{2,} ?$|[-+] \S)[-+]|(rename|copy) (from|to) ")
+"""A line that has a meaning in a diff alone: no item of a list, no rule, no signature."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,13 @@ def scan(lines: Sequence[str]) -> Scan:
     """Finds every section in the lines of a text.
 
     Raises:
-        ValueError: A hunk has no lines, or breaks off; or the patch is binary.
+        ValueError: A hunk has no lines, or breaks off, or lacks its header; or the
+            patch is binary.
     """
     sections: list[Section] = []
     around: list[str] = []
     at = last = 0
+    in_patch = False
     while at < len(lines):
         line = lines[at]
         if _starts_file(lines, at):
@@ -113,11 +119,16 @@ def scan(lines: Sequence[str]) -> Scan:
         elif line == "GIT binary patch" and sections:
             raise ValueError("a binary patch")
         else:
-            end = at + 1
+            fence = FENCE.match(line)
+            if fence:
+                in_patch = bool(sections) and "diff" in line
+            if in_patch and _STRAY.match(line):
+                raise ValueError("lines of a patch outside of its hunks")
             if line.strip():
-                around.append("fences" if FENCE.match(line) else "prose")
-            at = end
+                around.append("fences" if fence else "prose")
+            at += 1
             continue
+        in_patch = True
         last = end - 1
         at = end
     return Scan(tuple(sections), tuple(dict.fromkeys(around)), last)
@@ -165,8 +176,16 @@ def _counted_end(lines: Sequence[str], at: int, old: int, new: int) -> int | Non
         at += 1
     while at < len(lines) and lines[at].startswith("\\"):
         at += 1
-    goes_on = at < len(lines) and lines[at] and _in_body(lines, at)
-    return None if old or new or goes_on else at
+    return None if old or new or _goes_on(lines, at) else at
+
+
+def _goes_on(lines: Sequence[str], at: int) -> bool:
+    """Whether there are more lines of a hunk than its counts say, which end at `at`."""
+    behind = at
+    while behind < len(lines) and _in_body(lines, behind):
+        behind += 1
+    # Prose may follow an empty line, which may be one of context as well.
+    return (behind > at and bool(lines[at])) or any(map(_STRAY.match, lines[at:behind]))
 
 
 def _body_end(lines: Sequence[str], at: int) -> int:
@@ -183,16 +202,16 @@ def _body_end(lines: Sequence[str], at: int) -> int:
         end -= 1
     if end == at:
         raise ValueError("a hunk without lines")
-    whole = (
-        end < stop
-        or stop == len(lines)
-        or lines[stop].startswith("@@")
+    ended = stop < len(lines) and (
+        lines[stop].startswith("@@")
         or lines[stop] == _SIGNATURE
         or FENCE.match(lines[stop])
         or _starts_file(lines, stop)
     )
-    if not whole:
+    if end == stop < len(lines) and not ended:
         raise ValueError("a hunk with a line that is not marked")
+    if _LIST.match(lines[end - 1]) and not ended:
+        raise ValueError("whether a hunk or a list ends the patch is not clear")
     return end
 
 

@@ -173,7 +173,7 @@ class ContentsTable(Table):
     repositories: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = (
         "https://github.com/{repo}"
     )
-    """Where repositories are cloned from, once each; `file:///…/{repo}` and directories are fine, and those of this machine are read in place."""
+    """Where repositories are cloned from, once each: an address with `{repo}` for `owner/name`. A directory of this machine is read in place."""
 
     always: bool = False
     """Whether to look them up where they could be done without too: for search-replace answers that are only learned, so that each search is known to be unique, and for repairs of diffs."""
@@ -190,13 +190,29 @@ class PromptTable(PluginTable):
     """What the model reads and in which form it answers."""
 
     use: str = "issue"
-    """Prompt style: `issue`, `oracle`, or a plugin's."""
+    """Prompt style: `issue`, `oracle`, `bm25`, `files`, or a plugin's."""
     answer: Literal["search-replace", "diff"] = "search-replace"
     """Form of the answer that the model learns to write."""
     repairs: tuple[Repair, ...] = get_args(Repair)
     """Which repairs of a model's answer may be made, each only where it leaves no doubt; `[]` takes answers as they are."""
     max_tokens: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 8192
     """Longest prompt plus answer, in the model's own tokens; longer rows are dropped and counted, never cut."""
+
+
+class ContextTable(PromptTable):
+    """Base of the styles that show files of the repository, as many as there is room for."""
+
+    context_tokens: PositiveInt = 6144
+    """Longest prompt, in the model's own tokens (a third of its bytes where no model counts). The issue is never cut: where it alone is longer, the instance is dropped."""
+
+    @model_validator(mode="after")
+    def _an_answer_has_room(self) -> Self:
+        if self.context_tokens >= self.max_tokens:
+            raise ValueError(
+                f"context_tokens = {self.context_tokens} leaves no room for an answer "
+                f"in max_tokens = {self.max_tokens}"
+            )
+        return self
 
 
 class ModelTable(PluginTable):

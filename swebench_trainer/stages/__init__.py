@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from swebench_trainer.contents.library import Library
-from swebench_trainer.contracts import Done, GoldRun, Tree
+from swebench_trainer.contracts import Done, GoldRun, TokenCounter, Tree
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.grading.trust.gold import gold_run
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import Recipe
+from swebench_trainer.registry import Registry
 from swebench_trainer.store.jsonl import each_row, read_rows
 from swebench_trainer.store.rundir import RunDir, StageDir
 from swebench_trainer.types import Instance, Verdict, from_row
@@ -164,3 +165,11 @@ def gold_runs(run: RunDir) -> Callable[[Instance], GoldRun | None]:
         return gold_run(instance, folder) if folder else None
 
     return gold_of
+
+
+def token_counter(recipe: Recipe, registry: Registry) -> TokenCounter | None:
+    """The backend that counts a recipe's tokens; `None` if it has none that can."""
+    if recipe.model is None:
+        return None
+    backend = registry.create("backend", recipe.model)
+    return backend if hasattr(backend, "open_counter") else None

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from swebench_trainer.contents.library import Files, Library
-from swebench_trainer.contracts import Material
+from swebench_trainer.contracts import Material, Prompt
 from swebench_trainer.data.facts import Rows
 from swebench_trainer.data.leakage import Leakage, find_leakage, public_tests
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.plugins import Plugins
-from swebench_trainer.prompts.answers import render_answer
+from swebench_trainer.prompts.answers import AnswerForm, render_answer
+from swebench_trainer.prompts.edits import gold_edits, unseen
+from swebench_trainer.prompts.recall import AT, Recall
 from swebench_trainer.recipe.models import Recipe
-from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.stages import Figures, StageContext, token_counter
 from swebench_trainer.store.jsonl import (
     write_bytes,
     write_json,
@@ -58,16 +61,13 @@ def run(context: StageContext) -> Figures:
     rows = rows.only(select(rows.facts, recipe.data, recipe.seed, known).__contains__)
     asked_away = context.plugins.dropped_instances(rows.instances, "prepare")
     rows = without(rows, asked_away)
-    drafts = _Drafts(recipe, context.plugins, rows)
-    rows = without(rows, drafts.unusable)
-    if not rows:
-        write_rows(context.dir.file("dropped.jsonl"), dropped)
-        raise StageError(
-            f"No instance is left of {len(loaded.instances)}. {_first_reasons(dropped)}",
-            hint=f"All reasons: {context.dir.file('dropped.jsonl')}",
-        )
+    _require_some(context, rows, dropped)
+    # Before any prompt is made, so that every style and form has the same split.
     heldout = split(rows.facts, recipe.data.holdout, recipe.seed, known)
     rows = without(rows, heldout.unusable)
+    drafts = _Drafts(recipe, context.plugins, rows)
+    rows = without(rows, drafts.unusable)
+    _require_some(context, rows, dropped, heldout.ids)
     _require_gradable(recipe, rows, heldout.ids)
     leaking, leakage = _guard(context, rows, heldout.ids)
     rows = without(rows, leaking)
@@ -105,7 +105,29 @@ def run(context: StageContext) -> Figures:
         figures["not gradable"] = ungradable
     if heldout.note:
         figures["holdout"] = heldout.note
+    figures |= _recall_figures(drafts.recall)
     return figures | _guard_figures(leakage)
+
+
+def _require_some(
+    context: StageContext,
+    rows: Rows,
+    dropped: Sequence[dict[str, str]],
+    heldout: Collection[str] = (),
+) -> None:
+    """Raises if nothing is left, or nothing of a side that had something."""
+    sides = {name in heldout for name in rows.names}
+    if False not in sides:
+        which = "No instance is left" + (" to train on" if sides else "")
+    elif heldout and True not in sides:
+        which = "No held-out instance is left"
+    else:
+        return
+    file = context.dir.file("dropped.jsonl")
+    write_rows(file, dropped)
+    raise StageError(
+        f"{which}. Dropped: {_first_reasons(dropped)}.", hint=f"All reasons: {file}"
+    )
 
 
 def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str, str]:
@@ -113,10 +135,15 @@ def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str
 
 
 def _first_reasons(dropped: Sequence[dict[str, str]]) -> str:
-    """The most frequent reasons, for an error."""
-    reasons = Counter(row["reason"] for row in dropped)
-    named = [f"{count} x {reason}" for reason, count in reasons.most_common(3)]
-    rest = len(dropped) - sum(count for _, count in reasons.most_common(3))
+    """The most frequent reasons, each with the details (in brackets) of its first row."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for row in dropped:
+        kind = row["reason"].partition(" (")[0]
+        first.setdefault(kind, row["reason"])
+        counts[kind] += 1
+    named = [f"{count} x {first[kind]}" for kind, count in counts.most_common(3)]
+    rest = len(dropped) - sum(count for _, count in counts.most_common(3))
     return "; ".join([*named, f"{rest} for other reasons"] if rest else named)
 
 
@@ -128,6 +155,7 @@ class _Draft:
         shown: The files that the prompt shows; `None` for a style that shows none.
         answer: What SFT would learn; empty if nothing, and then `untaught` says why.
         contents: Where the files of the repository were found.
+        facts: See `Prompt`.
     """
 
     prompt: str
@@ -135,6 +163,7 @@ class _Draft:
     answer: str
     untaught: str
     contents: Contents
+    facts: Mapping[str, Any]
 
 
 class _Drafts:
@@ -144,8 +173,9 @@ class _Drafts:
         self._recipe = recipe
         self._style = plugins.registry.create("prompt style", recipe.prompt)
         self._context = getattr(self._style, "context", recipe.prompt.use)
-        self._tokens = _estimate
+        self._tokens = _counter(recipe, plugins)
         self.unusable: dict[str, str] = {}
+        self.recall = Recall()
         self._drafts: Spool[_Draft] = Spool()
         self._places: dict[str, int] = {}
         with closing(Library(recipe.contents, DockerArchives())) as library:
@@ -166,7 +196,7 @@ class _Drafts:
         draft = self[instance_id]
         row = {"instance_id": instance_id, "context": self._context}
         shown = {} if draft.shown is None else {"files": draft.shown}
-        return {**row, **shown, "prompt": draft.prompt}
+        return {**row, **shown, **draft.facts, "prompt": draft.prompt}
 
     def _draft(self, instance: Instance, files: Files) -> _Draft:
         if self._recipe.contents.always or _applies_blocks(self._recipe):
@@ -175,12 +205,48 @@ class _Drafts:
         prompt = self._style.render(instance, material)
         answer = untaught = ""
         try:
-            form = self._recipe.prompt.answer
-            answer = render_answer(form, instance, files.at_hand())
+            answer = _answer(self._recipe.prompt.answer, instance, files, prompt)
         except ValueError as error:
             untaught = str(error)
+        if "retrieved" in prompt.facts:
+            self.recall.add(instance.patch, prompt.facts["retrieved"])
         shown = None if prompt.shown is None else tuple(prompt.shown)
-        return _Draft(prompt.text, shown, answer, untaught, files.place)
+        return _Draft(prompt.text, shown, answer, untaught, files.place, prompt.facts)
+
+
+def _answer(form: AnswerForm, instance: Instance, files: Files, prompt: Prompt) -> str:
+    """The gold patch as the model shall write it after reading the prompt.
+
+    Raises:
+        ValueError: It cannot, or ought not to.
+    """
+    answer = render_answer(form, instance, files.at_hand())
+    if prompt.shown is not None:
+        edits = gold_edits(form, instance, files.open())
+        if path := unseen(edits, prompt.shown):
+            raise ValueError(
+                f"the answer edits {path} where the prompt does not show it"
+            )
+    return answer
+
+
+def _recall_figures(recall: Recall) -> Figures:
+    """What the stage says of the files that a style has found."""
+    if not recall.instances:
+        return {}
+    places = ", ".join(map(str, AT))
+    every, share = (", ".join(f"{p:.1f}" for p in ps) for ps in recall.percent())
+    return {
+        f"% with all gold files in the first {places}": every,
+        f"% of gold files in the first {places}": share,
+    }
+
+
+def _counter(recipe: Recipe, plugins: Plugins) -> Callable[[str], int]:
+    """Counts tokens as the model does, whose tokenizer is loaded when it is first asked."""
+    backend = token_counter(recipe, plugins.registry)
+    opened = cache(backend.open_counter) if backend else lambda: _estimate
+    return lambda text: opened()(text)
 
 
 def _estimate(text: str) -> int:

@@ -63,6 +63,7 @@ class HfBackend:
     def __init__(self, table: HfTable, make_sampler: MakeSampler) -> None:
         self.table = table
         self.name = table.name
+        self.tokenizer = f"{table.name}@{table.revision or 'latest'}"
         self._make_sampler = make_sampler
 
     def check(self) -> None:
@@ -99,6 +100,12 @@ class HfBackend:
         """See `TokenViewer.open_view`."""
         with quiet_libraries():
             return partial(describe_row, load_tokenizer(self.table))
+
+    def open_counter(self) -> Callable[[str], int]:
+        """See `TokenCounter.open_counter`."""
+        with quiet_libraries():
+            tokenizer = load_tokenizer(self.table)
+        return lambda text: len(encode_prompt(tokenizer, text))
 
 
 def _stop_ids(model: Any, *known: int) -> frozenset[int]:

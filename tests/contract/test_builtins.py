@@ -58,10 +58,17 @@ def test_sources(make, rows_file, pytestconfig):
     check_source(lambda: make("source", "task-repo", path=folder))
 
 
-@pytest.mark.parametrize("use", ["issue", "oracle"])
-def test_prompt_styles(make, use, tmp_path):
+@pytest.mark.parametrize("use", ["issue", "oracle", "bm25", "files"])
+def test_prompt_styles(make, use, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "greet.py").write_text('def greet(name):\n    return "Hello " + name\n')
-    check_prompt_style(make("prompt style", use), an_instance(snapshot=str(tmp_path)))
+    instance = an_instance(snapshot=str(tmp_path))
+    keys = {}
+    if use == "files":
+        keys = {"list": str(tmp_path / "list.json")}
+        listed = {instance.instance_id: ["greet.py"]}
+        (tmp_path / "list.json").write_text(json.dumps(listed))
+    check_prompt_style(make("prompt style", use, **keys), instance)
 
 
 @pytest.mark.parametrize("use", ["self-generated", "api-rejects", "first-pass"])

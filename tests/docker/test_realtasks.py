@@ -84,3 +84,46 @@ def test_grading_gold_by_itself_resolves_everything(tasks, tmp_path):
     command("-m", "swebench_trainer", "grade", *arguments, cwd=tmp_path)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["resolved_instances"] == len(rows)
+
+
+CONTENTS = """\
+schema_version = 1
+name = "{place}"
+[data]
+use = "{use}"
+path = "{path}"
+[contents]
+places = ["{place}"]
+[prompt]
+use = "oracle"
+[generate]
+samples = 1
+model = {{ use = "replay", path = "gold.jsonl" }}
+"""
+
+
+def test_files_are_the_same_in_a_tasks_folder_and_in_its_image(tasks, tmp_path):
+    rows = [json.loads(line) for line in tasks.read_text().splitlines()]
+    gold = [
+        {
+            "instance_id": row["instance_id"],
+            "model_name_or_path": "gold",
+            "model_patch": row["patch"],
+        }
+        for row in rows
+    ]
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(g) + "\n" for g in gold))
+    made = []
+    for place, use, path in (("task", "task-repo", TASKS), ("image", "rows", tasks)):
+        recipe = tmp_path / f"{place}.toml"
+        recipe.write_text(CONTENTS.format(place=place, use=use, path=path))
+        command("-m", "swebench_trainer", recipe, cwd=tmp_path)
+        stages = tmp_path / "runs" / place / "stages"
+        made.append((stages / "prepare" / "prompts.jsonl").read_text())
+        made.append((stages / "prepare" / "sft.jsonl").read_text())
+        candidates = (stages / "generate" / "candidates.jsonl").read_text()
+        for candidate in map(json.loads, candidates.splitlines()):
+            assert candidate["checks"][0] == "applies"
+            assert ">>>>>>> REPLACE" in candidate["text"]
+    assert made[:2] == made[2:]
+    assert made[0].count("\n") == len(rows)

@@ -107,8 +107,20 @@ def test_when_nothing_is_left_the_way_to_the_reasons_is_told(preview):
         "--set", "prompt.answer=search-replace", more="[grade]\n[evaluate]"
     )
     assert code == 1
-    assert "No instance is left of 6" in out and "--until prepare" in out
+    assert "No instance is left. Dropped: 6 x " in out and "--until prepare" in out
     assert "/tmp" not in out
+
+
+def test_advice_is_kept_and_names_no_file_that_is_gone(preview):
+    code, out = preview(
+        "--set", "data.leakage=refuse", "--set", "data.holdout.by=instance"
+    )
+    assert code == 1 and 'set [data] leakage = "drop"' in out
+    assert "stages/prepare/leakage.jsonl" in out and "--until prepare" in out
+    assert "/tmp" not in out
+    code, out = preview(rows=ROWS[:1])
+    assert code == 1 and "Use more data, or split by instance" in out
+    assert "--until prepare" not in out
 
 
 def test_what_the_tokenizer_cannot_write_is_told(preview):

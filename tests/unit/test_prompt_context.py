@@ -7,7 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.prompts.styles import IssueStyle, OracleStyle
+from swebench_trainer.prompts.bm25 import Bm25Style
+from swebench_trainer.prompts.listed import ListedStyle
+from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
+from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.stages import StageContext
 from swebench_trainer.store.jsonl import write_rows
@@ -56,4 +59,6 @@ def test_a_style_without_a_word_for_it_and_runs_of_before_have_the_styles_name(
 
 def test_our_styles_say_what_they_show():
     assert IssueStyle(PromptTable()).context == "issue"
-    assert OracleStyle(PromptTable()).context == "oracle"
+    assert OracleStyle(OracleTable()).context == "oracle"
+    assert Bm25Style.context == "bm25"
+    assert ListedStyle.context == "files"

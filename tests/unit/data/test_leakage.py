@@ -112,12 +112,22 @@ def test_nearly_one_gold_patch():
 
 
 def test_short_patches_are_the_same_only_in_the_same_file():
-    ours = instance("a", patch=patch(["    x = 2"]))
-    assert reasons(ours, instance("b", patch=patch(["  x = 2"]))) == [
-        "the same gold patch"
-    ]
-    elsewhere = instance("b", patch=patch(["    x = 2"], path="y.py"))
-    assert reasons(ours, elsewhere) == []
+    def short(name, path="setup.py", **changes):
+        return instance(name, patch=patch(["  version = 2"], path), **changes)
+
+    ours = short("a", repo="o/r")
+    assert reasons(ours, short("b", repo="Fork/R")) == ["the same gold patch"]
+    assert reasons(ours, short("b", repo="o/r", path="y.py")) == []
+    assert reasons(ours, short("b", repo="o/other")) == []
+
+
+def test_one_short_patch_whatever_the_order_of_its_files():
+    one, two = patch(["x = 2"], "a.py"), patch(["y = 2"], "b.py")
+    ours, theirs = (
+        instance(name, repo="o/r", patch=text)
+        for name, text in (("a", one + two), ("b", two + one))
+    )
+    assert reasons(ours, theirs) == ["the same gold patch"]
 
 
 def test_a_common_header_is_no_leak():

@@ -79,7 +79,13 @@ def test_the_three_file_forms_give_the_same_instance(write, name):
         ({"image_assets": {"patch": "x"}}, "holds something that is not a list"),
         ({"image_assets": {"patch": [{"path": 5}]}}, "is not a text"),
         ({"image_name": "x/swesmith.x86_64.a", "patch": "@@ -1 +1 @@\nx"}, "cut short"),
-        ({}, "row 2 repeats this instance_id"),
+        (
+            {"image_name": "x/swesmith.x86_64.a", "patch": None},
+            "column 'patch' is missing",
+        ),
+        ({"base_commit": "--output=/etc/x"}, "column 'base_commit' is not a name"),
+        ({"repo": "a/b\0"}, "column 'repo' is not a name"),
+        ({}, "repeats the instance_id of an earlier row"),
     ],
 )
 def test_an_unusable_row_is_dropped_with_its_reason(write, change, reason):
@@ -121,6 +127,7 @@ FIX = "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n same\n-wrong\n+right\n"
         ({**CLASSIC, "FAIL_TO_PASS": ["t1"], "hints_text": ""}, {"FAIL_TO_PASS": ("t1",)}),
         # SWE-rebench
         ({**CLASSIC, "docker_image": "r/i", "install_config": {"python": "3.9"}, "meta": {"is_lite": True}}, {"image": "r/i"}),
+        ({**CLASSIC, "install_config": {}, "requirements": "numpy==1.26"}, {"requirements": ""}),
     ],
 )  # fmt: skip
 def test_rows_of_the_family_train_and_are_not_graded(write, row, expected):
@@ -155,6 +162,26 @@ def test_swe_smith_rows_without_an_issue_are_dropped(write):
         write(smith(), smith(instance_id="x", problem_statement=""))
     ).load()
     assert loaded.dropped == (("x", "column 'problem_statement' is missing or empty"),)
+
+
+def test_swe_smith_is_known_by_its_mirrors_too(write):
+    (instance,) = rows_source(write(smith(image_name=None))).load().instances
+    assert instance.patch == FIX
+
+
+def test_cells_of_parquet_that_python_cannot_hold_drop_their_rows(tmp_path):
+    bad = pyarrow.array([b"1", b"\xff\xfe"], pyarrow.binary())
+    days = pyarrow.array([0, 2**62], pyarrow.timestamp("us"))
+    rows = [{**ROW, "instance_id": f"a__b-{n}"} for n in range(2)]
+    for name, cells in (
+        ("version", pyarrow.Array.from_buffers(pyarrow.string(), 2, bad.buffers())),
+        ("created_at", days),
+    ):
+        table = pyarrow.Table.from_pylist(rows).append_column(name, cells)
+        pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
+        loaded = rows_source(tmp_path / "r.parquet").load()
+        assert [i.instance_id for i in loaded.instances] == ["a__b-0"]
+        assert loaded.dropped == (("a__b-1", f"column {name!r} is not a text"),)
 
 
 def test_multimodal_lists_its_images(write):

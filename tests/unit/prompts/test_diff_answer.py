@@ -141,6 +141,16 @@ PLACED = {
     of("a.mk", "@@ -1,3 +1,3 @@\n all:\n     one\n-    two\n+    three\n"): "tabs",
     of("end", "@@ -1 +1,2 @@\n+first\n last\n"): "end-of-file",
     of("n", "@@ -0,0 +1,7 @@\n+x\n"): "dev-null+hunk-counts",
+    # The counts end before an empty line of context that lost its space.
+    of(
+        "src/a.py",
+        "@@ -3,1 +3,1 @@\n-    return y\n+    return x\n\n\n-def g(x):\n+def g(y):\n",
+    ): "hunk-counts",
+    # No line of context behind the last newline.
+    of(
+        "src/a.py", "@@ -2,3 +2,3 @@\n     y = x\n-    return y\n+    return x\n"
+    ): "hunk-counts",
+    of("src/a.py", HUNK).replace("--- a/src/a.py", "--- src/a.py.orig"): "prefixes",
     of("lib/b.py", "@@ -1,3 +0,0 @@\n-one\n-two\n-three\n").replace(
         "+++ b/lib/b.py", "+++ b/dev/null"
     ): "dev-null",
@@ -150,7 +160,9 @@ PLACED = {
 @pytest.mark.parametrize(("answer", "name"), PLACED.items())
 def test_what_the_files_leave_no_doubt_about_is_mended(workshop, answer, name) -> None:
     new = SHELF | {"src/a.py": SHELF["src/a.py"].replace(b"return y", b"return x")}
-    if "a.mk" in answer:
+    if "def g(y)" in answer:
+        new["src/a.py"] = new["src/a.py"].replace(b"g(x)", b"g(y)")
+    elif "a.mk" in answer:
         new = SHELF | {"a.mk": b"all:\n\tone\n\tthree\n"}
     elif "end" in answer:
         new = SHELF | {"end": b"first\nlast"}
@@ -182,6 +194,26 @@ DOUBTFUL = {
     of("a.mk", "@@ -1,9 +1 @@\n     one\n-    two\n+    three\n").replace(
         "    one", "      one"
     ): "a hunk is nowhere in a.mk",
+    # A file that moves, without the lines that say so.
+    of("lib/b.py", "@@ -1,2 +1,2 @@\n-one\n+1\n two\n").replace("+++ b/lib/b", "+++ b/lib/c"): (
+        "whether a/lib/b.py moves is not clear"
+    ),
+    **dict.fromkeys(
+        (
+            of("lib/b.py", "@@ -1 +1 @@\n-one\n+1\n...\n-three\n+3\n"),
+            of("lib/b.py", "-one\n+1\n") + of("src/a.py", HUNK),
+            of("src/a.py", HUNK) + "```\nand\n```diff\n-last\n+first\n```\n",
+            of("src/a.py", HUNK) + "similarity index 100%\nrename from end\nrename to beginning\n",
+        ),
+        "lines of a patch outside of its hunks",
+    ),
+    **dict.fromkeys(
+        (
+            of("end", "@@ -1 +1 @@\n-last\n+y\n+ It is new.\n"),
+            of("src/a.py", "@@ -2,9 +2 @@\n-    y = x\n     return y\n\n+ It is shorter.\n"),
+        ),
+        "whether a hunk or a list ends the patch is not clear",
+    ),
 }  # fmt: skip
 
 
@@ -190,6 +222,43 @@ def test_what_is_doubtful_is_refused(workshop, answer, why) -> None:
     instance = workshop.instance(SHELF, SHELF | {"x": b"y\n"})
     extraction = extract_patch(FORM, answer, instance, finish="stop")
     assert (extraction.patch, extraction.status) == ("", f"failed:{why}")
+
+
+def test_a_new_file_keeps_a_folder_that_is_called_like_a_prefix(workshop) -> None:
+    old = {"a/old.py": b"x\n"}
+    instance = workshop.instance(old, old | {"a/new.py": b"y\n"})
+    answer = instance.patch.replace("+1 @@", "+1,7 @@")
+    extraction = extract_patch(FORM, answer, instance, finish="stop")
+    assert extraction == Extraction(instance.patch, "repaired:hunk-counts")
+    extraction = extract_patch(
+        FORM, answer.replace("b/a/", "a/"), instance, finish="stop"
+    )
+    assert extraction.status == "failed:whether a/new.py is in a folder a is not clear"
+
+
+def test_line_ends_are_those_of_the_file_in_hunks_that_only_add_too(workshop) -> None:
+    lines = b"".join(b"%d\n" % n for n in range(30))
+    new = {"a": lines.replace(b"3\n4\n", b"3\nx\n4\n").replace(b"27\n", b"")}
+    instance = workshop.instance({"a": lines}, new)
+    answer = instance.patch.replace("+x\n", "+x\r\n").replace("-27\n", "-27\r\n")
+    extraction = extract_patch(FORM, answer, instance, finish="stop")
+    assert extraction == Extraction(instance.patch, "repaired:crlf")
+
+
+def test_what_may_be_prose_stays_behind_a_patch_with_the_right_counts(small) -> None:
+    for prose in ("- It was x.\n+ It is y.\n", "---\nDone.\n", "  indented\n"):
+        extraction = extract_patch(FORM, f"{FIX}\n{prose}", small, finish="stop")
+        assert (extraction.patch, extraction.status) == (FIX, "repaired:prose")
+
+
+def test_a_file_that_moves_keeps_its_hunks(workshop) -> None:
+    """git drops hunks that come after `rename to` without a `+++`."""
+    lines = b"".join(b"%d\n" % n for n in range(30))
+    old, new = {"a.py": lines}, {"b.py": lines.replace(b"15\n", b"x\n")}
+    instance = workshop.instance(old, new)
+    answer = instance.patch.replace("--- a/a.py\n+++ b/b.py\n", "")
+    extraction = extract_patch(FORM, answer, instance, finish="stop")
+    assert extraction == Extraction(instance.patch, "repaired:headers")
 
 
 def test_a_well_formed_patch_that_does_not_apply_stays_for_the_graders(small) -> None:
@@ -229,6 +298,7 @@ def test_a_tag_in_the_patch_is_not_around_it(workshop) -> None:
 @pytest.mark.parametrize(
     ("answer", "finish"),
     [
+        (FIX, "length"),  # more hunks may have been to come
         (FIX[:-1], "length"),
         (FIX.replace("1 @@", "1,2 @@"), "length"),
         (FIX.replace("1 @@", "1,2 @@"), ""),

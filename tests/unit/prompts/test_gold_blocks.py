@@ -3,46 +3,62 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from damage import applied, synthesised
-from shorthand import extract_patch, render_answer
+from damage import Memory, applied, synthesised
 
+from swebench_trainer.contents.git import Repositories
+from swebench_trainer.prompts.answers import extract_patch, render_answer
 from swebench_trainer.types import Instance
 
+ROWS = [("SWE-bench_Verified_test.parquet", 500), ("SWE-bench_dev.parquet", 225)]
+COLUMNS = ["instance_id", "repo", "base_commit", "patch"]
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "rows"),
-    [("SWE-bench_Verified_test.parquet", 500), ("SWE-bench_dev.parquet", 225)],
-)
-def test_gold_patches_survive_the_form(tmp_path, name, rows) -> None:
+
+def rows_of(name: str) -> list[Mapping[str, str]]:
     parquet = pytest.importorskip("pyarrow.parquet")
     folder = os.environ.get("SWEBENCH_TRAINER_DATA")
     if not folder:
         pytest.skip("SWEBENCH_TRAINER_DATA names no folder with the real rows")
-    table = parquet.read_table(Path(folder, name), columns=["instance_id", "patch"])
-    survived = 0
-    for row in table.to_pylist():
-        base = tmp_path / row["instance_id"]
+    return parquet.read_table(Path(folder, name), columns=COLUMNS).to_pylist()
+
+
+def survives(row: Mapping[str, str], files: Mapping[str, bytes], tree) -> None:
+    """That blocks on a tree become a patch that does to `files` what gold does."""
+    instance = Instance(**row, problem_statement="")
+    answer = render_answer("search-replace", instance, tree)
+    extraction = extract_patch("search-replace", answer, tree)
+    assert extraction.status == "ok", row["instance_id"]
+    expected = applied(files, row["patch"])
+    assert expected
+    assert applied(files, extraction.patch) == expected, row["instance_id"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "number"), ROWS)
+def test_gold_patches_survive_the_form(name, number) -> None:
+    """In files that have the patch's own lines and nothing else."""
+    rows = rows_of(name)
+    for row in rows:
         files = synthesised(row["patch"])
-        base.mkdir()
-        for path, content in files.items():
-            (base / path).parent.mkdir(parents=True, exist_ok=True)
-            (base / path).write_bytes(content)
-        instance = Instance(
-            **row,
-            repo="demo/demo",
-            base_commit="0" * 40,
-            problem_statement="",
-            snapshot=str(base),
-        )
-        answer = render_answer("search-replace", instance)
-        extraction = extract_patch("search-replace", answer, instance)
-        assert extraction.status == "ok", row["instance_id"]
-        expected = applied(files, row["patch"])
-        assert expected
-        assert applied(files, extraction.patch) == expected, row["instance_id"]
-        survived += 1
-    assert survived == rows
+        survives(row, files, Memory(files))
+    assert len(rows) == number
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "number"), ROWS)
+def test_gold_patches_survive_the_form_in_their_repositories(name, number) -> None:
+    rows = rows_of(name)
+    template = os.environ.get("SWEBENCH_TRAINER_REPOSITORIES")
+    if not template:
+        pytest.skip("SWEBENCH_TRAINER_REPOSITORIES says not where the clones are")
+    with closing(Repositories(template)) as repositories:
+        for row in rows:
+            tree = repositories.tree(row["repo"], row["base_commit"])
+            named = {path for path in synthesised(row["patch"])}
+            files = {path: content for path in named if (content := tree.read(path))}
+            survives(row, files, tree)
+    assert len(rows) == number

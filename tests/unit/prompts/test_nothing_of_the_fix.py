@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 import shorthand
 
-from swebench_trainer.prompts.styles import IssueStyle, OracleStyle
+from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
+from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
 
 OLD = {"a.py": b"def f():\n    return 1\n", "b.py": b"2\n"}
@@ -16,7 +17,9 @@ NEW = {"a.py": b"def f():\n    return 'the fix'\n", "b.py": b"2\n"}
 OTHER = {"a.py": b"def f():\n    return 'another'\n", "b.py": b"2\n"}
 
 
-@pytest.mark.parametrize("style", [IssueStyle, OracleStyle])
+@pytest.mark.parametrize(
+    "style", [IssueStyle(PromptTable()), OracleStyle(OracleTable())]
+)
 def test_the_prompt_is_the_same_whatever_the_fix(workshop, style) -> None:
     """The oracle names the files of the gold patch, and nothing that is in it."""
     instance = workshop.instance(OLD, NEW, problem_statement="It breaks.")
@@ -30,7 +33,7 @@ def test_the_prompt_is_the_same_whatever_the_fix(workshop, style) -> None:
         eval_script="pytest test_a.py",
         base_commit="1" * 40,
     )
-    render = partial(shorthand.render, style(PromptTable()))
+    render = partial(shorthand.render, style)
     assert instance.patch != other.patch
     assert render(instance) == render(other)
     assert "the fix" not in render(instance)

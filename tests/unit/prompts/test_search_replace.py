@@ -91,6 +91,20 @@ def test_what_blocks_cannot_say_is_a_value_error(small, reason, patch) -> None:
         render_answer(FORM, instance)
 
 
+def test_a_patch_whose_lines_have_moved_is_written_where_git_applies_it(
+    workshop,
+) -> None:
+    lines = [b"%d\n" % n for n in range(30)]
+    old = {"a.py": b"".join(lines), "run.sh": b"1\n"}
+    new = {"a.py": b"".join(lines).replace(b"9\n10\n", b"9\nnew\n"), "run.sh": b"2\n"}
+    instance = workshop.instance(old, new)
+    moved = dataclasses.replace(
+        instance, patch=instance.patch.replace("@@ -8,7 +8,7 @@", "@@ -3,7 +3,7 @@")
+    )
+    assert moved.patch != instance.patch
+    assert render_answer(FORM, moved) == render_answer(FORM, instance)
+
+
 def test_the_patch_is_what_git_writes(small) -> None:
     assert extract_patch(FORM, FIX, small).patch == small.patch
 

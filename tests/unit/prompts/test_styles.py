@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from shorthand import render
 
-from swebench_trainer.prompts.styles import IssueStyle, OracleStyle
+from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
+from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -49,7 +50,7 @@ def test_issue_with_the_parts_of_swebench_pro(instance) -> None:
 
 @pytest.mark.parametrize("answer", ["diff", "search-replace"])
 def test_oracle(instance, answer) -> None:
-    style = OracleStyle(PromptTable(use="oracle", answer=answer))
+    style = OracleStyle(OracleTable(use="oracle", answer=answer))
     golden(f"oracle-{answer}.txt", render(style, instance))
 
 
@@ -58,7 +59,7 @@ def test_the_order_of_files_is_the_instances_own(workshop) -> None:
     instance = workshop.instance(
         {name: b"1\n" for name in names}, {name: b"2\n" for name in names}
     )
-    style = OracleStyle(PromptTable(use="oracle"))
+    style = OracleStyle(OracleTable(use="oracle"))
 
     def order(instance_id: str) -> list[str]:
         text = render(style, dataclasses.replace(instance, instance_id=instance_id))
@@ -70,7 +71,7 @@ def test_the_order_of_files_is_the_instances_own(workshop) -> None:
 
 
 def test_oracle_says_what_is_missing(instance) -> None:
-    style = OracleStyle(PromptTable(use="oracle"))
+    style = OracleStyle(OracleTable(use="oracle"))
     with pytest.raises(ValueError, match="no files"):
         render(style, dataclasses.replace(instance, snapshot=""))
     (Path(instance.snapshot) / "gone.py").unlink()
@@ -87,6 +88,6 @@ def test_oracle_reads_nothing_outside_the_snapshot(instance, path) -> None:
     (root.parent / "secret").write_text("secret\n")
     (root / "link").symlink_to(root.parent / "secret")
     patch = f"--- a/{path}\n+++ b/{path}\n@@ -1 +1 @@\n-secret\n+x\n"
-    style = OracleStyle(PromptTable(use="oracle"))
+    style = OracleStyle(OracleTable(use="oracle"))
     with pytest.raises(ValueError, match="unsafe path"):
         render(style, dataclasses.replace(instance, patch=patch))

@@ -7,6 +7,7 @@ After a change that is meant, `pytest tests/unit/training/test_golden_prompts.py
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,22 @@ from families import FAMILIES
 from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contracts import Material
 from swebench_trainer.prompts.answers import render_answer
-from swebench_trainer.prompts.styles import IssueStyle, OracleStyle
+from swebench_trainer.prompts.bm25 import Bm25Style, Bm25Table
+from swebench_trainer.prompts.listed import ListedStyle, ListedTable
+from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
+from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.training.encoding import encode_prompt
 from swebench_trainer.training.rows import IGNORED, encode_rows
 from swebench_trainer.types import Instance, SftRow
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-STYLES = {"issue": IssueStyle, "oracle": OracleStyle}
+STYLES = {
+    "issue": (IssueStyle, PromptTable),
+    "oracle": (OracleStyle, OracleTable),
+    "bm25": (Bm25Style, Bm25Table),
+    "files": (ListedStyle, ListedTable),
+}
 ANSWERS = ("search-replace", "diff")
 
 FILES = {
@@ -82,15 +91,19 @@ def instance(tmp_path_factory) -> Instance:
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prompts_are_as_written(family, style, answer, families, instance, request):
+def test_prompts_are_as_written(
+    family, style, answer, families, instance, request, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps({instance.instance_id: ["docs/use.md"]}))
     tokenizer = families[family]
     tree = Directory(instance.snapshot)
     material = Material(lambda: tree, tokens=lambda text: len(tokenizer.encode(text)))
-    prompt = (
-        STYLES[style](PromptTable(use=style, answer=answer))
-        .render(instance, material)
-        .text
-    )
+    made, table = STYLES[style]
+    keys = {"list": listed} if style == "files" else {}
+    filled = table(use=style, answer=answer, **keys)
+    prompt = made(filled).render(instance, material).text
     row = SftRow(instance.instance_id, prompt, render_answer(answer, instance, tree))
     (encoded,) = encode_rows(tokenizer, [row])
     trained = encoded.as_sft()

@@ -1,0 +1,106 @@
+"""Showing files that somebody has chosen without knowing the fix, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+
+from swebench_trainer.contracts import Material, Prompt
+from swebench_trainer.prompts.crops import about
+from swebench_trainer.prompts.pages import Measure, compose, crop
+from swebench_trainer.prompts.skeleton import skeleton
+from swebench_trainer.prompts.views import View, read_source
+from swebench_trainer.prompts.words import words
+from swebench_trainer.recipe.models import ContextTable
+from swebench_trainer.types import Instance
+
+_LEAST_SHARE = 64
+"""Tokens below which no file is worth its place."""
+
+
+def query(instance: Instance) -> str:
+    """What is known of an issue before it is fixed, as words to search by."""
+    return "\n".join(
+        (instance.problem_statement, instance.requirements, instance.interface)
+    )
+
+
+def show_chosen(
+    table: ContextTable,
+    instance: Instance,
+    material: Material,
+    ranked: Sequence[str],
+    count: int,
+    text: str,
+) -> Prompt:
+    """A prompt with the files, as far as there is room.
+
+    Args:
+        table: The recipe's `[prompt]`.
+        instance: Whose issue it is.
+        material: Opens the files and counts.
+        ranked: Paths, the best first, all of which are recorded.
+        count: How many of them may be shown; what cannot be is skipped, with the reason.
+        text: What a crop is to be about.
+
+    Raises:
+        ValueError: The repository's files cannot be had, or the issue is too long.
+    """
+    tree = material.tree()
+    files: dict[str, tuple[str, ...]] = {}
+    skipped: dict[str, str] = {}
+    for path in ranked[:count]:
+        try:
+            files[path] = read_source(tree, path).lines
+        except ValueError as error:
+            skipped[path] = str(error)
+    asked = frozenset(words(text))
+    prompt = compose(
+        table,
+        instance,
+        material,
+        lambda room, measure: lay_in_order(files, asked, room, measure),
+    )
+    facts = {"retrieved": list(ranked), "skipped": skipped}
+    return replace(prompt, facts={key: fact for key, fact in facts.items() if fact})
+
+
+def lay_in_order(
+    files: Mapping[str, tuple[str, ...]],
+    asked: Set[str],
+    room: int,
+    measure: Measure,
+) -> list[View]:
+    """Views of the files, of which each may take half of the room that is left.
+
+    A file that does not fit is cropped around the words that are asked for; without
+    any, its skeleton is shown, or nothing.
+
+    Args:
+        files: Lines by path, the best file first.
+        asked: Words of the issue.
+        room: Tokens.
+        measure: Counts them.
+    """
+    views: list[View] = []
+    for number, (path, lines) in enumerate(files.items(), start=1):
+        share = room if number == len(files) else room // 2
+        if share < _LEAST_SHARE:
+            break
+        if view := _fit(path, lines, asked, share, measure):
+            views.append(view)
+            room -= measure(view)
+    return views
+
+
+def _fit(
+    path: str, lines: tuple[str, ...], asked: Set[str], share: int, measure: Measure
+) -> View | None:
+    whole = View.whole(path, lines)
+    if measure(whole) <= share:
+        return whole
+    cropped = crop(path, lines, share, measure, lambda n: about(asked, lines, n))
+    if cropped:
+        return cropped
+    outline = View(path, lines, skeleton(path, lines))
+    return outline if outline.shown and measure(outline) <= share else None
