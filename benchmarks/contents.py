@@ -13,7 +13,6 @@ import argparse
 import multiprocessing
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -34,6 +33,13 @@ COLUMNS = ["repo", "base_commit", "patch"]
 def gold_files(row: Row) -> list[str]:
     """The files that the gold patch changes or removes."""
     return [change.old for change in read_patch(row["patch"]) if change.old]
+
+
+def peak_memory(process: int) -> float:
+    """Most MB that a living process has had; files that it maps count."""
+    # Not getrusage: that counts what the process that started it had, too.
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e3
 
 
 def clone_of(location: str, row: Row) -> Path:
@@ -71,6 +77,8 @@ def open_all(rows: list[Row], location: str) -> dict[str, Any]:
             listed += len(timed("list", tree.paths))
             for path in gold_files(row):
                 read += timed("read", lambda p=path, t=tree: t.read(p)) is not None
+        running = [o._process for o in repositories._open.values() if o._process]
+        git_memory = sum(peak_memory(process.pid) for process in running)
     folder = kept_at().parent
     return seconds | {
         "listed": listed,
@@ -78,8 +86,8 @@ def open_all(rows: list[Row], location: str) -> dict[str, Any]:
         "missing": len(missing),
         "clones": len([p for p in folder.glob("*/")]),
         "cache": megabytes(folder),
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-        "git": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3,
+        "memory": peak_memory(os.getpid()),
+        "git": git_memory,
     }
 
 

@@ -108,10 +108,11 @@ class GitTree:
 class Repositories:
     """Clones of git repositories, each made once in the user's cache.
 
-    A clone has the whole history. That costs less than the commits of a few instances
-    fetched one by one do, whose trees git would pack anew each time, and a clone
-    without blobs would ask for them file by file (benchmarks/RESULTS.md). A directory
-    of this machine that has the commit is read in place and never written to.
+    A clone has the whole history, which is the cheapest way to have all files of dozens
+    of commits (benchmarks/RESULTS.md): git packs each commit anew that is fetched by
+    itself, and a clone without blobs, small at first, asks its origin for every file,
+    thousands for retrieval. A directory of this machine that has the commit is read in
+    place and never written to.
 
     Args:
         location: Where repositories are, with `{repo}` for `owner/name`:

@@ -154,6 +154,16 @@ def test_packed_and_shallow_repositories(image, trees, testbed, tmp_path) -> Non
     assert trees.tree(instance(second)).read("a") == b"2"
 
 
+def test_repositories_with_long_ids(image, trees, testbed, cache) -> None:
+    git(testbed, "init", "-q", "--object-format=sha256")
+    commit = commit_index(testbed, {b"a": ("100644", b"1")})
+    assert len(commit) == 64
+    assert trees.tree(instance(commit)).read("a") == b"1"
+    git(testbed, "update-ref", "-d", "refs/heads/main")
+    (testbed / "a").write_text("on disk")
+    assert trees.tree(instance("1" * 64)).read("a") == b"on disk"
+
+
 def test_plain_files(image, trees, testbed, cache) -> None:
     (testbed / "src").mkdir()
     (testbed / "src" / 'odd " \\ né').write_bytes(b"a\r\n")

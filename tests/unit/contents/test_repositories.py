@@ -97,6 +97,17 @@ def test_a_commit_of_no_branch_is_fetched(origin, clones, slow_git) -> None:
     assert (slow_git / "log").read_text() == "clone\n"
 
 
+def test_repositories_with_long_ids(tmp_path) -> None:
+    place = tmp_path / "origins" / "owner" / "name"
+    place.mkdir(parents=True)
+    git(place, "init", "-q", "--bare", "-b", "main", "--object-format=sha256")
+    commit = commit_index(place, {b"a": ("100644", b"1")})
+    clones = Repositories(f"file://{tmp_path}/origins/{{repo}}")
+    tree = clones.tree("owner/name", commit)
+    assert (tree.read("a"), len(tree.blob("a"))) == (b"1", 64)
+    clones.close()
+
+
 def test_a_commit_that_is_nowhere_is_asked_for_once(origin, clones) -> None:
     commit_index(origin, {b"a": ("100644", b"1")})
     with pytest.raises(ValueError, match="has no commit 1111") as first:
