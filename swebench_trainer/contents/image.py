@@ -94,7 +94,8 @@ class ImageTrees:
         kind = "sha256" if len(wanted) == 64 else "sha1"
         place = kept_at("images", instance.repo, kind)
         objects = self._open.setdefault(place, Objects(place))
-        if wanted and place.is_dir() and objects.has(wanted):
+        # The ref, not the commit: a fetch that fails may leave some of the objects.
+        if wanted and place.is_dir() and objects.has(f"refs/contents/{wanted}"):
             return GitTree(objects, wanted)
         image_id = self._archives.image_id(instance.image)
         ref = f"refs/contents/{digest([image_id, instance.workdir])}"
@@ -191,11 +192,5 @@ class _Source:
 
 def _init(place: Path, kind: str) -> None:
     """Makes an empty bare repository, with nothing of anybody else's in it."""
-    git(
-        "init",
-        "--quiet",
-        "--bare",
-        "--template=",
-        f"--object-format={kind}",
-        str(place),
-    )
+    options = ("--quiet", "--bare", "--template=", f"--object-format={kind}")
+    git("init", *options, str(place))

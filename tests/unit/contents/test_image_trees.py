@@ -230,6 +230,11 @@ def test_forged_objects_are_not_believed(image, trees, testbed) -> None:
     )
     (testbed / "a").write_text("on disk")
     assert trees.tree(instance(commit)).read("a") == b"on disk"
+    assert trees.tree(instance(commit)).read("a") == b"on disk"
+    (objects / good[:2] / good[2:]).unlink()
+    git(testbed, "hash-object", "-w", "--stdin", text="good")
+    image.id = "sha256:honest"
+    assert trees.tree(instance(commit)).read("a") == b"good"
 
 
 def swap_in_index(index: Path, one: str, other: str) -> None:
