@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 from swebench_trainer.contracts import Material, Prompt
-from swebench_trainer.prompts.crops import about
+from swebench_trainer.prompts.crops import Choose, about
 from swebench_trainer.prompts.pages import Measure, compose, crop
 from swebench_trainer.prompts.skeleton import skeleton
 from swebench_trainer.prompts.views import View, read_source
@@ -14,7 +15,7 @@ from swebench_trainer.prompts.words import words
 from swebench_trainer.recipe.models import ContextTable
 from swebench_trainer.types import Instance
 
-_LEAST_SHARE = 64
+_LEAST_SHARE = 128
 """Tokens below which no file is worth its place."""
 
 
@@ -55,11 +56,16 @@ def show_chosen(
         except ValueError as error:
             skipped[path] = str(error)
     asked = frozenset(words(text))
+
+    @cache
+    def regions(path: str) -> Choose:
+        return about(asked, files[path])
+
     prompt = compose(
         table,
         instance,
         material,
-        lambda room, measure: lay_in_order(files, asked, room, measure),
+        lambda room, measure: lay_in_order(files, regions, room, measure),
     )
     facts = {"retrieved": list(ranked), "skipped": skipped}
     return replace(prompt, facts={key: fact for key, fact in facts.items() if fact})
@@ -67,7 +73,7 @@ def show_chosen(
 
 def lay_in_order(
     files: Mapping[str, tuple[str, ...]],
-    asked: Set[str],
+    regions: Callable[[str], Choose],
     room: int,
     measure: Measure,
 ) -> list[View]:
@@ -78,7 +84,7 @@ def lay_in_order(
 
     Args:
         files: Lines by path, the best file first.
-        asked: Words of the issue.
+        regions: Chooses what of a file is about the issue.
         room: Tokens.
         measure: Counts them.
     """
@@ -87,20 +93,19 @@ def lay_in_order(
         share = room if number == len(files) else room // 2
         if share < _LEAST_SHARE:
             break
-        if view := _fit(path, lines, asked, share, measure):
+        if view := _fit(path, lines, regions(path), share, measure):
             views.append(view)
             room -= measure(view)
     return views
 
 
 def _fit(
-    path: str, lines: tuple[str, ...], asked: Set[str], share: int, measure: Measure
+    path: str, lines: tuple[str, ...], choose: Choose, share: int, measure: Measure
 ) -> View | None:
     whole = View.whole(path, lines)
     if measure(whole) <= share:
         return whole
-    cropped = crop(path, lines, share, measure, lambda n: about(asked, lines, n))
-    if cropped:
+    if cropped := crop(path, lines, share, measure, choose):
         return cropped
     outline = View(path, lines, skeleton(path, lines))
     return outline if outline.shown and measure(outline) <= share else None

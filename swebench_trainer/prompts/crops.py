@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 from swebench_trainer.prompts.views import merge
 from swebench_trainer.prompts.words import words
@@ -48,33 +49,38 @@ def _grow(region: range, lines: int, before: float, length: int) -> range:
     return range(max(0, min(start, stop - len(region) - extra)), max(stop, region.stop))
 
 
-def about(asked: Set[str], text: Sequence[str], lines: int) -> tuple[range, ...]:
-    """The regions that have most of the words that are asked for.
+Choose = Callable[[int], tuple[range, ...]]
+"""The regions to show in about so many lines; nothing where there is nothing to show."""
+
+
+def about(asked: frozenset[str], text: Sequence[str]) -> Choose:
+    """Chooses the regions that have most of the words that are asked for.
+
+    The fewer lines of the file a word is in, the more it counts. One region at least is
+    chosen, however few lines are allowed, unless the file has none of the words.
 
     Args:
         asked: Words of the issue, as `words` gives them.
         text: Lines of the file.
-        lines: How many lines to show at most, unless it is less than a region.
-
-    Returns:
-        Nothing if no word of the issue is in the file.
     """
-    found = [asked & set(words(line)) for line in text]
-    often = Counter(word for words_of_line in found for word in words_of_line)
-    scores = [sum(1 / often[word] for word in line) for line in found]
+    found = [asked.intersection(words(line)) for line in text]
+    often = Counter(chain.from_iterable(found))
+    scores = [sum(1 / often[word] for word in sorted(line)) for line in found]
     windows = [
         range(start, min(start + _WINDOW, len(text)))
         for start in range(0, len(text), _STRIDE)
     ]
     ranked = sorted(
-        (-sum(scores[window.start : window.stop]), window.start, window)
-        for window in windows
+        (window for window in windows if any(scores[window.start : window.stop])),
+        key=lambda window: (-sum(scores[window.start : window.stop]), window.start),
     )
-    chosen: list[range] = []
-    taken: set[int] = set()
-    for score, _, window in ranked:
-        new = taken.union(window)
-        if score < 0 and len(new) <= max(lines, _WINDOW):
-            chosen.append(window)
-            taken = new
-    return merge(chosen, len(text))
+
+    def choose(lines: int) -> tuple[range, ...]:
+        taken: set[int] = set()
+        for window in ranked:
+            new = taken.union(window)
+            if len(new) <= max(lines, _WINDOW):
+                taken = new
+        return merge((range(line, line + 1) for line in taken), len(text))
+
+    return choose

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from swebench_trainer.contracts import Material, Prompt
+from swebench_trainer.prompts.crops import Choose
 from swebench_trainer.prompts.styles import INSTRUCTIONS, ask
 from swebench_trainer.prompts.views import NOTE, View
 from swebench_trainer.recipe.models import ContextTable
@@ -16,7 +17,7 @@ Measure = Callable[[object], int]
 """Tokens of a part of a prompt; those of parts add up to about those of the whole."""
 
 _TRIES = 6
-_SAMPLE = 100_000
+_SAMPLE = 20_000
 """Characters of a part that are counted; of a longer one the rest is taken to be alike."""
 
 _LEAST_REGION = 8
@@ -75,7 +76,7 @@ def crop(
     lines: tuple[str, ...],
     room: int,
     measure: Measure,
-    choose: Callable[[int], tuple[range, ...]],
+    choose: Choose,
 ) -> View | None:
     """The regions of a file that `choose` gives for as many lines as there is room for.
 
