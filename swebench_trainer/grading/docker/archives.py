@@ -17,7 +17,7 @@ from swebench_trainer.grading.docker.containers import (
     losses,
 )
 from swebench_trainer.grading.docker.hosts import TRY_DOCKER, Host
-from swebench_trainer.grading.docker.images import ImageError, Images
+from swebench_trainer.grading.docker.images import UNREACHABLE, ImageError, Images
 from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
 
 _CHUNK = 1 << 20
@@ -64,7 +64,12 @@ class DockerArchives:
     def image_id(self, image: str) -> str:
         """See `Archives`."""
         with _reasons():
-            return self._connected().get(image).id
+            try:
+                return self._connected().get(image).id
+            except ImageError as error:
+                if UNREACHABLE.search(str(error)):
+                    self._stopped.set()  # no patience with the next one
+                raise
 
     @contextlib.contextmanager
     def unstarted(
