@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KINDS = {
-    "repositories": "clones of repositories",
+    "repositories": "repositories",
     "checkouts": "evaluation repositories",
     "bm25": "BM25 indexes",
 }

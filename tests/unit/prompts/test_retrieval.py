@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from damage import Memory
 
@@ -9,6 +11,7 @@ from swebench_trainer.prompts.documents import is_source, is_test
 from swebench_trainer.prompts.recall import Recall
 from swebench_trainer.prompts.retrieval import Searcher
 from swebench_trainer.prompts.words import words
+from swebench_trainer.store.kept import prune
 
 TREE = {
     "pkg/url.py": b"def get_url():\n    return HTTPServer.address\n",
@@ -113,6 +116,16 @@ def test_an_index_is_made_once_for_all_processes_and_places(folder) -> None:
     tree.reads.clear()
     assert Searcher().rank(tree, "alpha") == first
     assert tree.reads == []
+
+
+def test_finding_is_a_use_of_the_index(folder) -> None:
+    Searcher().rank(Memory(TREE), "alpha")
+    (lock,) = folder.glob("*.lock")
+    os.utime(lock, (0, 0))
+    Searcher().rank(Memory(TREE), "beta")
+    assert prune(folder, unused_for=3600, max_size=None) == 0
+    assert prune(folder, unused_for=-1, max_size=None) == 1
+    assert not any(folder.iterdir())
 
 
 def test_the_object_ids_are_gits(folder) -> None:
