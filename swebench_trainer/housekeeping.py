@@ -52,18 +52,22 @@ def keep_house(limits: Limits) -> Iterator[str | Table]:
 
 def _things(limits: Limits) -> Iterator[str | Table]:
     """Whatever `store.kept` keeps."""
+    if limits.prune:
+        removed = []
+        for kind, name in KINDS.items():
+            number = prune(
+                user_cache(kind),
+                unused_for=limits.unused_for,
+                max_size=limits.max_size,
+            )
+            removed.append(f"{number} {name}")
+        yield f"{', '.join(removed)} removed; those that are written to stay"
     table = Table("kept")
     for name in ("number", "size"):
         table.add_column(name, justify="right")
     table.add_column("last used")
     for kind, name in KINDS.items():
-        folder = user_cache(kind)
-        if limits.prune:
-            removed = prune(
-                folder, unused_for=limits.unused_for, max_size=limits.max_size
-            )
-            yield f"{removed} {name} removed; those that are written to stay"
-        if things := kept(folder):
+        if things := kept(user_cache(kind)):
             size = decimal(sum(thing.size for thing in things))
             first, last = _day(things[0].used), _day(things[-1].used)
             used = first if first == last else f"{first} to {last}"

@@ -122,15 +122,16 @@ def test_clones_checkouts_and_indexes_are_shown_and_removed(shell, origin):
         assert re.search(rf"│ {name} +│ +1 │ +[\d.]+ kB │ ", out)
     assert out.count(today) == 2
     out = shell.run("cache", "--prune-older-than", "30d")
-    assert "1 BM25 indexes removed" in out and "0 repositories removed" in out
+    removed = "0 repositories, 0 evaluation repositories, 1 BM25 indexes removed"
+    assert removed in out
     assert not any((cache / "bm25").iterdir())
     (clone,) = cache.glob("repositories/*.lock")
     with held(clone.with_suffix("")):  # as by a fetch that takes long
         out = shell.run("cache", "--max-size", "1k")
-        assert "1 evaluation repositories removed" in out
-        assert "0 repositories removed; those that are written to stay" in out
+        assert "0 repositories, 1 evaluation repositories, 0 BM25 indexes" in out
+        assert "those that are written to stay" in out
     out = shell.run("cache", "--clear")
-    assert "1 repositories removed" in out and "No repository or index is kept" in out
+    assert "1 repositories, " in out and "No repository or index is kept" in out
     assert read(origin)
 
 

@@ -15,6 +15,7 @@ from origins import commit_index, commit_tree, git
 
 from swebench_trainer.contents import archive, importer
 from swebench_trainer.contents.image import ImageTrees
+from swebench_trainer.store.kept import prune
 from swebench_trainer.types import Instance
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
@@ -127,6 +128,19 @@ def test_the_second_time_needs_no_container(image, trees, testbed, cache) -> Non
     other.close()
     assert image.created == 1
     assert not [p for p in cache.iterdir() if p.suffix not in ("", ".lock")]
+
+
+def test_what_was_pruned_is_taken_out_again(image, trees, testbed, cache) -> None:
+    git(testbed, "init", "-q")
+    commit = commit_index(testbed, {b"a": ("100644", b"1")})
+    trees.tree(instance(commit))
+    (lock,) = cache.glob("*.lock")
+    os.utime(lock, (0, 0))
+    trees.tree(instance(commit))
+    assert prune(cache, unused_for=3600, max_size=None) == 0
+    assert prune(cache, unused_for=-1, max_size=None) == 1
+    assert trees.tree(instance(commit)).read("a") == b"1"
+    assert image.created == 2
 
 
 def test_images_share_one_repository(image, trees, testbed, cache) -> None:
