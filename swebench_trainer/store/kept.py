@@ -64,15 +64,13 @@ def held(place: Path) -> Iterator[int]:
         The descriptor of the lock.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(place, fcntl.LOCK_EX) as lock:
-        os.utime(lock)
-        try:
+    try:
+        with _locked(place, fcntl.LOCK_EX) as lock:
+            os.utime(lock)
             remove(unfinished(place))
             yield lock
-        finally:
-            remove(unfinished(place))
-            if not place.exists():
-                _lock_of(place).unlink(missing_ok=True)
+    finally:
+        _tidy(place)
 
 
 def unfinished(place: Path) -> Path:
@@ -117,7 +115,7 @@ def prune(folder: Path, *, unused_for: float | None, max_size: int | None) -> in
             removed += 1
     whole = {thing.place.stem for thing in things}
     for name in {name for name, _ in _names(folder)} - whole:
-        _remove(folder / name)
+        _tidy(folder / name)
     return removed
 
 
@@ -171,8 +169,22 @@ def _thing(place: Path) -> Kept:
     return Kept(place, disk_size(place), used)
 
 
+def _tidy(place: Path) -> None:
+    """Clears what is left of something that was not finished.
+
+    The lock is taken anew, because a program that we have started may still have it.
+    """
+    with (
+        contextlib.suppress(OSError),
+        _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB),
+    ):
+        remove(unfinished(place))
+        if not place.exists():
+            _lock_of(place).unlink()
+
+
 def _remove(place: Path) -> bool:
-    """Removes a thing and what was left of others there, unless somebody writes to it."""
+    """Removes a thing, unless somebody writes to it."""
     try:
         with _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
             away = unfinished(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -123,6 +124,19 @@ def test_what_fails_leaves_nothing(folder: Path) -> None:
     with pytest.raises(ValueError, match="no network"), held(place):
         unfinished(place).mkdir()
         raise ValueError("no network")
+    assert names(folder) == []
+
+
+def test_a_program_that_outlives_its_starter_keeps_the_lock(folder: Path) -> None:
+    place = folder / ("a" * 16)
+    with held(place) as lock:
+        unfinished(place).mkdir()
+        program = subprocess.Popen(["sleep", "60"], pass_fds=[lock])
+    prune(folder, unused_for=-1, max_size=None)
+    assert unfinished(place).is_dir()
+    program.kill()
+    program.wait()
+    prune(folder, unused_for=-1, max_size=None)
     assert names(folder) == []
 
 
