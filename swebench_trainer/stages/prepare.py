@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from swebench_trainer.answers.forms import AnswerForm, render_answer
 from swebench_trainer.contents.library import Files, Library
 from swebench_trainer.contracts import Material, Prompt
 from swebench_trainer.data.facts import Rows
@@ -22,7 +23,6 @@ from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.plugins import Plugins
-from swebench_trainer.prompts.answers import AnswerForm, render_answer
 from swebench_trainer.prompts.edits import gold_edits, unseen
 from swebench_trainer.prompts.recall import AT, Recall
 from swebench_trainer.recipe.models import Recipe

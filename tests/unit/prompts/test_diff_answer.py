@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from shorthand import extract_patch, render_answer
 
-from swebench_trainer.prompts.answers import Extraction
+from swebench_trainer.answers.forms import Extraction
 from swebench_trainer.recipe.models import REPAIRS
 
 FORM = "diff"

@@ -12,8 +12,8 @@ from damage import Memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swebench_trainer.prompts.answers import render_answer
-from swebench_trainer.prompts.blocks import Edit, parse_blocks
+from swebench_trainer.answers.blocks import Edit, parse_blocks
+from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
 from swebench_trainer.types import Instance
 

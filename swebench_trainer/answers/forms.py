@@ -11,17 +11,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from swebench_trainer.contracts import Tree
-from swebench_trainer.prompts.blocks import (
+from swebench_trainer.answers.blocks import (
     Block,
     apply_blocks,
     blocks_of,
     parse_blocks,
     write_block,
 )
-from swebench_trainer.prompts.diffs import check_allowed, find_diff
-from swebench_trainer.prompts.patches import fitted, make_patch, read_patch
-from swebench_trainer.prompts.surroundings import without_thoughts
+from swebench_trainer.answers.diffs import check_allowed, find_diff
+from swebench_trainer.answers.patches import fitted, make_patch, read_patch
+from swebench_trainer.answers.surroundings import without_thoughts
+from swebench_trainer.contracts import Tree
 from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import Instance, is_unicode
 

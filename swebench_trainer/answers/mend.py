@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from swebench_trainer.answers.files import File, Text
+from swebench_trainer.answers.lines import NO_PLACE, TWICE, edited
+from swebench_trainer.answers.patches import unquote
+from swebench_trainer.answers.sections import DEV_NULL, RawHunk, Section
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
-from swebench_trainer.prompts.files import File, Text
-from swebench_trainer.prompts.lines import NO_PLACE, TWICE, edited
-from swebench_trainer.prompts.patches import unquote
-from swebench_trainer.prompts.sections import DEV_NULL, RawHunk, Section
 
 _TAB_WIDTHS = (2, 3, 4, 8)
 _TWICE = re.compile(r"diff --git [^/ ]*/(?P<path>.{1,1024}) [^/ ]*/(?P=path)")
