@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from swebench_trainer.contracts import Tree
 from swebench_trainer.prompts.files import UNSAFE
-from swebench_trainer.prompts.mend import mend, read_names
+from swebench_trainer.prompts.mend import mend, prefix_unclear, read_names
 from swebench_trainer.prompts.patches import applies, make_patch, read_patch, unquote
 from swebench_trainer.prompts.sections import DEV_NULL, Scan, Section, scan
 from swebench_trainer.prompts.surroundings import tagged, without_thoughts
@@ -163,10 +163,7 @@ def _misread(section: Section, tree: Tree) -> bool:
         return False
     if not names.creates:
         return not names.git_path
-    folder = names.paths[-1].partition("/")[0]
-    return folder not in ("a", "b") and any(
-        path.startswith(f"{folder}/") for path in tree.paths()
-    )
+    return prefix_unclear(names.paths[-1], section, tree)
 
 
 def touched(sections: Iterable[Section], tree: Tree) -> dict[str, bytes]:
