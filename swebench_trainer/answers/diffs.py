@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from swebench_trainer.answers.mend import mend, read_names
+from swebench_trainer.answers.mend import mend, prefix_unclear, read_names
 from swebench_trainer.answers.patches import applies, make_patch, read_patch, unquote
 from swebench_trainer.answers.sections import DEV_NULL, Scan, Section, scan
 from swebench_trainer.answers.surroundings import tagged, without_thoughts
@@ -163,10 +163,7 @@ def _misread(section: Section, tree: Tree) -> bool:
         return False
     if not names.creates:
         return not names.git_path
-    folder = names.paths[-1].partition("/")[0]
-    return folder not in ("a", "b") and any(
-        path.startswith(f"{folder}/") for path in tree.paths()
-    )
+    return prefix_unclear(names.paths[-1], section, tree)
 
 
 def touched(sections: Iterable[Section], tree: Tree) -> dict[str, bytes]:

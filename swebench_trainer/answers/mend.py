@@ -313,16 +313,25 @@ def _file(tree: Tree, path: str) -> File:
     return File(Text.decoded(content))
 
 
+def prefix_unclear(name: str, section: Section, tree: Tree) -> bool:
+    """Whether the first part of a new file's name may be a folder of the repository."""
+    first, _, path = name.partition("/")
+    if unquote(section.header[0]) == f"diff --git a/{path} b/{path}":
+        return False
+    folders = ("a/", "b/") if first in ("a", "b") else f"{first}/"
+    return any(other.startswith(folders) for other in tree.paths())
+
+
 def _create(
     names: Names, section: Section, tree: Tree, tab: int, result: Mended
 ) -> None:
     name = names.paths[-1]
     folder, _, path = name.partition("/")
-    if folder == "a" and any(other.startswith("a/") for other in tree.paths()):
-        raise ValueError(f"whether {name} is in a folder a is not clear")
     if folder not in ("a", "b") or not path:
         path = name
         result.repairs.append("prefixes")
+    elif prefix_unclear(name, section, tree):
+        raise ValueError(f"whether {name} has a prefix is not clear")
     check_path(path)
     if path in result.new or tree.read(path) is not None:
         raise ValueError(f"{path} exists already")
