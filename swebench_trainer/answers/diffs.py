@@ -19,7 +19,8 @@ from swebench_trainer.recipe.models import REPAIRS, Repair
 CUT = "length"
 """`Sample.finish` of an answer that was cut at the token limit."""
 _STOPPED = "stop"
-_BREAKS_OFF = "the answer breaks off in its patch"
+BREAKS_OFF = "the answer breaks off in its patch"
+"""Reason given where the rest of a patch may be missing."""
 
 
 def find_diff(
@@ -59,7 +60,7 @@ def find_diff(
     # Nothing tells that the answer is complete, unless the writer itself stopped.
     open_end = not closed and finish != _STOPPED
     if open_end and _hangs(found, lines, finish):
-        raise ValueError(_BREAKS_OFF)
+        raise ValueError(BREAKS_OFF)
     if found.last == len(lines) - 1 and not (ended or closed):
         around.append("final-newline")
     check_allowed(around, repairs)
@@ -71,7 +72,7 @@ def find_diff(
         if read_as_meant and applies(written, old):
             return written, around
     if open_end and not _last_line(lines, found) and _short(found):
-        raise ValueError(_BREAKS_OFF)
+        raise ValueError(BREAKS_OFF)
     try:
         patch, made = _mended(found.sections, tree)
         # git refuses hunks without context, and hunks that share it.
