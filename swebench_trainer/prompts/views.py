@@ -19,7 +19,7 @@ NOTE = (
 _LEAST_GAP = 3
 """Fewer lines between two regions are shown: to say that they are missing costs as much."""
 
-_LONGEST_LINE = 1000
+_LONGEST_LINE = 2000
 """Characters of a line; nobody writes longer ones by hand."""
 
 

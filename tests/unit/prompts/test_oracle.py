@@ -196,7 +196,7 @@ def test_distractors_are_near_and_worth_reading() -> None:
         "src/pkg/c.md": "# C\n",
         "src/pkg/test_a.py": module(2, "t"),
         "src/pkg/tests/x.py": module(2, "x"),
-        "src/pkg/min.py": "x" * 2000 + "\n",
+        "src/pkg/min.py": "x" * 3000 + "\n",
         "src/pkg/empty.py": "",
         "src/other/d.py": module(2, "d"),
         "setup.py": "setup()\n",
