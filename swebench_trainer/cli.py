@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from swebench_trainer.contracts import Source
     from swebench_trainer.doctor import Report
-    from swebench_trainer.grading.cache import RunCache
     from swebench_trainer.plugins import Plugins
     from swebench_trainer.preview import Preview
     from swebench_trainer.recipe.load import Draft
@@ -423,98 +422,28 @@ def cache(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Removes what was not used for the longest time, down to 2g or 500m of runs, and of roots.",
+            help="Removes what was not used for the longest time, down to 2g or 500m of each kind.",
         ),
     ] = None,
     clear: Annotated[
         bool, typer.Option("--clear", help="Removes all of them.")
     ] = False,
 ) -> None:
-    """Shows the test runs and image roots that are kept for later, or removes some."""
+    """Shows what is kept for later, or removes some.
+
+    Clones of repositories, BM25 indexes, image roots and test runs: all of it is made
+    again when it is needed.
+    """
+    from swebench_trainer.housekeeping import Limits, keep_house
+
     console = _console()
     age = -1 if clear else _amount(older_than, _SECONDS, "--prune-older-than")
     size = _amount(max_size, _BYTES, "--max-size")
-    _prune_roots(console, age, size)  # first: they hold the gigabytes
-    _prune_runs(console, age, size)
-
-
-def _prune_runs(console: Console, age: int | None, size: int | None) -> None:
-    import contextlib
-    import shutil
-    import sqlite3
-
-    from swebench_trainer.grading.cache import RunCache, cache_path, set_aside
-
-    path = cache_path()
-    if path is None or not path.exists():
-        _say(console, "No test run is kept.")
-        return
-    with contextlib.closing(RunCache(path)) as memory:
-        if memory.path is None:
-            raise TrainerError(f"{path} cannot be used; is the disk full?")
-        if age is not None or size is not None:
-            try:
-                removed = memory.prune(unused_for=age, max_size=size)
-            except sqlite3.Error as error:
-                raise TrainerError(
-                    f"{path} cannot be pruned: {error}",
-                    hint="Make room on the disk, or end what else uses it.",
-                ) from error
-            _say(console, f"{removed} runs removed")
-        if age is not None and age < 0:
-            shutil.rmtree(set_aside(path), ignore_errors=True)
-        _show_cache(console, memory)
-
-
-def _prune_roots(console: Console, age: int | None, size: int | None) -> None:
-    from rich.filesize import decimal
-    from rich.table import Table
-    from rich.text import Text
-
-    from swebench_trainer.grading.namespace.kept_roots import kept_roots, prune_roots
-
-    if age is not None or size is not None:
-        removed = prune_roots(unused_for=age, max_size=size)
-        _say(console, f"{removed} image roots removed; those in use stay")
-    roots = kept_roots()
-    if not roots:
-        _say(console, "No image root is kept.")
-        return
-    total = decimal(sum(root.size for root in roots))
-    _say(console, f"{roots[0].folder.parent}: {len(roots)} image roots, {total}")
-    table = Table("image", title="those that take the most room")
-    table.add_column("size", justify="right")
-    table.add_column("last used")
-    for root in sorted(roots, key=lambda root: -root.size)[:10]:
-        row = (", ".join(root.names), decimal(root.size), _day(root.used))
-        table.add_row(*map(Text, row))
-    console.print(table)
-
-
-def _show_cache(console: Console, memory: RunCache) -> None:
-    from rich.filesize import decimal
-    from rich.table import Table
-    from rich.text import Text
-
-    kept = memory.kept()
-    size = decimal(kept.size)
-    _say(console, f"{memory.path}: {kept.runs} runs, {size}, {kept.hits} times used")
-    if not kept.runs:
-        return
-    _say(console, f"made from {_day(kept.oldest)} to {_day(kept.newest)}")
-    table = Table("instance", title="those that take the most room")
-    for name in ("runs", "size", "times used"):
-        table.add_column(name, justify="right")
-    for name, mine in memory.kept_by_instance(10).items():
-        row = (name, str(mine.runs), decimal(mine.size), str(mine.hits))
-        table.add_row(*map(Text, row))
-    console.print(table)
-
-
-def _day(seconds: float) -> str:
-    import time
-
-    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+    for part in keep_house(Limits(age, size)):
+        if isinstance(part, str):
+            _say(console, part)
+        else:
+            console.print(part)
 
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

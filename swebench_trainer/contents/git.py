@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from swebench_trainer.contents.cache import held, kept_at, remove, unfinished, usable
+from swebench_trainer.contents.cache import held, kept_at, usable
 from swebench_trainer.contents.commands import GitError, directory, git
 from swebench_trainer.contents.objects import Objects
 from swebench_trainer.contents.paths import UNSAFE, check_path
+from swebench_trainer.store.kept import note_use, remove, unfinished
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A full commit id: a shorter name could mean anything."""
@@ -160,6 +161,8 @@ class Repositories:
         """The repository of a location, which has a commit."""
         nearby = _in_place(location)
         place = nearby or kept_at(location)
+        if not nearby:
+            note_use(place)
         if place.is_dir() and (objects := self._objects(place)).has(commit):
             return objects
         if nearby:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from swebench_trainer.contents.archive import CHUNK, members, opened
-from swebench_trainer.contents.cache import held, kept_at, remove, unfinished, usable
+from swebench_trainer.contents.cache import held, kept_at, usable
 from swebench_trainer.contents.commands import GitError, git
 from swebench_trainer.contents.git import COMMIT, GitTree, fetch
 from swebench_trainer.contents.importer import import_archive
 from swebench_trainer.contents.objects import Objects
 from swebench_trainer.store.digest import digest
+from swebench_trainer.store.kept import note_use, remove, unfinished
 from swebench_trainer.types import Instance
 
 # Of a repository that may be made to harm whoever runs git in it, these are data.
@@ -93,6 +94,7 @@ class ImageTrees:
         wanted = commit if COMMIT.fullmatch(commit) else ""
         kind = "sha256" if len(wanted) == 64 else "sha1"
         place = kept_at("images", instance.repo, kind)
+        note_use(place)
         objects = self._open.setdefault(place, Objects(place))
         # The ref, not the commit: a fetch that fails may leave some of the objects.
         if wanted and place.is_dir() and objects.has(f"refs/contents/{wanted}"):

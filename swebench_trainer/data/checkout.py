@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from pathlib import Path
 
 from swebench_trainer.contents.commands import GitError, git
 from swebench_trainer.errors import DataError
 from swebench_trainer.store.digest import digest
+from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
 
 # A revision follows the last @, if no slash comes behind it: `ssh://git@host/x` has none.
 _ADDRESS = re.compile(
@@ -42,32 +41,34 @@ def checkout(address: str) -> Path:
     if found is None:
         raise DataError(f"{address} is not the address of a git repository.")
     url, revision = found["url"], found["revision"] or "HEAD"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = (
-        cache.absolute() / "swebench-trainer" / "checkouts" / digest([url, revision])
-    )
+    place = user_cache("checkouts", digest([url, revision]))
+    note_use(place)
     if not place.is_dir():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".new-") as scratch:
-            new = Path(scratch, "checkout")
-            _clone(url, revision, new)
-            try:
-                new.rename(place)
-            except OSError:
-                if not place.is_dir():  # else another process was first
-                    raise
+        with held(place) as lock:
+            if not place.is_dir():  # else another process was first
+                _clone(url, revision, unfinished(place), lock)
+                unfinished(place).rename(place)
     return place
 
 
-def _clone(url: str, revision: str, place: Path) -> None:
+def _clone(url: str, revision: str, place: Path, *locks: int) -> None:
     place.mkdir()
     fetch = ("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules")
     # A link of the repository could lead to any file of this machine.
     plain = ("-c", "core.symlinks=false", "-c", "core.autocrlf=false")
     try:
         git("-C", str(place), "init", "--quiet", "--template=")
-        git("-C", str(place), *fetch, "--", url, revision, online=True)
-        git("-C", str(place), *plain, "checkout", "--quiet", "--detach", "FETCH_HEAD")
+        git("-C", str(place), *fetch, "--", url, revision, online=True, held=locks)
+        git(
+            "-C",
+            str(place),
+            *plain,
+            "checkout",
+            "--quiet",
+            "--detach",
+            "FETCH_HEAD",
+            held=locks,
+        )
     except GitError as error:
         raise DataError(
             f"{error}.",

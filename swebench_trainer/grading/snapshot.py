@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swebench_trainer.errors import DataError, PrerequisiteError
+from swebench_trainer.store.kept import user_cache
 from swebench_trainer.types import Instance
 
 WHO = "swebench-trainer"
@@ -48,8 +49,7 @@ def snapshot_repository(instance: Instance) -> Path:
 
 def cache_dir() -> Path:
     """Where the repositories are kept."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "swebench-trainer" / "snapshots"
+    return user_cache("snapshots")
 
 
 def snapshot_digest(source: Path) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import zipfile
 from array import array
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from swebench_trainer.contracts import Tree
 from swebench_trainer.prompts.documents import is_source
 from swebench_trainer.prompts.words import names, words, words_of
+from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
 
 if TYPE_CHECKING:
     from bm25s import BM25
@@ -55,7 +55,8 @@ class Searcher:
         ]
         if not files:
             return []
-        place = _folder() / f"{_key(files)}.zip"
+        place = user_cache("bm25", f"{_key(files)}.zip")
+        note_use(place)
         index = _load(place, len(files))
         if index is None:
             index = self._build(tree, files)
@@ -131,11 +132,6 @@ def _key(files: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
-def _folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, "swebench-trainer", "bm25")
-
-
 def _load(place: Path, documents: int) -> BM25 | None:
     """An index of earlier; `None` if there is none, or it is damaged."""
     from bm25s import BM25
@@ -152,11 +148,11 @@ def _load(place: Path, documents: int) -> BM25 | None:
 def _save(index: BM25, place: Path) -> None:
     """Keeps an index. Where it cannot be written, the next run makes it again."""
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+        with held(place):
+            folder = unfinished(place)
             index.save(folder)
-            files = sorted(Path(folder).iterdir())
-            packed = Path(folder, "packed")
+            files = sorted(folder.iterdir())
+            packed = folder / "packed"
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
                 for part in files:
                     file.write(part, part.name)

@@ -9,13 +9,14 @@ for every recipe. On disk it is an ordinary Hugging Face model.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from swebench_trainer.store.kept import user_cache
 
 NAME = "builtin:tiny"
 """What `[model] name` says."""
@@ -48,8 +49,7 @@ def tiny_directory() -> Path:
     It lies under `$XDG_CACHE_HOME/swebench-trainer`, by the digest of all that
     decides its bytes. Runs that make it at the same time do not disturb each other.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    target = cache / "swebench-trainer" / "tiny" / _digest()
+    target = user_cache("tiny", _digest())
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))

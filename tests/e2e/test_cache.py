@@ -2,17 +2,23 @@
 
 import contextlib
 import os
+import re
 import sqlite3
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from swebench_trainer.contents.git import Repositories
+from swebench_trainer.data.checkout import checkout
 from swebench_trainer.errors import DataError
 from swebench_trainer.grading.cache import RunCache, set_aside
 from swebench_trainer.grading.engine import Execution
 from swebench_trainer.grading.namespace.kept_roots import KeptRoots
 from swebench_trainer.grading.official import TEST_LOG
+from swebench_trainer.prompts.retrieval import Searcher
+from swebench_trainer.store.kept import held
 
 
 @pytest.fixture
@@ -54,6 +60,7 @@ def test_it_names_what_it_does_not_understand(shell, filled):
 
 def test_nothing_kept_is_no_error(shell):
     out = shell.run("cache")
+    assert "No repository or index is kept" in out
     assert "No test run is kept" in out and "No image root is kept" in out
     assert not (shell.folder / "cache").exists()
 
@@ -64,6 +71,67 @@ def test_a_cache_of_a_newer_version_is_shown_as_a_new_one(shell, filled):
     memory.close()
     assert ": 0 runs" in shell.run("cache")
     assert [p.name for p in set_aside(filled).iterdir()] == ["runs.sqlite.1"]
+
+
+class Files(dict):
+    """A tree in memory."""
+
+    read = dict.get
+
+    def mode(self, path: str) -> str:
+        return "100644"
+
+    def paths(self) -> list[str]:
+        return sorted(self)
+
+
+@pytest.fixture
+def origin(shell, monkeypatch):
+    """The address of a repository that is cloned, checked out and searched."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shell.folder / "cache"))
+    origin = shell.folder / "owner/name"
+    origin.mkdir(parents=True)
+    (origin / "a.py").write_bytes(os.urandom(30_000))
+    who = ("-c", "user.name=a", "-c", "user.email=a@localhost")
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], cwd=origin, check=True)
+    address = f"file://{origin}"
+    checkout(address)
+    Searcher().rank(Files({"a.py": b"alpha = 1"}), "alpha")
+    read(address)
+    return address
+
+
+def read(address: str) -> bytes | None:
+    """A file of the newest commit, out of a clone."""
+    folder = address.removeprefix("file://")
+    command = ["git", "-C", folder, "rev-parse", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with contextlib.closing(Repositories(address)) as clones:
+        return clones.tree("owner/name", commit.strip()).read("a.py")
+
+
+def test_clones_checkouts_and_indexes_are_shown_and_removed(shell, origin):
+    cache = shell.folder / "cache/swebench-trainer"
+    old = time.time() - 40 * 86400
+    for lock in cache.glob("bm25/*.lock"):
+        os.utime(lock, (old, old))
+    today = time.strftime("%Y-%m-%d")
+    out = shell.run("cache")
+    for name in ("repositories", "evaluation repositories", "BM25 indexes"):
+        assert re.search(rf"│ {name} +│ +1 │ +[\d.]+ kB │ ", out)
+    assert out.count(today) == 2
+    out = shell.run("cache", "--prune-older-than", "30d")
+    assert "1 BM25 indexes removed" in out and "0 repositories removed" in out
+    assert not any((cache / "bm25").iterdir())
+    (clone,) = cache.glob("repositories/*.lock")
+    with held(clone.with_suffix("")):  # as by a fetch that takes long
+        out = shell.run("cache", "--max-size", "1k")
+        assert "1 evaluation repositories removed" in out
+        assert "0 repositories removed; those that are written to stay" in out
+    out = shell.run("cache", "--clear")
+    assert "1 repositories removed" in out and "No repository or index is kept" in out
+    assert read(origin)
 
 
 @pytest.fixture

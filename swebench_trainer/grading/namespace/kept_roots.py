@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from urllib.parse import quote, unquote
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.snapshot import cache_dir
 from swebench_trainer.store.jsonl import read_json, write_json
+from swebench_trainer.store.kept import disk_size, remove
 
 ABOUT = "image.json"
 
@@ -109,21 +109,21 @@ class KeptRoots:
             if folder.is_dir():
                 return
             new = _unfinished(folder)
-            _remove_tree(new)  # what a killed process has left
+            remove(new)  # what a killed process has left
             (new / "root").mkdir(parents=True)
             try:
                 config = export(new / "root")
                 variables = (text.partition("=") for text in config.get("Env") or ())
                 about = {
                     "id": image_id,
-                    "size": _size(new),
+                    "size": disk_size(new),
                     "environment": {name: value for name, _, value in variables},
                 }
                 write_json(new / ABOUT, about)
                 os.sync()  # a power cut must not leave a root without its files
                 new.rename(folder)
             except BaseException:  # whatever it is, half a root is of no use
-                _remove_tree(new)
+                remove(new)
                 raise
 
     def close(self) -> None:
@@ -162,7 +162,7 @@ def prune_roots(*, unused_for: float | None, max_size: int | None) -> int:
             removed += 1
     for half in _rootfs_dir().glob("*.new"):  # of an export that was killed
         with contextlib.suppress(BlockingIOError), _alone(half):
-            _remove_tree(half)
+            remove(half)
     return removed
 
 
@@ -201,9 +201,9 @@ def _remove(root: KeptRoot) -> bool:
     try:
         with _alone(root.folder):
             away = _unfinished(root.folder)
-            _remove_tree(away)
+            remove(away)
             root.folder.rename(away)  # so that nobody finds half a root
-            _remove_tree(away)
+            remove(away)
             for name in root.names:
                 _note(name).unlink(missing_ok=True)
     except (BlockingIOError, FileNotFoundError):
@@ -248,26 +248,3 @@ def _unfinished(folder: Path) -> Path:
 
 def _note(name: str) -> Path:
     return _rootfs_dir() / "names" / quote(name, safe="")
-
-
-def _size(folder: Path) -> int:
-    """Bytes on disk of a directory; a file with two names counts twice."""
-    paths = (
-        Path(where, name)
-        for where, folders, files in os.walk(folder)
-        for name in (*folders, *files)
-    )
-    return sum(path.lstat().st_blocks * 512 for path in paths)
-
-
-def _remove_tree(folder: Path) -> None:
-    """Removes a directory whose modes may forbid it to an ordinary user."""
-    if not folder.exists():
-        return
-    folder.chmod(0o700)
-    for path, folders, _ in os.walk(folder):
-        for name in folders:
-            below = Path(path, name)
-            if not below.is_symlink():
-                below.chmod(0o700)
-    shutil.rmtree(folder)

@@ -15,6 +15,7 @@ from origins import commit_index, commit_tree, git
 
 from swebench_trainer.contents.git import Repositories
 from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.store.kept import kept, prune
 
 ROOT = Path(__file__).parents[3]
 OPEN = """
@@ -213,7 +214,8 @@ def test_a_directory_is_read_in_place(tmp_path, cache, kind) -> None:
     place.mkdir(parents=True)
     git(place, "init", "-q", *(() if kind == "normal" else ("--bare",)))
     commit = commit_index(place, {b"a": ("100644", b"1")})
-    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    place.with_suffix(".lock").touch()  # somebody else's
+    before = {path: path.stat().st_mtime_ns for path in place.parent.rglob("*")}
     near = Repositories(f"{tmp_path}/mirrors/{{repo}}")
     assert near.tree("owner/name", commit).read("a") == b"1"
     with pytest.raises(ValueError, match="has no commit"):
@@ -221,7 +223,8 @@ def test_a_directory_is_read_in_place(tmp_path, cache, kind) -> None:
     with pytest.raises(ValueError, match="no clone of"):
         near.tree("owner/other", commit)
     near.close()
-    assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
+    after = {path: path.stat().st_mtime_ns for path in place.parent.rglob("*")}
+    assert after == before
     assert not list(cache.glob("*/"))
 
 
@@ -295,6 +298,41 @@ def test_a_lost_or_damaged_clone_is_made_again(
     other = commit_index(origin, {b"a": ("100644", b"2")})
     assert clones.tree("owner/name", other).read("a") == b"2"
     assert clones.tree("owner/name", commit).read("a") == b"1"
+
+
+def test_reading_a_clone_is_a_use(origin, clones, cache) -> None:
+    commit = commit_index(origin, {b"a": ("100644", b"text")})
+    clones.tree("owner/name", commit)
+    (lock,) = cache.glob("*.lock")
+    os.utime(lock, (0, 0))
+    clones.tree("owner/name", commit)
+    assert kept(cache)[0].used > time.time() - 60
+
+
+def test_a_clone_that_is_pruned_while_it_is_read_is_made_again(
+    origin, clones, cache, slow_git
+) -> None:
+    commit = commit_index(origin, {b"a": ("100644", b"text")})
+    before = clones.tree("owner/name", commit)
+    assert before.read("a") == b"text"
+    assert prune(cache, unused_for=-1, max_size=None) == 1
+    assert clones.tree("owner/name", commit).read("a") == b"text"
+    assert (slow_git / "log").read_text() == "clone\nclone\n"
+
+
+def test_a_clone_that_is_being_made_is_not_pruned(origin, cache, slow_git) -> None:
+    commit = commit_index(origin, {b"a": ("100644", b"text")})
+    (slow_git / "dawdle").touch()
+    process = opener(origin, commit)
+    wait_for(lambda: list(cache.glob("*.new/HEAD")))
+    assert prune(cache, unused_for=-1, max_size=None) == 0
+    assert list(cache.glob("*.new/HEAD"))
+    process.kill()
+    process.communicate()
+    # git holds the lock too, until it finds that nobody reads its progress
+    wait_for(
+        lambda: prune(cache, unused_for=-1, max_size=0) or not any(cache.iterdir())
+    )
 
 
 def test_without_git(clones, monkeypatch, tmp_path) -> None:

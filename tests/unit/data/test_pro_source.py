@@ -14,6 +14,7 @@ import pytest
 from swebench_trainer.data.checkout import checkout, is_address
 from swebench_trainer.data.pro import ProSource, ProTable, eval_script, image_tag
 from swebench_trainer.errors import DataError
+from swebench_trainer.store.kept import prune
 from swebench_trainer.testing import check_source
 from swebench_trainer.types import Instance, as_row, from_row
 
@@ -480,6 +481,15 @@ def test_an_address_is_cloned_once(load, remote, own_cache, evaluation):
     evaluation.rename(evaluation.with_name("gone"))
     assert ProSource(table).digest() == before
     assert [p.name for p in (own_cache / "swebench-trainer").iterdir()] == ["checkouts"]
+
+
+def test_scripts_that_were_pruned_are_fetched_again(remote, own_cache):
+    place = checkout(remote[0])
+    os.utime(place.with_suffix(".lock"), (0, 0))
+    assert checkout(remote[0]) == place
+    assert prune(place.parent, unused_for=3600, max_size=None) == 0
+    assert prune(place.parent, unused_for=-1, max_size=None) == 1
+    assert not place.exists() and (checkout(remote[0]) / "run_scripts").is_dir()
 
 
 def test_a_link_in_the_repository_leads_nowhere(remote, own_cache):

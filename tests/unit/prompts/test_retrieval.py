@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from damage import Memory
 
@@ -9,6 +11,7 @@ from swebench_trainer.prompts.documents import is_source, is_test
 from swebench_trainer.prompts.recall import Recall
 from swebench_trainer.prompts.retrieval import Searcher
 from swebench_trainer.prompts.words import words
+from swebench_trainer.store.kept import prune
 
 TREE = {
     "pkg/url.py": b"def get_url():\n    return HTTPServer.address\n",
@@ -109,10 +112,20 @@ def test_an_index_is_made_once_for_all_processes_and_places(folder) -> None:
     tree = Store(TREE)
     first = Searcher().rank(tree, "alpha")
     assert sorted(tree.reads) == sorted(p for p in TREE if p.endswith(".py"))
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.glob("*.zip"))) == 1
     tree.reads.clear()
     assert Searcher().rank(tree, "alpha") == first
     assert tree.reads == []
+
+
+def test_finding_is_a_use_of_the_index(folder) -> None:
+    Searcher().rank(Memory(TREE), "alpha")
+    (lock,) = folder.glob("*.lock")
+    os.utime(lock, (0, 0))
+    Searcher().rank(Memory(TREE), "beta")
+    assert prune(folder, unused_for=3600, max_size=None) == 0
+    assert prune(folder, unused_for=-1, max_size=None) == 1
+    assert not any(folder.iterdir())
 
 
 def test_the_object_ids_are_gits(folder) -> None:
@@ -122,7 +135,7 @@ def test_the_object_ids_are_gits(folder) -> None:
 
     Searcher().rank(Git({"x.py": b"a\n"}), "x")
     Searcher().rank(Memory({"x.py": b"a\n"}), "x")
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.glob("*.zip"))) == 1
 
 
 def test_a_file_that_commits_share_is_read_once() -> None:
@@ -147,7 +160,7 @@ def test_memory_is_bounded(monkeypatch) -> None:
 def test_a_damaged_index_is_made_again(folder, damage) -> None:
     tree = Memory(TREE)
     expected = Searcher().rank(tree, "alpha beta")
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.zip")
     content = file.read_bytes()
     changed = {
         "cut": content[: len(content) // 2],

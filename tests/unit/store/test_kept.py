@@ -1,0 +1,182 @@
+"""What is kept in the user's cache: real folders, locks, links and processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from swebench_trainer.store.kept import held, kept, note_use, prune, remove, unfinished
+
+DAY = 86400
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "things"
+
+
+def make(folder: Path, name: str, *, days: float = 0, suffix: str = "") -> Path:
+    """A thing of some 40 kB, a directory unless it has a suffix, unused for some days."""
+    place = folder / f"{name * 16}{suffix}"
+    with held(place):
+        new = unfinished(place)
+        if suffix:
+            new.write_bytes(os.urandom(40_000))
+        else:
+            (new / "closed").mkdir(parents=True)
+            (new / "closed/file").write_bytes(os.urandom(40_000))
+            (new / "closed").chmod(0o500)
+        new.rename(place)
+    age(place, days)
+    return place
+
+
+def age(place: Path, days: float) -> None:
+    then = time.time() - days * DAY
+    os.utime(place.with_suffix(".lock"), (then, then))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_things_are_listed_by_their_last_use(folder: Path) -> None:
+    new, old = make(folder, "a"), make(folder, "b", days=3, suffix=".zip")
+    things = kept(folder)
+    assert [thing.place for thing in things] == [old, new]
+    assert all(40_000 <= thing.size < 70_000 for thing in things)
+    assert [round((time.time() - thing.used) / DAY) for thing in things] == [3, 0]
+    note_use(old)
+    assert [thing.place for thing in kept(folder)] == [new, old]
+
+
+def test_who_writes_uses(folder: Path) -> None:
+    place = make(folder, "a", days=3)
+    with held(place):
+        pass
+    assert kept(folder)[0].used > time.time() - DAY
+
+
+def test_a_use_of_what_is_not_there_leaves_nothing(folder: Path) -> None:
+    note_use(folder / ("a" * 16))
+    assert not folder.exists()
+    assert kept(folder) == [] and prune(folder, unused_for=-1, max_size=None) == 0
+
+
+def test_what_was_not_used_goes_with_its_lock(folder: Path) -> None:
+    make(folder, "a", days=40)
+    make(folder, "b", days=40, suffix=".zip")
+    make(folder, "c", days=20)
+    assert prune(folder, unused_for=30 * DAY, max_size=None) == 2
+    assert names(folder) == ["c" * 16, "c" * 16 + ".lock"]
+
+
+def test_the_longest_unused_go_until_the_rest_is_small_enough(folder: Path) -> None:
+    make(folder, "a", days=1)
+    make(folder, "b", days=3)
+    kept_one = make(folder, "c")
+    assert prune(folder, unused_for=None, max_size=80_000) == 2
+    assert [thing.place for thing in kept(folder)] == [kept_one]
+    assert prune(folder, unused_for=None, max_size=80_000) == 0
+
+
+def test_what_is_written_to_stays(folder: Path) -> None:
+    place = make(folder, "a", days=40)
+    half = folder / ("b" * 16)
+    with held(place), held(half):
+        unfinished(half).mkdir()
+        assert prune(folder, unused_for=-1, max_size=0) == 0
+        assert unfinished(half).is_dir()
+    assert prune(folder, unused_for=-1, max_size=None) == 1
+    assert names(folder) == []
+
+
+def _write_until_killed(place: Path, ready) -> None:
+    with held(place):
+        unfinished(place).mkdir()
+        ready.set()
+        time.sleep(60)
+
+
+def test_what_a_killed_process_left_goes(folder: Path) -> None:
+    place = folder / ("a" * 16)
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    process = context.Process(target=_write_until_killed, args=(place, ready))
+    process.start()
+    assert ready.wait(30)
+    prune(folder, unused_for=None, max_size=10**9)
+    assert unfinished(place).is_dir()
+    process.kill()
+    process.join()
+    assert prune(folder, unused_for=None, max_size=10**9) == 0
+    assert names(folder) == []
+
+
+def test_what_fails_leaves_nothing(folder: Path) -> None:
+    place = folder / ("a" * 16)
+    with pytest.raises(ValueError, match="no network"), held(place):
+        unfinished(place).mkdir()
+        raise ValueError("no network")
+    assert names(folder) == []
+
+
+def test_only_one_writes_though_locks_are_removed(folder: Path) -> None:
+    """A lock that was waited for may be gone from its place when it is had."""
+    place, inside, most = folder / ("a" * 16), 0, 0
+
+    def write() -> None:
+        nonlocal inside, most
+        for _ in range(40):
+            with held(place):  # makes nothing, so the lock goes each time
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.0005)
+                inside -= 1
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1 and names(folder) == []
+
+
+def test_links_lead_nowhere(folder: Path, tmp_path: Path, caplog) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_bytes(bytes(100_000))
+    before = (precious / "file").stat()
+    folder.mkdir(parents=True)
+    (folder / ("a" * 16)).symlink_to(precious)
+    (folder / ("b" * 16 + ".new")).symlink_to(precious)
+    (folder / ("c" * 16)).mkdir()
+    (folder / ("c" * 16) / "link").symlink_to(precious)
+    (folder / ("d" * 16)).mkdir()
+    (folder / ("d" * 16 + ".lock")).symlink_to(precious / "file")
+    assert all(thing.size < 20_000 for thing in kept(folder))
+    assert prune(folder, unused_for=-1, max_size=None) == 2
+    assert f"{folder / ('d' * 16)} stays: " in caplog.text
+    note_use(folder / ("d" * 16))
+    assert (precious / "file").stat() == before
+    assert names(folder) == ["d" * 16, "d" * 16 + ".lock"]
+    elsewhere = folder.with_name("elsewhere")
+    elsewhere.symlink_to(folder)
+    assert kept(elsewhere) == [] and prune(elsewhere, unused_for=-1, max_size=0) == 0
+
+
+def test_what_is_not_ours_stays(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name in ("mirrors", "README", "notes.zip", "A" * 16, ".new-abc"):
+        (folder / name).mkdir()
+    assert prune(folder, unused_for=-1, max_size=0) == 0 and kept(folder) == []
+    assert len(names(folder)) == 5
+
+
+def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+    remove(tmp_path / "nothing")
