@@ -119,6 +119,6 @@ def _answer(form: AnswerForm, instance: Instance, files: Files, prompt: Prompt) 
         edits = gold_edits(form, instance, files.open())
         if path := unseen(edits, prompt.shown):
             raise ValueError(
-                f"the answer edits {path} where the prompt does not show it"
+                f"the answer edits lines that the prompt does not show ({path})"
             )
     return answer

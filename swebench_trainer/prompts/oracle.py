@@ -116,7 +116,8 @@ def _lay(
     floors = {path: min(measure(view), costs[path]) for path, view in least.items()}
     if (needed := sum(floors.values())) > room:
         raise ValueError(
-            f"the lines that the gold patch edits take {needed} tokens, and context_tokens leaves {room}"
+            "the lines that the gold patch edits are longer than context_tokens leaves "
+            f"room for ({needed} tokens of {room})"
         )
     level = _level(costs, floors, room)
     for path, lines in files.items():
