@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from swebench.inference.make_datasets.utils import extract_diff, repair_patch
 
-from swebench_trainer.prompts.answers import extract_patch
+from swebench_trainer.answers.forms import extract_patch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests/unit/prompts"))

@@ -92,18 +92,9 @@ def prepare(rows: Path, style: str, form: str, repositories: str, scratch: Path)
 
 
 def reasons(dropped: list[dict[str, str]]) -> str:
-    """Reasons with their counts, what is particular to an instance left out."""
-    kinds = Counter(
-        f"{row['from']}: {' '.join(_general(word) for word in row['reason'].split())}"
-        for row in dropped
-    )
+    """Reasons with their counts; the details in brackets are left out."""
+    kinds = Counter(f"{r['from']}: {r['reason'].partition(' (')[0]}" for r in dropped)
     return "; ".join(f"{n} x {kind}" for kind, n in kinds.most_common()) or "none"
-
-
-def _general(word: str) -> str:
-    return (
-        "…" if any(sign in word for sign in "/0123456789") or "." in word[:-1] else word
-    )
 
 
 def main() -> None:

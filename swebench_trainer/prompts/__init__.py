@@ -1,1 +1,1 @@
-"""What goes into the model and what comes out of it: styles, answers, extraction."""
+"""What goes into the model: the issue, and what of the repository is shown with it."""

@@ -15,6 +15,8 @@ from swebench_trainer.prompts.words import words
 from swebench_trainer.recipe.models import ContextTable
 from swebench_trainer.types import Instance
 
+NO_ROOM = "there is no room for it in context_tokens"
+
 _LEAST_SHARE = 128
 """Tokens below which no file is worth its place."""
 
@@ -67,6 +69,7 @@ def show_chosen(
         material,
         lambda room, measure: lay_in_order(files, regions, room, measure),
     )
+    skipped |= {p: NO_ROOM for p in files if p not in (prompt.shown or ())}
     facts = {"retrieved": list(ranked), "skipped": skipped}
     return replace(prompt, facts={key: fact for key, fact in facts.items() if fact})
 

@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 
 from pydantic import NonNegativeInt
 
+from swebench_trainer.answers.patches import read_patch
 from swebench_trainer.contracts import Material, Prompt, Tree
 from swebench_trainer.prompts.crops import around
 from swebench_trainer.prompts.documents import is_test
 from swebench_trainer.prompts.edits import gold_edits
 from swebench_trainer.prompts.pages import Measure, compose, crop
-from swebench_trainer.prompts.patches import read_patch
 from swebench_trainer.prompts.views import View, merge, read_source, read_text
 from swebench_trainer.recipe.models import ContextTable
 from swebench_trainer.store.digest import digest
@@ -116,7 +116,8 @@ def _lay(
     floors = {path: min(measure(view), costs[path]) for path, view in least.items()}
     if (needed := sum(floors.values())) > room:
         raise ValueError(
-            f"the lines that the gold patch edits take {needed} tokens, and context_tokens leaves {room}"
+            "the lines that the gold patch edits are longer than context_tokens leaves "
+            f"room for ({needed} tokens of {room})"
         )
     level = _level(costs, floors, room)
     for path, lines in files.items():

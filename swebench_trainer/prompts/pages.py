@@ -46,7 +46,7 @@ def compose(
     frame = material.tokens("\n\n".join((question, NOTE, form)))
     if frame > limit:
         raise ValueError(
-            f"the issue alone is {frame} tokens, more than context_tokens = {limit}"
+            f"the issue alone is longer than context_tokens ({frame} tokens of {limit})"
         )
     small = material.tokens("x")
 

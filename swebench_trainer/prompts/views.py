@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from swebench_trainer.answers.files import Text, read_file
 from swebench_trainer.contracts import Tree
-from swebench_trainer.prompts.files import Text, read_file
 from swebench_trainer.types import is_unicode
 
 NOTE = (
@@ -19,7 +19,7 @@ NOTE = (
 _LEAST_GAP = 3
 """Fewer lines between two regions are shown: to say that they are missing costs as much."""
 
-_LONGEST_LINE = 1000
+_LONGEST_LINE = 2000
 """Characters of a line; nobody writes longer ones by hand."""
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from swebench_trainer.answers.candidates import to_candidate
+from swebench_trainer.answers.checks import REFUSED, tally
 from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.errors import StageError
-from swebench_trainer.prompts.candidates import to_candidate
-from swebench_trainer.prompts.checks import REFUSED, tally
 from swebench_trainer.recipe.models import GenerateTable
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.stages import Figures, StageContext

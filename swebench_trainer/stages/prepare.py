@@ -10,30 +10,26 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from swebench_trainer.contents.library import Files, Library
-from swebench_trainer.contracts import Material, Prompt
 from swebench_trainer.data.facts import Rows
 from swebench_trainer.data.leakage import Leakage, find_leakage, public_tests
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.docker.archives import DockerArchives
-from swebench_trainer.plugins import Plugins
-from swebench_trainer.prompts.answers import AnswerForm, render_answer
-from swebench_trainer.prompts.edits import gold_edits, unseen
+from swebench_trainer.prompts.drafts import Drafts
 from swebench_trainer.prompts.recall import AT, Recall
 from swebench_trainer.recipe.models import Recipe
+from swebench_trainer.registry import Registry
 from swebench_trainer.stages import Figures, StageContext, token_counter
 from swebench_trainer.store.jsonl import (
     write_bytes,
     write_json,
     write_rows,
 )
-from swebench_trainer.store.spool import Spool
-from swebench_trainer.types import Contents, Instance, SftRow, Split, as_row
+from swebench_trainer.types import Instance, SftRow, Split, as_row
 
 
 def run(context: StageContext) -> Figures:
@@ -65,7 +61,7 @@ def run(context: StageContext) -> Figures:
     # Before any prompt is made, so that every style and form has the same split.
     heldout = split(rows.facts, recipe.data.holdout, recipe.seed, known)
     rows = without(rows, heldout.unusable)
-    drafts = _Drafts(recipe, context.plugins, rows)
+    drafts = _drafts(recipe, context.plugins.registry, rows)
     rows = without(rows, drafts.unusable)
     _require_some(context, rows, dropped, heldout.ids)
     _require_gradable(recipe, rows, heldout.ids)
@@ -147,87 +143,26 @@ def _first_reasons(dropped: Sequence[dict[str, str]]) -> str:
     return "; ".join([*named, f"{rest} for other reasons"] if rest else named)
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """What an instance becomes for the model.
-
-    Attributes:
-        shown: The files that the prompt shows; `None` for a style that shows none.
-        answer: What SFT would learn; empty if nothing, and then `untaught` says why.
-        contents: Where the files of the repository were found.
-        facts: See `Prompt`.
-    """
-
-    prompt: str
-    shown: tuple[str, ...] | None
-    answer: str
-    untaught: str
-    contents: Contents
-    facts: Mapping[str, Any]
+def _drafts(recipe: Recipe, registry: Registry, rows: Rows) -> Drafts:
+    style = registry.create("prompt style", recipe.prompt)
+    drafts = Drafts(recipe.prompt, style, _counter(recipe, registry), recipe.seed)
+    required = recipe.contents.always or _applies_blocks(recipe)
+    with closing(Library(recipe.contents, DockerArchives())) as library:
+        for instance in rows:
+            drafts.add(instance, Files(library, instance), required=required)
+    return drafts
 
 
-class _Drafts:
-    """The draft of each instance, and the reasons of those without."""
-
-    def __init__(self, recipe: Recipe, plugins: Plugins, instances: Rows) -> None:
-        self._recipe = recipe
-        self._style = plugins.registry.create("prompt style", recipe.prompt)
-        self._context = getattr(self._style, "context", recipe.prompt.use)
-        self._tokens = _counter(recipe, plugins)
-        self.unusable: dict[str, str] = {}
-        self.recall = Recall()
-        self._drafts: Spool[_Draft] = Spool()
-        self._places: dict[str, int] = {}
-        with closing(Library(recipe.contents, DockerArchives())) as library:
-            for instance in instances:
-                try:
-                    draft = self._draft(instance, Files(library, instance))
-                except ValueError as error:
-                    self.unusable[instance.instance_id] = str(error)
-                else:
-                    self._places[instance.instance_id] = len(self._drafts)
-                    self._drafts.append(draft)
-
-    def __getitem__(self, instance_id: str) -> _Draft:
-        return self._drafts[self._places[instance_id]]
-
-    def row(self, instance_id: str) -> dict[str, Any]:
-        """A row of `prompts.jsonl`."""
-        draft = self[instance_id]
-        row = {"instance_id": instance_id, "context": self._context}
-        shown = {} if draft.shown is None else {"files": draft.shown}
-        return {**row, **shown, **draft.facts, "prompt": draft.prompt}
-
-    def _draft(self, instance: Instance, files: Files) -> _Draft:
-        if self._recipe.contents.always or _applies_blocks(self._recipe):
-            files.open()
-        material = Material(files.open, self._tokens, self._recipe.seed)
-        prompt = self._style.render(instance, material)
-        answer = untaught = ""
-        try:
-            answer = _answer(self._recipe.prompt.answer, instance, files, prompt)
-        except ValueError as error:
-            untaught = str(error)
-        if "retrieved" in prompt.facts:
-            self.recall.add(instance.patch, prompt.facts["retrieved"])
-        shown = None if prompt.shown is None else tuple(prompt.shown)
-        return _Draft(prompt.text, shown, answer, untaught, files.place, prompt.facts)
+def _counter(recipe: Recipe, registry: Registry) -> Callable[[str], int]:
+    """Counts tokens as the model does, whose tokenizer is loaded when it is first asked."""
+    backend = token_counter(recipe, registry)
+    opened = cache(backend.open_counter) if backend else lambda: _estimate
+    return lambda text: opened()(text)
 
 
-def _answer(form: AnswerForm, instance: Instance, files: Files, prompt: Prompt) -> str:
-    """The gold patch as the model shall write it after reading the prompt.
-
-    Raises:
-        ValueError: It cannot, or ought not to.
-    """
-    answer = render_answer(form, instance, files.at_hand())
-    if prompt.shown is not None:
-        edits = gold_edits(form, instance, files.open())
-        if path := unseen(edits, prompt.shown):
-            raise ValueError(
-                f"the answer edits {path} where the prompt does not show it"
-            )
-    return answer
+def _estimate(text: str) -> int:
+    """Tokens of a text, on the safe side: few tokenizers need more than one for 3 bytes."""
+    return -(-len(text.encode()) // 3)
 
 
 def _recall_figures(recall: Recall) -> Figures:
@@ -240,18 +175,6 @@ def _recall_figures(recall: Recall) -> Figures:
         f"% with all gold files in the first {places}": every,
         f"% of gold files in the first {places}": share,
     }
-
-
-def _counter(recipe: Recipe, plugins: Plugins) -> Callable[[str], int]:
-    """Counts tokens as the model does, whose tokenizer is loaded when it is first asked."""
-    backend = token_counter(recipe, plugins.registry)
-    opened = cache(backend.open_counter) if backend else lambda: _estimate
-    return lambda text: opened()(text)
-
-
-def _estimate(text: str) -> int:
-    """Tokens of a text, on the safe side: few tokenizers need more than one for 3 bytes."""
-    return -(-len(text.encode()) // 3)
 
 
 def _applies_blocks(recipe: Recipe) -> bool:

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -197,3 +198,10 @@ def test_no_docker_at_all(monkeypatch, tmp_path) -> None:
             trees.tree(instance())
     trees.close()
     forget_sockets()
+
+
+def test_a_registry_that_cannot_be_reached_is_waited_for_once() -> None:
+    with closing(DockerArchives()) as archives:
+        for name, spent in (("one", "[1-9]"), ("two", "0")):
+            with pytest.raises(ValueError, match=f"no image .*{name} after {spent} s"):
+                archives.image_id(f"localhost:1/{name}")

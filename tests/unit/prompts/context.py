@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from damage import Memory
 
+from swebench_trainer.answers.files import File, Text
+from swebench_trainer.answers.patches import make_patch
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Material, Prompt, PromptStyle
-from swebench_trainer.prompts.files import File, Text
-from swebench_trainer.prompts.patches import make_patch
 from swebench_trainer.types import Instance
 
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swebench_trainer.prompts.files import File, Text
-from swebench_trainer.prompts.patches import make_patch, read_patch
+from swebench_trainer.answers.files import File, Text
+from swebench_trainer.answers.patches import make_patch, read_patch
 
 Files = dict[str, bytes]
 HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
@@ -180,6 +180,9 @@ UNKNOWABLE = (
     "two places",
     "two files",
     "tabs in a new file",
+    "a list behind the last hunk",
+    "dots for a hunk's header",
+    "a move without its lines",
 )
 """Damages after which nobody can know the tree: any tree is a wrong one."""
 
@@ -288,6 +291,74 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
         )
 
     return case(gold, headers(gold.patch, wrong))
+
+
+@damage("counts that end at an empty line")
+def _(rng: random.Random, gold: Gold) -> Case | None:
+    """Empty lines of context lost their space, and a hunk its count of what follows."""
+
+    def cut_short(hunk: str) -> str:
+        header, *lines = hunk.rstrip("\n").split("\n")
+        lines = [line if line != " " else "" for line in lines]
+        changed = [n for n, line in enumerate(lines) if line[:1] in ("+", "-")]
+        ends = [
+            n
+            for n, line in enumerate(lines)
+            if not line and changed[0] < n < changed[-1]
+        ]
+        if not ends:
+            return hunk
+        kept = lines[: rng.choice(ends)]
+        old = sum(line[:1] in ("", " ", "-") for line in kept)
+        new = sum(line[:1] in ("", " ", "+") for line in kept)
+        found = HUNK.match(header)
+        assert found
+        header = f"@@ -{found[1]},{old} +{found[3]},{new} @@"
+        return "\n".join([header, *lines, ""])
+
+    texts = []
+    for section in sections(gold.patch):
+        header, *hunks = parts(section)
+        texts += [header, *map(cut_short, hunks)]
+    return case(gold, "".join(texts)) if "".join(texts) != gold.patch else None
+
+
+@damage("a list behind the last hunk")
+def _(rng: random.Random, gold: Gold) -> Case | None:
+    """The counts do not tell where the hunk ends."""
+    text = headers(
+        gold.patch,
+        lambda old, olds, new, news: f"@@ -{old},{olds + 2} +{new},{news + 3} @@",
+    )
+    behind = rng.choice(["", "\n"])
+    answer = f"{text}{behind}+ It checks the value.\n+ It says why.\n"
+    return Case("", gold.base, answer, None)
+
+
+@damage("dots for a hunk's header")
+def _(rng: random.Random, gold: Gold) -> Case | None:
+    found = [parts(section) for section in sections(gold.patch)]
+    long = [section for section in found if len(section) > 2]
+    if not long:
+        return None
+    section = rng.choice(long)
+    number = rng.randrange(2, len(section))
+    section[number] = "...\n" + section[number].partition("\n")[2]
+    return Case("", gold.base, "".join(map("".join, found)), None)
+
+
+@damage("a move without its lines")
+def _(rng: random.Random, gold: Gold) -> Case | None:
+    section = sections(gold.patch)[0]
+    change = read_patch(section)[0]
+    if not change.old or change.old != change.new or not change.hunks:
+        return None
+    folder, _, name = change.old.rpartition("/")
+    moved = rng.choice([f"{folder}/new_{name}".lstrip("/"), f"new/{name}"])
+    text = re.sub(r"^\+\+\+ .*$", f"+++ b/{moved}", section, flags=re.MULTILINE)
+    if rng.random() < 0.5:
+        text = re.sub(r"^(diff --git|index) .*\n", "", text, flags=re.MULTILINE)
+    return Case("", gold.base, text, None)
 
 
 @damage("line numbers")

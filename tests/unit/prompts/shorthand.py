@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from swebench_trainer.answers import forms as answers
+from swebench_trainer.answers.forms import AnswerForm, Extraction
 from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contracts import Material, PromptStyle, Tree
-from swebench_trainer.prompts import answers
-from swebench_trainer.prompts.answers import AnswerForm, Extraction
 from swebench_trainer.types import Instance
 
 

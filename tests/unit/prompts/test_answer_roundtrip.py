@@ -96,7 +96,9 @@ def test_the_answer_gives_the_gold_tree(shared_workshop, form, pair) -> None:
     try:
         answer = render_answer(form, instance)
     except ValueError as error:
-        assert "UTF-8" in str(error)
+        filled = new.get("src/b c.py") and not old.get("src/b c.py")
+        wanted = "a path that blocks cannot name" if filled else "UTF-8"
+        assert wanted in str(error)
         return
     extraction = extract_patch(form, answer, instance)
     assert extraction.status == "ok"

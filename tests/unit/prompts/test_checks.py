@@ -6,10 +6,10 @@ import pytest
 from damage import Memory, between
 from shorthand import tree_of
 
+from swebench_trainer.answers.candidates import to_candidate
+from swebench_trainer.answers.checks import look, parses, tally
+from swebench_trainer.answers.lint import new_errors
 from swebench_trainer.contracts import Sample
-from swebench_trainer.prompts.candidates import to_candidate
-from swebench_trainer.prompts.checks import look, parses, tally
-from swebench_trainer.prompts.lint import new_errors
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.types import Candidate, as_row, from_row
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from swebench_trainer.errors import DataError
 from swebench_trainer.prompts.bm25 import Bm25Style, Bm25Table
+from swebench_trainer.prompts.chosen import NO_ROOM
 from swebench_trainer.prompts.listed import ListedStyle, ListedTable, read_lists
 
 FILES = {
@@ -135,6 +136,7 @@ def test_a_long_file_without_those_words_is_a_skeleton_or_nothing(listed) -> Non
     style = listed("a.py", "a.txt", context_tokens=600)
     prompt = render(style, instance, {"a.py": text, "a.txt": body})
     assert prompt.shown == {"a.py": (range(0, 6),)}
+    assert prompt.facts["skipped"] == {"a.txt": NO_ROOM}
     broken = render(style, instance, {"a.py": "def (\n" + text})
     assert broken.shown == {}
 
@@ -157,7 +159,7 @@ def test_what_cannot_be_shown_is_skipped_with_the_reason(listed) -> None:
             ".git/config": "unsafe path",
             "gone.py": "the repository has no file gone.py",
             "binary.py": "binary.py is a binary file",
-            "min.js": "min.js has lines of more than 1000 characters, as generated files have",
+            "min.js": "min.js has lines of more than 2000 characters, as generated files have",
             "empty.py": "empty.py is empty",
         },
     }

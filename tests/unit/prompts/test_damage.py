@@ -22,7 +22,7 @@ from damage import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from swebench_trainer.prompts.answers import Extraction, extract_patch
+from swebench_trainer.answers.forms import Extraction, extract_patch
 
 UNTOUCHED = (
     "nothing",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from shorthand import extract_patch, render_answer
 
-from swebench_trainer.prompts.answers import Extraction
+from swebench_trainer.answers.forms import Extraction
 from swebench_trainer.recipe.models import REPAIRS
 
 FORM = "diff"
@@ -230,10 +230,15 @@ def test_a_new_file_keeps_a_folder_that_is_called_like_a_prefix(workshop) -> Non
     answer = instance.patch.replace("+1 @@", "+1,7 @@")
     extraction = extract_patch(FORM, answer, instance, finish="stop")
     assert extraction == Extraction(instance.patch, "repaired:hunk-counts")
-    extraction = extract_patch(
-        FORM, answer.replace("b/a/", "a/"), instance, finish="stop"
-    )
-    assert extraction.status == "failed:whether a/new.py is in a folder a is not clear"
+    bare = instance.patch.replace("a/a/", "a/").replace("b/a/", "a/")
+    for text in (bare, bare.replace("--- /dev/null\n+++ a/new.py\n", "")):
+        extraction = extract_patch(FORM, text, instance, finish="stop")
+        assert (
+            extraction.status
+            == "failed:whether {}/new.py has a prefix is not clear".format(
+                "a" if "+++" in text else "b"
+            )
+        )
 
 
 def test_line_ends_are_those_of_the_file_in_hunks_that_only_add_too(workshop) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from damage import Memory, applied, synthesised
 
+from swebench_trainer.answers.forms import extract_patch, render_answer
 from swebench_trainer.contents.git import Repositories
-from swebench_trainer.prompts.answers import extract_patch, render_answer
 from swebench_trainer.types import Instance
 
 ROWS = [("SWE-bench_Verified_test.parquet", 500), ("SWE-bench_dev.parquet", 225)]

@@ -12,8 +12,8 @@ from damage import Memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swebench_trainer.prompts.answers import render_answer
-from swebench_trainer.prompts.blocks import Edit, parse_blocks
+from swebench_trainer.answers.blocks import Edit, parse_blocks
+from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
 from swebench_trainer.types import Instance
 
@@ -196,7 +196,7 @@ def test_distractors_are_near_and_worth_reading() -> None:
         "src/pkg/c.md": "# C\n",
         "src/pkg/test_a.py": module(2, "t"),
         "src/pkg/tests/x.py": module(2, "x"),
-        "src/pkg/min.py": "x" * 2000 + "\n",
+        "src/pkg/min.py": "x" * 3000 + "\n",
         "src/pkg/empty.py": "",
         "src/other/d.py": module(2, "d"),
         "setup.py": "setup()\n",

@@ -267,3 +267,38 @@ def test_no_path_leaves_the_snapshot(workshop, tmp_path, path) -> None:
         f"{path}\n<<<<<<< DELETE\n>>>>>>> DELETE\n",
     ):
         assert extract_patch(FORM, answer, instance).status == "failed:unsafe path"
+
+
+@pytest.mark.parametrize(
+    "line", ["Now a helper:", "Now a helper", "Helper:", "## Helper"]
+)
+def test_prose_names_no_new_file(small, line) -> None:
+    answer = FIX + f"{line}\n" + block("", "", "z = 1\n").lstrip("\n")
+    extraction = extract_patch(FORM, answer, small, finish="stop")
+    assert extraction.patch == ""
+    assert "is a path is not clear" in extraction.status
+
+
+@pytest.mark.parametrize("line", ["n.py", "`n.py`", "### `n.py`:", "**`n.py`**"])
+def test_a_new_files_path_may_stand_in_backticks(small, line) -> None:
+    answer = f"{line}\n" + block("", "", "z = 1\n").lstrip("\n")
+    assert "+++ b/n.py" in extract_patch(FORM, answer, small, finish="stop").patch
+
+
+def test_a_new_file_with_a_blank_in_its_path_has_no_form(workshop) -> None:
+    instance = workshop.instance({"a.py": b"1\n"}, {"a.py": b"1\n", "b c.py": b"2\n"})
+    with pytest.raises(ValueError, match="a path that blocks cannot name"):
+        render_answer(FORM, instance)
+
+
+def test_an_answer_that_was_cut_behind_a_block_is_not_whole(small) -> None:
+    for answer in (FIX, f"```\n{FIX}```\n"):
+        extraction = extract_patch(FORM, answer, small, finish="length")
+        assert extraction.status == "failed:the answer breaks off in its patch"
+    assert extract_patch(FORM, f"{FIX}\nThis", small, finish="length").patch
+
+
+def test_a_new_file_does_not_get_line_ends_that_were_wrong_elsewhere(small) -> None:
+    answer = (FIX + block("n.py", "", "z\n")).replace("\n", "\r\n")
+    extraction = extract_patch(FORM, answer, small, finish="stop")
+    assert extraction.status == "failed:the line ends of n.py are not clear"

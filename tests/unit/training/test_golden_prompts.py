@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from families import FAMILIES
 
+from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contracts import Material
-from swebench_trainer.prompts.answers import render_answer
 from swebench_trainer.prompts.bm25 import Bm25Style, Bm25Table
 from swebench_trainer.prompts.listed import ListedStyle, ListedTable
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable

@@ -11,17 +11,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from swebench_trainer.contracts import Tree
-from swebench_trainer.prompts.blocks import (
+from swebench_trainer.answers.blocks import (
     Block,
     apply_blocks,
     blocks_of,
+    ends_in_block,
     parse_blocks,
     write_block,
 )
-from swebench_trainer.prompts.diffs import check_allowed, find_diff
-from swebench_trainer.prompts.patches import fitted, make_patch, read_patch
-from swebench_trainer.prompts.surroundings import without_thoughts
+from swebench_trainer.answers.diffs import BREAKS_OFF, CUT, check_allowed, find_diff
+from swebench_trainer.answers.patches import fitted, make_patch, read_patch
+from swebench_trainer.answers.surroundings import without_thoughts
+from swebench_trainer.contracts import Tree
 from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import Instance, is_unicode
 
@@ -94,7 +95,7 @@ def extract_patch(
         if form == "diff":
             patch, made = find_diff(text, tree, finish=finish, repairs=allowed)
         else:
-            patch, made = _extract_blocks(text, tree)
+            patch, made = _extract_blocks(text, tree, finish)
             check_allowed(made, allowed)
     except ValueError as error:
         return Extraction("", f"failed:{error}")
@@ -104,10 +105,12 @@ def extract_patch(
     return Extraction(patch, f"repaired:{names}" if names else "ok")
 
 
-def _extract_blocks(text: str, tree: Tree | None) -> tuple[str, list[str]]:
+def _extract_blocks(text: str, tree: Tree | None, finish: str) -> tuple[str, list[str]]:
     blocks, repairs = _parse_without_thoughts(text)
     if not blocks:
         return "", []
+    if finish == CUT and ends_in_block(text):
+        raise ValueError(BREAKS_OFF)
     if tree is None:
         raise ValueError("no file contents")
     old, new, more = apply_blocks(blocks, tree)

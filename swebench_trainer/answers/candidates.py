@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from swebench_trainer.answers.checks import look
+from swebench_trainer.answers.forms import AnswerForm, extract_patch, render_answer
 from swebench_trainer.contracts import Sample, Tree
-from swebench_trainer.prompts.answers import AnswerForm, extract_patch, render_answer
-from swebench_trainer.prompts.checks import look
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.types import Candidate, Instance
 

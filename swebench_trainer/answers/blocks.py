@@ -11,7 +11,8 @@ Each block starts with the file's path on a line of its own:
 
 - SEARCH is whole lines that stand exactly once in the file as it was before the
   answer; all blocks refer to that state, so their order means nothing.
-- An empty SEARCH creates the file, or fills one that is empty.
+- An empty SEARCH creates the file, or fills one that is empty; its path has no blanks,
+  for prose has some.
 - A renamed file may have blocks too; they name it by its old path.
 - `\ No newline at end of file` may end a part, as in a diff. When neither part
   has it, the end of the file stays as it is.
@@ -24,10 +25,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from swebench_trainer.answers.files import File, Text, read_file
+from swebench_trainer.answers.patches import FileChange, Hunk
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
-from swebench_trainer.prompts.files import File, Text, read_file
-from swebench_trainer.prompts.patches import FileChange, Hunk
 
 _DIVIDER = "======="
 _NO_NEWLINE = "\\ No newline at end of file"
@@ -38,6 +39,8 @@ _OPENERS = {
 }
 _MARKERS = {*_OPENERS, *_OPENERS.values(), _DIVIDER}
 FENCE = re.compile(r"\s*(```|~~~)")
+_PATH = re.compile(r"\S*[^\s:]\s*|[\s#*]*`[^`]+`[\s:*]*")
+"""A line that is no prose: nothing there could tell a path that is to be made from it."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,8 @@ def write_block(block: Block) -> str:
     """
     for path in (block.path, block.to) if isinstance(block, Rename) else (block.path,):
         check_path(path)
-        if clean_path(path) != path or FENCE.match(path):
+        unclear = _creates(block) and not _PATH.fullmatch(path)
+        if clean_path(path) != path or FENCE.match(path) or unclear:
             raise ValueError("a path that blocks cannot name")
     if isinstance(block, Delete):
         body = ["<<<<<<< DELETE", ">>>>>>> DELETE"]
@@ -200,7 +204,7 @@ def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
     blocks: list[Block] = []
     repairs: list[str] = []
     around: list[str] = []
-    path = ""
+    path = named = ""
     for line in lines:
         marker = line.rstrip()
         if marker in _OPENERS:
@@ -208,7 +212,10 @@ def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
                 named = around.pop()
                 path = clean_path(named)
                 repairs += [] if named.rstrip() == path else ["path"]
-            blocks.append(_block(path, marker, _body(lines, _OPENERS[marker])))
+            block = _block(path, marker, _body(lines, _OPENERS[marker]))
+            if _creates(block) and not _PATH.fullmatch(named):
+                raise ValueError(f"whether {path!r} is a path is not clear")
+            blocks.append(block)
         elif marker in _OPENERS.values():
             raise ValueError("a block without a beginning")
         elif FENCE.match(line):
@@ -225,6 +232,17 @@ def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
     if around:
         repairs.append("prose")
     return blocks, repairs
+
+
+def ends_in_block(text: str) -> bool:
+    """Whether nothing stands behind the last block: more of them may have been meant."""
+    lines = [line.rstrip() for line in text.split("\n")]
+    behind = [line for line in lines if line and not FENCE.match(line)]
+    return bool(behind) and behind[-1] in _OPENERS.values()
+
+
+def _creates(block: Block) -> bool:
+    return isinstance(block, Edit) and not block.search.lines
 
 
 def _body(lines: Iterator[str], closer: str) -> list[str]:
@@ -298,6 +316,10 @@ def apply_blocks(
         if target in new or taken:
             raise ValueError(f"{target} exists already")
         new[target] = result
+    for path in new.keys() - old.keys():
+        crlf = any(line.endswith("\r") for line in new[path].text.lines)
+        if crlf and "crlf" in repairs:
+            raise ValueError(f"the line ends of {path} are not clear")
     if any(parent in new for path in new for parent in _parents(path)):
         raise ValueError("a file and a directory of one name")
     if old == new:

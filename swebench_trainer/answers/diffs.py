@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from swebench_trainer.answers.mend import mend, prefix_unclear, read_names
+from swebench_trainer.answers.patches import applies, make_patch, read_patch, unquote
+from swebench_trainer.answers.sections import DEV_NULL, Scan, Section, scan
+from swebench_trainer.answers.surroundings import tagged, without_thoughts
 from swebench_trainer.contents.paths import UNSAFE
 from swebench_trainer.contracts import Tree
-from swebench_trainer.prompts.mend import mend, read_names
-from swebench_trainer.prompts.patches import applies, make_patch, read_patch, unquote
-from swebench_trainer.prompts.sections import DEV_NULL, Scan, Section, scan
-from swebench_trainer.prompts.surroundings import tagged, without_thoughts
 from swebench_trainer.recipe.models import REPAIRS, Repair
 
 CUT = "length"
 """`Sample.finish` of an answer that was cut at the token limit."""
 _STOPPED = "stop"
-_BREAKS_OFF = "the answer breaks off in its patch"
+BREAKS_OFF = "the answer breaks off in its patch"
+"""Reason given where the rest of a patch may be missing."""
 
 
 def find_diff(
@@ -59,7 +60,7 @@ def find_diff(
     # Nothing tells that the answer is complete, unless the writer itself stopped.
     open_end = not closed and finish != _STOPPED
     if open_end and _hangs(found, lines, finish):
-        raise ValueError(_BREAKS_OFF)
+        raise ValueError(BREAKS_OFF)
     if found.last == len(lines) - 1 and not (ended or closed):
         around.append("final-newline")
     check_allowed(around, repairs)
@@ -71,7 +72,7 @@ def find_diff(
         if read_as_meant and applies(written, old):
             return written, around
     if open_end and not _last_line(lines, found) and _short(found):
-        raise ValueError(_BREAKS_OFF)
+        raise ValueError(BREAKS_OFF)
     try:
         patch, made = _mended(found.sections, tree)
         # git refuses hunks without context, and hunks that share it.
@@ -163,10 +164,7 @@ def _misread(section: Section, tree: Tree) -> bool:
         return False
     if not names.creates:
         return not names.git_path
-    folder = names.paths[-1].partition("/")[0]
-    return folder not in ("a", "b") and any(
-        path.startswith(f"{folder}/") for path in tree.paths()
-    )
+    return prefix_unclear(names.paths[-1], section, tree)
 
 
 def touched(sections: Iterable[Section], tree: Tree) -> dict[str, bytes]:

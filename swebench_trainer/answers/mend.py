@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from swebench_trainer.answers.files import File, Text
+from swebench_trainer.answers.lines import NO_PLACE, TWICE, edited
+from swebench_trainer.answers.patches import unquote
+from swebench_trainer.answers.sections import DEV_NULL, RawHunk, Section
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
-from swebench_trainer.prompts.files import File, Text
-from swebench_trainer.prompts.lines import NO_PLACE, TWICE, edited
-from swebench_trainer.prompts.patches import unquote
-from swebench_trainer.prompts.sections import DEV_NULL, RawHunk, Section
 
 _TAB_WIDTHS = (2, 3, 4, 8)
 _TWICE = re.compile(r"diff --git [^/ ]*/(?P<path>.{1,1024}) [^/ ]*/(?P=path)")
@@ -313,16 +313,25 @@ def _file(tree: Tree, path: str) -> File:
     return File(Text.decoded(content))
 
 
+def prefix_unclear(name: str, section: Section, tree: Tree) -> bool:
+    """Whether the first part of a new file's name may be a folder of the repository."""
+    first, _, path = name.partition("/")
+    if unquote(section.header[0]) == f"diff --git a/{path} b/{path}":
+        return False
+    folders = ("a/", "b/") if first in ("a", "b") else f"{first}/"
+    return any(other.startswith(folders) for other in tree.paths())
+
+
 def _create(
     names: Names, section: Section, tree: Tree, tab: int, result: Mended
 ) -> None:
     name = names.paths[-1]
     folder, _, path = name.partition("/")
-    if folder == "a" and any(other.startswith("a/") for other in tree.paths()):
-        raise ValueError(f"whether {name} is in a folder a is not clear")
     if folder not in ("a", "b") or not path:
         path = name
         result.repairs.append("prefixes")
+    elif prefix_unclear(name, section, tree):
+        raise ValueError(f"whether {name} has a prefix is not clear")
     check_path(path)
     if path in result.new or tree.read(path) is not None:
         raise ValueError(f"{path} exists already")

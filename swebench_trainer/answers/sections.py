@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from swebench_trainer.prompts.blocks import FENCE
+from swebench_trainer.answers.blocks import FENCE
 
 DEV_NULL = "/dev/null"
 
