@@ -76,10 +76,7 @@ def test_what_a_prompt_does_not_show_is_not_taught(shell, prepare):
     taught = {row["instance_id"] for row in shell.rows("prepare", "sft.jsonl")}
     assert reasons and taught and not taught & reasons.keys()
     for reason in reasons.values():
-        assert reason.startswith("the answer edits foldline/")
-        assert reason.startswith(
-            "the answer edits lines that the prompt does not show ("
-        )
+        assert "lines that the prompt does not show (foldline/" in reason
     for name in taught:
         (shown,) = prompts[name]["files"]
         patch = (QUICKSTART / "tasks" / name / "gold.patch").read_text()
