@@ -68,9 +68,26 @@ def run(context: StageContext) -> Figures:
     leaking, leakage = _guard(context, rows, heldout.ids)
     rows = without(rows, leaking)
 
+    figures = _write(context, rows, drafts, heldout.ids, dropped)
+    if ungradable := sum(bool(facts.ungradable) for facts in rows.facts):
+        figures["not gradable"] = ungradable
+    if heldout.note:
+        figures["holdout"] = heldout.note
+    return figures | _recall_figures(drafts.recall) | _guard_figures(leakage)
+
+
+def _write(
+    context: StageContext,
+    rows: Rows,
+    drafts: Drafts,
+    heldout: Collection[str],
+    dropped: list[dict[str, str]],
+) -> Figures:
+    """Writes what is left, and what is not with the reasons; returns the counts."""
+
     def sided() -> Iterator[Instance]:
         for i in rows:
-            side: Split = "heldout" if i.instance_id in heldout.ids else "train"
+            side: Split = "heldout" if i.instance_id in heldout else "train"
             contents = drafts[i.instance_id].contents
             yield dataclasses.replace(i, split=side, contents=contents)
 
@@ -78,31 +95,25 @@ def run(context: StageContext) -> Figures:
         for name in train:
             draft = drafts[name]
             if draft.untaught:
-                dropped.append(_dropped(name, draft.untaught, "sft"))
+                untaught.append(_dropped(name, draft.untaught, "sft"))
             else:
                 yield SftRow(name, draft.prompt, draft.answer)
 
-    ids = [name for name in rows.names if name in heldout.ids]
-    train = [name for name in rows.names if name not in heldout.ids]
-    already = len(dropped)
+    back = [name for name in rows.names if name in heldout]
+    train = [name for name in rows.names if name not in heldout]
+    untaught: list[dict[str, str]] = []
     file = context.dir.file
     write_rows(file("instances.jsonl"), map(as_row, sided()))
     write_rows(file("prompts.jsonl"), map(drafts.row, rows.names))
     write_rows(file("sft.jsonl"), map(as_row, taught()))
-    write_rows(file("dropped.jsonl"), dropped)
-    write_bytes(file("heldout.txt"), "".join(f"{name}\n" for name in ids).encode())
-    figures: Figures = {
+    write_rows(file("dropped.jsonl"), every := [*dropped, *untaught])
+    write_bytes(file("heldout.txt"), "".join(f"{name}\n" for name in back).encode())
+    return {
         "train": len(train),
-        "heldout": len(ids),
-        "sft rows": len(train) - (len(dropped) - already),
-        "dropped": _first_reasons(dropped) if dropped else 0,
+        "heldout": len(back),
+        "sft rows": len(train) - len(untaught),
+        "dropped": _first_reasons(every) if every else 0,
     }
-    if ungradable := sum(bool(facts.ungradable) for facts in rows.facts):
-        figures["not gradable"] = ungradable
-    if heldout.note:
-        figures["holdout"] = heldout.note
-    figures |= _recall_figures(drafts.recall)
-    return figures | _guard_figures(leakage)
 
 
 def _require_some(
