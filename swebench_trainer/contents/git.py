@@ -13,6 +13,7 @@ from swebench_trainer.contents.cache import held, kept_at, usable
 from swebench_trainer.contents.commands import GitError, directory, git
 from swebench_trainer.contents.objects import Objects
 from swebench_trainer.contents.paths import UNSAFE, check_path
+from swebench_trainer.contents.reasons import Unavailable
 from swebench_trainer.store.kept import note_use, remove, unfinished
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -124,7 +125,7 @@ class Repositories:
         self._template = location
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, Objects] = OrderedDict()
-        self._lost: dict[tuple[str, str], str] = {}
+        self._lost: dict[tuple[str, str], ValueError] = {}
 
     def tree(self, repo: str, commit: str) -> GitTree:
         """The files of a commit, whose repository is cloned or brought up if need be.
@@ -137,6 +138,7 @@ class Repositories:
 
         Raises:
             ValueError: It cannot be had; the message is one line that says why.
+            Unavailable: The same, and the row is not to blame.
             PrerequisiteError: There is no git.
         """
         if not _REPO.fullmatch(repo):
@@ -147,7 +149,7 @@ class Repositories:
         with self._lock:
             for key in ((location, ""), (location, commit)):
                 if key in self._lost:
-                    raise ValueError(self._lost[key])
+                    raise self._lost[key]
             return GitTree(self._with(location, commit), commit)
 
     def close(self) -> None:
@@ -166,7 +168,8 @@ class Repositories:
         if place.is_dir() and (objects := self._objects(place)).has(commit):
             return objects
         if nearby:
-            raise self._loss(location, commit, f"{location} has no commit {commit}")
+            reason = ValueError(f"{location} has no commit {commit}")
+            raise self._loss(location, commit, reason)
         try:
             with held(place) as lock:
                 if not usable(place):
@@ -174,9 +177,8 @@ class Repositories:
                     remove(place)
                     _clone(location, place, lock)
         except (GitError, OSError) as error:
-            raise self._loss(
-                location, "", f"no clone of {location}: {error}"
-            ) from error
+            reason = Unavailable(f"no clone of {location}: {error}")
+            raise self._loss(location, "", reason) from error
         return self._fetched(location, place, commit)
 
     def _fetched(self, location: str, place: Path, commit: str) -> Objects:
@@ -188,13 +190,13 @@ class Repositories:
             with held(place) as lock:
                 fetch(location, place, commit, lock)
         except (GitError, OSError) as error:
-            reason = f"{location} has no commit {commit}: {error}"
+            reason = ValueError(f"{location} has no commit {commit}: {error}")
             raise self._loss(location, commit, reason) from error
         return objects
 
-    def _loss(self, location: str, commit: str, reason: str) -> ValueError:
+    def _loss(self, location: str, commit: str, reason: ValueError) -> ValueError:
         self._lost[location, commit] = reason
-        return ValueError(reason)
+        return reason
 
     def _objects(self, place: Path) -> Objects:
         """The reader of a repository; of those that run, the longest unused is ended."""

@@ -16,6 +16,7 @@ from swebench_trainer.contents.commands import GitError, git
 from swebench_trainer.contents.git import COMMIT, GitTree, fetch
 from swebench_trainer.contents.importer import import_archive
 from swebench_trainer.contents.objects import Objects
+from swebench_trainer.contents.reasons import Unavailable
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.kept import note_use, remove, unfinished
 from swebench_trainer.types import Instance
@@ -79,7 +80,7 @@ class ImageTrees:
                 return self._tree(instance)
         except (GitError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ValueError(f"no files from {instance.image}: {reason}") from error
+            raise Unavailable(f"no files from {instance.image}: {reason}") from error
 
     def close(self) -> None:
         """Ends the programs that read."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contents.git import Repositories
 from swebench_trainer.contents.image import Archives, ImageTrees
+from swebench_trainer.contents.reasons import Unavailable
 from swebench_trainer.contracts import Tree
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.recipe.models import ContentsTable
@@ -45,6 +46,7 @@ class Library:
 
         Raises:
             ValueError: No place has them; the message says why of each.
+            Unavailable: The same, and at one place it is not the row's fault.
         """
         key = instance.instance_id
         if key not in self._kept:
@@ -67,12 +69,15 @@ class Library:
 
     def _find(self, instance: Instance) -> tuple[Contents, Tree]:
         reasons = []
+        kind: type[ValueError] = ValueError
         for place in (instance.contents,) if instance.contents else self._places:
             try:
                 return place, self._open_at[place](instance)
             except (ValueError, PrerequisiteError) as error:
-                reasons.append(f"{place}: {error}")
-        raise ValueError(
+                if not isinstance(error, ValueError) or isinstance(error, Unavailable):
+                    kind = Unavailable
+                reasons.append(f"{place}: {' '.join(str(error).split()).rstrip('.')}")
+        raise kind(
             f"no place of [contents] has the repository's files ({'; '.join(reasons)})"
         )
 

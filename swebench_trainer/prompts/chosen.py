@@ -70,8 +70,8 @@ def show_chosen(
         lambda room, measure: lay_in_order(files, regions, room, measure),
     )
     skipped |= {p: NO_ROOM for p in files if p not in (prompt.shown or ())}
-    facts = {"retrieved": list(ranked), "skipped": skipped}
-    return replace(prompt, facts={key: fact for key, fact in facts.items() if fact})
+    facts = {"retrieved": list(ranked), **({"skipped": skipped} if skipped else {})}
+    return replace(prompt, facts=facts)
 
 
 def lay_in_order(

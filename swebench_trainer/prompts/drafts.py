@@ -8,6 +8,7 @@ from typing import Any
 
 from swebench_trainer.answers.forms import AnswerForm, render_answer
 from swebench_trainer.contents.library import Files
+from swebench_trainer.contents.reasons import Unavailable
 from swebench_trainer.contracts import Material, Prompt, PromptStyle
 from swebench_trainer.prompts.edits import gold_edits, unseen
 from swebench_trainer.prompts.recall import Recall
@@ -46,6 +47,7 @@ class Drafts:
 
     Attributes:
         unusable: Why an instance has no draft, by its id.
+        missing: Those of them whose files cannot be had though the row is in order.
         recall: How well the style finds files, if it looks for some.
     """
 
@@ -62,6 +64,7 @@ class Drafts:
         self._tokens = tokens
         self._seed = seed
         self.unusable: dict[str, str] = {}
+        self.missing: list[str] = []
         self.recall = Recall()
         self._drafts: Spool[Draft] = Spool()
         self._places: dict[str, int] = {}
@@ -80,6 +83,8 @@ class Drafts:
             draft = self._draft(instance, files)
         except ValueError as error:
             self.unusable[instance.instance_id] = str(error)
+            if isinstance(error, Unavailable):
+                self.missing.append(instance.instance_id)
         else:
             self._places[instance.instance_id] = len(self._drafts)
             self._drafts.append(draft)

@@ -69,7 +69,7 @@ def read_lists(path: Path) -> dict[str, tuple[str, ...]]:
             raise DataError(f"{place}: files is no list of paths.")
         if name in lists:
             raise DataError(f"{place}: a second list for {name}.")
-        lists[name] = tuple(dict.fromkeys(files))
+        lists[name] = tuple(dict.fromkeys(f.removeprefix("./") for f in files))
     return lists
 
 

@@ -178,12 +178,16 @@ class ContentsTable(Table):
     always: bool = False
     """Whether to look them up where they could be done without too: for search-replace answers that are only learned, so that each search is known to be unique, and for repairs of diffs."""
 
+    missing: Literal["refuse", "drop"] = "refuse"
+    """What to do when files that are needed cannot be had though the row is in order (no clone, no image, no room on the disk): stop, to be called again, or drop those instances."""
+
     @field_validator("repositories")
     @classmethod
-    def _has_a_place_for_the_name(cls, value: str) -> str:
+    def _has_a_place_for_the_name(cls, value: str, info: ValidationInfo) -> str:
         if "{repo}" not in value:
             raise ValueError("{repo} is missing, which stands for owner/name")
-        return value
+        is_address = "://" in value or ":" in value.partition("/")[0]
+        return value if is_address else str(_beside_recipe(Path(value), info))
 
 
 class PromptTable(PluginTable):

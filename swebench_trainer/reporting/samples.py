@@ -154,7 +154,7 @@ def reasons(dropped: Sequence[Mapping[str, str]]) -> Table:
     """What was dropped from where, and why, with the ids of some."""
     ids: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in dropped:
-        ids[row["from"], row["reason"]].append(row["instance_id"])
+        ids[row["from"], row["reason"].partition(" (")[0]].append(row["instance_id"])
     table = Table("dropped from", "why", title="dropped")
     table.add_column("rows", justify="right")
     table.add_column("such as")

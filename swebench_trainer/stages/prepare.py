@@ -62,6 +62,7 @@ def run(context: StageContext) -> Figures:
     heldout = split(rows.facts, recipe.data.holdout, recipe.seed, known)
     rows = without(rows, heldout.unusable)
     drafts = _drafts(recipe, context.plugins.registry, rows)
+    _require_files(context, drafts, dropped)
     rows = without(rows, drafts.unusable)
     _require_some(context, rows, dropped, heldout.ids)
     _require_gradable(recipe, rows, heldout.ids)
@@ -108,6 +109,11 @@ def _write(
     write_rows(file("sft.jsonl"), map(as_row, taught()))
     write_rows(file("dropped.jsonl"), every := [*dropped, *untaught])
     write_bytes(file("heldout.txt"), "".join(f"{name}\n" for name in back).encode())
+    if context.recipe.sft and len(untaught) == len(train):
+        raise StageError(
+            f"There is no answer to train on. {_first_reasons(untaught)}.",
+            hint=f"All reasons: {file('dropped.jsonl')}",
+        )
     return {
         "train": len(train),
         "heldout": len(back),
@@ -137,21 +143,44 @@ def _require_some(
     )
 
 
+def _require_files(
+    context: StageContext, drafts: Drafts, dropped: Sequence[dict[str, str]]
+) -> None:
+    """Raises if files are missing that may be had another time, and none may be."""
+    if not drafts.missing or context.recipe.contents.missing == "drop":
+        return
+    missing = [_dropped(name, drafts.unusable[name]) for name in drafts.missing]
+    file = context.dir.file("dropped.jsonl")
+    write_rows(file, [*dropped, *missing])
+    raise StageError(
+        f"The files of {len(missing)} instances cannot be had. {_first_reasons(missing)}.",
+        hint=f"All of them: {file}. Mend it and call again, look elsewhere with "
+        '[contents], or leave them out with [contents] missing = "drop".',
+    )
+
+
 def _dropped(instance_id: str, reason: str, taken_from: str = "run") -> dict[str, str]:
     return {"instance_id": instance_id, "reason": reason, "from": taken_from}
 
 
 def _first_reasons(dropped: Sequence[dict[str, str]]) -> str:
-    """The most frequent reasons, each with the details (in brackets) of its first row."""
-    first: dict[str, str] = {}
-    counts: Counter[str] = Counter()
+    """The most frequent reasons, each with its count."""
+    reasons: dict[str, list[str]] = {}
     for row in dropped:
-        kind = row["reason"].partition(" (")[0]
-        first.setdefault(kind, row["reason"])
-        counts[kind] += 1
-    named = [f"{count} x {first[kind]}" for kind, count in counts.most_common(3)]
+        reasons.setdefault(row["reason"].partition(" (")[0], []).append(row["reason"])
+    counts = Counter({kind: len(found) for kind, found in reasons.items()})
+    named = [
+        f"{count} x {_with_example(reasons[kind])}"
+        for kind, count in counts.most_common(3)
+    ]
     rest = len(dropped) - sum(count for _, count in counts.most_common(3))
     return "; ".join([*named, f"{rest} for other reasons"] if rest else named)
+
+
+def _with_example(reasons: Sequence[str]) -> str:
+    """A reason; where rows differ in its details, those of the first are an example."""
+    alike = len(set(reasons)) == 1
+    return reasons[0] if alike else reasons[0].replace(" (", " (as in: ", 1)
 
 
 def _drafts(recipe: Recipe, registry: Registry, rows: Rows) -> Drafts:
@@ -183,7 +212,7 @@ def _recall_figures(recall: Recall) -> Figures:
     places = ", ".join(map(str, AT))
     every, share = (", ".join(f"{p:.1f}" for p in ps) for ps in recall.percent())
     return {
-        f"% with all gold files in the first {places}": every,
+        f"% of {recall.instances} with all gold files in the first {places}": every,
         f"% of gold files in the first {places}": share,
     }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from errno import EIO, ENOSPC
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -64,6 +65,7 @@ def tiny_directory() -> Path:
 def write_tiny(directory: Path) -> None:
     """Writes config, weights and tokenizer, the same bytes every time."""
     import torch
+    from safetensors import SafetensorError
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = _train_tokenizer(_corpus())
@@ -78,7 +80,11 @@ def write_tiny(directory: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = Qwen2ForCausalLM(config)
-    model.save_pretrained(directory)
+    try:
+        model.save_pretrained(directory)
+    except SafetensorError as error:  # it does not say which error of the system it was
+        full = "No space left" in str(error)
+        raise OSError(ENOSPC if full else EIO, str(error), str(directory)) from error
 
 
 def _corpus() -> str:

@@ -65,7 +65,7 @@ BM25 = RECIPE.replace("oracle", "bm25")
 def test_what_a_prompt_does_not_show_is_not_taught(shell, prepare):
     small = BM25.replace("context_tokens = 900", "context_tokens = 900\nfiles = 1")
     out = prepare(recipe=small.split("[model]")[0])
-    assert "% with all gold files in the first 1, 5, 10" in out
+    assert "% of 8 with all gold files in the first 1, 5, 10" in out
     prompts = {r["instance_id"]: r for r in shell.rows("prepare", "prompts.jsonl")}
     assert all(r["context"] == "bm25" and r["retrieved"] for r in prompts.values())
     reasons = {

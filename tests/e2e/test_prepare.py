@@ -1,6 +1,7 @@
 """What goes into a run: splits that stay, and training that has not seen the answers."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -132,3 +133,45 @@ def test_rows_without_tests_train_but_are_refused_where_they_are_to_be_graded(
         "None of the 1 heldout instances can be graded, and the recipe asks for it: "
         "1 x the row has no eval_script, log_parser, FAIL_TO_PASS."
     ) in out
+
+
+def git(folder, *arguments):
+    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")
+    done = subprocess.run(
+        ["git", *who, *arguments], cwd=folder, check=True, capture_output=True
+    )
+    return done.stdout.decode().strip()
+
+
+def test_files_that_are_missing_stop_the_run_until_they_are_there(shell, write):
+    origin = shell.folder / "elsewhere" / "django" / "django"
+    origin.mkdir(parents=True)
+    git(origin, "init", "--quiet")
+    (origin / "a.py").write_text("x\n")
+    git(origin, "add", ".")
+    git(origin, "commit", "--quiet", "--message=one")
+    patch = "diff --git a/a.py b/a.py\n--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+{}\n"
+    commit = git(origin, "rev-parse", "HEAD")
+    rows = [
+        row(n, base_commit=commit, patch=patch.format(f"y{n}" * 9)) for n in range(3)
+    ]
+    contents = '[contents]\nplaces = ["git"]\nrepositories = "mirrors/{repo}"\n'
+    by_instance = 'holdout = { by = "instance", fraction = 0.3 }\nleakage = "allow"'
+    old = next(line for line in RECIPE.split("\n") if line.startswith("holdout"))
+    recipe = RECIPE.replace(old, by_instance).replace(
+        'answer = "diff"', 'use = "oracle"'
+    )
+    write(*rows, row(7, repo="no/where", base_commit=commit), recipe=recipe + contents)
+
+    out = shell.run("recipe.toml", code=1)
+    assert "The files of 4 instances cannot be had. 4 x no place of [contents]" in out
+    assert 'missing = "drop"' in out
+    (shell.folder / "elsewhere").rename(shell.folder / "mirrors")
+    out = shell.run("recipe.toml", code=1)
+    assert "The files of 1 instances cannot be had" in out
+    assert f"no clone of {shell.folder}/mirrors/no/where" in out
+    shell.run("recipe.toml", "--set", 'contents.missing="drop"')
+    assert len(shell.rows("prepare", "prompts.jsonl")) == 3
+    assert [r["instance_id"] for r in shell.rows("prepare", "dropped.jsonl")] == [
+        "django__django-7"
+    ]

@@ -107,7 +107,10 @@ def test_when_nothing_is_left_the_way_to_the_reasons_is_told(preview):
         "--set", "prompt.answer=search-replace", more="[grade]\n[evaluate]"
     )
     assert code == 1
-    assert "No instance is left. Dropped: 6 x " in out and "--until prepare" in out
+    assert (
+        "The files of 6 instances cannot be had. 6 x " in out
+        and "--until prepare" in out
+    )
     assert "/tmp" not in out
 
 

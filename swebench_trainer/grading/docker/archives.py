@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from swebench_trainer.contents.reasons import Unavailable
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.docker.containers import (
     GONE,
@@ -135,4 +136,4 @@ def _reasons() -> Iterator[None]:
             yield
     except (DockerException, ImageError, LostError) as error:
         said = str(getattr(error, "explanation", None) or error)
-        raise ValueError(" ".join(said.split())) from error
+        raise Unavailable(" ".join(said.split())) from error

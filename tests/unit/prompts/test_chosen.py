@@ -80,7 +80,7 @@ def test_requirements_and_interface_are_searched_for_too() -> None:
 def test_an_issue_that_is_like_nothing_is_shown_alone() -> None:
     strange = an_instance({"a": "1\n"}, {"a": "2\n"}, problem_statement="?!")
     prompt = render(bm25(), strange, FILES)
-    assert (prompt.shown, prompt.facts) == ({}, {})
+    assert (prompt.shown, prompt.facts) == ({}, {"retrieved": []})
     assert render(bm25(), strange, {"README.md": "?!\n"}).shown == {}
 
 
