@@ -200,7 +200,9 @@ def test_no_docker_at_all(monkeypatch, tmp_path) -> None:
     forget_sockets()
 
 
-def test_a_registry_that_cannot_be_reached_is_waited_for_once() -> None:
+def test_a_registry_that_cannot_be_reached_is_waited_for_once(
+    docker_client: DockerClient,
+) -> None:
     with closing(DockerArchives()) as archives:
         for name, spent in (("one", "[1-9]"), ("two", "0")):
             with pytest.raises(ValueError, match=f"no image .*{name} after {spent} s"):
