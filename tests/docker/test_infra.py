@@ -133,13 +133,18 @@ def test_f2_odd_bytes_in_the_output(make: Callable[[str], Task]) -> None:
     task = make(BYTES)
     ours, theirs = task.job(tiny.GOLD, name="ours"), task.job(tiny.GOLD, name="stock")
     outcome = grade_one(ours)
-    reference = grade(StockGrader(GradeTable(use="stock", retries=0)), theirs)["stock"]
-    assert outcome.status is reference.status is Status.RESOLVED
-    assert outcome.report == reference.report
     # Wherever the engine puts them among the lines of the other stream.
     odd = b"caf\xef\xbf\xbd \r50%\r100%\r\nnul \x00 here\n"
-    for job in (ours, theirs):
-        assert odd in (job.log_dir / TEST_LOG).read_bytes()
+    assert odd in (ours.log_dir / TEST_LOG).read_bytes()
+    for _ in range(3):  # a busy engine now and then loses some of what an exec prints
+        stock = StockGrader(GradeTable(use="stock", retries=0))
+        reference = grade(stock, theirs)["stock"]
+        if odd in (theirs.log_dir / TEST_LOG).read_bytes():
+            break
+    else:
+        pytest.fail("the harness's log never has the bytes")
+    assert outcome.status is reference.status is Status.RESOLVED
+    assert outcome.report == reference.report
 
 
 # F3

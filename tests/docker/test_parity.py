@@ -155,6 +155,26 @@ def make_grader(name: str) -> Grader:
 
 
 def grade_cases(name: str, cases: list[Case], folder: Path) -> Results:
+    found = grade_once(name, cases, folder)
+    # A busy engine now and then loses the first that an exec prints, and the harness
+    # takes the patch for one that did not apply.
+    for again in ("again", "once more") if name == "stock" else ():
+        lost = [case for case in cases if is_beheaded(case.job(folder).log_dir)]
+        if lost:
+            print(f"{name} lost output of {[case.key for case in lost]}")
+            folder /= again
+            found |= grade_once(name, lost, folder)
+    return found
+
+
+def is_beheaded(log_dir: Path) -> bool:
+    """Whether a log has the end of the tests' output and not its start."""
+    log = log_dir / TEST_LOG
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return ">>>>> End Test Output" in text and ">>>>> Start Test Output" not in text
+
+
+def grade_once(name: str, cases: list[Case], folder: Path) -> Results:
     jobs = {case.job(folder).log_dir: case for case in cases}
     grader = make_grader(name)
     found = {}
