@@ -83,6 +83,7 @@ def trees(draw: st.DrawFn) -> tuple[dict[str, bytes], dict[str, bytes]]:
 @example(pair=({"a": b"x"}, {"a": b"\n"}))
 @example(pair=({}, {"a": b""}))
 @example(pair=({"a": b""}, {}))
+@example(pair=({}, {"src/b c.py": b""}))
 @example(pair=({"a": b"x\r\ny\r\n"}, {"a": b"x\ny\r\n"}))
 @example(
     pair=({"a": b"\xe9\n" * 9 + b"x\n"}, {"a": b"\xe9\n" * 9 + b"y\n" + b"z\n" * 9})
@@ -96,8 +97,9 @@ def test_the_answer_gives_the_gold_tree(shared_workshop, form, pair) -> None:
     try:
         answer = render_answer(form, instance)
     except ValueError as error:
-        filled = new.get("src/b c.py") and not old.get("src/b c.py")
-        wanted = "a path that blocks cannot name" if filled else "UTF-8"
+        before, after = old.get("src/b c.py"), new.get("src/b c.py")
+        begun = not before and after is not None and after != before
+        wanted = "a path that blocks cannot name" if begun else "UTF-8"
         assert wanted in str(error)
         return
     extraction = extract_patch(form, answer, instance)
