@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
@@ -56,7 +57,7 @@ def train_dpo(
     trainer = fit.prepared(DPOTrainer)(
         model=model,
         ref_model=reference,
-        args=DPOConfig(**arguments, beta=settings.beta, **_losses(settings.sft_weight)),
+        args=DPOConfig(**arguments, beta=settings.beta, **losses(settings)),
         train_dataset=Dataset.from_list([row.as_preference() for row in kept]),
         processing_class=tokenizer,
     )
@@ -64,7 +65,13 @@ def train_dpo(
     return fit.fit(trainer, tokenizer, table, request, audit)
 
 
-def _losses(sft_weight: float) -> dict[str, object]:
-    if not sft_weight:
-        return {"loss_type": ["sigmoid"]}
-    return {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, sft_weight]}
+def losses(settings: DpoTable) -> dict[str, Any]:
+    """The arguments of `DPOConfig` that say what is minimised."""
+    kinds: dict[str, float] = {settings.loss: 1.0}
+    if settings.sft_weight:
+        kinds["sft"] = settings.sft_weight
+    return {
+        "loss_type": list(kinds),
+        "loss_weights": list(kinds.values()),
+        "label_smoothing": settings.label_smoothing,
+    }
