@@ -198,17 +198,20 @@ def open_model(table: HfTable, *, checkpointing: bool):
     return model.train(), base
 
 
-def measure(model, batch):
-    """Log-probabilities (2 * pairs, answer tokens) and every gradient."""
-    import torch
-
+def log_probabilities(model, batch):
+    """Of the tokens of each answer, chosen answers first."""
     mask = batch.pop("completion_mask")
     labels = batch["input_ids"].masked_fill(mask == 0, -100)
     output = model(**batch, labels=labels, fused_lm_head=True, use_cache=False)
-    rows = [
-        row[learned]
-        for row, learned in zip(output.log_probs, mask[:, 1:].bool(), strict=True)
-    ]
+    learned = mask[:, 1:].bool()
+    return [row[kept] for row, kept in zip(output.log_probs, learned, strict=True)]
+
+
+def measure(model, batch):
+    """Log-probabilities of all answers in a row, and every gradient."""
+    import torch
+
+    rows = log_probabilities(model, batch)
     sums = torch.stack([row.sum() for row in rows])
     model.zero_grad()
     # What DPO does: the chosen half up, the rejected half down, by different weights.
@@ -255,6 +258,30 @@ def test_log_probabilities_and_gradients_are_those_of_plain_dpo(
         torch.testing.assert_close(shared[name], gradient, atol=1e-5, rtol=1e-5)
     again, _ = measure(model, DataCollatorForPreference(PAD)(BATCH))
     assert torch.equal(again, expected)  # other batches are read as before
+
+
+@pytest.mark.slow  # a minute, to compile for the CPU; there is no backward for it
+def test_a_model_with_flex_attention_says_the_same(tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+    from trl.trainer.utils import add_fused_lm_head
+
+    name = write_model("qwen2", tmp_path)
+    found = {}
+    for attention in ("sdpa", "flex_attention"):
+        model = AutoModelForCausalLM.from_pretrained(
+            name, attn_implementation=attention
+        ).eval()
+        add_fused_lm_head(model)
+        assert why_not(model) is None
+        share_prefixes(model)
+        with torch.no_grad(), quiet_libraries():  # the compiler's own notices
+            found[attention] = log_probabilities(
+                model, SharedPrefixCollator(PAD)(BATCH)
+            )
+    torch.testing.assert_close(
+        found["flex_attention"], found["sdpa"], atol=1e-5, rtol=0
+    )
 
 
 def test_other_models_say_why_they_cannot():
