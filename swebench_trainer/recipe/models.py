@@ -276,8 +276,22 @@ class DpoTable(TrainTable):
     """Highest learning rate."""
     epochs: PositiveInt = 1
     """Passes over the pairs."""
+    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
+    """Preference loss: `sigmoid` is DPO's own, `ipo` aims at a margin instead of the largest one (per token, so try other values of `beta`), `hinge` stops at a margin, `robust` expects wrong labels."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """For `robust`: the share of pairs in which `rejected` may be the better one."""
     sft_weight: NonNegativeFloat = 0.0
     """Weight of an SFT term on `chosen` beside the preference loss (RPO style)."""
+    shared_prefix: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
+    """Read a prompt once for all answers to it in a micro-batch: the same losses and gradients in less time and memory. Models that this is not checked for read it once per answer, and the stage says so."""
+    group_by_prompt: bool = False
+    """Take the pairs of one prompt one after another, so that a `micro_batch` above 1 shares it among them; the batches are less mixed."""
+
+    @model_validator(mode="after")
+    def _smoothing_is_robust(self) -> Self:
+        if (self.loss == "robust") != (self.label_smoothing > 0):
+            raise ValueError('loss = "robust" and label_smoothing above 0 go together')
+        return self
 
 
 class SamplingTable(Table):

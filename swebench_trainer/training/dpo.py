@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
@@ -16,7 +17,13 @@ from swebench_trainer.training.model import (
     load_trainable,
 )
 from swebench_trainer.training.quiet import quiet_libraries
-from swebench_trainer.training.rows import encode_pairs, fit_rows
+from swebench_trainer.training.rows import Encoded, encode_pairs, fit_rows
+from swebench_trainer.training.shared_prefix import (
+    PromptSampler,
+    SharedPrefixCollator,
+    share_prefixes,
+    why_not,
+)
 from swebench_trainer.types import Pair
 
 
@@ -53,18 +60,53 @@ def train_dpo(
         None if isinstance(model, PeftModel) else load_model(table, request.start)
     )
     exact = fit.exact_adapters(model)
-    trainer = fit.prepared(DPOTrainer)(
+    bases = [_base(m) for m in (model, reference) if m is not None]
+    obstacle = why_not(bases[0]) if settings.shared_prefix else None
+    shared = settings.shared_prefix and not obstacle
+    audit |= {"shared_prefix": shared, "prompts_read_twice": obstacle}
+    trainer = _ordered(fit.prepared(DPOTrainer), settings, kept, request.seed)(
         model=model,
         ref_model=reference,
-        args=DPOConfig(**arguments, beta=settings.beta, **_losses(settings.sft_weight)),
+        args=DPOConfig(**arguments, beta=settings.beta, **losses(settings)),
         train_dataset=Dataset.from_list([row.as_preference() for row in kept]),
         processing_class=tokenizer,
+        data_collator=SharedPrefixCollator(tokenizer.pad_token_id) if shared else None,
     )
+    for base in bases if shared else ():
+        share_prefixes(base)
     fit.keep_in_fp32(trainer.model, exact)
     return fit.fit(trainer, tokenizer, table, request, audit)
 
 
-def _losses(sft_weight: float) -> dict[str, object]:
-    if not sft_weight:
-        return {"loss_type": ["sigmoid"]}
-    return {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, sft_weight]}
+def losses(settings: DpoTable) -> dict[str, Any]:
+    """The arguments of `DPOConfig` that say what is minimised."""
+    kinds: dict[str, float] = {settings.loss: 1.0}
+    if settings.sft_weight:
+        kinds["sft"] = settings.sft_weight
+    return {
+        "loss_type": list(kinds),
+        "loss_weights": list(kinds.values()),
+        "label_smoothing": settings.label_smoothing,
+    }
+
+
+def _base(model: Any) -> Any:
+    """The model of transformers, without PEFT around it."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _ordered(
+    trainer_class: type[Any], settings: DpoTable, rows: Sequence[Encoded], seed: int
+) -> type[Any]:
+    """A trainer that takes the pairs of one prompt together, if it is to."""
+    if not settings.group_by_prompt:
+        return trainer_class
+    sampler = PromptSampler([tuple(row.prompt) for row in rows], seed)
+
+    class Ordered(trainer_class):  # type: ignore[misc]  # chosen by the caller
+        def _get_train_sampler(self, *_: Any) -> Any:
+            return sampler
+
+    return Ordered

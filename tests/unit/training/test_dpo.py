@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
+from pydantic import ValidationError
 from training_examples import (
     DPO,
     FULL,
@@ -17,7 +19,8 @@ from training_examples import (
     tensors,
 )
 
-from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.recipe.models import DpoTable
+from swebench_trainer.training.dpo import losses, train_dpo
 from swebench_trainer.training.model import load_trainable
 from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.sft import train_sft
@@ -68,6 +71,43 @@ def test_the_sft_term_raises_the_chosen_answer(tmp_path, sft_adapter):
         train_dpo(LORA, PAIRS, settings, request_in(out, start=sft_adapter))
         chosen.append(metrics(out)[-1]["logps/chosen"])
     assert chosen[1] > chosen[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "beginning"),
+    [
+        ({"loss": "sigmoid"}, math.log(2)),
+        ({"loss": "hinge"}, 1.0),
+        ({"loss": "ipo", "beta": 0.5}, 1.0),  # (0 - 1 / (2 * beta)) squared
+        ({"loss": "robust", "label_smoothing": 0.2}, math.log(2)),
+    ],
+)
+def test_each_loss_begins_at_its_value_for_equals_and_falls(
+    tmp_path, sft_adapter, changes, beginning
+):
+    settings = DPO.model_copy(update={**changes, "epochs": 2})
+    train_dpo(LORA, PAIRS, settings, request_in(tmp_path, start=sft_adapter))
+    first, *_, last = metrics(tmp_path)
+    assert first["loss"] == pytest.approx(beginning, abs=1e-6)
+    assert last["loss"] < first["loss"]
+    assert last["rewards/margins"] > 0
+
+
+def test_losses_are_what_is_asked_for():
+    assert losses(DPO) == {
+        "loss_type": ["sigmoid"],
+        "loss_weights": [1.0],
+        "label_smoothing": 0.0,
+    }
+    both = losses(DPO.model_copy(update={"loss": "ipo", "sft_weight": 0.25}))
+    assert both["loss_type"] == ["ipo", "sft"]
+    assert both["loss_weights"] == [1.0, 0.25]
+
+
+@pytest.mark.parametrize("keys", [{"loss": "robust"}, {"label_smoothing": 0.1}])
+def test_label_smoothing_and_the_robust_loss_need_each_other(keys):
+    with pytest.raises(ValidationError, match="go together"):
+        DpoTable(**keys)
 
 
 def test_a_killed_and_resumed_training_ends_with_the_same_bits(tmp_path, sft_adapter):

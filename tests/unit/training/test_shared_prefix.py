@@ -1,0 +1,383 @@
+"""Prompts that are read once: the same numbers as when they are read once per answer."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_examples import DPO, FULL, LORA, PAIRS, metrics, request_in, stop_after
+
+from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.training.model import HfTable, load_trainable
+from swebench_trainer.training.quiet import quiet_libraries
+from swebench_trainer.training.shared_prefix import (
+    FAMILIES,
+    PADDING,
+    PromptSampler,
+    SharedPrefixCollator,
+    attention_mask,
+    pack,
+    share_prefixes,
+    why_not,
+)
+
+PAD = 0
+tokens = st.integers(1, 90)
+prompts = st.lists(tokens, min_size=1, max_size=9)
+answers = st.lists(tokens, min_size=1, max_size=6)
+pairs = st.builds(
+    lambda prompt, chosen, rejected: {
+        "prompt_ids": prompt,
+        "chosen_ids": chosen,
+        "rejected_ids": rejected,
+    },
+    st.sampled_from([[7], [5, 6, 7], [5, 6, 8, 9]]),
+    answers,
+    answers,
+)
+BATCH = [
+    {
+        "prompt_ids": list(range(10, 40)),
+        "chosen_ids": [3, 4, 5, 6, 1],
+        "rejected_ids": [3, 4, 7, 1],
+    },
+    {
+        "prompt_ids": list(range(10, 40)),
+        "chosen_ids": [3, 4, 5, 6, 1],
+        "rejected_ids": [1],
+    },
+    {
+        "prompt_ids": list(range(50, 67)),
+        "chosen_ids": [8, 1],
+        "rejected_ids": [9, 9, 9, 9, 9, 9, 9, 1],
+    },
+]
+"""Two pairs of one prompt with one chosen answer, and a pair of another."""
+
+
+def masked(packed, implementation="sdpa", padding=0):
+    import torch
+
+    return attention_mask(
+        torch.tensor([packed.segments + [PADDING] * padding]), implementation
+    )
+
+
+@given(prompts, st.lists(answers, min_size=1, max_size=4), st.integers(0, 3))
+@settings(deadline=None)
+def test_a_token_sees_what_stands_before_it_in_prompt_and_answer(
+    prompt, answers, padding
+):
+    row = pack(prompt, answers)
+    mask = masked(row, padding=padding)[0, 0].tolist()
+    texts = [prompt, *(prompt + answer for answer in answers)]
+    for place, (segment, position) in enumerate(
+        zip(row.segments, row.positions, strict=True)
+    ):
+        seen = [
+            token
+            for token, is_seen in zip(row.ids, mask[place], strict=False)
+            if is_seen
+        ]
+        assert seen == texts[segment][: position + 1]
+        assert not any(mask[place][len(row.ids) :])
+
+
+@given(prompts, st.lists(answers, min_size=1, max_size=4), st.integers(1, 3))
+@settings(deadline=None)
+def test_padding_sees_something_and_is_seen_by_no_text(prompt, answers, padding):
+    mask = masked(pack(prompt, answers), padding=padding)[0, 0]
+    assert mask.any(dim=-1).all()
+    assert not mask[:-padding, -padding:].any()
+
+
+@given(st.lists(pairs, min_size=1, max_size=5))
+@settings(deadline=None)
+def test_what_the_trainer_sees_are_the_answers_and_where_they_were_read(examples):
+    batch = SharedPrefixCollator(PAD)(examples)
+    read = batch["shared"]["input_ids"].flatten()
+    sequences = [
+        (example["prompt_ids"], example[side])
+        for side in ("chosen_ids", "rejected_ids")
+        for example in examples
+    ]
+    for number, (prompt, answer) in enumerate(sequences):
+        ids = batch["input_ids"][number]
+        learned = batch["completion_mask"][number].bool()
+        assert ids[learned].tolist() == answer
+        assert ids[: len(answer) + 1].tolist() == [prompt[-1], *answer]
+        places = batch["shared"]["places"][number][: len(answer)]
+        assert read[places].tolist() == [prompt[-1], *answer[:-1]]
+
+
+@given(st.lists(pairs, min_size=1, max_size=5))
+@settings(deadline=None)
+def test_each_prompt_and_each_answer_to_it_is_read_once(examples):
+    batch = SharedPrefixCollator(PAD)(examples)
+    texts = {tuple(e["prompt_ids"]) for e in examples}
+    different = {
+        (tuple(e["prompt_ids"]), tuple(e[side]))
+        for e in examples
+        for side in ("chosen_ids", "rejected_ids")
+    }
+    expected = sum(len(p) - 1 for p in texts) + sum(len(a) for _, a in different)
+    assert int(batch["attention_mask"].sum()) == expected
+    assert len(batch["shared"]["input_ids"]) == len(texts)
+
+
+def test_flex_attention_is_given_the_same_mask():
+    """Its kernels need a GPU; its plain form attends as SDPA does with our mask."""
+    import torch
+    from torch.nn.attention.flex_attention import create_mask, flex_attention
+    from torch.nn.functional import scaled_dot_product_attention
+
+    segments = SharedPrefixCollator(PAD)(BATCH)["shared"]["segments"]
+    dense = attention_mask(segments, "sdpa")
+    blocks = attention_mask(segments, "flex_attention")
+    rows, length = segments.shape
+    assert torch.equal(
+        create_mask(blocks.mask_mod, rows, 1, length, length, device="cpu"), dense
+    )
+    heads = torch.randn(3, rows, 2, length, 16, generator=torch.manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it is not compiled here
+        attended = flex_attention(*heads, block_mask=blocks)
+    torch.testing.assert_close(
+        attended, scaled_dot_product_attention(*heads, attn_mask=dense)
+    )
+
+
+def write_model(family: str, folder: Path) -> str:
+    """A small model of the family, whose attention decides what it says."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=96,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        sliding_window=None,
+        initializer_range=0.15,
+        max_position_embeddings=256,
+        pad_token_id=PAD,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+def open_model(table: HfTable, *, checkpointing: bool):
+    """The model as the trainer would have it, and its base."""
+    import torch
+    from trl.trainer.utils import add_fused_lm_head
+
+    with quiet_libraries():
+        model = load_trainable(table, None, seed=0)
+    base = model.get_base_model() if table.lora else model
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:  # zero at first, and then nothing else has a gradient
+            torch.nn.init.normal_(weight, std=0.1, generator=torch.manual_seed(1))
+    if checkpointing:
+        model.activation_checkpointing_enable()
+        if table.lora:
+            model.enable_input_require_grads()
+    add_fused_lm_head(base)
+    return model.train(), base
+
+
+def log_probabilities(model, batch):
+    """Of the tokens of each answer, chosen answers first."""
+    mask = batch.pop("completion_mask")
+    labels = batch["input_ids"].masked_fill(mask == 0, -100)
+    output = model(**batch, labels=labels, fused_lm_head=True, use_cache=False)
+    learned = mask[:, 1:].bool()
+    return [row[kept] for row, kept in zip(output.log_probs, learned, strict=True)]
+
+
+def measure(model, batch):
+    """Log-probabilities of all answers in a row, and every gradient."""
+    import torch
+
+    rows = log_probabilities(model, batch)
+    sums = torch.stack([row.sum() for row in rows])
+    model.zero_grad()
+    # What DPO does: the chosen half up, the rejected half down, by different weights.
+    weights = torch.linspace(-0.2, 0.3, len(sums))
+    (weights * sums).sum().backward()
+    gradients = {
+        name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad
+    }
+    return torch.cat(rows).detach(), gradients
+
+
+CASES = [
+    *((family, "lora", False) for family in FAMILIES),
+    *(
+        (family, kind, checkpointing)
+        for family in ("qwen2", "llama")
+        for kind in ("lora", "nf4", "full")
+        for checkpointing in (False, True)
+        if (kind, checkpointing) != ("lora", False)
+    ),
+]
+
+
+@pytest.mark.parametrize(("family", "kind", "checkpointing"), CASES)
+def test_log_probabilities_and_gradients_are_those_of_plain_dpo(
+    tmp_path, family, kind, checkpointing
+):
+    import torch
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    table = HfTable(
+        name=write_model(family, tmp_path),
+        quantization="nf4" if kind == "nf4" else "none",
+        lora=False if kind == "full" else {"rank": 4, "alpha": 8},
+    )
+    model, base = open_model(table, checkpointing=checkpointing)
+    expected, gradients = measure(model, DataCollatorForPreference(PAD)(BATCH))
+    assert why_not(base) is None
+    share_prefixes(base)
+    found, shared = measure(model, SharedPrefixCollator(PAD)(BATCH))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert all(gradient.any() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(shared[name], gradient, atol=1e-5, rtol=1e-5)
+    again, _ = measure(model, DataCollatorForPreference(PAD)(BATCH))
+    assert torch.equal(again, expected)  # other batches are read as before
+
+
+@pytest.mark.slow  # a minute, to compile for the CPU; there is no backward for it
+def test_a_model_with_flex_attention_says_the_same(tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+    from trl.trainer.utils import add_fused_lm_head
+
+    name = write_model("qwen2", tmp_path)
+    found = {}
+    for attention in ("sdpa", "flex_attention"):
+        model = AutoModelForCausalLM.from_pretrained(
+            name, attn_implementation=attention
+        ).eval()
+        add_fused_lm_head(model)
+        assert why_not(model) is None
+        share_prefixes(model)
+        with torch.no_grad(), quiet_libraries():  # the compiler's own notices
+            found[attention] = log_probabilities(
+                model, SharedPrefixCollator(PAD)(BATCH)
+            )
+    torch.testing.assert_close(
+        found["flex_attention"], found["sdpa"], atol=1e-5, rtol=0
+    )
+
+
+def test_other_models_say_why_they_cannot():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    small = {
+        "vocab_size": 32,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+    }
+
+    def reason(family, attention="sdpa", **settings):
+        config = AutoConfig.for_model(family, **small, **settings)
+        return why_not(
+            AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        )
+
+    assert reason("qwen2") is None
+    assert "gemma" in reason("gemma")
+    assert "eager" in reason("qwen2", attention="eager")
+    assert "window" in reason("mistral", sliding_window=8)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.integers(0, 9))
+def test_pairs_of_a_prompt_follow_one_another(prompts, epoch):
+    sampler = PromptSampler(prompts, seed=0)
+    sampler.set_epoch(epoch)
+    order = list(sampler)
+    assert sorted(order) == list(range(len(sampler)))
+    met = [prompts[pair] for pair in order]
+    changes = sum(one != other for one, other in pairwise(met))
+    assert changes == len(set(prompts)) - 1
+    assert list(sampler) == order
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    sampler = PromptSampler(range(20), seed=0)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(PromptSampler(range(20), seed=1)) != first
+
+
+SHORT = DPO.model_copy(update={"epochs": 2, "micro_batch": 2})
+
+
+@pytest.mark.parametrize(
+    ("table", "changes"),
+    [
+        (LORA, {"sft_weight": 0.5}),
+        (LORA, {"loss": "ipo", "group_by_prompt": True}),
+        (FULL, {"loss": "hinge"}),
+        (FULL, {"loss": "robust", "label_smoothing": 0.1}),
+    ],
+)
+def test_a_training_takes_the_steps_of_plain_dpo(tmp_path, table, changes):
+    """Policy and reference, adapters and all weights, whichever the loss."""
+    rows = {}
+    for shared in (False, True):
+        out = tmp_path / str(shared)
+        settings = SHORT.model_copy(update={**changes, "shared_prefix": shared})
+        train_dpo(table, TWICE, settings, request_in(out))
+        audit = json.loads((out / "audit.json").read_text())
+        assert audit["shared_prefix"] is shared
+        rows[shared] = metrics(out)
+    assert len(rows[True]) == len(rows[False]) == 8
+    for found, expected in zip(rows[True], rows[False], strict=True):
+        for name in COMPARED & expected.keys():
+            assert found[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-4)
+    assert rows[True][-1]["loss"] < rows[True][0]["loss"]
+
+
+TWICE = PAIRS + tuple(
+    replace(pair, rejected=pair.rejected.replace("-=", "*=")) for pair in PAIRS
+)
+"""Two pairs of each prompt, with one chosen answer."""
+COMPARED = {"loss", "grad_norm", "rewards/margins", "logps/chosen", "logps/rejected"}
+
+
+def test_an_order_by_prompt_goes_on_after_a_kill(tmp_path):
+    settings = SHORT.model_copy(update={"save_every": 3, "group_by_prompt": True})
+    train_dpo(LORA, TWICE, settings, request_in(tmp_path / "straight"))
+    killed = request_in(tmp_path / "killed", step=stop_after(5))
+    with pytest.raises(KeyboardInterrupt):
+        train_dpo(LORA, TWICE, settings, killed)
+    train_dpo(LORA, TWICE, settings, request_in(tmp_path / "killed"))
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
+
+
+def test_a_model_that_cannot_share_is_trained_plainly_and_says_why(tmp_path):
+    eager = LORA.model_copy(update={"attention": "eager"})
+    train_dpo(eager, PAIRS, SHORT, request_in(tmp_path))
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert audit["shared_prefix"] is False
+    assert audit["prompts_read_twice"] == "eager is not among sdpa, flex_attention"
