@@ -139,7 +139,7 @@ def register_backends(register: Register) -> None:
         "hf",
         hf,
         config=HfTable,
-        summary="any causal model of the Hub or a directory; builtin:tiny",
+        summary="any causal model of the Hub or a directory; builtin:tiny, builtin:small",
     )
     register(
         "replay",
