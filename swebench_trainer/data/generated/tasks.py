@@ -85,7 +85,7 @@ def draw_tasks(seed: int, heldout: int, graded: int, count: int) -> Iterator[Tas
 
 
 def _draw_task(draw: Random, number: int, created: str) -> Task | None:
-    """A task; `None` if its fault does not show, or two functions have one name."""
+    """A task; `None` if what was drawn makes none: its fault does not show, say."""
     module = _draw_module(draw)
     faulty = draw_fault(draw, draw.choice(module.functions))
     if faulty is None or len(set(module.names)) < len(module.names):
@@ -96,6 +96,8 @@ def _draw_task(draw: Random, number: int, created: str) -> Task | None:
         for function in module.functions
         if (cases := _passing(draw, function, faulty))
     ]
+    if not tests:
+        return None
     shown = _test(f"{faulty.function.name}_issue", _some(draw, faulty.failing))
     before = module.test_code(tests)
     files = {module.path: bad, module.test_path: before}
