@@ -81,7 +81,9 @@ def _default(spec: object) -> str:
     if value is PydanticUndefined:
         return "required"
     if isinstance(value, Table):
-        inner = ", ".join(f"{k} = {_toml(v)}" for k, v in value if v not in (None, ()))
+        given = {k: v for k, v in value if k in value.model_fields_set}
+        shown = given or {k: v for k, v in value if v not in (None, ())}
+        inner = ", ".join(f"{key} = {_toml(inner)}" for key, inner in shown.items())
         return f"`{{ {inner} }}`"
     return "" if value is None else f"`{_toml(value)}`"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from swebench_trainer.data.generated.source import GeneratedTable
 from swebench_trainer.data.pro import ProTable
 from swebench_trainer.data.rows import RowsTable
 from swebench_trainer.data.task_repo import TaskRepoTable
@@ -26,7 +27,7 @@ from swebench_trainer.training.model import HfTable
 
 @hookimpl
 def register_sources(register: Register) -> None:
-    """Rows of the SWE-bench family, SWE-bench Pro, and task repos."""
+    """Rows of the SWE-bench family, SWE-bench Pro, task repos, and generated tasks."""
 
     def rows(table: RowsTable) -> Any:
         from swebench_trainer.data.rows import RowsSource
@@ -42,6 +43,11 @@ def register_sources(register: Register) -> None:
         from swebench_trainer.data.task_repo import TaskRepoSource
 
         return TaskRepoSource(table)
+
+    def generated(table: GeneratedTable) -> Any:
+        from swebench_trainer.data.generated.source import GeneratedSource
+
+        return GeneratedSource(table)
 
     register(
         "rows",
@@ -60,6 +66,12 @@ def register_sources(register: Register) -> None:
         task_repo,
         config=TaskRepoTable,
         summary="a swebench 5 task repo: one directory per instance",
+    )
+    register(
+        "generated",
+        generated,
+        config=GeneratedTable,
+        summary="small repair tasks drawn from a seed, to train a model from scratch",
     )
 
 
@@ -127,7 +139,7 @@ def register_backends(register: Register) -> None:
         "hf",
         hf,
         config=HfTable,
-        summary="any causal model of the Hub or a directory; builtin:tiny",
+        summary="any causal model of the Hub or a directory; builtin:tiny, builtin:small",
     )
     register(
         "replay",

@@ -431,8 +431,8 @@ def cache(
 ) -> None:
     """Shows what is kept for later, or removes some.
 
-    Clones of repositories, BM25 indexes, image roots and test runs: all of it is made
-    again when it is needed.
+    Clones of repositories, BM25 indexes, generated tasks, image roots and test runs:
+    all of it is made again when it is needed.
     """
     from swebench_trainer.housekeeping import Limits, keep_house
 

@@ -23,6 +23,7 @@ KINDS = {
     "repositories": "repositories",
     "checkouts": "evaluation repositories",
     "bm25": "BM25 indexes",
+    "generated": "sets of generated tasks",
 }
 """Folder → what a user calls the things in it."""
 

@@ -58,7 +58,7 @@ class HfTable(ModelTable):
     """A causal language model from the Hub or from a directory."""
 
     name: Annotated[str, AfterValidator(_beside_recipe), Field(min_length=1)]
-    """Hub id, directory, or `builtin:tiny` for the offline model of the quickstart."""
+    """Hub id or directory; or a model of random weights for machines without a network: `builtin:tiny` of the quickstart, `builtin:small` for `generated` tasks."""
     revision: str | None = None
     """Branch, tag or commit on the Hub; a commit makes the recipe reproducible."""
     quantization: Literal["none", "nf4"] = "nf4"
@@ -91,7 +91,7 @@ def check_model(table: HfTable) -> None:
             "4-bit training needs bitsandbytes.",
             hint='pip install bitsandbytes, or set [model] quantization = "none".',
         )
-    if table.name == tiny.NAME:
+    if table.name in tiny.MODELS:
         return
     path = _config_path(table)
     try:
@@ -251,10 +251,8 @@ def _load_base(table: HfTable, weights: Path | None) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    if table.name == tiny.NAME:
-        # Its matrices are too small to share, and threads that wait for each other
-        # on a busy machine are many times slower than one.
-        torch.set_num_threads(1)
+    if table.name in tiny.MODELS and (threads := tiny.MODELS[table.name].threads):
+        torch.set_num_threads(threads)
     dtype = compute_dtype()
     options: dict[str, Any] = {}
     if table.quantization == "nf4":
@@ -300,8 +298,8 @@ def _source(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
     """Where the base weights and the tokenizer are: path or Hub id, and revision."""
     if weights is not None and not is_adapter(weights):
         return str(weights), None
-    if table.name == tiny.NAME:
-        return str(tiny.tiny_directory()), None
+    if table.name in tiny.MODELS:
+        return str(tiny.tiny_directory(table.name)), None
     return table.name, table.revision
 
 

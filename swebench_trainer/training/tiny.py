@@ -1,9 +1,10 @@
-"""`builtin:tiny`: a random-weight Qwen2 that needs no network and no GPU.
+"""Random-weight Qwen2 models that need no network and no GPU.
 
-It knows nothing, and it learns a handful of rows by heart in under a minute on
-two cores: enough to see every stage of a recipe at work. Its tokenizer is
-trained on a small text that comes with the package, so the model is the same
-for every recipe. On disk it is an ordinary Hugging Face model.
+They know nothing. `builtin:tiny` learns a handful of rows by heart in under a minute
+on two cores: enough to see every stage of a recipe at work. `builtin:small` has a layer
+more and a tokenizer for the `generated` source, whose tasks it learns to solve, unseen
+ones too. The tokenizers are trained on texts that come with the package, so a model is
+the same for every recipe. On disk it is an ordinary Hugging Face model.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from dataclasses import dataclass
 from errno import EIO, ENOSPC
 from importlib.metadata import version
 from importlib.resources import files
@@ -19,9 +21,6 @@ from typing import Any
 
 from swebench_trainer.store.kept import user_cache
 
-NAME = "builtin:tiny"
-"""What `[model] name` says."""
-
 SEED = 0
 VOCABULARY = 1024
 EOS, PAD = "<|im_end|>", "<|endoftext|>"
@@ -29,13 +28,13 @@ SPECIAL = (PAD, "<|im_start|>", EOS)
 ARCHITECTURE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 384,
-    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 8192,
     "tie_word_embeddings": True,
     "initializer_range": 0.05,
 }
+"""What the models have in common."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -44,17 +43,42 @@ CHAT_TEMPLATE = (
 )
 
 
-def tiny_directory() -> Path:
-    """The directory of the model, which is made on first use (about a second).
+@dataclass(frozen=True)
+class Tiny:
+    """A model that is made, not loaded.
+
+    Attributes:
+        corpus: File beside this one with the text that its tokenizer is trained on.
+        layers: Blocks of the network.
+        threads: Threads that compute it best; 0 leaves them to torch.
+    """
+
+    corpus: str
+    layers: int
+    threads: int = 0
+
+
+NAME, SMALL = "builtin:tiny", "builtin:small"
+MODELS = {
+    # Its matrices are too small to share, and threads that wait for each other
+    # on a busy machine are many times slower than one.
+    NAME: Tiny("tiny_corpus.txt", layers=2, threads=1),
+    SMALL: Tiny("small_corpus.txt", layers=3),
+}
+"""The models, by what `[model] name` says."""
+
+
+def tiny_directory(name: str = NAME) -> Path:
+    """The directory of a model, which is made on first use (about a second).
 
     It lies under `$XDG_CACHE_HOME/swebench-trainer`, by the digest of all that
     decides its bytes. Runs that make it at the same time do not disturb each other.
     """
-    target = user_cache("tiny", _digest())
+    target = user_cache(name.removeprefix("builtin:"), _digest(name))
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-        write_tiny(partial)
+        write_tiny(partial, name)
         try:
             partial.rename(target)
         except OSError:  # another run was faster; its bytes are the same
@@ -62,16 +86,18 @@ def tiny_directory() -> Path:
     return target
 
 
-def write_tiny(directory: Path) -> None:
+def write_tiny(directory: Path, name: str = NAME) -> None:
     """Writes config, weights and tokenizer, the same bytes every time."""
     import torch
     from safetensors import SafetensorError
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = _train_tokenizer(_corpus())
+    model = MODELS[name]
+    tokenizer = _train_tokenizer(_corpus(model))
     tokenizer.save_pretrained(directory)
     config = Qwen2Config(
         vocab_size=VOCABULARY,
+        num_hidden_layers=model.layers,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
@@ -79,16 +105,16 @@ def write_tiny(directory: Path) -> None:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = Qwen2ForCausalLM(config)
+        network = Qwen2ForCausalLM(config)
     try:
-        model.save_pretrained(directory)
+        network.save_pretrained(directory)
     except SafetensorError as error:  # it does not say which error of the system it was
         full = "No space left" in str(error)
         raise OSError(ENOSPC if full else EIO, str(error), str(directory)) from error
 
 
-def _corpus() -> str:
-    return files(__package__).joinpath("tiny_corpus.txt").read_text(encoding="utf-8")
+def _corpus(model: Tiny) -> str:
+    return files(__package__).joinpath(model.corpus).read_text(encoding="utf-8")
 
 
 def _train_tokenizer(text: str) -> Any:
@@ -106,8 +132,10 @@ def _train_tokenizer(text: str) -> Any:
     return tokenizer
 
 
-def _digest() -> str:
+def _digest(name: str = NAME) -> str:
     """Digest of whatever decides the bytes, the libraries included."""
     libraries = [f"{name} {version(name)}" for name in ("torch", "transformers")]
-    parts = [_corpus(), SEED, VOCABULARY, ARCHITECTURE, CHAT_TEMPLATE, libraries]
+    model = MODELS[name]
+    made_of = [_corpus(model), model.layers, SEED, VOCABULARY, ARCHITECTURE]
+    parts = [*made_of, CHAT_TEMPLATE, libraries]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

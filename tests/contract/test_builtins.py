@@ -56,6 +56,7 @@ def test_sources(make, rows_file, pytestconfig):
     check_source(lambda: make("source", "rows", path=str(rows_file)))
     folder = pytestconfig.rootpath / "recipes/quickstart"
     check_source(lambda: make("source", "task-repo", path=folder))
+    check_source(lambda: make("source", "generated", heldout=2, graded=1, count=2))
 
 
 @pytest.mark.parametrize("use", ["issue", "oracle", "bm25", "files"])

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from training_examples import FULL
 
+from swebench_trainer.data.generated.tasks import draw_tasks
 from swebench_trainer.training import tiny
-from swebench_trainer.training.model import load_model
+from swebench_trainer.training.model import load_model, load_tokenizer
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -19,11 +22,12 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_the_bytes_are_the_same_in_another_process(tmp_path):
-    tiny.write_tiny(tmp_path / "here")
-    script = "import sys, pathlib; from swebench_trainer.training import tiny; tiny.write_tiny(pathlib.Path(sys.argv[1]))"
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_the_bytes_are_the_same_in_another_process(tmp_path, name):
+    tiny.write_tiny(tmp_path / "here", name)
+    script = "import sys, pathlib; from swebench_trainer.training import tiny; tiny.write_tiny(pathlib.Path(sys.argv[1]), sys.argv[2])"
     subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "there"],
+        [sys.executable, "-c", script, tmp_path / "there", name],
         check=True,
         capture_output=True,
     )
@@ -53,8 +57,8 @@ def test_a_run_that_loses_the_race_uses_the_winners_model(tmp_path, monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     write = tiny.write_tiny
 
-    def write_while_another_run_wins(folder: Path) -> None:
-        write(folder)
+    def write_while_another_run_wins(folder: Path, name: str) -> None:
+        write(folder, name)
         winner = folder.parent / tiny._digest()
         winner.mkdir()
         (winner / "config.json").write_text("the winner's")
@@ -65,8 +69,9 @@ def test_a_run_that_loses_the_race_uses_the_winners_model(tmp_path, monkeypatch)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_it_is_small_and_takes_long_prompts():
-    model = load_model(FULL)
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_it_is_small_and_takes_long_prompts(name):
+    model = load_model(FULL.model_copy(update={"name": name}))
     assert sum(p.numel() for p in model.parameters()) < 1_000_000
     assert model.config.max_position_embeddings >= 4096
     assert not any(p.requires_grad for p in model.parameters())
@@ -76,3 +81,18 @@ def test_it_is_small_and_takes_long_prompts():
 def test_every_byte_has_a_token(tokenizer, text):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_the_small_tokenizer_is_for_generated_tasks():
+    """A task takes few tokens, so `small_corpus.txt` still looks like the tasks."""
+    corpus = files("swebench_trainer.training").joinpath("small_corpus.txt")
+    tokenizer = load_tokenizer(FULL.model_copy(update={"name": tiny.SMALL}))
+    known = set(re.findall(r"[a-z]+", corpus.read_text()))
+    tasks = list(draw_tasks(7, 1, 0, 39))
+    text = "".join(
+        task.instance.problem_statement + next(iter(task.files.values()))
+        for task in tasks
+    )
+    words = re.findall(r"[a-z]+", text)
+    assert sum(word in known for word in words) > 0.95 * len(words)
+    assert len(tokenizer(text)["input_ids"]) < 260 * len(tasks)

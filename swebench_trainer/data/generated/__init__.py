@@ -1,0 +1,1 @@
+"""The `generated` source: small repair tasks that are drawn from a seed."""

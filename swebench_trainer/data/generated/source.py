@@ -1,0 +1,110 @@
+"""The `generated` source: draws its tasks once, into the user's cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Self
+
+from pydantic import NonNegativeInt, PositiveInt, model_validator
+
+from swebench_trainer.contracts import Loaded
+from swebench_trainer.data.generated.functions import forms_text
+from swebench_trainer.data.generated.tasks import HELDOUT_FROM, draw_tasks
+from swebench_trainer.errors import DataError
+from swebench_trainer.recipe.models import DataTable, Holdout
+from swebench_trainer.store.digest import digest
+from swebench_trainer.store.jsonl import disk_errors, each_row, write_rows
+from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
+from swebench_trainer.store.spool import Spool
+from swebench_trainer.types import Instance, as_row, from_row
+
+VERSION = 1
+"""Grows when the same settings and forms would give other tasks."""
+
+
+class GeneratedTable(DataTable):
+    """Keys of `[data] use = "generated"`."""
+
+    count: PositiveInt = 4000
+    """Tasks to train on."""
+    graded: NonNegativeInt = 400
+    """So many of them come with tests, for `[generate]`; the others are for `[sft]` alone."""
+    heldout: PositiveInt = 200
+    """Tasks to evaluate on, with tests. They share no function, issue or longer change with any other."""
+    seed: NonNegativeInt = 0
+    """What the tasks are drawn from; another one gives others."""
+    holdout: Holdout = Holdout(by="time", after=date.fromisoformat(HELDOUT_FROM))
+    """Which instances are kept back: by default the `heldout` tasks, which are dated later than the others."""
+
+    @model_validator(mode="after")
+    def _some_are_graded(self) -> Self:
+        if self.graded > self.count:
+            raise ValueError(
+                f"graded = {self.graded} is more than count = {self.count}"
+            )
+        return self
+
+
+class GeneratedSource:
+    """Small modules with a fault, issues about them, and tests; drawn from a seed."""
+
+    def __init__(self, table: GeneratedTable) -> None:
+        self._table = table
+
+    def load(self) -> Loaded:
+        """Reads the tasks, which are made on first use. See `Source.load`.
+
+        Raises:
+            DataError: The cache cannot be written to, or so many tasks that share
+                nothing cannot be drawn.
+        """
+        place = user_cache("generated", self.digest())
+        note_use(place)
+        if not place.is_dir():
+            with disk_errors(place), held(place):
+                if not place.is_dir():  # else another process was first
+                    self._write(unfinished(place))
+                    unfinished(place).rename(place)
+        return Loaded(Spool(_read(place)))
+
+    def digest(self) -> str:
+        """Digest of what decides the tasks: settings and forms."""
+        return digest([VERSION, forms_text(), *self._settings()])
+
+    def _settings(self) -> tuple[int, int, int, int]:
+        table = self._table
+        return (table.seed, table.heldout, table.graded, table.count)
+
+    def _write(self, place: Path) -> None:
+        """Writes the rows, and a directory for the files of each task."""
+
+        def instances() -> Iterator[Instance]:
+            for task in draw_tasks(*self._settings()):
+                repository = _repository(place, task.instance)
+                repository.mkdir(parents=True)
+                for path, text in task.files.items():
+                    (repository / path).write_bytes(text.encode())
+                yield task.instance
+
+        try:
+            place.mkdir()
+            write_rows(place / _ROWS, map(as_row, instances()))
+        except ValueError as error:
+            raise DataError(f"{error}.", hint="Lower [data] heldout.") from error
+
+
+_ROWS = "instances.jsonl"
+
+
+def _repository(place: Path, instance: Instance) -> Path:
+    return place / "repositories" / instance.instance_id
+
+
+def _read(place: Path) -> Iterator[Instance]:
+    for row in each_row(place / _ROWS):
+        instance = from_row(Instance, row)
+        snapshot = str(_repository(place, instance))
+        yield dataclasses.replace(instance, snapshot=snapshot, source="generated")

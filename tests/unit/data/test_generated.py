@@ -1,0 +1,253 @@
+"""Generated tasks: each is what it says, and the two sides share nothing."""
+
+import ast
+import io
+import json
+import subprocess
+import sys
+import types
+import unittest
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+from pydantic import ValidationError
+
+from swebench_trainer.answers.forms import extract_patch, render_answer
+from swebench_trainer.contents.directory import Directory
+from swebench_trainer.data.facts import Rows
+from swebench_trainer.data.generated.functions import (
+    draw_cases,
+    draw_function,
+    forms,
+    outcomes,
+    put_fault,
+    vocabulary,
+)
+from swebench_trainer.data.generated.source import GeneratedSource, GeneratedTable
+from swebench_trainer.data.generated.tasks import draw_tasks
+from swebench_trainer.data.leakage import find_leakage
+from swebench_trainer.data.select import split
+from swebench_trainer.errors import DataError
+from swebench_trainer.grading.snapshot import snapshot_repository
+from swebench_trainer.store import kept
+from swebench_trainer.types import as_row
+
+HELDOUT, GRADED, TRAIN = 40, 20, 80
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return list(draw_tasks(0, HELDOUT, GRADED, TRAIN))
+
+
+def source(**keys):
+    sizes = {"heldout": 4, "graded": 3, "count": 8}
+    return GeneratedSource(GeneratedTable(use="generated", **{**sizes, **keys}))
+
+
+def functions_of(code):
+    return {ast.unparse(node) for node in ast.parse(code).body[1:]}
+
+
+def applied(files, patch, folder):
+    """Files with a patch applied to them, by git."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        (folder / path).write_text(text)
+    command = ["git", "apply", "-"]
+    subprocess.run(command, input=patch, text=True, cwd=folder, check=True)
+    return {path: (folder / path).read_text() for path in files}
+
+
+def failing_tests(files):
+    """Runs the tests of a repository in this process: all of them, those that fail."""
+    module, test = (Path(path).stem for path in files)
+    try:
+        for name, text in zip((module, test), files.values(), strict=True):
+            sys.modules[name] = types.ModuleType(name)
+            exec(text, sys.modules[name].__dict__)
+        suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[test])
+        names = {str(case) for cases in suite for case in cases}
+        result = unittest.TextTestRunner(io.StringIO()).run(suite)
+        failed = {str(case) for case, _ in (*result.failures, *result.errors)}
+        return names, failed
+    finally:
+        for name in (module, test):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("form", forms(), ids=lambda form: form.call[0])
+def test_every_fault_of_a_form_can_be_seen(form):
+    for kind, right, wrong in form.faults:
+        draw = Random(0)
+        functions = (draw_function(draw, form) for _ in range(20))
+        assert any(
+            case.fails
+            for function in functions
+            for case in draw_cases(draw, function, put_fault(function, right, wrong))
+        ), (kind, right, wrong)
+
+
+def test_there_are_as_many_forms_and_faults_as_the_manual_says(pytestconfig):
+    kinds = Counter(kind for form in forms() for kind, _, _ in form.faults)
+    assert min(kinds.values()) >= 4
+    told = " ".join((pytestconfig.rootpath / "docs/data.md").read_text().split())
+    assert f"{len(forms())} forms of functions and {len(kinds)} kinds of faults" in told
+
+
+def test_no_module_hides_one_of_the_standard_library():
+    things = vocabulary()["things"].values()
+    assert sys.stdlib_module_names.isdisjoint(things)
+    assert sys.stdlib_module_names.isdisjoint(f"test_{name}" for name in things)
+
+
+def test_tasks_are_of_all_kinds(tasks):
+    kinds = Counter(task.kind for task in tasks)
+    assert len(kinds) == 11
+    assert max(kinds.values()) < len(tasks) / 3
+
+
+def test_tests_fail_before_and_pass_after(tasks, tmp_path):
+    for task in tasks[: HELDOUT + GRADED]:
+        instance, folder = task.instance, tmp_path / task.instance.instance_id
+        told = {*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS}
+        before = applied(task.files, instance.test_patch, folder)
+        assert failing_tests(before) == (told, set(instance.FAIL_TO_PASS))
+        after = applied(before, instance.patch, folder)
+        assert failing_tests(after) == (told, set())
+
+
+def test_the_issue_tells_a_call_that_fails(tasks):
+    for task in tasks:
+        issue = task.instance.problem_statement
+        code = next(iter(task.files.values()))
+        names = [node.name for node in ast.parse(code).body[1:]]
+        (call,) = (text for text in issue.split("`") if text.partition("(")[0] in names)
+        assert call.partition("(")[0] in issue.replace(call, "")
+        (got,) = outcomes(code, [call])
+        assert (got.error or repr(got.value)) in issue or "nothing" in issue
+
+
+@pytest.mark.parametrize("form", ["search-replace", "diff"])
+def test_gold_can_be_written_and_read_as_an_answer(tasks, form, tmp_path):
+    for task in tasks[:HELDOUT]:
+        folder = tmp_path / task.instance.instance_id
+        gold = applied(task.files, task.instance.patch, folder / "gold")
+        tree = Directory(folder / "tree")
+        applied(task.files, task.instance.test_patch, folder / "tree")
+        extracted = extract_patch(form, render_answer(form, task.instance, tree), tree)
+        assert extracted.status == "ok"
+        assert applied(task.files, extracted.patch, folder / "again") == gold
+
+
+def test_both_sides_share_nothing(tasks):
+    back, train = tasks[:HELDOUT], tasks[HELDOUT:]
+    found = find_leakage(*(Rows([t.instance for t in side]) for side in (back, train)))
+    assert not found.findings
+    functions = [functions_of(next(iter(task.files.values()))) for task in tasks]
+    for number, mine in enumerate(functions[:HELDOUT]):
+        for other in functions[number + 1 :]:
+            assert mine.isdisjoint(other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_thousands_share_nothing_with_the_held_out(seed):
+    instances = [task.instance for task in draw_tasks(seed, 200, 400, 6000)]
+    assert not find_leakage(Rows(instances[:200]), Rows(instances[200:])).findings
+
+
+def test_more_tasks_change_none(tasks):
+    instances = [task.instance for task in tasks]
+    more = draw_tasks(0, HELDOUT, GRADED, TRAIN + 10)
+    assert [task.instance for task in more][: len(tasks)] == instances
+    fewer = [task.instance for task in draw_tasks(0, HELDOUT, 0, TRAIN)]
+    assert [i.patch for i in fewer] == [i.patch for i in instances]
+    other = [task.instance for task in draw_tasks(1, HELDOUT, GRADED, 0)]
+    assert not {i.patch for i in other} & {i.patch for i in instances}
+
+
+def test_those_without_tests_train_only(tasks):
+    gradable = [task.instance.gradable for task in tasks]
+    assert gradable == [True] * (HELDOUT + GRADED) + [False] * (TRAIN - GRADED)
+
+
+def test_too_many_held_out_tasks_are_an_error(monkeypatch):
+    monkeypatch.setattr("swebench_trainer.data.generated.tasks._ATTEMPTS", 1)
+    with pytest.raises(ValueError, match="leave nothing to draw from"):
+        list(draw_tasks(0, 200, 0, 1))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/swebench-trainer/generated"
+
+
+def test_another_process_makes_the_same_bytes(cache):
+    loaded = source().load()
+    script = (
+        "import json, sys\n"
+        "from swebench_trainer.data.generated.tasks import draw_tasks\n"
+        "from swebench_trainer.types import as_row\n"
+        "json.dump([as_row(t.instance) for t in draw_tasks(0, 4, 3, 8)], sys.stdout)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    where = {"snapshot": "", "source": ""}
+    rows = [{**as_row(instance), **where} for instance in loaded.instances]
+    assert json.loads(done.stdout) == json.loads(json.dumps(rows))
+
+
+def test_the_files_are_those_of_the_base_commit(cache):
+    for instance in source().load().instances:
+        snapshot_repository(instance)  # raises where they are not
+
+
+def test_they_are_made_once(cache, monkeypatch):
+    first = source().load()
+    monkeypatch.delattr(GeneratedSource, "_write")
+    assert source().load() == first
+    (thing,) = kept.kept(cache)
+    assert thing.place.name == source().digest()
+    assert {path.suffix for path in cache.iterdir()} == {"", ".lock"}
+
+
+def test_what_was_not_finished_is_made_again(cache, monkeypatch):
+    write_rows = "swebench_trainer.data.generated.source.write_rows"
+    with monkeypatch.context() as patch:
+        patch.setattr(write_rows, lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            source().load()
+    assert kept.kept(cache) == []
+    assert len(source().load().instances) == 12
+
+
+def test_settings_decide_the_digest():
+    others = [{"seed": 1}, {"count": 9}, {"graded": 2}, {"heldout": 3}]
+    digests = {source(**keys).digest() for keys in ({}, *others)}
+    assert len(digests) == 5
+    assert source(limit=3).digest() == source().digest()
+
+
+def test_the_held_out_tasks_are_kept_back_by_default(cache):
+    table = GeneratedTable(use="generated", heldout=4, graded=3, count=8)
+    instances = GeneratedSource(table).load().instances
+    back = split(Rows(instances).facts, table.holdout, seed=0)
+    assert back.ids == {instance.instance_id for instance in instances[:4]}
+    assert back.stable
+
+
+def test_more_graded_tasks_than_there_are():
+    with pytest.raises(ValidationError, match="graded = 9 is more than count = 8"):
+        source(graded=9)
+
+
+def test_a_full_drawer_says_what_to_change(cache, monkeypatch):
+    monkeypatch.setattr("swebench_trainer.data.generated.tasks._ATTEMPTS", 1)
+    with pytest.raises(DataError, match="leave nothing") as caught:
+        source(heldout=200).load()
+    assert "heldout" in caught.value.hint
