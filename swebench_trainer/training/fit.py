@@ -102,6 +102,13 @@ def prepared(trainer_class: type[Any]) -> type[Any]:
     return Prepared
 
 
+def base_of(model: Any) -> Any:
+    """The model of transformers, without PEFT around it."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def exact_adapters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of the adapters of a 4-bit model, which TRL's trainers round to bf16."""
     if not getattr(model, "is_loaded_in_4bit", False):
