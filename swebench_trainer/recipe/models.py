@@ -233,6 +233,12 @@ class TrainTable(Table):
     """Rows (pairs in DPO) per optimizer step."""
     micro_batch: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
     """Rows that are on the device at once; must divide `batch_size`."""
+    micro_tokens: Annotated[
+        PositiveInt | None, Field(json_schema_extra={VOLATILE: True})
+    ] = None
+    """Instead of `micro_batch`: as many rows of a step at once as fill so many tokens, padding included (both answers of a pair count). A longer row comes alone."""
+    group_by_length: bool = False
+    """Put rows of like length into one step, so that less is padding; the batches are less mixed. Packed rows have no padding anyway."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the steps during which the learning rate rises."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -265,6 +271,8 @@ class SftTable(TrainTable):
     """Highest learning rate."""
     epochs: PositiveInt = 3
     """Passes over the training rows."""
+    packing: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
+    """Put the rows of a step behind one another without padding, up to `micro_tokens`, or the tokens of `micro_batch` times the longest row: the same losses and gradients in less time. Rows do not see each other, and a step is still `batch_size` of them. Models that this is not checked for are padded, and the stage says so."""
 
 
 class DpoTable(TrainTable):
@@ -291,6 +299,12 @@ class DpoTable(TrainTable):
     def _smoothing_is_robust(self) -> Self:
         if (self.loss == "robust") != (self.label_smoothing > 0):
             raise ValueError('loss = "robust" and label_smoothing above 0 go together')
+        return self
+
+    @model_validator(mode="after")
+    def _one_order(self) -> Self:
+        if self.group_by_prompt and self.group_by_length:
+            raise ValueError("group_by_prompt and group_by_length exclude each other")
         return self
 
 

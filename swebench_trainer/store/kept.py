@@ -24,6 +24,7 @@ KINDS = {
     "checkouts": "evaluation repositories",
     "bm25": "BM25 indexes",
     "generated": "sets of generated tasks",
+    "tokens": "encoded data sets",
 }
 """Folder → what a user calls the things in it."""
 

@@ -10,12 +10,19 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
 from swebench_trainer.training import fit
 from swebench_trainer.training.encoding import end_of_answer
+from swebench_trainer.training.microbatches import (
+    Layout,
+    Row,
+    in_parts,
+    step_at_once,
+)
 from swebench_trainer.training.model import (
     HfTable,
     load_model,
     load_tokenizer,
     load_trainable,
 )
+from swebench_trainer.training.order import length_order, ordered
 from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.rows import Encoded, encode_pairs, fit_rows
 from swebench_trainer.training.shared_prefix import (
@@ -60,11 +67,17 @@ def train_dpo(
         None if isinstance(model, PeftModel) else load_model(table, request.start)
     )
     exact = fit.exact_adapters(model)
-    bases = [_base(m) for m in (model, reference) if m is not None]
+    bases = [fit.base_of(m) for m in (model, reference) if m is not None]
     obstacle = why_not(bases[0]) if settings.shared_prefix else None
     shared = settings.shared_prefix and not obstacle
     audit |= {"shared_prefix": shared, "prompts_read_twice": obstacle}
-    trainer = _ordered(fit.prepared(DPOTrainer), settings, kept, request.seed)(
+    sampler = _order(kept, settings, request.seed)
+    trainer_class = ordered(fit.prepared(DPOTrainer), sampler)
+    if settings.micro_tokens:
+        layout = Layout(settings.micro_tokens, _length_shared if shared else _length)
+        trainer_class = in_parts(trainer_class, layout)
+        arguments = step_at_once(arguments)
+    trainer = trainer_class(
         model=model,
         ref_model=reference,
         args=DPOConfig(**arguments, beta=settings.beta, **losses(settings)),
@@ -90,23 +103,19 @@ def losses(settings: DpoTable) -> dict[str, Any]:
     }
 
 
-def _base(model: Any) -> Any:
-    """The model of transformers, without PEFT around it."""
-    from peft import PeftModel
+def _order(rows: Sequence[Encoded], settings: DpoTable, seed: int) -> Any:
+    """What takes the pairs of one prompt, or of like length, together; else `None`."""
+    if settings.group_by_prompt:
+        return PromptSampler([tuple(row.prompt) for row in rows], seed)
+    return length_order(rows, settings, seed)
 
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+def _length_shared(row: Row) -> int:
+    """Tokens of a pair that is read as one row."""
+    return sum(len(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
 
 
-def _ordered(
-    trainer_class: type[Any], settings: DpoTable, rows: Sequence[Encoded], seed: int
-) -> type[Any]:
-    """A trainer that takes the pairs of one prompt together, if it is to."""
-    if not settings.group_by_prompt:
-        return trainer_class
-    sampler = PromptSampler([tuple(row.prompt) for row in rows], seed)
-
-    class Ordered(trainer_class):  # type: ignore[misc]  # chosen by the caller
-        def _get_train_sampler(self, *_: Any) -> Any:
-            return sampler
-
-    return Ordered
+def _length(row: Row) -> int:
+    """Tokens of a pair that is read as two rows, the shorter filled up."""
+    answers = (len(row[name]) for name in ("chosen_ids", "rejected_ids"))
+    return 2 * (len(row["prompt_ids"]) + max(answers))

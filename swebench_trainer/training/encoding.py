@@ -54,6 +54,41 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return _encode_harmless(tokenizer, turn, message)
 
 
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
+) -> list[list[int]]:
+    """`encode_prompt` of each, in a third of its time where none has a special token.
+
+    Raises:
+        RecipeError: As `encode_prompt`.
+    """
+    special = _special_texts(tokenizer)
+    if special is None or not tokenizer.chat_template:
+        return [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    turns = _encode_all(tokenizer, [_user_turn(tokenizer, p) for p in prompts])
+    return [
+        encode_prompt(tokenizer, prompt) if any(x in prompt for x in special) else ids
+        for prompt, ids in zip(prompts, turns, strict=True)
+    ]
+
+
+def _special_texts(tokenizer: PreTrainedTokenizerBase) -> list[str] | None:
+    """What special tokens look like in a text; `None` if that cannot be told from it."""
+    special = [t for t in tokenizer.added_tokens_decoder.values() if t.special]
+    # Such a token is looked for in the text as the normaliser leaves it.
+    return None if any(t.normalized for t in special) else [t.content for t in special]
+
+
+def encode_completions(
+    tokenizer: PreTrainedTokenizerBase, completions: Sequence[str]
+) -> list[list[int]]:
+    """`encode_completion` of each, in less time."""
+    front = _lost_space(tokenizer)
+    end = end_of_answer(tokenizer)
+    texts = [front + completion for completion in completions]
+    return [[*ids, end] for ids in _encode_all(tokenizer, texts, literal=True)]
+
+
 def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
     """Ids of an answer and of the token that ends it.
 
@@ -61,10 +96,14 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> li
     part of the patch. A special token spelled out in the answer is encoded as the
     characters that it is: it is quoted text, not an instruction to the model.
     """
-    # Tokenizers in the manner of SentencePiece take one space from the front.
-    lost = _decode(tokenizer, _encode(tokenizer, " x", literal=True)) == "x"
-    ids = _encode(tokenizer, " " * lost + completion, literal=True)
+    ids = _encode(tokenizer, _lost_space(tokenizer) + completion, literal=True)
     return [*ids, end_of_answer(tokenizer)]
+
+
+def _lost_space(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The space that tokenizers in the manner of SentencePiece take from the front."""
+    lost = _decode(tokenizer, _encode(tokenizer, " x", literal=True)) == "x"
+    return " " * lost
 
 
 def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -185,6 +224,16 @@ def _encode(
 ) -> list[int]:
     """Ids of a part of a conversation; if `literal`, none of a special token."""
     return _ids(tokenizer, text, add_special_tokens=False, split_special_tokens=literal)
+
+
+def _encode_all(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, literal: bool = False
+) -> list[list[int]]:
+    """`_encode` of each, by as many threads as there are."""
+    if not texts:
+        return []
+    options = {"add_special_tokens": False, "split_special_tokens": literal}
+    return list(tokenizer(list(texts), verbose=False, **options)["input_ids"])
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> list[int]:

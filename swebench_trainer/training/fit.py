@@ -19,7 +19,7 @@ from swebench_trainer.store.jsonl import (
     write_json,
     write_rows,
 )
-from swebench_trainer.training import checkpoints, guards
+from swebench_trainer.training import checkpointing, checkpoints, guards
 from swebench_trainer.training.model import HfTable, compute_dtype
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def common_arguments(
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "max_length": None,  # our rows fit already; TRL would cut answers
-        "activation_checkpointing": table.checkpointing,
+        "activation_checkpointing": False,  # `fit` switches it on
         "seed": request.seed,
         "data_seed": request.seed,
         "use_cpu": not cuda,
@@ -100,6 +100,13 @@ def prepared(trainer_class: type[Any]) -> type[Any]:
             """Nothing leaves the machine."""
 
     return Prepared
+
+
+def base_of(model: Any) -> Any:
+    """The model of transformers, without PEFT around it."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def exact_adapters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -171,6 +178,9 @@ def fit(
 
     audit["trainable_parameters"] = guards.require_trainable(trainer.model)
     write_json(request.out / "audit.json", audit)
+    audit["checkpointing"] = checkpointing.settle(
+        trainer, base_of(trainer.model), table.checkpointing, request.out
+    )
     before = guards.sample_weights(trainer.model)
     metrics = request.out / "metrics.jsonl"
     resume = checkpoints.newest_complete(request.out / "checkpoints")

@@ -67,8 +67,11 @@ class HfTable(ModelTable):
     """Adapters to train: `{ rank = 32, alpha = 64 }`; `false` trains every weight."""
     attention: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = "auto"
     """Attention implementation of transformers, such as `sdpa` or `flash_attention_2`."""
-    checkpointing: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
-    """Recompute activations in the backward pass: far less memory, a third slower."""
+    checkpointing: Annotated[
+        Literal["auto", "none", "every_4", "every_2", "full", "offload"],
+        Field(json_schema_extra={VOLATILE: True}),
+    ] = "auto"
+    """Which layers' activations are computed again in the backward pass instead of being kept: none (fastest), every fourth or second, all, or all with what is kept moved off the GPU (`offload`, least memory). `auto` takes the first that fits: on one GPU by two trial steps on the longest rows, on a CPU `none` or `full` by an estimate, `full` with several processes; `checkpointing.json` keeps the choice and its numbers."""
 
     @model_validator(mode="after")
     def _quantized_weights_are_frozen(self) -> Self:

@@ -6,16 +6,18 @@ half a patch teaches the model to stop in the middle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.errors import StageError
 from swebench_trainer.training.encoding import (
     decode_completion,
-    encode_completion,
-    encode_prompt,
+    encode_completions,
+    encode_prompts,
 )
+from swebench_trainer.training.token_cache import Ids, remembered
 from swebench_trainer.types import Pair, SftRow
 
 if TYPE_CHECKING:
@@ -66,25 +68,52 @@ class Encoded:
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Iterable[SftRow]
 ) -> list[Encoded]:
-    """Encodes supervised rows."""
-    return [_encode(tokenizer, r.instance_id, r.prompt, r.completion) for r in rows]
+    """Encodes supervised rows, or reads what they were encoded to before."""
+    texts = [(row.instance_id, row.prompt, row.completion) for row in rows]
+    return _encode(tokenizer, texts)
 
 
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase, pairs: Iterable[Pair]
 ) -> list[Encoded]:
-    """Encodes preferences."""
-    return [
-        _encode(tokenizer, p.instance_id, p.prompt, p.chosen, p.rejected) for p in pairs
+    """Encodes preferences, or reads what they were encoded to before."""
+    texts = [
+        (pair.instance_id, pair.prompt, pair.chosen, pair.rejected) for pair in pairs
     ]
+    return _encode(tokenizer, texts)
 
 
 def _encode(
-    tokenizer: PreTrainedTokenizerBase, key: str, prompt: str, *answers: str
-) -> Encoded:
-    ids = tuple(encode_completion(tokenizer, answer) for answer in answers)
-    written = tuple(decode_completion(tokenizer, answer) for answer in ids)
-    return Encoded(key, encode_prompt(tokenizer, prompt), ids, written != answers)
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[tuple[str, str, *tuple[str, ...]]],
+) -> list[Encoded]:
+    """Encodes rows of a key, a prompt and the answers to it."""
+    texts = [row[1:] for row in rows]
+    ids, altered = remembered(tokenizer, texts, lambda: _encode_texts(tokenizer, texts))
+    left = iter(ids)
+    return [
+        Encoded(key, next(left), tuple(islice(left, len(answers))), alters)
+        for (key, _, *answers), alters in zip(rows, altered, strict=True)
+    ]
+
+
+def _encode_texts(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[tuple[str, ...]]
+) -> Ids:
+    """The ids of each prompt and its answers, and whether an answer is altered."""
+    prompts = encode_prompts(tokenizer, [prompt for prompt, *_ in rows])
+    texts = [answer for _, *answers in rows for answer in answers]
+    answers = encode_completions(tokenizer, texts)
+    alters = [
+        decode_completion(tokenizer, ids) != text
+        for ids, text in zip(answers, texts, strict=True)
+    ]
+    sequences, altered, done = [], [], 0
+    for prompt, row in zip(prompts, rows, strict=True):
+        mine = slice(done, done := done + len(row) - 1)
+        sequences += [prompt, *answers[mine]]
+        altered.append(any(alters[mine]))
+    return sequences, altered
 
 
 def fit_rows(

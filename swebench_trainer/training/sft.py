@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
-from swebench_trainer.training import fit
+from swebench_trainer.training import fit, packing
 from swebench_trainer.training.encoding import end_of_answer
+from swebench_trainer.training.microbatches import (
+    Layout,
+    Row,
+    in_parts,
+    packed,
+    step_at_once,
+)
 from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
+from swebench_trainer.training.order import length_order, ordered
 from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.rows import encode_rows, fit_rows
 from swebench_trainer.types import SftRow
@@ -40,7 +49,15 @@ def train_sft(
     arguments = fit.common_arguments(table, settings, request, len(kept))
     model = load_trainable(table, request.start, request.seed)
     exact = fit.exact_adapters(model)
-    trainer = fit.prepared(SFTTrainer)(
+    obstacle = packing.why_not(fit.base_of(model)) if settings.packing else None
+    audit |= {"packed": settings.packing and not obstacle, "padded_because": obstacle}
+    layout = _layout(model, settings, audit)
+    sampler = length_order(kept, settings, request.seed)
+    trainer_class = ordered(fit.prepared(SFTTrainer), sampler)
+    if layout:
+        trainer_class = in_parts(trainer_class, layout)
+        arguments = step_at_once(arguments)
+    trainer = trainer_class(
         model=model,
         args=SFTConfig(**arguments),
         train_dataset=Dataset.from_list([row.as_sft() for row in kept]),
@@ -48,3 +65,20 @@ def train_sft(
     )
     fit.keep_in_fp32(trainer.model, exact)
     return fit.fit(trainer, tokenizer, table, request, audit)
+
+
+def _layout(model: Any, settings: SftTable, audit: dict[str, Any]) -> Layout | None:
+    """How the rows of a step are put on the device; `None` means a few at a time."""
+
+    def length(row: Row) -> int:
+        return len(row["input_ids"])
+
+    if audit["packed"]:
+        base = fit.base_of(model)
+        packing.attend_by_sequence(base)
+        # No more than padding could come to, so that what fitted in memory still does.
+        room = settings.micro_tokens or settings.micro_batch * audit["longest"]
+        return Layout(room, length, packed, packing.collator(base))
+    if settings.micro_tokens:
+        return Layout(settings.micro_tokens, length)
+    return None

@@ -87,7 +87,7 @@ def test_the_hf_backend(make, tmp_path):
         name="builtin:tiny",
         quantization="none",
         lora=False,
-        checkpointing=False,
+        checkpointing="none",
     )
     check_backend(backend, tmp_path)
 

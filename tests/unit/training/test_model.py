@@ -28,7 +28,7 @@ def test_four_bit_weights_need_adapters():
     ("change", "counts"),
     [
         ({"attention": "sdpa"}, False),
-        ({"checkpointing": True}, False),
+        ({"checkpointing": "full"}, False),
         ({"quantization": "nf4"}, True),
     ],
 )

@@ -77,6 +77,7 @@ def test_the_stage_directory_tells_what_was_trained(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "adapter",
         "audit.json",
+        "checkpointing.json",
         "metrics.jsonl",
     }
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]

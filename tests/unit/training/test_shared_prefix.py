@@ -6,15 +6,15 @@ import json
 import warnings
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import PAD, open_model, write_model
 from training_examples import DPO, FULL, LORA, PAIRS, metrics, request_in, stop_after
 
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable, load_trainable
+from swebench_trainer.training.model import HfTable
 from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.shared_prefix import (
     FAMILIES,
@@ -27,7 +27,6 @@ from swebench_trainer.training.shared_prefix import (
     why_not,
 )
 
-PAD = 0
 tokens = st.integers(1, 90)
 prompts = st.lists(tokens, min_size=1, max_size=9)
 answers = st.lists(tokens, min_size=1, max_size=6)
@@ -151,51 +150,6 @@ def test_flex_attention_is_given_the_same_mask():
     torch.testing.assert_close(
         attended, scaled_dot_product_attention(*heads, attn_mask=dense)
     )
-
-
-def write_model(family: str, folder: Path) -> str:
-    """A small model of the family, whose attention decides what it says."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=96,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        sliding_window=None,
-        initializer_range=0.15,
-        max_position_embeddings=256,
-        pad_token_id=PAD,
-        bos_token_id=None,
-        eos_token_id=1,
-    )
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return str(folder)
-
-
-def open_model(table: HfTable, *, checkpointing: bool):
-    """The model as the trainer would have it, and its base."""
-    import torch
-    from trl.trainer.utils import add_fused_lm_head
-
-    with quiet_libraries():
-        model = load_trainable(table, None, seed=0)
-    base = model.get_base_model() if table.lora else model
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:  # zero at first, and then nothing else has a gradient
-            torch.nn.init.normal_(weight, std=0.1, generator=torch.manual_seed(1))
-    if checkpointing:
-        model.activation_checkpointing_enable()
-        if table.lora:
-            model.enable_input_require_grads()
-    add_fused_lm_head(base)
-    return model.train(), base
 
 
 def log_probabilities(model, batch):

@@ -11,7 +11,7 @@ from swebench_trainer.training.model import HfTable
 from swebench_trainer.types import Pair, SftRow, Status
 
 FULL = HfTable(
-    name="builtin:tiny", quantization="none", lora=False, checkpointing=False
+    name="builtin:tiny", quantization="none", lora=False, checkpointing="none"
 )
 LORA = HfTable(name="builtin:tiny", quantization="none", lora={"rank": 8, "alpha": 16})
 QLORA = HfTable(name="builtin:tiny", lora={"rank": 8, "alpha": 16})

@@ -1,0 +1,155 @@
+"""Micro-batches by tokens: the rows of an optimizer step on the device in as few parts as fit.
+
+The trainer is given all rows of a step as one batch, and its step forwards them part
+by part. An optimizer step stays what it is, `batch_size` rows whose gradients count as
+in one batch, whatever the parts.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+Collate = Callable[[list[Row]], dict[str, Any]]
+
+
+def packed(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Puts sequences behind one another, each where it leaves the least room.
+
+    Args:
+        lengths: Tokens of each sequence.
+        room: Tokens of a part; a longer sequence is a part of its own.
+
+    Returns:
+        The numbers of the sequences of each part.
+    """
+    parts: list[list[int]] = []
+    free: list[tuple[int, int]] = []  # room left, part
+    for number in _longest_first(lengths):
+        place = bisect_left(free, (lengths[number], -1))
+        left, part = free.pop(place) if place < len(free) else (room, len(parts))
+        if part == len(parts):
+            parts.append([])
+        parts[part].append(number)
+        insort(free, (left - lengths[number], part))
+    return parts
+
+
+def padded(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Puts sequences beside one another that are filled up to the longest of them.
+
+    Args:
+        lengths: Tokens of each sequence.
+        room: Tokens of a part, padding included; a longer sequence is a part alone.
+
+    Returns:
+        The numbers of the sequences of each part.
+    """
+    parts: list[list[int]] = []
+    for number in _longest_first(lengths):
+        if parts and (len(parts[-1]) + 1) * lengths[parts[-1][0]] <= room:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return parts
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda number: -lengths[number])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a step become parts.
+
+    Attributes:
+        room: Tokens of a part.
+        length: Tokens that a row takes.
+        place: `packed` or `padded`.
+        collate: Makes a batch of the rows of a part; `None` leaves it to the trainer.
+    """
+
+    room: int
+    length: Callable[[Row], int]
+    place: Callable[[Sequence[int], int], list[list[int]]] = padded
+    collate: Collate | None = None
+
+    def parts(self, rows: Sequence[Row], collate: Collate) -> dict[str, Any]:
+        """The batch of a step: its parts, and how many rows each has."""
+        numbers = self.place([self.length(row) for row in rows], self.room)
+        batches = [
+            (self.collate or collate)([rows[n] for n in part]) for part in numbers
+        ]
+        return {"parts": batches, "rows": [len(part) for part in numbers]}
+
+
+def step_at_once(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A trainer's arguments with which it takes all rows of a step as one batch."""
+    rows = (
+        arguments["per_device_train_batch_size"]
+        * arguments["gradient_accumulation_steps"]
+    )
+    sizes = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": 1}
+    return {**arguments, **sizes}
+
+
+def in_parts(trainer_class: type[Any], layout: Layout) -> type[Any]:
+    """A trainer of TRL that forwards the rows of a step part by part.
+
+    Args:
+        trainer_class: With arguments of `step_at_once`. One whose loss is a mean over
+            the rows of a batch, or a sum over tokens that it is told the number of.
+        layout: How its training rows become parts; evaluation is as before.
+    """
+
+    class InParts(trainer_class):  # type: ignore[misc]  # chosen by the caller
+        data_collator: Any
+        _weight = 1.0
+
+        def get_train_dataloader(self) -> Any:
+            plain = self.data_collator
+            self.data_collator = lambda rows: layout.parts(rows, plain)
+            try:
+                return super().get_train_dataloader()
+            finally:
+                self.data_collator = plain
+
+        def _get_num_items_in_batch(self, steps: list[Any], device: Any) -> Any:
+            parts = [part for step in steps for part in step["parts"]]
+            return super()._get_num_items_in_batch(parts, device)
+
+        def training_step(self, model: Any, inputs: Any, items: Any = None) -> Any:
+            parts, rows = inputs["parts"], inputs["rows"]
+            # A loss that knows the tokens of the step is a share of it already.
+            weights = [n / sum(rows) if items is None else 1.0 for n in rows]
+            idle = _most_parts(self.accelerator, len(parts)) - len(parts)
+            parts, weights = [*parts, *parts[:1] * idle], [*weights, *[0.0] * idle]
+            losses = []
+            for number, (part, weight) in enumerate(
+                zip(parts, weights, strict=True), 1
+            ):
+                self._weight = weight
+                last = number == len(parts)
+                with nullcontext() if last else self.accelerator.no_sync(model):
+                    losses.append(super().training_step(model, part, items))
+            self._weight = 1.0
+            return sum(losses)
+
+        def compute_loss(self, *args: Any, **options: Any) -> Any:
+            return super().compute_loss(*args, **options) * self._weight
+
+    return InParts
+
+
+def _most_parts(accelerator: Any, mine: int) -> int:
+    """The parts of the process that has most: the others wait for each of them."""
+    import torch
+
+    if accelerator.num_processes == 1:
+        return mine
+    count = torch.tensor([mine], device=accelerator.device)
+    return int(accelerator.gather(count).max())

@@ -1,0 +1,108 @@
+"""Token ids kept in the user's cache: rows that were encoded before are read back.
+
+A file belongs to exactly one list of texts and to all that decides their ids: the
+tokenizer's content, its chat template, our encoding and the libraries' versions. Where
+it is damaged or cannot be written, the rows are encoded as if there were none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swebench_trainer.store.digest import digest_path
+from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
+from swebench_trainer.training import encoding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_LIBRARIES = ("transformers", "tokenizers", "jinja2")
+
+Ids = tuple[list[list[int]], list[bool]]
+"""The sequences of all rows, and for each row a flag that goes with it."""
+
+
+def remembered(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Sequence[str]],
+    encode: Callable[[], Ids],
+) -> Ids:
+    """What `encode` gives for the texts of some rows, from the cache if it is there.
+
+    Args:
+        tokenizer: What `encode` encodes with.
+        texts: The texts of each row, as many sequences as it has ids.
+        encode: Encodes all of them.
+    """
+    if (identity := _identity(tokenizer)) is None:
+        return encode()
+    place = user_cache("tokens", f"{_digest([identity, *texts])}.zip")
+    note_use(place)
+    found = _load(place, sum(map(len, texts)), len(texts))
+    if found is None:
+        found = encode()
+        _save(found, place)
+    return found
+
+
+def _identity(tokenizer: PreTrainedTokenizerBase) -> list[Any] | None:
+    """All that decides a tokenizer's ids; `None` if it cannot tell."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    return [
+        backend.to_str(),
+        tokenizer.chat_template,
+        type(tokenizer).__name__,
+        tokenizer.eos_token_id,
+        sorted(encoding.special_ids(tokenizer)),
+        digest_path(Path(encoding.__file__)),
+        [version(name) for name in _LIBRARIES],
+    ]
+
+
+def _digest(value: Any) -> str:
+    # Texts of models may have lone surrogates, which ASCII can write.
+    return hashlib.sha256(json.dumps(value).encode("ascii")).hexdigest()[:32]
+
+
+def _load(place: Path, sequences: int, rows: int) -> Ids | None:
+    """Ids of earlier; `None` if there are none, or they are damaged."""
+    import numpy as np
+
+    try:
+        # Opened here: numpy does not close what turns out to be no archive.
+        with place.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            ids, ends, flags = (file[name] for name in ("ids", "ends", "flags"))
+            flat, bounds = ids.tolist(), [0, *ends.tolist()]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if (len(ends), len(flags)) != (sequences, rows) or bounds[-1] != len(flat):
+        return None
+    return [flat[start:end] for start, end in pairwise(bounds)], flags.tolist()
+
+
+def _save(found: Ids, place: Path) -> None:
+    """Keeps ids. Where they cannot be written, the next run encodes them again."""
+    import numpy as np
+
+    sequences, flags = found
+    try:
+        with held(place):
+            with unfinished(place).open("wb") as file:
+                np.savez(
+                    file,
+                    ids=np.fromiter((i for ids in sequences for i in ids), np.int32),
+                    ends=np.cumsum([len(ids) for ids in sequences]),
+                    flags=np.array(flags, bool),
+                )
+            unfinished(place).replace(place)
+    except OSError:
+        return

@@ -1,0 +1,167 @@
+"""Rows behind one another: the same numbers as each row alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from small_models import PAD, open_model, write_model
+from training_examples import FULL, LORA, QLORA, SFT, metrics, request_in
+
+from swebench_trainer.training import packing
+from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.rows import Encoded
+from swebench_trainer.training.sft import train_sft
+from swebench_trainer.types import SftRow
+
+ROWS = [
+    Encoded("a", list(range(10, 30)), ([3, 4, 5, 6, 1],)).as_sft(),
+    Encoded("b", [40], ([7, 1],)).as_sft(),
+    Encoded("c", list(range(50, 57)), ([8, 9, 8, 9, 8, 9, 1],)).as_sft(),
+]
+RAGGED = tuple(
+    SftRow(f"demo__demo-{n}", "Fix it. " * (1 + n * n), f"value += {n}\n" * (1 + n % 3))
+    for n in range(7)
+)
+
+
+def batch_of(rows, model):
+    """As the trainer hands it on."""
+    batch = packing.collator(model)(rows)
+    return batch | {"fused_lm_head": True, "use_cache": False}
+
+
+def measure(model, batches):
+    """Log-probabilities of the answers, and the gradients of their sum."""
+    import torch
+
+    found = []
+    model.zero_grad()
+    for batch in batches:
+        output = model(**batch)
+        output.log_probs.sum().backward()
+        found.append(output.log_probs[output.label_mask].detach())
+    gradients = {
+        name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad
+    }
+    return torch.cat(found), gradients
+
+
+CASES = [
+    *((family, "lora", False) for family in packing.FAMILIES),
+    *(
+        (family, kind, checkpointing)
+        for family in ("qwen2", "llama")
+        for kind in ("lora", "nf4", "full")
+        for checkpointing in (False, True)
+        if (kind, checkpointing) != ("lora", False)
+    ),
+]
+
+
+@pytest.mark.parametrize(("family", "kind", "checkpointing"), CASES)
+def test_log_probabilities_and_gradients_are_those_of_each_row_alone(
+    tmp_path, family, kind, checkpointing
+):
+    import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    table = HfTable(
+        name=write_model(family, tmp_path),
+        quantization="nf4" if kind == "nf4" else "none",
+        lora=False if kind == "full" else {"rank": 4, "alpha": 8},
+    )
+    model, base = open_model(table, checkpointing=checkpointing)
+    plain = DataCollatorForLanguageModeling(PAD)
+    options = {"fused_lm_head": True, "use_cache": False}
+    expected, gradients = measure(model, [plain([row]) | options for row in ROWS])
+    together, _ = measure(model, [plain(ROWS) | options])
+    assert packing.why_not(base) is None
+    packing.attend_by_sequence(base)
+    found, shared = measure(model, [batch_of(ROWS, base)])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert all(gradient.any() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(shared[name], gradient, atol=1e-5, rtol=1e-5)
+    again, _ = measure(model, [plain(ROWS) | options])  # padded, as for evaluation
+    torch.testing.assert_close(again, together, atol=1e-5, rtol=0)
+
+
+def test_a_row_does_not_see_the_one_before_it(tmp_path):
+    import torch
+
+    table = HfTable(
+        name=write_model("qwen2", tmp_path), quantization="none", lora=False
+    )
+    model, base = open_model(table, checkpointing=False)
+    packing.attend_by_sequence(base)
+    found = []
+    for first in (ROWS[0], Encoded("x", list(range(60, 80)), ([9] * 5,)).as_sft()):
+        output = model(**batch_of([first, *ROWS[1:]], base))
+        found.append(output.log_probs[:, len(first["input_ids"]) :])
+    assert torch.equal(*found)
+
+
+def test_flash_attention_is_given_what_trl_gives_it(tmp_path):
+    import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    found = packing._collate(ROWS, flash=True)
+    expected = DataCollatorForLanguageModeling(PAD, padding_free=True)(ROWS)
+    assert expected.keys() - found.keys() == {"seq_idx"}  # of linear attention
+    for name, value in found.items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(expected[name]))
+
+
+@pytest.mark.parametrize("table", [LORA, QLORA, FULL], ids=["lora", "nf4", "full"])
+def test_a_training_takes_the_steps_of_padded_rows(tmp_path, table):
+    """Each token of a step weighs the same, in whichever part it is read."""
+    rows = {}
+    for packed in (False, True):
+        settings = SFT.model_copy(
+            update={"batch_size": 4, "packing": packed, "learning_rate": 1e-3}
+        )
+        out = tmp_path / str(packed)
+        train_sft(table, RAGGED, settings, request_in(out))
+        assert json.loads((out / "audit.json").read_text())["packed"] is packed
+        rows[packed] = metrics(out)
+    assert len(rows[True]) == len(rows[False]) == 6
+    for found, expected in zip(rows[True], rows[False], strict=True):
+        for name in ("loss", "grad_norm", "learning_rate"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-3)
+    assert rows[True][-1]["loss"] < rows[True][0]["loss"]
+
+
+def test_a_model_that_cannot_is_padded_and_says_why(tmp_path):
+    eager = LORA.model_copy(update={"attention": "eager"})
+    train_sft(eager, RAGGED, SFT, request_in(tmp_path))
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert audit["packed"] is False
+    assert audit["padded_because"] == "eager is neither sdpa nor flash attention"
+
+
+def test_other_models_say_why_they_cannot():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def reason(family, **settings):
+        config = AutoConfig.for_model(
+            family,
+            vocab_size=32,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=16,
+            **settings,
+        )
+        return packing.why_not(AutoModelForCausalLM.from_config(config))
+
+    assert reason("qwen2") is None
+    assert "gemma" in reason("gemma")
+    assert "window" in reason("mistral", sliding_window=8)
+
+
+def test_saved_weights_do_not_ask_for_our_attention(tmp_path):
+    weights = train_sft(FULL, RAGGED, SFT, request_in(tmp_path))
+    assert packing.ATTENTION not in (weights / "config.json").read_text()
