@@ -8,7 +8,8 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import fit
+from swebench_trainer.training import fit, guards
+from swebench_trainer.training.collated import check_collated
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.model import (
     HfTable,
@@ -56,6 +57,8 @@ def train_dpo(
     )
     arguments = fit.common_arguments(table, settings, request, len(kept))
     model = load_trainable(table, request.start, request.seed)
+    if request.start:
+        guards.require_trained(model)
     reference = (
         None if isinstance(model, PeftModel) else load_model(table, request.start)
     )
@@ -74,6 +77,9 @@ def train_dpo(
     )
     for base in bases if shared else ():
         share_prefixes(base)
+    audit |= check_collated(
+        trainer.data_collator, trainer.train_dataset, kept, settings.micro_batch
+    )
     fit.keep_in_fp32(trainer.model, exact)
     return fit.fit(trainer, tokenizer, table, request, audit)
 

@@ -182,7 +182,8 @@ def fit(
 
     rows = read_rows(metrics)
     guards.require_margins(rows)
-    audit["moved"] = guards.require_moved(before, trainer.model)
+    steps = sum(row["learning_rate"] > 0 for row in rows)
+    audit["moved"] = guards.require_moved(before, trainer.model, steps)
     audit["steps"] = trainer.state.global_step
     audit["loss"] = rows[-1]["loss"]
     weights = _save(trainer.model, tokenizer, table, request.out)

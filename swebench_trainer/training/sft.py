@@ -8,6 +8,7 @@ from pathlib import Path
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
 from swebench_trainer.training import fit
+from swebench_trainer.training.collated import check_collated
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
 from swebench_trainer.training.quiet import quiet_libraries
@@ -45,6 +46,9 @@ def train_sft(
         args=SFTConfig(**arguments),
         train_dataset=Dataset.from_list([row.as_sft() for row in kept]),
         processing_class=tokenizer,
+    )
+    audit |= check_collated(
+        trainer.data_collator, trainer.train_dataset, kept, settings.micro_batch
     )
     fit.keep_in_fp32(trainer.model, exact)
     return fit.fit(trainer, tokenizer, table, request, audit)
