@@ -5,7 +5,7 @@ from __future__ import annotations
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.stages import Figures, StageContext
-from swebench_trainer.store.jsonl import read_rows
+from swebench_trainer.stages.losses import loss_figures
 from swebench_trainer.types import SftRow
 
 
@@ -39,5 +39,4 @@ def run(context: StageContext) -> Figures:
         step=lambda done, total, word: context.done("step", done, total, word),
     )
     backend.train_sft(rows, recipe.sft, request)
-    losses = read_rows(context.dir.file("metrics.jsonl"))
-    return {"rows": len(rows), "loss": f"{losses[-1]['loss']:.4f}" if losses else "?"}
+    return {"rows": len(rows), **loss_figures(context.dir)}

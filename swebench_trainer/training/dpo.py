@@ -25,6 +25,7 @@ from swebench_trainer.training.shared_prefix import (
     share_prefixes,
     why_not,
 )
+from swebench_trainer.training.validation import hold_back
 from swebench_trainer.types import Pair
 
 
@@ -55,7 +56,8 @@ def train_dpo(
         settings.max_dropped,
         end_of_answer(tokenizer),
     )
-    arguments = fit.common_arguments(table, settings, request, len(kept))
+    train, held = hold_back(kept, settings.validation, request.seed)
+    arguments = fit.common_arguments(table, settings, request, len(train))
     model = load_trainable(table, request.start, request.seed)
     if request.start:
         guards.require_trained(model)
@@ -67,21 +69,24 @@ def train_dpo(
     obstacle = why_not(bases[0]) if settings.shared_prefix else None
     shared = settings.shared_prefix and not obstacle
     audit |= {"shared_prefix": shared, "prompts_read_twice": obstacle}
-    trainer = _ordered(fit.prepared(DPOTrainer), settings, kept, request.seed)(
+    trainer = _ordered(fit.prepared(DPOTrainer), settings, train, request.seed)(
         model=model,
         ref_model=reference,
         args=DPOConfig(**arguments, beta=settings.beta, **losses(settings)),
-        train_dataset=Dataset.from_list([row.as_preference() for row in kept]),
+        train_dataset=Dataset.from_list([row.as_preference() for row in train]),
+        eval_dataset=(
+            Dataset.from_list([row.as_preference() for row in held]) if held else None
+        ),
         processing_class=tokenizer,
         data_collator=SharedPrefixCollator(tokenizer.pad_token_id) if shared else None,
     )
     for base in bases if shared else ():
         share_prefixes(base)
     audit |= check_collated(
-        trainer.data_collator, trainer.train_dataset, kept, settings.micro_batch
+        trainer.data_collator, trainer.train_dataset, train, settings.micro_batch
     )
     fit.keep_in_fp32(trainer.model, exact)
-    return fit.fit(trainer, tokenizer, table, request, audit)
+    return fit.fit(trainer, tokenizer, table, request, audit, settings, held)
 
 
 def losses(settings: DpoTable) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
 from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.rows import encode_rows, fit_rows
+from swebench_trainer.training.validation import hold_back
 from swebench_trainer.types import SftRow
 
 
@@ -38,17 +39,21 @@ def train_sft(
         settings.max_dropped,
         end_of_answer(tokenizer),
     )
-    arguments = fit.common_arguments(table, settings, request, len(kept))
+    train, held = hold_back(kept, settings.validation, request.seed)
+    arguments = fit.common_arguments(table, settings, request, len(train))
     model = load_trainable(table, request.start, request.seed)
     exact = fit.exact_adapters(model)
     trainer = fit.prepared(SFTTrainer)(
         model=model,
         args=SFTConfig(**arguments),
-        train_dataset=Dataset.from_list([row.as_sft() for row in kept]),
+        train_dataset=Dataset.from_list([row.as_sft() for row in train]),
+        eval_dataset=Dataset.from_list([row.as_sft() for row in held])
+        if held
+        else None,
         processing_class=tokenizer,
     )
     audit |= check_collated(
-        trainer.data_collator, trainer.train_dataset, kept, settings.micro_batch
+        trainer.data_collator, trainer.train_dataset, train, settings.micro_batch
     )
     fit.keep_in_fp32(trainer.model, exact)
-    return fit.fit(trainer, tokenizer, table, request, audit)
+    return fit.fit(trainer, tokenizer, table, request, audit, settings, held)
