@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import StageError
-from swebench_trainer.stages import Figures, StageContext
-from swebench_trainer.stages.losses import loss_figures
+from swebench_trainer.stages import Figures, StageContext, loss_figures
 from swebench_trainer.types import SftRow
 
 
@@ -39,4 +38,4 @@ def run(context: StageContext) -> Figures:
         step=lambda done, total, word: context.done("step", done, total, word),
     )
     backend.train_sft(rows, recipe.sft, request)
-    return {"rows": len(rows), **loss_figures(context.dir)}
+    return {"rows": len(rows), **loss_figures(context)}

@@ -13,7 +13,7 @@ from swebench_trainer.training.collated import check_collated
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.model import (
     HfTable,
-    load_model,
+    load_reference,
     load_tokenizer,
     load_trainable,
 )
@@ -62,7 +62,7 @@ def train_dpo(
     if request.start:
         guards.require_trained(model)
     reference = (
-        None if isinstance(model, PeftModel) else load_model(table, request.start)
+        None if isinstance(model, PeftModel) else load_reference(table, request.start)
     )
     exact = fit.exact_adapters(model)
     bases = [_base(m) for m in (model, reference) if m is not None]
@@ -86,7 +86,7 @@ def train_dpo(
         trainer.data_collator, trainer.train_dataset, train, settings.micro_batch
     )
     fit.keep_in_fp32(trainer.model, exact)
-    return fit.fit(trainer, tokenizer, table, request, audit, settings, held)
+    return fit.fit(trainer, table, request, audit, settings, held)
 
 
 def losses(settings: DpoTable) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from swebench_trainer.store.jsonl import (
     write_rows,
 )
 from swebench_trainer.training import checkpoints, guards, validation
-from swebench_trainer.training.model import HfTable, compute_dtype
+from swebench_trainer.training.model import HfTable, copy_tokenizer, declared_dtype
 from swebench_trainer.training.rows import Encoded
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+    from transformers import Trainer, TrainerCallback
 
 
 def common_arguments(
@@ -151,7 +151,6 @@ def finished(out: Path) -> Path | None:
 
 def fit(
     trainer: Trainer,
-    tokenizer: PreTrainedTokenizerBase,
     table: HfTable,
     request: TrainRequest,
     audit: dict[str, Any],
@@ -162,7 +161,6 @@ def fit(
 
     Args:
         trainer: A trainer of TRL whose model is as it was before its first step.
-        tokenizer: Saved beside full weights.
         table: The recipe's `[model]`.
         request: What the stage asks for.
         audit: What `fit_rows` has counted; completed and written to `audit.json`
@@ -202,7 +200,10 @@ def fit(
     audit["moved"] = guards.require_moved(before, trainer.model, steps)
     audit["steps"] = rows[-1]["step"]
     audit["loss"] = [row["loss"] for row in rows if "loss" in row][-1]
-    weights = _save(trainer.model, tokenizer, table, request.out)
+    dtype = declared_dtype(table, request.start)
+    if table.lora is False:
+        audit["moved_as_saved"] = guards.require_saved(before, trainer.model, dtype)
+    weights = _save(trainer.model, table, request, dtype)
     audit["weights"] = weights.name  # what `finished` looks for
     write_json(request.out / "audit.json", audit)
     _remove_checkpoints(request.out)
@@ -244,15 +245,13 @@ def _remove_checkpoints(out: Path) -> None:
 
 
 def _save(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    table: HfTable,
-    out: Path,
+    model: Any, table: HfTable, request: TrainRequest, dtype: torch.dtype
 ) -> Path:
     """Writes the trained weights in one move; earlier ones make way."""
     from peft import PeftModel
 
     adapter = isinstance(model, PeftModel)
+    out = request.out
     target = out / ("adapter" if adapter else "model")
     partial = out / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -262,8 +261,8 @@ def _save(
         (partial / "README.md").unlink(missing_ok=True)
         _name_base(partial / "adapter_config.json", table)
     else:
-        model.to(compute_dtype()).save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        model.to(dtype).save_pretrained(partial)
+        copy_tokenizer(table, request.start, partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return target

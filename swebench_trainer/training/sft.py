@@ -56,4 +56,4 @@ def train_sft(
         trainer.data_collator, trainer.train_dataset, train, settings.micro_batch
     )
     fit.keep_in_fp32(trainer.model, exact)
-    return fit.fit(trainer, tokenizer, table, request, audit, settings, held)
+    return fit.fit(trainer, table, request, audit, settings, held)
