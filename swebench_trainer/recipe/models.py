@@ -66,6 +66,11 @@ class Table(BaseModel):
         allow_inf_nan=False,
     )
 
+    @property
+    def binding(self) -> frozenset[str]:
+        """Volatile keys that do change the result, as the other keys are set."""
+        return frozenset()
+
 
 class PluginTable(Table):
     """Base of the tables in which `use` names a plugin."""
@@ -251,6 +256,10 @@ class TrainTable(Table):
         50
     )
     """Optimizer steps between checkpoints to resume from; 0 writes none."""
+    validation: Fraction = 0.0
+    """About which share of the training instances to hold back for a held-out loss, measured every `save_every` steps and every epoch; the weights of the lowest one are released. 0 trains on all and releases the last."""
+    patience: NonNegativeInt = 0
+    """With `validation`: stop after so many evaluations in a row without a lower loss; 0 takes every step."""
     max_dropped: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Stop when a larger share of the rows than this is too long to train on."""
 
@@ -262,6 +271,19 @@ class TrainTable(Table):
                 f"batch_size = {self.batch_size}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _patience_waits_for_a_loss(self) -> Self:
+        if self.patience and not self.validation:
+            raise ValueError(
+                "patience counts evaluations: set validation, such as 0.1, too"
+            )
+        return self
+
+    @property
+    def binding(self) -> frozenset[str]:
+        """With a held-out loss, how often it is measured decides what is kept."""
+        return frozenset({"save_every"} if self.validation else ())
 
 
 class SftTable(TrainTable):
@@ -460,11 +482,13 @@ def resolved_settings(recipe: Recipe) -> dict[str, Any]:
 def semantic_settings(table: BaseModel, stage: str = "") -> dict[str, Any]:
     """Settings of a table that decide a stage's result, for fingerprints."""
     kept = {}
+    binding = table.binding if isinstance(table, Table) else ()
     for name, spec in type(table).model_fields.items():
         marks = spec.json_schema_extra
         if not isinstance(marks, dict):
             marks = {}
-        if not marks.get(VOLATILE) and marks.get(ONLY, stage) == stage:
+        volatile = marks.get(VOLATILE) and name not in binding
+        if not volatile and marks.get(ONLY, stage) == stage:
             kept[name] = _semantic(getattr(table, name))
     return kept
 

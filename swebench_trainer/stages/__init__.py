@@ -21,7 +21,7 @@ from swebench_trainer.grading.trust.gold import gold_run
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.registry import Registry
-from swebench_trainer.store.jsonl import each_row, read_rows
+from swebench_trainer.store.jsonl import each_row, read_json, read_rows
 from swebench_trainer.store.rundir import RunDir, StageDir
 from swebench_trainer.types import Instance, Verdict, from_row
 
@@ -173,3 +173,15 @@ def token_counter(recipe: Recipe, registry: Registry) -> TokenCounter | None:
         return None
     backend = registry.create("backend", recipe.model)
     return backend if hasattr(backend, "open_counter") else None
+
+
+def loss_figures(context: StageContext) -> Figures:
+    """The last training loss, and the held-out loss of the weights that were kept."""
+    rows = read_rows(context.dir.file("metrics.jsonl"))
+    losses = [row["loss"] for row in rows if "loss" in row]
+    figures: Figures = {"loss": f"{losses[-1]:.4f}" if losses else "?"}
+    audit = read_json(context.dir.file("audit.json")) or {}
+    if kept := audit.get("validation"):
+        best = f"{kept['kept_loss']:.4f} at step {kept['kept_step']}, which was kept"
+        figures["held-out loss"] = best
+    return figures

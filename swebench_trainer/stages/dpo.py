@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from swebench_trainer.contracts import TrainRequest
-from swebench_trainer.stages import Figures, StageContext
-from swebench_trainer.store.jsonl import read_json, read_rows
+from swebench_trainer.stages import Figures, StageContext, loss_figures
+from swebench_trainer.store.jsonl import read_json
 from swebench_trainer.types import Pair
 
 
@@ -27,11 +27,7 @@ def run(context: StageContext) -> Figures:
         step=lambda done, total, word: context.done("step", done, total, word),
     )
     backend.train_dpo(pairs, recipe.dpo, request)
-    losses = read_rows(context.dir.file("metrics.jsonl"))
-    figures: Figures = {
-        "pairs": len(pairs),
-        "loss": f"{losses[-1]['loss']:.4f}" if losses else "?",
-    }
+    figures: Figures = {"pairs": len(pairs), **loss_figures(context)}
     audit = read_json(context.dir.file("audit.json")) or {}
     if reason := audit.get("prompts_read_twice"):
         figures["prompts read twice, as"] = reason

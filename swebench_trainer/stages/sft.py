@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import StageError
-from swebench_trainer.stages import Figures, StageContext
-from swebench_trainer.store.jsonl import read_json, read_rows
+from swebench_trainer.stages import Figures, StageContext, loss_figures
+from swebench_trainer.store.jsonl import read_json
 from swebench_trainer.types import SftRow
 
 
@@ -39,11 +39,7 @@ def run(context: StageContext) -> Figures:
         step=lambda done, total, word: context.done("step", done, total, word),
     )
     backend.train_sft(rows, recipe.sft, request)
-    losses = read_rows(context.dir.file("metrics.jsonl"))
-    figures: Figures = {
-        "rows": len(rows),
-        "loss": f"{losses[-1]['loss']:.4f}" if losses else "?",
-    }
+    figures: Figures = {"rows": len(rows), **loss_figures(context)}
     audit = read_json(context.dir.file("audit.json")) or {}
     if reason := audit.get("padded_because"):
         figures["rows padded, as"] = reason

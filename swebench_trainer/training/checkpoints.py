@@ -29,7 +29,7 @@ def newest_complete(folder: Path) -> Path | None:
         folder: Directory of `checkpoint-<step>` directories; need not exist.
     """
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
-        if _is_complete(checkpoint):
+        if is_complete(checkpoint):
             return checkpoint
         shutil.rmtree(checkpoint)
     return None
@@ -40,7 +40,8 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _is_complete(checkpoint: Path) -> bool:
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a directory is as it was when it was sealed."""
     try:
         recorded = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -8,7 +8,8 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import fit
+from swebench_trainer.training import fit, guards
+from swebench_trainer.training.collated import check_collated
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.microbatches import (
     Layout,
@@ -18,7 +19,7 @@ from swebench_trainer.training.microbatches import (
 )
 from swebench_trainer.training.model import (
     HfTable,
-    load_model,
+    load_reference,
     load_tokenizer,
     load_trainable,
 )
@@ -31,6 +32,7 @@ from swebench_trainer.training.shared_prefix import (
     share_prefixes,
     why_not,
 )
+from swebench_trainer.training.validation import hold_back
 from swebench_trainer.types import Pair
 
 
@@ -61,17 +63,20 @@ def train_dpo(
         settings.max_dropped,
         end_of_answer(tokenizer),
     )
-    arguments = fit.common_arguments(table, settings, request, len(kept))
+    train, held = hold_back(kept, settings.validation, request.seed)
+    arguments = fit.common_arguments(table, settings, request, len(train))
     model = load_trainable(table, request.start, request.seed)
+    if request.start:
+        guards.require_trained(model)
     reference = (
-        None if isinstance(model, PeftModel) else load_model(table, request.start)
+        None if isinstance(model, PeftModel) else load_reference(table, request.start)
     )
     exact = fit.exact_adapters(model)
     bases = [fit.base_of(m) for m in (model, reference) if m is not None]
     obstacle = why_not(bases[0]) if settings.shared_prefix else None
     shared = settings.shared_prefix and not obstacle
     audit |= {"shared_prefix": shared, "prompts_read_twice": obstacle}
-    sampler = _order(kept, settings, request.seed)
+    sampler = _order(train, settings, request.seed)
     trainer_class = ordered(fit.prepared(DPOTrainer), sampler)
     if settings.micro_tokens:
         layout = Layout(settings.micro_tokens, _length_shared if shared else _length)
@@ -81,14 +86,20 @@ def train_dpo(
         model=model,
         ref_model=reference,
         args=DPOConfig(**arguments, beta=settings.beta, **losses(settings)),
-        train_dataset=Dataset.from_list([row.as_preference() for row in kept]),
+        train_dataset=Dataset.from_list([row.as_preference() for row in train]),
+        eval_dataset=(
+            Dataset.from_list([row.as_preference() for row in held]) if held else None
+        ),
         processing_class=tokenizer,
         data_collator=SharedPrefixCollator(tokenizer.pad_token_id) if shared else None,
     )
     for base in bases if shared else ():
         share_prefixes(base)
+    audit |= check_collated(
+        trainer.data_collator, trainer.train_dataset, train, settings.micro_batch
+    )
     fit.keep_in_fp32(trainer.model, exact)
-    return fit.fit(trainer, tokenizer, table, request, audit)
+    return fit.fit(trainer, table, request, audit, settings, held)
 
 
 def losses(settings: DpoTable) -> dict[str, Any]:

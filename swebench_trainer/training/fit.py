@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.contracts import Step, TrainRequest
 from swebench_trainer.errors import RecipeError
-from swebench_trainer.recipe.models import DpoTable, SftTable
+from swebench_trainer.recipe.models import DpoTable, SftTable, TrainTable
 from swebench_trainer.store.jsonl import (
     RowWriter,
     read_json,
@@ -19,12 +19,13 @@ from swebench_trainer.store.jsonl import (
     write_json,
     write_rows,
 )
-from swebench_trainer.training import checkpointing, checkpoints, guards
-from swebench_trainer.training.model import HfTable, compute_dtype
+from swebench_trainer.training import checkpointing, checkpoints, guards, validation
+from swebench_trainer.training.model import HfTable, copy_tokenizer, declared_dtype
+from swebench_trainer.training.rows import Encoded
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+    from transformers import Trainer, TrainerCallback
 
 
 def common_arguments(
@@ -53,6 +54,7 @@ def common_arguments(
     return {
         "output_dir": str(request.out / "checkpoints"),
         "per_device_train_batch_size": settings.micro_batch,
+        "per_device_eval_batch_size": 1,  # a mean over rows, whatever micro_batch is
         "gradient_accumulation_steps": accumulation,
         "num_train_epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
@@ -78,6 +80,9 @@ def common_arguments(
         "report_to": "none",
     }
 
+
+_NOT_REPEATED = ("num_tokens", "_runtime", "_per_second")
+"""Ends of the names of metrics that are others in a resumed training."""
 
 _SCHEDULES = {
     "cosine": "cosine",
@@ -153,20 +158,22 @@ def finished(out: Path) -> Path | None:
 
 def fit(
     trainer: Trainer,
-    tokenizer: PreTrainedTokenizerBase,
     table: HfTable,
     request: TrainRequest,
     audit: dict[str, Any],
+    settings: TrainTable,
+    held: Sequence[Encoded] = (),
 ) -> Path:
     """Trains, from the newest complete checkpoint if there is one, and saves.
 
     Args:
         trainer: A trainer of TRL whose model is as it was before its first step.
-        tokenizer: Saved beside full weights.
         table: The recipe's `[model]`.
         request: What the stage asks for.
         audit: What `fit_rows` has counted; completed and written to `audit.json`
             when the weights are there.
+        settings: The recipe's `[sft]` or `[dpo]`.
+        held: The rows of the trainer's `eval_dataset`.
 
     Returns:
         `adapter/` or `model/` of `request.out`.
@@ -183,19 +190,30 @@ def fit(
     )
     before = guards.sample_weights(trainer.model)
     metrics = request.out / "metrics.jsonl"
-    resume = checkpoints.newest_complete(request.out / "checkpoints")
+    folder = request.out / "checkpoints"
+    resume = validation.newest_usable(folder, read_rows(metrics))
     _forget_after(metrics, checkpoints.step_of(resume) if resume else 0)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_recorder(metrics, request.step))
+    if held:
+        trainer.add_callback(validation.keeper(metrics, settings))
 
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if not validation.is_over(read_rows(metrics), settings):
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
     rows = read_rows(metrics)
+    if held:
+        best = validation.restore_best(trainer.model, folder, rows)
+        audit["validation"] = validation.report(best, rows, held)
     guards.require_margins(rows)
-    audit["moved"] = guards.require_moved(before, trainer.model)
-    audit["steps"] = trainer.state.global_step
-    audit["loss"] = rows[-1]["loss"]
-    weights = _save(trainer.model, tokenizer, table, request.out)
+    steps = sum(row.get("learning_rate", 0) > 0 for row in rows)
+    audit["moved"] = guards.require_moved(before, trainer.model, steps)
+    audit["steps"] = rows[-1]["step"]
+    audit["loss"] = [row["loss"] for row in rows if "loss" in row][-1]
+    dtype = declared_dtype(table, request.start)
+    if table.lora is False:
+        audit["moved_as_saved"] = guards.require_saved(before, trainer.model, dtype)
+    weights = _save(trainer.model, table, request, dtype)
     audit["weights"] = weights.name  # what `finished` looks for
     write_json(request.out / "audit.json", audit)
     _remove_checkpoints(request.out)
@@ -210,13 +228,15 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
         def on_log(
             self, _args: Any, state: Any, _control: Any, logs: Any, **_: Any
         ) -> None:
-            if "loss" not in logs:  # the summary at the end
+            if not logs.keys() & {"loss", validation.LOSS}:  # the summary at the end
                 return
-            guards.require_finite(state.global_step, logs["loss"])
-            row = {"step": state.global_step, **logs}
-            row.pop("num_tokens", None)  # TRL counts from zero after a resume
+            for name in logs.keys() & {"loss", validation.LOSS}:
+                guards.require_finite(state.global_step, logs[name])
+            row = {k: v for k, v in logs.items() if not k.endswith(_NOT_REPEATED)}
             with RowWriter(metrics) as rows:
-                rows.write(row)
+                rows.write({"step": state.global_step, **row})
+            if "loss" not in logs:
+                return
             step(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
 
         def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -235,15 +255,13 @@ def _remove_checkpoints(out: Path) -> None:
 
 
 def _save(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    table: HfTable,
-    out: Path,
+    model: Any, table: HfTable, request: TrainRequest, dtype: torch.dtype
 ) -> Path:
     """Writes the trained weights in one move; earlier ones make way."""
     from peft import PeftModel
 
     adapter = isinstance(model, PeftModel)
+    out = request.out
     target = out / ("adapter" if adapter else "model")
     partial = out / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -253,8 +271,8 @@ def _save(
         (partial / "README.md").unlink(missing_ok=True)
         _name_base(partial / "adapter_config.json", table)
     else:
-        model.to(compute_dtype()).save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        model.to(dtype).save_pretrained(partial)
+        copy_tokenizer(table, request.start, partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,14 @@ _PROBE = "def f(x):\n\treturn  [x, 'a b']\n"
 """What a tokenizer for code must give back as it is."""
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+_BESIDE_A_VOCABULARY = (
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
 
 
 class Lora(Table):
@@ -194,10 +203,22 @@ def load_model(
     return model.requires_grad_(False).eval()
 
 
+def load_reference(table: HfTable, weights: Path | None) -> PreTrainedModel:
+    """Loads a frozen copy of what a training of every weight starts from.
+
+    In the precision of the trained one: in another, the two would not agree at the
+    start, and the first margin would not be zero.
+    """
+    return _load_base(table, weights, exact=True).requires_grad_(False).eval()
+
+
 def load_trainable(
     table: HfTable, weights: Path | None, seed: int
 ) -> PreTrainedModel | PeftModel:
     """Loads a model to be trained: fresh adapters, earlier ones, or every weight.
+
+    Weights that are trained are fp32, on a GPU too, where autocast computes in bf16: in
+    bf16 small steps would round away.
 
     Args:
         table: The recipe's `[model]`.
@@ -207,7 +228,8 @@ def load_trainable(
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    model = _load_base(table, weights)
+    whole = table.lora is False and not is_adapter(weights)
+    model = _load_base(table, weights, exact=whole)
     if is_adapter(weights):
         return _unnamed(_load_adapter(model, weights, trainable=True))
     if table.lora is False:
@@ -236,6 +258,37 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
+def declared_dtype(table: HfTable, weights: Path | None) -> torch.dtype:
+    """The precision in which the base model is kept, and a whole model is saved."""
+    import torch
+    from transformers import AutoConfig
+
+    source, revision = _source(table, weights)
+    with _loading(table):
+        dtype = AutoConfig.from_pretrained(source, revision=revision).dtype
+    return dtype if isinstance(dtype, torch.dtype) else compute_dtype()
+
+
+def copy_tokenizer(table: HfTable, weights: Path | None, target: Path) -> None:
+    """Copies the files of the tokenizer as they are.
+
+    What is set on ours at loading, such as a pad token, is not for others to inherit.
+    """
+    from transformers.utils import cached_file
+
+    source, revision = _source(table, weights)
+    for name in (*_VOCABULARIES, *_BESIDE_A_VOCABULARY):
+        path = cached_file(
+            source,
+            name,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if path:
+            shutil.copyfile(path, target / name)
+
+
 def is_adapter(weights: Path | None) -> bool:
     """Whether `weights` is a PEFT adapter rather than a whole model."""
     return weights is not None and (weights / "adapter_config.json").is_file()
@@ -250,13 +303,15 @@ def _unnamed(model: PeftModel) -> PeftModel:
     return model
 
 
-def _load_base(table: HfTable, weights: Path | None) -> PreTrainedModel:
+def _load_base(
+    table: HfTable, weights: Path | None, *, exact: bool = False
+) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     if table.name in tiny.MODELS and (threads := tiny.MODELS[table.name].threads):
         torch.set_num_threads(threads)
-    dtype = compute_dtype()
+    dtype = torch.float32 if exact else compute_dtype()
     options: dict[str, Any] = {}
     if table.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(

@@ -149,6 +149,7 @@ def fit_rows(
         "dropped": dropped,
         "longest": longest,
         "altered": [row.key for row in kept if row.altered],
+        "fully_masked": [row.key for row in kept if not all(row.answers)],
         "trained_tokens": sum(len(a) for row in kept for a in row.answers),
         "eos_trained": all(a[-1] == end for row in kept for a in row.answers),
     }

@@ -9,6 +9,7 @@ from typing import Any
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
 from swebench_trainer.training import fit, packing
+from swebench_trainer.training.collated import check_collated
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.microbatches import (
     Layout,
@@ -21,6 +22,7 @@ from swebench_trainer.training.model import HfTable, load_tokenizer, load_traina
 from swebench_trainer.training.order import length_order, ordered
 from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.rows import encode_rows, fit_rows
+from swebench_trainer.training.validation import hold_back
 from swebench_trainer.types import SftRow
 
 
@@ -46,13 +48,14 @@ def train_sft(
         settings.max_dropped,
         end_of_answer(tokenizer),
     )
-    arguments = fit.common_arguments(table, settings, request, len(kept))
+    train, held = hold_back(kept, settings.validation, request.seed)
+    arguments = fit.common_arguments(table, settings, request, len(train))
     model = load_trainable(table, request.start, request.seed)
     exact = fit.exact_adapters(model)
     obstacle = packing.why_not(fit.base_of(model)) if settings.packing else None
     audit |= {"packed": settings.packing and not obstacle, "padded_because": obstacle}
     layout = _layout(model, settings, audit)
-    sampler = length_order(kept, settings, request.seed)
+    sampler = length_order(train, settings, request.seed)
     trainer_class = ordered(fit.prepared(SFTTrainer), sampler)
     if layout:
         trainer_class = in_parts(trainer_class, layout)
@@ -60,11 +63,16 @@ def train_sft(
     trainer = trainer_class(
         model=model,
         args=SFTConfig(**arguments),
-        train_dataset=Dataset.from_list([row.as_sft() for row in kept]),
+        train_dataset=Dataset.from_list([row.as_sft() for row in train]),
+        eval_dataset=Dataset.from_list([row.as_sft() for row in held])
+        if held
+        else None,
         processing_class=tokenizer,
     )
+    collate = (layout and layout.collate) or trainer.data_collator
+    audit |= check_collated(collate, trainer.train_dataset, train, settings.micro_batch)
     fit.keep_in_fp32(trainer.model, exact)
-    return fit.fit(trainer, tokenizer, table, request, audit)
+    return fit.fit(trainer, table, request, audit, settings, held)
 
 
 def _layout(model: Any, settings: SftTable, audit: dict[str, Any]) -> Layout | None:

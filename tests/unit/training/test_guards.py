@@ -26,12 +26,50 @@ def test_a_frozen_model_is_an_error(layer):
 def test_the_share_of_moved_elements_is_reported(layer):
     before = guards.sample_weights(layer)
     layer.weight.data[0] += 1
-    assert guards.require_moved(before, layer) == pytest.approx(4 / 10)
+    assert guards.require_moved(before, layer, steps=3) == pytest.approx(4 / 10)
 
 
 def test_weights_that_stay_are_an_error(layer):
     with pytest.raises(StageError, match="not changed a single weight"):
-        guards.require_moved(guards.sample_weights(layer), layer)
+        guards.require_moved(guards.sample_weights(layer), layer, steps=1)
+
+
+def test_steps_that_round_away_are_an_error_that_names_the_precision(layer):
+    import torch
+
+    layer.to(torch.bfloat16)
+    layer.weight.data.fill_(1.0)
+    layer.bias.data.zero_()
+    before = guards.sample_weights(layer)
+    for _ in range(4):
+        layer.weight.data -= 1e-3  # less than half of what bf16 can tell apart there
+        layer.bias.data -= 1e-3
+    with pytest.raises(StageError, match=r"Only 20\.0% .* in 4 steps: in bfloat16"):
+        guards.require_moved(before, layer, steps=4)
+
+
+def test_embeddings_of_tokens_that_no_row_has_do_not_count():
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 2))
+    before = guards.sample_weights(model)
+    model[1].weight.data += 1
+    model[1].bias.data += 1
+    assert guards.require_moved(before, model, steps=9) == 1.0
+
+
+def test_what_is_lost_when_it_is_saved_is_an_error(layer):
+    import torch
+
+    layer.weight.data.fill_(1.0)
+    layer.bias.data.fill_(1.0)
+    before = guards.sample_weights(layer)
+    layer.weight.data += 1e-4
+    assert guards.require_saved(before, layer, torch.float32) == 0.8
+    with pytest.raises(StageError, match=r"Only 0\.0% .* in bfloat16"):
+        guards.require_saved(before, layer, torch.bfloat16)
+    layer.bias.data += 1
+    assert guards.require_saved(before, layer, torch.bfloat16) == 0.2
 
 
 def test_large_tensors_are_sampled():
@@ -54,3 +92,10 @@ def test_margins_that_stay_at_zero_are_an_error():
     guards.require_margins([*rows, {"rewards/margins": -0.1}])
     guards.require_margins(rows[:3])
     guards.require_margins([{"loss": 1.0}] * 9)
+
+
+def test_answers_that_stand_alone_are_judged_by_their_rewards():
+    rows = [{"rewards/rejected": 0.0}] * 4
+    with pytest.raises(StageError, match="exactly zero"):
+        guards.require_margins(rows)
+    guards.require_margins([*rows, {"rewards/rejected": -0.1}])

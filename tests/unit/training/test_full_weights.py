@@ -1,0 +1,195 @@
+"""Training every weight: the reference is a frozen copy, and TRL's own DPO agrees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from training_examples import (
+    DPO,
+    FULL,
+    PAIRS,
+    ROWS,
+    SFT,
+    metrics,
+    request_in,
+    stop_after,
+    tensors,
+)
+
+from swebench_trainer.errors import StageError
+from swebench_trainer.training import fit, model, tiny
+from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.training.encoding import encode_completion, encode_prompt
+from swebench_trainer.training.model import HfTable, load_tokenizer
+from swebench_trainer.training.quiet import quiet_libraries
+from swebench_trainer.training.sft import train_sft
+
+SETTINGS = DPO.model_copy(
+    update={"learning_rate": 1e-4, "epochs": 2, "schedule": "constant"}
+)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Path:
+    return train_sft(FULL, ROWS, SFT, request_in(tmp_path_factory.mktemp("sft")))
+
+
+@pytest.fixture
+def bfloat16(tmp_path) -> HfTable:
+    """A base model that is kept in bf16, as those of the Hub are."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path / "base"
+    tiny.write_tiny(folder)
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = None  # one that training has to set, and must not save
+    base.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return FULL.model_copy(update={"name": str(folder)})
+
+
+def test_the_first_margin_is_zero_and_the_reference_stays_as_it_was(
+    tmp_path, start, monkeypatch
+):
+    import torch
+
+    references = []
+
+    def remember(*args):
+        references.append(model.load_reference(*args))
+        return references[-1]
+
+    monkeypatch.setattr("swebench_trainer.training.dpo.load_reference", remember)
+    weights = train_dpo(FULL, PAIRS, SETTINGS, request_in(tmp_path, start=start))
+    first, *_, last = metrics(tmp_path)
+    assert first["rewards/margins"] == 0.0
+    assert first["rewards/chosen"] == 0.0
+    assert last["rewards/margins"] > 0
+    (reference,) = references
+    left = dict(reference.named_parameters())
+    trained = tensors(weights)
+    for name, tensor in tensors(start).items():
+        assert torch.equal(left[name], tensor)
+        assert not torch.equal(trained[name], tensor)
+    assert not any(p.requires_grad for p in left.values())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_it_is_trls_own_dpo_of_every_weight(tmp_path, start, shared):
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    settings = SETTINGS.model_copy(
+        update={"shared_prefix": shared, "batch_size": 4, "warmup_ratio": 0}
+    )
+    ours = train_dpo(FULL, PAIRS, settings, request_in(tmp_path / "ours", start=start))
+    tokenizer = load_tokenizer(FULL, start)
+    rows = [
+        {
+            "prompt_ids": encode_prompt(tokenizer, pair.prompt),
+            "chosen_ids": encode_completion(tokenizer, pair.chosen),
+            "rejected_ids": encode_completion(tokenizer, pair.rejected),
+        }
+        for pair in PAIRS
+    ]
+    with quiet_libraries():
+        plain = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+        trainer = fit.prepared(DPOTrainer)(
+            model=plain,
+            args=DPOConfig(
+                output_dir=str(tmp_path / "trl"),
+                beta=settings.beta,
+                learning_rate=settings.learning_rate,
+                lr_scheduler_type="constant",
+                num_train_epochs=settings.epochs,
+                per_device_train_batch_size=4,
+                max_grad_norm=settings.max_grad_norm,
+                save_strategy="no",
+                logging_steps=1,
+                seed=0,
+                data_seed=0,
+                use_cpu=True,
+                bf16=False,
+                disable_tqdm=True,
+                report_to="none",
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+        )
+        trainer.train()
+    logged = [row for row in trainer.state.log_history if "loss" in row]
+    for mine, theirs in zip(metrics(tmp_path / "ours"), logged, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+        assert mine["rewards/margins"] == pytest.approx(
+            theirs["rewards/margins"], abs=1e-5
+        )
+    expected = dict(plain.named_parameters())
+    for name, tensor in tensors(ours).items():
+        # Adam divides by the gradient's own size: where it is almost zero, an ulp of it
+        # is a step. Nearly all elements have none.
+        differ = (tensor - expected[name]).abs() > 1e-6
+        assert differ.float().mean() < 0.01, name
+
+
+def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, start):
+    import torch
+
+    settings = SETTINGS.model_copy(update={"save_every": 2})
+    straight = train_dpo(
+        FULL, PAIRS, settings, request_in(tmp_path / "one", start=start)
+    )
+    out = tmp_path / "two"
+    with pytest.raises(KeyboardInterrupt):
+        train_dpo(
+            FULL, PAIRS, settings, request_in(out, start=start, step=stop_after(3))
+        )
+    resumed = tensors(train_dpo(FULL, PAIRS, settings, request_in(out, start=start)))
+    assert all(torch.equal(t, resumed[n]) for n, t in tensors(straight).items())
+    assert metrics(out) == metrics(tmp_path / "one")
+
+
+def test_the_model_is_saved_in_its_own_precision_with_its_tokenizer_untouched(
+    tmp_path, bfloat16
+):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    weights = train_sft(bfloat16, ROWS, SFT, request_in(tmp_path / "sft"))
+    loaded = AutoModelForCausalLM.from_pretrained(weights)
+    assert loaded.dtype == torch.bfloat16
+    audit = json.loads((tmp_path / "sft" / "audit.json").read_text())
+    assert audit["moved"] > 0.9
+    assert 0.5 < audit["moved_as_saved"] < audit["moved"]
+    base = Path(bfloat16.name)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (weights / name).read_bytes() == (base / name).read_bytes(), name
+    assert json.loads((weights / "config.json").read_text())["vocab_size"] == 1024
+
+
+def test_steps_that_the_saved_precision_cannot_hold_are_an_error(tmp_path, bfloat16):
+    settings = SFT.model_copy(update={"learning_rate": 1e-8})
+    with pytest.raises(StageError, match=r"Only .* from their start in bfloat16"):
+        train_sft(bfloat16, ROWS, settings, request_in(tmp_path / "sft"))
+
+
+def test_under_autocast_to_bf16_the_first_margin_is_zero_too(
+    tmp_path, bfloat16, monkeypatch
+):
+    """As on a GPU: fp32 weights on both sides, computed in bf16."""
+    plain = fit.common_arguments
+    monkeypatch.setattr(
+        fit, "common_arguments", lambda *args: plain(*args) | {"bf16": True}
+    )
+    monkeypatch.setattr(model, "compute_dtype", lambda: __import__("torch").bfloat16)
+    weights = train_dpo(bfloat16, PAIRS, SETTINGS, request_in(tmp_path / "dpo"))
+    first, *_, last = metrics(tmp_path / "dpo")
+    assert first["rewards/margins"] == 0.0
+    assert first["rewards/chosen"] == 0.0
+    assert last["rewards/margins"] != 0.0
+    assert weights.name == "model"
