@@ -5,7 +5,7 @@ from __future__ import annotations
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.stages import Figures, StageContext
-from swebench_trainer.store.jsonl import read_rows
+from swebench_trainer.store.jsonl import read_json, read_rows
 from swebench_trainer.types import SftRow
 
 
@@ -40,4 +40,11 @@ def run(context: StageContext) -> Figures:
     )
     backend.train_sft(rows, recipe.sft, request)
     losses = read_rows(context.dir.file("metrics.jsonl"))
-    return {"rows": len(rows), "loss": f"{losses[-1]['loss']:.4f}" if losses else "?"}
+    figures: Figures = {
+        "rows": len(rows),
+        "loss": f"{losses[-1]['loss']:.4f}" if losses else "?",
+    }
+    audit = read_json(context.dir.file("audit.json")) or {}
+    if lost := audit.get("lost_checkpoints"):
+        figures["resumed from an earlier checkpoint, as"] = ", ".join(lost)
+    return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from swebench_trainer.contracts import Step, TrainRequest
 from swebench_trainer.errors import RecipeError
 from swebench_trainer.recipe.models import DpoTable, SftTable
+from swebench_trainer.store import durable
 from swebench_trainer.store.jsonl import (
     RowWriter,
     read_json,
@@ -25,6 +27,8 @@ from swebench_trainer.training.model import HfTable, compute_dtype
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+
+log = logging.getLogger(__name__)
 
 
 def common_arguments(
@@ -173,7 +177,11 @@ def fit(
     write_json(request.out / "audit.json", audit)
     before = guards.sample_weights(trainer.model)
     metrics = request.out / "metrics.jsonl"
-    resume = checkpoints.newest_complete(request.out / "checkpoints")
+    lost: list[str] = []
+    resume = checkpoints.newest_complete(request.out / "checkpoints", lost.append)
+    if lost:
+        audit["lost_checkpoints"] = lost
+        log.warning("%s: resumed from %s", "; ".join(lost), resume or "the start")
     _forget_after(metrics, checkpoints.step_of(resume) if resume else 0)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_recorder(metrics, request.step))
@@ -210,6 +218,7 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
             step(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
 
         def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+            durable.sync(metrics)  # the rows before the step to resume from
             checkpoints.seal(Path(args.output_dir, f"checkpoint-{state.global_step}"))
 
     return Recorder()
@@ -246,7 +255,7 @@ def _save(
         model.to(compute_dtype()).save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    durable.move(partial, target)
     return target
 
 
