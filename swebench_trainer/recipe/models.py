@@ -232,7 +232,13 @@ class TrainTable(Table):
     batch_size: PositiveInt = 4
     """Rows (pairs in DPO) per optimizer step."""
     micro_batch: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
-    """Rows that are on the device at once; must divide `batch_size`."""
+    """Rows that are on a device at once; times `processes` it must divide `batch_size`."""
+    processes: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
+    """Processes that train together, one per GPU; they share each batch, so `batch_size` and the result stay."""
+    sharding: Annotated[
+        Literal["none", "fsdp"], Field(json_schema_extra={VOLATILE: True})
+    ] = "none"
+    """What each of several processes holds: the whole model (`none`), or a part of its weights (`fsdp`), for models that one GPU has no room for."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the steps during which the learning rate rises."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -250,11 +256,18 @@ class TrainTable(Table):
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> Self:
-        if self.batch_size % self.micro_batch:
+        if self.batch_size % (self.micro_batch * self.processes):
+            times = f" times processes = {self.processes}" if self.processes > 1 else ""
             raise ValueError(
-                f"micro_batch = {self.micro_batch} does not divide "
+                f"micro_batch = {self.micro_batch}{times} does not divide "
                 f"batch_size = {self.batch_size}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_process_holds_all(self) -> Self:
+        if self.sharding != "none" and self.processes == 1:
+            raise ValueError(f'sharding = "{self.sharding}" needs processes above 1')
         return self
 
 

@@ -55,7 +55,9 @@ def train_dpo(
         end_of_answer(tokenizer),
     )
     arguments = fit.common_arguments(table, settings, request, len(kept))
-    model = load_trainable(table, request.start, request.seed)
+    model = load_trainable(
+        table, request.start, request.seed, sharded=settings.sharding == "fsdp"
+    )
     reference = (
         None if isinstance(model, PeftModel) else load_model(table, request.start)
     )

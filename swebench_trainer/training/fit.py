@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from swebench_trainer.store.jsonl import (
     write_json,
     write_rows,
 )
-from swebench_trainer.training import checkpoints, guards
+from swebench_trainer.training import checkpoints, guards, sharding, world
 from swebench_trainer.training.model import HfTable, compute_dtype
 
 if TYPE_CHECKING:
@@ -47,10 +48,11 @@ def common_arguments(
     """
     import torch
 
-    accumulation, rest = divmod(settings.batch_size, settings.micro_batch)
+    at_once = settings.micro_batch * settings.processes
+    accumulation, rest = divmod(settings.batch_size, at_once)
     if rest:
         raise RecipeError(
-            f"micro_batch = {settings.micro_batch} does not divide batch_size = {settings.batch_size}."
+            f"micro_batch = {settings.micro_batch} does not divide batch_size = {settings.batch_size} over processes = {settings.processes}."
         )
     cuda = torch.cuda.is_available()
     steps = settings.epochs * math.ceil(rows / settings.batch_size)
@@ -80,6 +82,7 @@ def common_arguments(
         "logging_nan_inf_filter": False,  # it would show the guards a healthy loss
         "disable_tqdm": True,
         "report_to": "none",
+        **sharding.arguments(settings),
     }
 
 
@@ -94,6 +97,13 @@ def prepared(trainer_class: type[Any]) -> type[Any]:
     """A TRL trainer that takes our tokens as they are and reports to nobody."""
 
     class Prepared(trainer_class):  # type: ignore[misc]  # chosen by the caller
+        def __init__(self, *, args: Any, **options: Any) -> None:
+            if args.n_gpu > 1:
+                # With more in sight the trainer would give each a copy of the model
+                # and a micro-batch of its own; `processes` is how to use them.
+                args._n_gpu = 1
+            super().__init__(args=args, **options)
+
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
 
@@ -173,30 +183,55 @@ def fit(
     """
     from transformers import PrinterCallback
 
+    if world.size() > 1:  # so that every process has as many
+        at_once = trainer.args.train_batch_size * world.size()
+        audit["repeated_rows"] = -audit["kept"] % at_once
     audit["trainable_parameters"] = guards.require_trainable(trainer.model)
-    write_json(request.out / "audit.json", audit)
     before = guards.sample_weights(trainer.model)
     metrics = request.out / "metrics.jsonl"
-    lost: list[str] = []
-    resume = checkpoints.newest_complete(request.out / "checkpoints", lost.append)
-    if lost:
-        audit["lost_checkpoints"] = lost
-        log.warning("%s: resumed from %s", "; ".join(lost), resume or "the start")
-    _forget_after(metrics, checkpoints.step_of(resume) if resume else 0)
+    resume = world.once(partial(_begin, request.out, metrics, audit))
+    sharding.require_same(trainer, resume)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_recorder(metrics, request.step))
 
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
-    rows = read_rows(metrics)
-    guards.require_margins(rows)
     audit["moved"] = guards.require_moved(before, trainer.model)
     audit["steps"] = trainer.state.global_step
+    state = sharding.whole_state(trainer)
+    return world.once(
+        partial(_end, trainer.model, state, tokenizer, table, request.out, audit)
+    )
+
+
+def _begin(out: Path, metrics: Path, audit: dict[str, Any]) -> Path | None:
+    """Writes the first audit; finds the checkpoint to resume from, if there is one."""
+    lost: list[str] = []
+    resume = checkpoints.newest_complete(out / "checkpoints", lost.append)
+    if lost:
+        audit["lost_checkpoints"] = lost
+        log.warning("%s: resumed from %s", "; ".join(lost), resume or "the start")
+    write_json(out / "audit.json", audit)
+    _forget_after(metrics, checkpoints.step_of(resume) if resume else 0)
+    return resume
+
+
+def _end(
+    model: Any,
+    state: Mapping[str, torch.Tensor] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    table: HfTable,
+    out: Path,
+    audit: dict[str, Any],
+) -> Path:
+    """Saves weights and audit of a training that has taken its last step."""
+    rows = read_rows(out / "metrics.jsonl")
+    guards.require_margins(rows)
     audit["loss"] = rows[-1]["loss"]
-    weights = _save(trainer.model, tokenizer, table, request.out)
+    weights = _save(model, state, tokenizer, table, out)
     audit["weights"] = weights.name  # what `finished` looks for
-    write_json(request.out / "audit.json", audit)
-    _remove_checkpoints(request.out)
+    write_json(out / "audit.json", audit)
+    _remove_checkpoints(out)
     return weights
 
 
@@ -211,6 +246,8 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
             if "loss" not in logs:  # the summary at the end
                 return
             guards.require_finite(state.global_step, logs["loss"])
+            if not world.writes():
+                return
             row = {"step": state.global_step, **logs}
             row.pop("num_tokens", None)  # TRL counts from zero after a resume
             with RowWriter(metrics) as rows:
@@ -218,8 +255,12 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
             step(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
 
         def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-            durable.sync(metrics)  # the rows before the step to resume from
-            checkpoints.seal(Path(args.output_dir, f"checkpoint-{state.global_step}"))
+            world.wait()  # each process writes the state of its random numbers
+            if world.writes():
+                durable.sync(metrics)  # the rows before the step to resume from
+                checkpoints.seal(
+                    Path(args.output_dir, f"checkpoint-{state.global_step}")
+                )
 
     return Recorder()
 
@@ -235,6 +276,7 @@ def _remove_checkpoints(out: Path) -> None:
 
 def _save(
     model: Any,
+    state: Mapping[str, torch.Tensor] | None,
     tokenizer: PreTrainedTokenizerBase,
     table: HfTable,
     out: Path,
@@ -244,18 +286,18 @@ def _save(
 
     adapter = isinstance(model, PeftModel)
     target = out / ("adapter" if adapter else "model")
-    partial = out / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    folder = out / f".{target.name}.partial"
+    shutil.rmtree(folder, ignore_errors=True)
     if adapter:
         # DPO's frozen copy of the start, the adapter "ref", stays behind.
-        model.save_pretrained(partial, selected_adapters=["default"])
-        (partial / "README.md").unlink(missing_ok=True)
-        _name_base(partial / "adapter_config.json", table)
+        model.save_pretrained(folder, selected_adapters=["default"], state_dict=state)
+        (folder / "README.md").unlink(missing_ok=True)
+        _name_base(folder / "adapter_config.json", table)
     else:
-        model.to(compute_dtype()).save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        model.to(compute_dtype()).save_pretrained(folder, state_dict=state)
+        tokenizer.save_pretrained(folder)
     shutil.rmtree(target, ignore_errors=True)
-    durable.move(partial, target)
+    durable.move(folder, target)
     return target
 
 

@@ -38,7 +38,9 @@ def train_sft(
         end_of_answer(tokenizer),
     )
     arguments = fit.common_arguments(table, settings, request, len(kept))
-    model = load_trainable(table, request.start, request.seed)
+    model = load_trainable(
+        table, request.start, request.seed, sharded=settings.sharding == "fsdp"
+    )
     exact = fit.exact_adapters(model)
     trainer = fit.prepared(SFTTrainer)(
         model=model,
