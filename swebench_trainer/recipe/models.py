@@ -162,6 +162,9 @@ Repair = Literal[
 ]
 """What may be wrong with an answer and still be understood in one way only."""
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+"""Who can be told of a training beside the run directory."""
+
 REPAIRS: frozenset[Repair] = frozenset(get_args(Repair))
 
 
@@ -251,6 +254,10 @@ class TrainTable(Table):
         50
     )
     """Optimizer steps between checkpoints to resume from; 0 writes none."""
+    trackers: Annotated[
+        tuple[Tracker, ...], Field(json_schema_extra={VOLATILE: True})
+    ] = ()
+    """Who is told of losses and margins beside `metrics.jsonl`; their files go to `trackers/` of the stage, and nowhere else unless their own environment variables say so."""
     max_dropped: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Stop when a larger share of the rows than this is too long to train on."""
 

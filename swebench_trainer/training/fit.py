@@ -22,7 +22,7 @@ from swebench_trainer.store.jsonl import (
     write_json,
     write_rows,
 )
-from swebench_trainer.training import checkpoints, guards, sharding, world
+from swebench_trainer.training import checkpoints, guards, sharding, trackers, world
 from swebench_trainer.training.model import HfTable, compute_dtype
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def common_arguments(
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would show the guards a healthy loss
         "disable_tqdm": True,
-        "report_to": "none",
+        **trackers.arguments(settings.trackers, request.out),
         **sharding.arguments(settings),
     }
 

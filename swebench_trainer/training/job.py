@@ -12,6 +12,7 @@ from typing import Any
 from swebench_trainer.contracts import Step, TrainRequest
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.jsonl import write_bytes
+from swebench_trainer.training import trackers
 from swebench_trainer.training.model import HfTable
 
 Train = Callable[[HfTable, Sequence[Any], Any, TrainRequest], Path]
@@ -45,7 +46,8 @@ class Job:
         assert isinstance(job, Job)
         return job
 
-    def run(self, step: Step) -> Path:
-        """Trains in this process."""
+    def run(self, step: Step, *, first: bool = True) -> Path:
+        """Trains in this process, which is the first of several or the only one."""
         request = dataclasses.replace(self.request, step=step)
-        return self.train(self.table, self.rows, self.settings, request)
+        with trackers.tracked(self.settings.trackers, request.out, first=first):
+            return self.train(self.table, self.rows, self.settings, request)

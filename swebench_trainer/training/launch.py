@@ -26,7 +26,7 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import PrerequisiteError, StageError, TrainerError
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.jsonl import each_row, read_json
-from swebench_trainer.training import fit
+from swebench_trainer.training import fit, trackers
 from swebench_trainer.training.job import Job, Train
 from swebench_trainer.training.model import HfTable
 
@@ -81,8 +81,9 @@ def check(settings: TrainTable) -> None:
     """Checks that this machine has what the settings ask for, before anything runs.
 
     Raises:
-        PrerequisiteError: There are not as many GPUs.
+        PrerequisiteError: There are not as many GPUs, or no package of a tracker.
     """
+    trackers.check(settings.trackers)
     if settings.processes > 1:
         _require_devices(settings.processes)
 

@@ -73,7 +73,7 @@ def _train(folder: Path, rank: int) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     job = Job.read(folder / "job.pickle")
     if rank:
-        job.run(lambda *_: None)
+        job.run(lambda *_: None, first=False)
         return
     with RowWriter(folder / "progress.jsonl") as progress:
         job.run(
