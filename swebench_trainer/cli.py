@@ -541,7 +541,7 @@ def _parity(report: Report) -> Table:
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
 ) -> None:
-    """Shows a run's comparison of base, SFT and DPO again."""
+    """Shows a run's comparison of base, SFT and DPO again, and its training curves."""
     if not run.joinpath("run.json").exists():
         raise TrainerError(
             f"{run} is no run directory.", hint="They are called runs/NAME."
@@ -605,11 +605,18 @@ def _load(path: Path, overrides: list[str], plugins: Plugins) -> tuple[Recipe, D
 
 
 def _print_report(run_dir: Path, console: Any) -> bool:
-    """Prints the evaluation of a run, if it has one."""
+    """Prints the curves of a run's trainings, and its evaluation if it has one."""
+    from swebench_trainer.reporting.curves import training_curves
     from swebench_trainer.reporting.tables import comparison
-    from swebench_trainer.store.jsonl import read_json
+    from swebench_trainer.store.jsonl import read_json, read_rows
     from swebench_trainer.store.rundir import RunDir
 
+    trainings = [RunDir(run_dir).stage(name) for name in ("sft", "dpo")]
+    curves = training_curves(
+        {stage.name: read_rows(stage.file("metrics.jsonl")) for stage in trainings}
+    )
+    if curves:
+        console.print(curves)
     stages = map(RunDir(run_dir).stage, ("evaluate", "grade"))
     summary, candidates = (read_json(s.file("summary.json")) for s in stages)
     leakage = read_json(RunDir(run_dir).stage("prepare").file("leakage.json"))
