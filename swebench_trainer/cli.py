@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from swebench_trainer.preview import Preview
     from swebench_trainer.recipe.load import Draft
     from swebench_trainer.recipe.models import Recipe
+    from swebench_trainer.training.merge import Drift
     from swebench_trainer.types import Instance
 
 app = typer.Typer(
@@ -538,10 +539,62 @@ def _parity(report: Report) -> Table:
 
 
 @app.command()
+def merge(
+    trained: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|ADAPTER",
+            help="A run directory (its last training), or an adapter's.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="Directory to make.", show_default=False),
+    ],
+    base: Annotated[
+        Literal["bf16", "dequantized"] | None,
+        typer.Option(
+            help="The base's own weights, or its 4-bit weights made full ones. "
+            "Default: what it was trained on.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Merges an adapter into its base, and tells how far the result is from both."""
+    from swebench_trainer.training.merge import find_trained, merge
+
+    console = _console()
+    found = find_trained(trained)
+    drifts = merge(found, out, base, lambda word: _say(console, word))
+    console.print(_drifts(drifts))
+    _say(console, f"{out} has the adapter merged into {drifts[-1].way}")
+
+
+def _drifts(drifts: Sequence[Drift]) -> Table:
+    """How far each merged model is from base and adapter as they were trained."""
+    from rich.table import Table
+
+    tokens = drifts[-1].tokens
+    title = f"logits against base and adapter as trained, {tokens} tokens"
+    table = Table("merged into", title=title)
+    for name in ("largest", "mean", "KL, nats", "same next token"):
+        table.add_column(name, justify="right")
+    for drift in drifts:
+        numbers = (
+            f"{drift.largest:.3g}",
+            f"{drift.mean:.3g}",
+            f"{drift.divergence:.3g}",
+        )
+        table.add_row(drift.way, *numbers, f"{drift.agreement:.1%}")
+    return table
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory.", show_default=False)],
 ) -> None:
-    """Shows a run's comparison of base, SFT and DPO again."""
+    """Shows a run's comparison of base, SFT and DPO again, and its training curves."""
     if not run.joinpath("run.json").exists():
         raise TrainerError(
             f"{run} is no run directory.", hint="They are called runs/NAME."
@@ -605,11 +658,18 @@ def _load(path: Path, overrides: list[str], plugins: Plugins) -> tuple[Recipe, D
 
 
 def _print_report(run_dir: Path, console: Any) -> bool:
-    """Prints the evaluation of a run, if it has one."""
+    """Prints the curves of a run's trainings, and its evaluation if it has one."""
+    from swebench_trainer.reporting.curves import training_curves
     from swebench_trainer.reporting.tables import comparison
-    from swebench_trainer.store.jsonl import read_json
+    from swebench_trainer.store.jsonl import read_json, read_rows
     from swebench_trainer.store.rundir import RunDir
 
+    trainings = [RunDir(run_dir).stage(name) for name in ("sft", "dpo")]
+    curves = training_curves(
+        {stage.name: read_rows(stage.file("metrics.jsonl")) for stage in trainings}
+    )
+    if curves:
+        console.print(curves)
     stages = map(RunDir(run_dir).stage, ("evaluate", "grade"))
     summary, candidates = (read_json(s.file("summary.json")) for s in stages)
     leakage = read_json(RunDir(run_dir).stage("prepare").file("leakage.json"))

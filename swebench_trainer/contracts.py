@@ -248,6 +248,17 @@ class Backend(Protocol):
         """Opens the base model (`None`) or trained weights for sampling."""
 
 
+class TrainingChecker(Protocol):
+    """A `Backend` that looks at the keys of a training before the run begins. Optional."""
+
+    def check_training(self, settings: SftTable | DpoTable) -> None:
+        """Fails early, before anything is computed.
+
+        Raises:
+            PrerequisiteError: A package or a device is missing.
+        """
+
+
 @dataclass(frozen=True)
 class TokenPart:
     """Consecutive tokens of a row that are alike, as text.

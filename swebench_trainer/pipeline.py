@@ -43,6 +43,7 @@ from swebench_trainer.recipe.models import (
     ContextTable,
     PluginTable,
     Recipe,
+    TrainTable,
     resolved_settings,
     semantic_settings,
 )
@@ -334,6 +335,7 @@ class Pipeline:
         for stage in chosen:
             if self.run_dir.stage(stage.name).finished():
                 continue
+            self._check_training(stage)
             for name, table in self._plugin_tables(stage):
                 if name not in ("model", "grade", "publish") or table in checked:
                     continue
@@ -344,6 +346,13 @@ class Pipeline:
                     plugin.close()
                 else:
                     plugin.check()
+
+    def _check_training(self, stage: Stage) -> None:
+        settings = getattr(self.recipe, stage.name, None)
+        if isinstance(settings, TrainTable) and self.recipe.model is not None:
+            backend = self._plugins.registry.create("backend", self.recipe.model)
+            if hasattr(backend, "check_training"):
+                backend.check_training(settings)
 
     def _with_dependants(self, names: Sequence[str]) -> list[str]:
         """The named stages of the recipe and all that read from them."""

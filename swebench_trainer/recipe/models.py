@@ -167,6 +167,9 @@ Repair = Literal[
 ]
 """What may be wrong with an answer and still be understood in one way only."""
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+"""Who can be told of a training beside the run directory."""
+
 REPAIRS: frozenset[Repair] = frozenset(get_args(Repair))
 
 
@@ -237,13 +240,19 @@ class TrainTable(Table):
     batch_size: PositiveInt = 4
     """Rows (pairs in DPO) per optimizer step."""
     micro_batch: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
-    """Rows that are on the device at once; must divide `batch_size`."""
+    """Rows that are on a device at once; times `processes` it must divide `batch_size`."""
     micro_tokens: Annotated[
         PositiveInt | None, Field(json_schema_extra={VOLATILE: True})
     ] = None
     """Instead of `micro_batch`: as many rows of a step at once as fill so many tokens, padding included (both answers of a pair count). A longer row comes alone."""
     group_by_length: bool = False
     """Put rows of like length into one step, so that less is padding; the batches are less mixed. Packed rows have no padding anyway."""
+    processes: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
+    """Processes that train together, one per GPU; they share each batch, so `batch_size` and the result stay."""
+    sharding: Annotated[
+        Literal["none", "fsdp"], Field(json_schema_extra={VOLATILE: True})
+    ] = "none"
+    """What each of several processes holds: the whole model (`none`), or a part of its weights (`fsdp`), for models that one GPU has no room for."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the steps during which the learning rate rises."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -260,14 +269,19 @@ class TrainTable(Table):
     """About which share of the training instances to hold back for a held-out loss, measured every `save_every` steps and every epoch; the weights of the lowest one are released. 0 trains on all and releases the last."""
     patience: NonNegativeInt = 0
     """With `validation`: stop after so many evaluations in a row without a lower loss; 0 takes every step."""
+    trackers: Annotated[
+        tuple[Tracker, ...], Field(json_schema_extra={VOLATILE: True})
+    ] = ()
+    """Who is told of losses and margins beside `metrics.jsonl`; their files go to `trackers/` of the stage, and nowhere else unless their own environment variables say so."""
     max_dropped: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Stop when a larger share of the rows than this is too long to train on."""
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> Self:
-        if self.batch_size % self.micro_batch:
+        if self.batch_size % (self.micro_batch * self.processes):
+            times = f" times processes = {self.processes}" if self.processes > 1 else ""
             raise ValueError(
-                f"micro_batch = {self.micro_batch} does not divide "
+                f"micro_batch = {self.micro_batch}{times} does not divide "
                 f"batch_size = {self.batch_size}"
             )
         return self
@@ -284,6 +298,16 @@ class TrainTable(Table):
     def binding(self) -> frozenset[str]:
         """With a held-out loss, how often it is measured decides what is kept."""
         return frozenset({"save_every"} if self.validation else ())
+
+    @model_validator(mode="after")
+    def _one_process_holds_all(self) -> Self:
+        if self.sharding != "none" and self.processes == 1:
+            raise ValueError(f'sharding = "{self.sharding}" needs processes above 1')
+        if self.sharding != "none" and self.validation:
+            raise ValueError(
+                "validation keeps whole weights, and goes without sharding"
+            )
+        return self
 
 
 class SftTable(TrainTable):

@@ -43,4 +43,6 @@ def run(context: StageContext) -> Figures:
     audit = read_json(context.dir.file("audit.json")) or {}
     if reason := audit.get("padded_because"):
         figures["rows padded, as"] = reason
+    if lost := audit.get("lost_checkpoints"):
+        figures["resumed from an earlier checkpoint, as"] = ", ".join(lost)
     return figures

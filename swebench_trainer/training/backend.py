@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from swebench_trainer.contracts import Sampler, TokenView, TrainRequest
-from swebench_trainer.recipe.models import DpoTable, SftTable
+from swebench_trainer.recipe.models import DpoTable, SftTable, TrainTable
+from swebench_trainer.training import launch
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.encoding import (
     decode_completion,
@@ -70,17 +71,21 @@ class HfBackend:
         """See `Backend.check`. Loads no weights and no torch."""
         check_model(self.table)
 
+    def check_training(self, settings: TrainTable) -> None:
+        """See `TrainingChecker.check_training`."""
+        launch.check(settings)
+
     def train_sft(
         self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
     ) -> Path:
         """See `Backend.train_sft`."""
-        return train_sft(self.table, rows, settings, request)
+        return launch.train(train_sft, self.table, rows, settings, request)
 
     def train_dpo(
         self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
     ) -> Path:
         """See `Backend.train_dpo`."""
-        return train_dpo(self.table, pairs, settings, request)
+        return launch.train(train_dpo, self.table, pairs, settings, request)
 
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> Sampler:
         """See `Backend.open_sampler`."""

@@ -90,15 +90,15 @@ def settle(
 def _chosen(trainer: Any, base: Any, out: Path) -> Choice:
     import torch
 
+    if trainer.accelerator.num_processes > 1:  # all of them must choose the same
+        return Choice("full", False, 0, reason="several processes")
     with _undisturbed(trainer):
         largest, smallest = _trial_batches(trainer)
         tokens = _tokens(largest)
         kept = read_json(out / FILE)
         if kept and kept["tokens"] == tokens:
             return Choice(**kept)
-        if trainer.accelerator.num_processes > 1:
-            choice = Choice("full", False, tokens, reason="several processes")
-        elif torch.cuda.is_available():
+        if torch.cuda.is_available():
             choice = _on_gpu(trainer, base, largest)
         else:
             choice = _on_cpu(trainer, largest, smallest)

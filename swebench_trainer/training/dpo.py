@@ -65,7 +65,9 @@ def train_dpo(
     )
     train, held = hold_back(kept, settings.validation, request.seed)
     arguments = fit.common_arguments(table, settings, request, len(train))
-    model = load_trainable(table, request.start, request.seed)
+    model = load_trainable(
+        table, request.start, request.seed, sharded=settings.sharding == "fsdp"
+    )
     if request.start:
         guards.require_trained(model)
     reference = (

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.contracts import Step, TrainRequest
 from swebench_trainer.errors import RecipeError
 from swebench_trainer.recipe.models import DpoTable, SftTable, TrainTable
+from swebench_trainer.store import durable
 from swebench_trainer.store.jsonl import (
     RowWriter,
     read_json,
@@ -19,13 +22,23 @@ from swebench_trainer.store.jsonl import (
     write_json,
     write_rows,
 )
-from swebench_trainer.training import checkpointing, checkpoints, guards, validation
+from swebench_trainer.training import (
+    checkpointing,
+    checkpoints,
+    guards,
+    sharding,
+    trackers,
+    validation,
+    world,
+)
 from swebench_trainer.training.model import HfTable, copy_tokenizer, declared_dtype
 from swebench_trainer.training.rows import Encoded
 
 if TYPE_CHECKING:
     import torch
     from transformers import Trainer, TrainerCallback
+
+log = logging.getLogger(__name__)
 
 
 def common_arguments(
@@ -44,10 +57,11 @@ def common_arguments(
     """
     import torch
 
-    accumulation, rest = divmod(settings.batch_size, settings.micro_batch)
+    at_once = settings.micro_batch * settings.processes
+    accumulation, rest = divmod(settings.batch_size, at_once)
     if rest:
         raise RecipeError(
-            f"micro_batch = {settings.micro_batch} does not divide batch_size = {settings.batch_size}."
+            f"micro_batch = {settings.micro_batch} does not divide batch_size = {settings.batch_size} over processes = {settings.processes}."
         )
     cuda = torch.cuda.is_available()
     steps = settings.epochs * math.ceil(rows / settings.batch_size)
@@ -77,7 +91,8 @@ def common_arguments(
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would show the guards a healthy loss
         "disable_tqdm": True,
-        "report_to": "none",
+        **trackers.arguments(settings.trackers, request.out),
+        **sharding.arguments(settings),
     }
 
 
@@ -95,6 +110,13 @@ def prepared(trainer_class: type[Any]) -> type[Any]:
     """A TRL trainer that takes our tokens as they are and reports to nobody."""
 
     class Prepared(trainer_class):  # type: ignore[misc]  # chosen by the caller
+        def __init__(self, *, args: Any, **options: Any) -> None:
+            if args.n_gpu > 1:
+                # With more in sight the trainer would give each a copy of the model
+                # and a micro-batch of its own; `processes` is how to use them.
+                args._n_gpu = 1
+            super().__init__(args=args, **options)
+
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
 
@@ -183,16 +205,17 @@ def fit(
     """
     from transformers import PrinterCallback
 
+    if world.size() > 1:  # so that every process has as many
+        at_once = trainer.args.train_batch_size * world.size()
+        audit["repeated_rows"] = -len(trainer.train_dataset) % at_once
     audit["trainable_parameters"] = guards.require_trainable(trainer.model)
-    write_json(request.out / "audit.json", audit)
     audit["checkpointing"] = checkpointing.settle(
         trainer, base_of(trainer.model), table.checkpointing, request.out
     )
     before = guards.sample_weights(trainer.model)
     metrics = request.out / "metrics.jsonl"
-    folder = request.out / "checkpoints"
-    resume = validation.newest_usable(folder, read_rows(metrics))
-    _forget_after(metrics, checkpoints.step_of(resume) if resume else 0)
+    resume = world.once(partial(_begin, request.out, metrics, audit))
+    sharding.require_same(trainer, resume)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_recorder(metrics, request.step))
     if held:
@@ -201,8 +224,10 @@ def fit(
     if not validation.is_over(read_rows(metrics), settings):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
+    world.wait()  # for the rows of the last step
     rows = read_rows(metrics)
     if held:
+        folder = request.out / "checkpoints"
         best = validation.restore_best(trainer.model, folder, rows)
         audit["validation"] = validation.report(best, rows, held)
     guards.require_margins(rows)
@@ -213,10 +238,37 @@ def fit(
     dtype = declared_dtype(table, request.start)
     if table.lora is False:
         audit["moved_as_saved"] = guards.require_saved(before, trainer.model, dtype)
-    weights = _save(trainer.model, table, request, dtype)
+    state = sharding.whole_state(trainer)
+    return world.once(partial(_end, trainer.model, state, table, request, audit, dtype))
+
+
+def _begin(out: Path, metrics: Path, audit: dict[str, Any]) -> Path | None:
+    """Writes the first audit; finds the checkpoint to resume from, if there is one."""
+    lost: list[str] = []
+    rows = read_rows(metrics)
+    resume = validation.newest_usable(out / "checkpoints", rows, lost.append)
+    if lost:
+        audit["lost_checkpoints"] = lost
+        log.warning("%s: resumed from %s", "; ".join(lost), resume or "the start")
+    write_json(out / "audit.json", audit)
+    _forget_after(metrics, checkpoints.step_of(resume) if resume else 0)
+    return resume
+
+
+def _end(
+    model: Any,
+    state: Mapping[str, torch.Tensor] | None,
+    table: HfTable,
+    request: TrainRequest,
+    audit: dict[str, Any],
+    dtype: torch.dtype,
+) -> Path:
+    """Saves weights and audit of a training that has taken its last step."""
+    out = request.out
+    weights = _save(model, state, table, request, dtype)
     audit["weights"] = weights.name  # what `finished` looks for
-    write_json(request.out / "audit.json", audit)
-    _remove_checkpoints(request.out)
+    write_json(out / "audit.json", audit)
+    _remove_checkpoints(out)
     return weights
 
 
@@ -232,6 +284,8 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
                 return
             for name in logs.keys() & {"loss", validation.LOSS}:
                 guards.require_finite(state.global_step, logs[name])
+            if not world.writes():
+                return
             row = {k: v for k, v in logs.items() if not k.endswith(_NOT_REPEATED)}
             with RowWriter(metrics) as rows:
                 rows.write({"step": state.global_step, **row})
@@ -240,7 +294,12 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
             step(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
 
         def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-            checkpoints.seal(Path(args.output_dir, f"checkpoint-{state.global_step}"))
+            world.wait()  # each process writes the state of its random numbers
+            if world.writes():
+                durable.sync(metrics)  # the rows before the step to resume from
+                checkpoints.seal(
+                    Path(args.output_dir, f"checkpoint-{state.global_step}")
+                )
 
     return Recorder()
 
@@ -255,7 +314,11 @@ def _remove_checkpoints(out: Path) -> None:
 
 
 def _save(
-    model: Any, table: HfTable, request: TrainRequest, dtype: torch.dtype
+    model: Any,
+    state: Mapping[str, torch.Tensor] | None,
+    table: HfTable,
+    request: TrainRequest,
+    dtype: torch.dtype,
 ) -> Path:
     """Writes the trained weights in one move; earlier ones make way."""
     from peft import PeftModel
@@ -263,18 +326,18 @@ def _save(
     adapter = isinstance(model, PeftModel)
     out = request.out
     target = out / ("adapter" if adapter else "model")
-    partial = out / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    folder = out / f".{target.name}.partial"
+    shutil.rmtree(folder, ignore_errors=True)
     if adapter:
         # DPO's frozen copy of the start, the adapter "ref", stays behind.
-        model.save_pretrained(partial, selected_adapters=["default"])
-        (partial / "README.md").unlink(missing_ok=True)
-        _name_base(partial / "adapter_config.json", table)
+        model.save_pretrained(folder, selected_adapters=["default"], state_dict=state)
+        (folder / "README.md").unlink(missing_ok=True)
+        _name_base(folder / "adapter_config.json", table)
     else:
-        model.to(dtype).save_pretrained(partial)
-        copy_tokenizer(table, request.start, partial)
+        model.to(dtype).save_pretrained(folder, state_dict=state)
+        copy_tokenizer(table, request.start, folder)
     shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    durable.move(folder, target)
     return target
 
 

@@ -213,7 +213,7 @@ def load_reference(table: HfTable, weights: Path | None) -> PreTrainedModel:
 
 
 def load_trainable(
-    table: HfTable, weights: Path | None, seed: int
+    table: HfTable, weights: Path | None, seed: int, *, sharded: bool = False
 ) -> PreTrainedModel | PeftModel:
     """Loads a model to be trained: fresh adapters, earlier ones, or every weight.
 
@@ -224,12 +224,13 @@ def load_trainable(
         table: The recipe's `[model]`.
         weights: Where an earlier training left off; `None` means the base model.
         seed: Seed of fresh adapters.
+        sharded: Whether several processes will each keep a part of it.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
     whole = table.lora is False and not is_adapter(weights)
-    model = _load_base(table, weights, exact=whole)
+    model = _load_base(table, weights, exact=whole, sharded=sharded)
     if is_adapter(weights):
         return _unnamed(_load_adapter(model, weights, trainable=True))
     if table.lora is False:
@@ -304,7 +305,11 @@ def _unnamed(model: PeftModel) -> PeftModel:
 
 
 def _load_base(
-    table: HfTable, weights: Path | None, *, exact: bool = False
+    table: HfTable,
+    weights: Path | None,
+    *,
+    exact: bool = False,
+    sharded: bool = False,
 ) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -319,6 +324,8 @@ def _load_base(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            # Integers cannot be parameters, and FSDP shards nothing else.
+            bnb_4bit_quant_storage=dtype if sharded else torch.uint8,
         )
     if table.attention != "auto":
         options["attn_implementation"] = table.attention

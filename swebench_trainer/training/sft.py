@@ -50,7 +50,9 @@ def train_sft(
     )
     train, held = hold_back(kept, settings.validation, request.seed)
     arguments = fit.common_arguments(table, settings, request, len(train))
-    model = load_trainable(table, request.start, request.seed)
+    model = load_trainable(
+        table, request.start, request.seed, sharded=settings.sharding == "fsdp"
+    )
     exact = fit.exact_adapters(model)
     obstacle = packing.why_not(fit.base_of(model)) if settings.packing else None
     audit |= {"packed": settings.packing and not obstacle, "padded_because": obstacle}

@@ -11,7 +11,7 @@ nothing had happened.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import read_rows
-from swebench_trainer.training import checkpoints
+from swebench_trainer.training import checkpoints, world
 from swebench_trainer.training.rows import Encoded
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def is_over(metrics: Metrics, settings: TrainTable) -> bool:
     return bool(best and settings.patience and best.since >= settings.patience)
 
 
-def newest_usable(folder: Path, metrics: Metrics) -> Path | None:
+def newest_usable(
+    folder: Path, metrics: Metrics, lost: Callable[[str], None] = lambda _: None
+) -> Path | None:
     """The newest checkpoint whose best weights so far are there too.
 
     Newer ones are removed: without these weights their training could not end as an
@@ -102,12 +104,14 @@ def newest_usable(folder: Path, metrics: Metrics) -> Path | None:
     Args:
         folder: Directory of the checkpoints.
         metrics: Rows of all steps, those after the checkpoint included.
+        lost: Told of each that was removed, in words for the user.
     """
-    while checkpoint := checkpoints.newest_complete(folder):
+    while checkpoint := checkpoints.newest_complete(folder, lost):
         step = checkpoints.step_of(checkpoint)
         best = best_of([row for row in metrics if row["step"] <= step])
         if best is None or checkpoints.is_complete(_weights(folder, best.step)):
             return checkpoint
+        lost(f"{checkpoint.name} has lost the best weights before it")
         shutil.rmtree(checkpoint)
     return None
 
@@ -126,9 +130,10 @@ def keeper(metrics: Path, settings: TrainTable) -> TrainerCallback:
         def on_evaluate(
             self, args: Any, state: Any, control: Any, model: Any, **_: Any
         ) -> None:
+            world.wait()  # until the evaluation is in the metrics
             rows = read_rows(metrics)
             best = best_of(rows)
-            if best and best.step == state.global_step and state.is_world_process_zero:
+            if best and best.step == state.global_step and world.writes():
                 _write(model, _weights(Path(args.output_dir), best.step))
                 if not settings.save_every:
                     self.on_save(args)
@@ -136,6 +141,8 @@ def keeper(metrics: Path, settings: TrainTable) -> TrainerCallback:
                 control.should_training_stop = True
 
         def on_save(self, args: Any, *_: Any, **__: Any) -> None:
+            if not world.writes():
+                return
             # Not before: a training that is killed now goes on from here, and one
             # killed earlier from a step for which other weights may be the best.
             best = best_of(read_rows(metrics))

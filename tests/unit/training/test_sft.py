@@ -256,3 +256,21 @@ def test_targets_that_are_not_in_the_model_are_named(tmp_path):
     )
     with pytest.raises(RecipeError, match="c_attn"):
         train_sft(table, ROWS, SFT, request_in(tmp_path))
+
+
+def test_one_process_trains_on_one_device(tmp_path):
+    """With two GPUs in sight the trainer would double the batches on its own."""
+    from trl import SFTConfig
+
+    class Trainer:
+        def __init__(self, *, args):
+            self.args = args
+
+    config = SFTConfig(
+        **fit.common_arguments(LORA, SFT, request_in(tmp_path), rows=len(ROWS))
+    )
+    assert config.n_gpu <= 1  # a CPU: they are set up now
+    config._n_gpu = 2
+    assert config.train_batch_size == 2 * SFT.micro_batch
+    trainer = fit.prepared(Trainer)(args=config)
+    assert trainer.args.train_batch_size == SFT.micro_batch

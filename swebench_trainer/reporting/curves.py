@@ -1,0 +1,47 @@
+"""The curves of a run's trainings, as lines of blocks in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from rich.table import Table
+
+WIDTH = 40
+"""Blocks of a curve; each is the mean of its steps."""
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+_SHOWN = {"loss": "loss", "rewards/margins": "margin", "eval_loss": "held-out loss"}
+"""Columns of `metrics.jsonl` that have a curve, with their names in the table."""
+
+
+def training_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table | None:
+    """Loss and margin of each training over its steps; `None` if there was none.
+
+    Args:
+        metrics: Rows of `metrics.jsonl`, by the name of the stage.
+    """
+    table = Table("stage", "what", title="training")
+    for name in ("steps", "first", "last"):
+        table.add_column(name, justify="right")
+    table.add_column("curve")
+    for stage, rows in metrics.items():
+        for column, word in _SHOWN.items():
+            points = [float(row[column]) for row in rows if column in row]
+            if len(points) > 1:
+                ends = (f"{points[0]:.3f}", f"{points[-1]:.3f}")
+                steps = str(rows[-1]["step"])
+                table.add_row(stage, word, steps, *ends, sparkline(points))
+    return table if table.row_count else None
+
+
+def sparkline(points: Sequence[float], width: int = WIDTH) -> str:
+    """A line of blocks, the lowest for the smallest value and the highest for the largest."""
+    count = min(width, len(points))
+    edges = [round(n * len(points) / count) for n in range(count + 1)]
+    means = [sum(points[low:high]) / (high - low) for low, high in pairwise(edges)]
+    low, high = min(means), max(means)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((mean - low) * scale)] for mean in means)

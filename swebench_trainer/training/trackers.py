@@ -1,0 +1,132 @@
+"""Trackers of experiments, through transformers' own callbacks.
+
+Each writes to `trackers/` of the stage unless an environment variable of its own
+says otherwise, and goes on with the same run after a resume. Keys and tokens stay
+in the environment; nothing of ours writes them down.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.recipe.models import Tracker
+from swebench_trainer.store.jsonl import write_bytes
+
+PROJECT = "swebench-trainer"
+
+
+def check(names: Sequence[Tracker]) -> None:
+    """Checks that the trackers are installed.
+
+    Raises:
+        PrerequisiteError: One is not.
+    """
+    missing = [name for name in names if not importlib.util.find_spec(name)]
+    if missing:
+        raise PrerequisiteError(
+            f"These trackers are not installed: {', '.join(missing)}.",
+            hint=f"pip install {' '.join(missing)}",
+        )
+
+
+def arguments(names: Sequence[Tracker], out: Path) -> dict[str, Any]:
+    """Arguments of the trainer.
+
+    Args:
+        names: Who is told.
+        out: Directory of the stage.
+    """
+    if not names:
+        return {"report_to": "none"}
+    return {
+        "report_to": list(names),
+        "run_name": _name(out),
+        "project": PROJECT,
+        "trackio_static_space_id": False,  # it would upload the run to the Hub
+    }
+
+
+@contextmanager
+def tracked(
+    names: Sequence[Tracker], out: Path, *, first: bool = True
+) -> Iterator[None]:
+    """Tells the trackers where their files go and which run they go on with.
+
+    Args:
+        names: Who is told of the training inside.
+        out: Directory of the stage.
+        first: Whether this is the first process of the training, which tells them.
+    """
+    with ExitStack() as stack:
+        if names:
+            stack.enter_context(_environment(_settings(out / "trackers", _name(out))))
+        if "mlflow" in names and first:
+            stack.enter_context(_mlflow_run(out))
+        yield
+
+
+def _name(out: Path) -> str:
+    """Name of the run of a tracker: the run directory's, with the stage's."""
+    run = out.parent.parent if out.parent.name == "stages" else out.parent
+    return f"{run.name}/{out.name}"
+
+
+def _settings(folder: Path, name: str) -> dict[str, str]:
+    """Environment variables of the trackers; a user's own go first."""
+    settings = {
+        "TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard"),
+        "TRACKIO_DIR": str(folder / "trackio"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_EXPERIMENT_NAME": PROJECT,
+        "WANDB_DIR": str(folder),
+        "WANDB_PROJECT": PROJECT,
+        "WANDB_NAME": name,
+        "WANDB_RUN_ID": _kept(folder / "wandb.id", uuid.uuid4().hex),
+        "WANDB_RESUME": "allow",
+        "WANDB_SILENT": "true",
+        "WANDB_CONSOLE": "off",
+        # It would send the code of the directory that the run was started from.
+        "WANDB_DISABLE_CODE": "true",
+        "WANDB_DISABLE_GIT": "true",
+    }
+    if "WANDB_API_KEY" not in os.environ:
+        settings["WANDB_MODE"] = "offline"  # or it would ask for a key
+    return {key: value for key, value in settings.items() if key not in os.environ}
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for key in settings:
+            os.environ.pop(key, None)
+
+
+@contextmanager
+def _mlflow_run(out: Path) -> Iterator[None]:
+    """Opens the run of MLflow, a new one or the one of the attempt before."""
+    import mlflow
+
+    path = out / "trackers" / "mlflow.id"
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    mlflow.set_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
+    known = path.read_text() if path.exists() else None
+    with mlflow.start_run(run_id=known, run_name=None if known else _name(out)) as run:
+        _kept(path, run.info.run_id)
+        yield
+
+
+def _kept(path: Path, value: str) -> str:
+    """The content of a file, which is made with `value` when it is not there."""
+    if not path.exists():
+        write_bytes(path, value.encode())
+    return path.read_text()

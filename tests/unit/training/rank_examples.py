@@ -1,0 +1,35 @@
+"""What ranks do in tests of the processes alone: functions that a child can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from swebench_trainer.errors import PrerequisiteError
+
+
+def is_first() -> bool:
+    return os.environ["RANK"] == "0"
+
+
+def fail_in_the_second(_table, _rows, _settings, _request):
+    if not is_first():
+        raise ValueError("out of luck")
+    time.sleep(600)
+
+
+def lack_something(_table, _rows, _settings, _request):
+    raise PrerequisiteError("There is no such thing.", hint="pip install thing")
+
+
+def die_in_the_second(_table, _rows, _settings, _request):
+    if not is_first():
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def work_without_end(_table, _rows, _settings, request):
+    (request.out / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
+    request.step(1, 2, "at work")
+    time.sleep(600)
