@@ -8,7 +8,7 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import fit
+from swebench_trainer.training import attention, fit
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.microbatches import (
     Layout,
@@ -62,6 +62,7 @@ def train_dpo(
         end_of_answer(tokenizer),
     )
     arguments = fit.common_arguments(table, settings, request, len(kept))
+    table = attention.settled(table, masked=settings.shared_prefix)
     model = load_trainable(table, request.start, request.seed)
     reference = (
         None if isinstance(model, PeftModel) else load_model(table, request.start)
@@ -71,6 +72,7 @@ def train_dpo(
     obstacle = why_not(bases[0]) if settings.shared_prefix else None
     shared = settings.shared_prefix and not obstacle
     audit |= {"shared_prefix": shared, "prompts_read_twice": obstacle}
+    audit["attention"] = bases[0].config._attn_implementation
     sampler = _order(kept, settings, request.seed)
     trainer_class = ordered(fit.prepared(DPOTrainer), sampler)
     if settings.micro_tokens:
