@@ -8,6 +8,9 @@ except that `max_length` would drop rows as long as these; ours has the collator
 the forward that `[dpo] shared_prefix` puts in. They take turns, each round with the
 same weights and rows, and their losses are compared. Processor seconds are given too:
 with OMP_NUM_THREADS=1 other work on the machine changes them little.
+
+`training_sft.py` goes on with packed SFT and the start of a training; `--gpu` runs
+`training_gpu.py` instead, a model of 7B on a GPU.
 """
 
 from __future__ import annotations
@@ -163,7 +166,15 @@ def main() -> None:
     parser.add_argument(
         "--pairs", type=int, nargs="+", default=[1, 4], help="pairs of one prompt"
     )
+    parser.add_argument("--gpu", action="store_true", help="see training_gpu.py")
+    parser.add_argument("--shape", choices=("7b", "tiny"), default="7b")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     options = parser.parse_args()
+    if options.gpu:
+        import training_gpu
+
+        training_gpu.report(options.shape, options.device)
+        return
     sizes = (options.prompt, options.answer)
     libraries = ", ".join(f"{n} {version(n)}" for n in ("torch", "transformers", "trl"))
     print(f"{platform.platform()}, Python {platform.python_version()}, {libraries}\n")

@@ -8,7 +8,7 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import fit, guards
+from swebench_trainer.training import attention, fit, guards
 from swebench_trainer.training.collated import check_collated
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.microbatches import (
@@ -65,6 +65,7 @@ def train_dpo(
     )
     train, held = hold_back(kept, settings.validation, request.seed)
     arguments = fit.common_arguments(table, settings, request, len(train))
+    table = attention.settled(table, masked=settings.shared_prefix)
     model = load_trainable(
         table, request.start, request.seed, sharded=settings.sharding == "fsdp"
     )
@@ -78,6 +79,7 @@ def train_dpo(
     obstacle = why_not(bases[0]) if settings.shared_prefix else None
     shared = settings.shared_prefix and not obstacle
     audit |= {"shared_prefix": shared, "prompts_read_twice": obstacle}
+    audit["attention"] = bases[0].config._attn_implementation
     sampler = _order(train, settings, request.seed)
     trainer_class = ordered(fit.prepared(DPOTrainer), sampler)
     if settings.micro_tokens:

@@ -75,7 +75,7 @@ class HfTable(ModelTable):
     lora: Lora | Literal[False] = Lora()
     """Adapters to train: `{ rank = 32, alpha = 64 }`; `false` trains every weight."""
     attention: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = "auto"
-    """Attention implementation of transformers, such as `sdpa` or `flash_attention_2`."""
+    """Attention implementation of transformers, such as `sdpa` or `flash_attention_2`. `auto` trains with the flash attention of the Hub where the package `kernels` (as transformers wants it) and a GPU of Ampere or later are, but for DPO with shared prompts, which needs masks; else `sdpa`."""
     checkpointing: Annotated[
         Literal["auto", "none", "every_4", "every_2", "full", "offload"],
         Field(json_schema_extra={VOLATILE: True}),

@@ -8,7 +8,7 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
-from swebench_trainer.training import fit, packing
+from swebench_trainer.training import attention, fit, packing
 from swebench_trainer.training.collated import check_collated
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.microbatches import (
@@ -50,12 +50,14 @@ def train_sft(
     )
     train, held = hold_back(kept, settings.validation, request.seed)
     arguments = fit.common_arguments(table, settings, request, len(train))
+    table = attention.settled(table, masked=False)
     model = load_trainable(
         table, request.start, request.seed, sharded=settings.sharding == "fsdp"
     )
     exact = fit.exact_adapters(model)
     obstacle = packing.why_not(fit.base_of(model)) if settings.packing else None
     audit |= {"packed": settings.packing and not obstacle, "padded_because": obstacle}
+    audit["attention"] = fit.base_of(model).config._attn_implementation
     layout = _layout(model, settings, audit)
     sampler = length_order(train, settings, request.seed)
     trainer_class = ordered(fit.prepared(SFTTrainer), sampler)

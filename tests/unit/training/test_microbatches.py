@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from training_examples import DPO, LORA, PAIRS, SFT, metrics, request_in
+from training_examples import (
+    DPO,
+    LORA,
+    PAIRS,
+    SFT,
+    metrics,
+    request_in,
+    stop_after,
+)
 
 from swebench_trainer.recipe.models import DpoTable, semantic_settings
 from swebench_trainer.training import microbatches
@@ -149,3 +157,18 @@ def test_orders_exclude_each_other():
 def test_only_what_changes_the_steps_is_in_fingerprints(change, counts):
     changed = SFT.model_copy(update=change)
     assert (semantic_settings(changed) != semantic_settings(SFT)) is counts
+
+
+def test_a_killed_run_may_go_on_with_other_micro_batches(tmp_path):
+    packs = SFT.model_copy(update={"batch_size": 4, "save_every": 2})
+    pads = packs.model_copy(update={"packing": False, "micro_batch": 2})
+    train_sft(LORA, RAGGED, packs, request_in(tmp_path / "straight"))
+    for first, then in ((packs, pads), (pads, packs)):
+        out = tmp_path / str(first.packing)
+        with pytest.raises(KeyboardInterrupt):
+            train_sft(LORA, RAGGED, first, request_in(out, step=stop_after(3)))
+        train_sft(LORA, RAGGED, then, request_in(out))
+        for found, expected in zip(
+            steps(out), steps(tmp_path / "straight"), strict=True
+        ):
+            assert found == pytest.approx(expected, rel=1e-3)

@@ -1,0 +1,72 @@
+"""Which attention `auto` means, on machines that we need not have."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from training_examples import DPO, LORA, PAIRS, ROWS, SFT, request_in
+
+from swebench_trainer.training import attention
+from swebench_trainer.training.attention import KERNEL, obstacle, settled
+from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.training.sft import train_sft
+
+
+def unreachable():
+    raise OSError("no route to host")
+
+
+def unwanted():
+    raise AssertionError("asked for a kernel that could not run")
+
+
+@pytest.mark.parametrize(
+    ("generation", "installed", "load", "reason"),
+    [
+        (0, True, unwanted, "there is no GPU"),
+        (7, True, unwanted, "older than flash attention"),
+        (9, False, unwanted, "kernels is not installed"),
+        (9, True, unreachable, "cannot be loaded"),
+        (8, True, lambda: None, None),
+    ],
+)
+def test_the_kernel_needs_a_gpu_a_package_and_itself(
+    generation, installed, load, reason
+):
+    found = obstacle(generation, installed, load)
+    assert found is None if reason is None else reason in found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "masked", "why_not", "means"),
+    [
+        ("auto", False, None, KERNEL),
+        ("auto", True, None, "auto"),
+        ("auto", False, "there is no GPU", "auto"),
+        ("eager", False, None, "eager"),
+    ],
+)
+def test_auto_is_the_kernel_where_it_runs_and_takes_no_mask(
+    monkeypatch, wanted, masked, why_not, means
+):
+    monkeypatch.setattr(attention, "why_not_kernel", lambda: why_not)
+    table = LORA.model_copy(update={"attention": wanted})
+    assert settled(table, masked=masked).attention == means
+
+
+def test_a_machine_without_a_gpu_trains_with_sdpa_and_says_so(tmp_path):
+    assert attention.why_not_kernel() == "there is no GPU"
+    train_sft(LORA, ROWS, SFT, request_in(tmp_path / "sft"))
+    train_dpo(LORA, PAIRS, DPO, request_in(tmp_path / "dpo"))
+    for stage in ("sft", "dpo"):
+        audit = json.loads((tmp_path / stage / "audit.json").read_text())
+        assert audit["attention"] == "sdpa"
+
+
+def test_transformers_knows_the_kernel_by_its_name():
+    from transformers.integrations.hub_kernels import is_kernel
+    from transformers.modeling_flash_attention_utils import FLASH_ATTN_KERNEL_DEVICES
+
+    assert is_kernel(KERNEL)
+    assert "cuda" in FLASH_ATTN_KERNEL_DEVICES[KERNEL]
