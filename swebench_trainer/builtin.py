@@ -17,6 +17,7 @@ from swebench_trainer.grading.docker.grader import DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceTable
 from swebench_trainer.hookspecs import Register, hookimpl
 from swebench_trainer.preferences.self_generated import SelfGeneratedTable
+from swebench_trainer.preferences.unpaired import UnpairedTable
 from swebench_trainer.prompts.bm25 import Bm25Table
 from swebench_trainer.prompts.listed import ListedTable
 from swebench_trainer.prompts.oracle import OracleTable
@@ -187,7 +188,7 @@ def register_graders(register: Register) -> None:
 
 @hookimpl
 def register_pair_strategies(register: Register) -> None:
-    """Passes against failures, or gold against failures."""
+    """Passes against failures, gold against failures, or each by itself."""
 
     def self_generated(table: SelfGeneratedTable) -> Any:
         from swebench_trainer.preferences.self_generated import SelfGenerated
@@ -199,6 +200,11 @@ def register_pair_strategies(register: Register) -> None:
 
         return ApiRejects(table)
 
+    def unpaired(table: UnpairedTable) -> Any:
+        from swebench_trainer.preferences.unpaired import Unpaired
+
+        return Unpaired(table)
+
     register(
         "self-generated",
         self_generated,
@@ -209,6 +215,12 @@ def register_pair_strategies(register: Register) -> None:
         "api-rejects",
         api_rejects,
         summary="gold chosen, failing candidates of any writer rejected",
+    )
+    register(
+        "unpaired",
+        unpaired,
+        config=UnpairedTable,
+        summary="passing candidates good, failing ones bad, each by itself (kto)",
     )
 
 

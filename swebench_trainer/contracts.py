@@ -240,6 +240,8 @@ class Backend(Protocol):
     ) -> Path:
         """Trains on pairs, with `request.start` as policy and as reference.
 
+        With `settings.loss = "kto"` a pair may lack one of its answers.
+
         Returns:
             The directory of the trained weights.
         """

@@ -248,8 +248,13 @@ def check_grader(grader: Grader, instance: Instance, folder: Path) -> None:
     assert found == {0: Status.RESOLVED, 1: Status.NOT_APPLIED}, found
 
 
-def check_pair_strategy(strategy: PairStrategy) -> None:
-    """Holds a pair strategy to its contract."""
+def check_pair_strategy(strategy: PairStrategy, *, one_sided: bool = False) -> None:
+    """Holds a pair strategy to its contract.
+
+    Args:
+        strategy: A strategy.
+        one_sided: Whether its table says that answers may stand alone.
+    """
     graded = [_graded(n) for n in range(3)]
     pairs = list(strategy.pairs(graded))
     assert pairs == list(strategy.pairs(graded)), "pairs() must be deterministic"
@@ -257,9 +262,12 @@ def check_pair_strategy(strategy: PairStrategy) -> None:
     masked = {f"{word} {n}" for word in doubtful for n in range(3)}
     for pair in pairs:
         assert pair.chosen != pair.rejected, "chosen and rejected must differ"
+        paired = pair.chosen is not None and pair.rejected is not None
+        assert paired or one_sided, "an answer stands alone, and the table denies it"
         assert pair.chosen not in masked, "a masked or flagged candidate was chosen"
         assert pair.rejected not in masked, "a masked or flaky candidate was rejected"
-        assert not pair.rejected.startswith("pass"), "a passing candidate was rejected"
+        failed = pair.rejected is None or not pair.rejected.startswith("pass")
+        assert failed, "a passing candidate was rejected"
         assert pair.strategy, "a pair says which strategy made it"
     assert not list(strategy.pairs([])), "no instances, no pairs"
 

@@ -219,18 +219,22 @@ class Pair:
     """One preference: of two answers to `prompt`, the tests prefer `chosen`.
 
     The three texts are TRL's preference format; the rest says where they came from.
+    One of the answers may be `None`: the other then stands alone, as a good one or as
+    a bad one, which only `[dpo] loss = "kto"` learns from.
 
     Attributes:
         strategy: Name of the pair strategy.
-        chosen_source: `gold`, or `sample:<n>` of the graded candidates.
-        rejected_source: `sample:<n>` of the graded candidates.
-        tier: Status of the rejected candidate.
+        chosen_source: `gold`, or `sample:<n>` of the graded candidates; empty where
+            there is none.
+        rejected_source: `sample:<n>` of the graded candidates; empty where there is
+            none.
+        tier: Status of the rejected candidate; `resolved` where there is none.
     """
 
     instance_id: str
     prompt: str
-    chosen: str
-    rejected: str
+    chosen: str | None
+    rejected: str | None
     strategy: str
     chosen_source: str
     rejected_source: str

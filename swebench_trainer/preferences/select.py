@@ -79,6 +79,20 @@ def _changed_lines(patch: str) -> list[str]:
     return [line for line in squeezed if line[:1] in ("+", "-") and len(line) > 1]
 
 
+def alone(instance: GradedInstance, strategy: str, good: Graded | None) -> Pair:
+    """A pass, or gold if that is `None`, that is compared with nothing."""
+    return Pair(
+        instance_id=instance.instance.instance_id,
+        prompt=instance.prompt,
+        chosen=good[0].text if good else instance.gold,
+        rejected=None,
+        strategy=strategy,
+        chosen_source=f"sample:{good[0].sample}" if good else "gold",
+        rejected_source="",
+        tier=Status.RESOLVED,
+    )
+
+
 def preference(
     instance: GradedInstance, strategy: str, chosen: Graded | None, rejected: Graded
 ) -> Pair:

@@ -22,7 +22,7 @@ from swebench_trainer.recipe.explain import (
     unknown_key,
 )
 from swebench_trainer.recipe.locate import KeyPath, Place, locate
-from swebench_trainer.recipe.models import Recipe, Table
+from swebench_trainer.recipe.models import DpoTable, PairsTable, Recipe, Table
 
 Values = dict[str, Any]
 
@@ -186,9 +186,27 @@ def validate(draft: Draft, tables: TableModels) -> Recipe:
             if table is not None:
                 parsed[name] = table
     problems += _top_level(draft, parsed, tables) + broken_rules(draft.values)
+    problems += _answers_that_stand_alone(parsed)
     if problems:
         raise RecipeError(show(problems, draft.origins))
     return Recipe.model_validate(parsed)
+
+
+def _answers_that_stand_alone(parsed: Values) -> list[Problem]:
+    """One-sided preferences with a loss that compares two answers."""
+    pairs, dpo = parsed.get("pairs"), parsed.get("dpo")
+    if not isinstance(pairs, PairsTable) or not isinstance(dpo, DpoTable):
+        return []
+    if not pairs.one_sided or dpo.loss == "kto":
+        return []
+    return [
+        Problem(
+            ("pairs", "use"),
+            f'[pairs] use = "{pairs.use}" gives answers that stand alone, '
+            f'and [dpo] loss = "{dpo.loss}" compares two',
+            'set [dpo] loss = "kto", or choose another strategy',
+        )
+    ]
 
 
 def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Problem]:

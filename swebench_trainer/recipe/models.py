@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -330,8 +330,8 @@ class DpoTable(TrainTable):
     """Highest learning rate."""
     epochs: PositiveInt = 1
     """Passes over the pairs."""
-    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
-    """Preference loss: `sigmoid` is DPO's own, `ipo` aims at a margin instead of the largest one (per token, so try other values of `beta`), `hinge` stops at a margin, `robust` expects wrong labels."""
+    loss: Literal["sigmoid", "ipo", "hinge", "robust", "kto"] = "sigmoid"
+    """Preference loss: `sigmoid` is DPO's own, `ipo` aims at a margin instead of the largest one (per token, so try other values of `beta`), `hinge` stops at a margin, `robust` expects wrong labels. `kto` takes each answer by itself, as good or as bad, so that issues which all candidates pass or fail count too (`[pairs] use = "unpaired"`)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """For `robust`: the share of pairs in which `rejected` may be the better one."""
     sft_weight: NonNegativeFloat = 0.0
@@ -352,6 +352,32 @@ class DpoTable(TrainTable):
         if self.group_by_prompt and self.group_by_length:
             raise ValueError("group_by_prompt and group_by_length exclude each other")
         return self
+
+    @model_validator(mode="after")
+    def _kto_takes_answers_one_by_one(self) -> Self:
+        if self.loss != "kto":
+            return self
+        if self.micro_batch < 2:
+            raise ValueError(
+                'loss = "kto" estimates how far the policy has gone from the other '
+                "answers of a micro-batch: set micro_batch to 2 or more"
+            )
+        if self.sft_weight or self.group_by_prompt:
+            raise ValueError(
+                "sft_weight and group_by_prompt are for pairs, which "
+                'loss = "kto" does not have'
+            )
+        if self.micro_tokens or self.group_by_length or self.processes > 1:
+            raise ValueError(
+                'loss = "kto" compares the answers of a micro-batch: it goes without '
+                "micro_tokens, group_by_length and further processes"
+            )
+        return self
+
+    @property
+    def binding(self) -> frozenset[str]:
+        """For `kto`, the micro-batch decides what is compared."""
+        return super().binding | ({"micro_batch"} if self.loss == "kto" else set())
 
 
 class SamplingTable(Table):
@@ -423,8 +449,11 @@ class GradeTable(PluginTable):
 class PairsTable(PluginTable):
     """How graded candidates become preferences."""
 
+    one_sided: ClassVar[bool] = False
+    """Whether the strategy gives answers that stand alone, for `[dpo] loss = "kto"`."""
+
     use: str = "self-generated"
-    """Strategy: `self-generated`, `api-rejects`, or a plugin's."""
+    """Strategy: `self-generated`, `api-rejects`, `unpaired`, or a plugin's."""
     max_per_instance: PositiveInt = 4
     """At most so many pairs from one instance."""
 

@@ -32,7 +32,9 @@ def run(context: StageContext) -> Figures:
         {
             "pairs": len(pairs),
             "by tier": Counter(pair.tier for pair in pairs),
-            "by chosen": Counter(pair.chosen_source.split(":")[0] for pair in pairs),
+            "by chosen": Counter(
+                pair.chosen_source.split(":")[0] or "none" for pair in pairs
+            ),
             "by instance": Counter(pair.instance_id for pair in pairs),
             "dropped by plugins": Counter(dropped.values()),
             "limits": counts,

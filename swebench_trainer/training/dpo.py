@@ -8,22 +8,19 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import attention, fit, guards
+from swebench_trainer.training import attention, fit
 from swebench_trainer.training.collated import check_collated
 from swebench_trainer.training.encoding import end_of_answer
+from swebench_trainer.training.kto import train_kto
 from swebench_trainer.training.microbatches import (
     Layout,
     Row,
     in_parts,
     step_at_once,
 )
-from swebench_trainer.training.model import (
-    HfTable,
-    load_reference,
-    load_tokenizer,
-    load_trainable,
-)
+from swebench_trainer.training.model import HfTable, load_tokenizer
 from swebench_trainer.training.order import length_order, ordered
+from swebench_trainer.training.policy import load_policy
 from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.rows import Encoded, encode_pairs, fit_rows
 from swebench_trainer.training.shared_prefix import (
@@ -51,11 +48,12 @@ def train_dpo(
         RecipeError: The settings contradict each other or the model.
     """
     from datasets import Dataset
-    from peft import PeftModel
     from trl import DPOConfig, DPOTrainer
 
     if weights := fit.finished(request.out):
         return weights
+    if settings.loss == "kto":
+        return train_kto(table, pairs, settings, request)
     tokenizer = load_tokenizer(table, request.start)
     kept, audit = fit_rows(
         encode_pairs(tokenizer, pairs),
@@ -66,14 +64,7 @@ def train_dpo(
     train, held = hold_back(kept, settings.validation, request.seed)
     arguments = fit.common_arguments(table, settings, request, len(train))
     table = attention.settled(table, masked=settings.shared_prefix)
-    model = load_trainable(
-        table, request.start, request.seed, sharded=settings.sharding == "fsdp"
-    )
-    if request.start:
-        guards.require_trained(model)
-    reference = (
-        None if isinstance(model, PeftModel) else load_reference(table, request.start)
-    )
+    model, reference = load_policy(table, request, settings)
     exact = fit.exact_adapters(model)
     bases = [fit.base_of(m) for m in (model, reference) if m is not None]
     obstacle = why_not(bases[0]) if settings.shared_prefix else None

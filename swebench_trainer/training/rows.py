@@ -7,7 +7,7 @@ half a patch teaches the model to stop in the middle.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,14 @@ class Encoded:
         key: Instance id, for the audit.
         answers: The completion of an SFT row, or `chosen` and `rejected`.
         altered: Whether the tokenizer cannot write an answer byte for byte.
+        good: Of an answer that stands alone, whether it is to be learned.
     """
 
     key: str
     prompt: list[int]
     answers: tuple[list[int], ...]
     altered: bool = False
+    good: bool = True
 
     @property
     def length(self) -> int:
@@ -76,11 +78,36 @@ def encode_rows(
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase, pairs: Iterable[Pair]
 ) -> list[Encoded]:
-    """Encodes preferences, or reads what they were encoded to before."""
-    texts = [
-        (pair.instance_id, pair.prompt, pair.chosen, pair.rejected) for pair in pairs
-    ]
+    """Encodes preferences, or reads what they were encoded to before.
+
+    Raises:
+        StageError: An answer stands alone.
+    """
+    texts = []
+    for p in pairs:
+        if p.chosen is None or p.rejected is None:
+            raise StageError(
+                f"The strategy {p.strategy!r} gives answers that stand alone, and this loss compares two.",
+                hint='Set [dpo] loss = "kto", or choose another [pairs] use.',
+            )
+        texts.append((p.instance_id, p.prompt, p.chosen, p.rejected))
     return _encode(tokenizer, texts)
+
+
+def encode_answers(
+    tokenizer: PreTrainedTokenizerBase, pairs: Iterable[Pair]
+) -> list[Encoded]:
+    """Encodes each answer of the preferences by itself, one in several pairs once."""
+    answers = dict.fromkeys(
+        (pair.instance_id, pair.prompt, answer, good)
+        for pair in pairs
+        for answer, good in ((pair.chosen, True), (pair.rejected, False))
+        if answer is not None
+    )
+    rows = _encode(tokenizer, [answer[:3] for answer in answers])
+    return [
+        replace(row, good=good) for row, (*_, good) in zip(rows, answers, strict=True)
+    ]
 
 
 def _encode(

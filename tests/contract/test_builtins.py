@@ -77,6 +77,12 @@ def test_pair_strategies(make, use):
     check_pair_strategy(make("pair strategy", use))
 
 
+def test_a_strategy_for_answers_that_stand_alone(make):
+    check_pair_strategy(make("pair strategy", "unpaired"), one_sided=True)
+    with pytest.raises(AssertionError, match="stands alone"):
+        check_pair_strategy(make("pair strategy", "unpaired"))
+
+
 def test_the_example_backend(make, tmp_path):
     check_backend(make("backend", "parrot"), tmp_path)
 

@@ -16,6 +16,7 @@ from swebench_trainer.preferences.self_generated import (
     SelfGenerated,
     SelfGeneratedTable,
 )
+from swebench_trainer.preferences.unpaired import Unpaired, UnpairedTable
 from swebench_trainer.recipe.models import PairsTable
 from swebench_trainer.types import FLAKY, Candidate, Instance, Status, Verdict
 
@@ -167,3 +168,59 @@ def test_limits_count_why_there_is_no_pair() -> None:
         **dict.fromkeys(cases, 1),
         "no candidate passes": 2,
     }
+
+
+def answers(*graded: GradedInstance, **keys):
+    return list(Unpaired(UnpairedTable(use="unpaired", **keys)).pairs(graded))
+
+
+def test_every_decided_candidate_stands_alone_as_good_or_bad() -> None:
+    rows = answers(issue(("good", PASS), ("bad", FAIL), ("worse", Status.MALFORMED)))
+    assert [(r.chosen, r.rejected, r.tier) for r in rows] == [
+        ("good", None, PASS),
+        (None, "bad", FAIL),
+        (None, "worse", Status.MALFORMED),
+    ]
+    assert [(r.chosen_source, r.rejected_source) for r in rows] == [
+        ("sample:0", ""),
+        ("", "sample:1"),
+        ("", "sample:2"),
+    ]
+
+
+def test_issues_that_all_pass_or_all_fail_count_too() -> None:
+    (only,) = answers(issue(("good", PASS)))
+    assert (only.chosen, only.rejected) == ("good", None)
+    gold, bad = answers(issue(("bad", FAIL)))
+    assert (gold.chosen, gold.chosen_source) == ("the gold answer", "gold")
+    assert (bad.chosen, bad.rejected) == (None, "bad")
+    (bad,) = answers(issue(("bad", FAIL)), gold_fallback=False)
+    assert bad.rejected == "bad"
+    (bad,) = answers(issue(("bad", FAIL), gold=""))
+    assert bad.rejected == "bad"
+
+
+def test_of_many_answers_good_and_bad_are_taken_in_turn() -> None:
+    graded = issue(
+        *((f"good {n}", PASS) for n in range(5)),
+        *((f"bad {n}", FAIL) for n in range(2)),
+    )
+    rows = answers(graded, max_per_instance=6)
+    assert [r.chosen or r.rejected for r in rows] == [
+        *("good 0", "bad 0", "good 1", "bad 1", "good 2", "good 3")
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("masked", Status.TIMEOUT),
+        ("masked", Status.INFRA_ERROR),
+        ("doubted", PASS, "p", "edits a test"),
+        ("flaky failure", FAIL, "p", FLAKY),
+    ],
+)
+def test_what_is_masked_or_doubted_does_not_stand_alone_either(other) -> None:
+    assert answers(issue(other)) == []
+    rows = answers(issue(other, ("bad", FAIL)))
+    assert [r.chosen or r.rejected for r in rows] == ["the gold answer", "bad"]

@@ -259,3 +259,25 @@ def test_errors_come_in_the_order_of_the_lines_whatever_their_kind(load):
 
 def test_a_byte_order_mark_is_no_error(load):
     assert load("\ufeff" + MINIMAL).name == "small"
+
+
+LOOP = (
+    MINIMAL
+    + """
+[model]
+name = "m"
+[generate]
+[grade]
+use = "namespace"
+[pairs]
+use = "unpaired"
+"""
+)
+
+
+def test_answers_that_stand_alone_need_a_loss_for_them(load):
+    with pytest.raises(RecipeError, match=r'loss = "sigmoid" compares two'):
+        load(LOOP + "[dpo]\n")
+    recipe = load(LOOP + '[dpo]\nloss = "kto"\nmicro_batch = 2\n')
+    assert recipe.pairs.max_per_instance == 16
+    load(LOOP + '[dpo]\nloss = "kto"\nmicro_batch = 2\n', "pairs.use=api-rejects")
