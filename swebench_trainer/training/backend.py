@@ -73,7 +73,7 @@ class HfBackend:
 
     def check_training(self, settings: TrainTable) -> None:
         """See `TrainingChecker.check_training`."""
-        launch.check(settings)
+        launch.check(self.table, settings)
 
     def train_sft(
         self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest

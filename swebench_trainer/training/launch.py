@@ -10,6 +10,7 @@ be stopped and gone on with as if there were one process.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -19,13 +20,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from swebench_trainer import errors
 from swebench_trainer.contracts import TrainRequest
-from swebench_trainer.errors import PrerequisiteError, StageError, TrainerError
+from swebench_trainer.errors import (
+    PrerequisiteError,
+    RecipeError,
+    StageError,
+    TrainerError,
+)
 from swebench_trainer.recipe.models import TrainTable
-from swebench_trainer.store.jsonl import each_row, read_json
+from swebench_trainer.store.jsonl import read_json
 from swebench_trainer.training import fit, trackers
 from swebench_trainer.training.job import Job, Train
 from swebench_trainer.training.model import HfTable
@@ -58,7 +64,7 @@ def train(
         TrainerError: What a rank has raised; also see the training function.
         StageError: A rank has failed in another way; its log is named.
     """
-    check(settings)
+    check(table, settings)
     job = Job(function, table, rows, settings, request)
     if settings.processes == 1:
         return job.run(request.step)
@@ -77,12 +83,18 @@ def train(
     return trained
 
 
-def check(settings: TrainTable) -> None:
+def check(table: HfTable, settings: TrainTable) -> None:
     """Checks that this machine has what the settings ask for, before anything runs.
 
     Raises:
+        RecipeError: All weights are to be trained, and to be sharded.
         PrerequisiteError: There are not as many GPUs, or no package of a tracker.
     """
+    if settings.sharding != "none" and table.lora is False:
+        raise RecipeError(
+            "Sharded weights are trained through adapters alone, and [model] lora is false.",
+            hint='Set lora, or sharding = "none".',
+        )
     trackers.check(settings.trackers)
     if settings.processes > 1:
         _require_devices(settings.processes)
@@ -101,18 +113,24 @@ def _require_devices(processes: int) -> None:
 
 def _run(processes: int, folder: Path, request: TrainRequest) -> int:
     """Runs the ranks to their end, and passes their progress on."""
-    with _agent(processes, folder) as agent:
-        told = 0
+    path = folder / "progress.jsonl"
+    path.touch()
+    with path.open("rb") as progress, _agent(processes, folder) as agent:
         code = None
         while code is None:
             code = agent.poll()  # before the rows: the last ones come before the end
-            rows = list(each_row(folder / "progress.jsonl"))
-            for row in rows[told:]:
+            for row in _new_rows(progress):
                 request.step(row["done"], row["total"], row["word"])
-            told = len(rows)
             if code is None:
                 time.sleep(_POLL)
     return code
+
+
+def _new_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """The rows that were added to a file since it was last asked."""
+    while (line := file.readline()).endswith(b"\n"):
+        yield json.loads(line)
+    file.seek(-len(line), os.SEEK_CUR)
 
 
 @contextmanager

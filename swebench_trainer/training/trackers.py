@@ -66,7 +66,10 @@ def tracked(
     """
     with ExitStack() as stack:
         if names:
-            stack.enter_context(_environment(_settings(out / "trackers", _name(out))))
+            settings = _settings(out / "trackers")
+            if "wandb" in names:
+                settings |= _wandb(out / "trackers", _name(out))
+            stack.enter_context(_environment(settings))
         if "mlflow" in names and first:
             stack.enter_context(_mlflow_run(out))
         yield
@@ -78,13 +81,18 @@ def _name(out: Path) -> str:
     return f"{run.name}/{out.name}"
 
 
-def _settings(folder: Path, name: str) -> dict[str, str]:
-    """Environment variables of the trackers; a user's own go first."""
-    settings = {
+def _settings(folder: Path) -> dict[str, str]:
+    """Environment variables of the trackers."""
+    return {
         "TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard"),
         "TRACKIO_DIR": str(folder / "trackio"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "MLFLOW_EXPERIMENT_NAME": PROJECT,
+    }
+
+
+def _wandb(folder: Path, name: str) -> dict[str, str]:
+    settings = {
         "WANDB_DIR": str(folder),
         "WANDB_PROJECT": PROJECT,
         "WANDB_NAME": name,
@@ -98,16 +106,18 @@ def _settings(folder: Path, name: str) -> dict[str, str]:
     }
     if "WANDB_API_KEY" not in os.environ:
         settings["WANDB_MODE"] = "offline"  # or it would ask for a key
-    return {key: value for key, value in settings.items() if key not in os.environ}
+    return settings
 
 
 @contextmanager
 def _environment(settings: dict[str, str]) -> Iterator[None]:
-    os.environ.update(settings)
+    """Sets environment variables; those that the user has set stay as they are."""
+    ours = {key: value for key, value in settings.items() if key not in os.environ}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        for key in settings:
+        for key in ours:
             os.environ.pop(key, None)
 
 

@@ -16,6 +16,7 @@ import rank_examples
 from pydantic import ValidationError
 from training_examples import (
     DPO,
+    FULL,
     LORA,
     PAIRS,
     QLORA,
@@ -27,7 +28,7 @@ from training_examples import (
     tensors,
 )
 
-from swebench_trainer.errors import PrerequisiteError, StageError
+from swebench_trainer.errors import PrerequisiteError, RecipeError, StageError
 from swebench_trainer.recipe.models import SftTable, semantic_settings
 from swebench_trainer.training import launch
 from swebench_trainer.training.dpo import train_dpo
@@ -78,7 +79,7 @@ def works(pid: int) -> bool:
         return False
 
 
-def soon(holds, seconds: float = 60) -> bool:
+def soon(holds, seconds: float = 240) -> bool:
     deadline = time.monotonic() + seconds
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -200,10 +201,10 @@ from pathlib import Path
 from test_processes import in_ranks, rank_examples
 in_ranks(rank_examples.work_without_end, Path({str(tmp_path)!r}))
 """
-    stage = subprocess.Popen([sys.executable, "-c", code])
-    assert soon(lambda: len(ranks_of(tmp_path)) == 2)
-    stage.send_signal(signal.SIGKILL)
-    stage.wait()
+    with subprocess.Popen([sys.executable, "-c", code]) as stage:
+        started = soon(lambda: len(ranks_of(tmp_path)) == 2)
+        stage.send_signal(signal.SIGKILL)
+    assert started
     assert soon(lambda: not any(map(works, ranks_of(tmp_path))))
 
 
@@ -211,6 +212,12 @@ def test_processes_share_a_batch_evenly():
     assert SftTable(batch_size=8, micro_batch=2, processes=4).processes == 4
     with pytest.raises(ValidationError, match="micro_batch = 2 times processes = 3"):
         SftTable(batch_size=8, micro_batch=2, processes=3)
+
+
+def test_all_weights_are_not_sharded(tmp_path):
+    sharded = in_two(SFT, sharding="fsdp")
+    with pytest.raises(RecipeError, match="through adapters alone"):
+        launch.train(train_sft, FULL, ROWS, sharded, request_in(tmp_path))
 
 
 def test_one_process_has_nothing_to_shard():

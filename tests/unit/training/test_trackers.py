@@ -80,6 +80,8 @@ def test_what_the_user_has_set_goes_first(tmp_path, monkeypatch):
 def test_nobody_is_told_unless_asked(tmp_path):
     with trackers.tracked([], tmp_path):
         assert not (tmp_path / "trackers").exists()
+    with trackers.tracked(["tensorboard"], tmp_path):
+        assert not (tmp_path / "trackers").exists()  # it makes its own files
     assert trackers.arguments([], tmp_path) == {"report_to": "none"}
 
 
