@@ -8,7 +8,7 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import fit
+from swebench_trainer.training import failures, fit
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.model import (
     HfTable,
@@ -41,6 +41,7 @@ def train_dpo(
         StageError: No pairs fit, or nothing was learned.
         RecipeError: The settings contradict each other or the model.
     """
+    failures.require_bitsandbytes()
     from datasets import Dataset
     from peft import PeftModel
     from trl import DPOConfig, DPOTrainer
@@ -75,7 +76,8 @@ def train_dpo(
     for base in bases if shared else ():
         share_prefixes(base)
     fit.keep_in_fp32(trainer.model, exact)
-    return fit.fit(trainer, tokenizer, table, request, audit)
+    with failures.training(table, settings, audit, request.out):
+        return fit.fit(trainer, tokenizer, table, request, audit)
 
 
 def losses(settings: DpoTable) -> dict[str, Any]:

@@ -165,12 +165,14 @@ def fit(
         `adapter/` or `model/` of `request.out`.
 
     Raises:
+        RecipeError: Rows are longer than the model's window.
         StageError: A guard finds that nothing was learned.
     """
     from transformers import PrinterCallback
 
     audit["trainable_parameters"] = guards.require_trainable(trainer.model)
     write_json(request.out / "audit.json", audit)
+    guards.require_window(trainer.model.config, audit["longest_kept"])
     before = guards.sample_weights(trainer.model)
     metrics = request.out / "metrics.jsonl"
     resume = checkpoints.newest_complete(request.out / "checkpoints")
@@ -202,7 +204,9 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
         ) -> None:
             if "loss" not in logs:  # the summary at the end
                 return
-            guards.require_finite(state.global_step, logs["loss"])
+            guards.require_finite(
+                state.global_step, logs["loss"], logs.get("grad_norm", 0)
+            )
             row = {"step": state.global_step, **logs}
             row.pop("num_tokens", None)  # TRL counts from zero after a resume
             with RowWriter(metrics) as rows:

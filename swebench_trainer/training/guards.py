@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from swebench_trainer.errors import StageError
+from swebench_trainer.errors import RecipeError, StageError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
 
 _SAMPLED = 1 << 16
 """Elements of one tensor that are compared, so that memory stays small."""
@@ -59,15 +60,45 @@ def require_moved(before: Mapping[str, torch.Tensor], model: torch.nn.Module) ->
     return moved / sum(old.numel() for old in before.values())
 
 
-def require_finite(step: int, loss: float) -> None:
-    """Stops a training that has diverged.
+def require_window(config: PretrainedConfig, longest: int) -> None:
+    """Checks that the model has a position for every token of a row.
+
+    Args:
+        config: The model's, whose rotary positions may reach further than its own.
+        longest: Tokens of the longest row.
 
     Raises:
-        StageError: The loss is infinite or not a number.
+        RecipeError: It has not; it was never trained on such positions.
     """
-    if not math.isfinite(loss):
+    config = config.get_text_config()
+    window = getattr(config, "max_position_embeddings", None) or longest
+    rope = getattr(config, "rope_parameters", None) or {}
+    scaled = rope.get("original_max_position_embeddings", 0) * rope.get("factor", 1)
+    if longest > max(window, scaled):
+        raise RecipeError(
+            f"The longest row has {longest} tokens, and the model has positions for {window}.",
+            hint=f"Set [prompt] max_tokens = {window}; longer rows are then dropped and counted.",
+        )
+
+
+def require_finite(step: int, loss: float, gradient: float) -> None:
+    """Stops a training that has diverged.
+
+    Args:
+        step: Number of the optimizer step.
+        loss: Its loss.
+        gradient: Norm of its gradient, before clipping. Where this is no number, the
+            weights are none any more, whatever the loss was.
+
+    Raises:
+        StageError: One of them is infinite or not a number.
+    """
+    if not (math.isfinite(loss) and math.isfinite(gradient)):
+        what = f"gradient has the norm {gradient}"
+        if not math.isfinite(loss):
+            what = f"loss is {loss}"
         raise StageError(
-            f"The loss is {loss} at step {step}: the training has diverged.",
+            f"The {what} at step {step}: the training has diverged.",
             hint="Lower learning_rate or max_grad_norm.",
         )
 

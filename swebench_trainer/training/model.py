@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,7 @@ from pydantic import (
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError
 from swebench_trainer.recipe.models import VOLATILE, ModelTable, Table
-from swebench_trainer.training import tiny
+from swebench_trainer.training import failures, tiny
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +121,7 @@ def load_tokenizer(
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     source, revision = _source(table, weights)
-    with _loading(table):
+    with _loading(table, weights):
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
             declared = get_tokenizer_config(source, revision=revision)
@@ -130,7 +130,8 @@ def load_tokenizer(
             raise
     if tokenizer.eos_token_id is None:
         raise RecipeError(
-            f"The tokenizer of {table.name} has no EOS token, so the model could not learn to stop."
+            f"The tokenizer of {table.name} has no EOS token, so the model could not learn to stop.",
+            hint="Set eos_token in a copy of the model's tokenizer_config.json.",
         )
     probe = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     if tokenizer.decode(probe, clean_up_tokenization_spaces=False) != _PROBE:
@@ -201,6 +202,7 @@ def load_trainable(
         weights: Where an earlier training left off; `None` means the base model.
         seed: Seed of fresh adapters.
     """
+    failures.require_bitsandbytes()
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
@@ -233,7 +235,7 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
-def is_adapter(weights: Path | None) -> bool:
+def is_adapter(weights: Path | None) -> TypeGuard[Path]:
     """Whether `weights` is a PEFT adapter rather than a whole model."""
     return weights is not None and (weights / "adapter_config.json").is_file()
 
@@ -263,14 +265,20 @@ def _load_base(table: HfTable, weights: Path | None) -> PreTrainedModel:
             bnb_4bit_compute_dtype=dtype,
         )
     if table.attention != "auto":
+        failures.require_attention(table.attention)
         options["attn_implementation"] = table.attention
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
     source, revision = _source(table, weights)
-    with _loading(table):
-        model = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=dtype, **options
+    with _loading(table, weights):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            dtype=dtype,
+            output_loading_info=True,
+            **options,
         )
+    failures.require_whole(source, report)
     _keep_4bit_differentiable(model)
     return model
 
@@ -287,11 +295,14 @@ def _keep_4bit_differentiable(model: PreTrainedModel) -> None:
 
 
 def _load_adapter(
-    model: PreTrainedModel, weights: Path | None, *, trainable: bool
+    model: PreTrainedModel, weights: Path, *, trainable: bool
 ) -> PeftModel:
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, weights, is_trainable=trainable)
+    with failures.loading_weights(weights):
+        # peft asks the Hub for what is not here.
+        (weights / "adapter_model.safetensors").stat()
+        return PeftModel.from_pretrained(model, weights, is_trainable=trainable)
 
 
 def _source(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
@@ -304,18 +315,13 @@ def _source(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
 
 
 @contextmanager
-def _loading(table: HfTable) -> Iterator[None]:
-    """Turns what transformers raises for a missing file or package into our errors."""
+def _loading(table: HfTable, weights: Path | None) -> Iterator[None]:
+    """Turns what libraries raise for missing files and packages into our errors."""
     check_model(table)
-    try:
+    failures.require_bitsandbytes()
+    own = None if is_adapter(weights) else weights
+    with failures.loading_weights(own) if own else failures.loading(table.name):
         yield
-    except ImportError as error:
-        raise PrerequisiteError(
-            f"{table.name} needs a package that is not installed: {error}",
-            hint='Install it, or set [model] attention = "auto".',
-        ) from error
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{table.name} cannot be loaded: {error}") from error
 
 
 def _config_path(table: HfTable) -> Path:

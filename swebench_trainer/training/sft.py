@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
-from swebench_trainer.training import fit
+from swebench_trainer.training import failures, fit
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
 from swebench_trainer.training.quiet import quiet_libraries
@@ -25,6 +25,7 @@ def train_sft(
         StageError: No rows fit, or nothing was learned.
         RecipeError: The settings contradict each other or the model.
     """
+    failures.require_bitsandbytes()
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -47,4 +48,5 @@ def train_sft(
         processing_class=tokenizer,
     )
     fit.keep_in_fp32(trainer.model, exact)
-    return fit.fit(trainer, tokenizer, table, request, audit)
+    with failures.training(table, settings, audit, request.out):
+        return fit.fit(trainer, tokenizer, table, request, audit)
