@@ -223,9 +223,10 @@ def _out_of_memory(
     keys = []
     if settings.micro_batch > 1:
         keys.append(f"[{stage}] micro_batch = {settings.micro_batch // 2}")
-    if table.checkpointing in (False, "none", "every_2", "every_4"):
-        on = "true" if table.checkpointing is False else '"full"'
-        keys.append(f"[model] checkpointing = {on}")
+    level = str(table.checkpointing).lower()
+    if level not in ("true", "full", "offload"):
+        more = "true" if level == "false" else '"full"'
+        keys.append(f"[model] checkpointing = {more}")
     keys.append(f"[prompt] max_tokens below {audit['longest_kept']}")
     hint = f"{', then '.join(keys)}; {GOES_ON}."
     if table.quantization == "none" and table.lora is not False:

@@ -204,9 +204,8 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
         ) -> None:
             if "loss" not in logs:  # the summary at the end
                 return
-            guards.require_finite(
-                state.global_step, logs["loss"], logs.get("grad_norm", 0)
-            )
+            guards.require_finite(state.global_step, logs["loss"])
+            guards.require_finite_gradient(state.global_step, logs.get("grad_norm", 0))
             row = {"step": state.global_step, **logs}
             row.pop("num_tokens", None)  # TRL counts from zero after a resume
             with RowWriter(metrics) as rows:

@@ -81,24 +81,32 @@ def require_window(config: PretrainedConfig, longest: int) -> None:
         )
 
 
-def require_finite(step: int, loss: float, gradient: float) -> None:
+def require_finite(step: int, loss: float) -> None:
     """Stops a training that has diverged.
+
+    Raises:
+        StageError: The loss is infinite or not a number.
+    """
+    if not math.isfinite(loss):
+        raise StageError(
+            f"The loss is {loss} at step {step}: the training has diverged.",
+            hint="Lower learning_rate or max_grad_norm.",
+        )
+
+
+def require_finite_gradient(step: int, norm: float) -> None:
+    """Stops a training whose weights are no numbers any more, whatever the loss was.
 
     Args:
         step: Number of the optimizer step.
-        loss: Its loss.
-        gradient: Norm of its gradient, before clipping. Where this is no number, the
-            weights are none any more, whatever the loss was.
+        norm: Norm of its gradient, before clipping.
 
     Raises:
-        StageError: One of them is infinite or not a number.
+        StageError: It is infinite or not a number.
     """
-    if not (math.isfinite(loss) and math.isfinite(gradient)):
-        what = f"gradient has the norm {gradient}"
-        if not math.isfinite(loss):
-            what = f"loss is {loss}"
+    if not math.isfinite(norm):
         raise StageError(
-            f"The {what} at step {step}: the training has diverged.",
+            f"The gradient has the norm {norm} at step {step}: the training has diverged.",
             hint="Lower learning_rate or max_grad_norm.",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeGuard
 
@@ -320,7 +320,10 @@ def _loading(table: HfTable, weights: Path | None) -> Iterator[None]:
     check_model(table)
     failures.require_bitsandbytes()
     own = None if is_adapter(weights) else weights
-    with failures.loading_weights(own) if own else failures.loading(table.name):
+    with (
+        failures.loading(table.name),
+        failures.loading_weights(own) if own else nullcontext(),
+    ):
         yield
 
 

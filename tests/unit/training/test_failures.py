@@ -32,7 +32,7 @@ from swebench_trainer.errors import (
     StageError,
     TrainerError,
 )
-from swebench_trainer.training import failures, tiny
+from swebench_trainer.training import failures, guards, tiny
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.model import HfTable, load_model, load_tokenizer
 from swebench_trainer.training.quiet import quiet_libraries
@@ -115,6 +115,29 @@ def test_after_out_of_memory_the_training_goes_on_to_the_same_bits(tmp_path):
     again = tensors(train_sft(LORA, ROWS, EACH_STEP, request))
     assert steps == [4, 5, 6]
     assert all(torch.equal(t, again[name]) for name, t in straight.items())
+
+
+def test_without_checkpointing_it_is_what_to_turn_on():
+    with (
+        pytest.raises(StageError) as caught,
+        failures.training(FULL, SFT, {"longest_kept": 9}, Path()),
+    ):
+        out_of_gpu_memory()
+    assert said(caught.value)[1].startswith("[model] checkpointing = ")
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_is_saved(tmp_path, monkeypatch):
+    sample = guards.sample_weights
+
+    def spoil(model):
+        weight = next(p for p in model.parameters() if p.requires_grad)
+        weight.register_hook(lambda gradient: gradient * float("nan"))
+        return sample(model)
+
+    monkeypatch.setattr(guards, "sample_weights", spoil)
+    with pytest.raises(StageError, match="norm nan at step 1"):
+        train_sft(LORA, ROWS, EACH_STEP, request_in(tmp_path))
+    assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
 
 
 def test_other_errors_keep_their_traceback(tmp_path):

@@ -41,19 +41,13 @@ def test_large_tensors_are_sampled():
     assert len(guards.sample_weights(layer)["weight"]) == 1 << 16
 
 
-@pytest.mark.parametrize(
-    ("loss", "gradient", "word"),
-    [
-        (float("nan"), 1.0, "loss is nan"),
-        (float("inf"), 1.0, "loss is inf"),
-        (0.5, float("nan"), "gradient has the norm nan"),
-        (0.5, float("inf"), "gradient has the norm inf"),
-    ],
-)
-def test_what_is_no_number_is_an_error(loss, gradient, word):
-    with pytest.raises(StageError, match=f"{word} at step 3"):
-        guards.require_finite(3, loss, gradient)
-    guards.require_finite(3, 0.5, 1.0)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_training_is_an_error(value):
+    with pytest.raises(StageError, match=r"loss is .* at step 3"):
+        guards.require_finite(3, value)
+    with pytest.raises(StageError, match=r"gradient has the norm .* at step 3"):
+        guards.require_finite_gradient(3, value)
+    guards.require_finite_gradient(3, 1e9)
 
 
 def test_a_row_beyond_the_models_window_is_an_error():
