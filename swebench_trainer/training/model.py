@@ -202,11 +202,10 @@ def load_trainable(
         weights: Where an earlier training left off; `None` means the base model.
         seed: Seed of fresh adapters.
     """
-    failures.require_bitsandbytes()
+    model = _load_base(table, weights)
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    model = _load_base(table, weights)
     if is_adapter(weights):
         return _unnamed(_load_adapter(model, weights, trainable=True))
     if table.lora is False:
@@ -250,6 +249,7 @@ def _unnamed(model: PeftModel) -> PeftModel:
 
 
 def _load_base(table: HfTable, weights: Path | None) -> PreTrainedModel:
+    failures.require_bitsandbytes()
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -318,7 +318,6 @@ def _source(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
 def _loading(table: HfTable, weights: Path | None) -> Iterator[None]:
     """Turns what libraries raise for missing files and packages into our errors."""
     check_model(table)
-    failures.require_bitsandbytes()
     own = None if is_adapter(weights) else weights
     with (
         failures.loading(table.name),

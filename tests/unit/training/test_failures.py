@@ -287,6 +287,20 @@ def test_a_window_that_is_too_short_stops_before_the_first_step(model, tmp_path)
     assert not (tmp_path / "sft" / "metrics.jsonl").exists()
 
 
+def test_a_model_that_is_larger_than_the_memory_is_named():
+    with (
+        pytest.raises(StageError, match="too small for some/model") as caught,
+        failures.loading("some/model"),
+    ):
+        out_of_memory()
+    assert 'quantization = "nf4"' in said(caught.value)[1]
+
+
+def test_other_errors_of_loading_keep_their_traceback():
+    with pytest.raises(RuntimeError, match="a bug"), failures.loading("some/model"):
+        raise RuntimeError("a bug")
+
+
 # Weights of an earlier stage
 
 
