@@ -19,7 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swebench_trainer.errors import PrerequisiteError, RecipeError, StageError
+from swebench_trainer.errors import (
+    PrerequisiteError,
+    RecipeError,
+    StageError,
+    TrainerError,
+)
 from swebench_trainer.recipe.models import DpoTable, SftTable
 
 if TYPE_CHECKING:
@@ -32,7 +37,8 @@ _REDO = "Make them anew: run the recipe with --redo and the stage that wrote the
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_IN_WORDS = re.compile(
-    # The writers of safetensors and torch lose the error's number.
+    # Writers in C++ and Rust (torch, safetensors, tokenizers) lose the error's number,
+    # and some the kind of the error.
     r"No space left|quota exceeded|File too large|PytorchStreamWriter failed"
     r"|unexpected pos \d+ vs \d+|os error (28|122|27)\b",
     re.IGNORECASE,
@@ -201,6 +207,8 @@ def training(
     """
     try:
         yield
+    except TrainerError:
+        raise
     except Exception as error:  # told apart below; what is not known is raised again
         if _is_out_of_memory(error):
             raise _out_of_memory(table, settings, audit) from error
@@ -263,12 +271,9 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _is_full(error: BaseException) -> bool:
-    from safetensors import SafetensorError
-
     if isinstance(error, OSError):
         return error.errno in _FULL
-    native = isinstance(error, RuntimeError | SafetensorError)
-    return native and bool(_FULL_IN_WORDS.search(str(error)))
+    return bool(_FULL_IN_WORDS.search(str(error)))
 
 
 def _first_line(error: BaseException) -> str:

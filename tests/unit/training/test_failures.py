@@ -154,6 +154,7 @@ def test_other_errors_keep_their_traceback(tmp_path):
 @contextmanager
 def no_file_larger_than(size: int):
     """What a full disk does to whoever writes, without filling one."""
+    tiny.tiny_directory()  # which is not what is to fail
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -196,6 +197,16 @@ def test_a_disk_too_full_for_the_weights_leaves_no_half_of_them(tmp_path, table)
     assert not (tmp_path / "adapter").exists()
     assert not (tmp_path / "model").exists()
     assert train_sft(table, ROWS, SFT, request_in(tmp_path)).is_dir()
+
+
+def test_a_tokenizer_on_a_full_disk_is_a_full_disk_too(tmp_path, tokenizer):
+    """Its writer raises a plain Exception."""
+    with (
+        pytest.raises(StageError, match="No space left"),
+        no_file_larger_than(1000),
+        failures.training(FULL, SFT, {}, tmp_path),
+    ):
+        tokenizer.save_pretrained(tmp_path)
 
 
 def test_a_disk_that_is_really_full(tmp_path):
