@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 from swebench_trainer.errors import RecipeError
@@ -25,27 +27,46 @@ def shipped_recipes() -> dict[str, str]:
 
 
 def copy_recipe(name: str, to: Path) -> Path:
-    """Copies a recipe, and the directory of the same name if there is one.
+    """Copies a recipe, the recipes that it extends, and the directory of its name.
 
     Raises:
         RecipeError: There is no such recipe, or the copy would overwrite a file.
     """
-    source = folder() / f"{name}.toml"
     if name not in shipped_recipes():
         raise RecipeError(
             f"There is no shipped recipe {name!r}.",
             hint=f"There are: {', '.join(shipped_recipes())}.",
         )
-    target = to / source.name
-    data = folder() / name
-    for path in (target, to / name):
-        if path.exists():
+    recipe, data = folder() / f"{name}.toml", folder() / name
+    # A recipe that another copy has brought along already is as good as a new one.
+    files = [
+        source
+        for source in _with_bases(recipe)
+        if source == recipe or not _is_copied(source, to)
+    ]
+    targets = [to / source.relative_to(folder()) for source in files]
+    for target in (*targets, to / name):
+        if target.exists():
             raise RecipeError(
-                f"{path} is there already; nothing is overwritten.",
+                f"{target} is there already; nothing is overwritten.",
                 hint="Choose another directory with --to.",
             )
-    to.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    for source, target in zip(files, targets, strict=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
     if data.is_dir():
         shutil.copytree(data, to / name)
-    return target
+    return targets[0]
+
+
+def _with_bases(recipe: Path) -> Iterator[Path]:
+    """A recipe, and what it extends, directly and indirectly."""
+    yield recipe
+    base = tomllib.loads(recipe.read_text(encoding="utf-8")).get("extends")
+    if base:
+        yield from _with_bases(recipe.parent / base)
+
+
+def _is_copied(source: Path, to: Path) -> bool:
+    target = to / source.relative_to(folder())
+    return target.is_file() and target.read_bytes() == source.read_bytes()

@@ -87,6 +87,21 @@ def settle(
     return level
 
 
+def figures(out: Path) -> dict[str, str]:
+    """What each level was found to need, for people; empty if none was tried.
+
+    Args:
+        out: Directory of the stage.
+    """
+    choice = read_json(out / FILE) or {}
+    return {
+        f"checkpointing {level}": "more than there is"
+        if needed is None
+        else f"about {needed / 2**30:.1f} GiB"
+        for level, needed in (choice.get("needed") or {}).items()
+    }
+
+
 def _chosen(trainer: Any, base: Any, out: Path) -> Choice:
     import torch
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import attention, fit
+from swebench_trainer.training import attention, failures, fit
 from swebench_trainer.training.collated import check_collated
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.kto import train_kto
@@ -47,6 +47,7 @@ def train_dpo(
         StageError: No pairs fit, or nothing was learned.
         RecipeError: The settings contradict each other or the model.
     """
+    failures.require_bitsandbytes()
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 

@@ -25,6 +25,7 @@ from swebench_trainer.store.jsonl import (
 from swebench_trainer.training import (
     checkpointing,
     checkpoints,
+    failures,
     guards,
     sharding,
     trackers,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
 
 log = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
 
 
 def common_arguments(
@@ -201,45 +204,86 @@ def fit(
         `adapter/` or `model/` of `request.out`.
 
     Raises:
+        RecipeError: Rows are longer than the model's window.
         StageError: A guard finds that nothing was learned.
     """
-    from transformers import PrinterCallback
+    with failures.training(table, settings, audit, request.out):
+        before = _looked_over(trainer, table, request, audit)
+        _train(trainer, request, audit, settings, held)
+        dtype = declared_dtype(table, request.start)
+        _judge(trainer, before, None if table.lora else dtype, request.out, audit, held)
+        state = sharding.whole_state(trainer)
+        model = trainer.model
+        return world.once(partial(_end, model, state, table, request, audit, dtype))
 
+
+def _looked_over(
+    trainer: Trainer, table: HfTable, request: TrainRequest, audit: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    """Checks and counts what there is before the first step; samples the weights."""
     if world.size() > 1:  # so that every process has as many
         at_once = trainer.args.train_batch_size * world.size()
         audit["repeated_rows"] = -len(trainer.train_dataset) % at_once
     audit["trainable_parameters"] = guards.require_trainable(trainer.model)
+    guards.require_window(trainer.model.config, audit["longest_kept"])
     audit["checkpointing"] = checkpointing.settle(
         trainer, base_of(trainer.model), table.checkpointing, request.out
     )
-    before = guards.sample_weights(trainer.model)
-    metrics = request.out / "metrics.jsonl"
+    audit["memory"] = checkpointing.figures(request.out)
+    return guards.sample_weights(trainer.model)
+
+
+def _train(
+    trainer: Trainer,
+    request: TrainRequest,
+    audit: dict[str, Any],
+    settings: TrainTable,
+    held: Sequence[Encoded],
+) -> None:
+    """Takes the steps that are left."""
+    from transformers import PrinterCallback
+
+    metrics = request.out / METRICS
     resume = world.once(partial(_begin, request.out, metrics, audit))
     sharding.require_same(trainer, resume)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_recorder(metrics, request.step))
     if held:
         trainer.add_callback(validation.keeper(metrics, settings))
-
     if not validation.is_over(read_rows(metrics), settings):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-
     world.wait()  # for the rows of the last step
-    rows = read_rows(metrics)
+
+
+def _judge(
+    trainer: Trainer,
+    before: Mapping[str, torch.Tensor],
+    dtype: torch.dtype | None,
+    out: Path,
+    audit: dict[str, Any],
+    held: Sequence[Encoded],
+) -> None:
+    """Puts the weights to keep into the model, and asks whether they have learned.
+
+    Args:
+        trainer: After its last step.
+        before: The weights that it began with, from `sample_weights`.
+        dtype: What the model is saved in; `None` for adapters, which stay as they are.
+        out: Directory of the stage.
+        audit: Completed.
+        held: Rows that were held back.
+    """
+    rows = read_rows(out / METRICS)
     if held:
-        folder = request.out / "checkpoints"
-        best = validation.restore_best(trainer.model, folder, rows)
+        best = validation.restore_best(trainer.model, out / "checkpoints", rows)
         audit["validation"] = validation.report(best, rows, held)
     guards.require_margins(rows)
     steps = sum(row.get("learning_rate", 0) > 0 for row in rows)
     audit["moved"] = guards.require_moved(before, trainer.model, steps)
     audit["steps"] = rows[-1]["step"]
     audit["loss"] = [row["loss"] for row in rows if "loss" in row][-1]
-    dtype = declared_dtype(table, request.start)
-    if table.lora is False:
+    if dtype is not None:
         audit["moved_as_saved"] = guards.require_saved(before, trainer.model, dtype)
-    state = sharding.whole_state(trainer)
-    return world.once(partial(_end, trainer.model, state, table, request, audit, dtype))
 
 
 def _begin(out: Path, metrics: Path, audit: dict[str, Any]) -> Path | None:
@@ -284,6 +328,7 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
                 return
             for name in logs.keys() & {"loss", validation.LOSS}:
                 guards.require_finite(state.global_step, logs[name])
+            guards.require_finite_gradient(state.global_step, logs.get("grad_norm", 0))
             if not world.writes():
                 return
             row = {k: v for k, v in logs.items() if not k.endswith(_NOT_REPEATED)}

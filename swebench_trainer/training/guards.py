@@ -11,10 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from swebench_trainer.errors import StageError
+from swebench_trainer.errors import RecipeError, StageError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
 
 _SAMPLED = 1 << 16
 """Elements of one tensor that are compared, so that memory stays small."""
@@ -142,6 +143,27 @@ def require_trained(model: torch.nn.Module) -> None:
         )
 
 
+def require_window(config: PretrainedConfig, longest: int) -> None:
+    """Checks that the model has a position for every token of a row.
+
+    Args:
+        config: The model's, whose rotary positions may reach further than its own.
+        longest: Tokens of the longest row.
+
+    Raises:
+        RecipeError: It has not; it was never trained on such positions.
+    """
+    config = config.get_text_config()
+    window = getattr(config, "max_position_embeddings", None) or longest
+    rope = getattr(config, "rope_parameters", None) or {}
+    scaled = rope.get("original_max_position_embeddings", 0) * rope.get("factor", 1)
+    if longest > max(window, scaled):
+        raise RecipeError(
+            f"The longest row has {longest} tokens, and the model has positions for {window}.",
+            hint=f"Set [prompt] max_tokens = {window}; longer rows are then dropped and counted.",
+        )
+
+
 def require_finite(step: int, loss: float) -> None:
     """Stops a training that has diverged.
 
@@ -151,6 +173,23 @@ def require_finite(step: int, loss: float) -> None:
     if not math.isfinite(loss):
         raise StageError(
             f"The loss is {loss} at step {step}: the training has diverged.",
+            hint="Lower learning_rate or max_grad_norm.",
+        )
+
+
+def require_finite_gradient(step: int, norm: float) -> None:
+    """Stops a training whose weights are no numbers any more, whatever the loss was.
+
+    Args:
+        step: Number of the optimizer step.
+        norm: Norm of its gradient, before clipping.
+
+    Raises:
+        StageError: It is infinite or not a number.
+    """
+    if not math.isfinite(norm):
+        raise StageError(
+            f"The gradient has the norm {norm} at step {step}: the training has diverged.",
             hint="Lower learning_rate or max_grad_norm.",
         )
 

@@ -6,9 +6,9 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +20,7 @@ from pydantic import (
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError
 from swebench_trainer.recipe.models import VOLATILE, ModelTable, Table
-from swebench_trainer.training import tiny
+from swebench_trainer.training import failures, tiny
 
 if TYPE_CHECKING:
     import torch
@@ -133,7 +133,7 @@ def load_tokenizer(
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     source, revision = _source(table, weights)
-    with _loading(table):
+    with _loading(table, weights):
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
             declared = get_tokenizer_config(source, revision=revision)
@@ -142,7 +142,8 @@ def load_tokenizer(
             raise
     if tokenizer.eos_token_id is None:
         raise RecipeError(
-            f"The tokenizer of {table.name} has no EOS token, so the model could not learn to stop."
+            f"The tokenizer of {table.name} has no EOS token, so the model could not learn to stop.",
+            hint="Set eos_token in a copy of the model's tokenizer_config.json.",
         )
     probe = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     if tokenizer.decode(probe, clean_up_tokenization_spaces=False) != _PROBE:
@@ -226,11 +227,11 @@ def load_trainable(
         seed: Seed of fresh adapters.
         sharded: Whether several processes will each keep a part of it.
     """
+    whole = table.lora is False and not is_adapter(weights)
+    model = _load_base(table, weights, exact=whole, sharded=sharded)
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    whole = table.lora is False and not is_adapter(weights)
-    model = _load_base(table, weights, exact=whole, sharded=sharded)
     if is_adapter(weights):
         return _unnamed(_load_adapter(model, weights, trainable=True))
     if table.lora is False:
@@ -265,7 +266,7 @@ def declared_dtype(table: HfTable, weights: Path | None) -> torch.dtype:
     from transformers import AutoConfig
 
     source, revision = _source(table, weights)
-    with _loading(table):
+    with _loading(table, weights):
         dtype = AutoConfig.from_pretrained(source, revision=revision).dtype
     return dtype if isinstance(dtype, torch.dtype) else compute_dtype()
 
@@ -290,7 +291,7 @@ def copy_tokenizer(table: HfTable, weights: Path | None, target: Path) -> None:
             shutil.copyfile(path, target / name)
 
 
-def is_adapter(weights: Path | None) -> bool:
+def is_adapter(weights: Path | None) -> TypeGuard[Path]:
     """Whether `weights` is a PEFT adapter rather than a whole model."""
     return weights is not None and (weights / "adapter_config.json").is_file()
 
@@ -311,6 +312,7 @@ def _load_base(
     exact: bool = False,
     sharded: bool = False,
 ) -> PreTrainedModel:
+    failures.require_bitsandbytes()
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -328,14 +330,20 @@ def _load_base(
             bnb_4bit_quant_storage=dtype if sharded else torch.uint8,
         )
     if table.attention != "auto":
+        failures.require_attention(table.attention)
         options["attn_implementation"] = table.attention
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
     source, revision = _source(table, weights)
-    with _loading(table):
-        model = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=dtype, **options
+    with _loading(table, weights):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            dtype=dtype,
+            output_loading_info=True,
+            **options,
         )
+    failures.require_whole(source, report)
     _keep_4bit_differentiable(model)
     return model
 
@@ -352,11 +360,14 @@ def _keep_4bit_differentiable(model: PreTrainedModel) -> None:
 
 
 def _load_adapter(
-    model: PreTrainedModel, weights: Path | None, *, trainable: bool
+    model: PreTrainedModel, weights: Path, *, trainable: bool
 ) -> PeftModel:
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, weights, is_trainable=trainable)
+    with failures.loading_weights(weights):
+        # peft asks the Hub for what is not here.
+        (weights / "adapter_model.safetensors").stat()
+        return PeftModel.from_pretrained(model, weights, is_trainable=trainable)
 
 
 def _source(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
@@ -369,18 +380,15 @@ def _source(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
 
 
 @contextmanager
-def _loading(table: HfTable) -> Iterator[None]:
-    """Turns what transformers raises for a missing file or package into our errors."""
+def _loading(table: HfTable, weights: Path | None) -> Iterator[None]:
+    """Turns what libraries raise for missing files and packages into our errors."""
     check_model(table)
-    try:
+    own = None if is_adapter(weights) else weights
+    with (
+        failures.loading(table.name),
+        failures.loading_weights(own) if own else nullcontext(),
+    ):
         yield
-    except ImportError as error:
-        raise PrerequisiteError(
-            f"{table.name} needs a package that is not installed: {error}",
-            hint='Install it, or set [model] attention = "auto".',
-        ) from error
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{table.name} cannot be loaded: {error}") from error
 
 
 def _config_path(table: HfTable) -> Path:

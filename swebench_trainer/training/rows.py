@@ -164,7 +164,10 @@ def fit_rows(
     dropped = [row.key for row in rows if row.length > max_tokens]
     longest = max((row.length for row in rows), default=0)
     if not rows:
-        raise StageError("There are no rows to train on.")
+        raise StageError(
+            "There are no rows to train on.",
+            hint="stages/prepare/dropped.jsonl and stages/pairs/stats.json have the reasons.",
+        )
     if not kept or len(dropped) / len(rows) > max_dropped:
         raise StageError(
             f"{len(dropped)} of {len(rows)} rows are longer than {max_tokens} tokens (the longest has {longest}).",
@@ -175,6 +178,7 @@ def fit_rows(
         "kept": len(kept),
         "dropped": dropped,
         "longest": longest,
+        "longest_kept": max(row.length for row in kept),
         "altered": [row.key for row in kept if row.altered],
         "fully_masked": [row.key for row in kept if not all(row.answers)],
         "trained_tokens": sum(len(a) for row in kept for a in row.answers),

@@ -8,7 +8,7 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
-from swebench_trainer.training import attention, fit, packing
+from swebench_trainer.training import attention, failures, fit, packing
 from swebench_trainer.training.collated import check_collated
 from swebench_trainer.training.encoding import end_of_answer
 from swebench_trainer.training.microbatches import (
@@ -36,6 +36,7 @@ def train_sft(
         StageError: No rows fit, or nothing was learned.
         RecipeError: The settings contradict each other or the model.
     """
+    failures.require_bitsandbytes()
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 

@@ -162,6 +162,19 @@ def test_an_end_that_is_only_marked_as_special_is_found(tmp_path):
     assert end == "<|EOT|>"
 
 
+def test_a_base_model_with_a_chat_template_ends_its_turns(tmp_path):
+    """It may be that of the instruct model, with another token as EOS."""
+    build("qwen2.5-coder-instruct", tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"eos_token": "<|endoftext|>"}))
+    table = HfTable(name=str(path.parent), quantization="none")
+    tokenizer = load_tokenizer(table)
+    assert tokenizer.eos_token == "<|endoftext|>"
+    end = encode_completion(tokenizer, "x")[-1]
+    assert tokenizer.convert_ids_to_tokens(end) == "<|im_end|>"
+
+
 def test_a_tokenizer_that_loses_spaces_is_refused(tmp_path):
     build("deepseek-coder-base", tmp_path / "model")
     path = tmp_path / "model" / "tokenizer.json"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from swebench_trainer.errors import StageError
+from swebench_trainer.errors import RecipeError, StageError
 from swebench_trainer.training import guards
 
 
@@ -79,10 +79,38 @@ def test_large_tensors_are_sampled():
     assert len(guards.sample_weights(layer)["weight"]) == 1 << 16
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_diverged_loss_is_an_error(loss):
-    with pytest.raises(StageError, match="step 3"):
-        guards.require_finite(3, loss)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_training_is_an_error(value):
+    with pytest.raises(StageError, match=r"loss is .* at step 3"):
+        guards.require_finite(3, value)
+    with pytest.raises(StageError, match=r"gradient has the norm .* at step 3"):
+        guards.require_finite_gradient(3, value)
+    guards.require_finite_gradient(3, 1e9)
+
+
+def test_a_row_beyond_the_models_window_is_an_error():
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(max_position_embeddings=4096)
+    guards.require_window(config, 4096)
+    with pytest.raises(RecipeError, match="4097 tokens") as caught:
+        guards.require_window(config, 4097)
+    assert "max_tokens = 4096" in caught.value.hint
+
+
+def test_stretched_positions_count():
+    from transformers import LlamaConfig
+
+    rope = {
+        "rope_type": "yarn",
+        "rope_theta": 1e6,
+        "factor": 4.0,
+        "original_max_position_embeddings": 4096,
+    }
+    config = LlamaConfig(max_position_embeddings=4096, rope_parameters=rope)
+    guards.require_window(config, 16384)
+    with pytest.raises(RecipeError):
+        guards.require_window(config, 16385)
 
 
 def test_margins_that_stay_at_zero_are_an_error():

@@ -22,6 +22,7 @@ def test_long_rows_are_left_out_whole_and_counted():
         "kept": 1,
         "dropped": ["long"],
         "longest": 11,
+        "longest_kept": 8,
         "altered": [],
         "trained_tokens": 3,
         "eos_trained": True,

@@ -1,0 +1,86 @@
+"""What a training is by construction: its precision, and the bits of its seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training_examples import (
+    DPO,
+    LORA,
+    PAIRS,
+    QLORA,
+    ROWS,
+    SFT,
+    request_in,
+    stop_after,
+    tensors,
+)
+
+from swebench_trainer.training import fit
+from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.training.model import (
+    compute_dtype,
+)
+from swebench_trainer.training.sft import train_sft
+
+EACH_STEP = SFT.model_copy(update={"save_every": 1})
+
+
+def equal(left: Path, right: Path) -> bool:
+    import torch
+
+    a, b = tensors(left), tensors(right)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_gpu_computes_in_bf16_and_a_cpu_in_fp32(monkeypatch, tmp_path, gpu):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    arguments = fit.common_arguments(LORA, SFT, request_in(tmp_path), rows=4)
+    assert compute_dtype() == (torch.bfloat16 if gpu else torch.float32)
+    assert arguments["bf16"] is gpu
+    assert arguments["use_cpu"] is not gpu
+
+
+def dtypes(checkpoint: Path) -> set[str]:
+    """Of the adapter, and of what the optimizer remembers of each weight."""
+    import torch
+
+    optimizer = torch.load(checkpoint / "optimizer.pt")["state"].values()
+    remembered = [
+        state[key] for state in optimizer for key in ("exp_avg", "exp_avg_sq")
+    ]
+    assert remembered
+    adapter = tensors(checkpoint).values()
+    return {str(tensor.dtype) for tensor in (*remembered, *adapter)}
+
+
+def test_adapters_and_optimizer_are_fp32_before_and_after_a_resume(tmp_path):
+    """TRL has those of a 4-bit model in bf16, and peft in fp32 after a resume."""
+    straight = train_sft(QLORA, ROWS, EACH_STEP, request_in(tmp_path / "straight"))
+    out = tmp_path / "stopped"
+    for steps in (3, 5):
+        with pytest.raises(KeyboardInterrupt):
+            request = request_in(out, step=stop_after(steps))
+            train_sft(QLORA, ROWS, EACH_STEP, request)
+        newest = out / "checkpoints" / f"checkpoint-{steps - 1}"
+        assert dtypes(newest) == {"torch.float32"}
+    assert equal(straight, train_sft(QLORA, ROWS, EACH_STEP, request_in(out)))
+
+
+@pytest.mark.parametrize("table", [LORA, QLORA], ids=["lora", "qlora"])
+def test_dpo_has_the_bits_of_its_seed(tmp_path, sft_adapter, table):
+    runs = [
+        train_dpo(
+            table,
+            PAIRS,
+            DPO.model_copy(update={"epochs": 2}),
+            request_in(tmp_path / name, start=sft_adapter, seed=seed),
+        )
+        for name, seed in (("one", 1), ("again", 1), ("two", 2))
+    ]
+    assert equal(runs[0], runs[1])
+    assert not equal(runs[0], runs[2])
