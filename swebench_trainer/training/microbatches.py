@@ -140,7 +140,9 @@ def in_parts(trainer_class: type[Any], layout: Layout) -> type[Any]:
             return sum(losses)
 
         def compute_loss(self, *args: Any, **options: Any) -> Any:
-            return super().compute_loss(*args, **options) * self._weight
+            loss = super().compute_loss(*args, **options)
+            # Evaluation may ask for more than the loss, and has no parts.
+            return loss if self._weight == 1 else loss * self._weight
 
     return InParts
 

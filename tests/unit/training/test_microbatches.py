@@ -17,7 +17,7 @@ from training_examples import (
 )
 
 from swebench_trainer.recipe.models import DpoTable, semantic_settings
-from swebench_trainer.training import microbatches
+from swebench_trainer.training import fit, microbatches
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.microbatches import Layout, packed, padded
 from swebench_trainer.training.order import LengthSampler
@@ -172,3 +172,27 @@ def test_a_killed_run_may_go_on_with_other_micro_batches(tmp_path):
             steps(out), steps(tmp_path / "straight"), strict=True
         ):
             assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_evaluation_is_as_before(tmp_path, monkeypatch, stage):
+    """It is padded, has no parts, and asks for outputs beside the loss."""
+    found = {}
+
+    def evaluate(trainer, *_):
+        found.update(trainer.evaluate(trainer.train_dataset))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "fit", evaluate)
+    settings = {"micro_tokens": 130, "batch_size": 4}
+    losses = []
+    for update in (settings, {"packing": False}):
+        with pytest.raises(KeyboardInterrupt):
+            if stage == "sft":
+                changed = SFT.model_copy(update=update)
+                train_sft(LORA, RAGGED, changed, request_in(tmp_path))
+            else:
+                changed = DPO.model_copy(update=update)
+                train_dpo(LORA, PAIRS, changed, request_in(tmp_path))
+        losses.append(found["eval_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

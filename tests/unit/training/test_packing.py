@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from small_models import PAD, open_model, write_model
@@ -165,3 +169,27 @@ def test_other_models_say_why_they_cannot():
 def test_saved_weights_do_not_ask_for_our_attention(tmp_path):
     weights = train_sft(FULL, RAGGED, SFT, request_in(tmp_path))
     assert packing.ATTENTION not in (weights / "config.json").read_text()
+
+
+@pytest.mark.slow  # three processes that each load everything
+def test_two_processes_with_unequal_parts_take_the_steps_of_one():
+    script = str(Path(__file__).with_name("packed_steps.py"))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+    def run(*command):
+        done = subprocess.run(
+            [sys.executable, *command, script],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in lines]
+
+    (alone,), both = run(), run(*torchrun)
+    assert len(both) == 2
+    assert both[0]["parts"] != both[1]["parts"]
+    for name in ("loss", "grad_norm"):
+        for process in both:
+            assert process[name] == pytest.approx(alone[name], rel=1e-4)
