@@ -63,7 +63,7 @@ def test_the_first_margin_is_zero_and_the_reference_stays_as_it_was(
         references.append(model.load_reference(*args))
         return references[-1]
 
-    monkeypatch.setattr("swebench_trainer.training.dpo.load_reference", remember)
+    monkeypatch.setattr("swebench_trainer.training.policy.load_reference", remember)
     weights = train_dpo(FULL, PAIRS, SETTINGS, request_in(tmp_path, start=start))
     first, *_, last = metrics(tmp_path)
     assert first["rewards/margins"] == 0.0
