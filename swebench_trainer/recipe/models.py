@@ -272,7 +272,7 @@ class TrainTable(Table):
     trackers: Annotated[
         tuple[Tracker, ...], Field(json_schema_extra={VOLATILE: True})
     ] = ()
-    """Who is told of losses and margins beside `metrics.jsonl`; their files go to `trackers/` of the stage, and nowhere else unless their own environment variables say so."""
+    """Who is told of losses and margins beside `metrics.jsonl`; their files stay in the run directory unless their own environment variables say otherwise."""
     max_dropped: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Stop when a larger share of the rows than this is too long to train on."""
 

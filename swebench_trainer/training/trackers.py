@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -66,10 +67,12 @@ def tracked(
     """
     with ExitStack() as stack:
         if names:
-            settings = _settings(out / "trackers")
+            settings = _settings(out)
             if "wandb" in names:
                 settings |= _wandb(out / "trackers", _name(out))
             stack.enter_context(_environment(settings))
+        if "wandb" in names and first:
+            stack.callback(_end_wandb)
         if "mlflow" in names and first:
             stack.enter_context(_mlflow_run(out))
         yield
@@ -77,17 +80,24 @@ def tracked(
 
 def _name(out: Path) -> str:
     """Name of the run of a tracker: the run directory's, with the stage's."""
-    run = out.parent.parent if out.parent.name == "stages" else out.parent
-    return f"{run.name}/{out.name}"
+    return f"{_run(out).name}/{out.name}"
 
 
-def _settings(folder: Path) -> dict[str, str]:
+def _run(out: Path) -> Path:
+    """The run directory that a stage's is in."""
+    return out.parent.parent if out.parent.name == "stages" else out.parent
+
+
+def _settings(out: Path) -> dict[str, str]:
     """Environment variables of the trackers."""
+    folder = out / "trackers"
     return {
         "TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard"),
-        "TRACKIO_DIR": str(folder / "trackio"),
+        # It asks once in a process, so SFT and DPO have to have one place.
+        "TRACKIO_DIR": str(_run(out) / "trackers" / "trackio"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "MLFLOW_EXPERIMENT_NAME": PROJECT,
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
     }
 
 
@@ -107,6 +117,12 @@ def _wandb(folder: Path, name: str) -> dict[str, str]:
     if "WANDB_API_KEY" not in os.environ:
         settings["WANDB_MODE"] = "offline"  # or it would ask for a key
     return settings
+
+
+def _end_wandb() -> None:
+    """Ends the run, or the next training of this process would go on with it."""
+    if wandb := sys.modules.get("wandb"):
+        wandb.finish()
 
 
 @contextmanager
@@ -129,9 +145,16 @@ def _mlflow_run(out: Path) -> Iterator[None]:
     path = out / "trackers" / "mlflow.id"
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     mlflow.set_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
-    known = path.read_text() if path.exists() else None
-    with mlflow.start_run(run_id=known, run_name=None if known else _name(out)) as run:
-        _kept(path, run.info.run_id)
+    if not path.exists():
+        with mlflow.start_run(run_name=_name(out)) as run:
+            _kept(path, run.info.run_id)
+            yield
+        return
+    # The settings are there, and MLflow refuses others: a micro-batch, for example.
+    with (
+        _environment({"MLFLOW_MAX_LOG_PARAMS": "0"}),
+        mlflow.start_run(path.read_text()),
+    ):
         yield
 
 

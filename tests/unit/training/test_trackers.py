@@ -101,3 +101,14 @@ def test_trackers_change_no_result():
     assert semantic_settings(SftTable(trackers=("wandb",))) == semantic_settings(
         SftTable()
     )
+
+
+def test_sft_and_dpo_share_one_place_of_trackio(tmp_path, monkeypatch):
+    import os
+
+    monkeypatch.delenv("TRACKIO_DIR", raising=False)
+    places = []
+    for stage in ("sft", "dpo"):
+        with trackers.tracked(["trackio"], tmp_path / "mine" / "stages" / stage):
+            places.append(os.environ["TRACKIO_DIR"])
+    assert places == [str(tmp_path / "mine" / "trackers" / "trackio")] * 2
