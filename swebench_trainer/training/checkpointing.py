@@ -95,7 +95,7 @@ def figures(out: Path) -> dict[str, str]:
     """
     choice = read_json(out / FILE) or {}
     return {
-        f"checkpointing {level}": "more than there is"
+        f'with checkpointing = "{level}"': "more than there is"
         if needed is None
         else f"about {needed / 2**30:.1f} GiB"
         for level, needed in (choice.get("needed") or {}).items()

@@ -26,6 +26,7 @@ from swebench_trainer.errors import (
     TrainerError,
 )
 from swebench_trainer.recipe.models import DpoTable, TrainTable
+from swebench_trainer.training import checkpointing
 
 if TYPE_CHECKING:
     from swebench_trainer.training.model import HfTable
@@ -198,9 +199,8 @@ def training(
     Args:
         table: The recipe's `[model]`.
         settings: The recipe's `[sft]` or `[dpo]`.
-        audit: What is known of the rows; `memory`, if it is there, is a mapping
-            of figures that were measured beforehand, and is shown.
-        out: Directory of the stage.
+        audit: What is known of the rows.
+        out: Directory of the stage; what `checkpointing` has measured there is shown.
 
     Raises:
         StageError: Memory or disk ran out.
@@ -211,7 +211,7 @@ def training(
         raise
     except Exception as error:  # told apart below; what is not known is raised again
         if _is_out_of_memory(error):
-            raise _out_of_memory(table, settings, audit) from error
+            raise _out_of_memory(table, settings, audit, out) from error
         if _is_full(error):
             raise StageError(
                 f"No space left on the disk while writing checkpoints or weights to {out}.",
@@ -221,12 +221,12 @@ def training(
 
 
 def _out_of_memory(
-    table: HfTable, settings: TrainTable, audit: Mapping[str, Any]
+    table: HfTable, settings: TrainTable, audit: Mapping[str, Any], out: Path
 ) -> StageError:
     """What was on the device, and the keys that put less there, cheapest first."""
     stage = "dpo" if isinstance(settings, DpoTable) else "sft"
     probed = "".join(
-        f", {name} {value}" for name, value in dict(audit.get("memory") or {}).items()
+        f", {name} {value}" for name, value in checkpointing.figures(out).items()
     )
     keys = []
     if settings.micro_batch > 1:

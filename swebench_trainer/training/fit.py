@@ -229,7 +229,6 @@ def _looked_over(
     audit["checkpointing"] = checkpointing.settle(
         trainer, base_of(trainer.model), table.checkpointing, request.out
     )
-    audit["memory"] = checkpointing.figures(request.out)
     return guards.sample_weights(trainer.model)
 
 

@@ -32,7 +32,7 @@ from swebench_trainer.errors import (
     StageError,
     TrainerError,
 )
-from swebench_trainer.training import failures, guards, tiny
+from swebench_trainer.training import checkpointing, failures, guards, tiny
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.model import HfTable, load_model, load_tokenizer
 from swebench_trainer.training.quiet import quiet_libraries
@@ -89,16 +89,18 @@ def test_out_of_memory_names_the_numbers_and_the_keys(tmp_path, error):
     assert 'quantization = "nf4"' in hint
 
 
-def test_only_keys_that_can_help_are_named():
-    audit = {"longest_kept": 900, "memory": {"of one step of 900 tokens": "11.2 GiB"}}
-    table = HfTable(name="builtin:tiny")
+def test_only_keys_that_can_help_are_named(tmp_path):
+    tried = {"needed": {"none": None, "full": 12 * 2**30}}
+    (tmp_path / checkpointing.FILE).write_text(json.dumps(tried))
+    table = HfTable(name="builtin:tiny", checkpointing="full")
     with (
         pytest.raises(StageError) as caught,
-        failures.training(table, DPO, audit, Path()),
+        failures.training(table, DPO, {"longest_kept": 900}, tmp_path),
     ):
         out_of_gpu_memory()
     what, hint = said(caught.value)
-    assert "of one step of 900 tokens 11.2 GiB" in what
+    assert 'checkpointing = "none" more than there is' in what
+    assert 'checkpointing = "full" about 12.0 GiB' in what
     assert hint.startswith("[prompt] max_tokens below 900;")
     assert "nf4" not in hint
 

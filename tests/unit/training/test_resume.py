@@ -99,6 +99,7 @@ def assert_same(found: Path, expected: Path) -> None:
     assert {path.name for path in found.iterdir()} == {
         "adapter",
         "audit.json",
+        "checkpointing.json",
         "metrics.jsonl",
     }
 
