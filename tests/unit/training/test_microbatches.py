@@ -59,9 +59,6 @@ def test_rows_of_like_length_are_padded_together():
     assert padded([3, 10, 4, 9], ROOM) == [[1, 3], [2, 0]]
 
 
-UNTRIED = LORA.model_copy(update={"checkpointing": "none"})
-"""So that no step is taken for a trial."""
-
 COMPARED = ("loss", "grad_norm", "rewards/margins")
 
 
@@ -78,10 +75,11 @@ def test_sft_takes_the_same_steps_by_tokens_as_by_rows(tmp_path, monkeypatch):
         return step
 
     monkeypatch.setattr(Layout, "parts", parts)
+    keeping = LORA.model_copy(update={"checkpointing": "none"})  # without trial steps
     for tokens in (None, 120):
         changes = {"batch_size": 7, "packing": False, "micro_tokens": tokens}
         out = tmp_path / str(tokens)
-        train_sft(UNTRIED, RAGGED, SFT.model_copy(update=changes), request_in(out))
+        train_sft(keeping, RAGGED, SFT.model_copy(update=changes), request_in(out))
     assert len(shapes) == 3
     assert all(1 < len(step) < 7 for step in shapes)
     assert all(a == 1 or a * b <= 120 for step in shapes for a, b in step)
