@@ -88,7 +88,7 @@ def check(table: HfTable, settings: TrainTable) -> None:
 
     Raises:
         RecipeError: All weights are to be trained, and to be sharded.
-        PrerequisiteError: There are not as many GPUs, or no package of a tracker.
+        PrerequisiteError: There are not as many GPUs or none to shard over, or no package of a tracker.
     """
     if settings.sharding != "none" and table.lora is False:
         raise RecipeError(
@@ -97,13 +97,18 @@ def check(table: HfTable, settings: TrainTable) -> None:
         )
     trackers.check(settings.trackers)
     if settings.processes > 1:
-        _require_devices(settings.processes)
+        _require_devices(settings)
 
 
-def _require_devices(processes: int) -> None:
+def _require_devices(settings: TrainTable) -> None:
     import torch
 
-    devices = torch.cuda.device_count()
+    processes, devices = settings.processes, torch.cuda.device_count()
+    if settings.sharding != "none" and not torch.cuda.is_available():
+        raise PrerequisiteError(  # accelerate would train whole weights, and say nothing
+            "Sharded weights need GPUs, and there are none.",
+            hint='Set sharding = "none".',
+        )
     if torch.cuda.is_available() and devices < processes:
         raise PrerequisiteError(
             f"processes = {processes} needs as many GPUs, and there are {devices}.",

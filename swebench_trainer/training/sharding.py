@@ -44,7 +44,7 @@ def require_same(trainer: Trainer, checkpoint: Path | None) -> None:
     """
     if checkpoint is None:
         return
-    sharded = any(checkpoint.glob("pytorch_model_fsdp*"))
+    sharded = checkpoint.joinpath("optimizer.bin").is_file()  # else optimizer.pt
     if sharded != bool(trainer.is_fsdp_enabled):
         raise StageError(
             f"{checkpoint.name} was written with sharding = "

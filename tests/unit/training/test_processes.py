@@ -19,7 +19,6 @@ from training_examples import (
     FULL,
     LORA,
     PAIRS,
-    QLORA,
     ROWS,
     SFT,
     metrics,
@@ -30,7 +29,7 @@ from training_examples import (
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError, StageError
 from swebench_trainer.recipe.models import SftTable, semantic_settings
-from swebench_trainer.training import launch
+from swebench_trainer.training import launch, sharding
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.sft import train_sft
 
@@ -114,28 +113,19 @@ def test_dpo_in_two_processes_equals_dpo_in_one(tmp_path, sft_adapter):
     assert metrics(tmp_path / "two")[0]["rewards/margins"] == 0.0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("table", [LORA, QLORA], ids=["lora", "qlora"])
-def test_sharded_weights_train_as_whole_ones(tmp_path, table):
-    sharded = in_two(SFT, sharding="fsdp", save_every=2)
-    train_sft(table, ROWS, SFT, request_in(tmp_path / "one"))
-    out = tmp_path / "two"
-    with pytest.raises(KeyboardInterrupt):
-        launch.train(
-            train_sft, table, ROWS, sharded, request_in(out, step=stop_after(3))
-        )
-    with pytest.raises(StageError, match="written with sharding"):
-        train_sft(table, ROWS, SFT, request_in(out))
-    launch.train(train_sft, table, ROWS, sharded, request_in(out))
-    assert_equal_trainings(tmp_path / "one", out)
+def test_a_cpu_shards_nothing(tmp_path):
+    sharded = in_two(SFT, sharding="fsdp")
+    with pytest.raises(PrerequisiteError, match="need GPUs"):
+        launch.train(train_sft, LORA, ROWS, sharded, request_in(tmp_path))
 
 
-@pytest.mark.slow
-def test_sharded_weights_learn_preferences_as_whole_ones(tmp_path):
-    for name, changes in (("one", {"processes": 1}), ("two", {"sharding": "fsdp"})):
-        settings = in_two(DPO, **{"processes": 2, **changes})
-        launch.train(train_dpo, QLORA, PAIRS, settings, request_in(tmp_path / name))
-    assert_equal_trainings(tmp_path / "one", tmp_path / "two")
+def test_sharding_is_the_second_fsdp_and_puts_the_weights_together_at_the_end():
+    chosen = sharding.arguments(in_two(SFT, sharding="fsdp"))
+    assert chosen["fsdp"]
+    assert chosen["fsdp_config"]["version"] == 2
+    assert chosen["fsdp_config"]["state_dict_type"] == "FULL_STATE_DICT"
+    assert "fsdp" not in sharding.arguments(in_two(SFT))
+    assert sharding.arguments(SFT) == {}
 
 
 @pytest.mark.slow
