@@ -122,10 +122,7 @@ def test_clones_checkouts_and_indexes_are_shown_and_removed(shell, origin):
         assert re.search(rf"│ {name} +│ +1 │ +[\d.]+ kB │ ", out)
     assert out.count(today) == 2
     out = shell.run("cache", "--prune-older-than", "30d")
-    removed = (
-        "0 evaluation repositories, 1 BM25 indexes, 0 sets of generated tasks removed"
-    )
-    assert removed in out
+    assert "0 evaluation repositories, 1 BM25 indexes, 0 sets of generated" in out
     assert not any((cache / "bm25").iterdir())
     (clone,) = cache.glob("repositories/*.lock")
     with held(clone.with_suffix("")):  # as by a fetch that takes long

@@ -109,23 +109,23 @@ def test_nothing_that_was_decided_is_done_again(shell, recipe):
 
 def test_ctrl_c_prints_how_to_go_on(shell, recipe):
     name = shell.write(recipe)
-    process = shell.start(name, "--set", "model.pause=0.5")
+    process = shell.start(name, "--set", "model.pause=20")
     while not shell.stage("generate").exists():
         time.sleep(0.05)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert f"To go on: swebench-train run {name} --set model.pause=0.5" in err
+    assert f"To go on: swebench-train run {name} --set model.pause=20" in err
     assert "Traceback" not in err
 
 
 def test_a_second_process_is_refused(shell, recipe):
     name = shell.write(recipe)
-    first = shell.start(name, "--set", "model.pause=0.5")
+    first = shell.start(name, "--set", "model.pause=20")
     while not shell.stage("generate").exists():
         time.sleep(0.05)
-    out = shell.run(name, "--set", "model.pause=0.5", code=1)
+    out = shell.run(name, "--set", "model.pause=20", code=1)
     assert f"is in use by process {first.pid} on " in out
     first.kill()
     first.communicate()

@@ -21,6 +21,7 @@ def test_long_rows_are_left_out_whole_and_counted():
         "rows": 2,
         "kept": 1,
         "dropped": ["long"],
+        "fully_masked": [],
         "longest": 11,
         "longest_kept": 8,
         "altered": [],
