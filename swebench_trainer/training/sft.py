@@ -90,7 +90,7 @@ def _layout(model: Any, settings: SftTable, audit: dict[str, Any]) -> Layout | N
         base = fit.base_of(model)
         packing.attend_by_sequence(base)
         # No more than padding could come to, so that what fitted in memory still does.
-        room = settings.micro_tokens or settings.micro_batch * audit["longest"]
+        room = settings.micro_tokens or settings.micro_batch * audit["longest_kept"]
         return Layout(room, length, packed, packing.collator(base))
     if settings.micro_tokens:
         return Layout(settings.micro_tokens, length)

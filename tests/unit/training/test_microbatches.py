@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from itertools import combinations, pairwise
 
 import pytest
@@ -87,6 +88,21 @@ def test_sft_takes_the_same_steps_by_tokens_as_by_rows(tmp_path, monkeypatch):
         steps(tmp_path / "120"), steps(tmp_path / "None"), strict=True
     ):
         assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_row_that_was_left_out_makes_no_room(tmp_path, monkeypatch):
+    rooms, parts = [], Layout.parts
+
+    def noted(self, rows, collate):
+        rooms.append(self.room)
+        return parts(self, rows, collate)
+
+    monkeypatch.setattr(Layout, "parts", noted)
+    settings = SFT.model_copy(update={"epochs": 1, "micro_batch": 2})
+    train_sft(LORA, RAGGED, settings, request_in(tmp_path, max_tokens=150))
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert set(rooms) == {2 * audit["longest_kept"]}
+    assert audit["longest_kept"] <= 150 < audit["longest"]
 
 
 @pytest.mark.parametrize("shared", [False, True])
