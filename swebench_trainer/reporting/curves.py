@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-WIDTH = 40
-"""Blocks of a curve; each is the mean of its steps."""
+WIDTH = 28
+"""Blocks of a curve, each the mean of its steps: what 80 columns leave."""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
