@@ -40,10 +40,16 @@ def digests(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("name", "quantization"),
     [
-        *((name, "nf4") for name in ARCHITECTURES),
-        ("Qwen2.5-Coder-0.5B-Instruct", "none"),
-        ("deepseek-coder-6.7b-instruct", "none"),
+        ("Qwen2.5-Coder-0.5B-Instruct", "nf4"),
         ("CodeLlama-7b-hf", "none"),
+        *(
+            pytest.param(name, quantization, marks=pytest.mark.slow)
+            for name, quantization in (
+                *((n, "nf4") for n in ARCHITECTURES if "0.5B" not in n),
+                ("Qwen2.5-Coder-0.5B-Instruct", "none"),
+                ("deepseek-coder-6.7b-instruct", "none"),
+            )
+        ),
     ],
 )
 def test_it_learns_by_sft_and_dpo_and_its_adapter_is_loaded_again(

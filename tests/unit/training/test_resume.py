@@ -105,7 +105,14 @@ def assert_same(found: Path, expected: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-@pytest.mark.parametrize("step", [1, 3, 6])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        3,
+        pytest.param(6, marks=pytest.mark.slow),
+    ],
+)
 def test_a_kill_after_any_step(tmp_path, undisturbed, name, step):
     expected = undisturbed(name)
     dies_in(lambda: TRAININGS[name](request_in(tmp_path, step=at_step(step))))
