@@ -13,6 +13,7 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist writes the groups down
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of a file share a process, and so do all that share the daemon.
 
