@@ -1,4 +1,4 @@
-"""What every test has: a cache of its own, never the user's, and its company."""
+"""What every test has: a cache of its own, never the user's."""
 
 from __future__ import annotations
 
@@ -11,17 +11,6 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist writes the groups down
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file share a process, and so do all that share the daemon.
-
-    They count containers and images, which are the daemon's and nobody's alone.
-    """
-    for item in items:
-        group = "docker" if item.get_closest_marker("docker") else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
