@@ -87,7 +87,7 @@ def make_texts(count: int, prompt: int, answer: int) -> list[tuple[str, str, str
 def train(stage: str, quantization: str, model: Path, sizes: list[int]) -> None:
     """One training, in this process; prints its figures as JSON."""
     steps, prompt, answer = sizes
-    table = HfTable(name=str(model), quantization=quantization)  # type: ignore[arg-type]
+    table = HfTable(name=str(model), quantization=quantization)  # type: ignore[arg-type]  # pydantic checks it
     texts = make_texts(steps * BATCH, prompt, answer)
     began: list[tuple[float, float, float]] = []
 
