@@ -148,7 +148,17 @@ def _open_view(
             hint="Its author can offer `open_view`; see TokenViewer in swebench_trainer.contracts.",
         )
     opened: Callable[[str, str | None], TokenView] = backend.open_view()
-    return opened
+    if recipe.sft is None or not recipe.sft.prompt_loss:
+        return opened
+
+    def with_prompt(prompt: str, answer: str | None) -> TokenView:
+        view = opened(prompt, answer)
+        if answer is None:
+            return view
+        parts = (replace(part, trained=True) for part in view.parts)
+        return replace(view, parts=tuple(parts))
+
+    return with_prompt
 
 
 def _prepare(

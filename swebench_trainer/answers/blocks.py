@@ -73,7 +73,9 @@ Block = Edit | Delete | Rename
 # --- Writing: a patch as blocks ---
 
 
-def blocks_of(change: FileChange, old: File | None) -> Iterator[Block]:
+def blocks_of(
+    change: FileChange, old: File | None, context: int | None = None
+) -> Iterator[Block]:
     """The blocks that say what `change` does.
 
     Args:
@@ -81,6 +83,7 @@ def blocks_of(change: FileChange, old: File | None) -> Iterator[Block]:
         old: The file before, from which context is taken until each SEARCH is
             unique. Without it a SEARCH is its hunk's own lines, which need not
             be unique.
+        context: See `unique_hunks`.
 
     Raises:
         ValueError: Blocks cannot say it, or the hunks do not fit `old`.
@@ -97,7 +100,7 @@ def blocks_of(change: FileChange, old: File | None) -> Iterator[Block]:
         return
     if change.new != change.old:
         yield Rename(change.old, change.new)
-    for hunk in change.hunks if old is None else unique_hunks(change, old.text):
+    for hunk in unique_hunks(change, old.text, context) if old else change.hunks:
         if not hunk.old.lines and hunk.start:
             raise ValueError("an insertion without context has nothing to search for")
         if hunk.old.newline == hunk.new.newline:
@@ -106,8 +109,16 @@ def blocks_of(change: FileChange, old: File | None) -> Iterator[Block]:
             yield Edit(change.old, hunk.old, hunk.new)
 
 
-def unique_hunks(change: FileChange, text: Text) -> Iterator[Hunk]:
+def unique_hunks(
+    change: FileChange, text: Text, context: int | None = None
+) -> Iterator[Hunk]:
     """The hunks, each with so much context that its old lines stand once in `text`.
+
+    Args:
+        change: What a patch does to the file.
+        text: The file before.
+        context: Lines before and after a change that are kept though the hunk is
+            unique without them; `None` keeps all.
 
     Raises:
         ValueError: The hunks do not fit `text`.
@@ -118,8 +129,9 @@ def unique_hunks(change: FileChange, text: Text) -> Iterator[Hunk]:
         if hunk.start < done or not hunk.fits(text):
             raise ValueError(f"the patch does not fit {change.old} at its commit")
         done = hunk.end
-        start, end = _grow(hunk, text)
-        members = [hunk]
+        kept = hunk if context is None else _narrow(hunk, context)
+        start, end = _grow(kept, text)
+        members = [kept]
         # What contains a unique text is unique, so spans that meet become one.
         while spans and start < spans[-1][1]:
             earlier = spans.pop()
@@ -127,6 +139,27 @@ def unique_hunks(change: FileChange, text: Text) -> Iterator[Hunk]:
             members = earlier[2] + members
         spans.append((start, end, members))
     return (_splice(text, *span) for span in spans)
+
+
+def _narrow(hunk: Hunk, context: int) -> Hunk:
+    """The hunk with at most so many unchanged lines before and after its change."""
+    old, new = hunk.old, hunk.new
+    if not (old.newline and new.newline):
+        return hunk  # which line lacks its newline shows in the last one alone
+    shorter = min(len(old.lines), len(new.lines))
+    before = _alike(old.lines, new.lines, shorter)
+    after = _alike(old.lines[::-1], new.lines[::-1], shorter - before)
+    first, behind = max(0, before - context), max(0, after - context)
+    return Hunk(
+        hunk.start + first,
+        Text(old.lines[first : len(old.lines) - behind]),
+        Text(new.lines[first : len(new.lines) - behind]),
+    )
+
+
+def _alike(some: Sequence[str], others: Sequence[str], most: int) -> int:
+    """How many lines, but no more than `most`, two texts begin with both."""
+    return next((n for n in range(most) if some[n] != others[n]), most)
 
 
 def _grow(hunk: Hunk, text: Text) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from swebench_trainer.answers.checks import look
-from swebench_trainer.answers.forms import AnswerForm, extract_patch, render_answer
+from swebench_trainer.answers.forms import extract_patch, render_answer
 from swebench_trainer.contracts import Sample, Tree
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.types import Candidate, Instance
@@ -34,7 +34,7 @@ def to_candidate(
     if sample.patch is not None:
         patch = sample.patch
         status = "ok" if patch.strip() else "failed:no patch was recorded"
-        text = _in_form(prompt.answer, patch, instance, tree) or text
+        text = _in_form(prompt, patch, instance, tree) or text
     else:
         extraction = extract_patch(
             prompt.answer,
@@ -59,10 +59,12 @@ def to_candidate(
 
 
 def _in_form(
-    form: AnswerForm, patch: str, instance: Instance, tree: Tree | None
+    prompt: PromptTable, patch: str, instance: Instance, tree: Tree | None
 ) -> str:
     """A patch as an answer; empty when the form cannot express it."""
+    recorded = dataclasses.replace(instance, patch=patch)
+    context = prompt.search_context
     try:
-        return render_answer(form, dataclasses.replace(instance, patch=patch), tree)
+        return render_answer(prompt.answer, recorded, tree, context=context)
     except ValueError:
         return ""

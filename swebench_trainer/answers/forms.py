@@ -44,30 +44,46 @@ class Extraction:
     status: str
 
 
-def render_answer(form: AnswerForm, instance: Instance, tree: Tree | None) -> str:
+def render_answer(
+    form: AnswerForm,
+    instance: Instance,
+    tree: Tree | None,
+    *,
+    context: int | None = None,
+) -> str:
     """Writes the gold patch in the recipe's answer form.
 
     Search-replace blocks are checked against the repository's files and get as much
     context as makes each unique. Without files they are the patch's own hunks: right,
     but not known to be unique.
 
+    Args:
+        form: Form of the answer.
+        instance: Whose gold patch it is.
+        tree: The repository's files.
+        context: Unchanged lines that a block keeps before and after its change though
+            it is unique without them; `None` keeps those of the patch.
+
     Raises:
         ValueError: The form cannot express the patch; the message says why.
     """
     if not instance.patch.strip():
         raise ValueError("the gold patch is empty")
-    answer = instance.patch if form == "diff" else _render_blocks(instance, tree)
+    if form == "diff":
+        answer = instance.patch
+    else:
+        answer = _render_blocks(instance, tree, context)
     if not is_unicode(answer):
         raise ValueError("the gold patch is not valid UTF-8 text")
     return answer
 
 
-def _render_blocks(instance: Instance, tree: Tree | None) -> str:
+def _render_blocks(instance: Instance, tree: Tree | None, context: int | None) -> str:
     if tree:
         changes, old = fitted(instance.patch, tree)
     else:
         changes, old = read_patch(instance.patch), {}
-    blocks = (b for c in changes for b in blocks_of(c, old.get(c.old or "")))
+    blocks = (b for c in changes for b in blocks_of(c, old.get(c.old or ""), context))
     return "\n".join(write_block(block) for block in blocks)
 
 

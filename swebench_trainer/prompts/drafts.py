@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from swebench_trainer.answers.forms import AnswerForm, render_answer
+from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.contents.library import Files
 from swebench_trainer.contents.reasons import Unavailable
 from swebench_trainer.contracts import Material, Prompt, PromptStyle
@@ -58,7 +58,7 @@ class Drafts:
         tokens: Callable[[str], int],
         seed: int,
     ) -> None:
-        self._answer_form = table.answer
+        self._table = table
         self._style = style
         self._context = getattr(style, "context", table.use)
         self._tokens = tokens
@@ -104,7 +104,7 @@ class Drafts:
         prompt = self._style.render(instance, material)
         answer = untaught = ""
         try:
-            answer = _answer(self._answer_form, instance, files, prompt)
+            answer = _answer(self._table, instance, files, prompt)
         except ValueError as error:
             untaught = str(error)
         if "retrieved" in prompt.facts:
@@ -113,15 +113,18 @@ class Drafts:
         return Draft(prompt.text, shown, answer, untaught, files.place, prompt.facts)
 
 
-def _answer(form: AnswerForm, instance: Instance, files: Files, prompt: Prompt) -> str:
+def _answer(
+    table: PromptTable, instance: Instance, files: Files, prompt: Prompt
+) -> str:
     """The gold patch as the model shall write it after reading the prompt.
 
     Raises:
         ValueError: It cannot, or ought not to.
     """
-    answer = render_answer(form, instance, files.at_hand())
+    form, context = table.answer, table.search_context
+    answer = render_answer(form, instance, files.at_hand(), context=context)
     if prompt.shown is not None:
-        edits = gold_edits(form, instance, files.open())
+        edits = gold_edits(form, instance, files.open(), context)
         if path := unseen(edits, prompt.shown):
             raise ValueError(
                 f"the answer edits lines that the prompt does not show ({path})"

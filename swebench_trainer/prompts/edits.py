@@ -13,9 +13,15 @@ from swebench_trainer.types import Instance
 
 
 def gold_edits(
-    form: AnswerForm, instance: Instance, tree: Tree
+    form: AnswerForm, instance: Instance, tree: Tree, context: int | None = None
 ) -> dict[str, tuple[range, ...]]:
     """The old lines that the gold patch quotes when it is written as an answer.
+
+    Args:
+        form: Form of the answer.
+        instance: Whose gold patch it is.
+        tree: The repository's files.
+        context: See `render_answer`.
 
     Returns:
         By path, the ranges of line indexes that SEARCH texts or hunks take; none for a
@@ -28,18 +34,20 @@ def gold_edits(
     return {
         change.old: tuple(
             range(hunk.start, hunk.end)
-            for hunk in _hunks(form, change, old[change.old].text)
+            for hunk in _hunks(form, change, old[change.old].text, context)
         )
         for change in changes
         if change.old
     }
 
 
-def _hunks(form: AnswerForm, change: FileChange, text: Text) -> Iterable[Hunk]:
+def _hunks(
+    form: AnswerForm, change: FileChange, text: Text, context: int | None
+) -> Iterable[Hunk]:
     if form == "diff":
         return change.hunks
     # Of a file that goes, the answer names it and quotes nothing.
-    return unique_hunks(change, text) if change.new else ()
+    return unique_hunks(change, text, context) if change.new else ()
 
 
 def unseen(

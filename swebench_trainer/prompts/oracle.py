@@ -56,7 +56,9 @@ class OracleStyle:
         tree = material.tree()
         paths = [change.old for change in read_patch(instance.patch) if change.old]
         gold = {path: read_text(tree, path).lines for path in paths}
-        edits = gold_edits(self._table.answer, instance, tree)
+        edits = gold_edits(
+            self._table.answer, instance, tree, self._table.search_context
+        )
         near = self._distractors(instance, material, tree, gold)
         others = dict(islice(near, self._table.distractors if gold else 0))
 

@@ -42,8 +42,9 @@ def compose(
         ValueError: The issue alone is too long, or what `lay` raises.
     """
     limit = table.context_tokens
-    question, form = ask(instance), INSTRUCTIONS[table.answer]
-    frame = material.tokens("\n\n".join((question, NOTE, form)))
+    question = ask(instance)
+    form = (INSTRUCTIONS[table.answer],) if table.instructions else ()
+    frame = material.tokens("\n\n".join((question, NOTE, *form)))
     if frame > limit:
         raise ValueError(
             f"the issue alone is longer than context_tokens ({frame} tokens of {limit})"
@@ -63,7 +64,7 @@ def compose(
             key=lambda view: digest([material.seed, instance.instance_id, view.path]),
         )
         note = () if all(view.complete for view in views) else (NOTE,)
-        text = "\n\n".join((question, *map(str, views), *note, form))
+        text = "\n\n".join((question, *map(str, views), *note, *form))
         over = material.tokens(text) - limit
         if over <= 0:
             return Prompt(text, {view.path: view.shown for view in views})

@@ -205,6 +205,8 @@ class PromptTable(PluginTable):
     """Prompt style: `issue`, `oracle`, `bm25`, `files`, or a plugin's."""
     answer: Literal["search-replace", "diff"] = "search-replace"
     """Form of the answer that the model learns to write."""
+    search_context: NonNegativeInt | None = None
+    """At most so many unchanged lines before and after a change in the search-replace answers to learn, more only where a search would not be unique; as many as the gold patch has if left out. Fewer lines are fewer that a prompt must show and a model must copy."""
     repairs: tuple[Repair, ...] = get_args(Repair)
     """Which repairs of a model's answer may be made, each only where it leaves no doubt; `[]` takes answers as they are."""
     max_tokens: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 8192
@@ -216,6 +218,8 @@ class ContextTable(PromptTable):
 
     context_tokens: PositiveInt = 6144
     """Longest prompt, in the model's own tokens (a third of its bytes where no model counts). The issue is never cut: where it alone is longer, the instance is dropped."""
+    instructions: bool = True
+    """Whether a prompt ends with how to answer; a model that learns the form from `[sft]` can do without."""
 
     @model_validator(mode="after")
     def _an_answer_has_room(self) -> Self:
@@ -317,6 +321,8 @@ class SftTable(TrainTable):
     """Highest learning rate."""
     epochs: PositiveInt = 3
     """Passes over the training rows."""
+    prompt_loss: bool = False
+    """Learn to write the prompts too, not the answers alone: a model that begins as random numbers learns to copy from them far sooner. A pretrained one can do without."""
     packing: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
     """Put the rows of a step behind one another without padding, up to `micro_tokens`, or the tokens of `micro_batch` times the longest row: the same losses and gradients in less time. Rows do not see each other, and a step is still `batch_size` of them. Models that this is not checked for are padded, and the stage says so."""
 

@@ -49,13 +49,15 @@ class Encoded:
         """Tokens of the prompt and of the longest answer."""
         return len(self.prompt) + max(map(len, self.answers))
 
-    def as_sft(self) -> dict[str, list[int]]:
-        """The row that TRL's SFT collator takes."""
+    def as_sft(self, *, prompt_loss: bool = False) -> dict[str, list[int]]:
+        """The row that TRL's SFT collator takes.
+
+        Args:
+            prompt_loss: Whether the prompt is learned too.
+        """
         (answer,) = self.answers
-        return {
-            "input_ids": self.prompt + answer,
-            "labels": [IGNORED] * len(self.prompt) + answer,
-        }
+        read = self.prompt if prompt_loss else [IGNORED] * len(self.prompt)
+        return {"input_ids": self.prompt + answer, "labels": read + answer}
 
     def as_preference(self) -> dict[str, list[int]]:
         """The row that TRL's preference collator takes."""

@@ -1,4 +1,7 @@
-"""Supervised fine-tuning with TRL: the loss is on the answer and its end alone."""
+"""Supervised fine-tuning with TRL: the loss is on the answer and its end.
+
+It is on the prompt too only if the recipe says so.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,8 @@ def train_sft(
         settings.max_dropped,
         end_of_answer(tokenizer),
     )
+    if settings.prompt_loss:
+        audit["trained_tokens"] += sum(len(row.prompt) for row in kept)
     train, held = hold_back(kept, settings.validation, request.seed)
     arguments = fit.common_arguments(table, settings, request, len(train))
     table = attention.settled(table, masked=False)
@@ -68,7 +73,9 @@ def train_sft(
     trainer = trainer_class(
         model=model,
         args=SFTConfig(**arguments),
-        train_dataset=Dataset.from_list([row.as_sft() for row in train]),
+        train_dataset=Dataset.from_list(
+            [row.as_sft(prompt_loss=settings.prompt_loss) for row in train]
+        ),
         eval_dataset=Dataset.from_list([row.as_sft() for row in held])
         if held
         else None,

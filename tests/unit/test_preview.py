@@ -59,6 +59,16 @@ def test_samples_can_be_chosen(preview):
     assert titles(named) == ["demo__demo-3", "demo__demo-1"]
 
 
+def test_a_prompt_is_marked_as_learned_where_it_is(preview):
+    def learned(more):
+        lines = preview("--split", "train", "-n", "1", more=more)[1].splitlines()
+        return {line.strip("▌ ") for line in lines if line.strip().startswith("▌")}
+
+    answer, both = learned("[sft]"), learned("[sft]\nprompt_loss = true")
+    assert answer and answer < both
+    assert "<|im_start|>user" in both - answer
+
+
 def test_a_split_can_be_chosen(preview):
     code, out = preview("--split", "heldout", "-n", "9")
     assert code == 0 and len(titles(out)) == 3

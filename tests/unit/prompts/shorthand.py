@@ -21,8 +21,8 @@ def extract_patch(
     return answers.extract_patch(form, answer, tree_of(instance), **how)
 
 
-def render_answer(form: AnswerForm, instance: Instance) -> str:
-    return answers.render_answer(form, instance, tree_of(instance))
+def render_answer(form: AnswerForm, instance: Instance, **how: Any) -> str:
+    return answers.render_answer(form, instance, tree_of(instance), **how)
 
 
 def material_of(instance: Instance) -> Material:

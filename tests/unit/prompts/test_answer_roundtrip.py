@@ -71,7 +71,10 @@ def trees(draw: st.DrawFn) -> tuple[dict[str, bytes], dict[str, bytes]]:
     return old, new
 
 
-@FORMS
+@pytest.mark.parametrize(
+    ("form", "context"),
+    [("diff", None), ("search-replace", None), ("search-replace", 0)],
+)
 @given(pair=trees())
 @example(pair=({"a": b"x"}, {"a": b"x\n"}))
 @example(pair=({"a": b"x\n"}, {"a": b"x"}))
@@ -89,13 +92,13 @@ def trees(draw: st.DrawFn) -> tuple[dict[str, bytes], dict[str, bytes]]:
     pair=({"a": b"\xe9\n" * 9 + b"x\n"}, {"a": b"\xe9\n" * 9 + b"y\n" + b"z\n" * 9})
 )
 @settings(max_examples=20, deadline=None)
-def test_the_answer_gives_the_gold_tree(shared_workshop, form, pair) -> None:
+def test_the_answer_gives_the_gold_tree(shared_workshop, form, context, pair) -> None:
     old, new = pair
     if old == new:
         return
     instance = shared_workshop.instance(old, new)
     try:
-        answer = render_answer(form, instance)
+        answer = render_answer(form, instance, context=context)
     except ValueError as error:
         before, after = old.get("src/b c.py"), new.get("src/b c.py")
         begun = not before and after is not None and after != before

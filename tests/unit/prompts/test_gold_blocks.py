@@ -29,12 +29,13 @@ def rows_of(name: str) -> list[Mapping[str, str]]:
 def survives(row: Mapping[str, str], files: Mapping[str, bytes], tree) -> None:
     """That blocks on a tree become a patch that does to `files` what gold does."""
     instance = Instance(**row, problem_statement="")
-    answer = render_answer("search-replace", instance, tree)
-    extraction = extract_patch("search-replace", answer, tree)
-    assert extraction.status == "ok", row["instance_id"]
     expected = applied(files, row["patch"])
     assert expected
-    assert applied(files, extraction.patch) == expected, row["instance_id"]
+    for context in (None, 0):
+        answer = render_answer("search-replace", instance, tree, context=context)
+        extraction = extract_patch("search-replace", answer, tree)
+        assert extraction.status == "ok", row["instance_id"]
+        assert applied(files, extraction.patch) == expected, row["instance_id"]
 
 
 @pytest.mark.slow

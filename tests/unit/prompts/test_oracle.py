@@ -61,12 +61,18 @@ def cases(draw: st.DrawFn):
     form=st.sampled_from(FORMS),
     seed=st.integers(0, 9),
     distractors=st.integers(0, 3),
+    context=st.sampled_from([None, 0]),
 )
 def test_all_that_the_answer_quotes_is_shown_and_nothing_that_it_adds(
-    case, form, seed, distractors
+    case, form, seed, distractors, context
 ) -> None:
     old, instance, budget = case
-    made = style(answer=form, context_tokens=budget, distractors=distractors)
+    made = style(
+        answer=form,
+        context_tokens=budget,
+        distractors=distractors,
+        search_context=context,
+    )
     try:
         prompt = render(made, instance, old, seed)
     except ValueError as error:
@@ -81,7 +87,8 @@ def test_all_that_the_answer_quotes_is_shown_and_nothing_that_it_adds(
     ]
     assert all(region in prompt.text for region in regions)
     tree = Memory({path: text.encode() for path, text in old.items()})
-    for quoted in _quotes(form, render_answer(form, instance, tree)):
+    answer = render_answer(form, instance, tree, context=context)
+    for quoted in _quotes(form, answer):
         assert any(quoted in region for region in regions)
 
 
@@ -148,6 +155,15 @@ def test_regions_with_an_edit_are_as_long_as_those_without() -> None:
                 (with_edit if edits else without).append(len(region))
     means = [sum(lengths) / len(lengths) for lengths in (with_edit, without)]
     assert 0.75 < means[0] / means[1] < 1.35
+
+
+def test_a_prompt_may_do_without_instructions() -> None:
+    old = {"src/a.py": module(9)}
+    instance = an_instance(old, {"src/a.py": edited(old["src/a.py"], [3])})
+    told = render(style(), instance, old).text
+    untold = render(style(instructions=False), instance, old).text
+    assert told.startswith(untold)
+    assert "REPLACE" in told and "REPLACE" not in untold
 
 
 def test_what_is_left_out_is_said_and_what_fits_is_whole() -> None:

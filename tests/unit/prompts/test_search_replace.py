@@ -29,6 +29,33 @@ def test_context_grows_until_the_search_text_is_unique(workshop) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("context", "search"),
+    [(None, "1\n2\n3\n4\n5\n6\n7\n"), (1, "3\n4\n5\n"), (0, "4\n")],
+)
+def test_as_much_context_is_quoted_as_is_asked_for(workshop, context, search) -> None:
+    old = {"a.py": b"0\n1\n2\n3\n4\n5\n6\n7\n8\n"}
+    instance = workshop.instance(old, {"a.py": old["a.py"].replace(b"4", b"x")})
+    answer = render_answer(FORM, instance, context=context)
+    assert answer == block("a.py", search, search.replace("4", "x"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "search"),
+    [
+        ("1\n2\n3\n", "1\n2\nx\n3\n", "2\n3\n"),  # an insertion has no line of its own
+        ("1\n1\n2\n", "1\n2\n", "1\n1\n"),  # the line stands twice
+        ("1\n1\n2\n", "1\nx\n2\n", "1\n1\n2\n"),
+    ],
+)
+def test_more_context_is_quoted_where_less_would_be_unclear(
+    workshop, old, new, search
+) -> None:
+    instance = workshop.instance({"a.py": old.encode()}, {"a.py": new.encode()})
+    answer = render_answer(FORM, instance, context=0)
+    assert search in answer and extract_patch(FORM, answer, instance).status == "ok"
+
+
 def test_growing_hunks_of_one_file_merge(workshop) -> None:
     old = b"a\n" * 40
     new = b"b\n" + b"a\n" * 38 + b"b\n"

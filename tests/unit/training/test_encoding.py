@@ -116,6 +116,12 @@ def test_the_answer_and_its_end_are_learned_and_the_prompt_is_not(tokenizer):
     assert learned == encode_completion(tokenizer, ROWS[0].completion)
 
 
+def test_the_prompt_is_learned_too_where_that_is_asked_for(tokenizer):
+    (row, *_) = encode_rows(tokenizer, ROWS)
+    whole = row.as_sft(prompt_loss=True)
+    assert whole["labels"] == whole["input_ids"] == row.as_sft()["input_ids"]
+
+
 @pytest.mark.parametrize(
     "template",
     [
