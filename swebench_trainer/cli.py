@@ -659,7 +659,7 @@ def _load(path: Path, overrides: list[str], plugins: Plugins) -> tuple[Recipe, D
 
 def _print_report(run_dir: Path, console: Any) -> bool:
     """Prints the curves of a run's trainings, and its evaluation if it has one."""
-    from swebench_trainer.reporting.curves import training_curves
+    from swebench_trainer.reporting.curves import resolved_curves, training_curves
     from swebench_trainer.reporting.tables import comparison
     from swebench_trainer.store.jsonl import read_json, read_rows
     from swebench_trainer.store.rundir import RunDir
@@ -674,5 +674,7 @@ def _print_report(run_dir: Path, console: Any) -> bool:
     summary, candidates = (read_json(s.file("summary.json")) for s in stages)
     leakage = read_json(RunDir(run_dir).stage("prepare").file("leakage.json"))
     if summary:
+        if resolved := resolved_curves(summary.get("curve", {})):
+            console.print(resolved)
         console.print(comparison(summary, candidates, leakage))
     return bool(summary)

@@ -143,7 +143,9 @@ class TrainRequest:
     Attributes:
         out: Directory of the stage. The backend writes `adapter/` (PEFT layout)
             or `model/` (full parameters), `checkpoints/`, `metrics.jsonl` (one
-            row per logged step) and `audit.json` here.
+            row per logged step) and `audit.json` here, and for `milestones` a row
+            each in `milestones.jsonl`: `step`, `seconds` of training until then, and,
+            but for the last step, `weights`, a directory in `milestones/`.
         start: Weights to start from, as an earlier training returned them;
             `None` means the base model.
         max_tokens: Longest prompt plus answer, in tokens.

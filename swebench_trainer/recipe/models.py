@@ -273,6 +273,8 @@ class TrainTable(Table):
     """About which share of the training instances to hold back for a held-out loss, measured every `save_every` steps and every epoch; the weights of the lowest one are released. 0 trains on all and releases the last."""
     patience: NonNegativeInt = 0
     """With `validation`: stop after so many evaluations in a row without a lower loss; 0 takes every step."""
+    milestones: NonNegativeInt = 0
+    """Keep the weights of so many evenly spread moments, the end among them, for `[evaluate]` to grade how far the training was by then; 0 keeps the end alone."""
     trackers: Annotated[
         tuple[Tracker, ...], Field(json_schema_extra={VOLATILE: True})
     ] = ()
@@ -295,6 +297,15 @@ class TrainTable(Table):
         if self.patience and not self.validation:
             raise ValueError(
                 "patience counts evaluations: set validation, such as 0.1, too"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _milestones_are_whole_and_end_with_the_last_step(self) -> Self:
+        if self.milestones and (self.validation or self.sharding != "none"):
+            raise ValueError(
+                "milestones go without validation, which may release an earlier step "
+                "than the last, and without sharding"
             )
         return self
 

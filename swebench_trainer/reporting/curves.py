@@ -1,4 +1,4 @@
-"""The curves of a run's trainings, as lines of blocks in a terminal."""
+"""The curves of a run's trainings and of what they led to, as lines of blocks in a terminal."""
 
 from __future__ import annotations
 
@@ -34,6 +34,27 @@ def training_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table
                 ends = (f"{points[0]:.3f}", f"{points[-1]:.3f}")
                 steps = str(rows[-1]["step"])
                 table.add_row(stage, word, steps, *ends, sparkline(points))
+    return table if table.row_count else None
+
+
+def resolved_curves(curve: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table | None:
+    """What the milestones of trainings resolve; `None` if none were kept.
+
+    Args:
+        curve: `curve` of the evaluation's `summary.json`, by split.
+    """
+    table = Table("split", "training", title="resolved by training time")
+    for name in ("step", "minutes", "resolved"):
+        table.add_column(name, justify="right")
+    table.add_column("rate")
+    for split, points in curve.items():
+        for point in points:
+            minutes = f"{point['seconds'] / 60:.1f}"
+            count = f"{point['resolved']} of {point['total']}"
+            bar = "█" * round(WIDTH * point["rate"])
+            rate = f"{point['rate']:6.1%} {bar}"
+            step = str(point["step"])
+            table.add_row(split, point["stage"], step, minutes, count, rate)
     return table if table.row_count else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -20,13 +21,15 @@ from swebench_trainer.reporting.metrics import not_believed, paired, wilson
 from swebench_trainer.reporting.tables import context_label
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.stages import Figures, StageContext
-from swebench_trainer.store.jsonl import write_json, write_rows
+from swebench_trainer.store.jsonl import read_rows, write_json, write_rows
 from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
 
 
 def run(context: StageContext) -> Figures:
     """Writes `<model>/predictions.jsonl`, `<model>/report.json` and `summary.json`.
+
+    The milestones of trainings are models too, and go into the summary's `curve` alone.
 
     Raises:
         PrerequisiteError: The grader cannot work on this machine.
@@ -41,9 +44,13 @@ def run(context: StageContext) -> Figures:
     grader = context.plugins.registry.create("grader", recipe.grade)
     verdicts: dict[str, list[Verdict]] = {}
     checks: dict[str, dict[str, int]] = {}
+    models = _models(context)
+    milestones = _milestones(context, models)
     try:
         grader.check(instances)
-        for name, weights in _models(context).items():
+        for name, weights in (
+            {m.model: m.weights for m in milestones} | models
+        ).items():
             candidates = _answers(context, backend, name, weights, instances)
             checks[name] = tally(candidates)
             verdicts[name] = _verdicts(
@@ -51,10 +58,24 @@ def run(context: StageContext) -> Figures:
             )
     finally:
         grader.close()
+    compared = {name: verdicts[name] for name in models}
+    of = {
+        split: [i for i in instances if i.split == split]
+        for split in recipe.evaluate.splits
+    }
     summary = {
-        "splits": {
-            split: _split_summary([i for i in instances if i.split == split], verdicts)
-            for split in recipe.evaluate.splits
+        "splits": {split: _split_summary(some, compared) for split, some in of.items()},
+        "curve": {
+            split: [
+                {
+                    "stage": m.stage,
+                    "step": m.step,
+                    "seconds": m.seconds,
+                    **_rate(_resolved(some, verdicts[m.model])),
+                }
+                for m in milestones
+            ]
+            for split, some in of.items()
         },
         "checks": checks,
         "prompt": recipe.prompt.use,
@@ -84,6 +105,37 @@ def _models(context: StageContext) -> dict[str, Path | None]:
         if weights := context.weights(stage):
             models[stage] = weights
     return models
+
+
+@dataclass(frozen=True)
+class _Milestone:
+    """A moment of a training, and the weights of it.
+
+    Attributes:
+        model: Its name; that of the stage for the end.
+        seconds: Of training, until then.
+    """
+
+    stage: str
+    model: str
+    weights: Path | None
+    step: int
+    seconds: float
+
+
+def _milestones(
+    context: StageContext, models: Mapping[str, Path | None]
+) -> list[_Milestone]:
+    """The moments whose weights the trainings have kept, their ends among them."""
+    found = []
+    for stage in [name for name in models if models[name]]:
+        folder = context.run.stage(stage)
+        for row in read_rows(folder.file("milestones.jsonl")):
+            midst = "weights" in row
+            model = f"{stage}-{row['step']}" if midst else stage
+            weights = folder.file(row["weights"]) if midst else models[stage]
+            found.append(_Milestone(stage, model, weights, row["step"], row["seconds"]))
+    return found
 
 
 def _answers(
@@ -171,19 +223,13 @@ def _split_summary(
     models: dict[str, Any] = {}
     resolved: dict[str, dict[str, bool]] = {}
     for name, given in verdicts.items():
-        mine = {v.instance_id: v for v in given if v.instance_id in ids}
-        resolved[name] = {
-            key: key in mine and mine[key].status is Status.RESOLVED for key in ids
-        }
-        count = sum(resolved[name].values())
+        mine = [v for v in given if v.instance_id in ids]
+        resolved[name] = _resolved(instances, given)
         models[name] = {
-            "resolved": count,
-            "total": len(ids),
-            "rate": count / len(ids),
-            "ci95": list(wilson(count, len(ids))),
-            "statuses": dict(Counter(v.status.value for v in mine.values())),
-            "explained timeouts": sum(v.explained for v in mine.values()),
-            **not_believed(mine.values()),
+            **_rate(resolved[name]),
+            "statuses": dict(Counter(v.status.value for v in mine)),
+            "explained timeouts": sum(v.explained for v in mine),
+            **not_believed(mine),
         }
     return {
         "models": models,
@@ -191,6 +237,24 @@ def _split_summary(
             f"{later} against {earlier}": _paired(resolved, earlier, later)
             for earlier, later in combinations(resolved, 2)
         },
+    }
+
+
+def _resolved(
+    instances: Sequence[Instance], verdicts: Sequence[Verdict]
+) -> dict[str, bool]:
+    """Whether a model resolves each of the instances, by id."""
+    passed = {v.instance_id for v in verdicts if v.status is Status.RESOLVED}
+    return {i.instance_id: i.instance_id in passed for i in instances}
+
+
+def _rate(resolved: Mapping[str, bool]) -> dict[str, Any]:
+    count, total = sum(resolved.values()), len(resolved)
+    return {
+        "resolved": count,
+        "total": total,
+        "rate": count / total,
+        "ci95": list(wilson(count, total)),
     }
 
 

@@ -19,6 +19,8 @@ def check_collated(
     examples: Sequence[Any],
     rows: Sequence[Encoded],
     micro_batch: int,
+    *,
+    prompt_loss: bool = False,
 ) -> dict[str, int]:
     """Collates the longest rows, which are cut first if any are, and looks at them.
 
@@ -27,21 +29,27 @@ def check_collated(
         examples: The trainer's rows.
         rows: What they were made from, in the same order.
         micro_batch: Rows that are collated at once.
+        prompt_loss: Whether the prompts are to be trained too.
 
     Returns:
         For the audit: `cut`, how many tokens of the answers are not trained, and
         `collated`, of how many rows that was looked up.
 
     Raises:
-        StageError: The tokens that are trained are not the answers, with their ends.
+        StageError: The tokens that are trained are not those that should be.
     """
     longest = sorted(range(len(rows)), key=lambda n: rows[n].length)[-micro_batch:]
-    answers = list(zip(*(rows[n].answers for n in longest), strict=True))
-    wanted = [token for side in answers for answer in side for token in answer]
+    answers = zip(*(rows[n].answers for n in longest), strict=True)
+    wanted = [
+        token
+        for side in answers
+        for n, answer in zip(longest, side, strict=True)
+        for token in (*(rows[n].prompt[1:] if prompt_loss else ()), *answer)
+    ]
     trained = _trained(collate([examples[n] for n in longest]))
     if trained != wanted:
         raise StageError(
-            f"The collator gives {len(trained)} trained tokens where the answers have {len(wanted)}, or others: an answer is cut, its end is not trained, or its prompt is.",
+            f"The collator gives {len(trained)} trained tokens where the rows have {len(wanted)}, or others: an answer is cut, its end is not trained, or a prompt is that should not be.",
             hint="This is a fault of the versions of trl and transformers that are installed; see pyproject.toml for those that are tested.",
         )
     return {"cut": len(wanted) - len(trained), "collated": len(longest)}

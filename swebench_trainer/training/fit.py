@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -27,12 +26,14 @@ from swebench_trainer.training import (
     checkpoints,
     failures,
     guards,
+    milestones,
+    saving,
     sharding,
     trackers,
     validation,
     world,
 )
-from swebench_trainer.training.model import HfTable, copy_tokenizer, declared_dtype
+from swebench_trainer.training.model import HfTable, declared_dtype
 from swebench_trainer.training.rows import Encoded
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def fit(
     """
     with failures.training(table, settings, audit, request.out):
         before = _looked_over(trainer, table, request, audit)
-        _train(trainer, request, audit, settings, held)
+        _train(trainer, table, request, audit, settings, held)
         dtype = declared_dtype(table, request.start)
         _judge(trainer, before, None if table.lora else dtype, request.out, audit, held)
         state = sharding.whole_state(trainer)
@@ -234,6 +235,7 @@ def _looked_over(
 
 def _train(
     trainer: Trainer,
+    table: HfTable,
     request: TrainRequest,
     audit: dict[str, Any],
     settings: TrainTable,
@@ -249,6 +251,10 @@ def _train(
     trainer.add_callback(_recorder(metrics, request.step))
     if held:
         trainer.add_callback(validation.keeper(metrics, settings))
+    if settings.milestones:
+        save = partial(saving.save, table=table, start=request.start)
+        keeper = milestones.keeper(request.out, settings.milestones, save)
+        trainer.add_callback(keeper)
     if not validation.is_over(read_rows(metrics), settings):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     world.wait()  # for the rows of the last step
@@ -308,7 +314,7 @@ def _end(
 ) -> Path:
     """Saves weights and audit of a training that has taken its last step."""
     out = request.out
-    weights = _save(model, state, table, request, dtype)
+    weights = saving.save(out, model, state, table, request.start, dtype)
     audit["weights"] = weights.name  # what `finished` looks for
     write_json(out / "audit.json", audit)
     _remove_checkpoints(out)
@@ -355,45 +361,3 @@ def _forget_after(metrics: Path, step: int) -> None:
 
 def _remove_checkpoints(out: Path) -> None:
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
-
-
-def _save(
-    model: Any,
-    state: Mapping[str, torch.Tensor] | None,
-    table: HfTable,
-    request: TrainRequest,
-    dtype: torch.dtype,
-) -> Path:
-    """Writes the trained weights in one move; earlier ones make way."""
-    from peft import PeftModel
-
-    adapter = isinstance(model, PeftModel)
-    out = request.out
-    target = out / ("adapter" if adapter else "model")
-    folder = out / f".{target.name}.partial"
-    shutil.rmtree(folder, ignore_errors=True)
-    if adapter:
-        # DPO's frozen copy of the start, the adapter "ref", stays behind.
-        model.save_pretrained(folder, selected_adapters=["default"], state_dict=state)
-        (folder / "README.md").unlink(missing_ok=True)
-        _name_base(folder / "adapter_config.json", table)
-    else:
-        model.to(dtype).save_pretrained(folder, state_dict=state)
-        copy_tokenizer(table, request.start, folder)
-    shutil.rmtree(target, ignore_errors=True)
-    durable.move(folder, target)
-    return target
-
-
-def _name_base(path: Path, table: HfTable) -> None:
-    """Writes the base model's public name over the path that it was loaded from.
-
-    Of a model in a directory that is the directory's own name: where it lies on
-    this machine concerns nobody else.
-    """
-    config = json.loads(path.read_text(encoding="utf-8"))
-    local = Path(table.name).is_absolute()
-    config["base_model_name_or_path"] = Path(table.name).name if local else table.name
-    config["revision"] = table.revision
-    config["target_modules"] = sorted(config["target_modules"])  # a set to peft
-    write_json(path, config)

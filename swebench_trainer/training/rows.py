@@ -56,8 +56,10 @@ class Encoded:
             prompt_loss: Whether the prompt is learned too.
         """
         (answer,) = self.answers
-        read = self.prompt if prompt_loss else [IGNORED] * len(self.prompt)
-        return {"input_ids": self.prompt + answer, "labels": read + answer}
+        # The first token follows nothing; of packed rows it would follow another row.
+        first = 1 if prompt_loss else len(self.prompt)
+        labels = [IGNORED] * first + self.prompt[first:] + answer
+        return {"input_ids": self.prompt + answer, "labels": labels}
 
     def as_preference(self) -> dict[str, list[int]]:
         """The row that TRL's preference collator takes."""

@@ -53,7 +53,7 @@ def train_sft(
         end_of_answer(tokenizer),
     )
     if settings.prompt_loss:
-        audit["trained_tokens"] += sum(len(row.prompt) for row in kept)
+        audit["trained_tokens"] += sum(len(row.prompt) - 1 for row in kept)
     train, held = hold_back(kept, settings.validation, request.seed)
     arguments = fit.common_arguments(table, settings, request, len(train))
     table = attention.settled(table, masked=False)
@@ -82,7 +82,10 @@ def train_sft(
         processing_class=tokenizer,
     )
     collate = (layout and layout.collate) or trainer.data_collator
-    audit |= check_collated(collate, trainer.train_dataset, train, settings.micro_batch)
+    audit |= check_collated(
+        *(collate, trainer.train_dataset, train, settings.micro_batch),
+        prompt_loss=settings.prompt_loss,
+    )
     fit.keep_in_fp32(trainer.model, exact)
     return fit.fit(trainer, table, request, audit, settings, held)
 

@@ -230,3 +230,30 @@ def test_what_prompts_show_is_recorded_and_told_beside_the_rates(shell, recipe):
     assert label in card
     again = " ".join(shell.run("report", "runs/small").split())
     assert label in again
+
+
+def test_the_milestones_of_a_training_become_a_curve(shell, recipe):
+    name = shell.write(recipe)
+    shell.run(name, "--until", "sft")
+    sft = shell.stage("sft")
+    memory = json.loads((sft / "model/memory.json").read_text())["memory"]
+    begun = dict([*memory.items()][:1])
+    half = sft / "milestones/1/model"
+    half.mkdir(parents=True)
+    (half / "memory.json").write_text(json.dumps({"memory": begun, "shuns": []}))
+    rows = [
+        {"step": 1, "seconds": 30, "weights": "milestones/1/model"},
+        {"step": 2, "seconds": 90},
+    ]
+    (sft / "milestones.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    out = shell.run(name)
+    summary = shell.json("evaluate", "summary.json")
+    assert [*summary["splits"]["train"]["models"]] == ["base", "sft", "dpo"]
+    first, last = summary["curve"]["train"]
+    resolved = summary["splits"]["train"]["models"]["sft"]["resolved"]
+    assert (first["step"], first["seconds"], first["resolved"]) == (1, 30, 1)
+    assert (last["step"], last["seconds"], last["resolved"]) == (2, 90, resolved)
+    assert resolved > 1
+    assert "resolved by training time" in out
+    predictions = shell.rows("evaluate", "sft-1/predictions.jsonl")
+    assert sum(bool(row["model_patch"]) for row in predictions) == 1

@@ -26,6 +26,14 @@ def test_the_collator_of_sft_trains_the_answers_and_their_ends():
     assert check_collated(collate, examples, SFT, 2) == {"cut": 0, "collated": 2}
 
 
+def test_prompts_are_trained_where_they_should_be():
+    collate = DataCollatorForLanguageModeling(pad_token_id=0)
+    examples = [row.as_sft(prompt_loss=True) for row in SFT]
+    check_collated(collate, examples, SFT, 2, prompt_loss=True)
+    with pytest.raises(StageError, match="4 trained tokens where the rows have 6"):
+        check_collated(collate, [row.as_sft() for row in SFT], SFT, 1, prompt_loss=True)
+
+
 @pytest.mark.parametrize(
     "collate",
     [DataCollatorForPreference(pad_token_id=0), SharedPrefixCollator(0)],
@@ -39,7 +47,7 @@ def test_the_collators_of_dpo_train_both_answers_and_their_ends(collate):
 def test_a_collator_that_cuts_the_longest_answer_is_found_out():
     collate = DataCollatorForPreference(pad_token_id=0, max_length=6)
     examples = [row.as_preference() for row in PAIRS]
-    with pytest.raises(StageError, match="5 trained tokens where the answers have 6"):
+    with pytest.raises(StageError, match="5 trained tokens where the rows have 6"):
         check_collated(collate, examples, PAIRS, 1)
 
 
@@ -54,5 +62,5 @@ def test_an_end_that_is_masked_is_found_out():
 def test_a_prompt_that_is_trained_is_found_out():
     collate = DataCollatorForLanguageModeling(pad_token_id=0)
     examples = [{"input_ids": row.as_sft()["input_ids"]} for row in SFT]
-    with pytest.raises(StageError, match="or its prompt is"):
+    with pytest.raises(StageError, match="or a prompt is"):
         check_collated(collate, examples, SFT, 1)

@@ -117,13 +117,22 @@ def test_flash_attention_is_given_what_trl_gives_it(tmp_path):
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(expected[name]))
 
 
-@pytest.mark.parametrize("table", [LORA, QLORA, FULL], ids=["lora", "nf4", "full"])
-def test_a_training_takes_the_steps_of_padded_rows(tmp_path, table):
+@pytest.mark.parametrize(
+    ("table", "prompts"),
+    [(LORA, False), (QLORA, False), (FULL, False), (FULL, True)],
+    ids=["lora", "nf4", "full", "prompts too"],
+)
+def test_a_training_takes_the_steps_of_padded_rows(tmp_path, table, prompts):
     """Each token of a step weighs the same, in whichever part it is read."""
     rows = {}
     for packed in (False, True):
         settings = SFT.model_copy(
-            update={"batch_size": 4, "packing": packed, "learning_rate": 1e-3}
+            update={
+                "batch_size": 4,
+                "packing": packed,
+                "prompt_loss": prompts,
+                "learning_rate": 1e-3,
+            }
         )
         out = tmp_path / str(packed)
         train_sft(table, RAGGED, settings, request_in(out))
