@@ -19,7 +19,7 @@ from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import not_believed, paired, wilson
 from swebench_trainer.reporting.tables import context_label
 from swebench_trainer.sampling.collect import collect, seed_of
-from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.stages import Figures, StageContext, keep_responses
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
@@ -113,6 +113,7 @@ def _answers(
         )
         for i in instances
     ]
+    keep_responses(backend, context.dir.file(name))
     with context.files() as tree:
 
         def candidate(sample: Sample) -> Candidate:
