@@ -101,8 +101,11 @@ class RemoteBackend(Generic[TableT]):
         if weights is not None:
             self._refuse("open trained weights")
         key = read_key(self._table.api_key_env)
+        service = self._connect(self._table, key)
+        if self._responses and hasattr(service, "keep_in"):
+            service.keep_in(self._responses.parent)
         return RemoteSampler(
-            self._connect(self._table, key),
+            service,
             self._table,
             key,
             self._kept(),

@@ -116,7 +116,8 @@ class Service(Protocol):
 
     It is used in one event loop, not the caller's. A service may also have a coroutine
     `check()`, which is awaited before the run and raises `Fault` where it can tell
-    early that nothing will work.
+    early that nothing will work, and a method `keep_in(folder)`, which is called before
+    the first `ask` with a directory of the stage, for what it must remember there.
     """
 
     async def ask(self, ask: Ask) -> dict[str, Any]:

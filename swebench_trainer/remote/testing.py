@@ -99,8 +99,9 @@ class LocalService:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        over = (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError)
         try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            with contextlib.suppress(*over):
                 while await self._respond(await _read(reader), writer):
                     pass
         finally:
