@@ -31,6 +31,9 @@ _PATIENCE = 3
 """So many requests given up in a row are no accident of one prompt."""
 _REFUSALS = 8
 """So many prompts refused before any is answered are no accident either."""
+_APART = 0.005
+"""Seconds from one request to the next. Requests that start together end together, and
+then all of them wait while each response is read and each next request is written."""
 _LONG = 120
 """Seconds to wait that are asked of a person and not of a process."""
 
@@ -174,7 +177,7 @@ class _Work:
         """
         self._chains.extend(map(deque, chains))
         try:
-            while self._start():
+            while await self._start():
                 done, _ = await asyncio.wait(
                     self._under_way, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -186,7 +189,7 @@ class _Work:
         if self._stop:
             raise self._stop()
 
-    def _start(self) -> bool:
+    async def _start(self) -> bool:
         """Sends what there is room and money for; whether anything is under way."""
         while self._chains and not self._stop:
             ask = self._chains[0][0]
@@ -199,6 +202,7 @@ class _Work:
             self._meter.begin(ask)
             chain = self._chains.popleft()
             self._under_way[asyncio.create_task(self._ask(chain[0]))] = chain
+            await asyncio.sleep(_APART)
         return bool(self._under_way)
 
     async def _ask(self, ask: Ask) -> Reply:

@@ -18,7 +18,7 @@ FILE = "batches.jsonl"
 SIZE = 2_000
 """Requests in a batch: with prompts of 30,000 tokens still below the 256 MB it may have."""
 _GATHER = 0.1
-"""Seconds in which requests that come together are put into one batch."""
+"""Seconds without another request after which those that came make a batch."""
 
 Request = dict[str, Any]
 Response = dict[str, Any]
@@ -86,7 +86,10 @@ class Batches:
     async def _send(self) -> None:
         """Sends what is open, and what comes meanwhile."""
         while self._open:
-            await asyncio.sleep(_GATHER)
+            count = 0
+            while count < len(self._open):
+                count = len(self._open)
+                await asyncio.sleep(_GATHER)
             names = list(self._open)[:SIZE]
             entries = [{"custom_id": n, "params": self._open.pop(n)} for n in names]
             try:

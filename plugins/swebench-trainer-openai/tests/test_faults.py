@@ -286,7 +286,7 @@ def test_a_service_that_ignores_n_is_asked_again(backend):
 
 
 def test_it_asks_as_many_at_once_as_it_may(backend):
-    with served(latency=0.05) as service:
+    with served(latency=0.3) as service:
         found, _ = drawn(backend(service, concurrency=6), requests(10))
         assert service.most == 6
     assert len(found) == 20
