@@ -71,13 +71,14 @@ class OpenAIService:
         sent = {k: v for k, v in settings.items() if k not in self._table.omit}
         if len(ask.requests) > 1:
             sent["n"] = len(ask.requests)
-        return {
-            "model": self._table.name,
+        body = {
             "messages": [{"role": "user", "content": request.prompt}],
             self._table.limit: request.max_new_tokens,
             **sent,
-            "extra_body": self._table.body or None,
+            **self._table.body,
         }
+        # As it is: to convert typed messages costs the SDK a fifth of its time.
+        return {"model": self._table.name, "messages": (), "extra_body": body}
 
     def read(self, response: dict[str, Any]) -> Reply:
         """See `Service.read`."""
