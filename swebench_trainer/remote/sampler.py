@@ -261,7 +261,7 @@ class _Work:
             chain.appendleft(ask)
             self._given_up += 1
             left = len(self._chains) + len(self._under_way) + 1
-            in_a_row = max(_PATIENCE, min(2 * self.table.concurrency, left))
+            in_a_row = max(_PATIENCE, 2 * min(self.table.concurrency, left))
             if self._given_up >= in_a_row or fault.wait > _LONG:
                 self._stop = self._stop or partial(self._error, fault)
         else:

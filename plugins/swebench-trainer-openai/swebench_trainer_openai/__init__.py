@@ -30,7 +30,7 @@ class OpenAITable(RemoteTable):
         Field(json_schema_extra={VOLATILE: True}),
     ] = "max_completion_tokens"
     """What the service calls `max_new_tokens`."""
-    omit: tuple[Literal["temperature", "top_p", "seed"], ...] = ()
+    omit: tuple[Literal["temperature", "top_p", "top_k", "min_p", "seed"], ...] = ()
     """Settings that the model does not take, and that are not sent."""
     body: dict[str, JsonValue] = Field(default_factory=dict)
     """Further fields of each request, such as `{ reasoning_effort = "low" }`."""

@@ -68,6 +68,9 @@ class OpenAIService:
             "top_p": request.top_p,
             "seed": request.seed % 2**31,  # not every service takes more bits
         }
+        for name in ("top_k", "min_p"):  # beyond OpenAI's own, so only where asked for
+            if value := getattr(request, name, 0):
+                settings[name] = value
         sent = {k: v for k, v in settings.items() if k not in self._table.omit}
         if len(ask.requests) > 1:
             sent["n"] = len(ask.requests)

@@ -93,6 +93,8 @@ class VllmSampler:
             max_tokens=request.max_new_tokens,
             temperature=request.temperature,
             top_p=request.top_p if request.temperature else 1.0,
+            top_k=getattr(request, "top_k", 0) if request.temperature else 0,
+            min_p=getattr(request, "min_p", 0.0) if request.temperature else 0.0,
             seed=request.seed,
             stop_token_ids=self._stop,
         )
