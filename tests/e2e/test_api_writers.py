@@ -147,6 +147,23 @@ def test_a_wrong_key_stops_the_run_before_anything_is_trained(api_shell, recipe)
     assert "The environment variable OUR_KEY is not set" in out
 
 
+def test_a_model_behind_an_api_is_evaluated_and_its_cost_is_told(api_shell, recipe):
+    shell = api_shell()
+    with LocalService(completion) as service:
+        model = (
+            f'use = "openai"\nname = "large"\nbase_url = "{service.url}/v1"\n'
+            'api_key_env = "OUR_KEY"\nprice = { input = 2.5, output = 10.0 }\n'
+        )
+        start = recipe.index("[sft]")
+        text = recipe[:start].replace('use = "parrot"\n', model)
+        text += '[grade]\nuse = "believer"\n[evaluate]\n'
+        out = shell.run(shell.write(text))
+        assert len(paid(service)) == 2
+    assert "tokens 840" in out and "cost 0.0024" in out
+    kept = shell.stage("evaluate") / "base/responses.jsonl"
+    assert kept.read_text().count("\n") == 2
+
+
 def test_faults_on_the_way_lose_no_candidate(api_shell, recipe):
     shell = api_shell()
     faults = itertools.cycle(
