@@ -88,7 +88,7 @@ class AnthropicService:
             "messages": [{"role": "user", "content": [prompt]}],
         }
         settings = {"temperature": min(first.temperature, 1.0), "top_p": first.top_p}
-        sent = {name: settings[name] for name in self._table.send}
+        sent: dict[str, Any] = {name: settings[name] for name in self._table.send}
         return request, {**sent, **self._table.body}
 
     def read(self, response: dict[str, Any]) -> Reply:
