@@ -4,14 +4,17 @@
 
 A local server in a process of its own answers each request after a fixed latency. With
 so many requests at once, nothing can be faster than requests x latency / concurrency;
-what takes longer is ours: the SDK, writing each response to disk, and the sampler.
-Prints a Markdown row. Needs swebench-trainer-openai.
+what takes longer is ours: the SDK, writing each response to disk, and the sampler; or the
+machine's, which a bare client shows: the same requests written to sockets, and nothing
+done with what comes. Prints a Markdown row. Needs swebench-trainer-openai.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib.metadata
+import json
 import platform
 import resource
 import tempfile
@@ -67,6 +70,31 @@ def measure(url: str, requests: int, concurrency: int) -> tuple[float, float]:
     return seconds, used
 
 
+def bare(url: str, requests: int, concurrency: int) -> float:
+    """Seconds that a client without an SDK, and without any use for the answers, takes."""
+    host, port = url.removeprefix("http://").split(":")
+    body = json.dumps({"messages": [{"role": "user", "content": PROMPT}]}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\n"
+    sent = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+    async def slot(count: int) -> None:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for _ in range(count):
+            writer.write(sent)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = answer.lower().split(b"content-length:")[1].split(b"\r\n")[0]
+            await reader.readexactly(int(length))
+        writer.close()
+
+    async def slots() -> None:
+        count = requests // concurrency
+        await asyncio.gather(*(slot(count) for _ in range(concurrency)))
+
+    start = time.monotonic()
+    asyncio.run(slots())
+    return time.monotonic() - start
+
+
 def _processor_time() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
@@ -88,6 +116,7 @@ def main() -> None:
         url = address.get(timeout=30)
         measure(url, options.concurrency, options.concurrency)  # imports, connections
         requests = options.concurrency * options.rounds
+        least = bare(url, requests, options.concurrency)
         seconds, used = measure(url, requests, options.concurrency)
     finally:
         over.set()
@@ -98,11 +127,15 @@ def main() -> None:
         f"{name} {importlib.metadata.version(name)}" for name in ("openai", "httpx2")
     )
     print(f"Python {platform.python_version()}, {versions}\n")
-    print("| requests | at once | latency | wall | ideal | waiting on us | CPU each |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
     print(
-        f"| {requests:,} | {options.concurrency} | {options.latency:g} s | {seconds:.1f} s "
-        f"| {ideal:.1f} s | {share:.1%} | {1000 * used / requests:.1f} ms |"
+        "| requests | at once | latency | ideal | bare client | wall | waiting on us "
+        "| beyond the bare client | CPU each |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        f"| {requests:,} | {options.concurrency} | {options.latency:g} s | {ideal:.1f} s "
+        f"| {least:.1f} s | {seconds:.1f} s | {share:.1%} | {(seconds - least) / seconds:.1%} "
+        f"| {1000 * used / requests:.1f} ms |"
     )
 
 
