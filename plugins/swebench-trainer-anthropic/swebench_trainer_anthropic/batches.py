@@ -108,6 +108,7 @@ class Batches:
 
     async def _watch(self, batch: str) -> None:
         """Waits until a batch has ended, and hands out its results."""
+        gone = True
         try:
             while (await self._api.retrieve(batch)).processing_status != "ended":
                 await asyncio.sleep(self._poll)
@@ -116,7 +117,11 @@ class Batches:
             fault = Fault("busy", f"batch {batch} has no result for it")
         except Exception as error:  # whoever waits must hear of it, whatever it is
             fault = self._fault(error)
-        self._fail([n for n, b in self._sent.items() if b == batch], fault)
+            gone = fault.kind == "model"  # its results are kept for some weeks only
+            if gone:
+                fault = Fault("busy", f"batch {batch}: {fault.reason}")
+        names = [n for n, b in self._sent.items() if b == batch]
+        self._fail(names, fault, again=gone)
 
     def _settle(self, name: str, result: Mapping[str, Any]) -> None:
         """Hands one result to whoever waits for it."""
@@ -126,11 +131,19 @@ class Batches:
             return
         self._fail([name], _fault_of(result))
 
-    def _fail(self, names: list[str], fault: Fault) -> None:
-        """Hands out a fault; if it is asked again, it is sent again."""
+    def _fail(self, names: list[str], fault: Fault, *, again: bool = True) -> None:
+        """Hands out a fault.
+
+        Args:
+            names: Requests.
+            fault: What became of them.
+            again: Whether they are sent again when they are asked again; otherwise the
+                batch that they are in is waited for once more.
+        """
         for name in names:
             if answer := self._waiting.pop(name, None):
-                self._sent.pop(name, None)
+                if again:
+                    self._sent.pop(name, None)
                 if not answer.done():
                     answer.set_exception(fault)
 

@@ -201,8 +201,12 @@ class Batched:
 
     def __init__(self):
         self.batches, self.ended, self.results = {}, True, lambda n, entry: None
+        self.down = 0
 
     def __call__(self, _, call):
+        if call.method == "GET" and self.down:
+            self.down -= 1
+            return failure("api_error", "down", 500)
         parts = call.path.split("?")[0].split("/")[3:]
         if call.method == "POST":
             assert parts == ["batches"]
@@ -257,6 +261,16 @@ def test_what_a_batch_leaves_out_is_sent_again(backend):
         found, error = drawn(backend(service, batch=True, poll=0.05), asked)
     assert error is None and len(found) == len(asked)
     assert [len(b) for b in batched.batches.values()] == [len(asked), 6]
+
+
+def test_a_service_that_is_down_is_asked_for_the_same_batch_again(backend):
+    batched, asked = Batched(), requests(2, 2)
+    batched.down = 3
+    with LocalService(batched) as service:
+        made = backend(service, batch=True, poll=0.05, retries=1)
+        found, error = drawn(made, asked)
+    assert error is None and len(found) == len(asked)
+    assert len(batched.batches) == 1, "the batch was sent twice"
 
 
 def test_a_stopped_run_waits_for_the_batch_that_it_sent(backend, tmp_path):
