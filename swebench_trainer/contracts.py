@@ -184,8 +184,8 @@ class Sample:
 
     Attributes:
         text: What the model wrote, without special tokens.
-        finish: `stop`, `length`, or `too long` for a prompt that leaves no room to
-            answer; empty when not known.
+        finish: `stop`, `length`, `too long` for a prompt that leaves no room to
+            answer, or `refused` where the writer declines; empty when not known.
         model: The writer's own name, when it knows better than the recipe.
         patch: Set by writers whose answer is a patch already (recorded
             predictions); `None` means that the patch is taken from `text`.
@@ -250,6 +250,22 @@ class Backend(Protocol):
 
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> Sampler:
         """Opens the base model (`None`) or trained weights for sampling."""
+
+
+class KeepsResponses(Protocol):
+    """A `Backend` whose answers cost money, and that keeps them. Optional."""
+
+    def keep_responses(self, folder: Path) -> None:
+        """Says where they are kept, before `open_sampler`.
+
+        What is there already answers the same requests again, and is not paid for twice.
+
+        Args:
+            folder: The stage's directory, or one in it; it need not be there.
+        """
+
+    def figures(self) -> Mapping[str, str | int | float]:
+        """What the kept answers have used and cost, for the stage's line."""
 
 
 class TrainingChecker(Protocol):

@@ -325,8 +325,7 @@ class Pipeline:
             if isinstance(table, PluginTable):
                 yield name, table
         if stage.name == "generate" and self.recipe.generate:
-            writer = self.recipe.generate.model
-            if writer is not None:
+            for writer in self.recipe.generate.writers:
                 yield "model", writer
 
     def _check_plugins(self, chosen: Sequence[Stage]) -> None:

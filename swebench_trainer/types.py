@@ -46,6 +46,9 @@ class Status(StrEnum):
 FLAKY = "flaky"
 """Flag of a verdict, pass or failure, that another run of the same patch contradicts."""
 
+UNANSWERED = ("too long", "refused")
+"""Ways to finish (`Candidate.finish`) that say nothing about what a model can write."""
+
 REWARDS: dict[Status, int] = {
     Status.RESOLVED: 1,
     Status.UNRESOLVED: 0,
@@ -142,7 +145,8 @@ class Candidate:
         extraction: `ok`, `repaired:<name>` or `failed:<why>`.
         prompt_tokens: Tokens of the prompt, 0 when not known.
         completion_tokens: Tokens of the answer, 0 when not known.
-        finish: `stop`, `length`, `too long`, or empty when not known; see `Sample`.
+        finish: `stop`, `length`, `too long`, `refused`, or empty when not known; see
+            `Sample`.
         checks: What could be said of the patch without running it: `applies` or `does
             not apply`, `does not parse: <path>`, and errors such as `undefined name
             'x': <path>`. Empty where nothing could. A verdict does not depend on it.

@@ -48,6 +48,8 @@ class Draft:
         own directory for what `--set` adds.
         """
         origin = self.origins.get((*table, "path")) or self.origins.get(table)
+        if origin is None and table[1:]:  # one of a list, which has the place
+            return self.folder(table[:-1])
         if origin is None or origin.place is None:
             return self.path.parent
         return Path(origin.name).parent
@@ -56,7 +58,9 @@ class Draft:
         """Each table that names a plugin, with the name: `("grade", "docker")`."""
         tables = [*self.values.items()]
         if isinstance(generate := self.values.get("generate"), dict):
-            tables.append(("model", generate.get("model")))
+            writers = generate.get("model")
+            for writer in writers if isinstance(writers, list) else [writers]:
+                tables.append(("model", writer))
         return [
             (name, table["use"])
             for name, table in tables
@@ -230,12 +234,19 @@ def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Proble
 
 def _writer(
     value: Any, draft: Draft, tables: TableModels, problems: list[Problem]
-) -> Table | None:
-    """`[generate] model`, an inline table of the form of `[model]`."""
+) -> Table | tuple[Table | None, ...] | None:
+    """`[generate] model`: an inline table of the form of `[model]`, or several."""
     at = ("generate", "model")
     if isinstance(value, dict):
         return _table("model", at, value, draft, tables, problems)
-    problems.append(Problem(at, 'generate.model is a table: { use = "…" }'))
+    if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+        return tuple(
+            _table("model", (*at, str(number)), writer, draft, tables, problems)
+            for number, writer in enumerate(value, start=1)
+        )
+    problems.append(
+        Problem(at, 'generate.model is a table, { use = "…" }, or a list of them')
+    )
     return None
 
 

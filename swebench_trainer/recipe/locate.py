@@ -8,6 +8,7 @@ headers and keys, and to step over strings and arrays that span lines.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 KeyPath = tuple[str, ...]
@@ -36,16 +37,24 @@ class Place:
 
 
 def locate(text: str) -> dict[KeyPath, Place]:
-    """Finds every table header and key of a valid TOML text."""
+    """Finds every table header and key of a valid TOML text.
+
+    The n-th of several `[[table]]` is `("table", "n")`, counted from 1.
+    """
     places: dict[KeyPath, Place] = {}
     table: KeyPath = ()
     blanked = _blank_values(text).split("\n")
     depth = 0
+    entries: Counter[KeyPath] = Counter()
     for number, line in enumerate(blanked, start=1):
         if depth == 0 and (header := _HEADER.match(line)):
             table = _split(header["keys"])
             start, end = header.span("keys")
             places[table] = Place(number, start + 1, end - start)
+            if line.lstrip().startswith("[["):  # the n-th of a list of tables
+                entries[table] += 1
+                table = (*table, str(entries[table]))
+                places[table] = Place(number, start + 1, end - start)
             continue
         if depth == 0 and (key := _KEY.match(line)):
             path = table + _split(key["keys"])

@@ -409,14 +409,23 @@ class SamplingTable(Table):
 class GenerateTable(SamplingTable):
     """How candidates for grading are drawn."""
 
-    model: SerializeAsAny[ModelTable] | None = None
-    """Who writes: a `[model]` table such as `{ use = "replay", path = "preds.jsonl" }`. Default: the model under training, after SFT."""
+    model: (
+        SerializeAsAny[ModelTable] | tuple[SerializeAsAny[ModelTable], ...] | None
+    ) = None
+    """Who writes: a `[model]` table such as `{ use = "replay", path = "preds.jsonl" }`, or a list of them, of which each writes `samples`. Default: the model under training, after SFT."""
     samples: PositiveInt = 8
-    """Candidates per training instance."""
+    """Candidates per training instance, of each writer."""
     temperature: PositiveFloat = 0.8
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Nucleus: the smallest set of tokens with this probability."""
+
+    @property
+    def writers(self) -> tuple[ModelTable, ...]:
+        """Who writes, where it is not the model under training."""
+        if self.model is None:
+            return ()
+        return self.model if isinstance(self.model, tuple) else (self.model,)
 
 
 class GradeTable(PluginTable):

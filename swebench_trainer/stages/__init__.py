@@ -7,14 +7,14 @@ and is then called again with what it has written so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from swebench_trainer.contents.library import Library
-from swebench_trainer.contracts import Done, GoldRun, TokenCounter, Tree
+from swebench_trainer.contracts import Backend, Done, GoldRun, TokenCounter, Tree
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.grading.trust.gold import gold_run
@@ -173,6 +173,22 @@ def token_counter(recipe: Recipe, registry: Registry) -> TokenCounter | None:
         return None
     backend = registry.create("backend", recipe.model)
     return backend if hasattr(backend, "open_counter") else None
+
+
+def keep_responses(backend: Backend, folder: Path) -> None:
+    """Tells a backend where its answers are kept, if it keeps them."""
+    if hasattr(backend, "keep_responses"):
+        backend.keep_responses(folder)
+
+
+def costs(backends: Sequence[Backend]) -> Figures:
+    """What the answers of these writers have cost, where they say."""
+    figures: Figures = {}
+    for backend in backends:
+        if hasattr(backend, "figures"):
+            name = f"{backend.name} " if len(backends) > 1 else ""
+            figures |= {f"{name}{key}": v for key, v in backend.figures().items()}
+    return figures
 
 
 def loss_figures(context: StageContext) -> Figures:

@@ -20,7 +20,7 @@ from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import not_believed, paired, wilson
 from swebench_trainer.reporting.tables import context_label
 from swebench_trainer.sampling.collect import collect, seed_of
-from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.stages import Figures, StageContext, costs, keep_responses
 from swebench_trainer.store.jsonl import read_rows, write_json, write_rows
 from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
@@ -84,7 +84,7 @@ def run(context: StageContext) -> Figures:
         "model": backend.name,
     }
     write_json(context.dir.file("summary.json"), summary)
-    return _figures(summary)
+    return _figures(summary) | costs([backend])
 
 
 def _instances(context: StageContext, splits: Sequence[str]) -> list[Instance]:
@@ -165,6 +165,7 @@ def _answers(
         )
         for i in instances
     ]
+    keep_responses(backend, context.dir.file(name))
     with context.files() as tree:
 
         def candidate(sample: Sample) -> Candidate:

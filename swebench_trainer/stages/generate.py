@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 from swebench_trainer.answers.candidates import to_candidate
 from swebench_trainer.answers.checks import REFUSED, tally
-from swebench_trainer.contracts import Sample, SampleRequest
+from swebench_trainer.contracts import Backend, Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import GenerateTable
 from swebench_trainer.sampling.collect import collect, seed_of
-from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.sampling.relay import Relay, Writer
+from swebench_trainer.stages import Figures, StageContext, costs, keep_responses
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance
@@ -29,29 +32,34 @@ def run(context: StageContext) -> Figures:
     instances = {i.instance_id: i for i in context.admitted() if i.split == "train"}
     if not instances:
         raise StageError("No instance of the training split can be graded.")
-    table = settings.model or recipe.model
-    backend = context.plugins.registry.create("backend", table)
+    tables = settings.writers or (recipe.model,)
     weights = None if settings.model else context.weights("sft")
+    registry = context.plugins.registry
+    backends = [registry.create("backend", table) for table in tables]
+    # Sample numbers go on from writer to writer, so that each is one answer's own.
+    samples = range(settings.samples * len(backends))
+
+    writers = _writers(context, backends, weights, settings)
+    issues = list(instances.values())
+    requests = _requests(issues, context.prompts(), settings, samples, recipe.seed)
 
     with context.files() as tree:
 
         def candidate(sample: Sample) -> Candidate:
             instance = instances[sample.instance_id]
             files = tree(instance)
-            return to_candidate(recipe.prompt, sample, instance, files, backend.name)
+            return to_candidate(recipe.prompt, sample, instance, files, sample.model)
 
         candidates = collect(
-            partial(backend.open_sampler, weights, batch_size=settings.batch_size),
-            _requests(
-                list(instances.values()), context.prompts(), settings, recipe.seed
-            ),
+            partial(Relay, writers, settings.samples),
+            requests,
             candidate,
             context.dir.file("candidates.jsonl"),
             context.done,
         )
     if not candidates:
         raise StageError("The model gave no candidate for any training instance.")
-    for number in range(settings.samples):
+    for number in samples:
         rows = [prediction_row(c) for c in candidates if c.sample == number]
         write_rows(context.dir.file(f"predictions.{number}.jsonl"), rows)
     patches = {(c.instance_id, c.patch) for c in candidates if c.patch}
@@ -61,15 +69,31 @@ def run(context: StageContext) -> Figures:
     }
     if checks := tally(candidates):
         figures["patches that do not apply"] = checks.get(REFUSED, 0)
-    if missing := len(instances) * settings.samples - len(candidates):
+    if missing := len(instances) * len(samples) - len(candidates):
         figures["without an answer"] = missing
-    return figures
+    return figures | costs(backends)
+
+
+def _writers(
+    context: StageContext,
+    backends: Sequence[Backend],
+    weights: Path | None,
+    settings: GenerateTable,
+) -> list[Writer]:
+    writers = []
+    for number, backend in enumerate(backends):
+        folder = context.dir.file("writers", str(number))
+        keep_responses(backend, context.dir.path if len(backends) == 1 else folder)
+        opened = partial(backend.open_sampler, weights, batch_size=settings.batch_size)
+        writers.append(Writer(backend.name, opened))
+    return writers
 
 
 def _requests(
     instances: list[Instance],
     prompts: dict[str, str],
     settings: GenerateTable,
+    samples: Iterable[int],
     seed: int,
 ) -> list[SampleRequest]:
     return [
@@ -83,5 +107,5 @@ def _requests(
             seed=seed_of(seed, instance.instance_id, number),
         )
         for instance in instances
-        for number in range(settings.samples)
+        for number in samples
     ]

@@ -9,7 +9,7 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.preferences.counts import limits
 from swebench_trainer.stages import Figures, StageContext
 from swebench_trainer.store.jsonl import write_json, write_rows
-from swebench_trainer.types import Candidate, SftRow, Verdict, as_row
+from swebench_trainer.types import UNANSWERED, Candidate, SftRow, Verdict, as_row
 
 
 def run(context: StageContext) -> Figures:
@@ -60,8 +60,8 @@ def _graded(context: StageContext) -> list[GradedInstance]:
     candidates: dict[str, list[tuple[Candidate, Verdict]]] = {}
     for candidate in context.read("generate", "candidates.jsonl", Candidate):
         key = (candidate.model, candidate.instance_id, candidate.sample)
-        # A prompt that left no room to answer says nothing about the answer.
-        if key in verdicts and candidate.finish != "too long":
+        # A prompt that nobody answered says nothing about answers.
+        if key in verdicts and candidate.finish not in UNANSWERED:
             pair = (candidate, verdicts[key])
             candidates.setdefault(candidate.instance_id, []).append(pair)
     graded = []

@@ -62,6 +62,17 @@ class RowWriter:
         Raises:
             StageError: The disk is full; the file is left without the row.
         """
+        self.append(row)
+
+    def append(self, row: Row) -> int:
+        """Appends one row, and says where it is.
+
+        Returns:
+            Its offset, for `row_at`.
+
+        Raises:
+            StageError: The disk is full; the file is left without the row.
+        """
         line = dump(row)
         size = self._file.seek(0, os.SEEK_END)
         try:
@@ -72,6 +83,7 @@ class RowWriter:
         except BaseException:
             self._file.truncate(size)
             raise
+        return size
 
 
 def _cut_torn_row(path: Path) -> None:
@@ -96,12 +108,27 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def each_row(path: Path) -> Iterator[dict[str, Any]]:
     """What `read_rows` gives, one by one: a file of verdicts can be large."""
+    return (row for _, row in each_row_at(path))
+
+
+def each_row_at(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row behind its offset, for `row_at`: to come back to some of many rows."""
     if not path.exists():
         return
+    offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.endswith(b"\n"):
-                yield _parse(line, f"{path}, line {number}")
+                yield offset, _parse(line, f"{path}, line {number}")
+            offset += len(line)
+
+
+def row_at(path: Path, offset: int) -> dict[str, Any]:
+    """The row that begins at an offset of a file of ours."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        row: dict[str, Any] = _parse(file.readline(), f"{path}, byte {offset}")
+        return row
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

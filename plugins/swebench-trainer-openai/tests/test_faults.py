@@ -1,0 +1,320 @@
+"""The real SDK against a local server with the faults of real services."""
+
+import dataclasses
+
+import pytest
+from swebench_trainer_openai import OpenAITable
+from swebench_trainer_openai.service import OpenAIService
+
+from swebench_trainer.contracts import SampleRequest
+from swebench_trainer.errors import PrerequisiteError, RecipeError, StageError
+from swebench_trainer.remote import RemoteBackend
+from swebench_trainer.remote.testing import LocalService, Response
+
+KEY = "sk-local-0123456789"
+BUSY = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
+
+
+def completion(call, **changes):
+    texts = [f"answer to {call.body['messages'][0]['content']}"] * call.body.get("n", 1)
+    return {
+        "id": "c",
+        "object": "chat.completion",
+        "model": call.body["model"],
+        "choices": [
+            {
+                "index": place,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": text},
+            }
+            for place, text in enumerate(texts)
+        ],
+        "usage": {
+            "prompt_tokens": 100,
+            "completion_tokens": 10 * len(texts),
+            "prompt_tokens_details": {"cached_tokens": 40},
+        },
+        **changes,
+    }
+
+
+def served(trouble=lambda number, call: None, **options):
+    """A service that answers, but for what `trouble` says of the n-th completion."""
+    seen = iter(range(10**9))
+
+    def answer(_, call):
+        if call.headers.get("authorization") != f"Bearer {KEY}":
+            said = call.headers.get("authorization", "")
+            body = {"error": {"message": f"Incorrect API key provided: {said}"}}
+            return Response(body, 401)
+        if call.path.endswith("/models"):
+            return Response({"object": "list", "data": [{"id": "m"}]})
+        return trouble(next(seen), call) or Response(completion(call))
+
+    return LocalService(answer, **options)
+
+
+@pytest.fixture
+def backend(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", KEY)
+
+    def backend(service, **keys):
+        table = OpenAITable(
+            name="m",
+            base_url=f"{service.url}/v1",
+            api_key_env="SOME_KEY",
+            **{"retries": 3, "timeout": 5, **keys},
+        )
+        made = RemoteBackend(table, OpenAIService, several=table.n)
+        made.keep_responses(tmp_path)
+        return made
+
+    return backend
+
+
+def prompt(number):
+    """About as long as the tokens that the service counts."""
+    return f"prompt {number}" + " word" * 60
+
+
+def requests(count=12, samples=2):
+    return [
+        SampleRequest(f"i-{n}", s, prompt(n), 50, 0.8, 0.95, seed=n * 7 + s)
+        for n in range(count)
+        for s in range(samples)
+    ]
+
+
+def drawn(backend, asked):
+    """The answers, and the error that ended them."""
+    sampler = backend.open_sampler(None, batch_size=1)
+    found, error = {}, None
+    try:
+        for sample in sampler.sample(asked):
+            found[sample.instance_id, sample.sample] = sample
+    except (StageError, RecipeError, PrerequisiteError) as caught:
+        error = caught
+    finally:
+        sampler.close()
+    return found, error
+
+
+def lost(found, asked):
+    return [r for r in asked if (r.instance_id, r.sample) not in found]
+
+
+def files(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+FAULTS = {
+    "429 storm": lambda n, call: Response(BUSY, 429, {"retry-after": "0.2"}) if n < 40 else None,
+    "429 without Retry-After": lambda n, call: Response(BUSY, 429) if n < 6 else None,
+    "some are 503": lambda n, call: Response("<html>", 503) if n % 6 == 0 else None,
+    "cut half-way": lambda n, call: Response(completion(call), cut=True) if n in (0, 3) else None,
+    "malformed JSON": lambda n, call: Response('{"choices": [{', 200) if n in (0, 3) else None,
+    "JSON of another kind": lambda n, call: Response({"choices": [{"x": 1}]}) if n == 1 else None,
+    "an error with status 200": lambda n, call: Response({"error": {"message": "?"}}) if n == 1 else None,
+    "stall": lambda n, call: Response(completion(call), stall=3) if n in (0, 3) else None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_no_candidate_is_lost(backend, name):
+    asked = requests()
+    with served(FAULTS[name]) as service:
+        found, error = drawn(backend(service, timeout=0.5), asked)
+    assert error is None
+    assert not lost(found, asked)
+    assert {s.text for s in found.values()} == {
+        f"answer to {prompt(n)}" for n in range(12)
+    }
+
+
+def test_a_storm_without_end_stops_and_goes_on(backend):
+    asked = requests()
+    with served(lambda n, call: Response(BUSY, 429) if n >= 9 else None) as service:
+        found, error = drawn(backend(service, retries=0, concurrency=4), asked)
+    assert isinstance(error, StageError) and "slow down" in str(error)
+    assert f"Still open: {len(asked) - len(found)} answers" in str(error)
+    assert len(found) == 9
+    with served() as service:
+        found, error = drawn(backend(service), asked)
+        assert error is None and not lost(found, asked)
+        assert len(service.calls) == len(asked) - 9, "what was kept was paid for again"
+
+
+def test_a_long_retry_after_is_not_sat_out(backend):
+    with served(lambda n, call: Response(BUSY, 429, {"retry-after": "3600"})) as service:  # fmt: skip
+        _, error = drawn(backend(service), requests())
+    assert "asks to wait 3600 s" in str(error)
+
+
+def test_a_wrong_key_names_its_variable_and_stays_secret(
+    backend, monkeypatch, tmp_path
+):
+    wrong = "sk-wrong-9876543210"
+    with served() as service:
+        made = backend(service)
+        monkeypatch.setenv("SOME_KEY", wrong)
+        with pytest.raises(PrerequisiteError, match="SOME_KEY") as caught:
+            made.check()
+        _, error = drawn(made, requests())
+    assert isinstance(error, PrerequisiteError) and "SOME_KEY" in str(error)
+    for text in (str(caught.value), str(error)):
+        assert wrong not in text and "[the key]" in text
+    assert not files(tmp_path)
+
+
+def test_a_key_that_a_service_repeats_is_not_kept(backend, tmp_path):
+    with served(lambda n, call: Response(completion(call, echo=dict(call.headers)))) as service:  # fmt: skip
+        found, error = drawn(backend(service), requests())
+    assert error is None and found
+    (content,) = files(tmp_path).values()
+    assert KEY.encode() not in content and b"[the key]" in content
+
+
+def test_without_a_key_there_is_no_request(backend, monkeypatch):
+    with served() as service:
+        made = backend(service)
+        monkeypatch.delenv("SOME_KEY")
+        with pytest.raises(PrerequisiteError, match="SOME_KEY is not set"):
+            made.check()
+        assert not service.calls
+
+
+def test_an_unknown_model(backend):
+    unknown = {"error": {"message": "no model m", "code": "model_not_found"}}
+    with served(lambda n, call: Response(unknown, 404)) as service:
+        _, error = drawn(backend(service), requests())
+    assert isinstance(error, RecipeError) and "no model m" in str(error)
+
+
+def refuse(which, code="content_policy_violation"):
+    body = {"error": {"message": "not this", "code": code}}
+    return lambda n, call: (
+        Response(body, 400) if call.body["messages"][0]["content"] in which else None
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "finish"),
+    [
+        ("content_policy_violation", "refused"),
+        ("context_length_exceeded", "too long"),
+    ],
+)
+def test_a_refused_prompt_is_a_candidate_that_says_so(backend, code, finish):
+    asked = requests()
+    with served(refuse([prompt(0), prompt(1)], code)) as service:
+        made = backend(service, concurrency=2)
+        found, error = drawn(made, asked)
+        assert error is None and not lost(found, asked)
+        refused = {k[0] for k, s in found.items() if s.finish == finish and not s.text}
+        assert refused == {"i-0", "i-1"}
+        calls = len(service.calls)
+        again, _ = drawn(made, asked)
+        assert again == found and len(service.calls) == calls
+
+
+def test_a_request_that_is_always_refused_is_the_recipes_fault(backend, tmp_path):
+    everything = [prompt(n) for n in range(12)]
+    with served(refuse(everything, "unsupported_parameter")) as service:
+        found, error = drawn(backend(service, concurrency=1), requests())
+        assert isinstance(error, RecipeError) and "refuses every request" in str(error)
+        assert not found and len(service.calls) == 15
+    assert not files(tmp_path)
+
+
+def test_the_service_declines_in_an_answer(backend):
+    def decline(n, call):
+        body = completion(call)
+        body["choices"][0]["message"] = {"content": None, "refusal": "I will not."}
+        return Response(body)
+
+    with served(decline) as service:
+        found, error = drawn(backend(service), requests(2))
+    assert error is None and {s.finish for s in found.values()} == {"refused"}
+
+
+def test_a_budget_is_kept_and_the_run_goes_on_where_it_stopped(backend):
+    asked = requests()
+    price = {"input": 1e4, "cached": 5e3, "output": 1e5}
+    # 60 * 0.01 + 40 * 0.005 + 10 * 0.1 = 1.8 for each; 6.03 would be the worst.
+    with served() as service:
+        found, error = drawn(
+            backend(service, price=price, budget={"money": 20}, concurrency=4), asked
+        )
+        assert isinstance(error, StageError) and "budget" in str(error)
+        assert len(found) == 8, "7 * 1.8 + 6.03 <= 20 < 8 * 1.8 + 6.03"
+        assert "14.4 of 20" in str(error) and "Still open: 16 answers" in str(error)
+        richer = backend(service, price=price, budget={"money": 50}, concurrency=4)
+        found, error = drawn(richer, asked)
+        assert error is None and not lost(found, asked)
+        assert len(service.calls) == len(asked)
+        assert richer.figures() == {"tokens": 24 * 110, "cost": "43.2"}
+
+
+def test_a_budget_of_tokens(backend):
+    with served() as service:
+        found, error = drawn(backend(service, budget={"tokens": 500}), requests())
+    assert "440 of 500 tokens" in str(error) and len(found) == 4
+
+
+def test_several_answers_in_one_request(backend):
+    asked = requests(3, 4)
+    with served() as service:
+        made = backend(service, n=True)
+        found, error = drawn(made, asked[:5])
+        assert [c.body.get("n") for c in service.calls] == [4, None]
+        found, error = drawn(made, asked)
+        assert error is None and not lost(found, asked)
+        assert [c.body.get("n") for c in service.calls[2:]] == [3, 4]
+    assert {s.completion_tokens for s in found.values()} == {10}
+
+
+def test_a_service_that_ignores_n_is_asked_again(backend):
+    def one(n, call):
+        body = completion(call)
+        return Response({**body, "choices": body["choices"][:1]})
+
+    asked = requests(2, 3)
+    with served(one) as service:
+        found, error = drawn(backend(service, n=True), asked)
+        assert error is None and not lost(found, asked)
+        assert len(service.calls) == 6
+
+
+def test_it_asks_as_many_at_once_as_it_may(backend):
+    with served(latency=0.3) as service:
+        found, _ = drawn(backend(service, concurrency=6), requests(10))
+        assert service.most == 6
+    assert len(found) == 20
+
+
+def test_closing_half_way_keeps_what_came(backend):
+    asked = requests()
+    with served(latency=0.02) as service:
+        made = backend(service, concurrency=4)
+        sampler = made.open_sampler(None, batch_size=1)
+        answers = sampler.sample(asked)
+        next(answers)
+        sampler.close()
+        calls = len(service.calls)
+        assert calls < len(asked)
+        found, error = drawn(made, asked)
+        assert error is None and not lost(found, asked)
+        assert len(service.calls) <= calls + len(asked) - 1
+
+
+def test_other_settings_are_other_requests(backend):
+    asked = requests(2)
+    with served() as service:
+        drawn(backend(service), asked)
+        hotter = [dataclasses.replace(r, temperature=1.0) for r in asked]
+        drawn(backend(service), hotter)
+        assert len(service.calls) == 8
+        drawn(backend(service, body={"reasoning_effort": "low"}, omit=("seed",)), asked)
+        assert len(service.calls) == 12
+        sent = service.calls[-1].body
+        assert sent["reasoning_effort"] == "low" and "seed" not in sent

@@ -1,0 +1,86 @@
+"""The same backend against a real model behind a real server: `transformers serve`."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from swebench_trainer_openai import OpenAITable
+from swebench_trainer_openai.service import OpenAIService
+
+from swebench_trainer.contracts import SampleRequest
+from swebench_trainer.remote import RemoteBackend
+
+pytestmark = pytest.mark.slow
+for package in ("fastapi", "uvicorn"):
+    pytest.importorskip(package, reason="transformers[serving] is not installed")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The address of a server, and the name of its model."""
+    from swebench_trainer.training.tiny import write_tiny
+
+    folder = tmp_path_factory.mktemp("served") / "model"
+    write_tiny(folder)
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    main = "from transformers.cli.transformers import main; main()"
+    command = [sys.executable, "-c", main, "serve", str(folder)]
+    log = folder.with_name("serve.log")
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{url}/health").close()
+                break
+            time.sleep(0.2)
+        yield url, str(folder)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+@pytest.fixture
+def backend(served, tmp_path):
+    url, name = served
+    table = OpenAITable(name=name, base_url=f"{url}/v1", api_key_env="", concurrency=4)
+    made = RemoteBackend(table, OpenAIService)
+    made.keep_responses(tmp_path)
+    return made
+
+
+def test_a_served_model_writes_every_sample(backend):
+    backend.check()
+    asked = [
+        SampleRequest(f"i-{n}", s, f"Say {n}.", 8, float(s > 0), 0.9, seed=n + s)
+        for n in range(3)
+        for s in range(3)
+    ]
+    sampler = backend.open_sampler(None, batch_size=1)
+    try:
+        found = {(s.instance_id, s.sample): s for s in sampler.sample(asked)}
+    finally:
+        sampler.close()
+    assert len(found) == 9
+    for sample in found.values():
+        assert sample.text and 0 < sample.completion_tokens <= 8
+        assert sample.prompt_tokens > 3 and sample.finish in ("stop", "length")
+    used = sum(s.prompt_tokens + s.completion_tokens for s in found.values())
+    assert backend.figures() == {"tokens": used}
+    again = backend.open_sampler(None, batch_size=1)
+    assert {(s.instance_id, s.sample): s for s in again.sample(asked)} == found
+    again.close()

@@ -1,0 +1,50 @@
+"""Backend `together`: candidates from the open models that Together serves.
+
+Its inference speaks OpenAI's protocol, so this is the `openai` backend with other
+defaults.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from swebench_trainer_openai import OpenAITable
+
+from swebench_trainer import hookimpl
+from swebench_trainer.hookspecs import Register
+from swebench_trainer.recipe.models import VOLATILE
+from swebench_trainer.remote import Address, RemoteBackend, Variable
+
+
+class TogetherTable(OpenAITable):
+    """A model that Together serves, without a server of its own or with one."""
+
+    use: str = "together"
+    """`together`."""
+    api_key_env: Variable = "TOGETHER_API_KEY"
+    """Environment variable with the key. The key itself stands in no file."""
+    base_url: Address = "https://api.together.xyz/v1"
+    """Address of the service, up to `/v1`."""
+    limit: Annotated[
+        Literal["max_completion_tokens", "max_tokens"],
+        Field(json_schema_extra={VOLATILE: True}),
+    ] = "max_tokens"
+    """What the service calls `max_new_tokens`."""
+
+
+@hookimpl
+def register_backends(register: Register) -> None:
+    """Together."""
+
+    def together(table: TogetherTable) -> Any:
+        from swebench_trainer_openai.service import OpenAIService
+
+        return RemoteBackend(table, OpenAIService, several=table.n)
+
+    register(
+        "together",
+        together,
+        config=TogetherTable,
+        summary="open models that Together serves; samples only",
+    )

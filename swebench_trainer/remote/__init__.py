@@ -1,0 +1,38 @@
+"""Writers behind APIs: what every one of them needs, for authors of such backends.
+
+A plugin says how one request is sent and how its response is read (`Service`) and which
+keys its table has (`RemoteTable`); `RemoteBackend` makes a backend of the two, with a
+limit on requests at once, a budget, prices, kept responses and mapped errors.
+"""
+
+from __future__ import annotations
+
+from swebench_trainer.remote.backend import RemoteBackend
+from swebench_trainer.remote.service import (
+    Answer,
+    Ask,
+    Fault,
+    Reply,
+    Service,
+    Usage,
+    fault_of_status,
+    parsed,
+)
+from swebench_trainer.remote.tables import Address, Budget, Price, RemoteTable, Variable
+
+__all__ = [
+    "Address",
+    "Answer",
+    "Ask",
+    "Budget",
+    "Fault",
+    "Price",
+    "RemoteBackend",
+    "RemoteTable",
+    "Reply",
+    "Service",
+    "Usage",
+    "Variable",
+    "fault_of_status",
+    "parsed",
+]

@@ -1,0 +1,133 @@
+"""A backend that has candidates written behind an API, and trains nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Generic, NoReturn, TypeVar
+
+from swebench_trainer.contracts import TrainRequest
+from swebench_trainer.errors import PluginError
+from swebench_trainer.recipe.models import DpoTable, SftTable, semantic_settings
+from swebench_trainer.remote.failures import error_of
+from swebench_trainer.remote.kept import KeptResponses
+from swebench_trainer.remote.keys import read_key
+from swebench_trainer.remote.meter import Meter
+from swebench_trainer.remote.sampler import RemoteSampler
+from swebench_trainer.remote.service import Fault, Service
+from swebench_trainer.remote.tables import RemoteTable
+from swebench_trainer.types import Pair, SftRow
+
+TableT = TypeVar("TableT", bound=RemoteTable)
+
+RESPONSES = "responses.jsonl"
+"""Name of the file with the responses of a writer."""
+
+
+class RemoteBackend(Generic[TableT]):
+    """A `Backend` and `KeepsResponses` that asks a service.
+
+    Args:
+        table: The recipe's table.
+        connect: Makes the service from the table and the key; imports the SDK.
+        several: Whether one request may ask for all answers to a prompt.
+        leads: Whether the first request of a prompt goes ahead of the others to it,
+            which then find the prompt cached.
+    """
+
+    def __init__(
+        self,
+        table: TableT,
+        connect: Callable[[TableT, str], Service],
+        *,
+        several: bool = False,
+        leads: bool = False,
+    ) -> None:
+        self.name = table.name
+        self._table = table
+        self._connect = connect
+        self._several = several
+        self._leads = leads
+        self._responses: Path | None = None
+
+    def check(self) -> None:
+        """Fails early, before anything is computed or paid for.
+
+        Raises:
+            PrerequisiteError: There is no key, it is wrong, or a package is missing.
+            RecipeError: The service has no such model.
+            StageError: The service is not to be had.
+        """
+        key = read_key(self._table.api_key_env)
+        service = self._connect(self._table, key)
+        try:
+            asyncio.run(_checked(service))
+        except Fault as fault:
+            raise error_of(fault, self._table, key) from None
+
+    def train_sft(
+        self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
+    ) -> NoReturn:
+        """Raises `PluginError`."""
+        self._refuse("train")
+
+    def train_dpo(
+        self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
+    ) -> NoReturn:
+        """Raises `PluginError`."""
+        self._refuse("train")
+
+    def keep_responses(self, folder: Path) -> None:
+        """See `KeepsResponses.keep_responses`."""
+        self._responses = folder / RESPONSES
+
+    def figures(self) -> Mapping[str, str | int | float]:
+        """What the responses of this stage have used, and cost."""
+        kept = self._kept()
+        meter = Meter(self._table.price, self._table.budget, kept.usage)
+        figures: dict[str, str | int | float] = {"tokens": kept.usage.total}
+        if meter.money is not None:
+            figures["cost"] = f"{meter.money:.4g}"
+        return figures
+
+    def open_sampler(self, weights: Path | None, *, batch_size: int) -> RemoteSampler:
+        """Opens the service; how many requests go at once is its own table's to say.
+
+        Raises:
+            PluginError: `weights` are given.
+            PrerequisiteError: There is no key, or a package is missing.
+        """
+        if weights is not None:
+            self._refuse("open trained weights")
+        key = read_key(self._table.api_key_env)
+        service = self._connect(self._table, key)
+        if self._responses and hasattr(service, "keep_in"):
+            service.keep_in(self._responses.parent)
+        return RemoteSampler(
+            service,
+            self._table,
+            key,
+            self._kept(),
+            several=self._several,
+            leads=self._leads,
+        )
+
+    def _kept(self) -> KeptResponses:
+        return KeptResponses(self._responses, semantic_settings(self._table))
+
+    def _refuse(self, what: str) -> NoReturn:
+        use = self._table.use
+        raise PluginError(
+            f"The {use} backend cannot {what}: it only has answers written.",
+            hint=f'Use it in [generate], model = {{ use = "{use}", … }}, '
+            'and [model] use = "hf" to train.',
+        )
+
+
+async def _checked(service: Service) -> None:
+    try:
+        if hasattr(service, "check"):
+            await service.check()
+    finally:
+        await service.close()

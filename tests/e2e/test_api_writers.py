@@ -1,0 +1,190 @@
+"""The whole loop with candidates from an API: what it costs, and who sees the key."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from swebench_trainer.remote.testing import LocalService, Response
+
+from .conftest import ROOT, Shell
+
+pytest.importorskip("openai", reason="the openai SDK is not installed")
+
+KEY = "sk-e2e-0123456789abcdef"
+WRITER = """\
+[[generate.model]]
+use = "openai"
+name = "large"
+base_url = "{url}/v1"
+api_key_env = "OUR_KEY"
+price = {{ input = 2.5, output = 10.0, cached = 1.25 }}
+{budget}
+
+[[generate.model]]
+use = "openai"
+name = "small"
+base_url = "{url}/v1"
+api_key_env = "OUR_KEY"
+n = true
+"""
+
+
+@pytest.fixture(scope="module")
+def api_shell(tmp_path_factory, site):
+    """A shell with the plugin installed, and a key in its environment."""
+    target = str(tmp_path_factory.mktemp("plugins"))
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
+        *("--no-build-isolation", "--disable-pip-version-check", "--target", target),
+        str(ROOT / "plugins/swebench-trainer-openai"),
+    ]
+    subprocess.run(command, check=True)
+
+    def shell():
+        made = Shell(tmp_path_factory.mktemp("api"), site)
+        made.env["OUR_KEY"] = KEY
+        made.env["PYTHONPATH"] = os.pathsep.join([target, made.env["PYTHONPATH"]])
+        return made
+
+    return shell
+
+
+def completion(number, call):
+    if call.headers.get("authorization") != f"Bearer {KEY}":
+        return Response({"error": {"message": f"wrong key {call.headers}"}}, 401)
+    texts = [f"I would rather not, {number}.{n}." for n in range(call.body.get("n", 1))]
+    choices = [
+        {"index": n, "finish_reason": "stop", "message": {"content": text}}
+        for n, text in enumerate(texts)
+    ]
+    usage = {"prompt_tokens": 400, "completion_tokens": 20 * len(texts)}
+    # Some services repeat what they were sent.
+    echo = dict(call.headers)
+    return Response({"choices": choices, "usage": usage, "echo": echo})
+
+
+def with_writers(recipe, url, budget=""):
+    writers = WRITER.format(url=url, budget=budget)
+    made = recipe.replace("samples = 6\n", f"samples = 2\n{writers}")
+    made = made.replace('use = "first-pass"', 'use = "api-rejects"')
+    return made.replace('[publish]\nuse = "directory"\n', "")
+
+
+def paid(service):
+    return [call for call in service.calls if call.method == "POST"]
+
+
+def files(shell):
+    return [path for path in shell.folder.rglob("*") if path.is_file()]
+
+
+def test_the_loop_stops_at_its_budget_goes_on_and_hides_the_key(api_shell, recipe):
+    shell = api_shell()
+    with LocalService(completion) as service:
+        short = with_writers(recipe, service.url, "budget = { tokens = 3000 }")
+        out = shell.run(shell.write(short), code=1)
+        assert "leaves no room for another request" in out
+        assert "Raise its `budget` and run the same command again" in out
+        assert 0 < len(paid(service)) < 6
+        out += shell.run(shell.write(with_writers(recipe, service.url)))
+        # 3 issues: 2 requests each of the one, 1 of the other, which takes n.
+        assert len(paid(service)) == 3 * 2 + 3, "a kept response was paid for again"
+    rows = shell.rows("generate", "candidates.jsonl")
+    assert {(r["model"], r["sample"]) for r in rows} == {("large", 0), ("large", 1), ("small", 2), ("small", 3)}  # fmt: skip
+    assert len(rows) == 3 * 4
+    for number, model in enumerate(["large", "large", "small", "small"]):
+        predictions = shell.rows("generate", f"predictions.{number}.jsonl")
+        assert {r["model_name_or_path"] for r in predictions} == {model}
+    figures = shell.json("generate", "stage.json")["figures"]
+    assert figures["large tokens"] == 6 * 420 and figures["large cost"] == "0.0072"
+    assert figures["small tokens"] == 3 * 440 and "small cost" not in figures
+    assert "large cost 0.0072" in out
+    pairs = shell.rows("pairs", "pairs.jsonl")
+    assert {p["chosen_source"] for p in pairs} == {"gold"}
+    assert {p["rejected_source"] for p in pairs} >= {"sample:0", "sample:2"}
+    # Nobody wrote the key down, though the service repeats it.
+    assert KEY not in out
+    assert len(files(shell)) > 30
+    assert not [path for path in files(shell) if KEY.encode() in path.read_bytes()]
+    kept = (shell.stage("generate") / "writers/0/responses.jsonl").read_text()
+    assert "Bearer [the key]" in kept
+
+
+def test_a_killed_stage_pays_for_no_response_twice(api_shell, recipe):
+    shell = api_shell()
+    with LocalService(completion, latency=0.3) as service:
+        text = with_writers(recipe, service.url).replace("samples = 2", "samples = 8")
+        text = text.replace("n = true", "concurrency = 4")
+        name = shell.write(text)
+        process = shell.start(name, "--until", "generate")
+        kept = shell.stage("generate") / "writers/0/responses.jsonl"
+        while not (kept.exists() and kept.read_bytes().count(b"\n") > 3):
+            assert process.poll() is None
+        process.kill()
+        process.communicate()
+        whole = kept.read_bytes().count(b"\n")
+        before = len(paid(service))
+        shell.run(name, "--until", "generate")
+        assert len(paid(service)) - before == 3 * 8 * 2 - whole
+    assert len(shell.rows("generate", "candidates.jsonl")) == 3 * 8 * 2
+
+
+def test_a_wrong_key_stops_the_run_before_anything_is_trained(api_shell, recipe):
+    shell = api_shell()
+    shell.env["OUR_KEY"] = "sk-wrong-abcdef0123456789"
+    with LocalService(completion) as service:
+        out = shell.run(shell.write(with_writers(recipe, service.url)), code=3)
+    assert "does not accept the key in OUR_KEY" in out
+    assert "sk-wrong" not in out and not shell.stage("prepare").exists()
+    for path in files(shell):
+        assert b"sk-wrong" not in path.read_bytes()
+    del shell.env["OUR_KEY"]
+    out = shell.run(shell.write(with_writers(recipe, "http://127.0.0.1:9")), code=3)
+    assert "The environment variable OUR_KEY is not set" in out
+
+
+def test_a_model_behind_an_api_is_evaluated_and_its_cost_is_told(api_shell, recipe):
+    shell = api_shell()
+    with LocalService(completion) as service:
+        model = (
+            f'use = "openai"\nname = "large"\nbase_url = "{service.url}/v1"\n'
+            'api_key_env = "OUR_KEY"\nprice = { input = 2.5, output = 10.0 }\n'
+        )
+        start = recipe.index("[sft]")
+        text = recipe[:start].replace('use = "parrot"\n', model)
+        text += '[grade]\nuse = "believer"\n[evaluate]\n'
+        out = shell.run(shell.write(text))
+        assert len(paid(service)) == 2
+    assert "tokens 840" in out and "cost 0.0024" in out
+    kept = shell.stage("evaluate") / "base/responses.jsonl"
+    assert kept.read_text().count("\n") == 2
+
+
+def test_faults_on_the_way_lose_no_candidate(api_shell, recipe):
+    shell = api_shell()
+    faults = itertools.cycle(
+        [
+            Response({"error": {"message": "slow"}}, 429, {"retry-after": "0.1"}),
+            Response('{"choices": [{"mess'),
+            None,
+            Response("oops", 502),
+            Response({"choices": [{"index": 0}]}, cut=True),
+            None,
+        ]
+    )
+
+    def answer(number, call):
+        good = completion(number, call)
+        bad = next(faults) if call.method == "POST" else None
+        return bad or good
+
+    with LocalService(answer) as service:
+        shell.run(shell.write(with_writers(recipe, service.url)), "--until", "generate")
+    rows = shell.rows("generate", "candidates.jsonl")
+    assert len(rows) == 3 * 4 and all(row["text"] for row in rows)
+    events = (shell.folder / "runs/small/events.jsonl").read_text().splitlines()
+    assert not any(json.loads(e)["event"] == "StageFailed" for e in events)

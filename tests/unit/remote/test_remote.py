@@ -1,0 +1,229 @@
+"""Writers behind APIs, with a service of ours: what the core does for all of them."""
+
+import asyncio
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from swebench_trainer.contracts import SampleRequest
+from swebench_trainer.errors import PluginError, StageError
+from swebench_trainer.remote import (
+    Answer,
+    Fault,
+    Price,
+    RemoteBackend,
+    RemoteTable,
+    Reply,
+    Usage,
+    fault_of_status,
+)
+from swebench_trainer.remote.keys import hide_in
+from swebench_trainer.testing import check_backend, check_sampling
+
+
+class Echo:
+    """Answers with the prompt and the seed; fails as it is told."""
+
+    def __init__(self, table, key):
+        self.key, self.log, self.closed = key, [], False
+        self.fault = lambda ask: None
+        self.usage = {"input": 7, "output": 5}
+
+    async def ask(self, ask):
+        self.log.append(("sent", ask))
+        await asyncio.sleep(0.005)
+        if fault := self.fault(ask):
+            raise fault
+        self.log.append(("answered", ask))
+        return {"texts": [f"{r.prompt} {r.seed}" for r in ask.requests]}
+
+    def read(self, response):
+        answers = tuple(Answer(text, "stop") for text in response["texts"])
+        return Reply(answers, self.usage and Usage(**self.usage))
+
+    async def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(**keys):
+        options = {k: keys.pop(k) for k in ("several", "leads") if k in keys}
+        table = RemoteTable(
+            **{
+                "use": "echo", "name": "m", "api_key_env": "", "concurrency": 3,
+                "base_url": "http://localhost/v1", **keys,
+            }
+        )  # fmt: skip
+        service = Echo(table, "")
+        backend = RemoteBackend(table, lambda *_: service, **options)
+        backend.keep_responses(tmp_path)
+        backend.service = service
+        return backend
+
+    return make
+
+
+def requests(instances=3, samples=3):
+    return [
+        SampleRequest(f"i-{n}", s, f"prompt {n}", 20, 0.8, 0.95, 10 * n + s)
+        for n in range(instances)
+        for s in range(samples)
+    ]
+
+
+def drawn(backend, asked):
+    sampler = backend.open_sampler(None, batch_size=1)
+    try:
+        return {(s.instance_id, s.sample): s.text for s in sampler.sample(asked)}
+    finally:
+        sampler.close()
+
+
+def sent(backend):
+    return [ask for what, ask in backend.service.log if what == "sent"]
+
+
+def test_it_holds_the_contract(make, tmp_path):
+    backend = make()
+    check_backend(backend, tmp_path, trains=False)
+    check_sampling(backend, None)
+    with pytest.raises(PluginError, match="cannot open trained weights"):
+        backend.open_sampler(tmp_path, batch_size=1)
+    assert backend.service.closed
+
+
+def test_a_response_is_on_disk_before_it_is_used(make, tmp_path):
+    backend = make()
+    sampler = backend.open_sampler(None, batch_size=1)
+    for sample in sampler.sample(requests()):
+        rows = map(json.loads, (tmp_path / "responses.jsonl").read_text().splitlines())
+        kept = {(r["instance_id"], *r["samples"]): r for r in rows}
+        row = kept[sample.instance_id, sample.sample]
+        assert row["response"] == {"texts": [sample.text]}
+        assert row["usage"]["output"] == 5
+    sampler.close()
+
+
+def test_what_is_kept_is_not_asked_for_again(make):
+    asked = requests()
+    drawn(make(), asked[:4])
+    backend = make()
+    assert drawn(backend, asked) == {(r.instance_id, r.sample): f"{r.prompt} {r.seed}" for r in asked}  # fmt: skip
+    assert len(sent(backend)) == len(asked) - 4
+
+
+def test_a_torn_last_response_is_asked_for_again(make, tmp_path):
+    drawn(make(), requests(1))
+    path = tmp_path / "responses.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    backend = make()
+    assert len(drawn(backend, requests(1))) == 3
+    assert len(sent(backend)) == 1
+
+
+def test_the_first_of_a_prompt_goes_ahead_of_the_others(make):
+    backend = make(leads=True)
+    assert len(drawn(backend, requests())) == 9
+    answered = set()
+    for what, ask in backend.service.log:
+        assert ask.shared
+        if what == "sent" and ask.first.sample:
+            assert ask.first.instance_id in answered
+        elif what == "answered":
+            answered.add(ask.first.instance_id)
+
+
+def test_a_leader_that_fails_is_sent_again_before_the_others(make):
+    backend = make(leads=True)
+    faults = iter([Fault("busy", "later"), Fault("busy", "later")])
+    backend.service.fault = lambda ask: next(faults, None)
+    assert len(drawn(backend, requests(2))) == 6
+    assert not [a for a in sent(backend)[:2] if a.first.sample]
+
+
+def test_a_single_sample_has_nobody_to_share_with(make):
+    backend = make(leads=True)
+    drawn(backend, requests(3, 1))
+    assert not any(ask.shared for ask in sent(backend))
+
+
+def test_one_prompt_that_always_fails_does_not_stop_the_others(make):
+    backend = make()
+    backend.service.fault = lambda ask: (
+        Fault("busy", "no luck") if ask.first.instance_id == "i-0" else None
+    )
+    asked, found = requests(), []
+    sampler = backend.open_sampler(None, batch_size=1)
+    with pytest.raises(StageError, match=r"no luck[^$]*Still open: 3 answers"):
+        for sample in sampler.sample(asked):
+            found.append(sample.instance_id)
+    sampler.close()
+    assert sorted(found) == ["i-1"] * 3 + ["i-2"] * 3
+
+
+def test_tokens_are_estimated_where_the_service_does_not_count(make):
+    backend = make()
+    backend.service.usage = None
+    drawn(backend, requests(1))
+    assert backend.figures() == {"tokens": 3 * (len("prompt 0") // 3 + 1 + 3 + 1)}
+
+
+def test_what_a_price_says():
+    usage = Usage(input=100, cached=1000, written=10, output=1)
+    assert Price(input=1, output=1e6).of(usage) == pytest.approx(1 + 1110e-6)
+    dear = Price(input=1, cached=2, written=3e6, output=0)
+    assert dear.of(usage) == pytest.approx(30 + 2100e-6)
+
+
+def test_a_plugins_own_mistake_is_not_hidden(make):
+    backend = make()
+    backend.service.read = lambda response: response["nothing"]
+    with pytest.raises(KeyError, match="nothing"):
+        drawn(backend, requests())
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"api_key_env": "sk-a-key-by-mistake"},
+        {"base_url": "http://user:secret@localhost/v1"},
+        {"base_url": "http://localhost/v1?key=secret"},
+        {"base_url": "localhost:8000"},
+        {"budget": {"money": 3.0}},
+        {"price": {"input": -1, "output": 1}},
+    ],
+)
+def test_tables_that_make_no_sense(make, keys):
+    with pytest.raises(ValidationError):
+        make(**keys)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "code", "kind"),
+    [
+        (401, "no", "", "key"),
+        (403, "no", "", "key"),
+        (402, "pay", "", "credit"),
+        (429, "quota", "insufficient_quota", "credit"),
+        (400, "Your credit balance is too low to access", "", "credit"),
+        (429, "slow", "", "busy"),
+        (529, "overloaded", "", "busy"),
+        (404, "nothing", "", "model"),
+        (400, "what?", "model_not_found", "model"),
+        (400, "prompt is too long: 300000 tokens", "", "too long"),
+        (413, "large", "", "too long"),
+        (400, "bad words", "", "refused"),
+    ],
+)
+def test_what_a_status_means(status, reason, code, kind):
+    assert fault_of_status(status, reason, code=code).kind == kind
+
+
+def test_a_key_is_found_in_any_form_of_a_response():
+    key = 'sk-"quoted"-\\-0123456789'
+    response = {key: [f"Bearer {key}", {"x": key}], "n": 1}
+    assert key not in str(hide_in(key, response).items())
+    assert hide_in(key, {"a": 1}) == {"a": 1}
+    assert hide_in("", {"a": ""}) == {"a": ""}

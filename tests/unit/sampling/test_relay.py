@@ -1,0 +1,44 @@
+"""Several writers, one after another, each with its share of the sample numbers."""
+
+from swebench_trainer.contracts import Sample, SampleRequest
+from swebench_trainer.sampling.relay import Relay, Writer
+
+
+class Voice:
+    opened = closed = 0
+
+    def __init__(self, said, model=""):
+        self.said, self.model = said, model
+
+    def open(self):
+        self.opened += 1
+        return self
+
+    def sample(self, requests):
+        for request in requests:
+            yield Sample(request.instance_id, request.sample, self.said, model=self.model)  # fmt: skip
+
+    def close(self):
+        self.closed += 1
+
+
+def requests(*samples):
+    return [SampleRequest("i", n, "p", 9, 1.0, 1.0, n) for n in samples]
+
+
+def test_each_writes_its_share_and_is_named():
+    voices = [Voice("a"), Voice("b"), Voice("c", model="c itself")]
+    relay = Relay([Writer(v.said * 3, v.open) for v in voices], share=2)
+    found = {s.sample: (s.text, s.model) for s in relay.sample(requests(*range(6)))}
+    assert found == {
+        0: ("a", "aaa"), 1: ("a", "aaa"), 2: ("b", "bbb"), 3: ("b", "bbb"),
+        4: ("c", "c itself"), 5: ("c", "c itself"),
+    }  # fmt: skip
+    assert all(v.opened == v.closed == 1 for v in voices)
+
+
+def test_who_has_nothing_left_to_do_is_not_opened():
+    first, second = Voice("a"), Voice("b")
+    relay = Relay([Writer("a", first.open), Writer("b", second.open)], share=4)
+    assert [s.text for s in relay.sample(requests(6))] == ["b"]
+    assert (first.opened, second.opened) == (0, 1)
