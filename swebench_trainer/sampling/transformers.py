@@ -76,8 +76,10 @@ class TransformersSampler:
             try:
                 ended = batch.advance(joining)
             except torch.OutOfMemoryError:
-                waiting = batch.rows + waiting
+                ended = None  # until the block is left, the error holds the memory
+            if ended is None:
                 self._halve([*batch.rows, *joining])
+                waiting = batch.rows + waiting
                 batch = Batch(self._decoder, self._ending)
                 _free_memory()
                 continue
@@ -134,7 +136,7 @@ class TransformersSampler:
             raise StageError(
                 f"The GPU's memory is too small for one answer to a prompt of {len(rows[0].prompt)} tokens.",
                 hint="Lower max_new_tokens, choose a prompt style with less context, or set [model] quantization.",
-            ) from None
+            )
         self._batch_size = min(self._batch_size, len(rows)) // 2
 
     def _as_sample(self, row: Row, end: str) -> Sample:
