@@ -86,7 +86,7 @@ class SharedPrompts:
             layers = output.past_key_values.layers
             caches.append([(layer.keys, layer.values) for layer in layers])
             hidden += [
-                row[len(prompt) - 1]
+                row[len(prompt) - 1].clone()  # a view would keep all of them
                 for row, prompt in zip(output.last_hidden_state, few, strict=True)
             ]
         group = _Group(_joined(caches), [len(prompt) for prompt in prompts], answers)
