@@ -310,7 +310,11 @@ def grade(
     ],
     predictions: Annotated[
         list[Path],
-        typer.Option("--predictions", "-p", help="Predictions file; repeatable."),
+        typer.Option(
+            "--predictions",
+            "-p",
+            help="Predictions file, or a submission's folder; repeatable.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Directory for the results.")],
     more: Annotated[

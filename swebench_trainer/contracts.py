@@ -165,8 +165,13 @@ class SampleRequest:
     """One answer to be written. Equal requests give equal answers on one machine.
 
     Attributes:
-        temperature: 0 means greedy; `top_p` and `seed` then mean nothing.
+        temperature: 0 means greedy; what follows then means nothing.
+        top_p: Draws from the smallest set of tokens with this probability.
         seed: Seed of this answer alone.
+        top_k: Draws from so many of the most likely tokens; 0 means all. Top-p is a part
+            of what this leaves.
+        min_p: Draws from tokens that are at least so likely, relative to the most
+            likely one.
     """
 
     instance_id: str
@@ -176,6 +181,8 @@ class SampleRequest:
     temperature: float
     top_p: float
     seed: int
+    top_k: int = 0
+    min_p: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -419,6 +419,12 @@ class GenerateTable(SamplingTable):
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Nucleus: the smallest set of tokens with this probability."""
+    top_k: NonNegativeInt = 0
+    """Draw from so many of the most likely tokens; 0 means all of them. `top_p` is a part of what this leaves."""
+    min_p: Fraction = 0.0
+    """Leave out tokens that are less likely than this, relative to the most likely one."""
+    greedy: bool = False
+    """Whether sample 0 takes the most likely token each time, as `[evaluate]` does; the others are drawn."""
 
     @property
     def writers(self) -> tuple[ModelTable, ...]:

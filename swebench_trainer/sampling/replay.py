@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
+
+from pydantic import AfterValidator
 
 from swebench_trainer.contracts import Sample, SampleRequest, TrainRequest
 from swebench_trainer.errors import PluginError
 from swebench_trainer.recipe.models import DpoTable, ModelTable, RecipePath, SftTable
-from swebench_trainer.store.predictions import Prediction, read_predictions
+from swebench_trainer.store.predictions import (
+    Prediction,
+    predictions_in,
+    read_predictions,
+)
 from swebench_trainer.types import Pair, SftRow
+
+Predictions = Annotated[RecipePath, AfterValidator(predictions_in)]
+"""A file of predictions; where a folder has one, that, so that it counts by its content."""
 
 
 class ReplayTable(ModelTable):
@@ -19,8 +28,8 @@ class ReplayTable(ModelTable):
 
     use: str = "replay"
     """`replay`."""
-    path: RecipePath | tuple[RecipePath, ...]
-    """Predictions, `.jsonl` or `.json`; the n-th prediction of an instance over all files is its n-th sample."""
+    path: Predictions | tuple[Predictions, ...]
+    """Predictions, `.jsonl` or `.json`, or the folder of a submission (`all_preds.jsonl`, `preds.json`, or `logs/<instance>/patch.diff`); the n-th prediction of an instance over all of them is its n-th sample."""
 
 
 class ReplayBackend:

@@ -1,8 +1,9 @@
-"""Writes answers with a loaded transformers model, a batch at a time.
+"""Writes answers with a loaded transformers model, many at a time.
 
-An answer depends on its own request alone: each row of a batch draws from its
-own random generator, so the batch size changes the speed and not the answers
-(up to the rounding of the kernels).
+An answer depends on its own request alone: each has its own random generator, so the
+batch size changes the speed and not the answers (up to the rounding of the kernels).
+A prompt is read once for all its answers that are written together. Answers leave when
+they end, and those that wait take their places.
 """
 
 from __future__ import annotations
@@ -10,18 +11,14 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import Any
 
 from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.errors import StageError
-
-if TYPE_CHECKING:
-    import torch
-
-Encoded = tuple[list[int], SampleRequest]
-"""A request with the ids of its prompt."""
+from swebench_trainer.sampling.batch import Batch, Decoder, Row
+from swebench_trainer.sampling.plain_cache import PlainCache
+from swebench_trainer.sampling.shared_prompts import SharedPrompts, why_not
 
 
 class TransformersSampler:
@@ -47,20 +44,15 @@ class TransformersSampler:
         pad: int,
         batch_size: int,
     ) -> None:
-        from transformers import GenerationConfig
-
-        # A checkpoint's own defaults (top-k, repetition penalty) would change the
-        # distribution that the recipe asks for.
-        model.generation_config = GenerationConfig(
-            do_sample=False, eos_token_id=sorted(stop), pad_token_id=pad
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        config = inner.config.get_text_config()
+        self._decoder: Decoder = (
+            PlainCache(inner, pad) if why_not(config) else SharedPrompts(inner, pad)
         )
-        self._model = model
         self._encode = encode
         self._decode = decode
         self._stop = stop
-        self._pad = pad
         self._batch_size = batch_size
-        config = model.config.get_text_config()
         positions = getattr(config, "max_position_embeddings", None)
         self._positions: int = positions or sys.maxsize
 
@@ -75,146 +67,87 @@ class TransformersSampler:
         """
         import torch
 
-        queue: list[Encoded] = []
-        for request in requests:
-            ids = self._encode(request.prompt)
-            if room := self._room(ids):
-                length = min(request.max_new_tokens, room)
-                queue.append((ids, replace(request, max_new_tokens=length)))
-            else:
-                yield _too_long(request, len(ids))
-        queue.sort(key=lambda item: len(item[0]), reverse=True)
-        while queue:
-            batch = self._first_batch(queue)
+        rows = self._rows(requests)
+        yield from (self._as_sample(row, "too long") for row in rows if row.most < 1)
+        waiting = [row for row in rows if row.most > 0]
+        batch = Batch(self._decoder, self._ending)
+        while waiting or batch.rows:
+            joining = self._joining(waiting, len(batch.rows))
             try:
-                samples = self._write(batch)
+                ended = batch.advance(joining)
             except torch.OutOfMemoryError:
-                if self._batch_size == 1:
-                    raise StageError(
-                        f"The GPU's memory is too small for one answer to a prompt of {len(batch[0][0])} tokens.",
-                        hint="Lower max_new_tokens, choose a prompt style with less context, or set [model] quantization.",
-                    ) from None
-                self._batch_size = min(self._batch_size, len(batch)) // 2 or 1
+                ended = None  # until the block is left, the error holds the memory
+            if ended is None:
+                self._halve([*batch.rows, *joining])
+                waiting = batch.rows + waiting
+                batch = Batch(self._decoder, self._ending)
                 _free_memory()
                 continue
-            yield from samples
-            del queue[: len(batch)]
+            del waiting[: len(joining)]
+            for row, end in ended:
+                yield self._as_sample(row, end)
 
     def close(self) -> None:
         """Frees the model's memory."""
-        self._model = None
+        del self._decoder
         _free_memory()
 
-    def _room(self, ids: list[int]) -> int:
-        """Tokens that the model can write behind a prompt."""
-        return max(0, self._positions - len(ids))
+    def _rows(self, requests: Sequence[SampleRequest]) -> list[Row]:
+        """The answers to be written, those to longer prompts first."""
+        by_prompt: dict[str, list[SampleRequest]] = {}
+        for request in requests:
+            by_prompt.setdefault(request.prompt, []).append(request)
+        rows = []
+        for prompt, asked in by_prompt.items():
+            ids = self._encode(prompt)
+            room = self._positions - len(ids)
+            rows += [Row(r, ids, min(r.max_new_tokens, room)) for r in asked]
+        return sorted(rows, key=lambda row: len(row.prompt), reverse=True)
 
-    def _first_batch(self, queue: Sequence[Encoded]) -> list[Encoded]:
-        """The first requests that can be answered together.
+    def _joining(self, waiting: Sequence[Row], under_way: int) -> list[Row]:
+        """The first of those that wait, as many as may begin now.
 
-        Every row is written on until the longest answer is there. A request that
-        would so push the longest prompt out of its positions waits.
+        They wait until half of the batch is free, since prompts are read faster
+        together. Answers to one prompt begin together, and prompts of like length.
         """
-        room = self._room(queue[0][0])
-        first = queue[: self._batch_size]
-        return list(takewhile(lambda item: item[1].max_new_tokens <= room, first))
+        free = self._batch_size - under_way
+        if under_way and not (self._decoder.joins and 2 * free >= self._batch_size):
+            return []
+        joining: list[Row] = []
+        for _, group in groupby(waiting, key=lambda row: id(row.prompt)):
+            same = list(group)
+            alike = 2 * len(same[0].prompt) >= len(waiting[0].prompt)
+            if not alike or len(joining) + len(same) > free:
+                break
+            joining += same
+        if not (joining or under_way):  # one prompt has more answers than there is room
+            return list(waiting[:free])
+        return joining
 
-    def _write(self, batch: Sequence[Encoded]) -> list[Sample]:
-        """Answers the requests of one batch, given with their prompts' ids."""
-        import torch
-        from transformers import LogitsProcessorList
+    def _ending(self, row: Row) -> str:
+        """Why an answer has ended; empty if it has not."""
+        if row.ids[-1] in self._stop:
+            return "stop"
+        return "length" if len(row.ids) == row.most else ""
 
-        width = len(batch[0][0])
-        device = self._model.device
-        padding = [width - len(ids) for ids, _ in batch]
-        ids = [
-            [self._pad] * gap + ids
-            for gap, (ids, _) in zip(padding, batch, strict=True)
-        ]
-        mask = [[0] * gap + [1] * (width - gap) for gap in padding]
-        requests = [request for _, request in batch]
-        with torch.inference_mode():
-            output = self._model.generate(
-                input_ids=torch.tensor(ids, device=device),
-                attention_mask=torch.tensor(mask, device=device),
-                max_new_tokens=max(r.max_new_tokens for r in requests),
-                logits_processor=LogitsProcessorList(
-                    [gumbel_sampler(requests, device)]
-                ),
+    def _halve(self, rows: Sequence[Row]) -> None:
+        """Allows half of what did not fit the memory."""
+        if len(rows) == 1:
+            raise StageError(
+                f"The GPU's memory is too small for one answer to a prompt of {len(rows[0].prompt)} tokens.",
+                hint="Lower max_new_tokens, choose a prompt style with less context, or set [model] quantization.",
             )
-        answers = output[:, width:].tolist()
-        return [
-            self._as_sample(request, len(prompt), answer)
-            for (prompt, request), answer in zip(batch, answers, strict=True)
-        ]
+        self._batch_size = min(self._batch_size, len(rows)) // 2
 
-    def _as_sample(
-        self, request: SampleRequest, prompt_tokens: int, ids: list[int]
-    ) -> Sample:
-        ids = ids[: request.max_new_tokens]
-        end = next((i for i, token in enumerate(ids) if token in self._stop), None)
+    def _as_sample(self, row: Row, end: str) -> Sample:
         return Sample(
-            instance_id=request.instance_id,
-            sample=request.sample,
-            text=self._decode(ids[:end]),
-            prompt_tokens=prompt_tokens,
-            completion_tokens=len(ids) if end is None else end + 1,
-            finish="length" if end is None else "stop",
+            instance_id=row.request.instance_id,
+            sample=row.request.sample,
+            text=self._decode(row.ids[:-1] if end == "stop" else row.ids),
+            prompt_tokens=len(row.prompt),
+            completion_tokens=len(row.ids),
+            finish=end,
         )
-
-
-def _too_long(request: SampleRequest, prompt_tokens: int) -> Sample:
-    return Sample(
-        instance_id=request.instance_id,
-        sample=request.sample,
-        text="",
-        prompt_tokens=prompt_tokens,
-        finish="too long",
-    )
-
-
-def gumbel_sampler(
-    requests: Sequence[SampleRequest],
-    device: Any,
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """A logits processor that makes the greedy choice an exact random one.
-
-    The largest of `log p + Gumbel noise` is distributed as `p`. The noise of each
-    row comes from the row's own generator, whatever else is in the batch.
-
-    Args:
-        requests: One per row, with temperature, top-p and seed.
-        device: Where the scores are.
-
-    Returns:
-        A function of the ids so far, `(rows, length)`, and the scores of the
-        next token, `(rows, vocabulary)`, giving scores to take the largest of.
-    """
-    import torch
-
-    generators = [torch.Generator(device).manual_seed(r.seed) for r in requests]
-
-    def choose(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        scores = scores.float()
-        for row, (request, generator) in enumerate(
-            zip(requests, generators, strict=True)
-        ):
-            if request.temperature > 0:
-                logits = _nucleus(scores[row] / request.temperature, request.top_p)
-                noise = torch.empty_like(logits).exponential_(generator=generator)
-                scores[row] = logits - noise.log()
-        return scores
-
-    return choose
-
-
-def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Keeps the smallest set of tokens with probability `top_p`; one at least."""
-    if top_p >= 1:
-        return logits
-    ordered, order = logits.sort(descending=True)
-    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-    return logits.index_fill(-1, order[before >= top_p], float("-inf"))
 
 
 def _free_memory() -> None:

@@ -102,9 +102,13 @@ def _requests(
             sample=number,
             prompt=prompts[instance.instance_id],
             max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
+            temperature=0.0
+            if settings.greedy and not number % settings.samples
+            else settings.temperature,
             top_p=settings.top_p,
             seed=seed_of(seed, instance.instance_id, number),
+            top_k=settings.top_k,
+            min_p=settings.min_p,
         )
         for instance in instances
         for number in samples

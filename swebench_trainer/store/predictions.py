@@ -2,6 +2,9 @@
 
 `.jsonl` has one object per line; `.json` a list of objects, or an object of them
 by instance id. Each has `instance_id`, `model_name_or_path` and `model_patch`.
+
+A folder is a submission as the SWE-bench experiments repository has them: one of
+`FILES`, or `logs/<instance>/patch.diff`, which the harness leaves for each instance.
 """
 
 from __future__ import annotations
@@ -14,6 +17,15 @@ from typing import Any
 
 from swebench_trainer.errors import DataError
 from swebench_trainer.types import Candidate
+
+FILES = ("all_preds.jsonl", "preds.json", "preds.jsonl", "all_preds.json")
+"""Where a submission's predictions are; the first that is there counts."""
+
+LOGS = "logs"
+"""Where a submission has a folder for each instance."""
+
+PATCH = "patch.diff"
+"""What the harness calls the patch that it has graded."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +53,30 @@ def prediction_row(candidate: Candidate) -> dict[str, str]:
     }
 
 
+def predictions_in(path: Path) -> Path:
+    """The file of predictions in a folder; without one, the path as it is."""
+    found = (path / name for name in FILES if (path / name).is_file())
+    return next(found, path)
+
+
 def read_predictions(path: Path) -> list[Prediction]:
-    """Reads a file of predictions, in its order.
+    """Reads the predictions of a file or a folder, in their order.
 
     Raises:
         DataError: The file cannot be read, or an entry is no prediction; the
-            message names the file and the line or the entry.
+            message names the file and the line or the entry. A folder has none.
     """
+    path = predictions_in(path)
+    if path.is_dir():
+        return _from_logs(path)
+    text = _read(path)
+    entries = _entries(path, text) if path.suffix == ".json" else _lines(path, text)
+    return [_prediction(f"{path}, {place}", row) for place, row in entries]
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(
             f"The predictions {path} cannot be read: {error.strerror}."
@@ -58,8 +85,30 @@ def read_predictions(path: Path) -> list[Prediction]:
         raise DataError(
             f"{path} is not UTF-8 text, so it holds no predictions."
         ) from error
-    entries = _entries(path, text) if path.suffix == ".json" else _lines(path, text)
-    return [_prediction(f"{path}, {place}", row) for place, row in entries]
+
+
+def _from_logs(folder: Path) -> list[Prediction]:
+    """What the logs of a submission say was predicted, by instance id."""
+    patches = sorted(folder.glob(f"{LOGS}/*/{PATCH}"))
+    if not patches:
+        raise DataError(
+            f"The folder {folder} has no predictions: neither {', '.join(FILES)} nor {LOGS}/<instance>/{PATCH}.",
+            hint="Name a submission of the experiments repository, such as evaluation/verified/<submission>, or a file.",
+        )
+    return [
+        Prediction(path.parent.name, folder.resolve().name, _patch(path), str(path))
+        for path in patches
+    ]
+
+
+def _patch(path: Path) -> str:
+    # Not read_text(): line ends are a part of a patch.
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text, so it holds no patch.") from error
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:

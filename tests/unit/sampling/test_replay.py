@@ -7,7 +7,7 @@ import pytest
 
 from swebench_trainer.contracts import SampleRequest, TrainRequest
 from swebench_trainer.errors import DataError, PluginError
-from swebench_trainer.recipe.models import DpoTable, SftTable
+from swebench_trainer.recipe.models import DpoTable, SftTable, semantic_settings
 from swebench_trainer.sampling.replay import ReplayBackend, ReplayTable
 
 
@@ -48,6 +48,32 @@ def test_the_nth_sample_is_the_nth_prediction_over_all_files(tmp_path):
     ]
     assert [s.model for s in samples] == ["recorder", "another", "recorder", "recorder"]
     assert samples[0].text == "a0"
+
+
+def test_files_and_submissions_go_together(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    write(first / "all_preds.jsonl", prediction("a", "a0"), prediction("b", "b0"))
+    (second / "logs" / "a").mkdir(parents=True)
+    (second / "logs" / "a" / "patch.diff").write_text("a1")
+    third = write(tmp_path / "0.jsonl", prediction("a", "a2"))
+    table = ReplayTable(path=(str(first), str(second), third))
+    sampler = ReplayBackend(table).open_sampler(None, batch_size=1)
+    samples = list(sampler.sample([request(i, n) for i in "ab" for n in range(4)]))
+    assert [(s.instance_id, s.sample, s.patch, s.model) for s in samples] == [
+        ("a", 0, "a0", "recorder"),
+        ("a", 1, "a1", "second"),
+        ("a", 2, "a2", "recorder"),
+        ("b", 0, "b0", "recorder"),
+    ]
+
+
+def test_the_predictions_of_a_folder_count_by_their_content(tmp_path):
+    write(tmp_path / "all_preds.jsonl", prediction("a", "a0"))
+    before = semantic_settings(ReplayTable(path=str(tmp_path)))
+    assert semantic_settings(ReplayTable(path=str(tmp_path))) == before
+    write(tmp_path / "all_preds.jsonl", prediction("a", "a1"))
+    assert semantic_settings(ReplayTable(path=str(tmp_path))) != before
 
 
 def test_an_empty_prediction_is_an_answer_without_a_patch(tmp_path):

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 
 from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.errors import StageError
-from swebench_trainer.sampling.transformers import TransformersSampler, gumbel_sampler
+from swebench_trainer.sampling.transformers import TransformersSampler
 
 STOP, PAD, VOCABULARY = 1, 0, 32
 PROMPTS = ("a", "a longer prompt", "mid one", "the longest prompt of all")
@@ -51,15 +51,56 @@ def request(
     return SampleRequest(f"i-{n}", n, prompt, length, temperature, top_p, seed)
 
 
-def test_the_batch_size_does_not_change_the_answers(model):
-    requests = [
-        request(n, temperature=(0.0, 0.7, 1.0)[n % 3], top_p=(1.0, 0.9)[n % 2])
-        for n in range(9)
-    ]
-    alone = {s.sample: s for s in sampler_of(model, 1).sample(requests)}
-    together = {s.sample: s for s in sampler_of(model, 4).sample(requests)}
-    assert alone == together
-    assert len({s.text for s in alone.values()}) > 4
+SETTINGS = [
+    {},
+    {"temperature": 0.0},
+    {"temperature": 0.7, "top_p": 0.9},
+    {"top_k": 5},
+    {"min_p": 0.1, "temperature": 1.3},
+    {"top_k": 20, "top_p": 0.8, "min_p": 0.01},
+]
+
+
+def mixed_requests() -> list[SampleRequest]:
+    """Four prompts, five answers to each, all with settings of their own."""
+    requests = []
+    for prompt in PROMPTS:
+        for r in samples_of_one(prompt, 5):
+            number = len(requests)
+            settings = SETTINGS[number % len(SETTINGS)]
+            requests.append(replace(r, seed=number, **settings))
+    return requests
+
+
+def answers(sampler: TransformersSampler, requests) -> dict[tuple[str, int], Sample]:
+    return {(s.instance_id, s.sample): s for s in sampler.sample(requests)}
+
+
+def test_neither_batch_size_nor_company_change_an_answer(model):
+    requests = mixed_requests()
+    expected = answers(sampler_of(model, 1), requests)
+    assert len(expected) == 20 and len({s.text for s in expected.values()}) > 14
+    for batch_size in (3, 16, 64):
+        assert answers(sampler_of(model, batch_size), requests) == expected
+    assert answers(sampler_of(model, 16), requests[::-1]) == expected
+    assert answers(sampler_of(model, 4), requests[1::3]).items() <= expected.items()
+
+
+def test_what_a_killed_run_still_owes_is_what_it_would_have_been(model):
+    requests = mixed_requests()
+    expected = answers(sampler_of(model, 16), requests)
+    begun = sampler_of(model, 16).sample(requests)
+    found = {(s.instance_id, s.sample): s for s in islice(begun, 7)}
+    owed = [r for r in requests if (r.instance_id, r.sample) not in found]
+    assert found | answers(sampler_of(model, 16), owed) == expected
+
+
+def test_a_sampler_that_was_interrupted_begins_anew(model):
+    requests = mixed_requests()
+    expected = answers(sampler_of(model, 16), requests)
+    sampler = sampler_of(model, 16)
+    next(sampler.sample(requests))
+    assert answers(sampler, requests) == expected
 
 
 def test_the_seed_alone_decides_a_draw(model):
@@ -83,9 +124,92 @@ def test_temperature_zero_is_the_models_own_greedy_answer(model):
         ids.append(best)
 
 
-def test_answers_come_batch_by_batch_longest_prompt_first(model):
-    answers = sampler_of(model, 2).sample([request(n) for n in range(4)])
-    assert [next(answers).sample for _ in range(2)] == [3, 1]
+def test_longer_prompts_are_answered_first(model):
+    answers = sampler_of(model, 1).sample([request(n) for n in range(4)])
+    assert [answer.sample for answer in answers] == [3, 1, 2, 0]
+
+
+class Spy:
+    """Notes what a sampler's decoder is asked for; fails when it is asked for too much.
+
+    Args:
+        most: Rows for which there is memory.
+    """
+
+    def __init__(self, sampler: TransformersSampler, most: int = 10**6) -> None:
+        self.read_prompts: list[int] = []
+        self.read_rows: list[int] = []
+        self.written_rows: list[int] = []
+        self._decoder = sampler._decoder
+        self._most = most
+        self.joins = self._decoder.joins
+        self.keep, self.clear = self._decoder.keep, self._decoder.clear
+        sampler._decoder = self
+
+    def read(self, prompts, answers):
+        self.read_prompts.append(len(prompts))
+        self._note(self.read_rows, sum(answers))
+        return self._decoder.read(prompts, answers)
+
+    def write(self, tokens):
+        self._note(self.written_rows, len(tokens))
+        return self._decoder.write(tokens)
+
+    def _note(self, sizes: list[int], rows: int) -> None:
+        import torch
+
+        sizes.append(rows)
+        if rows > self._most:
+            raise torch.OutOfMemoryError("too much")
+
+
+def samples_of_one(prompt: str, count: int, **options) -> list[SampleRequest]:
+    return [
+        replace(request(n, **options), instance_id=prompt, sample=n, prompt=prompt)
+        for n in range(count)
+    ]
+
+
+def test_a_prompt_is_read_once_for_all_its_samples(model):
+    requests = samples_of_one("one prompt", 8) + samples_of_one("another two", 8)
+    sampler = sampler_of(model, 16)
+    spy = Spy(sampler)
+    assert len(list(sampler.sample(requests))) == 16
+    assert (spy.read_prompts, spy.read_rows) == ([2], [16])
+
+
+def test_an_answer_that_is_there_is_given_and_not_written_on(model):
+    requests = [request(1, length=3), *(request(n, length=40) for n in (0, 2))]
+    sampler = sampler_of(endless(model), 3)
+    spy = Spy(sampler)
+    answers = sampler.sample(requests)
+    assert next(answers).sample == 1
+    assert len(spy.written_rows) == 2
+    assert len(list(answers)) == 2
+    written = sum(spy.written_rows)
+    assert written == 2 + 39 + 39
+
+
+def test_those_that_wait_take_the_places_of_those_that_are_there(model):
+    requests = [request(0, length=9 if n % 4 else 39, seed=n) for n in range(24)]
+    requests = [replace(r, prompt=f"{n:02}") for n, r in enumerate(requests)]
+    sampler = sampler_of(endless(model), 8)
+    spy = Spy(sampler)
+    assert len(list(sampler.sample(requests))) == 24
+    assert sum(spy.written_rows) == 18 * 8 + 6 * 38  # the first tokens are not
+    assert len(spy.written_rows) < 0.9 * 3 * 38
+    assert max(spy.written_rows) == 8
+
+
+def endless(model):
+    """The model, so changed that it never writes the stop token."""
+    import torch
+
+    with torch.no_grad():
+        model.lm_head.weight[STOP] = 0
+        model.lm_head.bias = torch.nn.Parameter(torch.zeros(VOCABULARY))
+        model.lm_head.bias[STOP] = -1e9
+    return model
 
 
 def test_an_answer_ends_at_a_stop_token_or_at_its_own_length(model):
@@ -109,65 +233,41 @@ def test_a_models_own_sampling_defaults_are_not_used(model):
     assert list(sampler_of(model, 4).sample(requests)) == expected
 
 
-@pytest.mark.parametrize("top_p", [1.0, 0.75])
-def test_the_draws_have_the_probabilities_of_the_softmax(top_p):
-    import torch
-
-    draws, temperature = 8000, 0.5
-    logits = torch.tensor([1.0, 0.5, 0.0, -0.5])
-    expected = (logits / temperature).softmax(-1)  # .60, .22, .08, ..
-    if top_p < 1:
-        expected[2:] = 0  # .60 + .22 reaches .75
-        expected /= expected.sum()
-    requests = [request(n, temperature=temperature, top_p=top_p) for n in range(draws)]
-    choose = gumbel_sampler(requests, "cpu")
-    picked = choose(torch.empty(0), logits.repeat(draws, 1)).argmax(-1)
-    counts = torch.bincount(picked, minlength=4).double()
-    likely = expected > 0
-    chi2 = ((counts - draws * expected)[likely] ** 2 / (draws * expected[likely])).sum()
-    assert counts[~likely].sum() == 0
-    assert chi2 < 16.3  # 0.1 % with three degrees of freedom
-
-
-def test_the_most_likely_token_is_always_in_the_nucleus():
-    import torch
-
-    requests = [request(n, top_p=1e-9) for n in range(50)]
-    logits = torch.tensor([0.0, 0.1, 0.05]).repeat(50, 1)
-    picked = gumbel_sampler(requests, "cpu")(torch.empty(0), logits).argmax(-1)
-    assert Counter(picked.tolist()) == {1: 50}
-
-
-def short_of_memory(model, most: int) -> list[int]:
-    """Lets `generate` fail for more than `most` rows, and notes the sizes tried."""
-    import torch
-
-    generate, sizes = model.generate, []
-
-    def limited(**kwargs):
-        sizes.append(len(kwargs["input_ids"]))
-        if sizes[-1] > most:
-            raise torch.OutOfMemoryError("too much")
-        return generate(**kwargs)
-
-    model.generate = limited
-    return sizes
-
-
 def test_a_full_gpu_halves_the_batch_and_goes_on(model):
-    requests = [request(n) for n in range(7)]
+    requests = samples_of_one("one prompt", 7)
+    expected = list(sampler_of(model, 1).sample(requests))
+    sampler = sampler_of(model, 16)
+    spy = Spy(sampler, most=2)
+    found = list(sampler.sample(requests))
+    assert sorted(found, key=lambda s: s.sample) == expected
+    assert spy.read_rows[:4] == [7, 3, 1, 1]
+    assert max(spy.written_rows) == 1
+
+
+def test_a_gpu_that_fills_up_while_answers_grow_begins_them_again(model):
+    requests = [request(n) for n in range(9)]
     expected = {s.sample: s for s in sampler_of(model, 1).sample(requests)}
-    sizes = short_of_memory(model, 2)
-    found = {s.sample: s for s in sampler_of(model, 16).sample(requests)}
-    assert found == expected
-    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    sampler = sampler_of(model, 16)
+    spy = Spy(sampler, most=4)
+    spy.read = spy._decoder.read  # prompts alone fit
+    samples = list(sampler.sample(requests))
+    assert len(samples) == len(requests)
+    assert {s.sample: s for s in samples} == expected
+    assert max(spy.written_rows) > 4 >= spy.written_rows[-1]
 
 
 def test_a_gpu_without_room_for_one_answer_is_an_error(model):
-    short_of_memory(model, 0)
+    sampler = sampler_of(model, 4)
+    Spy(sampler, most=0)
     with pytest.raises(StageError, match="25 tokens") as caught:
-        list(sampler_of(model, 4).sample([request(n) for n in range(4)]))
+        list(sampler.sample([request(n) for n in range(4)]))
     assert "[prompt] max_tokens" not in str(caught.value.hint)
+
+
+def test_a_model_that_was_saved_while_it_was_trained_is_read_too(model):
+    (expected,) = sampler_of(model, 1).sample([request(1)])
+    model.config.use_cache = False
+    assert list(sampler_of(model, 1).sample([request(1)])) == [expected]
 
 
 @pytest.fixture
@@ -194,7 +294,7 @@ def test_a_prompt_that_does_not_fit_the_model_is_named_and_the_others_go_on(cram
     samples = {s.sample: s for s in sampler_of(cramped, 4).sample(requests)}
     assert samples[3] == Sample("i-3", 3, "", prompt_tokens=25, finish="too long")
     assert {samples[n].finish for n in range(3)} <= {"stop", "length"}
-    assert all(samples[n].text for n in range(3))
+    assert all(samples[n].completion_tokens for n in range(3))
 
 
 def test_an_answer_ends_at_the_models_last_position_in_batches_of_any_size(cramped):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from swebench_trainer.errors import DataError
-from swebench_trainer.store.predictions import Prediction, read_predictions
+from swebench_trainer.store.predictions import FILES, Prediction, read_predictions
 
 ROW = {"instance_id": "a__b-1", "model_name_or_path": "m", "model_patch": "diff"}
 
@@ -86,3 +86,66 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="UTF-8"):
         read_predictions(tmp_path / "binary.jsonl")
+
+
+def submission(folder, files: dict[str, str]):
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+    return folder
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_submission_is_read_from_its_file(tmp_path, name):
+    text = json.dumps(ROW) if name.endswith("l") else json.dumps({"a__b-1": ROW})
+    folder = submission(
+        tmp_path / "20250101_system",
+        {
+            name: text,
+            "metadata.yaml": "name: system",
+            "logs/a__b-1/patch.diff": "another",
+            "trajs/a__b-1.traj": "{}",
+        },
+    )
+    (found,) = read_predictions(folder)
+    assert (found.instance_id, found.model, found.patch) == tuple(ROW.values())
+    assert found.place.startswith(str(folder / name))
+
+
+def test_a_submission_without_a_file_is_read_from_its_logs(tmp_path):
+    folder = submission(
+        tmp_path / "20250101_system",
+        {
+            "logs/b__c-2/patch.diff": "-x\r\n+y\r\n",
+            "logs/b__c-2/report.json": "{}",
+            "logs/a__b-1/patch.diff": "",
+            "logs/c__d-3/run_instance.log": "no patch was graded",
+        },
+    )
+    found = read_predictions(folder)
+    assert [(p.instance_id, p.model, p.patch) for p in found] == [
+        ("a__b-1", "20250101_system", ""),
+        ("b__c-2", "20250101_system", "-x\r\n+y\r\n"),
+    ]
+
+
+def test_a_fault_in_a_submission_is_named_by_file_and_line(tmp_path):
+    text = json.dumps(ROW) + "\n" + json.dumps({"instance_id": "b"})
+    folder = submission(tmp_path, {"all_preds.jsonl": text})
+    with pytest.raises(DataError, match=r"all_preds\.jsonl, line 2: no model_name"):
+        read_predictions(folder)
+
+
+def test_a_patch_that_is_no_text_is_named(tmp_path):
+    folder = submission(tmp_path, {"logs/a__b-1/patch.diff": ""})
+    (folder / "logs/a__b-1/patch.diff").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"a__b-1/patch\.diff is not UTF-8"):
+        read_predictions(folder)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    folder = submission(tmp_path, {"verified/system/preds.json": "{}"})
+    with pytest.raises(DataError, match=r"has no predictions: .*preds\.json") as caught:
+        read_predictions(folder)
+    assert "evaluation/verified/<submission>" in caught.value.hint
