@@ -648,6 +648,7 @@ def _add_console(plugins: Plugins, console: Console) -> None:
     from swebench_trainer.progress import ConsoleObserver
 
     plugins.add(ConsoleObserver(console), "console", f"swebench-trainer {__version__}")
+    plugins.watchdog.tell = lambda text: _say(console, text)
 
 
 def _load(path: Path, overrides: list[str], plugins: Plugins) -> tuple[Recipe, Draft]:

@@ -269,6 +269,8 @@ class Pipeline:
             folder.forget()
             text = str(error) or type(error).__name__
             stopped = isinstance(error, KeyboardInterrupt)
+            if not stopped:
+                log.error("stage %s failed", stage.name, exc_info=error)
             self._plugins.notify("stage_failed", StageFailed(stage.name, text, stopped))
             raise
         seconds = time.monotonic() - start
