@@ -261,7 +261,7 @@ class Plugins:
         """
         rows: dict[str, str] = {}
         owners: dict[str, str] = {}
-        for name, result in self._results("report_rows", run_dir=run_dir):
+        for name, result in self._results("report_rows", skip=True, run_dir=run_dir):
             for label, value in result.items():
                 if label in rows:
                     raise PluginError(
@@ -278,19 +278,31 @@ class Plugins:
         return {key: "; ".join(sorted(found)) for key, found in reasons.items()}
 
     def _results(
-        self, hook: str, **arguments: Any
+        self, hook: str, *, skip: bool = False, **arguments: Any
     ) -> Iterator[tuple[str, Mapping[Any, str]]]:
         """Each plugin's result that is not `None`, with the plugin's name.
+
+        Args:
+            hook: Whom to ask.
+            skip: Whether to do without a plugin that fails, and say so.
+            arguments: What they are asked.
 
         Raises:
             PluginFault: One has failed, or returned something else than a mapping
                 of what the hook is about to text.
         """
         for name, call in self._each(hook):
-            with self._watching(name, hook), faults_of(self._who(name), hook):
-                results = call(**arguments)
+            try:
+                with self._watching(name, hook), faults_of(self._who(name), hook):
+                    results = call(**arguments)
+                for result in results:
+                    self._check_result(name, hook, result)
+            except PluginFault:
+                if not skip:
+                    raise
+                self._failed(f"plugin {name!r}", hook)
+                continue
             for result in results:
-                self._check_result(name, hook, result)
                 yield name, result
 
     def _check_result(self, name: str, hook: str, result: Any) -> None:

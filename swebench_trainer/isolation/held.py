@@ -311,9 +311,11 @@ def _pairs(call: Call, result: Any) -> Any:
             name in known, f"made a pair of {name!r}, which is no given instance"
         )
         sides = [text for text in (pair.chosen, pair.rejected) if text is not None]
+        call.require(bool(sides), f"made a pair of {name!r} without an answer")
         call.require(
-            len(sides) == 2 or (alone and len(sides) == 1),
-            f"made a pair of {name!r} that lacks an answer",
+            alone or len(sides) == 2,
+            f"made a pair of {name!r} whose answer stands alone, which its table "
+            "(one_sided) denies",
         )
         call.require(
             len(set(sides)) == len(sides),

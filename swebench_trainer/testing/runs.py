@@ -19,6 +19,7 @@ Keys = Mapping[str, Any]
 
 DEFAULTS: Mapping[str, Keys] = {
     "data": {"use": "fake", "holdout": {"fraction": 0}},
+    "contents": {"places": ["task"]},
     "prompt": {"answer": "diff"},
     "model": {"use": "fake"},
     "sft": {},
@@ -166,10 +167,10 @@ class Trainer:
         run.dir = path.parent / "runs" / valid.name
         stages = choose(stages_of(valid), last=until)
         Pipeline(valid, draft, path.parent / "runs", plugins).run(stages, redo)
-        for failure, count in plugins.failures.items():
-            console.print(f"{failure} ({count} times)", markup=False)
         for label, value in plugins.report_rows(str(run.dir)).items():
             console.print(f"{label}: {value}", markup=False)
+        for failure, count in plugins.failures.items():
+            console.print(f"{failure} ({count} times)", markup=False)
 
 
 class _Interrupted(KeyboardInterrupt):
