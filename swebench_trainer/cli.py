@@ -282,6 +282,21 @@ def new(
     print(f"swebench-train {copy_recipe(name, folder)}")
 
 
+@app.command("new-plugin")
+def new_plugin(
+    name: Annotated[
+        str, typer.Argument(help="What recipes will say in `use`, such as my-model.")
+    ],
+    kind: Annotated[str, typer.Option(help="backend, pair-strategy, or another kind.")],
+    folder: Annotated[Path, typer.Option("--to", help="Where to write it.")] = Path(),
+) -> None:
+    """Writes the distribution of a new plugin, with tests that pass."""
+    from swebench_trainer.scaffold.write import write_plugin
+
+    written = write_plugin(name, kind, folder)
+    print(f"pip install -e {written} && pytest {written}")
+
+
 @app.command()
 def plugins() -> None:
     """Lists every plugin with its origin and version."""
