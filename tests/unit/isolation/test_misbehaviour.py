@@ -214,8 +214,8 @@ PAIRS = {
         lambda graded: [a_pair(rejected="good")(graded)],
         "whose answers are one",
     ),
-    "a word as tier": (
-        lambda graded: [a_pair(tier="hard")(graded)],
+    "a number as tier": (
+        lambda graded: [a_pair(tier=3)(graded)],
         "gave a Pair with the wrong tier",
     ),
 }
