@@ -287,7 +287,10 @@ def new_plugin(
     name: Annotated[
         str, typer.Argument(help="What recipes will say in `use`, such as my-model.")
     ],
-    kind: Annotated[str, typer.Option(help="backend, pair-strategy, or another kind.")],
+    kind: Annotated[
+        str,
+        typer.Option(help="backend, pair-strategy, source, prompt-style or publisher."),
+    ],
     folder: Annotated[Path, typer.Option("--to", help="Where to write it.")] = Path(),
 ) -> None:
     """Writes the distribution of a new plugin, with tests that pass."""

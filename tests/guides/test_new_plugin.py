@@ -18,6 +18,12 @@ def test_its_tests_pass_at_once_and_recipes_can_name_it(kind, elsewhere, capsys)
     assert " my-own " in listed and "swebench-trainer-my-own 0.1.0" in listed
 
 
+def test_the_help_names_every_kind(capsys):
+    run_command_line(["new-plugin", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(kind in shown for kind in kinds())
+
+
 @pytest.mark.parametrize("name", ["My-Model", "a_b", "-a", "a--b", "1a", "../a", ""])
 def test_names_that_are_none_are_refused(name, tmp_path, capsys):
     command = ["new-plugin", "--kind", "backend", "--to", str(tmp_path), "--", name]

@@ -28,7 +28,7 @@ def told():
 
 @pytest.fixture
 def watchdog(told):
-    dog = Watchdog(hook_patience=0.1, call_patience=0.1)
+    dog = Watchdog(hook_patience=0.5, call_patience=0.5)
     dog.tell = told.append
     return dog
 
@@ -46,22 +46,22 @@ class Dreamer:
 
 def test_a_hook_that_takes_its_time_is_named(watchdog, told, caplog):
     plugins = Plugins({}, watchdog)
-    plugins.add(Dreamer(0.5), "dreamer", "swebench-trainer-dreamer 2.0")
+    plugins.add(Dreamer(1.8), "dreamer", "swebench-trainer-dreamer 2.0")
     plugins.notify("item_done", ItemDone("grade", "an item", 1, 2))
     waited = (
         "Still waiting for Plugin 'dreamer' (swebench-trainer-dreamer 2.0) in item_done"
     )
     assert told[0].startswith(waited)
-    assert len(told) == 2  # after 0.1 and 0.2 seconds more, not after each tick
+    assert len(told) == 2  # after 0.5 and 1 second more, not after each tick
     assert "Ctrl-C stops the run" in told[0]
     assert "time.sleep(self._seconds)" in caplog.text  # where it stands
 
 
 def test_one_that_returns_in_time_is_not(watchdog, told):
     plugins = Plugins({}, watchdog)
-    plugins.add(Dreamer(0.02), "dreamer", "x 1")
-    for number in range(10):  # together longer than anyone may take
-        plugins.notify("item_done", ItemDone("grade", "an item", number, 10))
+    plugins.add(Dreamer(0.04), "dreamer", "x 1")
+    for number in range(15):  # together longer than anyone may take
+        plugins.notify("item_done", ItemDone("grade", "an item", number, 15))
     assert told == []
 
 
@@ -86,7 +86,7 @@ def test_answers_are_signs_of_life(watchdog, told):
 
             def slowly(requests):
                 for number, answer in enumerate(sample(requests)):
-                    time.sleep(0.05 if number < 5 else 0.4)
+                    time.sleep(0.12 if number < 5 else 0.9)
                     yield answer
 
             sampler.sample = slowly
@@ -98,14 +98,14 @@ def test_answers_are_signs_of_life(watchdog, told):
         next(answers)
     assert told == []
     next(answers)
-    assert told and "Backend 'slow' of slow 1 in sample, for 0 s" in told[0]
+    assert told and "Backend 'slow' of slow 1 in sample, for" in told[0]
 
 
 def test_steps_of_a_training_are_signs_of_life(watchdog, told, tmp_path):
     class Slow(FakeBackend):
         def train_sft(self, rows, settings, request):
             for number in range(6):
-                time.sleep(0.05)
+                time.sleep(0.12)
                 request.step(number, 6, "")
             return super().train_sft(rows, settings, request)
 
@@ -160,7 +160,10 @@ def test_ctrl_c_stops_a_run_that_waits_for_a_plugin_and_it_goes_on_later(tmp_pat
         [*command, "hang"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "hanging\n"
-    time.sleep(1)
+    log = tmp_path / "runs/test/logs/attempt_1/swebench-train.log"
+    deadline = time.monotonic() + 30
+    while "Still waiting" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert process.returncode != 0 and "KeyboardInterrupt" in err
