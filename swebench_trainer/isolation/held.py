@@ -1,7 +1,7 @@
 """A plugin's object as the stages see it: each call watched, each result checked.
 
 The object may have more methods than its contract; they pass through, watched and
-without a check. Nothing here knows what a stage does with a result.
+without a check, under any public name. Nothing here knows what a stage does with a result.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Call:
     def require(self, holds: bool, what: str) -> None:
         """Raises a `PluginFault` that says what the plugin has done, unless it `holds`."""
         if not holds:
-            raise fault(self.held.who, what)
+            raise fault(self.held._who, what)
 
     def require_type(self, value: object, kind: type[Any]) -> None:
         """Raises a `PluginFault` if a result is no `kind`."""
@@ -115,10 +115,10 @@ class Held:
             )
         self._thing = thing
         self._role = role
-        self.watchdog = watchdog
+        self._watchdog = watchdog
         self._running: list[Generator[Any, None, None]] = []
-        self.who = who
-        self.table = table
+        self._who = who
+        self._table = table
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # ours, and not set yet: a copy is being made
@@ -136,7 +136,7 @@ class Held:
     def _refusal(self, name: str) -> Callable[..., Any]:
         def refuse(*_: Any, **__: Any) -> Any:
             raise PluginError(
-                f"{self.who} does not offer {name}.",
+                f"{self._who} does not offer {name}.",
                 hint="Name another backend for this, such as hf.",
             )
 
@@ -149,19 +149,19 @@ class Held:
             self._stop()
         call = Call(self, name, given)
         allowed = ALLOWED.get(self._role, (TrainerError,))
-        with self.waited(name) as alive, faults_of(self.who, name, allowed):
+        with self._waited(name) as alive, faults_of(self._who, name, allowed):
             result = method(*_lively(given, alive), **named)
         check = CHECKS.get((self._role, name))
         return check(call, result) if check else result
 
     @contextmanager
-    def waited(self, name: str) -> Iterator[Callable[[], None]]:
+    def _waited(self, name: str) -> Iterator[Callable[[], None]]:
         """Watches a call; gives the function that tells of a sign of life."""
-        who, patience = f"{self.who} in {name}", self.watchdog.call_patience
-        with self.watchdog.watching(who, patience) as watched:
+        who, patience = f"{self._who} in {name}", self._watchdog.call_patience
+        with self._watchdog.watching(who, patience) as watched:
             yield watched.alive
 
-    def each(
+    def _checked(
         self,
         call: Call,
         results: Any,
@@ -182,10 +182,10 @@ class Held:
     ) -> Generator[Any, None, None]:
         iterator: Any = None
         try:
-            with faults_of(self.who, call.method):
+            with faults_of(self._who, call.method):
                 iterator = iter(results)
             while True:
-                with self.waited(call.method), faults_of(self.who, call.method):
+                with self._waited(call.method), faults_of(self._who, call.method):
                     result = next(iterator, _END)
                 if result is _END:
                     break
@@ -194,7 +194,7 @@ class Held:
             at_end()
         finally:
             if close := getattr(iterator, "close", None):
-                with faults_of(self.who, call.method):
+                with faults_of(self._who, call.method):
                     close()
 
     def _stop(self) -> None:
@@ -255,7 +255,7 @@ def _weights(call: Call, result: Any) -> Any:
 
 def _sampler(call: Call, result: Any) -> Any:
     held = call.held
-    return Held(result, "sampler", held.who, held.watchdog, held.table)
+    return Held(result, "sampler", held._who, held._watchdog, held._table)
 
 
 def _samples(call: Call, result: Any) -> Any:
@@ -270,7 +270,7 @@ def _samples(call: Call, result: Any) -> Any:
         call.require(key in owed, f"answered {name} twice")
         owed.remove(key)
 
-    return call.held.each(call, result, check)
+    return call.held._checked(call, result, check)
 
 
 def _outcomes(call: Call, result: Any) -> Any:
@@ -292,7 +292,7 @@ def _outcomes(call: Call, result: Any) -> Any:
     def at_end() -> None:
         call.require(not owed, f"ended without deciding {len(owed)} of {count} jobs")
 
-    return call.held.each(call, result, check, at_end)
+    return call.held._checked(call, result, check, at_end)
 
 
 def _key(job: GradeJob) -> tuple[str, str, int, int]:
@@ -302,7 +302,7 @@ def _key(job: GradeJob) -> tuple[str, str, int, int]:
 
 def _pairs(call: Call, result: Any) -> Any:
     known = {item.instance.instance_id for item in call.arguments[0]}
-    alone = getattr(call.held.table, "one_sided", False)
+    alone = getattr(call.held._table, "one_sided", False)
 
     def check(pair: Any) -> None:
         call.require_shape(pair, Pair)
@@ -322,7 +322,7 @@ def _pairs(call: Call, result: Any) -> Any:
             f"made a pair of {name!r} whose answers are one",
         )
 
-    return call.held.each(call, result, check)
+    return call.held._checked(call, result, check)
 
 
 CHECKS: Mapping[tuple[Role, str], Callable[[Call, Any], Any]] = {

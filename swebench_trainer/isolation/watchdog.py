@@ -110,5 +110,5 @@ class Watchdog:
         )
         frame = sys._current_frames().get(call.thread)
         stack = "".join(traceback.format_stack(frame)) if frame else ""
-        log.warning("%s It stands at\n%s", text, stack)
         self.tell(text)
+        log.warning("%s It stands at\n%s", text, stack)

@@ -44,6 +44,15 @@ def test_tables_replace_and_leave_out(trainer):
     assert len(run.rows("prepare", "instances.jsonl")) == 2
 
 
+def test_a_recipe_can_be_given_as_it_is(trainer):
+    text = to_toml({"schema_version": 1, "name": "mine", "data": DEFAULTS["data"]})
+    run = trainer.run(recipe=text)
+    assert run.dir == trainer.folder / "runs/mine"
+    assert run.hooks.stages() == ["prepare"]
+    again = trainer.run(recipe=text, redo=["prepare"])
+    assert (again.dir / "superseded/prepare.1").is_dir()
+
+
 def test_a_run_goes_on_after_ctrl_c(trainer):
     check_resume(trainer)
     check_resume(trainer, stage="grade")
