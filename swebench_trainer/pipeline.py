@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -417,7 +417,7 @@ class Pipeline:
         """Sends log records to the attempt's log file."""
         path = self.run_dir.attempt_log(attempt)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _AttemptLog(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
         root = logging.getLogger()
         root.addHandler(handler)
@@ -425,7 +425,8 @@ class Pipeline:
             yield
         finally:
             root.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # a full disk, of which the stage has told
+                handler.close()
 
     @contextmanager
     def _event_log(self) -> Iterator[None]:
@@ -437,6 +438,13 @@ class Pipeline:
                 yield
             finally:
                 self._plugins.manager.unregister(observer)
+
+
+class _AttemptLog(logging.FileHandler):
+    """A log file that is silent where the disk is full: the run's error says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Loses the record."""
 
 
 class _EventLog:
