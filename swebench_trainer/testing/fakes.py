@@ -134,9 +134,9 @@ class FakeSampler:
 
 
 def _spoiled(text: str) -> str:
-    """A diff that still applies, and adds something else."""
+    """A diff that still applies, and adds other code, not only other comments."""
     return "".join(
-        f"{line.rstrip()}  # spoiled\n" if _is_added(line) else line
+        f"{line.rstrip()}.upper()\n" if _is_added(line) else line
         for line in text.splitlines(keepends=True)
     )
 

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -43,7 +43,7 @@ class ParrotTable(ModelTable):
     """Share of sampled answers that are spoiled, before DPO."""
     pause: float = 0.0
     """Seconds that each answer takes."""
-    breaks: Annotated[int, Field(json_schema_extra={"volatile": True})] = 0
+    breaks: int = Field(default=0, json_schema_extra={"volatile": True})
     """After how many answers it breaks, to see what happens then; 0: never."""
 
 
