@@ -24,6 +24,7 @@ from swebench_trainer.testing.backends import (
     check_interrupt,
     check_missing_key,
     check_sampling,
+    check_training_resume,
     check_view,
 )
 from swebench_trainer.testing.examples import (
@@ -86,6 +87,7 @@ __all__ = [
     "check_resume",
     "check_sampling",
     "check_source",
+    "check_training_resume",
     "check_view",
     "some_pairs",
     "some_requests",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
@@ -97,6 +98,56 @@ def _check_refusals(held: Any, folder: Path) -> None:
         except PluginError:
             continue
         raise AssertionError("what a backend does not offer raises PluginError")
+
+
+def check_training_resume(
+    make: Callable[[], Backend],
+    folder: Path,
+    *,
+    steps: int = 2,
+    deterministic: bool = True,
+) -> None:
+    """Checks that a training which is stopped by Ctrl-C ends well when called again.
+
+    Args:
+        make: Makes the backend, anew for each training as a new process would.
+        folder: An empty directory.
+        steps: After how many steps Ctrl-C comes; `save_every` is 1.
+        deterministic: Whether the weights must be those of an undisturbed training.
+    """
+    settings = SFT.model_copy(update={"save_every": 1})
+
+    def train(out: Path, stop: int = 0) -> Path:
+        def step(done: int, total: int, word: str) -> None:
+            if stop and done >= stop:
+                raise KeyboardInterrupt
+
+        request = dataclasses.replace(_request(out), step=step)
+        with as_assertions():
+            held = as_held(make(), "backend")
+            weights: Path = held.train_sft(some_rows(), settings, request)
+        return weights
+
+    try:
+        train(folder / "cut", steps)
+    except KeyboardInterrupt:
+        pass
+    else:
+        raise AssertionError(f"step() was not called for step {steps}, or Ctrl-C lost")
+    found = _contents(train(folder / "cut"))
+    if deterministic:
+        whole = _contents(train(folder / "whole"))
+        assert found == whole, "a training that was stopped ends with other weights"
+        again = _contents(train(folder / "whole"))
+        assert again == whole, "a finished training, called again, gives other weights"
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def check_view(view: Callable[[str, str | None], TokenView]) -> None:

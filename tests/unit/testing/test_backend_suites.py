@@ -1,6 +1,7 @@
 """The suites for backends hold: each is passed by a good one and failed by a bad one."""
 
 import contextlib
+import dataclasses
 import os
 import socket
 import threading
@@ -19,6 +20,7 @@ from swebench_trainer.testing import (
     check_interrupt,
     check_missing_key,
     check_sampling,
+    check_training_resume,
 )
 
 
@@ -56,6 +58,36 @@ def test_the_fake_passes(tmp_path):
     check_backend(FakeBackend(), tmp_path)
     check_cancellation(FakeBackend())
     check_interrupt(FakeBackend())
+
+
+def test_a_training_that_is_stopped_ends_as_one_that_was_not(tmp_path):
+    check_training_resume(FakeBackend, tmp_path / "good")
+
+    class Forgets(FakeBackend):
+        """Takes what is left of an earlier training for the whole of it."""
+
+        def train_sft(self, rows, settings, request):
+            notes = request.out / "notes"
+            left = rows[notes.read_text().count("x") :] if notes.exists() else rows
+            tell = request.step
+
+            def step(done, total, word):
+                notes.write_text("x" * done)
+                tell(done, total, word)
+
+            request = dataclasses.replace(request, step=step)
+            return super().train_sft(left, settings, request)
+
+    with pytest.raises(AssertionError, match="ends with other weights"):
+        check_training_resume(Forgets, tmp_path / "bad")
+
+    class Silent(FakeBackend):
+        def train_sft(self, rows, settings, request):
+            request = dataclasses.replace(request, step=lambda *_: None)
+            return super().train_sft(rows, settings, request)
+
+    with pytest.raises(AssertionError, match="was not called for step 2"):
+        check_training_resume(Silent, tmp_path / "silent")
 
 
 def test_a_backend_that_only_samples_needs_no_training_methods(tmp_path):
