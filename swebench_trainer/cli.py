@@ -69,7 +69,9 @@ def run_command_line(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False) or 0
     except TrainerError as error:
-        print(_plain(f"error: {error}"), file=sys.stderr)
+        from swebench_trainer.isolation.masks import masked
+
+        print(_plain(f"error: {masked(str(error))}"), file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.filename is None:

@@ -37,6 +37,7 @@ from swebench_trainer.events import (
     StageStarted,
 )
 from swebench_trainer.hookspecs import hookimpl
+from swebench_trainer.isolation.masks import masked
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.load import Draft
 from swebench_trainer.recipe.models import (
@@ -267,7 +268,7 @@ class Pipeline:
             folder.finish({**fingerprint, "figures": figures})
         except BaseException as error:
             folder.forget()
-            text = str(error) or type(error).__name__
+            text = masked(str(error)) or type(error).__name__
             stopped = isinstance(error, KeyboardInterrupt)
             if not stopped:
                 log.error("stage %s failed", stage.name, exc_info=error)
@@ -418,7 +419,7 @@ class Pipeline:
         path = self.run_dir.attempt_log(attempt)
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = _AttemptLog(path, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+        handler.setFormatter(_Masking("%(asctime)s %(name)s %(message)s"))
         root = logging.getLogger()
         root.addHandler(handler)
         try:
@@ -445,6 +446,14 @@ class _AttemptLog(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Loses the record."""
+
+
+class _Masking(logging.Formatter):
+    """Keeps keys out of the log, whoever speaks of them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text, its traceback too."""
+        return masked(super().format(record))
 
 
 class _EventLog:

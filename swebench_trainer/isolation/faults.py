@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from swebench_trainer.errors import PluginFault, TrainerError
+from swebench_trainer.isolation.masks import masked
 
 HINT = (
     "It is a fault of the plugin: tell its author. What the run has done is kept, and "
@@ -46,7 +47,7 @@ def faults_of(
 
 def told(error: BaseException) -> str:
     """An error in a line: its type, its message, and the line of code that raised it."""
-    text = " ".join(str(error).split())[:LONGEST]
+    text = " ".join(masked(str(error)).split())[:LONGEST]
     words = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:

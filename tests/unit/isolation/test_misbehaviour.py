@@ -14,6 +14,7 @@ from swebench_trainer.testing import (
     FakeGrader,
     FakeSource,
     an_instance,
+    assert_no_secrets,
 )
 from swebench_trainer.testing.fakes import FakeSourceTable
 from swebench_trainer.types import Pair, Status
@@ -111,6 +112,19 @@ def test_a_sampler_is_named_and_its_answers_are_kept(trainer, odd, case):
     again = trainer.run(model={"use": "odd"}, until="generate")
     assert again.rows("generate", "candidates.jsonl")[:2] == kept
     assert len(again.hooks.of("item_done", "generate")) == 14
+
+
+@pytest.mark.parametrize("kind", [LookupError, TrainerError])
+def test_an_error_that_repeats_a_key_writes_it_nowhere(trainer, odd, monkeypatch, kind):
+    monkeypatch.setenv("ODD_API_KEY", "sk-0123456789abcdef")
+    odd("backends", sampling(raises(kind("Bearer sk-0123456789abcdef is wrong"))))
+    with pytest.raises(TrainerError):
+        trainer.run(model={"use": "odd"}, until="generate")
+    assert_no_secrets(trainer.last, "ODD_API_KEY")
+    log = (trainer.last.dir / "logs/attempt_1/swebench-train.log").read_text()
+    assert "Bearer $ODD_API_KEY is wrong" in log
+    (failed,) = trainer.last.hooks.of("stage_failed")
+    assert "Bearer $ODD_API_KEY is wrong" in failed.error
 
 
 def test_our_errors_and_full_disks_are_not_blamed_on_the_plugin(trainer, odd):
