@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import get_args
+from types import ModuleType
+from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
 
-from swebench_trainer import builtin, hookspecs
+from swebench_trainer import (
+    builtin,
+    contracts,
+    errors,
+    events,
+    hookspecs,
+    testing,
+    types,
+)
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import PluginTable, Recipe, Table
 
@@ -18,7 +30,11 @@ NOTE = "<!-- Written by docs/generate.py; change the docstrings instead. -->\n"
 
 def pages() -> dict[str, str]:
     """The text of each page of the reference, by name."""
-    return {"hooks": hook_reference(), "recipe": recipe_reference()}
+    return {
+        "hooks": hook_reference(),
+        "contracts": contract_reference(),
+        "recipe": recipe_reference(),
+    }
 
 
 def hook_reference() -> str:
@@ -32,6 +48,62 @@ def hook_reference() -> str:
     parts.append("## The `register` callback")
     parts.append(inspect.getdoc(hookspecs.Register.__call__) or "")
     return "\n\n".join(parts) + "\n"
+
+
+def contract_reference() -> str:
+    """Every type that plugins see, as it stands in the source, and the testing kit."""
+    parts = [f"# Contracts\n\n{NOTE}", inspect.getdoc(contracts) or ""]
+    for module, heading in (
+        (contracts, "What is implemented, and what goes in and out"),
+        (types, "The nouns of a run"),
+        (events, "Events"),
+        (errors, "Errors"),
+    ):
+        parts.append(f"## {heading}\n\n`from {module.__name__} import …`")
+        for name, value in public(module).items():
+            parts.append(f"### `{name}`\n\n```python\n{_outline(value)}\n```")
+    kit = "## The testing kit\n\n`from swebench_trainer.testing import …`"
+    parts += [kit, inspect.getdoc(testing) or ""]
+    for name in testing.__all__:
+        value = getattr(testing, name)
+        if callable(value):
+            parts.append(f"### `{name}`\n\n```python\n{_outline(value)}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def public(module: ModuleType) -> dict[str, Any]:
+    """The classes and functions that a module has of its own, in its order."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", "") == module.__name__
+        and not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+    }
+
+
+def _outline(value: Any) -> str:
+    """A class or function as it stands in the source, without what it does."""
+    lines = textwrap.dedent(inspect.getsource(value)).split("\n")
+    (node,) = ast.parse("\n".join(lines)).body
+    parts = [_head(node, lines) + ("\n" if isinstance(node, ast.ClassDef) else "")]
+    for inner in node.body[1:] if isinstance(node, ast.ClassDef) else ():
+        if not isinstance(inner, ast.FunctionDef):
+            last = inner.end_lineno or inner.lineno
+            parts.append("\n".join(lines[inner.lineno - 1 : last]))
+        elif inner.name == "__init__" or not inner.name.startswith("_"):
+            parts.append("\n" + _head(inner, lines))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip()
+
+
+def _head(node: ast.stmt, lines: list[str]) -> str:
+    """From the decorators of a class or function to the end of its docstring."""
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+    told = ast.get_docstring(node) is not None
+    body = node.body[0]
+    last = body.end_lineno if told else body.lineno - 1
+    return "\n".join(lines[first - 1 : last])
 
 
 def recipe_reference() -> str:

@@ -69,7 +69,9 @@ def run_command_line(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False) or 0
     except TrainerError as error:
-        print(_plain(f"error: {error}"), file=sys.stderr)
+        from swebench_trainer.isolation.masks import masked
+
+        print(_plain(f"error: {masked(str(error))}"), file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.filename is None:
@@ -280,6 +282,24 @@ def new(
             print(f"{recipe:<28} {summary}")
         return
     print(f"swebench-train {copy_recipe(name, folder)}")
+
+
+@app.command("new-plugin")
+def new_plugin(
+    name: Annotated[
+        str, typer.Argument(help="What recipes will say in `use`, such as my-model.")
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(help="backend, pair-strategy, source, prompt-style or publisher."),
+    ],
+    folder: Annotated[Path, typer.Option("--to", help="Where to write it.")] = Path(),
+) -> None:
+    """Writes the distribution of a new plugin, with tests that pass."""
+    from swebench_trainer.scaffold.write import write_plugin
+
+    written = write_plugin(name, kind, folder)
+    print(f"pip install -e {written} && pytest {written}")
 
 
 @app.command()
@@ -652,6 +672,7 @@ def _add_console(plugins: Plugins, console: Console) -> None:
     from swebench_trainer.progress import ConsoleObserver
 
     plugins.add(ConsoleObserver(console), "console", f"swebench-trainer {__version__}")
+    plugins.watchdog.tell = lambda text: _say(console, text)
 
 
 def _load(path: Path, overrides: list[str], plugins: Plugins) -> tuple[Recipe, Draft]:

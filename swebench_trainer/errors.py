@@ -39,6 +39,12 @@ class PluginError(TrainerError):
     exit_code = 2
 
 
+class PluginFault(PluginError):
+    """A plugin has raised, or returned, what its contract does not allow."""
+
+    exit_code = 1
+
+
 class PrerequisiteError(TrainerError):
     """The machine lacks something; the hint is the command that mends it."""
 

@@ -107,10 +107,11 @@ def register_publishers(register: Register) -> None:
     """
 
 
-# --- Lifecycle: observers. One that raises is reported and does not end the run. ---
+# --- Lifecycle: observers. One that raises is reported and does not end the run; for
+# one that does not return, the run waits and says so. ---
 
 
-@hookspec(historic=True)
+@hookspec
 def recipe_loaded(event: RecipeLoaded) -> None:
     """Called when the recipe is valid; also for plugins that are loaded later.
 

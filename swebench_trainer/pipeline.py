@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from swebench_trainer.events import (
     StageStarted,
 )
 from swebench_trainer.hookspecs import hookimpl
+from swebench_trainer.isolation.masks import masked
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.load import Draft
 from swebench_trainer.recipe.models import (
@@ -267,8 +268,10 @@ class Pipeline:
             folder.finish({**fingerprint, "figures": figures})
         except BaseException as error:
             folder.forget()
-            text = str(error) or type(error).__name__
+            text = masked(str(error)) or type(error).__name__
             stopped = isinstance(error, KeyboardInterrupt)
+            if not stopped:
+                log.error("stage %s failed", stage.name, exc_info=error)
             self._plugins.notify("stage_failed", StageFailed(stage.name, text, stopped))
             raise
         seconds = time.monotonic() - start
@@ -414,15 +417,16 @@ class Pipeline:
         """Sends log records to the attempt's log file."""
         path = self.run_dir.attempt_log(attempt)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+        handler = _AttemptLog(path, encoding="utf-8")
+        handler.setFormatter(_Masking("%(asctime)s %(name)s %(message)s"))
         root = logging.getLogger()
         root.addHandler(handler)
         try:
             yield
         finally:
             root.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # a full disk, of which the stage has told
+                handler.close()
 
     @contextmanager
     def _event_log(self) -> Iterator[None]:
@@ -434,6 +438,21 @@ class Pipeline:
                 yield
             finally:
                 self._plugins.manager.unregister(observer)
+
+
+class _AttemptLog(logging.FileHandler):
+    """A log file that is silent where the disk is full: the run's error says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Loses the record."""
+
+
+class _Masking(logging.Formatter):
+    """Keeps keys out of the log, whoever speaks of them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text, its traceback too."""
+        return masked(super().format(record))
 
 
 class _EventLog:

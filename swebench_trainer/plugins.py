@@ -6,14 +6,17 @@ import importlib.metadata
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import pluggy
 
 from swebench_trainer import hookspecs
-from swebench_trainer.errors import PluginError
+from swebench_trainer.errors import PluginError, PluginFault
 from swebench_trainer.events import RecipeLoaded
+from swebench_trainer.isolation.faults import described, fault, faults_of
+from swebench_trainer.isolation.watchdog import Watchdog
 from swebench_trainer.recipe.explain import TableModels
 from swebench_trainer.recipe.models import TABLES
 from swebench_trainer.registry import KIND_OF_TABLE, Kind, Registry
@@ -30,6 +33,9 @@ _REGISTRATION_HOOKS: dict[str, Kind] = {
     "register_publishers": "publisher",
 }
 
+_KEYS: dict[str, type] = {"drop_instances": str, "drop_pairs": int, "report_rows": str}
+"""What the keys are of the mappings that the decision hooks return."""
+
 
 @dataclass(frozen=True)
 class BrokenPlugin:
@@ -37,7 +43,7 @@ class BrokenPlugin:
 
     name: str
     origin: str
-    error: Exception
+    error: Exception | SystemExit
 
 
 class Plugins:
@@ -50,16 +56,21 @@ class Plugins:
 
     Args:
         builtins: Our own plugins, by name; registered before anything else.
+        watchdog: Says whom the run waits for.
     """
 
-    def __init__(self, builtins: Mapping[str, Any]) -> None:
+    def __init__(
+        self, builtins: Mapping[str, Any], watchdog: Watchdog | None = None
+    ) -> None:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
-        self.registry = Registry()
+        self.watchdog = watchdog or Watchdog()
+        self.registry = Registry(self.watchdog)
         self.broken: list[BrokenPlugin] = []
         self.origins: dict[str, str] = {}
         self.failures: Counter[str] = Counter()
         self._entry_points_loaded = False
+        self._recipe: RecipeLoaded | None = None
         for name, plugin in builtins.items():
             version = importlib.metadata.version("swebench-trainer")
             self.add(plugin, name, f"swebench-trainer {version}")
@@ -68,13 +79,14 @@ class Plugins:
         """Registers a plugin and lets it register what it offers.
 
         Raises:
-            PluginError: A hook has arguments that do not exist, or a name that it
-                registers is taken.
+            PluginError: The plugin's name, or one that it registers, is taken.
+            PluginFault: A hook has arguments that do not exist, or what it
+                registers cannot be used.
         """
         try:
             self.manager.register(plugin, name)
         except pluggy.PluginValidationError as error:
-            raise PluginError(
+            raise PluginFault(
                 f"Plugin {name!r} ({origin}) does not fit the hooks: {error}",
                 hint="Compare its arguments with docs/reference/hooks.md.",
             ) from error
@@ -84,10 +96,32 @@ class Plugins:
                 hint="Uninstall one of them.",
             ) from error
         self.origins[name] = origin
+        try:
+            with self.registry.all_or_nothing():
+                self._let_register(name, origin)
+        except BaseException:
+            self.manager.unregister(plugin, name)
+            del self.origins[name]
+            raise
+        self._warn_of_unknown_hooks(plugin, name)
+        if self._recipe is not None:
+            self._tell("recipe_loaded", self._recipe, only=name)
+
+    def _let_register(self, name: str, origin: str) -> None:
         for hook, kind in _REGISTRATION_HOOKS.items():
             for owner, call in self._each(hook):
                 if owner == name:
                     call(register=self._register(kind, origin))
+
+    def _warn_of_unknown_hooks(self, plugin: Any, name: str) -> None:
+        for hook in self.manager.get_hookcallers(plugin) or ():
+            required = any(not one.optionalhook for one in hook.get_hookimpls())
+            if required and not hook.has_spec():
+                log.warning(
+                    "%s implements %s, which this version never calls; it may be "
+                    "for another one, or misspelt",
+                    *(self._who(name), hook.name),
+                )
 
     def _register(self, kind: Kind, origin: str) -> hookspecs.Register:
         def register(
@@ -106,8 +140,9 @@ class Plugins:
     def load_installed(self) -> None:
         """Loads the plugins of installed distributions, once.
 
-        One that cannot be imported is kept in `broken` and logged; it does not
-        stop the others. Two that register one name are an error.
+        One that cannot be imported, or does not fit the hooks, is kept in `broken`
+        and logged; it does not stop the others. Two that register one name are an
+        error.
         """
         if self._entry_points_loaded:
             return
@@ -115,11 +150,13 @@ class Plugins:
         points = importlib.metadata.entry_points(group=hookspecs.PROJECT)
         for point in sorted(points, key=lambda p: p.name):
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
+            who = f"plugin {point.name!r} ({origin}) while it is loaded"
             try:
-                self.add(point.load(), point.name, origin)
-            except PluginError:
-                raise
-            except Exception as error:  # a stranger's code can raise anything
+                with self.watchdog.watching(who, self.watchdog.hook_patience):
+                    self.add(point.load(), point.name, origin)
+            except (Exception, SystemExit) as error:  # a stranger can raise anything
+                if _is_clash(error):
+                    raise
                 self.broken.append(BrokenPlugin(point.name, origin, error))
                 log.warning(
                     "plugin %r (%s) cannot be loaded: %s: %s",
@@ -169,23 +206,37 @@ class Plugins:
 
     def notify(self, hook: str, event: Any) -> None:
         """Tells every observer. One that raises is logged under its own name."""
-        for name, call in self._each(hook):
-            try:
-                call(event=event)
-            except Exception:  # an observer must not end the run
-                self._failed(f"plugin {name!r}", hook)
+        self._tell(hook, event)
 
     def announce_recipe(self, event: RecipeLoaded) -> None:
         """Tells observers of the recipe; those that are loaded later are told then."""
-        try:
-            self.manager.hook.recipe_loaded.call_historic(kwargs={"event": event})
-        except Exception:  # an observer must not end the run
-            self._failed("a plugin", "recipe_loaded")
+        self._recipe = event
+        self._tell("recipe_loaded", event)
+
+    def _tell(self, hook: str, event: Any, only: str | None = None) -> None:
+        for name, call in self._each(hook):
+            if only not in (None, name):
+                continue
+            try:
+                with self._watching(name, hook):
+                    call(event=event)
+            except (Exception, SystemExit):  # an observer must not end the run
+                self._failed(f"plugin {name!r}", hook)
+
+    def _watching(self, name: str, hook: str) -> AbstractContextManager[Any]:
+        who = f"{self._who(name)} in {hook}"
+        return self.watchdog.watching(who, self.watchdog.hook_patience)
+
+    def _who(self, name: str) -> str:
+        origin = self.origins.get(name)
+        return f"Plugin {name!r} ({origin})" if origin else f"Plugin {name!r}"
 
     def _failed(self, who: str, hook: str) -> None:
-        """Logs the exception at hand and remembers who raised it."""
-        log.exception("%s failed in %s", who, hook)
-        self.failures[f"{who} failed in {hook}"] += 1
+        """Logs the exception at hand once, and counts who raised it how often."""
+        failure = f"{who} failed in {hook}"
+        if failure not in self.failures:
+            log.exception(failure)
+        self.failures[failure] += 1
 
     def dropped_instances(
         self, instances: Sequence[Instance], stage: str
@@ -195,7 +246,12 @@ class Plugins:
 
     def dropped_pairs(self, pairs: Sequence[Pair]) -> dict[int, str]:
         """Positions of pairs that plugins leave out, with their reasons."""
-        return self._united("drop_pairs", pairs=pairs)
+        dropped = self._united("drop_pairs", pairs=pairs)
+        if beyond := [number for number in dropped if not 0 <= number < len(pairs)]:
+            raise PluginError(
+                f"A plugin drops pair {beyond[0]} in drop_pairs, of {len(pairs)}."
+            )
+        return dropped
 
     def report_rows(self, run_dir: str) -> dict[str, str]:
         """Rows for the closing report.
@@ -205,7 +261,7 @@ class Plugins:
         """
         rows: dict[str, str] = {}
         owners: dict[str, str] = {}
-        for name, result in self._results("report_rows", run_dir=run_dir):
+        for name, result in self._results("report_rows", skip=True, run_dir=run_dir):
             for label, value in result.items():
                 if label in rows:
                     raise PluginError(
@@ -222,17 +278,42 @@ class Plugins:
         return {key: "; ".join(sorted(found)) for key, found in reasons.items()}
 
     def _results(
-        self, hook: str, **arguments: Any
+        self, hook: str, *, skip: bool = False, **arguments: Any
     ) -> Iterator[tuple[str, Mapping[Any, str]]]:
-        """Each plugin's result that is not `None`, with the plugin's name."""
+        """Each plugin's result that is not `None`, with the plugin's name.
+
+        Args:
+            hook: Whom to ask.
+            skip: Whether to do without a plugin that fails, and say so.
+            arguments: What they are asked.
+
+        Raises:
+            PluginFault: One has failed, or returned something else than a mapping
+                of what the hook is about to text.
+        """
         for name, call in self._each(hook):
-            for result in call(**arguments):
-                if not isinstance(result, Mapping):
-                    raise PluginError(
-                        f"Plugin {name!r} returned a {type(result).__name__} "
-                        f"from {hook}, not a mapping."
-                    )
+            try:
+                with self._watching(name, hook), faults_of(self._who(name), hook):
+                    results = call(**arguments)
+                for result in results:
+                    self._check_result(name, hook, result)
+            except PluginFault:
+                if not skip:
+                    raise
+                self._failed(f"plugin {name!r}", hook)
+                continue
+            for result in results:
                 yield name, result
+
+    def _check_result(self, name: str, hook: str, result: Any) -> None:
+        if not isinstance(result, Mapping):
+            what = f"returned {described(result)} from {hook}, not a mapping"
+            raise fault(self._who(name), what)
+        for key, text in result.items():
+            for value, wanted in ((key, _KEYS[hook]), (text, str)):
+                if type(value) is bool or not isinstance(value, wanted):
+                    what = f"returned {described(value)} in {hook}, not a {wanted.__name__}"
+                    raise fault(self._who(name), what)
 
     def _each(self, hook: str) -> Iterator[tuple[str, pluggy.HookCaller]]:
         """Each plugin that implements `hook`, with a caller for it alone."""
@@ -243,3 +324,8 @@ class Plugins:
                 implementation.plugin_name,
                 self.manager.subset_hook_caller(hook, remove_plugins=others),
             )
+
+
+def _is_clash(error: BaseException) -> bool:
+    """Whether two plugins want one name, of which neither is at fault."""
+    return isinstance(error, PluginError) and not isinstance(error, PluginFault)

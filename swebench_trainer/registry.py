@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from swebench_trainer.errors import PluginError
+from swebench_trainer.errors import PluginError, PluginFault
+from swebench_trainer.isolation.faults import described, faults_of
+from swebench_trainer.isolation.held import Held
+from swebench_trainer.isolation.watchdog import Watchdog
 from swebench_trainer.recipe.models import TABLES, Table
 
 Kind = Literal[
@@ -23,6 +27,9 @@ KIND_OF_TABLE: dict[str, Kind] = {
     "publish": "publisher",
 }
 """The tables of a recipe that name a plugin, and the kind that they name."""
+
+DISTRIBUTION = "swebench-trainer"
+"""The distribution that the built-in implementations come with."""
 
 _TABLE_OF_KIND = {kind: table for table, kind in KIND_OF_TABLE.items()}
 
@@ -43,11 +50,26 @@ class Entry:
     summary: str
     origin: str
 
+    @property
+    def who(self) -> str:
+        """The implementation and where it comes from, for people."""
+        return f"{self.kind.capitalize()} {self.name!r} of {self.origin}"
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is built in: what it raises is then a mistake of ours."""
+        return self.origin.split()[0] == DISTRIBUTION
+
 
 class Registry:
-    """What the plugins have registered."""
+    """What the plugins have registered.
 
-    def __init__(self) -> None:
+    Args:
+        watchdog: Watches the calls of what is created.
+    """
+
+    def __init__(self, watchdog: Watchdog | None = None) -> None:
+        self._watchdog = watchdog or Watchdog()
         self._entries: dict[tuple[Kind, str], Entry] = {}
 
     def __iter__(self) -> Iterator[Entry]:
@@ -66,13 +88,19 @@ class Registry:
         """Adds an implementation.
 
         Raises:
-            PluginError: The name is taken (both origins are named), or the
-                config model does not extend the table's base model.
+            PluginError: The name is taken (both origins are named).
+            PluginFault: The config model does not extend the table's base model,
+                or what is registered is no name with a factory.
         """
+        if not (isinstance(name, str) and name and callable(factory)):
+            raise PluginFault(
+                f"{origin} registers the {kind} {name!r} with {described(factory)}.",
+                hint="It takes a name and a factory: register('name', MyClass, …)",
+            )
         base = TABLES[_TABLE_OF_KIND[kind]]
         config = config or base
         if not (isinstance(config, type) and issubclass(config, base)):
-            raise PluginError(
+            raise PluginFault(
                 f"{kind} {name!r} of {origin} has a config model that does not extend {base.__name__}.",
                 hint=f"Derive it: class {name.title().replace('-', '')}({base.__name__}): …",
             )
@@ -83,6 +111,16 @@ class Registry:
                 hint="Uninstall one of them.",
             )
         self._entries[kind, name] = Entry(kind, name, factory, config, summary, origin)
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Takes back what is added in the body of the `with` if that raises."""
+        before = dict(self._entries)
+        try:
+            yield
+        except BaseException:
+            self._entries = before
+            raise
 
     def names(self, kind: Kind) -> list[str]:
         """Registered names of a kind, sorted."""
@@ -113,5 +151,20 @@ class Registry:
         return f"{meant}Installed: {', '.join(names) or 'none'}. Others come as distributions called swebench-trainer-NAME."
 
     def create(self, kind: Kind, table: Any) -> Any:
-        """Calls the factory that `table.use` names with the table."""
-        return self.get(kind, table.use).factory(table)
+        """Calls the factory that `table.use` names with the table.
+
+        What is not built in comes back held to its contract (`isolation.held`).
+
+        Raises:
+            PluginFault: The factory has failed, or returned something else.
+        """
+        entry = self.get(kind, table.use)
+        if entry.ours:
+            return entry.factory(table)
+        who = f"{entry.who} in its factory"
+        with (
+            self._watchdog.watching(who, self._watchdog.call_patience),
+            faults_of(entry.who, "its factory"),
+        ):
+            made = entry.factory(table)
+        return Held(made, kind, entry.who, self._watchdog, table)

@@ -77,7 +77,7 @@ def grade_predictions(
     entry = plugins.registry.get("grader", grader)
     table = entry.config(use=grader, workers=workers, timeout=timeout, cache=cache)  # type: ignore[call-arg]  # a GradeTable
     with owned(out / LOCK):
-        engine = entry.factory(table)
+        engine = plugins.registry.create("grader", table)
         try:
             engine.check(named)
             folder.begin(settings)
@@ -129,7 +129,8 @@ def open_source(plugins: Plugins, data: str, split: str) -> Source:
     if use == "rows":
         values["split"] = split
     entry = plugins.registry.get("source", use)
-    source: Source = entry.factory(entry.config.model_validate(values))
+    table = entry.config.model_validate(values)
+    source: Source = plugins.registry.create("source", table)
     return source
 
 

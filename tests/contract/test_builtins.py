@@ -17,6 +17,7 @@ from swebench_trainer.testing import (
     check_publisher,
     check_sampling,
     check_source,
+    check_training_resume,
 )
 
 
@@ -96,6 +97,13 @@ def test_the_hf_backend(make, tmp_path):
         checkpointing="none",
     )
     check_backend(backend, tmp_path)
+
+
+def test_a_training_of_the_hf_backend_that_is_stopped(make, tmp_path):
+    keys = {"quantization": "none", "lora": False, "checkpointing": "none"}
+    check_training_resume(
+        lambda: make("backend", "hf", name="builtin:tiny", **keys), tmp_path, steps=3
+    )
 
 
 def test_the_replay_backend(make, tmp_path):

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from swebench_trainer import hookimpl
 from swebench_trainer.contracts import (
     GradedInstance,
@@ -41,6 +43,8 @@ class ParrotTable(ModelTable):
     """Share of sampled answers that are spoiled, before DPO."""
     pause: float = 0.0
     """Seconds that each answer takes."""
+    breaks: int = Field(default=0, json_schema_extra={"volatile": True})
+    """After how many answers it breaks, to see what happens then; 0: never."""
 
 
 class Parrot:
@@ -96,7 +100,9 @@ class ParrotSampler:
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
         """One answer per request."""
-        for request in requests:
+        for number, request in enumerate(requests):
+            if self._table.breaks and number == self._table.breaks:
+                raise LookupError("the parrot has flown")
             time.sleep(self._table.pause)
             text = self._mind["memory"].get(request.prompt, "")
             chance = random.Random(request.seed).random()

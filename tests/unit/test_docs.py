@@ -8,7 +8,15 @@ from typing import get_args
 
 import pytest
 
-from swebench_trainer import builtin, hookspecs
+from swebench_trainer import (
+    builtin,
+    contracts,
+    errors,
+    events,
+    hookspecs,
+    testing,
+    types,
+)
 from swebench_trainer.cli import app
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.load import read_draft, validate
@@ -20,7 +28,7 @@ def root(pytestconfig):
     return pytestconfig.rootpath
 
 
-@pytest.mark.parametrize("page", ["hooks", "recipe"])
+@pytest.mark.parametrize("page", ["hooks", "contracts", "recipe"])
 def test_the_reference_is_generated_from_the_source(root, page):
     pages = runpy.run_path(str(root / "docs/generate.py"))["pages"]()
     written = (root / f"docs/reference/{page}.md").read_text()
@@ -36,6 +44,26 @@ def test_every_hook_is_in_the_reference_with_its_arguments(root):
         if hasattr(function, "swebench_trainer_spec")
     }
     assert documented == expected
+
+
+def test_every_type_that_plugins_see_is_in_the_reference(root):
+    text = (root / "docs/reference/contracts.md").read_text()
+    documented = set(re.findall(r"^### `(\w+)`$", text, re.MULTILINE))
+    expected = {
+        name
+        for module in (contracts, errors, events, types)
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == module.__name__
+    }
+    assert expected <= documented
+    kit = {name for name in testing.__all__ if callable(getattr(testing, name))}
+    assert kit <= documented
+
+
+def test_links_between_documents_lead_somewhere(root):
+    for path in (root / "README.md", *(root / "docs").rglob("*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
 def test_every_flag_is_explained(root):

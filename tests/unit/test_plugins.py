@@ -88,7 +88,7 @@ def test_drops_are_united_whatever_the_order(plugins):
 
 def test_a_result_of_the_wrong_type_names_the_plugin(plugins):
     plugins.add(plugin(drop_pairs=lambda pairs: [1]), "sloppy", "sloppy 1")
-    with pytest.raises(PluginError, match="'sloppy' returned a list"):
+    with pytest.raises(PluginError, match=r"'sloppy' \(sloppy 1\) returned a list"):
         plugins.dropped_pairs([])
 
 

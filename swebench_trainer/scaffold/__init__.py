@@ -1,0 +1,1 @@
+"""Writes the distribution of a new plugin: `swebench-train new-plugin`."""

@@ -1,0 +1,95 @@
+"""The kit for plugin authors: contract suites, whole runs, and fakes that behave.
+
+Each `check_…` function holds an implementation to its contract and raises an
+`AssertionError` that says what it broke. Call them from your own tests:
+
+    from swebench_trainer.testing import check_backend
+
+    def test_contract(tmp_path):
+        check_backend(MyBackend(table), tmp_path)
+
+The fixture `trainer` makes whole runs; it comes with a line in your `conftest.py`:
+
+    pytest_plugins = ["swebench_trainer.testing.fixtures"]
+
+The fakes do what the real things do on a small scale; they are no mocks.
+"""
+
+from __future__ import annotations
+
+from swebench_trainer.testing.backends import (
+    check_backend,
+    check_cancellation,
+    check_fault,
+    check_interrupt,
+    check_missing_key,
+    check_sampling,
+    check_training_resume,
+    check_view,
+)
+from swebench_trainer.testing.examples import (
+    PATCH,
+    a_graded_instance,
+    an_instance,
+    some_pairs,
+    some_requests,
+    some_rows,
+)
+from swebench_trainer.testing.fakes import (
+    FakeBackend,
+    FakeGrader,
+    FakeSampler,
+    FakeSource,
+)
+from swebench_trainer.testing.hooks import LIFECYCLE, Heard, HookRecorder
+from swebench_trainer.testing.imports import HEAVY, assert_light_import
+from swebench_trainer.testing.runs import (
+    DEFAULTS,
+    Run,
+    Trainer,
+    assert_no_secrets,
+    check_resume,
+)
+from swebench_trainer.testing.suites import (
+    check_grader,
+    check_pair_strategy,
+    check_prompt_style,
+    check_publisher,
+    check_source,
+)
+
+__all__ = [
+    "DEFAULTS",
+    "HEAVY",
+    "LIFECYCLE",
+    "PATCH",
+    "FakeBackend",
+    "FakeGrader",
+    "FakeSampler",
+    "FakeSource",
+    "Heard",
+    "HookRecorder",
+    "Run",
+    "Trainer",
+    "a_graded_instance",
+    "an_instance",
+    "assert_light_import",
+    "assert_no_secrets",
+    "check_backend",
+    "check_cancellation",
+    "check_fault",
+    "check_grader",
+    "check_interrupt",
+    "check_missing_key",
+    "check_pair_strategy",
+    "check_prompt_style",
+    "check_publisher",
+    "check_resume",
+    "check_sampling",
+    "check_source",
+    "check_training_resume",
+    "check_view",
+    "some_pairs",
+    "some_requests",
+    "some_rows",
+]

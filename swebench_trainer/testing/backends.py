@@ -1,0 +1,363 @@
+"""What a backend must do: the contract of training, sampling, faults and Ctrl-C."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from swebench_trainer.contracts import (
+    Backend,
+    Sample,
+    Sampler,
+    SampleRequest,
+    TokenView,
+    TrainRequest,
+)
+from swebench_trainer.errors import (
+    PluginError,
+    PluginFault,
+    PrerequisiteError,
+    TrainerError,
+)
+from swebench_trainer.recipe.models import DpoTable, SftTable
+from swebench_trainer.testing.as_in_runs import as_assertions, as_held
+from swebench_trainer.testing.examples import (
+    no_progress,
+    some_pairs,
+    some_requests,
+    some_rows,
+)
+
+SFT = SftTable(learning_rate=1e-3, batch_size=2, save_every=0)
+DPO = DpoTable(learning_rate=1e-3, batch_size=2, save_every=0)
+
+
+def check_backend(
+    backend: Backend,
+    folder: Path,
+    *,
+    trains: bool = True,
+    samples: bool = True,
+    deterministic: bool = True,
+) -> None:
+    """Holds a backend to its contract.
+
+    Args:
+        backend: A backend on a model that is small enough for a test.
+        folder: An empty directory.
+        trains: `False` for a backend that only samples.
+        samples: `False` for one whose sampler is tested apart, with `check_sampling`.
+        deterministic: `False` for a service that promises no equal answers.
+    """
+    held = as_held(backend, "backend")
+    with as_assertions():
+        backend.check()
+        assert held.name, "a backend has a name for predictions"
+    if hasattr(backend, "open_view"):
+        check_view(backend.open_view())
+    if hasattr(backend, "open_counter"):
+        count = backend.open_counter()
+        assert 0 < count("a") < count("a\n\nb = 1\n"), "longer prompts count more"
+        assert getattr(backend, "tokenizer", ""), "what counts has a name"
+    trained: list[Path | None] = [None]
+    if trains:
+        trained += _check_training(held, folder)
+    else:
+        _check_refusals(held, folder)
+    for weights in trained if samples else ():
+        check_sampling(backend, weights, deterministic=deterministic)
+
+
+def _check_training(held: Any, folder: Path) -> list[Path]:
+    with as_assertions():
+        weights = held.train_sft(some_rows(), SFT, _request(folder / "sft"))
+        start = _request(folder / "dpo", start=weights)
+        tuned = held.train_dpo(some_pairs(), DPO, start)
+    assert weights.is_dir(), "training leaves the weights that it starts from"
+    return [weights, tuned]
+
+
+def _check_refusals(held: Any, folder: Path) -> None:
+    request = _request(folder / "no")
+    for train, examples, settings in (
+        (held.train_sft, some_rows(), SFT),
+        (held.train_dpo, some_pairs(), DPO),
+    ):
+        try:
+            train(examples, settings, request)
+        except PluginFault as error:
+            raise AssertionError("what it does not offer raises PluginError") from error
+        except PluginError:
+            continue
+        raise AssertionError("what a backend does not offer raises PluginError")
+
+
+def check_training_resume(
+    make: Callable[[], Backend],
+    folder: Path,
+    *,
+    steps: int = 2,
+    deterministic: bool = True,
+) -> None:
+    """Checks that a training which is stopped by Ctrl-C ends well when called again.
+
+    Args:
+        make: Makes the backend, anew for each training as a new process would.
+        folder: An empty directory.
+        steps: After how many steps Ctrl-C comes; `save_every` is 1.
+        deterministic: Whether the weights must be those of an undisturbed training.
+    """
+    settings = SFT.model_copy(update={"save_every": 1})
+
+    def train(out: Path, stop: int = 0) -> Path:
+        def step(done: int, total: int, word: str) -> None:
+            if stop and done >= stop:
+                raise KeyboardInterrupt
+
+        request = dataclasses.replace(_request(out), step=step)
+        with as_assertions():
+            held = as_held(make(), "backend")
+            weights: Path = held.train_sft(some_rows(), settings, request)
+        return weights
+
+    try:
+        train(folder / "cut", steps)
+    except KeyboardInterrupt:
+        pass
+    else:
+        raise AssertionError(f"step() was not called for step {steps}, or Ctrl-C lost")
+    found = _contents(train(folder / "cut"))
+    if deterministic:
+        whole = _contents(train(folder / "whole"))
+        assert found == whole, "a training that was stopped ends with other weights"
+        again = _contents(train(folder / "whole"))
+        assert again == whole, "a finished training, called again, gives other weights"
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def check_view(view: Callable[[str, str | None], TokenView]) -> None:
+    """Holds what a `TokenViewer` opens to its contract."""
+    asked, whole = view("Say 1.", None), view("Say 1.", "111")
+    assert asked.answer_tokens == 0 and whole.answer_tokens > 0
+    assert asked.prompt_tokens == whole.prompt_tokens > 0
+    read = [part for part in whole.parts if not part.trained]
+    assert read == list(asked.parts), "training begins with what is asked"
+    assert whole.parts[: len(read)] == asked.parts, "the answer comes last"
+    learned = "".join(p.text for p in whole.parts if p.trained and not p.special)
+    assert learned.strip() == "111", "the loss is on the answer"
+    assert not whole.altered
+
+
+def check_sampling(
+    backend: Backend, weights: Path | None, *, deterministic: bool = True
+) -> None:
+    """Holds a backend's sampler to its contract.
+
+    Each request is answered once at most, whatever the batch size; equal requests get
+    equal answers, in any order and in any company, if it is `deterministic`; a second
+    sampler goes on with what a first one has left.
+    """
+    requests = some_requests()
+    whole = _answers(backend, weights, requests, batch_size=4)
+    one = _answers(backend, weights, requests, batch_size=1)
+    rest = _answers(backend, weights, requests[:1:-1], batch_size=4)
+    assert whole.keys() == one.keys(), "batch sizes change what is answered"
+    assert rest.keys() == {_key(r) for r in requests[2:]} & whole.keys(), (
+        "a sampler that goes on answers what the first one would have"
+    )
+    if deterministic:
+        assert whole == one, "equal seeds give equal answers at any batch size"
+        assert rest == {key: whole[key] for key in rest}, (
+            "equal seeds give equal answers in any order and company"
+        )
+
+
+def check_cancellation(
+    backend: Backend, weights: Path | None = None, *, within: float = 10.0
+) -> None:
+    """Checks that a sampler that is left half-way frees what it holds.
+
+    Args:
+        backend: Its sampler answers `some_requests`.
+        weights: What to open; `None` is the base model.
+        within: Seconds until threads, processes and connections must be gone.
+    """
+    before = _Resources()
+    sampler = backend.open_sampler(weights, batch_size=1)
+    answers = iter(sampler.sample(some_requests()))
+    assert isinstance(next(answers, None), Sample), "the first request has no answer"
+    start = time.monotonic()
+    if close := getattr(answers, "close", None):
+        close()
+    sampler.close()
+    sampler.close()  # a stage that fails may close again
+    assert time.monotonic() - start < within, "closing takes too long"
+    before.assert_freed(within)
+    again = _answers(backend, weights, some_requests(), batch_size=1)
+    assert again, "after a sampler is closed, another can be opened"
+
+
+def check_interrupt(
+    backend: Backend,
+    weights: Path | None = None,
+    *,
+    after: float = 0.3,
+    within: float = 10.0,
+) -> None:
+    """Checks that Ctrl-C, which comes `after` some seconds, ends sampling.
+
+    Call it from the main thread. What the sampler holds must be gone `within` seconds.
+    """
+    before = _Resources()
+    sampler = backend.open_sampler(weights, batch_size=1)
+    main = threading.main_thread().ident
+    assert main == threading.get_ident(), "Ctrl-C goes to the main thread"
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(after, signal.pthread_kill, (main, signal.SIGINT))
+    deadline = time.monotonic() + after + within
+    timer.start()
+    try:
+        while time.monotonic() < deadline:
+            for _ in sampler.sample(some_requests()):
+                pass
+    except KeyboardInterrupt:
+        pass
+    else:
+        raise AssertionError("the sampler swallows Ctrl-C")
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, old)
+        sampler.close()
+    assert time.monotonic() < deadline, "Ctrl-C takes too long to arrive"
+    before.assert_freed(within)
+
+
+def check_fault(
+    backend: Backend,
+    *,
+    hint: bool = True,
+    within: float = 60.0,
+) -> TrainerError:
+    """Checks that a backend whose world is broken says so as a `TrainerError`.
+
+    Args:
+        backend: One that cannot answer all of `some_requests`: a wrong key, a server
+            that is not there or talks nonsense.
+        hint: Whether the error must tell the next step.
+        within: Seconds until it must give up.
+
+    Returns:
+        What it raised, for what else you want to know of it.
+    """
+    start = time.monotonic()
+    found: TrainerError | None = None
+    sampler: Sampler | None = None
+    try:
+        sampler = backend.open_sampler(None, batch_size=2)
+        for sample in sampler.sample(some_requests()):
+            assert isinstance(sample, Sample), f"{sample!r} is no Sample"
+    except PluginFault:
+        raise
+    except TrainerError as error:
+        found = error
+    except Exception as error:  # an SDK's: what must not get out
+        raise AssertionError(
+            f"{type(error).__name__} gets out of the backend, not a TrainerError"
+        ) from error
+    finally:
+        if sampler is not None:
+            sampler.close()
+    assert found is not None, "nothing was raised"
+    assert found.message.strip(), "an error says what is wrong"
+    assert found.hint or not hint, "an error says what to do next"
+    assert time.monotonic() - start < within, "it gives up too late"
+    return found
+
+
+def check_missing_key(make: Callable[[], Backend], variable: str) -> None:
+    """Checks that `check()` names the environment variable that has no key.
+
+    Args:
+        make: Makes the backend; called without the variable in the environment.
+        variable: Name of the variable.
+    """
+    value = os.environ.pop(variable, None)
+    try:
+        make().check()
+    except PrerequisiteError as error:
+        assert variable in str(error), f"the error does not name {variable}"
+    else:
+        raise AssertionError(f"check() does not miss {variable}")
+    finally:
+        if value is not None:
+            os.environ[variable] = value
+
+
+def _key(about: SampleRequest | Sample) -> tuple[str, int]:
+    return about.instance_id, about.sample
+
+
+def _answers(
+    backend: Backend,
+    weights: Path | None,
+    requests: Sequence[SampleRequest],
+    *,
+    batch_size: int,
+) -> dict[tuple[str, int], str]:
+    """The text of each answer, checked for what a run would refuse."""
+    with as_assertions():
+        sampler = as_held(backend, "backend").open_sampler(
+            weights, batch_size=batch_size
+        )
+        try:
+            return {_key(s): s.text for s in sampler.sample(requests)}
+        finally:
+            sampler.close()
+
+
+def _request(out: Path, start: Path | None = None) -> TrainRequest:
+    out.mkdir(parents=True, exist_ok=True)
+    return TrainRequest(out, start, max_tokens=512, seed=0, step=no_progress)
+
+
+class _Resources:
+    """What this process holds: threads, children, connections."""
+
+    def __init__(self) -> None:
+        me = psutil.Process()
+        self.threads = {t for t in threading.enumerate() if t.name != "watchdog"}
+        self.children = {child.pid for child in me.children(recursive=True)}
+        self.connections = {
+            (c.laddr, c.raddr) for c in me.net_connections(kind="inet") if c.raddr
+        }
+
+    def assert_freed(self, within: float) -> None:
+        """Waits until nothing is held that was not held before."""
+        deadline = time.monotonic() + within
+        while True:
+            now = _Resources()
+            left = {
+                "threads": [t.name for t in now.threads - self.threads],
+                "processes": sorted(now.children - self.children),
+                "connections": sorted(now.connections - self.connections),
+            }
+            if not any(left.values()):
+                return
+            if time.monotonic() > deadline:
+                raise AssertionError(f"a closed sampler holds on to {left}")
+            time.sleep(0.05)

@@ -1,0 +1,100 @@
+"""Small values to try things on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from swebench_trainer.contracts import GradedInstance, SampleRequest
+from swebench_trainer.types import (
+    FLAKY,
+    Candidate,
+    Instance,
+    Pair,
+    SftRow,
+    Status,
+    Verdict,
+)
+
+PATCH = """\
+diff --git a/greet.py b/greet.py
+--- a/greet.py
++++ b/greet.py
+@@ -1,2 +1,2 @@
+ def greet(name):
+-    return "Hello " + name
++    return f"Hello, {name}!"
+"""
+
+
+def an_instance(number: int = 1, **changes: object) -> Instance:
+    """A small instance to try things on."""
+    instance = Instance(
+        instance_id=f"example__greet-{number}",
+        repo="example/greet",
+        base_commit="0" * 40,
+        problem_statement=f"Greeting {number} lacks its punctuation.",
+        patch=PATCH,
+        image="example/greet:1",
+        eval_script="#!/bin/bash\ntrue\n",
+        log_parser="parse_log_pytest",
+        FAIL_TO_PASS=("test_greet",),
+    )
+    return dataclasses.replace(instance, **changes)  # type: ignore[arg-type]  # fields by name
+
+
+def a_graded_instance(number: int = 1) -> GradedInstance:
+    """An instance with a candidate for each way in which grading can end.
+
+    Its texts say what became of them: `pass 1`, `fail 1`, `broken 1` (does not apply),
+    `masked 1` (the machine failed), `flagged 1` (a pass not to be believed) and
+    `flaky 1` (another run of it ended otherwise); `gold 1` is the gold answer.
+    """
+    instance = an_instance(number)
+    ends = [
+        (f"pass {number}", Status.RESOLVED, ()),
+        (f"fail {number}", Status.UNRESOLVED, ()),
+        (f"broken {number}", Status.NOT_APPLIED, ()),
+        (f"masked {number}", Status.INFRA_ERROR, ()),
+        (f"flagged {number}", Status.RESOLVED, ("multi_marker",)),
+        (f"flaky {number}", Status.UNRESOLVED, (FLAKY,)),
+    ]
+    graded = tuple(
+        (
+            Candidate(instance.instance_id, sample, "m", text, f"diff {text}"),
+            Verdict(instance.instance_id, sample, "m", status, flags=flags),
+        )
+        for sample, (text, status, flags) in enumerate(ends)
+    )
+    return GradedInstance(instance, f"prompt {number}", f"gold {number}", graded)
+
+
+def some_requests(issues: int = 3, samples: int = 2) -> list[SampleRequest]:
+    """Requests for short answers, each with a seed of its own."""
+    return [
+        SampleRequest(
+            f"i-{n}", sample, f"Say {n}.", max_new_tokens=8,
+            temperature=1.0, top_p=1.0, seed=10 * n + sample,
+        )
+        for n in range(issues)
+        for sample in range(samples)
+    ]  # fmt: skip
+
+
+def some_rows() -> list[SftRow]:
+    """Rows to train on."""
+    return [SftRow(f"i-{n}", f"Say {n}.", f"{n}{n}{n}") for n in range(4)]
+
+
+def some_pairs() -> list[Pair]:
+    """Pairs to train on, with the prompts of `some_rows`."""
+    return [
+        Pair(
+            row.instance_id, row.prompt, row.completion, "no", "test",
+            chosen_source="gold", rejected_source="sample:0", tier=Status.UNRESOLVED,
+        )
+        for row in some_rows()
+    ]  # fmt: skip
+
+
+def no_progress(done: int, total: int, word: str) -> None:
+    """A `TrainRequest.step` that tells nobody."""

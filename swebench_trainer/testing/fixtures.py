@@ -1,0 +1,21 @@
+"""The kit's pytest plugin, for a line in your `conftest.py`.
+
+pytest_plugins = ["swebench_trainer.testing.fixtures"]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swebench_trainer.testing.runs import Trainer
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """Runs recipes in a directory of the test, with a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "trainer"
+    folder.mkdir()
+    return Trainer(folder)

@@ -1,0 +1,52 @@
+"""Whether importing something costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "docker",
+    "swebench.harness",
+)
+"""What a plugin imports when its factory is called, and not before."""
+
+_PROBE = """
+import importlib, json, sys
+modules, heavy = json.loads(sys.argv[1])
+loaded = [importlib.import_module(name) for name in modules]
+from swebench_trainer.plugins import Plugins
+plugins = Plugins({})
+for module in loaded:
+    plugins.add(module, module.__name__, "the module under test")
+print(json.dumps([name for name in heavy if name in sys.modules]))
+"""
+
+
+def assert_light_import(*modules: str, heavy: tuple[str, ...] = HEAVY) -> None:
+    """Imports modules in a fresh interpreter, and lets them register what they offer.
+
+    Args:
+        modules: Names of importable modules, plugins or not.
+        heavy: What must not be loaded by that; add your own SDK: `(*HEAVY, "openai")`.
+
+    Raises:
+        AssertionError: They cannot be imported, or load something heavy.
+    """
+    paths = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, json.dumps([modules, heavy])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert not found, f"importing {', '.join(modules)} loads {', '.join(found)}"

@@ -1,0 +1,275 @@
+"""Whole runs in a test: the real pipeline, with fakes for what is not tested."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from swebench_trainer.events import ItemDone
+from swebench_trainer.hookspecs import hookimpl
+from swebench_trainer.store.jsonl import read_json, read_rows
+from swebench_trainer.testing.hooks import HookRecorder
+
+Keys = Mapping[str, Any]
+
+DEFAULTS: Mapping[str, Keys] = {
+    "data": {"use": "fake", "holdout": {"fraction": 0}},
+    "contents": {"places": ["task"]},
+    "prompt": {"answer": "diff"},
+    "model": {"use": "fake"},
+    "sft": {},
+    "generate": {"samples": 4},
+    "grade": {"use": "fake"},
+    "pairs": {"use": "self-generated"},
+    "dpo": {},
+    "evaluate": {"splits": ["train"]},
+}
+"""The recipe of `Trainer.run`: every stage but publish, in about a second."""
+
+TIMES = ("timings.jsonl", "logs")
+"""Files of a stage that differ between equal runs."""
+
+
+@dataclass
+class Run:
+    """What a run has left.
+
+    Attributes:
+        dir: The run directory.
+        hooks: What observers have heard.
+        output: What was printed.
+        interrupted: Whether it was stopped by `interrupt`.
+    """
+
+    dir: Path
+    hooks: HookRecorder = field(default_factory=HookRecorder)
+    output: str = ""
+    interrupted: bool = False
+
+    def stage(self, name: str) -> Path:
+        """The directory of a stage."""
+        return self.dir / "stages" / name
+
+    def rows(self, stage: str, file: str) -> list[dict[str, Any]]:
+        """The rows of a stage's JSONL file."""
+        return read_rows(self.stage(stage) / file)
+
+    def json(self, stage: str, file: str) -> Any:
+        """The value of a stage's JSON file."""
+        return read_json(self.stage(stage) / file)
+
+    def results(self) -> dict[str, bytes]:
+        """The content of every result by its path, without times and logs."""
+        stages = self.dir / "stages"
+        return {
+            path.relative_to(stages).as_posix(): path.read_bytes()
+            for path in sorted(stages.rglob("*"))
+            if path.is_file() and not set(TIMES) & set(path.relative_to(stages).parts)
+        }
+
+
+class Trainer:
+    """Runs recipes in a directory, in this process.
+
+    Installed plugins are there as for anybody, and the fakes `[data] use = "fake"`,
+    `[model] use = "fake"` and `[grade] use = "fake"`.
+
+    Attributes:
+        folder: Where recipes and runs are.
+        last: The latest run, for when it has raised.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last: Run | None = None
+        self._added: list[tuple[Any, str, str]] = []
+
+    def add(self, plugin: Any, name: str = "under-test", origin: str = "a test") -> Any:
+        """Registers a plugin that is not installed, for all later runs; gives it back."""
+        self._added.append((plugin, name, origin))
+        return plugin
+
+    def run(
+        self,
+        *,
+        name: str = "test",
+        recipe: str | None = None,
+        until: str | None = None,
+        redo: Sequence[str] = (),
+        interrupt: tuple[str, int] | None = None,
+        **tables: Any,
+    ) -> Run:
+        """Runs a recipe, or goes on with it.
+
+        Args:
+            name: Name of the run; another one is another run.
+            recipe: The text of a recipe, in place of `DEFAULTS`.
+            until: The last stage.
+            redo: Stages to do anew.
+            interrupt: A stage, and how many of its items are done when Ctrl-C comes.
+            tables: Tables that replace those of `DEFAULTS`, as mappings of their
+                keys; `None` leaves one out.
+
+        Raises:
+            TrainerError: As on the command line; `last` has what there was until then.
+        """
+        path = self.folder / f"{name}.toml"
+        if recipe is None:
+            wanted = {**DEFAULTS, **tables}
+            recipe = to_toml({"schema_version": 1, "name": name, **wanted})
+        path.write_text(recipe)
+        output = io.StringIO()
+        run = self.last = Run(self.folder / "runs" / name)
+        try:
+            self._run(path, run, output, until, redo, interrupt)
+        except _Interrupted:
+            run.interrupted = True
+        finally:
+            run.output = output.getvalue()
+        return run
+
+    def _run(
+        self,
+        path: Path,
+        run: Run,
+        output: io.StringIO,
+        until: str | None,
+        redo: Sequence[str],
+        interrupt: tuple[str, int] | None,
+    ) -> None:
+        from rich.console import Console
+
+        from swebench_trainer import builtin
+        from swebench_trainer.pipeline import Pipeline, choose, stages_of
+        from swebench_trainer.plugins import Plugins
+        from swebench_trainer.progress import ConsoleObserver
+        from swebench_trainer.recipe.load import read_draft, validate
+        from swebench_trainer.testing import fakes
+
+        console = Console(file=output, width=200)
+        plugins = Plugins({"builtin": builtin})
+        plugins.watchdog.tell = lambda text: console.print(text, markup=False)
+        plugins.add(fakes, "fakes", "swebench_trainer.testing")
+        for plugin in self._added:
+            plugins.add(*plugin)
+        plugins.load_installed()
+        draft = read_draft(path)
+        valid = validate(draft, plugins.tables(draft.uses()))
+        plugins.add(ConsoleObserver(console), "console", "swebench-trainer")
+        plugins.add(run.hooks, "recorder", "swebench_trainer.testing")
+        if interrupt is not None:
+            plugins.add(_Interrupter(*interrupt), "ctrl-c", "swebench_trainer.testing")
+        run.dir = path.parent / "runs" / valid.name
+        stages = choose(stages_of(valid), last=until)
+        Pipeline(valid, draft, path.parent / "runs", plugins).run(stages, redo)
+        for label, value in plugins.report_rows(str(run.dir)).items():
+            console.print(f"{label}: {value}", markup=False)
+        for failure, count in plugins.failures.items():
+            console.print(f"{failure} ({count} times)", markup=False)
+
+
+class _Interrupted(KeyboardInterrupt):
+    """A Ctrl-C of a test's own."""
+
+
+class _Interrupter:
+    """Presses Ctrl-C when so many items of a stage are done."""
+
+    def __init__(self, stage: str, items: int) -> None:
+        self._stage = stage
+        self._items = items
+
+    @hookimpl
+    def item_done(self, event: ItemDone) -> None:
+        if event.stage == self._stage and event.done >= self._items:
+            raise _Interrupted
+
+
+def to_toml(recipe: Mapping[str, Any]) -> str:
+    """A recipe of plain values as TOML; what is `None` is left out."""
+    lines = [
+        f"{key} = {_value(value)}"
+        for key, value in recipe.items()
+        if not (value is None or isinstance(value, Mapping))
+    ]
+    for table, keys in recipe.items():
+        if isinstance(keys, Mapping):
+            lines += ["", f"[{table}]"]
+            lines += [f"{k} = {_value(v)}" for k, v in keys.items() if v is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{k} = {_value(v)}" for k, v in value.items())
+        return f"{{ {inner} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(str(value) if isinstance(value, Path) else value)
+
+
+def check_resume(
+    trainer: Trainer,
+    *,
+    stage: str = "generate",
+    items: int = 2,
+    deterministic: bool = True,
+    **tables: Any,
+) -> None:
+    """Checks that a run which is stopped in a stage goes on with what it had.
+
+    Args:
+        trainer: The fixture.
+        stage: Where Ctrl-C comes: `generate` or `grade`.
+        items: After how many items of it.
+        deterministic: Whether the end must be that of an undisturbed run.
+        tables: See `Trainer.run`.
+    """
+    number = sum(1 for _ in trainer.folder.glob("whole-*.toml"))
+    whole = trainer.run(name=f"whole-{number}", until=stage, **tables)
+    name = f"cut-{number}"
+    cut = trainer.run(name=name, until=stage, interrupt=(stage, items), **tables)
+    assert cut.interrupted, f"{stage} was done before {items} items of it were"
+    kept = cut.results()
+    ended = trainer.run(name=name, until=stage, **tables)
+    for path, content in kept.items():
+        if path.endswith(("candidates.jsonl", "verdicts.jsonl")):
+            rows, left = content.splitlines(), ended.results()[path].splitlines()
+            assert set(rows) <= set(left), f"what {path} had is done again"
+    counts = [event.done for event in ended.hooks.of("item_done", stage)]
+    assert counts and counts[0] > items, "what was done before counts as done"
+    if deterministic:
+        expected = {
+            path: content.replace(whole.dir.name.encode(), name.encode())
+            for path, content in whole.results().items()
+        }
+        for path, content in ended.results().items():
+            if not path.endswith(("stage.json", "fingerprint.json")):
+                assert content == expected[path], f"{path} differs after a stop"
+
+
+def assert_no_secrets(run: Run | Path, *variables: str) -> None:
+    """Checks that no file of a run, and nothing it printed, has a secret.
+
+    Args:
+        run: A run, or any directory.
+        variables: Names of environment variables; what they hold is the secret. Each
+            must be set, to eight characters or more.
+    """
+    folder, output = (run.dir, run.output) if isinstance(run, Run) else (run, "")
+    for variable in variables:
+        secret = os.environ.get(variable, "")
+        assert len(secret) >= 8, f"{variable} has no secret to look for"
+        assert secret not in output, f"what is in {variable} was printed"
+        forms = {secret.encode(), json.dumps(secret)[1:-1].encode()}
+        for path in sorted(folder.rglob("*")):
+            assert secret not in path.name, f"{path} is named by {variable}"
+            if path.is_file():
+                content = path.read_bytes()
+                leaks = any(form in content for form in forms)
+                assert not leaks, f"{path} has what is in {variable}"

@@ -1,0 +1,47 @@
+"""A new plugin is installed, passes its tests, and is used, as it was written."""
+
+import pytest
+
+from swebench_trainer.cli import run_command_line
+from swebench_trainer.scaffold.write import compatible, kinds
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_its_tests_pass_at_once_and_recipes_can_name_it(kind, elsewhere, capsys):
+    command = ["new-plugin", "my-own", "--kind", kind, "--to", str(elsewhere.folder)]
+    assert run_command_line(command) == 0
+    folder = elsewhere.folder / "swebench-trainer-my-own"
+    assert f"pip install -e {folder}" in capsys.readouterr().out
+    elsewhere.install(folder)
+    elsewhere.passes(folder)
+    listed = elsewhere.python("-m", "swebench_trainer", "plugins")
+    assert " my-own " in listed and "swebench-trainer-my-own 0.1.0" in listed
+
+
+def test_the_help_names_every_kind(capsys):
+    run_command_line(["new-plugin", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(kind in shown for kind in kinds())
+
+
+@pytest.mark.parametrize("name", ["My-Model", "a_b", "-a", "a--b", "1a", "../a", ""])
+def test_names_that_are_none_are_refused(name, tmp_path, capsys):
+    command = ["new-plugin", "--kind", "backend", "--to", str(tmp_path), "--", name]
+    assert run_command_line(command) == 2
+    assert "is no name for a plugin" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_kinds_that_there_are_not_and_directories_that_there_are(tmp_path, capsys):
+    command = ["new-plugin", "a", "--to", str(tmp_path), "--kind"]
+    assert run_command_line([*command, "car"]) == 2
+    assert "There are: backend, pair-strategy" in capsys.readouterr().err
+    assert run_command_line([*command, "backend"]) == 0
+    assert run_command_line([*command, "backend"]) == 2
+    assert "nothing is overwritten" in capsys.readouterr().err
+
+
+def test_a_plugin_is_for_versions_that_promise_to_be_compatible():
+    assert compatible("0.1.0") == ">=0.1,<0.2"
+    assert compatible("0.12.3") == ">=0.12,<0.13"
+    assert compatible("1.4.2") == ">=1.4,<2"
