@@ -16,6 +16,7 @@ from swebench_trainer.data.task_repo import TaskRepoTable
 from swebench_trainer.grading.docker.grader import DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceTable
 from swebench_trainer.hookspecs import Register, hookimpl
+from swebench_trainer.preferences.api_rejects import ApiRejectsTable
 from swebench_trainer.preferences.self_generated import SelfGeneratedTable
 from swebench_trainer.preferences.unpaired import UnpairedTable
 from swebench_trainer.prompts.bm25 import Bm25Table
@@ -195,7 +196,7 @@ def register_pair_strategies(register: Register) -> None:
 
         return SelfGenerated(table)
 
-    def api_rejects(table: Any) -> Any:
+    def api_rejects(table: ApiRejectsTable) -> Any:
         from swebench_trainer.preferences.api_rejects import ApiRejects
 
         return ApiRejects(table)
@@ -214,6 +215,7 @@ def register_pair_strategies(register: Register) -> None:
     register(
         "api-rejects",
         api_rejects,
+        config=ApiRejectsTable,
         summary="gold chosen, failing candidates of any writer rejected",
     )
     register(

@@ -457,6 +457,16 @@ class PairsTable(PluginTable):
     max_per_instance: PositiveInt = 4
     """At most so many pairs from one instance."""
 
+    @property
+    def needs_grades(self) -> bool:
+        """Whether the candidates must be graded before there can be pairs."""
+        return True
+
+    @property
+    def renders(self) -> bool:
+        """Whether the strategy wants patches as answers (`GradedInstance.rendered`)."""
+        return False
+
 
 class EvaluateTable(SamplingTable):
     """Base, SFT and DPO model on the same prompts, one greedy answer each."""
