@@ -1,15 +1,17 @@
 """Which of all possible pairs are taken, so that shares and lengths are as asked.
 
-Pairs come in order of preference. What a rule has too much of is left out from the
-end, others take its place where an instance has more, and all is counted anew until
-every rule holds. Each round leaves some out for good, so there is an end.
+Pairs come in order of preference. Of what a rule has too much, half is left out, from
+the end; others take its place where an instance has more, and all is counted anew until
+every rule holds. Each round leaves some out for good, so there is an end. All at once
+would be too many: what takes their place makes room for some of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import ceil, log
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from math import floor, log
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -55,8 +57,8 @@ class BalancedTable(PairsTable):
     """Largest share of the pairs that may be of unlike length without a pair that is so the other way round. 0 gives length no say about which answer is better, 1 takes pairs as they come."""
 
 
-Rule = Callable[[Sequence[Pair]], tuple[str, set[int]]]
-"""Which pairs, by their place, are too many for which key."""
+Rule = Callable[[Sequence[Pair]], list[int]]
+"""Which pairs, by their place, are too many; the last ones are wanted least."""
 
 
 def balanced(
@@ -66,56 +68,54 @@ def balanced(
 
     Args:
         offers: All possible pairs, the preferred ones first.
-        table: The bounds. Shares are rounded up to whole pairs.
+        table: The bounds. A share above 0 allows one pair at least.
 
     Returns:
         The pairs in their order, and how many each key has held back.
     """
     held: Counter[str] = Counter()
     left = list(offers)
-    rules = list(_rules(table))
+    rules = dict(_rules(table))
     while True:
         places = _capped(left, table.max_per_instance)
         taken = [left[place] for place in places]
-        excess = ((key, found) for key, found in (rule(taken) for rule in rules))
-        key, too_many = next((item for item in excess if item[1]), ("", set()))
-        if not too_many:
+        found = ((key, rule(taken)) for key, rule in rules.items())
+        key, excess = next((item for item in found if item[1]), ("", []))
+        if not excess:
             held["max_per_instance"] += len(left) - len(taken)
             return taken, {key: count for key, count in held.items() if count}
-        held[key] += len(too_many)
-        out = {places[place] for place in too_many}
+        out = {places[place] for place in excess[len(excess) // 2 :]}
+        held[key] += len(out)
         left = [pair for place, pair in enumerate(left) if place not in out]
 
 
-def _rules(table: BalancedTable) -> Iterator[Rule]:
+def _rules(table: BalancedTable) -> Iterator[tuple[str, Rule]]:
     for tier, share in table.mix:
         if share < 1:
-            yield _share_rule(f"mix.{tier}", share, lambda p, t=tier: p.tier == t)  # type: ignore[misc]  # the tier of this round
+            yield f"mix.{tier}", partial(_too_many, frozenset({tier}), share)
     if table.max_format < 1:
-        yield _share_rule("max_format", table.max_format, lambda p: p.tier in FORMAT)
+        yield "max_format", partial(_too_many, FORMAT, table.max_format)
     if table.length_skew < 1:
-        yield lambda pairs: ("length_skew", _one_way(pairs, table.length_skew))
+        yield "length_skew", partial(_one_way, table.length_skew)
 
 
-def _share_rule(key: str, share: float, counts: Callable[[Pair], bool]) -> Rule:
-    def rule(pairs: Sequence[Pair]) -> tuple[str, set[int]]:
-        members = [place for place, pair in enumerate(pairs) if counts(pair)]
-        return key, set(members[_most(len(members), len(pairs), share) :])
-
-    return rule
+def _too_many(tiers: Collection[str], share: float, pairs: Sequence[Pair]) -> list[int]:
+    members = [place for place, pair in enumerate(pairs) if pair.tier in tiers]
+    return members[_most(len(members), len(pairs), share) :]
 
 
 def _most(members: int, total: int, share: float) -> int:
     """How many of the members may stay so that they are no larger share of what is left."""
     others = total - members
-    while members > ceil(share * (others + members) - 1e-9):
+    least = 1 if share else 0  # else the only pair there is would always be too many
+    while members > max(least, floor(share * (others + members) + 1e-9)):
         members -= 1
     return members
 
 
-def _one_way(pairs: Sequence[Pair], share: float) -> set[int]:
-    """Pairs of unlike length that are too many, the most unlike ones first."""
-    by_gap: Mapping[int, list[int]] = defaultdict(list)
+def _one_way(share: float, pairs: Sequence[Pair]) -> list[int]:
+    """Pairs of unlike length that are too many, the most unlike ones last."""
+    by_gap: dict[int, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
         by_gap[gap(pair)].append(place)
     unmatched = [
@@ -124,7 +124,7 @@ def _one_way(pairs: Sequence[Pair], share: float) -> set[int]:
         for place in (places[len(by_gap.get(-size, ())) :] if size else ())
     ]
     stay = _most(len(unmatched), len(pairs), share)
-    return {place for _, place in sorted(unmatched)[stay:]}
+    return [place for _, place in sorted(unmatched)[stay:]]
 
 
 def gap(pair: Pair) -> int:

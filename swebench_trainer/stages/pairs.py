@@ -56,10 +56,14 @@ def run(context: StageContext) -> Figures:
         StageError: No pair could be made; the message counts the reasons.
     """
     found = prefer(context)
-    write_rows(context.dir.file("pairs.jsonl"), map(as_row, found.pairs))
     write_json(context.dir.file("stats.json"), found.stats)
     if not found.pairs:
-        raise StageError(why_none(found))
+        raise StageError(
+            _why_none(found),
+            hint="[pairs] may be changed and the same command run again; "
+            "`swebench-train pairs RECIPE --dry-run` shows what a change would bring.",
+        )
+    write_rows(context.dir.file("pairs.jsonl"), map(as_row, found.pairs))
     return _figures(found)
 
 
@@ -228,7 +232,7 @@ def _key(about: Candidate | Verdict) -> tuple[str, str, int]:
     return about.model, about.instance_id, about.sample
 
 
-def why_none(found: Preferences) -> str:
+def _why_none(found: Preferences) -> str:
     """Says why there is no pair."""
     if found.made:
         return f"Plugins dropped all {found.made} pairs."
