@@ -97,23 +97,41 @@ def _changed(text: Text, change: FileChange) -> Text | None:
 
 def _form(path: str, text: Text) -> str:
     suffix = PurePosixPath(path).suffix.lower()
-    if suffix == ".py" and (form := _python("\n".join(text.lines))) is not None:
+    if suffix == ".py" and (form := _python("\n".join([*text.lines, ""]))) is not None:
         return form
     return "\n".join(filter(None, (_bare(line, suffix) for line in text.lines)))
 
 
-@lru_cache(maxsize=64)  # the file before is that of all candidates
 def _python(source: str) -> str | None:
     """The code as the parser reads it; `None` where it cannot."""
-    if len(source) > _LARGEST:
+    source = source.replace("\r\n", "\n")
+    if len(source) > _LARGEST or "\r" in source:  # which Python counts as a line's end
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the code, not ours
-            module = ast.parse(source)
-            return ast.unparse(_WithoutTexts().visit(module))
+        forms = [_statement(part) for part in _statements(source)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+    return "\n".join(filter(None, forms))
+
+
+def _statements(source: str) -> Iterator[str]:
+    """The statements of a module, each with the whole of its lines."""
+    lines = source.split("\n")
+    for node in _parsed(source).body:
+        decorators = getattr(node, "decorator_list", ())
+        first = min(part.lineno for part in (node, *decorators))
+        yield "\n".join(lines[first - 1 : node.end_lineno])
+
+
+@lru_cache(maxsize=8192)  # candidates leave most of a file as it was
+def _statement(source: str) -> str:
+    return ast.unparse(_WithoutTexts().visit(_parsed(source)))
+
+
+def _parsed(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the code, not ours
+        return ast.parse(source)
 
 
 class _WithoutTexts(ast.NodeTransformer):
@@ -125,7 +143,8 @@ class _WithoutTexts(ast.NodeTransformer):
             inner = getattr(node, name, None)
             if isinstance(inner, list):
                 kept = [self.visit(item) for item in inner if not _is_text(item)]
-                filler = [ast.Pass()] if name == "body" and inner and not kept else []
+                empty = name == "body" and not kept and not isinstance(node, ast.Module)
+                filler = [ast.Pass()] if empty else []
                 setattr(node, name, kept or filler)
         return node
 
@@ -136,6 +155,7 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node.value.value, str)
 
 
+@lru_cache(maxsize=65536)
 def _bare(line: str, suffix: str) -> str:
     """A line without white space and the comment at its end; empty if nothing is left."""
     marks = _COMMENTS.get(suffix, ())
@@ -146,6 +166,8 @@ def _bare(line: str, suffix: str) -> str:
 
 
 def _without_comment(line: str, marks: tuple[str, ...]) -> str:
+    if not any(mark in line for mark in marks):
+        return line
     quote = ""
     escaped = False
     for at, char in enumerate(line):

@@ -16,9 +16,15 @@ def in_turn(offers: Iterable[Sequence[Pair]]) -> list[Pair]:
     Instances of one rank come in the order of digests of their names, so that what is
     left out at the end hits no repository more than others.
     """
-    ranked = [(n, pair) for pairs in offers for n, pair in enumerate(pairs)]
-    ranked.sort(key=lambda o: (o[0], _rank(o[1]), digest(o[1].instance_id)))
-    return [pair for _, pair in ranked]
+    place = {str(tier): rank for rank, tier in enumerate(TIERS)}
+    ranked = [
+        (n, place.get(pair.tier, len(place)), drawn, pair)
+        for pairs in offers
+        for drawn in {digest(pair.instance_id) for pair in pairs[:1]}
+        for n, pair in enumerate(pairs)
+    ]
+    ranked.sort(key=lambda offer: offer[:3])
+    return [pair for *_, pair in ranked]
 
 
 def in_rows(pairs: Iterable[Pair]) -> list[Pair]:
@@ -48,8 +54,3 @@ def evenly(chosen: int, rejected: int) -> Iterator[tuple[int, int]]:
     # least common multiple: one side then moves on by one.
     for n in range(chosen * rejected):
         yield (n + n // lcm(chosen, rejected)) % chosen, n % rejected
-
-
-def _rank(pair: Pair) -> int:
-    tiers = [str(tier) for tier in TIERS]
-    return tiers.index(pair.tier) if pair.tier in tiers else len(tiers)

@@ -33,10 +33,6 @@ def _lines(text: str) -> list[str]:
     return text.split("\n")
 
 
-def _share(text: str, counts: Callable[[str], bool]) -> float:
-    return sum(map(counts, text)) / (len(text) + 1)
-
-
 FEATURES: Mapping[str, Callable[[str], float]] = {
     "characters": lambda text: log(len(text) + 1),
     "lines": lambda text: log(len(_lines(text)) + 1),
@@ -48,9 +44,9 @@ FEATURES: Mapping[str, Callable[[str], float]] = {
         sum(x.lstrip(" \t+-").startswith(("#", "//")) for x in _lines(text))
         / len(_lines(text))
     ),
-    "white space": lambda text: _share(text, str.isspace),
-    "letters": lambda text: _share(text, str.isalpha),
-    "not ASCII": lambda text: _share(text, lambda c: not c.isascii()),
+    "white space": lambda text: 1 - len("".join(text.split())) / (len(text) + 1),
+    "letters": lambda text: sum(map(str.isalpha, text)) / (len(text) + 1),
+    "not ASCII": lambda text: 1 - len(text.encode("ascii", "ignore")) / (len(text) + 1),
     "fences": lambda text: float(text.count("```")),
     "ends with a newline": lambda text: float(text.endswith("\n")),
 }

@@ -23,9 +23,8 @@ SCRIPT = "const url = 'http://a.example//x'; // where\nfetch(url);\n"
 
 
 def diff(path: str, old: str, new: str, context: int = 3) -> str:
-    lines = difflib.unified_diff(
-        old.splitlines(True), new.splitlines(True), f"a/{path}", f"b/{path}", n=context
-    )
+    sides = ([f"{line}\n" for line in x.split("\n")[:-1]] for x in (old, new))
+    lines = difflib.unified_diff(*sides, f"a/{path}", f"b/{path}", n=context)
     return "".join(lines)
 
 
@@ -120,3 +119,17 @@ def test_without_files_a_patch_is_the_lines_that_it_changes() -> None:
 def test_deeply_nested_code_is_compared_by_its_lines(tree) -> None:
     deep = PYTHON + "x = " + "(" * 5000 + ")" * 5000 + "\n"
     assert form(tree, deep) is not None
+
+
+def test_line_ends_do_not_hide_a_change(tree) -> None:
+    windows = FIXED.replace("\n", "\r\n")
+    assert form(tree, windows) == form(tree, FIXED)
+    odd = FIXED.replace("total = 0", "total = 0\r\r\r")
+    assert form(tree, odd + "x = 1\n") != form(tree, odd + "x = 2\n")
+
+
+def test_statements_that_share_a_line_are_compared_whole(tree) -> None:
+    text = FIXED + 'a = """\n"""; b = {}\n'
+    assert form(tree, text.format(1)) != form(tree, text.format(2))
+    short = FIXED + "a = 1; b = {}\n"
+    assert form(tree, short.format(1)) != form(tree, short.format(2))
