@@ -252,6 +252,8 @@ class Pair:
         chosen_log: Logs of the verdict on `chosen`, relative to the run directory;
             empty where no test was run. The stage fills it in, and `rejected_log` too.
         rejected_log: Logs of the verdict on `rejected`.
+        chosen_tier: `Tier` of `chosen` where that is wrong as well, only less so; empty
+            for a pass and for gold.
         restyled: Whether `rejected` is the candidate's patch in the recipe's answer
             form instead of the text that the model wrote.
     """
@@ -268,6 +270,7 @@ class Pair:
     rejected_model: str = ""
     chosen_log: str = ""
     rejected_log: str = ""
+    chosen_tier: str = ""
     restyled: bool = False
 
 

@@ -453,7 +453,7 @@ class PairsTable(PluginTable):
     """Whether the strategy gives answers that stand alone, for `[dpo] loss = "kto"`."""
 
     use: str = "self-generated"
-    """Strategy: `self-generated`, `api-rejects`, `unpaired`, or a plugin's."""
+    """Strategy: `self-generated`, `api-rejects`, `tiered`, `unpaired`, or a plugin's."""
     max_per_instance: PositiveInt = 4
     """At most so many pairs from one instance."""
 

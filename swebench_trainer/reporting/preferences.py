@@ -108,7 +108,8 @@ def origins(pair: Pair) -> list[str]:
         if source:
             words = [f"{side}: {source}"]
             words += [f"of {model}"] if model else []
-            words += [f"({pair.tier})"] if side == "rejected" else []
+            tier = pair.tier if side == "rejected" else pair.chosen_tier
+            words += [f"({tier})"] if tier else []
             words += ["restyled"] if side == "rejected" and pair.restyled else []
             words += [f"logs: {log}"] if log else ["not run"]
             lines.append(visible(" ".join(words)))

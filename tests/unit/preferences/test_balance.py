@@ -246,3 +246,22 @@ def test_the_form_in_the_repository_counts_where_it_is_known() -> None:
 def test_a_recorded_patch_without_words_is_on_no_side() -> None:
     graded = issue(("", verdict(unfixed="t")), passes=("",), gold="")
     assert own(graded) == api(graded) == []
+
+
+def test_each_reward_is_preferred_to_the_next_lower_one() -> None:
+    from swebench_trainer.preferences.tiered import Tiered, TieredTable
+
+    def steps(*graded):
+        pairs = Tiered(TieredTable(use="tiered", **FREE)).pairs(graded)
+        return [(p.chosen, p.chosen_tier, p.rejected) for p in pairs]
+
+    wrong, none = *fails(1), *malformed(1)
+    assert steps(issue(wrong, none)) == [
+        ("good", "", "bad 0"),
+        ("bad 0", "fails", "none 0"),
+    ]
+    assert steps(issue(none)) == [("good", "", "none 0")]
+    assert steps(issue(wrong, none, passes=(), gold="")) == [
+        ("bad 0", "fails", "none 0")
+    ]
+    assert steps(issue(wrong, passes=())) == [("gold", "", "bad 0")]

@@ -17,6 +17,7 @@ from swebench_trainer.preferences.self_generated import (
     SelfGenerated,
     SelfGeneratedTable,
 )
+from swebench_trainer.preferences.tiered import Tiered, TieredTable
 from swebench_trainer.preferences.tiers import FORMAT
 from swebench_trainer.preferences.unpaired import Unpaired, UnpairedTable
 from swebench_trainer.types import FLAKY, Candidate, Instance, Status, Verdict
@@ -24,9 +25,10 @@ from swebench_trainer.types import FLAKY, Candidate, Instance, Status, Verdict
 MAKERS = {
     "self-generated": (SelfGenerated, SelfGeneratedTable),
     "api-rejects": (ApiRejects, ApiRejectsTable),
+    "tiered": (Tiered, TieredTable),
     "unpaired": (Unpaired, UnpairedTable),
 }
-BALANCED = ("self-generated", "api-rejects")
+BALANCED = ("self-generated", "api-rejects", "tiered")
 GOLD = "y = 0"
 
 quick = settings(
@@ -123,7 +125,11 @@ def test_only_what_is_decided_and_believed_is_used(use, graded) -> None:
         chosen = known.get((pair.instance_id, pair.chosen_source))
         rejected = known.get((pair.instance_id, pair.rejected_source))
         assert (chosen is None) == (pair.chosen_source in ("gold", ""))
-        assert chosen is None or chosen.trusted_pass
+        if chosen and not pair.chosen_tier:
+            assert chosen.trusted_pass
+        if chosen and pair.chosen_tier:
+            assert use == "tiered" and not chosen.flaky
+            assert (chosen.reward, rejected.reward) == (0, -1)
         assert (rejected is None) == (pair.rejected is None)
         if rejected:
             assert rejected.reward in (0, -1) and not rejected.flaky
