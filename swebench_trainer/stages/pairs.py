@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.contracts import GradedInstance, Tree
-from swebench_trainer.errors import StageError
+from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.preferences.balance import gap
 from swebench_trainer.preferences.counts import limits
 from swebench_trainer.preferences.normal import form_in
@@ -108,6 +108,10 @@ def _counts(
         "by repository": Counter(repos),
         "by instance": Counter(pair.instance_id for pair in pairs),
         "restyled": sum(pair.restyled for pair in pairs),
+        "compared by changed lines": sum(
+            any(patch not in item.forms for patch in _patches(item))
+            for item in graded.values()
+        ),
         "lengths": {
             "chosen longer": sum(size > 0 for size in both),
             "alike": both.count(0),
@@ -176,10 +180,18 @@ def _graded(context: StageContext, verdicts: Verdicts) -> list[GradedInstance]:
                 graded=known,
                 ungraded=() if table.needs_grades else tuple(mine),
             )
-            patches = {c.patch for c in mine if c.patch.strip()}
-            files = tree(instance) if patches else None
+            patches = _patches(item)
+            files = _files(tree, instance) if patches else None
             graded.append(_looked_at(context, item, patches, files))
     return graded
+
+
+def _files(tree: Callable[[Instance], Tree | None], instance: Instance) -> Tree | None:
+    """The repository's files; none where they are no longer to be had."""
+    try:
+        return tree(instance)
+    except DataError:  # the verdicts are there, and often on another machine
+        return None
 
 
 def _looked_at(
@@ -226,6 +238,12 @@ def _gold_logs(context: StageContext) -> dict[str, str]:
         for verdict in context.read("admit", "verdicts.jsonl", Verdict)
         if verdict.model == GOLD and verdict.sample == 0 and verdict.log
     }
+
+
+def _patches(item: GradedInstance) -> set[str]:
+    """The patches of an instance's candidates."""
+    candidates = [*(candidate for candidate, _ in item.graded), *item.ungraded]
+    return {c.patch for c in candidates if c.patch.strip()}
 
 
 def _key(about: Candidate | Verdict) -> tuple[str, str, int]:

@@ -91,6 +91,22 @@ def test_keys_that_leave_no_pair_can_be_changed_without_redo(shell, recipe):
     assert shell.rows("pairs", "pairs.jsonl")
 
 
+def test_pairs_are_made_where_the_files_are_gone(shell, recipe):
+    text = own(recipe).replace("[model]", "[contents]\nalways = true\n[model]")
+    shell.run(shell.write(text), "--until", "pairs")
+    pairs = (shell.stage("pairs") / "pairs.jsonl").read_text()
+    assert shell.json("pairs", "stats.json")["compared by changed lines"] == 0
+    rows = shell.rows("prepare", "instances.jsonl")
+    assert {row["contents"] for row in rows} == {"task"}
+    for row in rows:
+        row["snapshot"] = ""
+    path = shell.stage("prepare") / "instances.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shell.run("recipe.toml", "--until", "pairs", "--redo", "pairs")
+    assert (shell.stage("pairs") / "pairs.jsonl").read_text() == pairs
+    assert shell.json("pairs", "stats.json")["compared by changed lines"] == 3
+
+
 UNGRADED = f"""\
 schema_version = 1
 name = "small"
