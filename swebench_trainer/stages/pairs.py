@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.contracts import GradedInstance, Tree
 from swebench_trainer.errors import DataError, StageError
-from swebench_trainer.preferences.balance import gap
 from swebench_trainer.preferences.counts import limits
 from swebench_trainer.preferences.normal import form_in
 from swebench_trainer.preferences.provenance import traced
 from swebench_trainer.preferences.surface import judge
+from swebench_trainer.preferences.tally import patches_of, tally
 from swebench_trainer.reporting.metrics import wilson
 from swebench_trainer.stages import GOLD, Figures, StageContext
 from swebench_trainer.store.jsonl import write_json, write_rows
@@ -84,41 +84,12 @@ def prefer(context: StageContext) -> Preferences:
         "graded": table.needs_grades,
         "pairs": len(pairs),
         "instances": len(graded),
-        **_counts(pairs, {item.instance.instance_id: item for item in graded}),
+        **tally(pairs, graded),
+        "surface": _surface(pairs),
         "dropped by plugins": Counter(dropped.values()),
         "limits": dict(teller(graded)),
     }
     return Preferences(pairs, len(graded), len(made), stats)
-
-
-def _counts(
-    pairs: Sequence[Pair], graded: Mapping[str, GradedInstance]
-) -> dict[str, Any]:
-    """The pairs by what they are, and what their surface gives away."""
-    repos = (
-        graded[p.instance_id].instance.repo for p in pairs if p.instance_id in graded
-    )
-    both = [gap(p) for p in pairs if p.chosen is not None and p.rejected is not None]
-    return {
-        "by strategy": Counter(pair.strategy for pair in pairs),
-        "by tier": Counter(str(pair.tier) for pair in pairs),
-        "by chosen": Counter(
-            pair.chosen_source.split(":")[0] or "none" for pair in pairs
-        ),
-        "by repository": Counter(repos),
-        "by instance": Counter(pair.instance_id for pair in pairs),
-        "restyled": sum(pair.restyled for pair in pairs),
-        "compared by changed lines": sum(
-            any(patch not in item.forms for patch in _patches(item))
-            for item in graded.values()
-        ),
-        "lengths": {
-            "chosen longer": sum(size > 0 for size in both),
-            "alike": both.count(0),
-            "rejected longer": sum(size < 0 for size in both),
-        },
-        "surface": _surface(pairs),
-    }
 
 
 def _surface(pairs: Sequence[Pair]) -> dict[str, Any] | None:
@@ -158,32 +129,34 @@ def _graded(context: StageContext, verdicts: Verdicts) -> list[GradedInstance]:
     # Where prepare has made none, its dropped.jsonl says why.
     taught = context.read("prepare", "sft.jsonl", SftRow)
     gold = {row.instance_id: row.completion for row in taught}
-    candidates: dict[str, list[Candidate]] = {}
-    for candidate in context.read("generate", "candidates.jsonl", Candidate):
-        # A prompt that left no room to answer says nothing about the answer.
-        if candidate.finish != "too long":
-            candidates.setdefault(candidate.instance_id, []).append(candidate)
+    candidates = _candidates(context)
     graded = []
     with context.files() as tree:
         for instance in context.admitted():
             name = instance.instance_id
-            mine = candidates.get(name, [])
-            known = tuple(
-                (c, verdicts[key]) for c in mine if (key := _key(c)) in verdicts
-            )
-            if instance.split != "train" or not (known if table.needs_grades else mine):
-                continue
+            mine = candidates.get(name, []) if instance.split == "train" else []
+            known = [(c, verdicts[_key(c)]) for c in mine if _key(c) in verdicts]
             item = GradedInstance(
                 instance=instance,
                 prompt=prompts[name],
                 gold=gold.get(name, ""),
-                graded=known,
+                graded=tuple(known),
                 ungraded=() if table.needs_grades else tuple(mine),
             )
-            patches = _patches(item)
-            files = _files(tree, instance) if patches else None
-            graded.append(_looked_at(context, item, patches, files))
+            if item.graded or item.ungraded:
+                files = _files(tree, instance) if patches_of(item) else None
+                graded.append(_looked_at(context, item, files))
     return graded
+
+
+def _candidates(context: StageContext) -> dict[str, list[Candidate]]:
+    """The candidates of each instance."""
+    found: dict[str, list[Candidate]] = {}
+    for candidate in context.read("generate", "candidates.jsonl", Candidate):
+        # A prompt that left no room to answer says nothing about the answer.
+        if candidate.finish != "too long":
+            found.setdefault(candidate.instance_id, []).append(candidate)
+    return found
 
 
 def _files(tree: Callable[[Instance], Tree | None], instance: Instance) -> Tree | None:
@@ -195,21 +168,16 @@ def _files(tree: Callable[[Instance], Tree | None], instance: Instance) -> Tree 
 
 
 def _looked_at(
-    context: StageContext,
-    item: GradedInstance,
-    patches: Iterable[str],
-    tree: Tree | None,
+    context: StageContext, item: GradedInstance, tree: Tree | None
 ) -> GradedInstance:
     """Adds what needs the repository's files: forms of patches, patches as answers."""
     assert context.recipe.pairs is not None  # the pipeline
     forms, rendered = {}, {}
-    for patch in sorted({*patches, item.instance.patch}):
+    for patch in sorted(patches_of(item) | {item.instance.patch}):
         if tree and (form := form_in(tree, patch)) is not None:
             forms[patch] = form
-        if context.recipe.pairs.renders and (
-            answer := _rendered(context, item.instance, patch, tree)
-        ):
-            rendered[patch] = answer
+        if context.recipe.pairs.renders:
+            rendered[patch] = _rendered(context, item.instance, patch, tree)
     return dataclasses.replace(item, forms=forms, rendered=rendered)
 
 
@@ -238,12 +206,6 @@ def _gold_logs(context: StageContext) -> dict[str, str]:
         for verdict in context.read("admit", "verdicts.jsonl", Verdict)
         if verdict.model == GOLD and verdict.sample == 0 and verdict.log
     }
-
-
-def _patches(item: GradedInstance) -> set[str]:
-    """The patches of an instance's candidates."""
-    candidates = [*(candidate for candidate, _ in item.graded), *item.ungraded]
-    return {c.patch for c in candidates if c.patch.strip()}
 
 
 def _key(about: Candidate | Verdict) -> tuple[str, str, int]:
