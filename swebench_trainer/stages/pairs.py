@@ -111,6 +111,9 @@ def _figures(found: Preferences) -> Figures:
         "issues": len({pair.instance_id for pair in pairs}),
         "gold as chosen": sum(pair.chosen_source == "gold" for pair in pairs),
     }
+    for key, count in found.stats["limits"].items():
+        if key in ("max_format", "length_skew") or key.startswith("mix."):
+            figures[f"held back by {key}"] = count
     if guessed := sum(pair.tier == Tier.UNGRADED for pair in pairs):
         figures["rejects that nobody graded"] = guessed
     if surface := found.stats["surface"]:
