@@ -16,7 +16,9 @@ from swebench_trainer.data.task_repo import TaskRepoTable
 from swebench_trainer.grading.docker.grader import DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceTable
 from swebench_trainer.hookspecs import Register, hookimpl
+from swebench_trainer.preferences.api_rejects import ApiRejectsTable
 from swebench_trainer.preferences.self_generated import SelfGeneratedTable
+from swebench_trainer.preferences.tiered import TieredTable
 from swebench_trainer.preferences.unpaired import UnpairedTable
 from swebench_trainer.prompts.bm25 import Bm25Table
 from swebench_trainer.prompts.listed import ListedTable
@@ -195,10 +197,15 @@ def register_pair_strategies(register: Register) -> None:
 
         return SelfGenerated(table)
 
-    def api_rejects(table: Any) -> Any:
+    def api_rejects(table: ApiRejectsTable) -> Any:
         from swebench_trainer.preferences.api_rejects import ApiRejects
 
         return ApiRejects(table)
+
+    def tiered(table: TieredTable) -> Any:
+        from swebench_trainer.preferences.tiered import Tiered
+
+        return Tiered(table)
 
     def unpaired(table: UnpairedTable) -> Any:
         from swebench_trainer.preferences.unpaired import Unpaired
@@ -214,7 +221,14 @@ def register_pair_strategies(register: Register) -> None:
     register(
         "api-rejects",
         api_rejects,
+        config=ApiRejectsTable,
         summary="gold chosen, failing candidates of any writer rejected",
+    )
+    register(
+        "tiered",
+        tiered,
+        config=TieredTable,
+        summary="candidates of higher reward chosen, those of the next lower rejected",
     )
     register(
         "unpaired",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from swebench_trainer.recipe.load import Draft
     from swebench_trainer.recipe.models import Recipe
     from swebench_trainer.training.merge import Drift
-    from swebench_trainer.types import Instance
+    from swebench_trainer.types import Instance, Pair
 
 app = typer.Typer(
     name="swebench-train",
@@ -252,6 +252,62 @@ def _show_lengths(console: Console, recipe: Recipe, seen: Preview) -> None:
 
 
 _TOO_LONG_SHOWN = 10
+
+
+@app.command()
+def pairs(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where run directories are.")] = Path(
+        "runs"
+    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count them; write nothing.")
+    ] = False,
+    number: Annotated[
+        int, typer.Option("--number", "-n", min=0, help="Pairs to show.")
+    ] = 3,
+    lines: Annotated[
+        int, typer.Option(min=0, help="Lines of an answer to show; 0: all.")
+    ] = 20,
+) -> None:
+    """Counts the pairs that a recipe makes of its run, and shows some."""
+    from swebench_trainer.rehearsal import rehearse
+    from swebench_trainer.reporting.preferences import to_show
+
+    if not dry_run:
+        run(recipe, set_, runs_dir, only="pairs")
+    loaded, console = _plugins(), _console()
+    valid, _ = _load(recipe, set_ or [], loaded)
+    loaded.load_installed()  # they may drop pairs
+    found = rehearse(loaded, valid, runs_dir)
+    _show_pairs(console, found.stats, to_show(found.pairs, number), lines)
+
+
+def _show_pairs(
+    console: Console, stats: dict[str, Any], examples: Sequence[Pair], lines: int
+) -> None:
+    from rich.text import Text
+
+    from swebench_trainer.reporting.preferences import (
+        counts,
+        example,
+        limiting,
+        origins,
+        surface,
+    )
+
+    for pair in examples:
+        console.rule(Text(_plain(pair.instance_id)), align="left", style="cyan")
+        for line in origins(pair):
+            _say(console, line)
+        console.print(example(pair, lines), highlight=False)
+    console.print(counts(stats))
+    console.print(limiting(stats))
+    for line in surface(stats):
+        _say(console, line)
+    if not stats["graded"]:
+        _say(console, "Nobody has graded these rejects: some of them may be right.")
 
 
 @app.command()

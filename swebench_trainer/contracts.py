@@ -442,6 +442,13 @@ class PairStrategy(Protocol):
         """
 
 
+class LimitTeller(Protocol):
+    """A `PairStrategy` that says what kept it from making more pairs. Optional."""
+
+    def limits(self, graded: Sequence[GradedInstance]) -> Mapping[str, int]:
+        """Reasons as phrases, each with the number of instances or pairs."""
+
+
 @dataclass(frozen=True)
 class GradedInstance:
     """An admitted training instance with all that is known of it.
@@ -452,12 +459,22 @@ class GradedInstance:
             taught, and strategies do without.
         graded: Each candidate with its verdict, by sample number; a masked one
             has the reward `None`.
+        ungraded: Candidates without a verdict, because the recipe has chosen not to
+            grade: each may be right.
+        forms: What patches make of the repository's files, comments and layout left
+            out: patches that share a form are one. By patch, gold's too; those that
+            do not apply, or whose files are not known, are not in it.
+        rendered: Patches as answers in the recipe's form, for strategies whose table
+            asks for them (`PairsTable.renders`).
     """
 
     instance: Instance
     prompt: str
     gold: str
     graded: tuple[tuple[Candidate, Verdict], ...]
+    ungraded: tuple[Candidate, ...] = ()
+    forms: Mapping[str, str] = field(default_factory=dict)
+    rendered: Mapping[str, str] = field(default_factory=dict)
 
 
 class Publisher(Protocol):

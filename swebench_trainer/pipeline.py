@@ -144,7 +144,8 @@ STAGES = (
 def stages_of(recipe: Recipe) -> list[Stage]:
     """The stages that a recipe has, in order."""
     wanted = [stage for stage in STAGES if stage.wanted(recipe)]
-    if recipe.generate is None:  # [grade] is then there for [evaluate] alone
+    ungraded = recipe.pairs is not None and not recipe.pairs.needs_grades
+    if recipe.generate is None or ungraded:  # [grade] is there for [evaluate] alone
         wanted = [stage for stage in wanted if stage.name != "grade"]
     return wanted
 

@@ -59,6 +59,23 @@ REWARDS: dict[Status, int] = {
 """Rewards by status; a status that is not listed is masked (reward `None`)."""
 
 
+class Tier(StrEnum):
+    """What is wrong with a rejected answer, the hardest to tell from a success first."""
+
+    BREAKS_OTHERS = "breaks_others"
+    """Every FAIL_TO_PASS test passes, and a PASS_TO_PASS test no longer does."""
+    FAILS = "fails"
+    """The patch applied and a FAIL_TO_PASS test, or the whole test run, failed."""
+    UNGRADED = "ungraded"
+    """No test was run: all that is known is that the patch is another one than gold."""
+    NOT_APPLIED = "not_applied"
+    """The patch does not apply."""
+    MALFORMED = "malformed"
+    """The answer is no patch in the expected form."""
+    NO_PATCH = "no_patch"
+    """The answer changes nothing."""
+
+
 @dataclass(frozen=True)
 class Instance:
     """One issue: a swebench 5 row and the little that we add to it.
@@ -228,11 +245,21 @@ class Pair:
 
     Attributes:
         strategy: Name of the pair strategy.
-        chosen_source: `gold`, or `sample:<n>` of the graded candidates; empty where
-            there is none.
-        rejected_source: `sample:<n>` of the graded candidates; empty where there is
+        chosen_source: `gold`, or `sample:<n>` of the candidates; empty where there is
             none.
-        tier: Status of the rejected candidate; `resolved` where there is none.
+        rejected_source: `sample:<n>` of the candidates; empty where there is none.
+        tier: `Tier` of the rejected answer, or a word of the strategy's own; `resolved`
+            where there is none.
+        chosen_model: Who wrote `chosen`; empty for gold. Needed where several models
+            have written a sample of that number.
+        rejected_model: Who wrote `rejected`.
+        chosen_log: Logs of the verdict on `chosen`, relative to the run directory;
+            empty where no test was run. The stage fills it in, and `rejected_log` too.
+        rejected_log: Logs of the verdict on `rejected`.
+        chosen_tier: `Tier` of `chosen` where that is wrong as well, only less so; empty
+            for a pass and for gold.
+        restyled: Whether `rejected` is the candidate's patch in the recipe's answer
+            form instead of the text that the model wrote.
     """
 
     instance_id: str
@@ -242,7 +269,13 @@ class Pair:
     strategy: str
     chosen_source: str
     rejected_source: str
-    tier: Status
+    tier: str
+    chosen_model: str = ""
+    rejected_model: str = ""
+    chosen_log: str = ""
+    rejected_log: str = ""
+    chosen_tier: str = ""
+    restyled: bool = False
 
 
 def is_unicode(text: str) -> bool:

@@ -10,16 +10,9 @@ from typing import ClassVar
 from pydantic import PositiveInt
 
 from swebench_trainer.contracts import GradedInstance
-from swebench_trainer.preferences.select import (
-    Graded,
-    alone,
-    failures,
-    like_gold,
-    passes,
-    preference,
-)
+from swebench_trainer.preferences.select import alone, failures, passes, preference
 from swebench_trainer.recipe.models import PairsTable
-from swebench_trainer.types import Pair
+from swebench_trainer.types import Candidate, Pair
 
 
 class UnpairedTable(PairsTable):
@@ -41,19 +34,18 @@ class Unpaired:
 
     def pairs(self, graded: Sequence[GradedInstance]) -> Iterable[Pair]:
         """Answers by instance, a good and a bad one in turn, hard failures first."""
-        for instance in graded:
-            good: list[Graded | None] = [*passes(instance)]
+        for instance in sorted(graded, key=lambda item: item.instance.instance_id):
+            good: list[Candidate | None] = [c for c, _ in passes(instance)]
             bad = failures(instance)
             if bad and not good and self._table.gold_fallback and instance.gold:
                 good = [None]
-                bad = [g for g in bad if not like_gold(g[0], instance)]
             use = self._table.use
             chosen = [alone(instance, use, g) for g in good]
             rejected = [
                 replace(
-                    preference(instance, use, None, g), chosen=None, chosen_source=""
+                    preference(instance, use, None, *b), chosen=None, chosen_source=""
                 )
-                for g in bad
+                for b in bad
             ]
             turns = chain.from_iterable(zip_longest(chosen, rejected))
             yield from islice(filter(None, turns), self._table.max_per_instance)

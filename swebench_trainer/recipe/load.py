@@ -307,11 +307,19 @@ _NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
 """What a table needs beside it: of each group at least one."""
 
 
+def _goes_ungraded(values: Values) -> bool:
+    """Whether `[pairs]` says that it does without verdicts; only some strategies may."""
+    pairs = values.get("pairs")
+    return isinstance(pairs, dict) and pairs.get("graded") is False
+
+
 def broken_rules(values: Values) -> list[Problem]:
     """Tables that stand without the tables that they need."""
     problems = []
     for name, groups in _NEEDS.items():
         for group in groups if name in values else ():
+            if group == ("grade",) and name == "pairs" and _goes_ungraded(values):
+                continue
             if not any(other in values for other in group):
                 wanted = " or ".join(f"[{other}]" for other in group)
                 problems.append(Problem((name,), f"[{name}] needs {wanted} beside it"))

@@ -485,9 +485,19 @@ class PairsTable(PluginTable):
     """Whether the strategy gives answers that stand alone, for `[dpo] loss = "kto"`."""
 
     use: str = "self-generated"
-    """Strategy: `self-generated`, `api-rejects`, `unpaired`, or a plugin's."""
+    """Strategy: `self-generated`, `api-rejects`, `tiered`, `unpaired`, or a plugin's."""
     max_per_instance: PositiveInt = 4
     """At most so many pairs from one instance."""
+
+    @property
+    def needs_grades(self) -> bool:
+        """Whether the candidates must be graded before there can be pairs."""
+        return True
+
+    @property
+    def renders(self) -> bool:
+        """Whether the strategy wants patches as answers (`GradedInstance.rendered`)."""
+        return False
 
 
 class EvaluateTable(SamplingTable):

@@ -8,7 +8,7 @@ from typing import Any
 
 from swebench_trainer.store.jsonl import read_json, write_json
 
-REASONS = ("dropped.jsonl", "leakage.jsonl")
+REASONS = ("dropped.jsonl", "leakage.jsonl", "stats.json")
 """Files that tell why a stage refused to go on: alone they are no work to keep."""
 
 

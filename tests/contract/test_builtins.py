@@ -73,7 +73,9 @@ def test_prompt_styles(make, use, tmp_path, monkeypatch):
     check_prompt_style(make("prompt style", use, **keys), instance)
 
 
-@pytest.mark.parametrize("use", ["self-generated", "api-rejects", "first-pass"])
+@pytest.mark.parametrize(
+    "use", ["self-generated", "api-rejects", "tiered", "first-pass"]
+)
 def test_pair_strategies(make, use):
     check_pair_strategy(make("pair strategy", use))
 

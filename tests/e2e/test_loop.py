@@ -147,7 +147,11 @@ def test_candidates_can_be_another_systems(shell, recipe):
     text = recipe.replace('use = "first-pass"', 'use = "api-rejects"').replace(
         "samples = 6", 'samples = 1\nmodel = { use = "replay", path = "preds.json" }'
     )
-    shell.run(shell.write(text))
+    out = shell.run(shell.write(text), "--until", "pairs")
+    assert len(shell.rows("pairs", "pairs.jsonl")) == 1
+    assert "held back by length_skew 2" in out  # all of them are much shorter than gold
+    text = text.replace('"api-rejects"', '"api-rejects"\nlength_skew = 1.0')
+    shell.run(shell.write(text), "--redo", "pairs")
     pairs = shell.rows("pairs", "pairs.jsonl")
     assert {p["chosen_source"] for p in pairs} == {"gold"}
     assert len(pairs) == 3

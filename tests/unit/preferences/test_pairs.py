@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swebench_trainer.contracts import GradedInstance
-from swebench_trainer.preferences.api_rejects import ApiRejects
+from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
 from swebench_trainer.preferences.counts import limits
 from swebench_trainer.preferences.self_generated import (
     SelfGenerated,
     SelfGeneratedTable,
 )
 from swebench_trainer.preferences.unpaired import Unpaired, UnpairedTable
-from swebench_trainer.recipe.models import PairsTable
 from swebench_trainer.types import FLAKY, Candidate, Instance, Status, Verdict
 
 GOLD = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+    y = 1\n"
@@ -42,13 +41,15 @@ def issue(*answers: Answer, gold: str = "the gold answer") -> GradedInstance:
 PASS, FAIL = Status.RESOLVED, Status.UNRESOLVED
 
 
-def own(*graded: GradedInstance, pairs: int = 100, gold_fallback: bool = True):
-    table = SelfGeneratedTable(max_per_instance=pairs, gold_fallback=gold_fallback)
-    return list(SelfGenerated(table).pairs(graded))
+FREE = {"max_format": 1.0, "length_skew": 1.0, "max_per_instance": 100}
 
 
-def api(*graded: GradedInstance, pairs: int = 100):
-    table = PairsTable(use="api-rejects", max_per_instance=pairs)
+def own(*graded: GradedInstance, **keys):
+    return list(SelfGenerated(SelfGeneratedTable(**{**FREE, **keys})).pairs(graded))
+
+
+def api(*graded: GradedInstance, **keys):
+    table = ApiRejectsTable(use="api-rejects", **{**FREE, **keys})
     return list(ApiRejects(table).pairs(graded))
 
 
@@ -56,7 +57,7 @@ def test_a_pass_is_preferred_to_a_failure() -> None:
     (pair,) = own(issue(("bad", FAIL), ("good", PASS)))
     assert (pair.prompt, pair.chosen, pair.rejected) == ("the prompt", "good", "bad")
     assert (pair.chosen_source, pair.rejected_source) == ("sample:1", "sample:0")
-    assert (pair.strategy, pair.tier) == ("self-generated", FAIL)
+    assert (pair.strategy, pair.tier) == ("self-generated", "fails")
 
 
 def test_gold_is_preferred_to_a_failure_of_another_model() -> None:
@@ -104,7 +105,7 @@ def test_the_hardest_failures_come_first(make) -> None:
         ("wrong", FAIL),
     )
     assert [p.rejected for p in make(graded)] == ["wrong", "stale", "prose", ""]
-    assert [p.rejected for p in make(graded, pairs=2)] == ["wrong", "stale"]
+    assert [p.rejected for p in make(graded, max_per_instance=2)] == ["wrong", "stale"]
 
 
 @pytest.mark.parametrize("make", [own, api])
@@ -127,7 +128,7 @@ def test_a_failure_that_is_gold_again_is_no_lesson(make) -> None:
 
 
 def test_without_a_pass_and_without_gold_there_is_no_pair() -> None:
-    assert own(issue(("bad", FAIL)), gold_fallback=False) == []
+    assert own(issue(("bad", FAIL)), outside="skip") == []
     assert own(issue(("bad", FAIL), gold="")) == []
     assert api(issue(("bad", FAIL), gold="")) == []
     assert own(issue(("good", PASS))) == api(issue(("good", PASS))) == []
@@ -139,7 +140,7 @@ def test_both_sides_are_used_evenly_and_no_pair_twice(passed, failed, most) -> N
         *((f"good {i}", PASS) for i in range(passed)),
         *((f"bad {i}", FAIL) for i in range(failed)),
     )
-    pairs = own(graded, pairs=most)
+    pairs = own(graded, max_per_instance=most)
     assert len(pairs) == min(most, passed * failed)
     assert len({(p.chosen, p.rejected) for p in pairs}) == len(pairs)
     for side, size in (("chosen", passed), ("rejected", failed)):
@@ -147,7 +148,7 @@ def test_both_sides_are_used_evenly_and_no_pair_twice(passed, failed, most) -> N
         assert (
             max(used.values()) - (min(used.values()) if len(used) == size else 0) <= 1
         )
-    assert pairs == own(graded, pairs=most)
+    assert pairs == own(graded, max_per_instance=most)
 
 
 def test_limits_count_why_there_is_no_pair() -> None:
@@ -178,8 +179,8 @@ def test_every_decided_candidate_stands_alone_as_good_or_bad() -> None:
     rows = answers(issue(("good", PASS), ("bad", FAIL), ("worse", Status.MALFORMED)))
     assert [(r.chosen, r.rejected, r.tier) for r in rows] == [
         ("good", None, PASS),
-        (None, "bad", FAIL),
-        (None, "worse", Status.MALFORMED),
+        (None, "bad", "fails"),
+        (None, "worse", "malformed"),
     ]
     assert [(r.chosen_source, r.rejected_source) for r in rows] == [
         ("sample:0", ""),

@@ -1,0 +1,182 @@
+"""Patches without what does not matter to a computer: who says the same thing twice?
+
+Where the repository's files are known, a patch is what it makes of them: Python as
+`ast.unparse` writes it, without comments and docstrings, other files line by line
+without white space and comments. Elsewhere it is the lines that it changes. What is
+not recognised as a comment stays, so that two patches are rather taken for different.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import PurePosixPath
+
+from swebench_trainer.answers.files import Text, read_file
+from swebench_trainer.answers.patches import FileChange, read_patch
+from swebench_trainer.contracts import Tree
+from swebench_trainer.store.digest import digest
+
+_HASH = (".py", ".rb", ".sh", ".pl", ".r", ".jl", ".ex", ".exs", ".yml", ".yaml")
+_SLASHES = (
+    *(".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".go", ".java", ".js", ".jsx", ".kt"),
+    *(".mjs", ".php", ".rs", ".scala", ".swift", ".ts", ".tsx", ".vue", ".dart"),
+)
+_COMMENTS = {
+    **dict.fromkeys(_HASH, ("#",)),
+    **dict.fromkeys(_SLASHES, ("//",)),
+    ".toml": ("#",),
+    ".lua": ("--",),
+    ".sql": ("--",),
+}
+"""What begins a comment that ends with its line, by the suffix of a file."""
+
+_LARGEST = 2_000_000
+"""Characters of a file that is still parsed."""
+
+
+def form_in(tree: Tree, patch: str) -> str | None:
+    """What a patch makes of the files, as a digest; `None` where it does not fit them."""
+    try:
+        changes = read_patch(patch)
+        files = [item for change in changes for item in _files(change, tree)]
+    except ValueError:  # no patch, an unsafe path
+        return None
+    if None in files:
+        return None
+    return digest(sorted(filter(None, files)))
+
+
+def changed_lines(patch: str) -> tuple[str, ...]:
+    """Added and removed lines by file, without white space and comments."""
+    found: list[str] = []
+    suffix = ""
+    for line, following in pairwise([*patch.split("\n"), ""]):
+        if line.startswith("--- ") and following.startswith("+++ "):
+            continue
+        if line.startswith("+++ "):
+            path = line[4:].partition("\t")[0].strip()
+            suffix = PurePosixPath(path).suffix.lower()
+            found.append(f"+++{path}")
+        elif line[:1] in ("+", "-") and (bare := _bare(line[1:], suffix)):
+            found.append(line[0] + bare)
+    return tuple(found) if any(line[:3] != "+++" for line in found) else ()
+
+
+def _files(change: FileChange, tree: Tree) -> Iterator[tuple[str, str] | None]:
+    """Path and content of what a change leaves otherwise; `None` where it does not fit."""
+    old = read_file(tree, change.old) if change.old else None
+    if change.special or (change.old and old is None):
+        yield None
+        return
+    before = old.text if old else Text((), newline=True)
+    after = _changed(before, change)
+    if after is None:
+        yield None
+        return
+    if change.old and change.old != change.new:
+        yield change.old, "gone"
+    if change.new:
+        form = _form(change.new, after)
+        if change.old != change.new or form != _form(change.new, before):
+            yield change.new, form
+
+
+def _changed(text: Text, change: FileChange) -> Text | None:
+    """The file after the change, if each hunk stands at its number."""
+    lines = list(text.lines)
+    for hunk in sorted(change.hunks, key=lambda hunk: hunk.start, reverse=True):
+        if not hunk.fits(text):
+            return None
+        lines[hunk.start : hunk.end] = hunk.new.lines
+    return Text(tuple(lines), newline=True)
+
+
+def _form(path: str, text: Text) -> str:
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix == ".py" and (form := _python("\n".join([*text.lines, ""]))) is not None:
+        return form
+    return "\n".join(filter(None, (_bare(line, suffix) for line in text.lines)))
+
+
+def _python(source: str) -> str | None:
+    """The code as the parser reads it; `None` where it cannot."""
+    source = source.replace("\r\n", "\n")
+    if len(source) > _LARGEST or "\r" in source:  # which Python counts as a line's end
+        return None
+    try:
+        forms = [_statement(part) for part in _statements(source)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return "\n".join(filter(None, forms))
+
+
+def _statements(source: str) -> Iterator[str]:
+    """The statements of a module, each with the whole of its lines."""
+    lines = source.split("\n")
+    for node in _parsed(source).body:
+        decorators = getattr(node, "decorator_list", ())
+        first = min(part.lineno for part in (node, *decorators))
+        yield "\n".join(lines[first - 1 : node.end_lineno])
+
+
+@lru_cache(maxsize=8192)  # candidates leave most of a file as it was
+def _statement(source: str) -> str:
+    return ast.unparse(_WithoutTexts().visit(_parsed(source)))
+
+
+def _parsed(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the code, not ours
+        return ast.parse(source)
+
+
+class _WithoutTexts(ast.NodeTransformer):
+    """Takes out strings that stand alone, docstrings above all."""
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """Only statements have bodies, so expressions need no visit."""
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inner = getattr(node, name, None)
+            if isinstance(inner, list):
+                kept = [self.visit(item) for item in inner if not _is_text(item)]
+                empty = name == "body" and not kept and not isinstance(node, ast.Module)
+                filler = [ast.Pass()] if empty else []
+                setattr(node, name, kept or filler)
+        return node
+
+
+def _is_text(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
+        return False
+    return isinstance(node.value.value, str)
+
+
+@lru_cache(maxsize=65536)
+def _bare(line: str, suffix: str) -> str:
+    """A line without white space and the comment at its end; empty if nothing is left."""
+    marks = _COMMENTS.get(suffix, ())
+    stripped = line.strip()
+    if marks == ("//",) and stripped.startswith("/*") and stripped.endswith("*/"):
+        return ""
+    return "".join(_without_comment(line, marks).split())
+
+
+def _without_comment(line: str, marks: tuple[str, ...]) -> str:
+    if not any(mark in line for mark in marks):
+        return line
+    quote = ""
+    escaped = False
+    for at, char in enumerate(line):
+        if quote:
+            closes = char == quote and not escaped
+            escaped = char == "\\" and not escaped
+            quote = "" if closes else quote
+        elif char in "\"'`":
+            quote = char
+        elif line[:at][-1:].strip() == "" and line.startswith(tuple(marks), at):
+            return line[:at]  # a word such as `${name#prefix}` goes on
+    return line

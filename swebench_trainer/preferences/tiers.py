@@ -1,0 +1,77 @@
+"""How wrong a failure is: its tier, and how much of what was asked it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from swebench_trainer.answers.checks import REFUSED
+from swebench_trainer.types import Candidate, Status, Tier, Verdict
+
+TIERS = tuple(Tier)
+"""The hardest to tell from a success first."""
+
+FORMAT = frozenset({Tier.NOT_APPLIED, Tier.MALFORMED, Tier.NO_PATCH})
+"""Tiers that teach how an answer is written, and nothing about the issue."""
+
+_TIER_OF = {
+    Status.UNRESOLVED: Tier.FAILS,
+    Status.NOT_APPLIED: Tier.NOT_APPLIED,
+    Status.MALFORMED: Tier.MALFORMED,
+    Status.NO_PATCH: Tier.NO_PATCH,
+}
+"""Tier of a decided failure; what is not in here is no lesson."""
+
+_CHANGES_NOTHING = ("no answer", "nothing changes", "no patch was recorded")
+
+
+def tier_of(verdict: Verdict) -> Tier | None:
+    """The tier of a failure; `None` for what is none, or none that can be learned from.
+
+    A timeout is no lesson, even one that is the patch's doing: how slow is too slow
+    depends on the machine.
+    """
+    tier = _TIER_OF.get(verdict.status)
+    if tier is Tier.FAILS and _fixes(verdict.report) and _broken(verdict.report):
+        return Tier.BREAKS_OTHERS
+    return tier
+
+
+def ungraded_tier(candidate: Candidate) -> Tier:
+    """What is known of a candidate that nobody has graded."""
+    failed, _, reason = candidate.extraction.partition(":")
+    if failed == "failed":
+        return Tier.NO_PATCH if reason in _CHANGES_NOTHING else Tier.MALFORMED
+    if not candidate.patch.strip():
+        return Tier.NO_PATCH
+    # The harness is less strict, but nothing else is known of it.
+    return Tier.NOT_APPLIED if REFUSED in candidate.checks else Tier.UNGRADED
+
+
+def share_right(verdict: Verdict) -> float:
+    """Share of the tests that are as they should be, FAIL_TO_PASS counting half."""
+    groups = [
+        _counts(verdict.report, name) for name in ("FAIL_TO_PASS", "PASS_TO_PASS")
+    ]
+    return sum(good / (good + bad) / 2 for good, bad in groups if good + bad)
+
+
+def _fixes(report: Mapping[str, Any]) -> bool:
+    good, bad = _counts(report, "FAIL_TO_PASS")
+    return bool(good) and not bad
+
+
+def _broken(report: Mapping[str, Any]) -> int:
+    return _counts(report, "PASS_TO_PASS")[1]
+
+
+def _counts(report: Mapping[str, Any], group: str) -> tuple[int, int]:
+    """Tests of a group that are as they should be, and that are not."""
+    # A grader of somebody else may have a report of another form.
+    tests = report.get("tests_status")
+    ends = tests.get(group) if isinstance(tests, Mapping) else None
+    if not isinstance(ends, Mapping):
+        return 0, 0
+    found = (ends.get("success"), ends.get("failure"))
+    good, bad = (len(names) if isinstance(names, list) else 0 for names in found)
+    return good, bad

@@ -1,0 +1,197 @@
+"""Pairs of a run: where they come from, and what a dry run says of them."""
+
+import json
+
+import pytest
+
+from .conftest import QUICKSTART
+from .test_preview import ESCAPES, MARKUP, files
+
+NAME = "quickstart__foldline-1"
+
+
+def own(recipe, **keys):
+    lines = "".join(f"\n{key} = {value}" for key, value in keys.items())
+    return recipe.replace('use = "first-pass"', f'use = "self-generated"{lines}')
+
+
+def test_every_pair_leads_to_its_verdicts_and_logs(shell, recipe):
+    shell.run(shell.write(own(recipe)), "--until", "pairs")
+    pairs = shell.rows("pairs", "pairs.jsonl")
+    verdicts = {
+        (v["model"], v["instance_id"], f"sample:{v['sample']}"): v
+        for v in shell.rows("grade", "verdicts.jsonl")
+    }
+    assert pairs
+    for pair in pairs:
+        ends = {"chosen": "resolved", "rejected": "unresolved"}
+        for side, end in ends.items():
+            key = (pair[f"{side}_model"], pair["instance_id"], pair[f"{side}_source"])
+            assert verdicts[key]["status"] == end
+            log = f"stages/grade/{verdicts[key]['log']}"
+            assert pair[f"{side}_log"] == log and verdicts[key]["log"]
+        assert pair["tier"] == "fails" and pair["strategy"] == "self-generated"
+    stats = shell.json("pairs", "stats.json")
+    assert stats["by tier"] == {"fails": len(pairs)} and stats["graded"] is True
+    assert sum(stats["by repository"].values()) == stats["pairs"] == len(pairs)
+
+
+def test_gold_leads_to_its_run_too_and_a_plugin_need_not_name_writers(shell, recipe):
+    text = recipe.replace('use = "first-pass"', 'use = "api-rejects"')
+    shell.run(shell.write(text), "--until", "pairs")
+    gold = {
+        v["instance_id"]: f"stages/admit/{v['log']}"
+        for v in shell.rows("admit", "verdicts.jsonl")
+        if v["model"] == "gold"
+    }
+    pairs = shell.rows("pairs", "pairs.jsonl")
+    assert pairs
+    for pair in pairs:
+        assert pair["chosen_log"] == gold[pair["instance_id"]]
+        assert pair["chosen_model"] == "" and pair["rejected_model"] == "parrot"
+    shell.run(shell.write(recipe), "--until", "pairs", "--redo", "pairs")
+    for pair in shell.rows("pairs", "pairs.jsonl"):
+        assert pair["chosen_model"] == pair["rejected_model"] == "parrot"
+        assert pair["chosen_log"] and pair["rejected_log"]
+
+
+def test_a_dry_run_counts_and_writes_nothing(shell, recipe):
+    name = shell.write(own(recipe))
+    assert "prepare is not done" in shell.run("pairs", name, "--dry-run", code=1)
+    shell.run(name, "--until", "grade")
+    before = files(shell.folder / "runs")
+    out = shell.run("pairs", name, "--dry-run")
+    assert files(shell.folder / "runs") == before
+    words = " ".join(out.split())
+    assert "│ strategy │ self-generated │" in words
+    assert "│ tier of rejected │ fails │" in words
+    assert "│ repository │ quickstart/" in words
+    assert "│ length │ alike │" in words and "what limits the count" in words
+    assert out.count("rejected: sample:") == 3
+    assert "- )spoiled(" in out and "+ )spoiled(" not in out
+    assert "lines in which both are alike" in out
+
+    shell.run("pairs", name, "-n", "0")
+    assert f"{len(shell.rows('pairs', 'pairs.jsonl'))} pairs" in out
+    band = ("--set", "pairs.min_pass_rate=1.0", "--set", "pairs.outside='skip'")
+    easy = shell.run("pairs", name, "--dry-run", *band)
+    assert "0 pairs" in easy and "pass rate outside the band" in easy
+    none = shell.run("pairs", name, "--dry-run", "--set", "pairs.mix={fails=0}")
+    assert "0 pairs" in none and "pairs held back by mix.fails" in none
+
+
+def test_keys_that_leave_no_pair_can_be_changed_without_redo(shell, recipe):
+    name = shell.write(own(recipe))
+    nothing = shell.run(
+        *(name, "--until", "pairs", "--set", "pairs.mix={fails=0}"), code=1
+    )
+    assert "No pair could be made" in nothing and "mix.fails: " in nothing
+    assert "--dry-run" in nothing
+    shell.run(name, "--until", "pairs")
+    assert shell.rows("pairs", "pairs.jsonl")
+
+
+def test_pairs_are_made_where_the_files_are_gone(shell, recipe):
+    text = own(recipe).replace("[model]", "[contents]\nalways = true\n[model]")
+    shell.run(shell.write(text), "--until", "pairs")
+    pairs = (shell.stage("pairs") / "pairs.jsonl").read_text()
+    assert shell.json("pairs", "stats.json")["compared by changed lines"] == 0
+    rows = shell.rows("prepare", "instances.jsonl")
+    assert {row["contents"] for row in rows} == {"task"}
+    for row in rows:
+        row["snapshot"] = ""
+    path = shell.stage("prepare") / "instances.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shell.run("recipe.toml", "--until", "pairs", "--redo", "pairs")
+    assert (shell.stage("pairs") / "pairs.jsonl").read_text() == pairs
+    assert shell.json("pairs", "stats.json")["compared by changed lines"] == 3
+
+
+UNGRADED = f"""\
+schema_version = 1
+name = "small"
+
+[data]
+use = "task-repo"
+path = "{QUICKSTART}"
+include = ["{NAME}", "quickstart__foldline-2"]
+holdout = {{ fraction = 0.0 }}
+
+[contents]
+always = true
+
+[generate]
+model = {{ use = "replay", path = "predictions.jsonl" }}
+samples = 4
+
+[pairs]
+use = "api-rejects"
+graded = false
+"""
+
+
+@pytest.fixture
+def predictions(shell):
+    """Gold twice, once with a remark, a patch that is wrong, and one that is none."""
+    gold = (QUICKSTART / "tasks" / NAME / "gold.patch").read_text()
+    added = next(
+        line for line in gold.splitlines() if line[:1] == "+" and line[:3] != "+++"
+    )
+    texts = [
+        gold,
+        gold.replace(added, f"{added}  # as it should be"),
+        gold.replace(added, f"{added} + {ESCAPES.splitlines()[0]!r}"),
+        "",
+    ]
+    rows = [
+        {"instance_id": NAME, "model_name_or_path": "other", "model_patch": text}
+        for text in texts
+    ]
+    path = shell.folder / "predictions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return texts
+
+
+def test_without_grading_only_patches_other_than_gold_are_rejected(shell, predictions):
+    out = shell.run(shell.write(UNGRADED))
+    pairs = shell.rows("pairs", "pairs.jsonl")
+    assert [(p["tier"], p["rejected_source"]) for p in pairs] == [
+        ("ungraded", "sample:2"),
+        ("no_patch", "sample:3"),
+    ]
+    assert not shell.stage("grade").exists()
+    assert pairs[0]["chosen_log"] == pairs[0]["rejected_log"] == ""
+    stats = shell.json("pairs", "stats.json")
+    assert stats["graded"] is False and stats["by tier"] == {
+        "ungraded": 1,
+        "no_patch": 1,
+    }
+    assert "rejects that nobody graded 1" in out
+    (answer,) = (
+        r["completion"]
+        for r in shell.rows("prepare", "sft.jsonl")
+        if r["instance_id"] == NAME
+    )
+    assert pairs[0]["chosen"] == answer
+    shown = shell.run("pairs", "recipe.toml", "--dry-run")
+    assert "Nobody has graded these rejects" in shown
+
+
+def test_the_choice_to_go_ungraded_must_be_made(shell, predictions):
+    graded = UNGRADED.replace("graded = false\n", "")
+    assert "[pairs] needs [grade] beside it" in shell.run(shell.write(graded), code=2)
+    other = UNGRADED.replace('use = "api-rejects"', 'use = "self-generated"')
+    assert "graded" in shell.run(shell.write(other), code=2)
+
+
+def test_hostile_answers_are_shown_harmlessly(shell, predictions):
+    shell.run(shell.write(UNGRADED))
+    path = shell.stage("generate") / "candidates.jsonl"
+    rows = shell.rows("generate", "candidates.jsonl")
+    for row in rows:
+        row["text"] = f"{ESCAPES}\n{MARKUP}\n{row['sample']}"
+        row["model"] = f"evil{ESCAPES}"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = shell.run("pairs", "recipe.toml", "--dry-run", "--set", "pairs.restyle=false")
+    assert "\x1b" not in out and "\x9b" not in out and "\u202e" not in out
+    assert f"- {MARKUP}" in out and "<U+001B>" in out

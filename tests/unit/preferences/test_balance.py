@@ -1,0 +1,267 @@
+"""Tiers of rejects, shares of them, and lengths that give nothing away."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from pydantic import ValidationError
+
+from swebench_trainer.contracts import GradedInstance
+from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
+from swebench_trainer.preferences.balance import BalancedTable, Mix, balanced, gap
+from swebench_trainer.preferences.self_generated import (
+    SelfGenerated,
+    SelfGeneratedTable,
+)
+from swebench_trainer.preferences.tiers import tier_of, ungraded_tier
+from swebench_trainer.types import Candidate, Instance, Pair, Status, Tier, Verdict
+
+FREE = {"max_format": 1.0, "length_skew": 1.0, "max_per_instance": 100}
+
+
+def report(fixed=(), unfixed=(), kept=(), broken=()):
+    groups = {"FAIL_TO_PASS": (fixed, unfixed), "PASS_TO_PASS": (kept, broken)}
+    return {
+        "resolved": False,
+        "patch_successfully_applied": True,
+        "tests_status": {
+            name: {"success": list(good), "failure": list(bad)}
+            for name, (good, bad) in groups.items()
+        },
+    }
+
+
+def verdict(status=Status.UNRESOLVED, **tests) -> Verdict:
+    return Verdict("demo-1", 0, "m", status, report(**tests) if tests else {})
+
+
+@pytest.mark.parametrize(
+    ("given", "tier"),
+    [
+        (verdict(fixed="a", kept="b", broken="c"), Tier.BREAKS_OTHERS),
+        (verdict(fixed="a", unfixed="b", broken="c"), Tier.FAILS),
+        (verdict(unfixed="a", kept="b"), Tier.FAILS),
+        (verdict(broken="a"), Tier.FAILS),
+        (verdict(), Tier.FAILS),
+        (verdict(Status.NOT_APPLIED), Tier.NOT_APPLIED),
+        (verdict(Status.MALFORMED), Tier.MALFORMED),
+        (verdict(Status.NO_PATCH), Tier.NO_PATCH),
+        (verdict(Status.RESOLVED), None),
+        (verdict(Status.TIMEOUT), None),
+        (verdict(Status.OOM), None),
+        (verdict(Status.INFRA_ERROR), None),
+    ],
+)
+def test_the_official_report_gives_the_tier(given, tier) -> None:
+    assert tier_of(given) is tier
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"tests_status": None}, {"tests_status": {"FAIL_TO_PASS": [1]}}, {"a": 1}],
+)
+def test_a_report_of_another_form_is_a_plain_failure(other) -> None:
+    given = Verdict("demo-1", 0, "m", Status.UNRESOLVED, other)
+    assert tier_of(given) is Tier.FAILS
+
+
+def test_what_is_known_of_an_ungraded_candidate() -> None:
+    def tier(patch="p", extraction="ok", checks=()):
+        return ungraded_tier(
+            Candidate("demo-1", 0, "m", "x", patch, extraction, checks=checks)
+        )
+
+    assert tier() is tier(checks=("applies",)) is Tier.UNGRADED
+    assert tier(checks=("does not apply",)) is Tier.NOT_APPLIED
+    assert tier("", "failed:unfinished block") is Tier.MALFORMED
+    assert tier("", "failed:no answer") is tier("") is Tier.NO_PATCH
+
+
+def issue(*answers, number=1, gold="gold", passes=("good",), ungraded=False):
+    """Answers are text and verdict."""
+    name = f"demo-{number}"
+    good = [(text, verdict(Status.RESOLVED)) for text in passes]
+    graded = tuple(
+        (Candidate(name, sample, "m", text, f"patch of {text}"), found)
+        for sample, (text, found) in enumerate([*good, *answers])
+    )
+    instance = Instance(name, "demo/demo", "0", "It breaks.", "the gold patch")
+    if ungraded:
+        rest = tuple(candidate for candidate, _ in graded)
+        return GradedInstance(instance, "prompt", gold, (), ungraded=rest)
+    return GradedInstance(instance, "prompt", gold, graded)
+
+
+def own(*graded, **keys):
+    return list(SelfGenerated(SelfGeneratedTable(**{**FREE, **keys})).pairs(graded))
+
+
+def api(*graded, **keys):
+    table = ApiRejectsTable(use="api-rejects", **{**FREE, **keys})
+    return list(ApiRejects(table).pairs(graded))
+
+
+def test_what_nearly_passes_comes_first() -> None:
+    graded = issue(
+        ("bad", verdict(unfixed="ab", kept="c")),
+        ("half", verdict(fixed="a", unfixed="b", kept="c")),
+        ("stale", verdict(Status.NOT_APPLIED)),
+        ("breaks", verdict(fixed="ab", broken="c")),
+        ("cruel", verdict(unfixed="ab", broken="c")),
+    )
+    texts = ["breaks", "half", "bad", "cruel", "stale"]
+    assert [pair.rejected for pair in own(graded)] == texts
+    assert own(graded, max_per_instance=1)[0].tier == "breaks_others"
+
+
+def fails(count, start=0):
+    return [(f"bad {start + n}", verdict(unfixed="a")) for n in range(count)]
+
+
+def malformed(count):
+    return [(f"none {n}", verdict(Status.MALFORMED)) for n in range(count)]
+
+
+def tiers(pairs):
+    return Counter(str(pair.tier) for pair in pairs)
+
+
+def test_shares_that_add_up_to_one_are_met_as_they_are() -> None:
+    graded = issue(*fails(12), *malformed(3))
+    mix = Mix(fails=0.75, malformed=0.25)
+    assert tiers(own(graded, mix=mix)) == {"fails": 9, "malformed": 3}
+
+
+def test_a_mix_takes_easier_rejects_where_an_instance_has_room_for_few() -> None:
+    issues = [issue(*fails(4), *malformed(4), number=n) for n in range(5)]
+    assert tiers(own(*issues, max_per_instance=4)) == {"fails": 20}
+    mixed = own(*issues, max_per_instance=4, mix=Mix(fails=0.5))
+    assert tiers(mixed) == {"fails": 10, "malformed": 10}
+    assert set(Counter(pair.instance_id for pair in mixed).values()) == {4}
+
+
+def test_form_alone_is_held_back() -> None:
+    graded = issue(*fails(2), *malformed(9))
+    assert tiers(own(graded, max_format=0.5)) == {"fails": 2, "malformed": 2}
+    assert tiers(own(graded, max_format=0.0)) == {"fails": 2}
+    assert tiers(own(issue(*malformed(9)), max_format=0.0)) == {}
+    table = SelfGeneratedTable(max_per_instance=100, length_skew=1.0)
+    held = SelfGenerated(table).limits([graded])
+    assert held == {"max_format": 7}
+
+
+def test_what_is_held_back_hits_all_issues_alike() -> None:
+    issues = [issue(*fails(1), *malformed(3), number=n) for n in range(6)]
+    pairs = own(*issues, max_format=0.5)
+    found = Counter((pair.instance_id, str(pair.tier)) for pair in pairs)
+    assert set(found.values()) == {1} and len(found) == 12
+
+
+def test_shares_that_allow_no_pair_are_refused() -> None:
+    with pytest.raises(ValidationError, match="less than 1"):
+        Mix(**dict.fromkeys(Mix.model_fields, 0.1))
+    with pytest.raises(ValidationError, match="above"):
+        SelfGeneratedTable(min_pass_rate=0.6, max_pass_rate=0.5)
+
+
+def pair(chosen: int, rejected: int, number: int = 0) -> Pair:
+    return Pair(
+        f"demo-{number}", "", "c" * chosen, "r" * rejected, "s", "", "", "fails"
+    )
+
+
+def test_gaps_are_the_same_in_both_directions() -> None:
+    for long, short in ((150, 100), (4000, 90), (9, 2), (120, 100)):
+        assert gap(pair(long, short)) == -gap(pair(short, long)) >= 0
+    assert gap(pair(120, 100)) == 0 < gap(pair(300, 100)) < gap(pair(900, 100))
+
+
+def test_lengths_are_matched_by_pairs_of_the_other_direction() -> None:
+    longer = [pair(400, 100, n) for n in range(7)]
+    shorter = [pair(100, 400, n) for n in range(7, 10)]
+    alike = [pair(100, 100, n) for n in range(10, 12)]
+    offers = [*longer, *alike, *shorter]
+
+    def sizes(**keys):
+        table = BalancedTable(use="x", **keys)
+        return Counter(gap(p) for p in balanced(offers, table)[0])
+
+    size = gap(longer[0])
+    assert sizes(length_skew=0.0) == {size: 3, -size: 3, 0: 2}
+    assert sizes(length_skew=0.2) == {size: 5, -size: 3, 0: 2}
+    assert sizes(length_skew=1.0) == {size: 7, -size: 3, 0: 2}
+
+
+def test_a_failure_meets_the_pass_that_is_nearest_in_length() -> None:
+    passes = ("x" * 50, "y" * 500, "z" * 20)
+    rejects = [("a" * 480, verdict(unfixed="t")), ("b" * 22, verdict(unfixed="t"))]
+    found = own(issue(*rejects, passes=passes), max_per_instance=2)
+    assert [len(p.chosen) for p in found] == [500, 20]
+
+
+def test_gold_meets_the_rejects_that_are_nearest_in_length_first() -> None:
+    rejects = [("a" * size, verdict(unfixed="t")) for size in (900, 5, 300)]
+    found = api(issue(*rejects, gold="g" * 6, passes=()), max_per_instance=2)
+    assert [len(p.rejected) for p in found] == [5, 300]
+
+
+def test_rejects_are_written_as_gold_is() -> None:
+    import dataclasses
+
+    graded = issue(("Sure! Here it is: bad", verdict(unfixed="t")), passes=())
+    (candidate, _), *_ = graded.graded
+    graded = dataclasses.replace(graded, rendered={candidate.patch: "bad"})
+    (pair,) = api(graded)
+    assert (pair.rejected, pair.restyled) == ("bad", True)
+    (pair,) = api(graded, restyle=False)
+    assert (pair.rejected, pair.restyled) == (candidate.text, False)
+
+
+def test_ungraded_candidates_are_used_only_where_the_recipe_says_so() -> None:
+    graded = issue(*fails(2), passes=(), ungraded=True)
+    assert own(graded) == api(graded) == []
+    assert tiers(api(graded, graded=False)) == {"ungraded": 2}
+    assert api(issue(*fails(2)), graded=False) == []
+    assert ApiRejectsTable(use="api-rejects", graded=False).needs_grades is False
+
+
+def test_the_form_in_the_repository_counts_where_it_is_known() -> None:
+    import dataclasses
+
+    graded = issue(*fails(2), passes=("good",))
+    first, second = (candidate.patch for candidate, _ in graded.graded[1:])
+    gold, good = "the gold patch", graded.graded[0][0].patch
+
+    def rejected(**forms):
+        named = {gold: "G", good: "P", first: "1", second: "2", **forms}
+        return [p.rejected for p in own(dataclasses.replace(graded, forms=named))]
+
+    assert rejected() == ["bad 0", "bad 1"]
+    assert rejected(**{second: "1"}) == ["bad 0"]
+    assert rejected(**{first: "G"}) == ["bad 1"]
+    assert rejected(**{first: "P", second: "G"}) == []
+
+
+def test_a_recorded_patch_without_words_is_on_no_side() -> None:
+    graded = issue(("", verdict(unfixed="t")), passes=("",), gold="")
+    assert own(graded) == api(graded) == []
+
+
+def test_each_reward_is_preferred_to_the_next_lower_one() -> None:
+    from swebench_trainer.preferences.tiered import Tiered, TieredTable
+
+    def steps(*graded):
+        pairs = Tiered(TieredTable(use="tiered", **FREE)).pairs(graded)
+        return [(p.chosen, p.chosen_tier, p.rejected) for p in pairs]
+
+    wrong, none = *fails(1), *malformed(1)
+    assert steps(issue(wrong, none)) == [
+        ("good", "", "bad 0"),
+        ("bad 0", "fails", "none 0"),
+    ]
+    assert steps(issue(none)) == [("good", "", "none 0")]
+    assert steps(issue(wrong, none, passes=(), gold="")) == [
+        ("bad 0", "fails", "none 0")
+    ]
+    assert steps(issue(wrong, passes=())) == [("gold", "", "bad 0")]

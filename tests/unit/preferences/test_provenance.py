@@ -1,0 +1,46 @@
+"""Pairs find their writers and logs, whoever made them."""
+
+from __future__ import annotations
+
+from swebench_trainer.contracts import GradedInstance
+from swebench_trainer.preferences.provenance import traced
+from swebench_trainer.types import Candidate, Instance, Pair, Status, Verdict
+
+
+def graded(*writers: tuple[str, int]) -> GradedInstance:
+    instance = Instance("demo-1", "demo/demo", "0", "It breaks.", "")
+    answers = tuple(
+        (
+            Candidate("demo-1", sample, model, "x", "p"),
+            Verdict("demo-1", sample, model, Status.UNRESOLVED),
+        )
+        for model, sample in writers
+    )
+    return GradedInstance(instance, "prompt", "gold", answers)
+
+
+def trace(item: GradedInstance, source: str, model: str = "") -> tuple[str, str]:
+    pair = Pair("demo-1", "p", "c", "r", "s", "gold", source, "fails", "", model)
+    logs = {
+        (c.model, "demo-1", c.sample): f"{c.model}.{c.sample}" for c, _ in item.graded
+    }
+    (found,) = traced([pair], [item], logs, {"demo-1": "gold log"})
+    assert (found.chosen_model, found.chosen_log) == ("", "gold log")
+    return found.rejected_model, found.rejected_log
+
+
+def test_a_sample_of_one_writer_is_found_without_a_name() -> None:
+    item = graded(("a", 0), ("b", 1))
+    assert trace(item, "sample:1") == ("b", "b.1")
+
+
+def test_of_several_writers_the_strategy_names_one() -> None:
+    item = graded(("a", 0), ("b", 0))
+    assert trace(item, "sample:0", "b") == ("b", "b.0")
+    assert trace(item, "sample:0") == ("", "")
+
+
+def test_what_is_not_known_stays_empty() -> None:
+    item = graded(("a", 0))
+    for source in ("", "sample:7", "sample:x", "sample:²", "elsewhere"):
+        assert trace(item, source) == ("", "")
