@@ -21,7 +21,7 @@ from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
 from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance, as_row, from_row
 
-VERSION = 1
+VERSION = 2
 """Grows when the same settings and forms would give other tasks."""
 
 

@@ -179,7 +179,7 @@ class _Module:
 
 
 def _draw_module(draw: Random) -> _Module:
-    chosen = draw.sample(forms(), draw.randint(2, 4))
+    chosen = draw.sample(forms(), draw.randint(2, 3))
     theme = draw.choice(sorted(vocabulary()["things"].values()))
     return _Module(theme, tuple(draw_function(draw, form) for form in chosen))
 
