@@ -166,7 +166,7 @@ def patches(moment: str, patch: pytest.MonkeyPatch) -> None:
             trainer, "rotate_checkpoints", partial(killed_while_pruning, real)
         )
     elif moment == "before the weights are saved":
-        patch.setattr(fit, "_save", die)
+        patch.setattr(fit.saving, "save", die)
     elif moment == "when the weights have their name":
         patch.setattr(durable, "move", partial(moved_by_half, durable.move))
     elif moment == "before the checkpoints are removed":

@@ -124,7 +124,7 @@ def test_a_kill_between_the_last_step_and_the_saving_costs_no_step(
 ):
     settings = SFT.model_copy(update={"save_every": 2})
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit, "_save", interrupt)
+        patch.setattr(fit.saving, "save", interrupt)
         train_sft(LORA, ROWS, settings, request_in(tmp_path))
     steps = []
     request = request_in(tmp_path, step=lambda done, *_: steps.append(done))

@@ -215,7 +215,7 @@ def test_the_best_weights_outlive_the_checkpoints_and_a_late_kill(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit, "_save", interrupt)
+        patch.setattr(fit.saving, "save", interrupt)
         train_sft(LORA, ROWS, FAST, request_in(out))
     left = {path.name for path in (out / "checkpoints").iterdir()}
     assert f"checkpoint-{told['kept_step']}" not in left
@@ -235,7 +235,7 @@ def test_a_training_that_had_stopped_takes_no_step_after_a_kill(tmp_path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit, "_save", interrupt)
+        patch.setattr(fit.saving, "save", interrupt)
         train_sft(LORA, ROWS, settings, request_in(tmp_path))
     before = metrics(tmp_path)
     steps = []
