@@ -66,7 +66,7 @@ def open_model(name: str) -> Any:
 
 def make_prompts(count: int, shortest: int, longest: int) -> Prompts:
     """Random tokens."""
-    chance = random.Random(0)  # noqa: S311  # no secret
+    chance = random.Random(0)  # noqa: S311 - no secret
     return [
         [chance.randrange(3, 1024) for _ in range(chance.randint(shortest, longest))]
         for _ in range(count)
@@ -167,7 +167,7 @@ def compare(name: str, options: argparse.Namespace) -> None:
 def load(prompts: int) -> None:
     """Prints what a part of the answers of `from-scratch` takes, and the whole would."""
     model = open_model("small")
-    chance = random.Random(1)  # noqa: S311  # no secret
+    chance = random.Random(1)  # noqa: S311 - no secret
     lengths = [
         [min(192, max(30, round(chance.gauss(110, 35)))) for _ in range(SAMPLES)]
         for _ in range(prompts)

@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from swebench_trainer.contracts import Backend, Sample, SampleRequest
+from swebench_trainer.errors import TrainerError
 from swebench_trainer.remote.loop import LoopThread
 
 
@@ -49,6 +51,26 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
     stall: float = 0.0
     cut: bool = False
+
+
+def drawn(
+    backend: Backend, asked: Sequence[SampleRequest]
+) -> tuple[dict[tuple[str, int], Sample], TrainerError | None]:
+    """What a backend's base model answers, and the error that ended it, if one did.
+
+    Returns:
+        The answers by instance id and sample, and the error.
+    """
+    sampler = backend.open_sampler(None, batch_size=1)
+    found = {}
+    try:
+        for sample in sampler.sample(asked):
+            found[sample.instance_id, sample.sample] = sample
+    except TrainerError as error:
+        return found, error
+    finally:
+        sampler.close()
+    return found, None
 
 
 class LocalService:

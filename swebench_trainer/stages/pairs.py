@@ -157,7 +157,7 @@ def _candidates(context: StageContext) -> dict[str, list[Candidate]]:
     """The candidates of each instance."""
     found: dict[str, list[Candidate]] = {}
     for candidate in context.read("generate", "candidates.jsonl", Candidate):
-        # A prompt that left no room to answer says nothing about the answer.
+        # A prompt that nobody answered says nothing about answers.
         if candidate.finish not in UNANSWERED:
             found.setdefault(candidate.instance_id, []).append(candidate)
     return found

@@ -72,12 +72,17 @@ def some_requests(issues: int = 3, samples: int = 2) -> list[SampleRequest]:
     """Requests for short answers, each with a seed of its own."""
     return [
         SampleRequest(
-            f"i-{n}", sample, f"Say {n}.", max_new_tokens=8,
-            temperature=1.0, top_p=1.0, seed=10 * n + sample,
+            f"i-{n}",
+            sample,
+            f"Say {n}.",
+            max_new_tokens=8,
+            temperature=1.0,
+            top_p=1.0,
+            seed=10 * n + sample,
         )
         for n in range(issues)
         for sample in range(samples)
-    ]  # fmt: skip
+    ]
 
 
 def some_rows() -> list[SftRow]:
@@ -89,11 +94,17 @@ def some_pairs() -> list[Pair]:
     """Pairs to train on, with the prompts of `some_rows`."""
     return [
         Pair(
-            row.instance_id, row.prompt, row.completion, "no", "test",
-            chosen_source="gold", rejected_source="sample:0", tier=Status.UNRESOLVED,
+            row.instance_id,
+            row.prompt,
+            row.completion,
+            "no",
+            "test",
+            chosen_source="gold",
+            rejected_source="sample:0",
+            tier=Status.UNRESOLVED,
         )
         for row in some_rows()
-    ]  # fmt: skip
+    ]
 
 
 def no_progress(done: int, total: int, word: str) -> None:

@@ -94,7 +94,12 @@ def test_the_loop_stops_at_its_budget_goes_on_and_hides_the_key(api_shell, recip
         # 3 issues: 2 requests each of the one, 1 of the other, which takes n.
         assert len(paid(service)) == 3 * 2 + 3, "a kept response was paid for again"
     rows = shell.rows("generate", "candidates.jsonl")
-    assert {(r["model"], r["sample"]) for r in rows} == {("large", 0), ("large", 1), ("small", 2), ("small", 3)}  # fmt: skip
+    assert {(r["model"], r["sample"]) for r in rows} == {
+        ("large", 0),
+        ("large", 1),
+        ("small", 2),
+        ("small", 3),
+    }
     assert len(rows) == 3 * 4
     for number, model in enumerate(["large", "large", "small", "small"]):
         predictions = shell.rows("generate", f"predictions.{number}.jsonl")

@@ -5,15 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "datasets",
-    "docker",
-    "swebench.harness",
-)
+from swebench_trainer.testing.imports import HEAVY
 
 PROBE = """
 import sys

@@ -10,9 +10,9 @@ from swebench_trainer_anthropic import BATCH, AnthropicTable
 from swebench_trainer_anthropic.service import AnthropicService
 
 from swebench_trainer.contracts import SampleRequest
-from swebench_trainer.errors import PrerequisiteError, RecipeError, StageError
+from swebench_trainer.errors import PrerequisiteError, StageError
 from swebench_trainer.remote import RemoteBackend
-from swebench_trainer.remote.testing import LocalService, Response
+from swebench_trainer.remote.testing import LocalService, Response, drawn
 
 pytest.importorskip("anthropic", reason="the anthropic SDK is not installed")
 KEY = "sk-ant-local-0123456789"
@@ -93,29 +93,27 @@ def requests(count=8, samples=3):
     ]
 
 
-def drawn(backend, asked):
-    """The answers, and the error that ended them."""
-    sampler = backend.open_sampler(None, batch_size=1)
-    found, error = {}, None
-    try:
-        for sample in sampler.sample(asked):
-            found[sample.instance_id, sample.sample] = sample
-    except (StageError, RecipeError, PrerequisiteError) as caught:
-        error = caught
-    finally:
-        sampler.close()
-    return found, error
-
-
 FAULTS = {
     "none": lambda n, call: None,
-    "overloaded": lambda n, call: failure("overloaded_error", "busy", 529, retry_after="1") if n < 4 else None,
-    "429 storm": lambda n, call: failure("rate_limit_error", "slow", 429) if n < 20 else None,
-    "cut half-way": lambda n, call: Response(message(call.body), cut=True) if n in (0, 3) else None,
-    "malformed JSON": lambda n, call: Response('{"content": [{') if n in (0, 3) else None,
-    "another shape": lambda n, call: Response({"content": "text"}) if n in (0, 3) else None,
-    "stall": lambda n, call: Response(message(call.body), stall=3) if n in (0, 3) else None,
-}  # fmt: skip
+    "overloaded": lambda n, call: (
+        failure("overloaded_error", "busy", 529, retry_after="1") if n < 4 else None
+    ),
+    "429 storm": lambda n, call: (
+        failure("rate_limit_error", "slow", 429) if n < 20 else None
+    ),
+    "cut half-way": lambda n, call: (
+        Response(message(call.body), cut=True) if n in (0, 3) else None
+    ),
+    "malformed JSON": lambda n, call: (
+        Response('{"content": [{') if n in (0, 3) else None
+    ),
+    "another shape": lambda n, call: (
+        Response({"content": "text"}) if n in (0, 3) else None
+    ),
+    "stall": lambda n, call: (
+        Response(message(call.body), stall=3) if n in (0, 3) else None
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -125,7 +123,9 @@ def test_no_candidate_is_lost(backend, name):
         found, error = drawn(backend(service, timeout=0.5), asked)
     assert error is None
     assert {(r.instance_id, r.sample) for r in asked} == set(found)
-    assert {s.text for s in found.values()} == {f"answer to prompt {n}" for n in range(8)}  # fmt: skip
+    assert {s.text for s in found.values()} == {
+        f"answer to prompt {n}" for n in range(8)
+    }
     assert {(s.finish, s.prompt_tokens) for s in found.values()} == {("stop", 110)}
 
 
@@ -160,7 +160,9 @@ def test_a_refusal_is_a_candidate_that_says_so(backend):
 
     with served(refuse) as service:
         found, error = drawn(backend(service), requests(2, 1))
-    assert error is None and {(s.text, s.finish) for s in found.values()} == {("", "refused")}  # fmt: skip
+    assert error is None and {(s.text, s.finish) for s in found.values()} == {
+        ("", "refused")
+    }
 
 
 def test_the_prompt_is_cached_by_the_first_and_read_by_the_others(backend):
@@ -169,7 +171,10 @@ def test_the_prompt_is_cached_by_the_first_and_read_by_the_others(backend):
         assert block["cache_control"] == {"type": "ephemeral"}
         body = message(call.body)
         if block["text"] in known:
-            body["usage"] |= {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 100}  # fmt: skip
+            body["usage"] |= {
+                "cache_creation_input_tokens": 0,
+                "cache_read_input_tokens": 100,
+            }
         known.add(block["text"])
         return Response(body)
 
@@ -234,8 +239,14 @@ class Batched:
             "results_url": url,
             "created_at": "2025-01-01T00:00:00Z",
             "expires_at": "2025-01-02T00:00:00Z",
-            "request_counts": {"processing": 0, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0},
-        }  # fmt: skip
+            "request_counts": {
+                "processing": 0,
+                "succeeded": 0,
+                "errored": 0,
+                "canceled": 0,
+                "expired": 0,
+            },
+        }
 
 
 def test_a_batch_answers_all_requests(backend):

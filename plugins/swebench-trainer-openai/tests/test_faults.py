@@ -9,7 +9,7 @@ from swebench_trainer_openai.service import OpenAIService
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.errors import PrerequisiteError, RecipeError, StageError
 from swebench_trainer.remote import RemoteBackend
-from swebench_trainer.remote.testing import LocalService, Response
+from swebench_trainer.remote.testing import LocalService, Response, drawn
 
 KEY = "sk-local-0123456789"
 BUSY = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
@@ -85,20 +85,6 @@ def requests(count=12, samples=2):
     ]
 
 
-def drawn(backend, asked):
-    """The answers, and the error that ended them."""
-    sampler = backend.open_sampler(None, batch_size=1)
-    found, error = {}, None
-    try:
-        for sample in sampler.sample(asked):
-            found[sample.instance_id, sample.sample] = sample
-    except (StageError, RecipeError, PrerequisiteError) as caught:
-        error = caught
-    finally:
-        sampler.close()
-    return found, error
-
-
 def lost(found, asked):
     return [r for r in asked if (r.instance_id, r.sample) not in found]
 
@@ -108,15 +94,27 @@ def files(folder):
 
 
 FAULTS = {
-    "429 storm": lambda n, call: Response(BUSY, 429, {"retry-after": "0.2"}) if n < 40 else None,
+    "429 storm": lambda n, call: (
+        Response(BUSY, 429, {"retry-after": "0.2"}) if n < 40 else None
+    ),
     "429 without Retry-After": lambda n, call: Response(BUSY, 429) if n < 6 else None,
     "some are 503": lambda n, call: Response("<html>", 503) if n % 6 == 0 else None,
-    "cut half-way": lambda n, call: Response(completion(call), cut=True) if n in (0, 3) else None,
-    "malformed JSON": lambda n, call: Response('{"choices": [{', 200) if n in (0, 3) else None,
-    "JSON of another kind": lambda n, call: Response({"choices": [{"x": 1}]}) if n == 1 else None,
-    "an error with status 200": lambda n, call: Response({"error": {"message": "?"}}) if n == 1 else None,
-    "stall": lambda n, call: Response(completion(call), stall=3) if n in (0, 3) else None,
-}  # fmt: skip
+    "cut half-way": lambda n, call: (
+        Response(completion(call), cut=True) if n in (0, 3) else None
+    ),
+    "malformed JSON": lambda n, call: (
+        Response('{"choices": [{', 200) if n in (0, 3) else None
+    ),
+    "JSON of another kind": lambda n, call: (
+        Response({"choices": [{"x": 1}]}) if n == 1 else None
+    ),
+    "an error with status 200": lambda n, call: (
+        Response({"error": {"message": "?"}}) if n == 1 else None
+    ),
+    "stall": lambda n, call: (
+        Response(completion(call), stall=3) if n in (0, 3) else None
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -145,7 +143,9 @@ def test_a_storm_without_end_stops_and_goes_on(backend):
 
 
 def test_a_long_retry_after_is_not_sat_out(backend):
-    with served(lambda n, call: Response(BUSY, 429, {"retry-after": "3600"})) as service:  # fmt: skip
+    with served(
+        lambda n, call: Response(BUSY, 429, {"retry-after": "3600"})
+    ) as service:
         _, error = drawn(backend(service), requests())
     assert "asks to wait 3600 s" in str(error)
 
@@ -167,7 +167,9 @@ def test_a_wrong_key_names_its_variable_and_stays_secret(
 
 
 def test_a_key_that_a_service_repeats_is_not_kept(backend, tmp_path):
-    with served(lambda n, call: Response(completion(call, echo=dict(call.headers)))) as service:  # fmt: skip
+    with served(
+        lambda n, call: Response(completion(call, echo=dict(call.headers)))
+    ) as service:
         found, error = drawn(backend(service), requests())
     assert error is None and found
     (content,) = files(tmp_path).values()

@@ -55,13 +55,26 @@ def request(prompt, sample=0, **changes):
 def test_answers_belong_to_their_requests():
     asked = [request(p, s) for s in range(2) for p in ("123", "45")]
     engine = Engine()
-    found = {(s.instance_id, s.sample): s for s in sampler(engine, lora="adapter").sample(asked)}  # fmt: skip
+    found = {
+        (s.instance_id, s.sample): s
+        for s in sampler(engine, lora="adapter").sample(asked)
+    }
     assert {key: s.text for key, s in found.items()} == {
-        ("i-123", 0): "321", ("i-123", 1): "321", ("i-45", 0): "54", ("i-45", 1): "54",
-    }  # fmt: skip
-    assert {(s.finish, s.completion_tokens - s.prompt_tokens) for s in found.values()} == {("stop", 1)}  # fmt: skip
+        ("i-123", 0): "321",
+        ("i-123", 1): "321",
+        ("i-45", 0): "54",
+        ("i-45", 1): "54",
+    }
+    assert {
+        (s.finish, s.completion_tokens - s.prompt_tokens) for s in found.values()
+    } == {("stop", 1)}
     ((prompts, settings, lora),) = engine.asked
-    assert [p["prompt_token_ids"] for p in prompts] == [[1, 2, 3], [1, 2, 3], [4, 5], [4, 5]]  # fmt: skip
+    assert [p["prompt_token_ids"] for p in prompts] == [
+        [1, 2, 3],
+        [1, 2, 3],
+        [4, 5],
+        [4, 5],
+    ]
     assert [s.seed for s in settings] == [5, 6, 5, 6] and lora == "adapter"
     assert settings[0].stop_token_ids == [END] and settings[0].top_p == 0.9
 

@@ -81,10 +81,16 @@ def test_issues_that_were_learned_from_are_not_asked_about() -> None:
         sides = ["a" * 30, "b" * draw.randint(1, 90)]
         draw.shuffle(sides)
         found += [
-            Pair(**{**vars(p), "instance_id": f"demo-{number}", "chosen": sides[0],
-                    "rejected": sides[1]})
+            Pair(
+                **{
+                    **vars(p),
+                    "instance_id": f"demo-{number}",
+                    "chosen": sides[0],
+                    "rejected": sides[1],
+                }
+            )
             for p in pairs(5, longer=0)
-        ]  # fmt: skip
+        ]
     assert judge(found).right / len(found) < 0.65
 
 

@@ -44,13 +44,19 @@ def test_a_list_of_tables_in_either_form(load, tmp_path):
     assert inline.generate == tables.generate
     paths = [writer.path for writer in tables.generate.writers]
     assert paths == [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
-    assert load("[generate]\nmodel = { use = 'replay', path = 'a.jsonl' }\n").generate.writers  # fmt: skip
+    assert load(
+        "[generate]\nmodel = { use = 'replay', path = 'a.jsonl' }\n"
+    ).generate.writers
 
 
 def test_each_of_them_decides_the_result(load, tmp_path):
     text = "[[generate.model]]\nuse = 'replay'\npath = 'a.jsonl'\n[[generate.model]]\nuse = 'replay'\npath = 'b.jsonl'\n"
     before = semantic_settings(load(text).generate)
-    one = semantic_settings(load(text.partition("[[generate.model]]\nuse = 'replay'\npath = 'b")[0]).generate)  # fmt: skip
+    one = semantic_settings(
+        load(
+            text.partition("[[generate.model]]\nuse = 'replay'\npath = 'b")[0]
+        ).generate
+    )
     assert before["model"][0] == one["model"][0] and before != one
 
 

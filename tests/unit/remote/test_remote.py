@@ -52,10 +52,14 @@ def make(tmp_path):
         options = {k: keys.pop(k) for k in ("several", "leads") if k in keys}
         table = RemoteTable(
             **{
-                "use": "echo", "name": "m", "api_key_env": "", "concurrency": 3,
-                "base_url": "http://localhost/v1", **keys,
+                "use": "echo",
+                "name": "m",
+                "api_key_env": "",
+                "concurrency": 3,
+                "base_url": "http://localhost/v1",
+                **keys,
             }
-        )  # fmt: skip
+        )
         service = Echo(table, "")
         backend = RemoteBackend(table, lambda *_: service, **options)
         backend.keep_responses(tmp_path)
@@ -110,7 +114,9 @@ def test_what_is_kept_is_not_asked_for_again(make):
     asked = requests()
     drawn(make(), asked[:4])
     backend = make()
-    assert drawn(backend, asked) == {(r.instance_id, r.sample): f"{r.prompt} {r.seed}" for r in asked}  # fmt: skip
+    assert drawn(backend, asked) == {
+        (r.instance_id, r.sample): f"{r.prompt} {r.seed}" for r in asked
+    }
     assert len(sent(backend)) == len(asked) - 4
 
 

@@ -79,10 +79,12 @@ def sampled(model, batch_size: int) -> list[list[int]]:
         batch_size=batch_size,
     )
     requests = [
-        SampleRequest(str(prompt), sample, str(prompt), TOKENS, 1.5 * (sample % 2), 1.0, sample)
+        SampleRequest(
+            str(prompt), sample, str(prompt), TOKENS, 1.5 * (sample % 2), 1.0, sample
+        )
         for prompt in range(len(PROMPTS))
         for sample in range(4)
-    ]  # fmt: skip
+    ]
     greedy: dict[int, set[str]] = {}
     for answer in sampler.sample(requests):
         if answer.sample % 2 == 0:

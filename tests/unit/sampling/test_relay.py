@@ -16,7 +16,9 @@ class Voice:
 
     def sample(self, requests):
         for request in requests:
-            yield Sample(request.instance_id, request.sample, self.said, model=self.model)  # fmt: skip
+            yield Sample(
+                request.instance_id, request.sample, self.said, model=self.model
+            )
 
     def close(self):
         self.closed += 1
@@ -31,9 +33,13 @@ def test_each_writes_its_share_and_is_named():
     relay = Relay([Writer(v.said * 3, v.open) for v in voices], share=2)
     found = {s.sample: (s.text, s.model) for s in relay.sample(requests(*range(6)))}
     assert found == {
-        0: ("a", "aaa"), 1: ("a", "aaa"), 2: ("b", "bbb"), 3: ("b", "bbb"),
-        4: ("c", "c itself"), 5: ("c", "c itself"),
-    }  # fmt: skip
+        0: ("a", "aaa"),
+        1: ("a", "aaa"),
+        2: ("b", "bbb"),
+        3: ("b", "bbb"),
+        4: ("c", "c itself"),
+        5: ("c", "c itself"),
+    }
     assert all(v.opened == v.closed == 1 for v in voices)
 
 

@@ -97,7 +97,7 @@ def test_a_backend_that_only_samples_needs_no_training_methods(tmp_path):
 def test_a_backend_that_fails_where_it_offers_nothing(tmp_path):
     class Clumsy(Writer):
         def train_sft(self, rows, settings, request):
-            raise NotImplementedError
+            raise NotImplementedError  # not the PluginError that the contract wants
 
     with pytest.raises(AssertionError, match="raises PluginError"):
         check_backend(Clumsy(), tmp_path, trains=False)
