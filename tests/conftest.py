@@ -13,6 +13,14 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n`: a file's fixtures are made by one worker, the daemon is used by one."""
+    for item in items:
+        group = "docker" if item.get_closest_marker("docker") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--rewrite-golden` writes the golden files instead of comparing with them."""
     parser.addoption(

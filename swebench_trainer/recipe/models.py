@@ -332,8 +332,8 @@ class SftTable(TrainTable):
     """Highest learning rate."""
     epochs: PositiveInt = 3
     """Passes over the training rows."""
-    prompt_loss: bool = False
-    """Learn to write the prompts too, not the answers alone: a model that begins as random numbers learns to copy from them far sooner. A pretrained one can do without."""
+    prompt_loss: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Learn to write the prompts too, each token for so much of one of an answer: a model that begins as random numbers learns to copy from them far sooner. A pretrained one can do without; 0 leaves them out."""
     packing: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
     """Put the rows of a step behind one another without padding, up to `micro_tokens`, or the tokens of `micro_batch` times the longest row: the same losses and gradients in less time. Rows do not see each other, and a step is still `batch_size` of them. Models that this is not checked for are padded, and the stage says so."""
 

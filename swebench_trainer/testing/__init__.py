@@ -50,6 +50,7 @@ from swebench_trainer.testing.runs import (
     assert_no_secrets,
     check_resume,
 )
+from swebench_trainer.testing.served import served_model
 from swebench_trainer.testing.suites import (
     check_grader,
     check_pair_strategy,
@@ -89,6 +90,7 @@ __all__ = [
     "check_source",
     "check_training_resume",
     "check_view",
+    "served_model",
     "some_pairs",
     "some_requests",
     "some_rows",

@@ -316,8 +316,8 @@ def _load_base(
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    if table.name in tiny.MODELS and (threads := tiny.MODELS[table.name].threads):
-        torch.set_num_threads(threads)
+    if table.name in tiny.MODELS:
+        torch.set_num_threads(tiny.THREADS)
     dtype = torch.float32 if exact else compute_dtype()
     options: dict[str, Any] = {}
     if table.quantization == "nf4":

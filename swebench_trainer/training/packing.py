@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.training.microbatches import Row
+from swebench_trainer.training.rows import ANSWER
 from swebench_trainer.training.shared_prefix import FAMILIES
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def _collate(rows: Sequence[Row], *, flash: bool) -> dict[str, Any]:
         "labels": joined([[-100, *row["labels"][1:]] for row in rows]),
         "position_ids": joined([range(length) for length in lengths]),
     }
+    if ANSWER in rows[0]:
+        batch[ANSWER] = joined([row[ANSWER] for row in rows])
     if not flash:
         return batch | {"sequences": lengths}
     bounds = torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of a token that is read and not learned."""
 
+ANSWER = "completion_mask"
+"""Column of rows whose prompts are learned at a weight of their own: 1 in the answer."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -49,17 +52,21 @@ class Encoded:
         """Tokens of the prompt and of the longest answer."""
         return len(self.prompt) + max(map(len, self.answers))
 
-    def as_sft(self, *, prompt_loss: bool = False) -> dict[str, list[int]]:
+    def as_sft(self, *, prompt_loss: float = 0) -> dict[str, list[int]]:
         """The row that TRL's SFT collator takes.
 
         Args:
-            prompt_loss: Whether the prompt is learned too.
+            prompt_loss: What a token of the prompt weighs. Where that is neither 0
+                nor 1, the row tells prompt from answer, for `weighing`.
         """
         (answer,) = self.answers
         # The first token follows nothing; of packed rows it would follow another row.
         first = 1 if prompt_loss else len(self.prompt)
         labels = [IGNORED] * first + self.prompt[first:] + answer
-        return {"input_ids": self.prompt + answer, "labels": labels}
+        row = {"input_ids": self.prompt + answer, "labels": labels}
+        if prompt_loss in (0, 1):
+            return row
+        return row | {ANSWER: [0] * len(self.prompt) + [1] * len(answer)}
 
     def as_preference(self) -> dict[str, list[int]]:
         """The row that TRL's preference collator takes."""

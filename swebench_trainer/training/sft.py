@@ -23,6 +23,7 @@ from swebench_trainer.training.microbatches import (
 )
 from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
 from swebench_trainer.training.order import length_order, ordered
+from swebench_trainer.training.prompt_loss import weighing
 from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.rows import encode_rows, fit_rows
 from swebench_trainer.training.validation import hold_back
@@ -66,7 +67,8 @@ def train_sft(
     audit["attention"] = fit.base_of(model).config._attn_implementation
     layout = _layout(model, settings, audit)
     sampler = length_order(train, settings, request.seed)
-    trainer_class = ordered(fit.prepared(SFTTrainer), sampler)
+    trainer_class = weighing(fit.prepared(SFTTrainer), settings.prompt_loss)
+    trainer_class = ordered(trainer_class, sampler)
     if layout:
         trainer_class = in_parts(trainer_class, layout)
         arguments = step_at_once(arguments)
@@ -84,7 +86,7 @@ def train_sft(
     collate = (layout and layout.collate) or trainer.data_collator
     audit |= check_collated(
         *(collate, trainer.train_dataset, train, settings.micro_batch),
-        prompt_loss=settings.prompt_loss,
+        prompt_loss=settings.prompt_loss > 0,
     )
     fit.keep_in_fp32(trainer.model, exact)
     return fit.fit(trainer, table, request, audit, settings, held)

@@ -50,22 +50,21 @@ class Tiny:
     Attributes:
         corpus: File beside this one with the text that its tokenizer is trained on.
         layers: Blocks of the network.
-        threads: Threads that compute it best; 0 leaves them to torch.
     """
 
     corpus: str
     layers: int
-    threads: int = 0
 
 
 NAME, SMALL = "builtin:tiny", "builtin:small"
 MODELS = {
-    # Its matrices are too small to share, and threads that wait for each other
-    # on a busy machine are many times slower than one.
-    NAME: Tiny("tiny_corpus.txt", layers=2, threads=1),
+    NAME: Tiny("tiny_corpus.txt", layers=2),
     SMALL: Tiny("small_corpus.txt", layers=3),
 }
 """The models, by what `[model] name` says."""
+THREADS = 1
+"""Threads that compute them: their matrices are too small to share, and threads that
+wait for each other on a busy machine are many times slower than one."""
 
 
 def tiny_directory(name: str = NAME) -> Path:

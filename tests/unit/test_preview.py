@@ -64,7 +64,7 @@ def test_a_prompt_is_marked_as_learned_where_it_is(preview):
         lines = preview("--split", "train", "-n", "1", more=more)[1].splitlines()
         return {line.strip("▌ ") for line in lines if line.strip().startswith("▌")}
 
-    answer, both = learned("[sft]"), learned("[sft]\nprompt_loss = true")
+    answer, both = learned("[sft]"), learned("[sft]\nprompt_loss = 0.2")
     assert answer and answer < both
     assert "<|im_start|>user" in both - answer
 

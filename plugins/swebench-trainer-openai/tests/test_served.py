@@ -1,19 +1,13 @@
 """The same backend against a real model behind a real server: `transformers serve`."""
 
-import contextlib
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-
 import pytest
 from swebench_trainer_openai import OpenAITable
 from swebench_trainer_openai.service import OpenAIService
 
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.remote import RemoteBackend
+from swebench_trainer.testing import served_model
+from swebench_trainer.training.tiny import write_tiny
 
 pytestmark = pytest.mark.slow
 for package in ("fastapi", "uvicorn"):
@@ -23,35 +17,10 @@ for package in ("fastapi", "uvicorn"):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """The address of a server, and the name of its model."""
-    from swebench_trainer.training.tiny import write_tiny
-
     folder = tmp_path_factory.mktemp("served") / "model"
     write_tiny(folder)
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    main = "from transformers.cli.transformers import main; main()"
-    command = [sys.executable, "-c", main, "serve", str(folder)]
-    log = folder.with_name("serve.log")
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
-            stdout=out,
-            stderr=out,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{url}/health").close()
-                break
-            time.sleep(0.2)
+    with served_model(folder, folder.with_name("serve.log")) as url:
         yield url, str(folder)
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 @pytest.fixture

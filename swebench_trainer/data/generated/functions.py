@@ -112,8 +112,8 @@ def vocabulary() -> dict[str, Any]:
 
 
 @cache
-def forms() -> tuple[Form, ...]:
-    """Every form."""
+def every_form() -> tuple[Form, ...]:
+    """The forms, in the order of the file."""
     return tuple(
         Form(
             call=tuple(entry["call"]),
@@ -125,6 +125,11 @@ def forms() -> tuple[Form, ...]:
         )
         for entry in _content()["form"]
     )
+
+
+def shortest_forms(number: int) -> tuple[Form, ...]:
+    """So many forms, those with the least code."""
+    return tuple(sorted(every_form(), key=lambda form: len(form.code))[:number])
 
 
 def forms_text() -> str:

@@ -8,11 +8,15 @@ from datetime import date
 from pathlib import Path
 from typing import Self
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from swebench_trainer.contracts import Loaded
-from swebench_trainer.data.generated.functions import forms_text
-from swebench_trainer.data.generated.tasks import HELDOUT_FROM, draw_tasks
+from swebench_trainer.data.generated.functions import (
+    every_form,
+    forms_text,
+    shortest_forms,
+)
+from swebench_trainer.data.generated.tasks import HELDOUT_FROM, LARGEST, draw_tasks
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import DataTable, Holdout
 from swebench_trainer.store.digest import digest
@@ -30,6 +34,8 @@ class GeneratedTable(DataTable):
 
     count: PositiveInt = 4000
     """Tasks to train on."""
+    forms: NonNegativeInt = 0
+    """So many kinds of functions, the shortest ones, make up a smaller world that is learned sooner; 0 takes all."""
     graded: NonNegativeInt = 400
     """So many of them come with tests, for `[generate]`; the others are for `[sft]` alone."""
     heldout: PositiveInt = 200
@@ -38,6 +44,16 @@ class GeneratedTable(DataTable):
     """What the tasks are drawn from; another one gives others."""
     holdout: Holdout = Holdout(by="time", after=date.fromisoformat(HELDOUT_FROM))
     """Which instances are kept back: by default the `heldout` tasks, which are dated later than the others."""
+
+    @field_validator("forms")
+    @classmethod
+    def _forms_fill_a_module(cls, forms: int) -> int:
+        if forms and not LARGEST <= forms <= len(every_form()):
+            raise ValueError(
+                f"forms is 0 for all, or between {LARGEST}, which a module may need, "
+                f"and {len(every_form())}, which there are"
+            )
+        return forms
 
     @model_validator(mode="after")
     def _some_are_graded(self) -> Self:
@@ -72,7 +88,7 @@ class GeneratedSource:
 
     def digest(self) -> str:
         """Digest of what decides the tasks: settings and forms."""
-        return digest([VERSION, forms_text(), *self._settings()])
+        return digest([VERSION, forms_text(), *self._settings(), self._table.forms])
 
     def _settings(self) -> tuple[int, int, int, int]:
         table = self._table
@@ -82,7 +98,8 @@ class GeneratedSource:
         """Writes the rows, and a directory for the files of each task."""
 
         def instances() -> Iterator[Instance]:
-            for task in draw_tasks(*self._settings()):
+            forms = shortest_forms(self._table.forms)
+            for task in draw_tasks(*self._settings(), forms):
                 repository = _repository(place, task.instance)
                 repository.mkdir(parents=True)
                 for path, text in task.files.items():

@@ -13,11 +13,12 @@ from swebench_trainer.data.diff import sections
 from swebench_trainer.data.generated.functions import (
     Case,
     Faulty,
+    Form,
     Function,
     draw_cases,
     draw_fault,
     draw_function,
-    forms,
+    every_form,
     vocabulary,
 )
 from swebench_trainer.types import Instance
@@ -26,6 +27,8 @@ HELDOUT_FROM = "2001-01-01"
 """Day from which on the held-out tasks were created; all others are older."""
 _TRAIN_FROM = "2000-01-01"
 
+LARGEST = 3
+"""Functions of a module, at most; each is of another form."""
 _TESTED = 4
 """Calls that a test makes, where there are so many."""
 _ATTEMPTS = 1000
@@ -51,7 +54,9 @@ class Task:
     things: frozenset[str]
 
 
-def draw_tasks(seed: int, heldout: int, graded: int, count: int) -> Iterator[Task]:
+def draw_tasks(
+    seed: int, heldout: int, graded: int, count: int, forms: Sequence[Form] = ()
+) -> Iterator[Task]:
     """The held-out tasks, then those to train on, which share nothing with them.
 
     Held-out tasks share nothing among each other either. Each task is drawn by its
@@ -62,16 +67,18 @@ def draw_tasks(seed: int, heldout: int, graded: int, count: int) -> Iterator[Tas
         heldout: How many are held out.
         graded: How many of the others can be graded too.
         count: How many others there are.
+        forms: Of the functions; without, every form.
 
     Raises:
         ValueError: So many held-out tasks that share nothing cannot be drawn.
     """
+    forms = forms or every_form()
     taken: set[str] = set()
     for number in range(heldout + count):
         created = HELDOUT_FROM if number < heldout else _TRAIN_FROM
         for attempt in range(_ATTEMPTS):
             draw = Random(f"{seed} {number} {attempt}")  # noqa: S311 - no secret
-            task = _draw_task(draw, number, created)
+            task = _draw_task(draw, forms, number, created)
             if task and taken.isdisjoint(task.things):
                 break
         else:
@@ -84,9 +91,11 @@ def draw_tasks(seed: int, heldout: int, graded: int, count: int) -> Iterator[Tas
             yield _without_tests(task)
 
 
-def _draw_task(draw: Random, number: int, created: str) -> Task | None:
+def _draw_task(
+    draw: Random, forms: Sequence[Form], number: int, created: str
+) -> Task | None:
     """A task; `None` if what was drawn makes none: its fault does not show, say."""
-    module = _draw_module(draw)
+    module = _draw_module(draw, forms)
     faulty = draw_fault(draw, draw.choice(module.functions))
     if faulty is None or len(set(module.names)) < len(module.names):
         return None
@@ -178,8 +187,8 @@ class _Module:
         return f"{self.theme.title()}Test"
 
 
-def _draw_module(draw: Random) -> _Module:
-    chosen = draw.sample(forms(), draw.randint(2, 3))
+def _draw_module(draw: Random, forms: Sequence[Form]) -> _Module:
+    chosen = draw.sample(forms, draw.randint(2, LARGEST))
     theme = draw.choice(sorted(vocabulary()["things"].values()))
     return _Module(theme, tuple(draw_function(draw, form) for form in chosen))
 

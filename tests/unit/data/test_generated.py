@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import re
 import subprocess
 import sys
 import types
@@ -20,9 +21,10 @@ from swebench_trainer.data.facts import Rows
 from swebench_trainer.data.generated.functions import (
     draw_cases,
     draw_function,
-    forms,
+    every_form,
     outcomes,
     put_fault,
+    shortest_forms,
     vocabulary,
 )
 from swebench_trainer.data.generated.source import GeneratedSource, GeneratedTable
@@ -78,7 +80,7 @@ def failing_tests(files):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("form", forms(), ids=lambda form: form.call[0])
+@pytest.mark.parametrize("form", every_form(), ids=lambda form: form.call[0])
 def test_every_fault_of_a_form_can_be_seen(form):
     for kind, right, wrong in form.faults:
         draw = Random(0)
@@ -91,10 +93,13 @@ def test_every_fault_of_a_form_can_be_seen(form):
 
 
 def test_there_are_as_many_forms_and_faults_as_the_manual_says(pytestconfig):
-    kinds = Counter(kind for form in forms() for kind, _, _ in form.faults)
+    kinds = Counter(kind for form in every_form() for kind, _, _ in form.faults)
     assert min(kinds.values()) >= 4
     told = " ".join((pytestconfig.rootpath / "docs/data.md").read_text().split())
-    assert f"{len(forms())} forms of functions and {len(kinds)} kinds of faults" in told
+    assert (
+        f"{len(every_form())} forms of functions and {len(kinds)} kinds of faults"
+        in told
+    )
 
 
 def test_no_module_hides_one_of_the_standard_library():
@@ -169,6 +174,27 @@ def test_more_tasks_change_none(tasks):
     assert not {i.patch for i in other} & {i.patch for i in instances}
 
 
+def test_a_smaller_world_has_the_shortest_functions():
+    few = shortest_forms(4)
+    longest = max(len(form.code) for form in few)
+    assert all(len(form.code) >= longest for form in set(every_form()) - set(few))
+    docstrings = [re.escape(form.code.split('"""')[1]) for form in few]
+    known = "|".join(re.sub(r"\\\$(\\\{)?\w+(\\\})?", r"\\w+", d) for d in docstrings)
+    (found, *_) = tasks = list(draw_tasks(0, 10, 0, 10, few))
+    assert found.instance != next(draw_tasks(0, 10, 0, 10)).instance
+    for task in tasks:
+        (text,) = (text for path, text in task.files.items() if "test_" not in path)
+        told = [ast.get_docstring(function) for function in ast.parse(text).body[1:]]
+        assert len(told) > 1 and all(re.fullmatch(known, text) for text in told)
+    assert set(shortest_forms(36)) == set(every_form())
+
+
+@pytest.mark.parametrize("number", [1, 2, 37])
+def test_a_world_that_fills_no_module_is_refused(number):
+    with pytest.raises(ValidationError, match="forms is 0 for all, or between 3"):
+        source(forms=number)
+
+
 def test_those_without_tests_train_only(tasks):
     gradable = [task.instance.gradable for task in tasks]
     assert gradable == [True] * (HELDOUT + GRADED) + [False] * (TRAIN - GRADED)
@@ -227,9 +253,9 @@ def test_what_was_not_finished_is_made_again(cache, monkeypatch):
 
 
 def test_settings_decide_the_digest():
-    others = [{"seed": 1}, {"count": 9}, {"graded": 2}, {"heldout": 3}]
+    others = [{"seed": 1}, {"count": 9}, {"graded": 2}, {"heldout": 3}, {"forms": 4}]
     digests = {source(**keys).digest() for keys in ({}, *others)}
-    assert len(digests) == 5
+    assert len(digests) == 6
     assert source(limit=3).digest() == source().digest()
 
 

@@ -28,7 +28,7 @@ def test_the_collator_of_sft_trains_the_answers_and_their_ends():
 
 def test_prompts_are_trained_where_they_should_be():
     collate = DataCollatorForLanguageModeling(pad_token_id=0)
-    examples = [row.as_sft(prompt_loss=True) for row in SFT]
+    examples = [row.as_sft(prompt_loss=1) for row in SFT]
     check_collated(collate, examples, SFT, 2, prompt_loss=True)
     with pytest.raises(StageError, match="4 trained tokens where the rows have 6"):
         check_collated(collate, [row.as_sft() for row in SFT], SFT, 1, prompt_loss=True)

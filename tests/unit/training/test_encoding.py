@@ -118,7 +118,7 @@ def test_the_answer_and_its_end_are_learned_and_the_prompt_is_not(tokenizer):
 
 def test_the_prompt_is_learned_too_where_that_is_asked_for(tokenizer):
     (row, *_) = encode_rows(tokenizer, ROWS)
-    whole = row.as_sft(prompt_loss=True)
+    whole = row.as_sft(prompt_loss=1)
     first, *others = whole["labels"]
     assert whole["input_ids"] == row.as_sft()["input_ids"]
     assert first == IGNORED and others == whole["input_ids"][1:]

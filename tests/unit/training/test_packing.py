@@ -119,8 +119,8 @@ def test_flash_attention_is_given_what_trl_gives_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("table", "prompts"),
-    [(LORA, False), (QLORA, False), (FULL, False), (FULL, True)],
-    ids=["lora", "nf4", "full", "prompts too"],
+    [(LORA, 0), (QLORA, 0), (FULL, 0), (FULL, 1), (FULL, 0.2)],
+    ids=["lora", "nf4", "full", "prompts too", "prompts at a fifth"],
 )
 def test_a_training_takes_the_steps_of_padded_rows(tmp_path, table, prompts):
     """Each token of a step weighs the same, in whichever part it is read."""

@@ -86,11 +86,13 @@ def soon(holds, seconds: float = 240) -> bool:
 
 
 @pytest.mark.slow
-def test_sft_in_two_processes_equals_sft_in_one(tmp_path):
+@pytest.mark.parametrize("prompt_loss", [0, 0.2])
+def test_sft_in_two_processes_equals_sft_in_one(tmp_path, prompt_loss):
     progress = []
-    train_sft(LORA, ROWS, SFT, request_in(tmp_path / "one"))
+    settings = SFT.model_copy(update={"prompt_loss": prompt_loss})
+    train_sft(LORA, ROWS, settings, request_in(tmp_path / "one"))
     request = request_in(tmp_path / "two", step=lambda *step: progress.append(step))
-    weights = launch.train(train_sft, LORA, ROWS, in_two(SFT), request)
+    weights = launch.train(train_sft, LORA, ROWS, in_two(settings), request)
     assert weights == tmp_path / "two" / "adapter"
     assert_equal_trainings(tmp_path / "one", tmp_path / "two")
     assert [done for done, _, _ in progress] == [1, 2, 3, 4, 5, 6]
