@@ -2,11 +2,20 @@
 
     python benchmarks/api_sampling.py [--latency 2] [--concurrency 64] [--rounds 20]
 
-A local server in a process of its own answers each request after a fixed latency. With
-so many requests at once, nothing can be faster than requests x latency / concurrency;
-what takes longer is ours: the SDK, writing each response to disk, and the sampler; or the
-machine's, which a bare client shows: the same requests written to sockets, and nothing
-done with what comes. Prints a Markdown row. Needs swebench-trainer-openai.
+A server in a process of its own answers each request after a fixed latency. It does next
+to nothing else, and writes down for how long it had each request: from its last byte
+until the answer was given to the socket, so that a server that comes late is not our
+fault. So many requests at once are so many places, and the share of their time that no
+request was with the server is waiting on us:
+
+    1 - seconds of requests with the server / (places x wall)
+
+The wall is that of `sampling.collect`, the stage's loop: sending, the SDK, responses and
+candidates on disk, the first requests that start apart, the last places that stay empty.
+By the latency that was asked for instead of the one that was given, the share is larger.
+A bare client, which writes the same requests to sockets and does nothing with what comes,
+shows what is left when hardly anything is ours: the machine's part. Prints a Markdown row
+for each turn. Needs swebench-trainer-openai.
 """
 
 from __future__ import annotations
@@ -15,10 +24,12 @@ import argparse
 import asyncio
 import importlib.metadata
 import json
+import os
 import platform
-import resource
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,59 +37,130 @@ from typing import Any
 from swebench_trainer_openai import OpenAITable
 from swebench_trainer_openai.service import OpenAIService
 
-from swebench_trainer.contracts import SampleRequest
+from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.remote import RemoteBackend
-from swebench_trainer.remote.testing import Call, LocalService, Response
+from swebench_trainer.sampling.collect import collect
+from swebench_trainer.types import Candidate
 
 PROMPT = "def parse(value):\n    return value\n" * 600
 ANSWER = "<<<<<<< SEARCH\n    return value\n=======\n    return int(value)\n" * 30
 
 
-def serve(latency: float, address: Any, over: Any) -> None:
-    """Serves until told otherwise."""
+@dataclass(frozen=True)
+class Served:
+    """What a server did.
 
-    def answer(_: int, call: Call) -> Response:
-        message = {"role": "assistant", "content": ANSWER}
-        choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    Attributes:
+        requests: Answered.
+        seconds: Sum of the times for which it had them.
+        used: Seconds of a processor.
+    """
+
+    requests: int
+    seconds: float
+    used: float
+
+
+class Endpoint(asyncio.Protocol):
+    """One connection; reads no more of a request than its length."""
+
+    def __init__(self, latency: float, had: list[float]) -> None:
+        self._latency = latency
+        self._had = had
+        self._missing = 0
+        choice = {"message": {"role": "assistant", "content": ANSWER}}
+        choices = [{"index": 0, "finish_reason": "stop", **choice}]
         usage = {"prompt_tokens": 6000, "completion_tokens": 600}
-        return Response({"choices": choices, "usage": usage})
+        body = json.dumps({"choices": choices, "usage": usage}).encode()
+        head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+        self._answer = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
-    with LocalService(answer, latency=latency) as service:
-        address.put(service.url)
-        over.wait()
+    def connection_made(self, transport: Any) -> None:
+        """Keeps the socket."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Counts down to the end of a request."""
+        if not self._missing:
+            head, _, _ = data.partition(b"\r\n\r\n")
+            length = head.lower().split(b"content-length:")[1].split(b"\r\n")[0]
+            self._missing = len(head) + 4 + int(length)
+        self._missing -= len(data)
+        if not self._missing:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._latency, self._respond, time.monotonic())
+
+    def _respond(self, begin: float) -> None:
+        self._transport.write(self._answer)
+        self._had.append(time.monotonic() - begin)
 
 
-def measure(url: str, requests: int, concurrency: int) -> tuple[float, float]:
-    """Seconds of wall and of processor time for so many answers."""
+def serve(latency: float, pipe: Any) -> None:
+    """Serves; says what it did since it was last asked, until it is told to end."""
+    had: list[float] = []
+
+    async def serving() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: Endpoint(latency, had), "127.0.0.1", 0, backlog=1000
+        )
+        pipe.send(server.sockets[0].getsockname()[1])
+        over, used = asyncio.Event(), [0.0]
+
+        def tell() -> None:
+            if not pipe.recv():
+                over.set()
+                return
+            now = time.process_time()
+            pipe.send(Served(len(had), sum(had), now - used[0]))
+            used[0] = now
+            had.clear()
+
+        loop.add_reader(pipe.fileno(), tell)
+        await over.wait()
+
+    asyncio.run(serving())
+
+
+def ours(port: int, requests: int, concurrency: int) -> None:
+    """Has as many candidates written."""
     table = OpenAITable(
-        name="m", base_url=f"{url}/v1", api_key_env="", concurrency=concurrency
+        name="m",
+        base_url=f"http://127.0.0.1:{port}/v1",
+        api_key_env="",
+        concurrency=concurrency,
     )
     asked = [
         SampleRequest(f"issue-{n // 8}", n % 8, PROMPT, 1024, 0.8, 0.95, seed=n)
         for n in range(requests)
     ]
+
+    def candidate(sample: Sample) -> Candidate:
+        return Candidate(sample.instance_id, sample.sample, "m", sample.text, "")
+
     with tempfile.TemporaryDirectory() as folder:
         backend = RemoteBackend(table, OpenAIService)
         backend.keep_responses(Path(folder))
-        sampler = backend.open_sampler(None, batch_size=1)
-        used, start = _processor_time(), time.monotonic()
-        count = sum(1 for _ in sampler.sample(asked))
-        seconds = time.monotonic() - start
-        used = _processor_time() - used
-        sampler.close()
+        count = len(
+            collect(
+                lambda: backend.open_sampler(None, batch_size=1),
+                asked,
+                candidate,
+                Path(folder, "candidates.jsonl"),
+                lambda *_: None,
+            )
+        )
     assert count == requests, f"{requests - count} answers were lost"
-    return seconds, used
 
 
-def bare(url: str, requests: int, concurrency: int) -> float:
-    """Seconds that a client without an SDK, and without any use for the answers, takes."""
-    host, port = url.removeprefix("http://").split(":")
+def bare(port: int, requests: int, concurrency: int) -> None:
+    """The same without an SDK, and without any use for the answers."""
     body = json.dumps({"messages": [{"role": "user", "content": PROMPT}]}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
     sent = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
-    async def slot(count: int) -> None:
-        reader, writer = await asyncio.open_connection(host, int(port))
+    async def place(count: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(count):
             writer.write(sent)
             answer = await reader.readuntil(b"\r\n\r\n")
@@ -86,18 +168,11 @@ def bare(url: str, requests: int, concurrency: int) -> float:
             await reader.readexactly(int(length))
         writer.close()
 
-    async def slots() -> None:
+    async def places() -> None:
         count = requests // concurrency
-        await asyncio.gather(*(slot(count) for _ in range(concurrency)))
+        await asyncio.gather(*(place(count) for _ in range(concurrency)))
 
-    start = time.monotonic()
-    asyncio.run(slots())
-    return time.monotonic() - start
-
-
-def _processor_time() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    asyncio.run(places())
 
 
 def main() -> None:
@@ -106,37 +181,53 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=2.0)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--turns", type=int, default=1)
     options = parser.parse_args()
     context = get_context("fork")
-    address: Any = context.Queue()
-    over: Any = context.Event()
-    server = context.Process(target=serve, args=(options.latency, address, over))
+    pipe, theirs = context.Pipe()
+    server = context.Process(target=serve, args=(options.latency, theirs))
     server.start()
+    places, requests = options.concurrency, options.concurrency * options.rounds
+
+    def turn(name: str, client: Callable[[int, int, int], None]) -> None:
+        pipe.send(True)
+        pipe.recv()
+        start, used = time.monotonic(), time.process_time()
+        client(port, requests, places)
+        wall, used = time.monotonic() - start, time.process_time() - used
+        pipe.send(True)
+        served: Served = pipe.recv()
+        assert served.requests == requests
+        waiting = 1 - served.seconds / (places * wall)
+        nominal = 1 - requests * options.latency / (places * wall)
+        print(
+            f"| {name} | {requests:,} | {places} | {options.latency:g} s | {wall:.1f} s "
+            f"| {waiting:.1%} | {nominal:.1%} | {1000 * used / requests:.2f} ms "
+            f"| {used / wall:.1%} | {1000 * served.used / requests:.2f} ms "
+            f"| {os.getloadavg()[0]:.1f} |",
+            flush=True,
+        )
+
     try:
-        url = address.get(timeout=30)
-        measure(url, options.concurrency, options.concurrency)  # imports, connections
-        requests = options.concurrency * options.rounds
-        least = bare(url, requests, options.concurrency)
-        seconds, used = measure(url, requests, options.concurrency)
+        port = pipe.recv()
+        ours(port, places, places)  # imports
+        versions = ", ".join(
+            f"{name} {importlib.metadata.version(name)}"
+            for name in ("openai", "httpx2")
+        )
+        print(f"Python {platform.python_version()}, {versions}\n")
+        print(
+            "| client | requests | at once | latency | wall | waiting on us "
+            "| by the latency asked for | CPU each | of a core | server's CPU each "
+            "| load |"
+        )
+        print(f"|{' --- |' * 11}")
+        for _ in range(options.turns):
+            turn("bare", bare)
+            turn("ours", ours)
     finally:
-        over.set()
+        pipe.send(False)
         server.join()
-    ideal = requests * options.latency / options.concurrency
-    share = (seconds - ideal) / seconds
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("openai", "httpx2")
-    )
-    print(f"Python {platform.python_version()}, {versions}\n")
-    print(
-        "| requests | at once | latency | ideal | bare client | wall | waiting on us "
-        "| beyond the bare client | CPU each |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    print(
-        f"| {requests:,} | {options.concurrency} | {options.latency:g} s | {ideal:.1f} s "
-        f"| {least:.1f} s | {seconds:.1f} s | {share:.1%} | {(seconds - least) / seconds:.1%} "
-        f"| {1000 * used / requests:.1f} ms |"
-    )
 
 
 if __name__ == "__main__":
