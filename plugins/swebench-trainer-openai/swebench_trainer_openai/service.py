@@ -54,12 +54,15 @@ class OpenAIService:
 
     async def ask(self, ask: Ask) -> dict[str, Any]:
         """See `Service.ask`."""
-        completions = self._client.chat.completions.with_raw_response
+        # Not by `chat.completions.create`: to look at each of its forty fields, and to
+        # read the response into models, costs the SDK a fifth of its time.
         try:
-            response = await completions.create(**self._request(ask))
+            text = await self._client.post(
+                "/chat/completions", body=self._request(ask), cast_to=str
+            )
         except self._errors.APIError as error:
             raise self._fault(error) from None
-        return parsed(response.text)
+        return parsed(text)
 
     def _request(self, ask: Ask) -> dict[str, Any]:
         request = ask.first
@@ -74,14 +77,13 @@ class OpenAIService:
         sent = {k: v for k, v in settings.items() if k not in self._table.omit}
         if len(ask.requests) > 1:
             sent["n"] = len(ask.requests)
-        body = {
+        return {
+            "model": self._table.name,
             "messages": [{"role": "user", "content": request.prompt}],
             self._table.limit: request.max_new_tokens,
             **sent,
             **self._table.body,
         }
-        # As it is: to convert typed messages costs the SDK a fifth of its time.
-        return {"model": self._table.name, "messages": (), "extra_body": body}
 
     def read(self, response: dict[str, Any]) -> Reply:
         """See `Service.read`."""

@@ -1,6 +1,7 @@
 """The real SDK against a local server with the faults of real services."""
 
 import dataclasses
+import json
 
 import pytest
 from swebench_trainer_openai import OpenAITable
@@ -307,6 +308,38 @@ def test_closing_half_way_keeps_what_came(backend):
         found, error = drawn(made, asked)
         assert error is None and not lost(found, asked)
         assert len(service.calls) <= calls + len(asked) - 1
+
+
+def test_what_is_sent_and_what_is_kept(backend, tmp_path):
+    request = SampleRequest("i", 0, "Größe?\n", 50, 0.8, 0.95, seed=2**31 + 5)
+    text = '{"choices": [{"message": {"content": "Maß"}}], "new": {"\u00fc": 1.50}}'
+    with served(lambda n, call: Response(text)) as service:
+        made = backend(service, body={"reasoning_effort": "low"})
+        found, error = drawn(made, [request])
+        (call,) = service.calls
+    assert error is None and found["i", 0].text == "Maß"
+    assert (call.method, call.path) == ("POST", "/v1/chat/completions")
+    assert call.headers["content-type"] == "application/json"
+    assert call.body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Größe?\n"}],
+        "max_completion_tokens": 50,
+        "temperature": 0.8,
+        "top_p": 0.95,
+        "seed": 5,
+        "reasoning_effort": "low",
+    }
+    (row,) = map(json.loads, (tmp_path / "responses.jsonl").read_text().splitlines())
+    assert row["response"] == json.loads(text), "fields that the SDK does not know"
+
+
+def test_what_is_no_json_is_kept_whole(backend, tmp_path):
+    cut = '{"choices": [{"mess\u00e4'
+    with served(lambda n, call: Response(cut) if n == 0 else None) as service:
+        found, error = drawn(backend(service), requests(1, 1))
+    assert error is None and len(found) == 1
+    first, _ = map(json.loads, (tmp_path / "responses.jsonl").read_text().splitlines())
+    assert first["spoilt"] == {"unreadable": cut}
 
 
 def test_other_settings_are_other_requests(backend):
