@@ -36,9 +36,11 @@ def hide(key: str, text: str) -> str:
 
 def hide_in(key: str, response: dict[str, Any]) -> dict[str, Any]:
     """A response without the key."""
+    if len(key) < _SHORTEST:
+        return response
     text = json.dumps(response)
     escaped = json.dumps(key)[1:-1]
-    if len(key) < _SHORTEST or escaped not in text:
+    if escaped not in text:
         return response
     hidden: dict[str, Any] = json.loads(text.replace(escaped, HIDDEN))
     return hidden
