@@ -31,9 +31,10 @@ _PATIENCE = 3
 """So many requests given up in a row are no accident of one prompt."""
 _REFUSALS = 8
 """So many prompts refused before any is answered are no accident either."""
-_APART = 0.005
-"""Seconds from one request to the next. Requests that start together end together, and
-then all of them wait while each response is read and each next request is written."""
+_APART = 0.002
+"""Seconds from one request to the next, about what each takes of a processor. Requests
+that start together end together, and then all of them wait while each response is read
+and each next request is written."""
 _LONG = 120
 """Seconds to wait that are asked of a person and not of a process."""
 
@@ -161,6 +162,8 @@ class _Work:
     give: Callable[[Sample], None]
     _chains: deque[deque[Ask]] = field(default_factory=deque)
     _under_way: dict[asyncio.Task[Reply], deque[Ask]] = field(default_factory=dict)
+    _done: asyncio.Queue[asyncio.Task[Reply]] = field(default_factory=asyncio.Queue)
+    _next: float = 0.0
     _refused: list[tuple[Ask, Fault]] = field(default_factory=list)
     _given_up: int = 0
     _stop: Callable[[], TrainerError] | None = None
@@ -178,11 +181,8 @@ class _Work:
         self._chains.extend(map(deque, chains))
         try:
             while await self._start():
-                done, _ = await asyncio.wait(
-                    self._under_way, return_when=asyncio.FIRST_COMPLETED
-                )
-                for task in done:
-                    self._settle(task, self._under_way.pop(task))
+                task = await self._done.get()
+                self._settle(task, self._under_way.pop(task))
         finally:
             await _cancelled(self._under_way)
         self._settle_refused()
@@ -199,11 +199,19 @@ class _Work:
                 if not self._under_way:
                     self._stop = self._budget_spent
                 break
+            await self._its_turn()
             self._meter.begin(ask)
             chain = self._chains.popleft()
-            self._under_way[asyncio.create_task(self._ask(chain[0]))] = chain
-            await asyncio.sleep(_APART)
+            task = asyncio.create_task(self._ask(ask))
+            task.add_done_callback(self._done.put_nowait)
+            self._under_way[task] = chain
         return bool(self._under_way)
+
+    async def _its_turn(self) -> None:
+        """Waits where the last request has only just been sent."""
+        clock = asyncio.get_running_loop().time
+        await asyncio.sleep(max(0.0, self._next - clock()))
+        self._next = clock() + _APART
 
     async def _ask(self, ask: Ask) -> Reply:
         """Sends a request, again if its response cannot be read."""

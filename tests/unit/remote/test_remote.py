@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from pydantic import ValidationError
@@ -27,11 +28,13 @@ class Echo:
 
     def __init__(self, table, key):
         self.key, self.log, self.closed = key, [], False
+        self.begun = []
         self.fault = lambda ask: None
         self.usage = {"input": 7, "output": 5}
 
     async def ask(self, ask):
         self.log.append(("sent", ask))
+        self.begun.append(time.monotonic())
         await asyncio.sleep(0.005)
         if fault := self.fault(ask):
             raise fault
@@ -118,6 +121,13 @@ def test_what_is_kept_is_not_asked_for_again(make):
         (r.instance_id, r.sample): f"{r.prompt} {r.seed}" for r in asked
     }
     assert len(sent(backend)) == len(asked) - 4
+
+
+def test_requests_do_not_start_together(make):
+    backend = make(concurrency=50)
+    drawn(backend, requests(25, 2))
+    first, *_, last = backend.service.begun
+    assert last - first > 49 * 0.001
 
 
 def test_a_torn_last_response_is_asked_for_again(make, tmp_path):
