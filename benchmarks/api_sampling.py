@@ -13,9 +13,10 @@ request was with the server is waiting on us:
 The wall is that of `sampling.collect`, the stage's loop: sending, the SDK, responses and
 candidates on disk, the first requests that start apart, the last places that stay empty.
 By the latency that was asked for instead of the one that was given, the share is larger.
-A bare client, which writes the same requests to sockets and does nothing with what comes,
-shows what is left when hardly anything is ours: the machine's part. Prints a Markdown row
-for each turn. Needs swebench-trainer-openai.
+On a busy machine our threads also wait for a processor, which is counted as ours; how
+long they did is printed beside it. A bare client, which writes the same requests to
+sockets and does nothing with what comes, shows what is left when hardly anything is
+ours. Prints a Markdown row for each turn. Needs swebench-trainer-openai.
 """
 
 from __future__ import annotations
@@ -122,8 +123,15 @@ def serve(latency: float, pipe: Any) -> None:
     asyncio.run(serving())
 
 
-def ours(port: int, requests: int, concurrency: int) -> None:
-    """Has as many candidates written."""
+def starved() -> float:
+    """Seconds for which threads of ours that are there could have run, and had no processor."""
+    files = Path("/proc/self/task").glob("*/schedstat")
+    return sum(int(file.read_text().split()[1]) for file in files) / 1e9
+
+
+def ours(port: int, requests: int, concurrency: int) -> float:
+    """Has as many candidates written; `starved` at the last one."""
+    waited = 0.0
     table = OpenAITable(
         name="m",
         base_url=f"http://127.0.0.1:{port}/v1",
@@ -138,6 +146,11 @@ def ours(port: int, requests: int, concurrency: int) -> None:
     def candidate(sample: Sample) -> Candidate:
         return Candidate(sample.instance_id, sample.sample, "m", sample.text, "")
 
+    def done(_: str, count: int, of: int, __: str) -> None:
+        nonlocal waited
+        if count == of:  # the thread with the requests is still there
+            waited = starved()
+
     with tempfile.TemporaryDirectory() as folder:
         backend = RemoteBackend(table, OpenAIService)
         backend.keep_responses(Path(folder))
@@ -147,13 +160,14 @@ def ours(port: int, requests: int, concurrency: int) -> None:
                 asked,
                 candidate,
                 Path(folder, "candidates.jsonl"),
-                lambda *_: None,
+                done,
             )
         )
     assert count == requests, f"{requests - count} answers were lost"
+    return waited
 
 
-def bare(port: int, requests: int, concurrency: int) -> None:
+def bare(port: int, requests: int, concurrency: int) -> float:
     """The same without an SDK, and without any use for the answers."""
     body = json.dumps({"messages": [{"role": "user", "content": PROMPT}]}).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
@@ -173,6 +187,7 @@ def bare(port: int, requests: int, concurrency: int) -> None:
         await asyncio.gather(*(place(count) for _ in range(concurrency)))
 
     asyncio.run(places())
+    return starved()
 
 
 def main() -> None:
@@ -189,11 +204,12 @@ def main() -> None:
     server.start()
     places, requests = options.concurrency, options.concurrency * options.rounds
 
-    def turn(name: str, client: Callable[[int, int, int], None]) -> None:
+    def turn(name: str, client: Callable[[int, int, int], float]) -> None:
         pipe.send(True)
         pipe.recv()
+        waited = -starved()
         start, used = time.monotonic(), time.process_time()
-        client(port, requests, places)
+        waited += client(port, requests, places)
         wall, used = time.monotonic() - start, time.process_time() - used
         pipe.send(True)
         served: Served = pipe.recv()
@@ -203,7 +219,7 @@ def main() -> None:
         print(
             f"| {name} | {requests:,} | {places} | {options.latency:g} s | {wall:.1f} s "
             f"| {waiting:.1%} | {nominal:.1%} | {1000 * used / requests:.2f} ms "
-            f"| {used / wall:.1%} | {1000 * served.used / requests:.2f} ms "
+            f"| {used / wall:.1%} | {waited:.1f} s | {1000 * served.used / requests:.2f} ms "
             f"| {os.getloadavg()[0]:.1f} |",
             flush=True,
         )
@@ -218,10 +234,10 @@ def main() -> None:
         print(f"Python {platform.python_version()}, {versions}\n")
         print(
             "| client | requests | at once | latency | wall | waiting on us "
-            "| by the latency asked for | CPU each | of a core | server's CPU each "
-            "| load |"
+            "| by the latency asked for | CPU each | of a core | no processor "
+            "| server's CPU each | load |"
         )
-        print(f"|{' --- |' * 11}")
+        print(f"|{' --- |' * 12}")
         for _ in range(options.turns):
             turn("bare", bare)
             turn("ours", ours)
