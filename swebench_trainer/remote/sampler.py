@@ -24,6 +24,7 @@ from swebench_trainer.remote.kept import KeptResponses
 from swebench_trainer.remote.keys import hide, hide_in
 from swebench_trainer.remote.loop import LoopThread
 from swebench_trainer.remote.meter import Meter, estimated
+from swebench_trainer.remote.pace import Pace
 from swebench_trainer.remote.service import Ask, Fault, Reply, Service, Usage
 from swebench_trainer.remote.tables import RemoteTable
 
@@ -31,10 +32,6 @@ _PATIENCE = 3
 """So many requests given up in a row are no accident of one prompt."""
 _REFUSALS = 8
 """So many prompts refused before any is answered are no accident either."""
-_APART = 0.002
-"""Seconds from one request to the next, about what each takes of a processor. Requests
-that start together end together, and then all of them wait while each response is read
-and each next request is written."""
 _LONG = 120
 """Seconds to wait that are asked of a person and not of a process."""
 
@@ -163,7 +160,6 @@ class _Work:
     _chains: deque[deque[Ask]] = field(default_factory=deque)
     _under_way: dict[asyncio.Task[Reply], deque[Ask]] = field(default_factory=dict)
     _done: asyncio.Queue[asyncio.Task[Reply]] = field(default_factory=asyncio.Queue)
-    _next: float = 0.0
     _refused: list[tuple[Ask, Fault]] = field(default_factory=list)
     _given_up: int = 0
     _stop: Callable[[], TrainerError] | None = None
@@ -179,8 +175,10 @@ class _Work:
             TrainerError: Why it has stopped; what came until then has been given.
         """
         self._chains.extend(map(deque, chains))
+        clock = asyncio.get_running_loop().time
+        pace = Pace(self.table.concurrency, clock())
         try:
-            while await self._start():
+            while await self._start(lambda: pace.wait(clock())):
                 task = await self._done.get()
                 self._settle(task, self._under_way.pop(task))
         finally:
@@ -189,7 +187,7 @@ class _Work:
         if self._stop:
             raise self._stop()
 
-    async def _start(self) -> bool:
+    async def _start(self, pause: Callable[[], float]) -> bool:
         """Sends what there is room and money for; whether anything is under way."""
         while self._chains and not self._stop:
             ask = self._chains[0][0]
@@ -199,19 +197,14 @@ class _Work:
                 if not self._under_way:
                     self._stop = self._budget_spent
                 break
-            await self._its_turn()
+            if seconds := pause():
+                await asyncio.sleep(seconds)
             self._meter.begin(ask)
             chain = self._chains.popleft()
             task = asyncio.create_task(self._ask(ask))
             task.add_done_callback(self._done.put_nowait)
             self._under_way[task] = chain
         return bool(self._under_way)
-
-    async def _its_turn(self) -> None:
-        """Waits where the last request has only just been sent."""
-        clock = asyncio.get_running_loop().time
-        await asyncio.sleep(max(0.0, self._next - clock()))
-        self._next = clock() + _APART
 
     async def _ask(self, ask: Ask) -> Reply:
         """Sends a request, again if its response cannot be read."""

@@ -20,6 +20,7 @@ from swebench_trainer.remote import (
     fault_of_status,
 )
 from swebench_trainer.remote.keys import hide_in
+from swebench_trainer.remote.pace import Pace
 from swebench_trainer.testing import check_backend, check_sampling
 
 
@@ -127,7 +128,24 @@ def test_requests_do_not_start_together(make):
     backend = make(concurrency=50)
     drawn(backend, requests(25, 2))
     first, *_, last = backend.service.begun
-    assert last - first > 49 * 0.001
+    assert last - first > 0.15
+
+
+def test_requests_are_spread_and_what_is_late_catches_up():
+    pace = Pace(16, now=7.0)
+    assert [pace.wait(7.0) for _ in range(3)] == pytest.approx([0, 0.005, 0.01])
+    # The last pause has ended 33 ms late.
+    assert [pace.wait(7.043) for _ in range(6)] == [0] * 6
+    assert pace.wait(7.043) == pytest.approx(0.002)
+    # Much later, many answers come at once.
+    waits = [pace.wait(8.0) for _ in range(20)]
+    assert not any(waits[:11]) and all(waits[11:])
+    assert waits[-1] == pytest.approx(19 * 0.005 - 0.05)
+
+
+def test_pauses_do_not_limit_how_many_are_sent():
+    pace = Pace(600, now=0.0)
+    assert max(pace.wait(0.0) for _ in range(600)) == pytest.approx(0.3, abs=0.001)
 
 
 def test_a_torn_last_response_is_asked_for_again(make, tmp_path):
