@@ -63,7 +63,7 @@ def _in_form(
 ) -> str:
     """A patch as an answer; empty when the form cannot express it."""
     recorded = dataclasses.replace(instance, patch=patch)
-    context = prompt.search_context
+    context = prompt.context_of(instance.instance_id)
     try:
         return render_answer(prompt.answer, recorded, tree, context=context)
     except ValueError:

@@ -121,7 +121,7 @@ def _answer(
     Raises:
         ValueError: It cannot, or ought not to.
     """
-    form, context = table.answer, table.search_context
+    form, context = table.answer, table.context_of(instance.instance_id)
     answer = render_answer(form, instance, files.at_hand(), context=context)
     if prompt.shown is not None:
         edits = gold_edits(form, instance, files.open(), context)

@@ -57,7 +57,10 @@ class OracleStyle:
         paths = [change.old for change in read_patch(instance.patch) if change.old]
         gold = {path: read_text(tree, path).lines for path in paths}
         edits = gold_edits(
-            self._table.answer, instance, tree, self._table.search_context
+            self._table.answer,
+            instance,
+            tree,
+            self._table.context_of(instance.instance_id),
         )
         near = self._distractors(instance, material, tree, gold)
         others = dict(islice(near, self._table.distractors if gold else 0))

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic.types import NonNegativeFloat, NonNegativeInt
 
-from swebench_trainer.store.digest import digest_path
+from swebench_trainer.store.digest import digest, digest_path
 from swebench_trainer.types import Place, Split
 
 VOLATILE = "volatile"
@@ -205,12 +205,23 @@ class PromptTable(PluginTable):
     """Prompt style: `issue`, `oracle`, `bm25`, `files`, or a plugin's."""
     answer: Literal["search-replace", "diff"] = "search-replace"
     """Form of the answer that the model learns to write."""
-    search_context: NonNegativeInt | None = None
-    """At most so many unchanged lines before and after a change in the search-replace answers to learn, more only where a search would not be unique; as many as the gold patch has if left out. Fewer lines are fewer that a prompt must show and a model must copy."""
+    search_context: (
+        NonNegativeInt
+        | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+        | None
+    ) = None
+    """At most so many unchanged lines before and after a change in the search-replace answers to learn, more only where a search would not be unique; as many as the gold patch has if left out. Fewer lines are fewer that a prompt must show and a model must copy. Of a list such as `[0, 2]` each instance has one: the model learns several ways to write, and preferences tell it which of them come out right."""
     repairs: tuple[Repair, ...] = get_args(Repair)
     """Which repairs of a model's answer may be made, each only where it leaves no doubt; `[]` takes answers as they are."""
     max_tokens: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 8192
     """Longest prompt plus answer, in the model's own tokens; longer rows are dropped and counted, never cut."""
+
+    def context_of(self, instance_id: str) -> int | None:
+        """The `search_context` of an instance, the same every time."""
+        if not isinstance(self.search_context, tuple):
+            return self.search_context
+        drawn = int(digest(["search_context", instance_id]), 16)
+        return self.search_context[drawn % len(self.search_context)]
 
 
 class ContextTable(PromptTable):

@@ -192,7 +192,8 @@ def _rendered(
     meant = dataclasses.replace(instance, patch=patch)
     prompt = context.recipe.prompt
     try:
-        return render_answer(prompt.answer, meant, tree, context=prompt.search_context)
+        lines = prompt.context_of(instance.instance_id)
+        return render_answer(prompt.answer, meant, tree, context=lines)
     except ValueError:
         return ""
 

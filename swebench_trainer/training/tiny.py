@@ -22,7 +22,6 @@ from typing import Any
 from swebench_trainer.store.kept import user_cache
 
 SEED = 0
-VOCABULARY = 1024
 EOS, PAD = "<|im_end|>", "<|endoftext|>"
 SPECIAL = (PAD, "<|im_start|>", EOS)
 ARCHITECTURE: dict[str, Any] = {
@@ -50,16 +49,19 @@ class Tiny:
     Attributes:
         corpus: File beside this one with the text that its tokenizer is trained on.
         layers: Blocks of the network.
+        vocabulary: Tokens of its tokenizer.
     """
 
     corpus: str
     layers: int
+    vocabulary: int
 
 
 NAME, SMALL = "builtin:tiny", "builtin:small"
 MODELS = {
-    NAME: Tiny("tiny_corpus.txt", layers=2),
-    SMALL: Tiny("small_corpus.txt", layers=3),
+    NAME: Tiny("tiny_corpus.txt", layers=2, vocabulary=1024),
+    # Of few tokens it sees each often, and learns the sooner to copy them.
+    SMALL: Tiny("small_corpus.txt", layers=3, vocabulary=600),
 }
 """The models, by what `[model] name` says."""
 THREADS = 1
@@ -92,10 +94,10 @@ def write_tiny(directory: Path, name: str = NAME) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     model = MODELS[name]
-    tokenizer = _train_tokenizer(_corpus(model))
+    tokenizer = _train_tokenizer(model)
     tokenizer.save_pretrained(directory)
     config = Qwen2Config(
-        vocab_size=VOCABULARY,
+        vocab_size=model.vocabulary,
         num_hidden_layers=model.layers,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -116,13 +118,13 @@ def _corpus(model: Tiny) -> str:
     return files(__package__).joinpath(model.corpus).read_text(encoding="utf-8")
 
 
-def _train_tokenizer(text: str) -> Any:
+def _train_tokenizer(model: Tiny) -> Any:
     from transformers import Qwen2Tokenizer
 
     blank = Qwen2Tokenizer(eos_token=EOS, pad_token=PAD, unk_token=None)
     tokenizer = blank.train_new_from_iterator(
-        [text],
-        vocab_size=VOCABULARY,
+        [_corpus(model)],
+        vocab_size=model.vocabulary,
         new_special_tokens=list(SPECIAL),
         show_progress=False,
     )
@@ -135,6 +137,6 @@ def _digest(name: str = NAME) -> str:
     """Digest of whatever decides the bytes, the libraries included."""
     libraries = [f"{name} {version(name)}" for name in ("torch", "transformers")]
     model = MODELS[name]
-    made_of = [_corpus(model), model.layers, SEED, VOCABULARY, ARCHITECTURE]
+    made_of = [_corpus(model), model.layers, model.vocabulary, SEED, ARCHITECTURE]
     parts = [*made_of, CHAT_TEMPLATE, libraries]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

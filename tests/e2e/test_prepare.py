@@ -175,3 +175,39 @@ def test_files_that_are_missing_stop_the_run_until_they_are_there(shell, write):
     assert [r["instance_id"] for r in shell.rows("prepare", "dropped.jsonl")] == [
         "django__django-7"
     ]
+
+
+def test_of_several_contexts_each_instance_has_its_own(shell):
+    recipe = shell.write(
+        """\
+schema_version = 1
+name = "small"
+[data]
+use = "generated"
+count = 24
+graded = 0
+heldout = 1
+[prompt]
+use = "oracle"
+search_context = [0, 1]
+"""
+    )
+
+    def answers():
+        rows = shell.rows("prepare", "sft.jsonl")
+        return {row["instance_id"]: row["completion"] for row in rows}
+
+    shell.run(recipe)
+    drawn = answers()
+    alone = {}
+    for context in (0, 1):
+        shell.run(
+            recipe, "--set", f"prompt.search_context={context}", "--redo", "prepare"
+        )
+        alone[context] = answers()
+    taken = {
+        context: {name for name, text in drawn.items() if text == found[name]}
+        for context, found in alone.items()
+    }
+    assert taken[0] | taken[1] == drawn.keys()
+    assert taken[0] - taken[1] and taken[1] - taken[0]
