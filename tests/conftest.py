@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +43,12 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """`-n auto`: the cores that this process may use; each worker takes about a gigabyte."""
+    """`-n auto`: a worker, of about a gigabyte, for each core that this process may use.
+
+    With a GPU there is one process: its memory is measured, and others would use it too.
+    """
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return 0
     return min(len(os.sched_getaffinity(0)), 8)
 
 
