@@ -9,6 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How busy this machine is says nothing about what is tested.
+settings.register_profile(
+    "busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 # The models of the tests are too small for a second thread, and each core has a worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
