@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How busy this machine is says nothing about what is tested.
+settings.register_profile(
+    "busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
+
+# The models of the tests are too small for a second thread, and each core has a worker.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Relative to the root, as in the ids of its tests.
+DOCKER = "tests/docker/"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -13,12 +32,49 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`: a file's fixtures are made by one worker, the daemon is used by one."""
-    for item in items:
-        group = "docker" if item.get_closest_marker("docker") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+_loaded = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Takes libraries out of the garbage collector's sight as soon as they are loaded.
+
+    A trainer collects at its end, and walking through a million objects of torch and
+    transformers would be two thirds of what training a tiny model costs.
+    """
+    global _loaded
+    if len(sys.modules) != _loaded:
+        _loaded = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: a worker, of about a gigabyte, for each core that this process may use.
+
+    With a GPU there is one process: its memory is measured, and others would use it too.
+    """
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return 0
+    return min(len(os.sched_getaffinity(0)), 8)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`: one worker has a file's fixtures, one has all that counts containers.
+
+    pytest-xdist's own groups are written into `Item._nodeid`, which pytest 9.2 no longer reads.
+    """
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return DOCKER if file.startswith(DOCKER) else file
+
+    return Scheduling(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

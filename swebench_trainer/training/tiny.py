@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from errno import EIO, ENOSPC
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -133,6 +134,7 @@ def _train_tokenizer(model: Tiny) -> Any:
     return tokenizer
 
 
+@cache
 def _digest(name: str = NAME) -> str:
     """Digest of whatever decides the bytes, the libraries included."""
     libraries = [f"{name} {version(name)}" for name in ("torch", "transformers")]

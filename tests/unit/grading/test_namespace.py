@@ -216,11 +216,13 @@ def test_no_sandbox_outlives_a_killed_trainer(tmp_path: Path) -> None:
     processes: list[psutil.Process] = []
     try:
         deadline = time.monotonic() + 30
-        while sum("sleep" in process.cmdline() for process in processes) < 2:
+        sleeping = 0
+        while sleeping < 2:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess):  # or ended, and a zombie
                 processes = trainer.children(recursive=True)
+                sleeping = sum("sleep" in process.cmdline() for process in processes)
     finally:
         trainer.kill()
         trainer.wait()

@@ -50,7 +50,8 @@ def paths(value, prefix=()):
 
 KEY = st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True)
 STRING = st.text(
-    st.characters(codec="ascii", exclude_characters='"\\\r\n\x7f', min_codepoint=32)
+    st.characters(codec="ascii", exclude_characters='"\\\r\n\x7f', min_codepoint=32),
+    max_size=40,
 )
 LINE = st.one_of(
     st.tuples(KEY, st.integers()).map(lambda kv: f"{kv[0]} = {kv[1]}"),

@@ -89,6 +89,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory):
     return of
 
 
+@pytest.fixture(scope="module")
+def killed_after_five(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a training leaves that is killed after its fifth step."""
+    folder = tmp_path_factory.mktemp("killed")
+    dies_in(lambda: TRAININGS["sft"](request_in(folder, step=at_step(5))))
+    return folder
+
+
+@pytest.fixture
+def killed(killed_after_five: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(killed_after_five, tmp_path / "killed")
+
+
 def assert_same(found: Path, expected: Path) -> None:
     import torch
 
@@ -211,38 +225,33 @@ def cut(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [no_bytes, zeros, cut])
 @pytest.mark.parametrize("file", ["optimizer.pt", "trainer_state.json"])
-def test_a_power_cut_that_took_what_was_written_last(
-    tmp_path, undisturbed, damage, file
-):
+def test_a_power_cut_that_took_what_was_written_last(killed, undisturbed, damage, file):
     expected = undisturbed("sft")
-    dies_in(lambda: TRAININGS["sft"](request_in(tmp_path, step=at_step(5))))
-    damage(tmp_path / "checkpoints" / "checkpoint-4" / file)
-    with (tmp_path / "metrics.jsonl").open("ab") as rows:
+    damage(killed / "checkpoints" / "checkpoint-4" / file)
+    with (killed / "metrics.jsonl").open("ab") as rows:
         rows.write(bytes(100))  # a file system has grown the file and not filled it
     steps = []
-    request = request_in(tmp_path, step=lambda done, *_: steps.append(done))
+    request = request_in(killed, step=lambda done, *_: steps.append(done))
     TRAININGS["sft"](request)
     assert steps == [3, 4, 5, 6]
-    assert_same(tmp_path, expected)
+    assert_same(killed, expected)
 
 
-def test_the_audit_says_which_checkpoints_were_lost(tmp_path):
+def test_the_audit_says_which_checkpoints_were_lost(killed):
     import json
 
-    dies_in(lambda: TRAININGS["sft"](request_in(tmp_path, step=at_step(5))))
-    cut(tmp_path / "checkpoints" / "checkpoint-4" / "optimizer.pt")
-    TRAININGS["sft"](request_in(tmp_path))
-    audit = json.loads((tmp_path / "audit.json").read_text())
+    cut(killed / "checkpoints" / "checkpoint-4" / "optimizer.pt")
+    TRAININGS["sft"](request_in(killed))
+    audit = json.loads((killed / "audit.json").read_text())
     assert audit["lost_checkpoints"] == ["checkpoint-4 is damaged"]
 
 
-def test_all_checkpoints_lost_is_a_start_from_the_beginning(tmp_path, undisturbed):
+def test_all_checkpoints_lost_is_a_start_from_the_beginning(killed, undisturbed):
     expected = undisturbed("sft")
-    dies_in(lambda: TRAININGS["sft"](request_in(tmp_path, step=at_step(5))))
-    for path in tmp_path.glob("checkpoints/*/optimizer.pt"):
+    for path in killed.glob("checkpoints/*/optimizer.pt"):
         no_bytes(path)
-    TRAININGS["sft"](request_in(tmp_path))
-    assert_same(tmp_path, expected)
+    TRAININGS["sft"](request_in(killed))
+    assert_same(killed, expected)
 
 
 def test_no_more_than_two_checkpoints_are_kept(tmp_path):
@@ -301,10 +310,9 @@ def test_other_micro_batches_go_on_where_the_first_ones_were(tmp_path, undisturb
         torch.testing.assert_close(mine[name], tensor, atol=1e-5, rtol=0)
 
 
-def test_weights_that_are_half_written_are_written_again(tmp_path):
-    dies_in(lambda: TRAININGS["sft"](request_in(tmp_path, step=at_step(5))))
-    (tmp_path / ".adapter.partial").mkdir()
-    (tmp_path / ".adapter.partial" / "junk").write_bytes(b"junk")
-    weights = TRAININGS["sft"](request_in(tmp_path))
+def test_weights_that_are_half_written_are_written_again(killed):
+    (killed / ".adapter.partial").mkdir()
+    (killed / ".adapter.partial" / "junk").write_bytes(b"junk")
+    weights = TRAININGS["sft"](request_in(killed))
     assert not (weights / "junk").exists()
     shutil.rmtree(weights)

@@ -22,16 +22,23 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", tiny.MODELS)
-def test_the_bytes_are_the_same_in_another_process(tmp_path, name):
-    tiny.write_tiny(tmp_path / "here", name)
-    script = "import sys, pathlib; from swebench_trainer.training import tiny; tiny.write_tiny(pathlib.Path(sys.argv[1]), sys.argv[2])"
-    subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "there", name],
-        check=True,
-        capture_output=True,
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> Path:
+    """The models that another process has made, each in the folder of its name."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    script = (
+        "import sys, pathlib; from swebench_trainer.training import tiny\n"
+        "for name in tiny.MODELS: tiny.write_tiny(pathlib.Path(sys.argv[1], name), name)"
     )
-    assert digests(tmp_path / "here") == digests(tmp_path / "there")
+    command = [sys.executable, "-c", script, folder]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_the_bytes_are_the_same_in_another_process(tmp_path, elsewhere, name):
+    tiny.write_tiny(tmp_path / "here", name)
+    assert digests(tmp_path / "here") == digests(elsewhere / name)
 
 
 def test_making_it_leaves_the_random_state_alone(tmp_path):
