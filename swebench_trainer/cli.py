@@ -347,7 +347,9 @@ def new_plugin(
     ],
     kind: Annotated[
         str,
-        typer.Option(help="backend, pair-strategy, source, prompt-style or publisher."),
+        typer.Option(
+            help="backend, pair-strategy, grader, source, prompt-style or publisher."
+        ),
     ],
     folder: Annotated[Path, typer.Option("--to", help="Where to write it.")] = Path(),
 ) -> None:

@@ -177,8 +177,9 @@ def drop_instances(
     """Leaves instances out: a mapping of instance id to the reason.
 
     Called by `prepare` with every instance; the sequence may lie on disk, so iterate
-    over it and keep what you need. `None` drops none. Results are
-    united; when several plugins drop one instance, all their reasons are kept.
+    over it and keep what you need. `None` drops none. An id that is not among
+    `instances` is an error. Results are united; when several plugins drop one
+    instance, all their reasons are kept.
 
     Since 0.1.
     """
@@ -188,8 +189,8 @@ def drop_instances(
 def drop_pairs(pairs: Sequence[Pair]) -> Mapping[int, str] | None:
     """Leaves pairs out: a mapping of position in `pairs` to the reason.
 
-    Called by `pairs` with what the strategy made. `None` drops none. Results
-    are united.
+    Called by `pairs` with what the strategy made. `None` drops none. A position
+    that is not there is an error. Results are united.
 
     Since 0.1.
     """

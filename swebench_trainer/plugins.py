@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +35,9 @@ _REGISTRATION_HOOKS: dict[str, Kind] = {
 
 _KEYS: dict[str, type] = {"drop_instances": str, "drop_pairs": int, "report_rows": str}
 """What the keys are of the mappings that the decision hooks return."""
+
+SHOWN = 5
+"""How many of the things that a plugin should not have named are shown."""
 
 
 @dataclass(frozen=True)
@@ -242,16 +245,14 @@ class Plugins:
         self, instances: Sequence[Instance], stage: str
     ) -> dict[str, str]:
         """Instance ids that plugins leave out, with their reasons."""
-        return self._united("drop_instances", instances=instances, stage=stage)
+        dropped = self._united("drop_instances", instances=instances, stage=stage)
+        names = {i.instance_id for i in instances} if dropped else set()
+        return self._among(names, dropped, "drop_instances")
 
     def dropped_pairs(self, pairs: Sequence[Pair]) -> dict[int, str]:
         """Positions of pairs that plugins leave out, with their reasons."""
         dropped = self._united("drop_pairs", pairs=pairs)
-        if beyond := [number for number in dropped if not 0 <= number < len(pairs)]:
-            raise PluginError(
-                f"A plugin drops pair {beyond[0]} in drop_pairs, of {len(pairs)}."
-            )
-        return dropped
+        return self._among(range(len(pairs)), dropped, "drop_pairs")
 
     def report_rows(self, run_dir: str) -> dict[str, str]:
         """Rows for the closing report.
@@ -270,12 +271,33 @@ class Plugins:
                 rows[label], owners[label] = value, name
         return dict(sorted(rows.items()))
 
-    def _united(self, hook: str, **arguments: Any) -> dict[Any, str]:
-        reasons: dict[Any, set[str]] = {}
-        for _, result in self._results(hook, **arguments):
+    def _united(self, hook: str, **arguments: Any) -> dict[Any, dict[str, str]]:
+        """What is dropped, with each plugin's reason."""
+        reasons: dict[Any, dict[str, str]] = {}
+        for name, result in self._results(hook, **arguments):
             for key, reason in result.items():
-                reasons.setdefault(key, set()).add(reason)
-        return {key: "; ".join(sorted(found)) for key, found in reasons.items()}
+                reasons.setdefault(key, {})[name] = reason
+        return reasons
+
+    def _among(
+        self, there: Container[Any], dropped: Mapping[Any, Mapping[str, str]], hook: str
+    ) -> dict[Any, str]:
+        """What is dropped, with all reasons.
+
+        Raises:
+            PluginFault: A plugin drops what it was not given.
+        """
+        for name in sorted({name for reasons in dropped.values() for name in reasons}):
+            mine = [key for key, reasons in dropped.items() if name in reasons]
+            if beyond := [key for key in mine if key not in there]:
+                which = ", ".join(map(repr, beyond[:SHOWN]))
+                rest = f" and {len(beyond) - SHOWN} more" if len(beyond) > SHOWN else ""
+                what = f"drops what is not there in {hook}: {which}{rest}"
+                raise fault(self._who(name), what)
+        return {
+            key: "; ".join(sorted(set(reasons.values())))
+            for key, reasons in dropped.items()
+        }
 
     def _results(
         self, hook: str, *, skip: bool = False, **arguments: Any

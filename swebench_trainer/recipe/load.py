@@ -189,7 +189,7 @@ def validate(draft: Draft, tables: TableModels) -> Recipe:
                 table = table.model_copy(update={"model": model})
             if table is not None:
                 parsed[name] = table
-    problems += _top_level(draft, parsed, tables) + broken_rules(draft.values)
+    problems += _top_level(draft, parsed, tables) + broken_rules(draft.values, parsed)
     problems += _answers_that_stand_alone(parsed)
     if problems:
         raise RecipeError(show(problems, draft.origins))
@@ -307,22 +307,26 @@ _NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
 """What a table needs beside it: of each group at least one."""
 
 
-def _goes_ungraded(values: Values) -> bool:
-    """Whether `[pairs]` says that it does without verdicts; only some strategies may."""
-    pairs = values.get("pairs")
-    return isinstance(pairs, dict) and pairs.get("graded") is False
+def _does_without(name: str, other: str, parsed: Values) -> bool:
+    """Whether pairs need no verdicts, by what their strategy's own table says."""
+    if (name, other) != ("pairs", "grade"):
+        return False
+    # One that is wrong in itself has been reported, and cannot be asked.
+    table = parsed.get("pairs")
+    return not isinstance(table, PairsTable) or not table.needs_grades
 
 
-def broken_rules(values: Values) -> list[Problem]:
+def broken_rules(values: Values, parsed: Values) -> list[Problem]:
     """Tables that stand without the tables that they need."""
     problems = []
     for name, groups in _NEEDS.items():
         for group in groups if name in values else ():
-            if group == ("grade",) and name == "pairs" and _goes_ungraded(values):
+            if any(
+                other in values or _does_without(name, other, parsed) for other in group
+            ):
                 continue
-            if not any(other in values for other in group):
-                wanted = " or ".join(f"[{other}]" for other in group)
-                problems.append(Problem((name,), f"[{name}] needs {wanted} beside it"))
+            wanted = " or ".join(f"[{other}]" for other in group)
+            problems.append(Problem((name,), f"[{name}] needs {wanted} beside it"))
     generate = values.get("generate")
     if isinstance(generate, dict) and not ("model" in values or "model" in generate):
         problems.append(

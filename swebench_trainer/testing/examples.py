@@ -12,6 +12,7 @@ from swebench_trainer.types import (
     Pair,
     SftRow,
     Status,
+    Tier,
     Verdict,
 )
 
@@ -68,6 +69,29 @@ def a_graded_instance(number: int = 1) -> GradedInstance:
     return GradedInstance(instance, f"prompt {number}", f"gold {number}", graded)
 
 
+def an_ungraded_instance(number: int = 1) -> GradedInstance:
+    """An instance whose candidates nobody has graded, as after `graded = false`.
+
+    Its texts say what they are: `guess 1` and `guess 1 again` (patches that differ from
+    gold, each may be right), `repeat 1` (gold's patch) and `nothing 1` (no patch);
+    `gold 1` is the gold answer.
+    """
+    instance = an_instance(number)
+    written = [
+        (f"guess {number}", f"diff {number}", "ok"),
+        (f"guess {number} again", f"diff {number} again", "ok"),
+        (f"repeat {number}", instance.patch, "ok"),
+        (f"nothing {number}", "", "failed:no answer"),
+    ]
+    candidates = tuple(
+        Candidate(instance.instance_id, sample, "m", *texts)
+        for sample, texts in enumerate(written)
+    )
+    return GradedInstance(
+        instance, f"prompt {number}", f"gold {number}", graded=(), ungraded=candidates
+    )
+
+
 def some_requests(issues: int = 3, samples: int = 2) -> list[SampleRequest]:
     """Requests for short answers, each with a seed of its own."""
     return [
@@ -101,7 +125,7 @@ def some_pairs() -> list[Pair]:
             "test",
             chosen_source="gold",
             rejected_source="sample:0",
-            tier=Status.UNRESOLVED,
+            tier=Tier.FAILS,
         )
         for row in some_rows()
     ]

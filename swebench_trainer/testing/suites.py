@@ -19,8 +19,11 @@ from swebench_trainer.contracts import (
     Source,
 )
 from swebench_trainer.testing.as_in_runs import as_assertions, as_held
-from swebench_trainer.testing.examples import a_graded_instance
-from swebench_trainer.types import Candidate, Instance, Pair, Status
+from swebench_trainer.testing.examples import (
+    a_graded_instance,
+    an_ungraded_instance,
+)
+from swebench_trainer.types import Candidate, Instance, Pair, Status, Tier
 
 
 def check_source(make: Callable[[], Source]) -> None:
@@ -70,36 +73,82 @@ def check_grader(grader: Grader, instance: Instance, folder: Path) -> None:
     assert found == {0: Status.RESOLVED, 1: Status.NOT_APPLIED}, found
 
 
-def check_pair_strategy(strategy: PairStrategy, *, one_sided: bool = False) -> None:
-    """Holds a pair strategy to its contract, on `a_graded_instance` three times.
+def check_pair_strategy(
+    strategy: PairStrategy, *, one_sided: bool = False, graded: bool = True
+) -> None:
+    """Holds a pair strategy to its contract, on a few small instances.
+
+    They are those of `a_graded_instance`, or, for a strategy that needs no grades, of
+    `an_ungraded_instance`.
 
     Args:
         strategy: A strategy.
         one_sided: Whether its table says that answers may stand alone.
+        graded: Whether its table says that candidates must be graded (`needs_grades`).
     """
-    graded = [a_graded_instance(n) for n in range(3)]
-    pairs = _pairs_of(strategy, graded, one_sided)
-    assert pairs == _pairs_of(strategy, graded, one_sided), (
+    make = a_graded_instance if graded else an_ungraded_instance
+    given = [make(n) for n in range(3)]
+    pairs = _pairs_of(strategy, given, one_sided)
+    assert pairs == _pairs_of(strategy, given, one_sided), (
         "pairs() must be deterministic"
     )
-    prompts = {item.instance.instance_id: item.prompt for item in graded}
-    doubtful = ("masked", "flagged", "flaky")
-    masked = {f"{word} {n}" for word in doubtful for n in range(3)}
+    for turned in (given[::-1], [*given[1:], given[0]]):
+        assert _sorted(pairs) == _sorted(_pairs_of(strategy, turned, one_sided)), (
+            "pairs must not depend on the order of instances"
+        )
+    prompts = {item.instance.instance_id: item.prompt for item in given}
     for pair in pairs:
         assert pair.prompt == prompts[pair.instance_id], (
             "the prompt is the instance's own"
         )
-        assert pair.chosen not in masked, "a masked or flagged candidate was chosen"
-        assert pair.rejected not in masked, "a masked or flaky candidate was rejected"
-        failed = pair.rejected is None or not pair.rejected.startswith("pass")
-        assert failed, "a passing candidate was rejected"
         assert pair.strategy, "a pair says which strategy made it"
         for text, source in (
             (pair.chosen, pair.chosen_source),
             (pair.rejected, pair.rejected_source),
         ):
             assert bool(source) == (text is not None), "an answer says where it is from"
+        told = pair.rejected is None or pair.tier in set(Tier) or pair.tier not in END
+        assert pair.tier and told, (
+            f"the tier of a pair is a Tier or a word of the strategy's own, not "
+            f"{pair.tier!r}"
+        )
+        (_check_graded_pair if graded else _check_ungraded_pair)(pair)
     assert not _pairs_of(strategy, [], one_sided), "no instances, no pairs"
+
+
+END = frozenset(map(str, Status))
+"""How a grading can end."""
+
+
+def _check_graded_pair(pair: Pair) -> None:
+    masked = ("masked", "flagged", "flaky")
+    assert _word(pair.chosen) not in masked, "a masked or flagged candidate was chosen"
+    assert _word(pair.rejected) not in masked, (
+        "a masked, flagged or flaky candidate was rejected"
+    )
+    assert _word(pair.rejected) != "pass", "a passing candidate was rejected"
+
+
+def _check_ungraded_pair(pair: Pair) -> None:
+    assert _word(pair.chosen) in (None, "gold"), (
+        "a candidate that nobody has graded was chosen"
+    )
+    assert _word(pair.rejected) != "repeat", (
+        "a candidate with gold's patch was rejected"
+    )
+    if _word(pair.rejected) == "guess":
+        assert pair.tier == Tier.UNGRADED, (
+            "the tier of a patch that nobody has graded is Tier.UNGRADED"
+        )
+
+
+def _word(answer: str | None) -> str | None:
+    """The first word of an example's answer, which says what became of it."""
+    return answer.split()[0] if answer else answer
+
+
+def _sorted(pairs: Sequence[Pair]) -> list[Pair]:
+    return sorted(pairs, key=repr)
 
 
 def _pairs_of(

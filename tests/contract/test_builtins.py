@@ -86,6 +86,12 @@ def test_a_strategy_for_answers_that_stand_alone(make):
         check_pair_strategy(make("pair strategy", "unpaired"))
 
 
+def test_a_strategy_that_does_without_grades(make):
+    check_pair_strategy(
+        make("pair strategy", "api-rejects", graded=False), graded=False
+    )
+
+
 def test_the_example_backend(make, tmp_path):
     check_backend(make("backend", "parrot"), tmp_path)
 

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from swebench_trainer.remote.testing import LocalService, Response
+from swebench_trainer.testing import served_model
 
-from .conftest import ROOT, Shell
+from .conftest import QUICKSTART, ROOT, Shell
 
 pytest.importorskip("openai", reason="the openai SDK is not installed")
 
@@ -195,3 +196,93 @@ def test_faults_on_the_way_lose_no_candidate(api_shell, recipe):
     assert len(rows) == 3 * 4 and all(row["text"] for row in rows)
     events = (shell.folder / "runs/small/events.jsonl").read_text().splitlines()
     assert not any(json.loads(e)["event"] == "StageFailed" for e in events)
+
+
+BY_HEART = """\
+schema_version = 1
+name = "small"
+
+[data]
+use = "task-repo"
+path = "{data}"
+include = ["quickstart__foldline-1", "quickstart__foldline-2", "quickstart__daytally-1"]
+holdout = {{ fraction = 0.0 }}
+
+[prompt]
+use = "issue"
+
+[model]
+name = "builtin:tiny"
+quantization = "none"
+lora = false
+checkpointing = "none"
+
+[sft]
+learning_rate = 4e-3
+epochs = 60
+micro_batch = 4
+
+[generate]
+samples = 6
+temperature = 1.2
+max_new_tokens = 256
+[generate.model]
+use = "openai"
+name = "{model}"
+base_url = "{url}/v1"
+api_key_env = ""
+concurrency = 2
+# The server takes a temperature without it, and samples nothing.
+body = {{ generation_config = '{{"do_sample": true, "eos_token_id": 1}}' }}
+
+[grade]
+use = "namespace"
+timeout = 60
+
+[pairs]
+use = "api-rejects"
+max_format = 1.0
+length_skew = 1.0
+
+[dpo]
+micro_batch = 4
+"""
+
+
+@pytest.mark.slow
+def test_a_served_model_writes_rejects_that_are_graded_and_trained_on(api_shell):
+    """The real SDK, a real server and a real model, which has learned three tasks."""
+    for package in ("fastapi", "uvicorn"):
+        pytest.importorskip(package, reason="transformers[serving] is not installed")
+    shell = api_shell()
+    model = shell.stage("sft") / "model"
+
+    def recipe(url):
+        return shell.write(BY_HEART.format(data=QUICKSTART, model=model, url=url))
+
+    shell.run(recipe("http://127.0.0.1:9"), "--until", "sft")
+    with served_model(model, shell.folder / "serve.log") as url:
+        shell.run(recipe(url))
+    candidates = shell.rows("generate", "candidates.jsonl")
+    assert len(candidates) == 3 * 6 and {c["model"] for c in candidates} == {str(model)}
+    assert len({c["text"] for c in candidates}) > 3, "a temperature above 0 samples"
+    ends = {
+        (v["instance_id"], v["sample"]): v
+        for v in shell.rows("grade", "verdicts.jsonl")
+    }
+    assert len(ends) == len(candidates)
+    pairs = shell.rows("pairs", "pairs.jsonl")
+    gold = {r["prompt"]: r["completion"] for r in shell.rows("prepare", "sft.jsonl")}
+    for pair in pairs:
+        assert (
+            pair["chosen"] == gold[pair["prompt"]] and pair["chosen_source"] == "gold"
+        )
+        sample = int(pair["rejected_source"].removeprefix("sample:"))
+        assert ends[pair["instance_id"], sample]["status"] not in (
+            "resolved",
+            "infra_error",
+        )
+    stats = shell.json("pairs", "stats.json")
+    assert stats["graded"] and sum(stats["by tier"].values()) == len(pairs)
+    assert (shell.stage("dpo") / "model/model.safetensors").exists()
+    assert shell.json("dpo", "audit.json")["moved"] > 0

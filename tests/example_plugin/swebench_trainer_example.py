@@ -33,7 +33,7 @@ from swebench_trainer.recipe.models import (
     SftTable,
 )
 from swebench_trainer.testing import FakeGrader
-from swebench_trainer.types import Pair, SftRow, Status
+from swebench_trainer.types import Pair, SftRow, Status, Tier, Verdict
 
 
 class ParrotTable(ModelTable):
@@ -138,8 +138,13 @@ class FirstPass:
                     "first-pass",
                     chosen_source=f"sample:{passed[0].sample}",
                     rejected_source=f"sample:{rejected.sample}",
-                    tier=verdict.status,
+                    tier=tier_of(verdict),
                 )
+
+
+def tier_of(verdict: Verdict) -> Tier:
+    """The tier of a failure."""
+    return Tier.FAILS if verdict.reward == 0 else Tier(verdict.status)
 
 
 @hookimpl

@@ -35,7 +35,7 @@ def test_names_that_are_none_are_refused(name, tmp_path, capsys):
 def test_kinds_that_there_are_not_and_directories_that_there_are(tmp_path, capsys):
     command = ["new-plugin", "a", "--to", str(tmp_path), "--kind"]
     assert run_command_line([*command, "car"]) == 2
-    assert "There are: backend, pair-strategy" in capsys.readouterr().err
+    assert "There are: backend, grader, pair-strategy" in capsys.readouterr().err
     assert run_command_line([*command, "backend"]) == 0
     assert run_command_line([*command, "backend"]) == 2
     assert "nothing is overwritten" in capsys.readouterr().err

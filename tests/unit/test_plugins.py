@@ -10,7 +10,9 @@ from swebench_trainer.errors import PluginError
 from swebench_trainer.events import RecipeLoaded, RunFinished
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import DataTable, GradeTable
-from swebench_trainer.testing import an_instance
+from swebench_trainer.testing import an_instance, some_pairs
+
+A, B = an_instance(1), an_instance(2)
 
 
 @pytest.fixture
@@ -68,22 +70,45 @@ def test_a_hook_with_arguments_that_do_not_exist_is_refused(plugins):
 
 
 def test_a_hook_may_take_fewer_arguments(plugins):
-    plugins.add(plugin(drop_instances=lambda instances: {"a": "all"}), "p", "p 1")
-    assert plugins.dropped_instances([an_instance()], "prepare") == {"a": "all"}
+    drops = plugin(drop_instances=lambda instances: {A.instance_id: "all"})
+    plugins.add(drops, "p", "p 1")
+    assert plugins.dropped_instances([A], "prepare") == {A.instance_id: "all"}
 
 
 def test_drops_are_united_whatever_the_order(plugins):
-    one = plugin(drop_instances=lambda instances, stage: {"a": "old", "b": "odd"})
-    two = plugin(drop_instances=lambda instances, stage: {"a": "big"})
+    a, b = A.instance_id, B.instance_id
+    one = plugin(drop_instances=lambda instances, stage: {a: "old", b: "odd"})
+    two = plugin(drop_instances=lambda instances, stage: {a: "big"})
     none = plugin(drop_instances=lambda instances, stage: None)
     other = Plugins({"builtin": builtin})
     for name, p in (("one", one), ("two", two), ("none", none)):
         plugins.add(p, name, name)
     for name, p in (("none", none), ("two", two), ("one", one)):
         other.add(p, name, name)
-    expected = {"a": "big; old", "b": "odd"}
-    assert plugins.dropped_instances([], "prepare") == expected
-    assert other.dropped_instances([], "prepare") == expected
+    expected = {a: "big; old", b: "odd"}
+    assert plugins.dropped_instances([A, B], "prepare") == expected
+    assert other.dropped_instances([A, B], "prepare") == expected
+
+
+def test_dropping_what_is_not_there_is_refused_and_named(plugins):
+    careful = plugin(drop_instances=lambda instances: {A.instance_id: "old"})
+    ids = {A.instance_id: "old", **{f"typo-{n}": "old" for n in range(7)}}
+    plugins.add(careful, "careful", "careful 1")
+    plugins.add(plugin(drop_instances=lambda instances: ids), "hasty", "hasty 1")
+    with pytest.raises(PluginError) as caught:
+        plugins.dropped_instances([A, B], "prepare")
+    assert (
+        "'hasty' (hasty 1) drops what is not there in drop_instances: 'typo-0', "
+        in (caught.value.message)
+    )
+    assert "'typo-4' and 2 more." in caught.value.message
+    assert A.instance_id not in caught.value.message
+
+
+def test_dropping_a_pair_that_is_not_there_names_the_plugin(plugins):
+    plugins.add(plugin(drop_pairs=lambda pairs: {0: "x", 4: "y"}), "hasty", "hasty 1")
+    with pytest.raises(PluginError, match=r"'hasty' .* drop_pairs: 4\."):
+        plugins.dropped_pairs(some_pairs())
 
 
 def test_a_result_of_the_wrong_type_names_the_plugin(plugins):

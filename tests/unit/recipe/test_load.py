@@ -2,11 +2,15 @@
 
 import pytest
 
-from swebench_trainer import builtin
+from swebench_trainer import builtin, hookimpl
 from swebench_trainer.errors import PluginError, RecipeError
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.load import read_draft, validate
-from swebench_trainer.recipe.models import resolved_settings, semantic_settings
+from swebench_trainer.recipe.models import (
+    PairsTable,
+    resolved_settings,
+    semantic_settings,
+)
 
 MINIMAL = """\
 schema_version = 1
@@ -281,3 +285,24 @@ def test_answers_that_stand_alone_need_a_loss_for_them(load):
     recipe = load(LOOP + '[dpo]\nloss = "kto"\nmicro_batch = 2\n')
     assert recipe.pairs.max_per_instance == 16
     load(LOOP + '[dpo]\nloss = "kto"\nmicro_batch = 2\n', "pairs.use=api-rejects")
+
+
+def test_a_plugins_strategy_may_do_without_grades(load, plugins):
+    class Guesses(PairsTable):
+        graded: bool = True
+
+        @property
+        def needs_grades(self):
+            return self.graded
+
+    class OffersGuesses:
+        @hookimpl
+        def register_pair_strategies(self, register):
+            register("guesses", object, config=Guesses)
+
+    plugins.add(OffersGuesses(), "guesses", "guesses 1")
+    text = LOOP.replace('[grade]\nuse = "namespace"\n', "")
+    assert not load(text, "pairs.use=guesses", "pairs.graded=false").pairs.needs_grades
+    for use in ("guesses", "self-generated"):
+        with pytest.raises(RecipeError, match=r"\[pairs\] needs \[grade\]"):
+            load(text, f"pairs.use={use}")
