@@ -40,6 +40,8 @@ SETTINGS = (
     "evaluate.max_new_tokens=1792",
 )
 """What differs from the recipe. No gold answer has as many tokens as these may have."""
+SERVED_SAMPLES = 4
+"""Answers of the server to each issue, which it writes far slower than our sampler."""
 SAMPLING = '{"do_sample": true, "eos_token_id": 1, "pad_token_id": 0}'
 """Without it the server answers every sample with the most likely tokens."""
 SHARED = ("prepare", "admit", "sft")
@@ -111,7 +113,8 @@ def main() -> None:
         recipe.write_text(
             SERVED.format(recipe=RECIPE, model=model, url=url, sampling=SAMPLING)
         )
-        run(recipe, "api-rejects", runs, settings)
+        fewer = f"generate.samples={SERVED_SAMPLES}"
+        run(recipe, "api-rejects", runs, [*settings, fewer])
     print(
         "| strategy | candidates | pairs | by chosen | by tier of the reject "
         "| base | SFT | DPO |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
