@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _CALL = "from transformers.cli.transformers import main; main()"
-_TRIES, _PAUSE = 600, 0.2
+_TRIES, _PAUSE = 1500, 0.2
 
 
 @contextlib.contextmanager
@@ -39,7 +39,8 @@ def served_model(directory: Path, log: Path) -> Iterator[str]:
             [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
             stdout=said,
             stderr=said,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            # More threads than one wait for each other, where the machine does more.
+            env={"OMP_NUM_THREADS": "1", **os.environ, "HF_HUB_OFFLINE": "1"},
         )
     try:
         _wait(server, f"{url}/health", log)
