@@ -73,7 +73,7 @@ def seed_row(folder: Path, seed: int) -> str:
         str(seed),
         *(rate(found["models"][name]) for name in ("base", "sft", "dpo")),
         f"{pair['only sft']} / {pair['only dpo']}",
-        f"{pair['p_value']:.4f}",
+        f"{pair['p_value']:.1g}",
         f"{taken['sft']:.1f} / {taken['dpo']:.1f} / {taken.total():.1f}",
         f"{peak:.1f} GB",
     ]
