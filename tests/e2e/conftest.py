@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,31 @@ class Shell:
         assert process.returncode == code, f"{process.returncode}\n{out}\n{err}"
         assert "Traceback" not in out + err
         return out + err
+
+    def run_killed(self, *arguments, moments):
+        """Kills the run again and again, until it ends; returns how many times.
+
+        The moments go by what the run has done, not by the clock: how many of them
+        there are is not a matter of the machine's speed.
+        """
+        log = self.folder / "runs/small/events.jsonl"
+
+        def events():
+            return log.read_bytes().count(b"\n") if log.exists() else 0
+
+        kills = 0
+        while True:
+            enough = events() + moments.randint(1, 30)
+            process = self.start(*arguments)
+            while process.poll() is None and events() < enough:
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.1))
+            process.kill()
+            out, err = process.communicate()
+            if process.returncode != -signal.SIGKILL:
+                assert process.returncode == 0, f"{process.returncode}\n{out}\n{err}"
+                return kills
+            kills += 1
 
     def write(self, text, name="recipe.toml"):
         path = self.folder / name

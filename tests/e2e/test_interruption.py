@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import time
 
 import pytest
@@ -21,19 +20,7 @@ def test_kill_and_resume_gives_the_undisturbed_result(new_shell, recipe):
     settings = (*SLOW, *WAVERING, "--set", "grade.confirmations=2")
     undisturbed.run(undisturbed.write(recipe), *settings)
     name = killed.write(recipe)
-    moments = random.Random(7)
-    kills = 0
-    for _ in range(40):
-        process = killed.start(name, *settings)
-        try:
-            process.communicate(timeout=0.7 + moments.random())
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-    else:
-        killed.run(name, *settings)
+    kills = killed.run_killed(name, *settings, moments=random.Random(7))
     assert kills >= 2
     flags = [v["flags"] for v in undisturbed.rows("grade", "verdicts.jsonl")]
     assert ["flaky"] in flags and [] in flags
@@ -51,19 +38,7 @@ def test_kill_and_resume_with_real_runs_and_their_cache(new_shell, recipe):
     text = recipe.replace('"believer"', '"namespace"\nretest = 0.5')
     undisturbed.run(undisturbed.write(text))
     name = killed.write(text)
-    moments = random.Random(11)
-    kills = 0
-    for _ in range(30):
-        process = killed.start(name)
-        try:
-            process.communicate(timeout=2.0 + 3 * moments.random())
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-    else:
-        killed.run(name)
+    kills = killed.run_killed(name, moments=random.Random(11))
     assert kills >= 2
     assert killed.results() == undisturbed.results()
     # With a warm cache the same again runs no test, and says the same.

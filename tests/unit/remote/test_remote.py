@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.errors import PluginError, StageError
+from swebench_trainer.recipe.models import semantic_settings
 from swebench_trainer.remote import (
     Answer,
     Fault,
@@ -209,6 +210,15 @@ def test_what_a_price_says():
     assert Price(input=1, output=1e6).of(usage) == pytest.approx(1 + 1110e-6)
     dear = Price(input=1, cached=2, written=3e6, output=0)
     assert dear.of(usage) == pytest.approx(30 + 2100e-6)
+
+
+def test_a_service_may_move_while_a_run_goes_on():
+    """Whoever serves a model on a rented machine has another address the next day."""
+    table = RemoteTable(use="echo", name="m", api_key_env="", base_url="http://a/v1")
+    moved = table.model_copy(update={"base_url": "http://b/v1", "api_key_env": "KEY"})
+    other = table.model_copy(update={"name": "n"})
+    assert semantic_settings(moved) == semantic_settings(table)
+    assert semantic_settings(other) != semantic_settings(table)
 
 
 def test_a_plugins_own_mistake_is_not_hidden(make):
