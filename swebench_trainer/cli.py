@@ -356,7 +356,10 @@ def new_plugin(
     """Writes the distribution of a new plugin, with tests that pass."""
     from swebench_trainer.scaffold.write import write_plugin
 
-    written = write_plugin(name, kind, folder)
+    loaded = _plugins()
+    loaded.load_installed()
+    taken = {entry.name for entry in loaded.registry if entry.slug == kind}
+    written = write_plugin(name, kind, folder, taken)
     print(f"pip install -e {written} && pytest {written}")
 
 
@@ -642,12 +645,19 @@ def merge(
             show_default=False,
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the base model is, if it is not where it was trained on.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Merges an adapter into its base, and tells how far the result is from both."""
     from swebench_trainer.training.merge import find_trained, merge
 
     console = _console()
-    found = find_trained(trained)
+    found = find_trained(trained, model)
     drifts = merge(found, out, base, lambda word: _say(console, word))
     console.print(_drifts(drifts))
     _say(console, f"{out} has the adapter merged into {drifts[-1].way}")

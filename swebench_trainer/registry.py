@@ -56,6 +56,11 @@ class Entry:
         return f"{self.kind.capitalize()} {self.name!r} of {self.origin}"
 
     @property
+    def slug(self) -> str:
+        """Its kind as command lines write it."""
+        return self.kind.replace(" ", "-")
+
+    @property
     def ours(self) -> bool:
         """Whether it is built in: what it raises is then a mistake of ours."""
         return self.origin.split()[0] == DISTRIBUTION

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swebench_trainer.contracts import (
+    GradedInstance,
     GradeJob,
     Loaded,
     Outcome,
@@ -26,7 +27,7 @@ from swebench_trainer.errors import PluginError, TrainerError
 from swebench_trainer.isolation.faults import described, fault, faults_of
 from swebench_trainer.isolation.shapes import wrong_with
 from swebench_trainer.isolation.watchdog import Watchdog
-from swebench_trainer.types import Instance, Pair
+from swebench_trainer.types import Candidate, Instance, Pair, Verdict
 
 Role = Literal[
     "source",
@@ -301,28 +302,92 @@ def _key(job: GradeJob) -> tuple[str, str, int, int]:
 
 
 def _pairs(call: Call, result: Any) -> Any:
-    known = {item.instance.instance_id for item in call.arguments[0]}
+    given = {item.instance.instance_id: item for item in call.arguments[0]}
     alone = getattr(call.held._table, "one_sided", False)
+    made: set[Pair] = set()
 
     def check(pair: Any) -> None:
         call.require_shape(pair, Pair)
         name = pair.instance_id
         call.require(
-            name in known, f"made a pair of {name!r}, which is no given instance"
-        )
-        sides = [text for text in (pair.chosen, pair.rejected) if text is not None]
-        call.require(bool(sides), f"made a pair of {name!r} without an answer")
-        call.require(
-            alone or len(sides) == 2,
-            f"made a pair of {name!r} whose answer stands alone, which its table "
-            "(one_sided) denies",
-        )
-        call.require(
-            len(set(sides)) == len(sides),
-            f"made a pair of {name!r} whose answers are one",
+            name in given, f"made a pair of {name!r}, which is no given instance"
         )
 
+        def require(holds: bool, what: str) -> None:
+            call.require(holds, f"made a pair of {name!r} {what}")
+
+        require(pair.prompt == given[name].prompt, "with a prompt of its own")
+        sides = [text for text in (pair.chosen, pair.rejected) if text is not None]
+        require(bool(sides), "without an answer")
+        good = pair.chosen is None or bool(pair.chosen.strip())
+        require(good, "whose chosen answer is empty")
+        require(
+            alone or len(sides) == 2,
+            "whose answer stands alone, which its table (one_sided) denies",
+        )
+        require(len(set(sides)) == len(sides), "whose answers are one")
+        require(pair not in made, "twice")
+        made.add(pair)
+        _require_verdicts(given[name], pair, require)
+
     return call.held._checked(call, result, check)
+
+
+def _require_verdicts(
+    item: GradedInstance, pair: Pair, require: Callable[[bool, str], None]
+) -> None:
+    """Holds a pair to the verdicts that it rests on."""
+    rewards = []
+    if pair.chosen is not None and pair.chosen_source != "gold":
+        verdict = _verdict(item, pair.chosen_source, pair.chosen_model, require)
+        if verdict:
+            sound = verdict.reward != 1 or verdict.trusted_pass
+            require(sound, "whose chosen answer passes, and is not to be trusted")
+            rewards.append(verdict.reward)
+    if pair.rejected is not None:
+        verdict = _verdict(item, pair.rejected_source, pair.rejected_model, require)
+        if verdict:
+            require(not verdict.flaky, "whose rejected answer is flaky")
+            rewards.append(verdict.reward)
+    known = [reward for reward in rewards if reward is not None]
+    require(len(known) == len(rewards), "with a verdict that is masked")
+    require(known == sorted(known, reverse=True), "that prefers the worse answer")
+
+
+def _verdict(
+    item: GradedInstance,
+    source: str,
+    model: str,
+    require: Callable[[bool, str], None],
+) -> Verdict | None:
+    """The verdict on the candidate that a pair names; `None` where nobody graded it."""
+
+    def is_named(candidate: Candidate) -> bool:
+        mine = source == f"sample:{candidate.sample}"
+        return mine and model in ("", candidate.model)
+
+    named = [verdict for candidate, verdict in item.graded if is_named(candidate)]
+    known = bool(named) or any(map(is_named, item.ungraded))
+    require(known, f"from {source!r}, which is no candidate of it")
+    return named[0] if len(named) == 1 else None
+
+
+def _counts(call: Call, result: Any) -> Any:
+    call.require_type(result, Mapping)
+    for reason, count in result.items():
+        known = isinstance(reason, str) and isinstance(count, int)
+        call.require(
+            known, f"gave {reason!r}: {described(count)}, no count of a reason"
+        )
+    return result
+
+
+def _figures(call: Call, result: Any) -> Any:
+    call.require_type(result, Mapping)
+    for name, value in result.items():
+        known = isinstance(name, str) and isinstance(value, str | int | float)
+        call.require(known, f"gave {name!r}: {described(value)}, no text and no number")
+    return result
 
 
 CHECKS: Mapping[tuple[Role, str], Callable[[Call, Any], Any]] = {
@@ -335,6 +400,8 @@ CHECKS: Mapping[tuple[Role, str], Callable[[Call, Any], Any]] = {
     ("sampler", "sample"): _samples,
     ("grader", "grade"): _outcomes,
     ("pair strategy", "pairs"): _pairs,
+    ("pair strategy", "limits"): _counts,
+    ("backend", "figures"): _figures,
     ("publisher", "publish"): _text,
 }
 """What is made of a result: it is checked, and handed on as the stages want it."""

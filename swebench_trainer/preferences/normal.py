@@ -2,13 +2,16 @@
 
 Where the repository's files are known, a patch is what it makes of them: Python as
 `ast.unparse` writes it, without comments and docstrings, other files line by line
-without white space and comments. Elsewhere it is the lines that it changes. What is
-not recognised as a comment stays, so that two patches are rather taken for different.
+without comments and the white space between them that says nothing. Elsewhere it is the
+lines that it changes. What is not recognised as a comment stays, as do indentation but in
+languages with braces and all blanks in lines with quotes, so that two patches are rather
+taken for different.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
@@ -34,6 +37,13 @@ _COMMENTS = {
 }
 """What begins a comment that ends with its line, by the suffix of a file."""
 
+_QUOTES = "\"'`"
+_IDLE = re.compile(r"(?<!\w) | (?!\w)")
+"""A blank that keeps no two words apart."""
+
+_TAB = 4
+"""Blanks that a tab is taken for."""
+
 _LARGEST = 2_000_000
 """Characters of a file that is still parsed."""
 
@@ -51,7 +61,7 @@ def form_in(tree: Tree, patch: str) -> str | None:
 
 
 def changed_lines(patch: str) -> tuple[str, ...]:
-    """Added and removed lines by file, without white space and comments."""
+    """Added and removed lines by file, without comments and idle white space."""
     found: list[str] = []
     suffix = ""
     for line, following in pairwise([*patch.split("\n"), ""]):
@@ -157,12 +167,17 @@ def _is_text(node: ast.AST) -> bool:
 
 @lru_cache(maxsize=65536)
 def _bare(line: str, suffix: str) -> str:
-    """A line without white space and the comment at its end; empty if nothing is left."""
+    """A line without idle white space and the comment at its end; empty if nothing is left."""
     marks = _COMMENTS.get(suffix, ())
     stripped = line.strip()
     if marks == ("//",) and stripped.startswith("/*") and stripped.endswith("*/"):
         return ""
-    return "".join(_without_comment(line, marks).split())
+    code = _without_comment(line, marks).rstrip().expandtabs(_TAB)
+    words = code.lstrip()
+    indentation = "" if suffix in _SLASHES else code[: len(code) - len(words)]
+    if not words or any(quote in words for quote in _QUOTES):
+        return indentation + words if words else ""
+    return indentation + _IDLE.sub("", " ".join(words.split()))
 
 
 def _without_comment(line: str, marks: tuple[str, ...]) -> str:
@@ -175,7 +190,7 @@ def _without_comment(line: str, marks: tuple[str, ...]) -> str:
             closes = char == quote and not escaped
             escaped = char == "\\" and not escaped
             quote = "" if closes else quote
-        elif char in "\"'`":
+        elif char in _QUOTES:
             quote = char
         elif line[:at][-1:].strip() == "" and line.startswith(tuple(marks), at):
             return line[:at]  # a word such as `${name#prefix}` goes on

@@ -404,7 +404,9 @@ class DpoTable(TrainTable):
 
     @property
     def binding(self) -> frozenset[str]:
-        """For `kto`, the micro-batch decides what is compared."""
+        """For `kto`, the micro-batch decides what is compared; TRL's SFT term is a mean over its tokens."""
+        if self.sft_weight:
+            return super().binding | {"micro_batch", "micro_tokens", "processes"}
         return super().binding | ({"micro_batch"} if self.loss == "kto" else set())
 
 

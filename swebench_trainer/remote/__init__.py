@@ -17,6 +17,7 @@ from swebench_trainer.remote.service import (
     Usage,
     fault_of_status,
     parsed,
+    seconds_of,
 )
 from swebench_trainer.remote.tables import Address, Budget, Price, RemoteTable, Variable
 
@@ -35,4 +36,5 @@ __all__ = [
     "Variable",
     "fault_of_status",
     "parsed",
+    "seconds_of",
 ]

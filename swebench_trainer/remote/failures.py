@@ -53,7 +53,7 @@ def error_of(
     return StageError(
         f"{who(table)} is not to be had: {said}.{wait}{spent}",
         hint="Run the same command again later, perhaps with a lower `concurrency`; "
-        f"{_KEPT}.",
+        f"{_KEPT}. If the same prompt fails each time: `skip_failing = true`.",
     )
 
 

@@ -17,7 +17,7 @@ def read_key(variable: str) -> str:
     """The key in an environment variable; empty where a service wants none.
 
     Raises:
-        PrerequisiteError: The variable is not set.
+        PrerequisiteError: The variable is not set, or holds what can be no key.
     """
     key = os.environ.get(variable, "").strip() if variable else ""
     if variable and not key:
@@ -25,6 +25,12 @@ def read_key(variable: str) -> str:
             f"The environment variable {variable} is not set.",
             hint=f"Put the key there: export {variable}=… "
             "(or name another variable with api_key_env).",
+        )
+    if not (key.isascii() and key.isprintable()):  # no header may have it
+        raise PrerequisiteError(
+            f"The environment variable {variable} holds what can be no key: "
+            "characters such as typographic quotes, or a line break.",
+            hint="Set it anew, with the key alone.",
         )
     return key
 

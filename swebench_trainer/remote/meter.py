@@ -11,14 +11,18 @@ _BYTES_PER_TOKEN = 3
 
 def worst_case(ask: Ask) -> Usage:
     """The most that a request may use, by an estimate of its prompt."""
-    prompt = len(ask.first.prompt.encode()) // _BYTES_PER_TOKEN + 1
-    return Usage(input=prompt, output=ask.first.max_new_tokens * len(ask.requests))
+    prompt, output = _tokens(ask.first.prompt), ask.first.max_new_tokens
+    read = Usage(written=prompt) if ask.shared else Usage(input=prompt)
+    return read + Usage(output=output * len(ask.requests))
 
 
 def estimated(ask: Ask, texts: list[str]) -> Usage:
     """What a request has used, for services that do not say."""
-    written = sum(len(text.encode()) // _BYTES_PER_TOKEN + 1 for text in texts)
-    return Usage(input=worst_case(ask).input, output=written)
+    return Usage(input=_tokens(ask.first.prompt), output=sum(map(_tokens, texts)))
+
+
+def _tokens(text: str) -> int:
+    return len(text.encode(errors="replace")) // _BYTES_PER_TOKEN + 1
 
 
 class Meter:
@@ -43,7 +47,14 @@ class Meter:
 
     def fits(self, ask: Ask) -> bool:
         """Whether the budget holds what is spent, what is under way, and this."""
-        usage = self.spent + self._under_way + worst_case(ask)
+        return self._holds(self.spent + self._under_way + worst_case(ask))
+
+    @property
+    def holds(self) -> bool:
+        """Whether the budget still holds what is spent, and what is under way."""
+        return self._holds(self.spent + self._under_way)
+
+    def _holds(self, usage: Usage) -> bool:
         tokens, money = self._budget.tokens, self._budget.money
         if tokens is not None and usage.total > tokens:
             return False
@@ -55,8 +66,7 @@ class Meter:
 
     def end(self, ask: Ask) -> None:
         """Gives it back; what it has used is added to `spent` when it is kept."""
-        worst = worst_case(ask)
-        self._under_way += Usage(input=-worst.input, output=-worst.output)
+        self._under_way -= worst_case(ask)
 
     def words(self) -> str:
         """What was spent of what, for people."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,7 @@ from swebench_trainer.remote.failures import budget_spent, error_of
 from swebench_trainer.remote.kept import KeptResponses
 from swebench_trainer.remote.keys import hide, hide_in
 from swebench_trainer.remote.loop import LoopThread
-from swebench_trainer.remote.meter import Meter, estimated
+from swebench_trainer.remote.meter import Meter, estimated, worst_case
 from swebench_trainer.remote.pace import Pace
 from swebench_trainer.remote.service import Ask, Fault, Reply, Service, Usage
 from swebench_trainer.remote.tables import RemoteTable
@@ -161,6 +161,7 @@ class _Work:
     _under_way: dict[asyncio.Task[Reply], deque[Ask]] = field(default_factory=dict)
     _done: asyncio.Queue[asyncio.Task[Reply]] = field(default_factory=asyncio.Queue)
     _refused: list[tuple[Ask, Fault]] = field(default_factory=list)
+    _failed: Counter[Ask] = field(default_factory=Counter)
     _given_up: int = 0
     _stop: Callable[[], TrainerError] | None = None
 
@@ -207,9 +208,9 @@ class _Work:
         return bool(self._under_way)
 
     async def _ask(self, ask: Ask) -> Reply:
-        """Sends a request, again if its response cannot be read."""
+        """Sends a request, again if its response cannot be read and there is money left."""
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception(_is_spoilt),
+            retry=retry_if_exception(lambda e: _is_spoilt(e) and self._meter.holds),
             wait=wait_random_exponential(multiplier=0.5, max=8),
             stop=stop_after_attempt(self.table.retries + 1),
             reraise=True,
@@ -222,9 +223,11 @@ class _Work:
         response = hide_in(self.key, await self.service.ask(ask))
         try:
             reply = self.service.read(response)
-        except Fault as fault:
-            if fault.kind == "spoilt":
-                self.kept.spoil(ask.first, estimated(ask, []), response)
+        except Exception as error:
+            if not isinstance(error, Fault) or error.kind == "spoilt":
+                # What it has used is in what cannot be read.
+                self.kept.spoil(ask.first, worst_case(ask), response)
+                self._meter.spent = self.kept.usage
             raise
         texts = [answer.text for answer in reply.answers]
         usage = reply.usage or estimated(ask, texts)
@@ -258,6 +261,8 @@ class _Work:
             prompts = {refused.first.instance_id for refused, _ in self._refused}
             if not self._answered and len(prompts) >= _REFUSALS:
                 self._stop = self._stop or partial(self._error, fault)
+        elif fault.kind in ("busy", "spoilt") and self._is_hopeless(ask):
+            pass  # left without an answer
         elif fault.kind in ("busy", "spoilt"):
             chain.appendleft(ask)
             self._given_up += 1
@@ -270,6 +275,12 @@ class _Work:
             self._stop = self._stop or partial(self._error, fault)
         if chain:  # behind all others
             self._chains.append(chain)
+
+    def _is_hopeless(self, ask: Ask) -> bool:
+        """Whether to go on without an answer: it fails again, where others are answered."""
+        self._failed[ask] += 1
+        again = self._failed[ask] > 1
+        return self.table.skip_failing and self._answered and again
 
     def _settle_refused(self) -> None:
         """Refusals count once something was answered: else the request is wrong."""

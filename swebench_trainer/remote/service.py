@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 
 from swebench_trainer.contracts import SampleRequest
@@ -84,6 +86,9 @@ class Usage:
         )
         return Usage(*counts)
 
+    def __sub__(self, other: Usage) -> Usage:
+        return self + Usage(*(-count for count in dataclasses.astuple(other)))
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -150,12 +155,29 @@ def parsed(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"unreadable": text}
 
 
+def seconds_of(header: str) -> float:
+    """What `Retry-After` says: seconds, or a date; 0 where it says nothing."""
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        until = parsedate_to_datetime(header)
+    except ValueError:
+        return 0.0
+    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+
+
 _TOO_LONG = (
     "context_length_exceeded",
     "maximum context length",
     "prompt is too long",
     "string_above_max_length",
+    "exceeds the available context size",
+    "exceed context limit",
+    "input is too long",
 )
+_MODERATED = ("moderation", "flagged", "content policy", "safety system")
 _NO_CREDIT = ("insufficient_quota", "credit balance is too low", "billing_hard_limit")
 
 
@@ -174,6 +196,8 @@ def fault_of_status(
     kind: FaultKind = "refused"
     if status == 402 or any(words in said for words in _NO_CREDIT):
         kind = "credit"
+    elif status == 403 and any(words in said for words in _MODERATED):
+        kind = "refused"
     elif status in (401, 403):
         kind = "key"
     elif status == 404 or "model_not_found" in said:

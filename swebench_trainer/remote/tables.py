@@ -73,6 +73,8 @@ class RemoteTable(ModelTable):
     """Requests at once."""
     retries: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 8
     """How often a request is sent again where the service is busy (429, 5xx), does not answer in time or breaks off, with growing pauses and as late as it asks for."""
+    skip_failing: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = False
+    """Whether the stage ends without the answers that fail with all `retries` twice, where others come; else it stops, to be called again."""
     timeout: Annotated[PositiveFloat, Field(json_schema_extra={VOLATILE: True})] = 600
     """Seconds without a byte of the response after which a request is given up and sent again."""
     price: Annotated[Price | None, Field(json_schema_extra={VOLATILE: True})] = None

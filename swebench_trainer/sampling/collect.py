@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swebench_trainer.contracts import Done, Sample, Sampler, SampleRequest
 from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
-from swebench_trainer.types import Candidate, as_row, from_row
+from swebench_trainer.types import Candidate, as_row, from_row, is_unicode
 
 
 def seed_of(seed: int, instance_id: str, sample: int) -> int:
@@ -48,7 +49,7 @@ def collect(
         try:
             with RowWriter(path) as rows:
                 for sample in sampler.sample(owed):
-                    candidate = to_candidate(sample)
+                    candidate = to_candidate(_writable(sample))
                     rows.write(as_row(candidate))
                     found[candidate.instance_id, candidate.sample] = candidate
                     name = f"{candidate.instance_id} #{candidate.sample}"
@@ -59,3 +60,11 @@ def collect(
     ordered = [found[key] for key in keys if key in found]
     write_rows(path, map(as_row, ordered))
     return ordered
+
+
+def _writable(sample: Sample) -> Sample:
+    """The answer with U+FFFD for lone surrogates, which JSON can hold and no tokenizer takes."""
+    if is_unicode(sample.text):
+        return sample
+    units = sample.text.encode("utf-16", "surrogatepass")
+    return dataclasses.replace(sample, text=units.decode("utf-16", "replace"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from string import Template
 
@@ -21,19 +21,21 @@ def kinds() -> list[str]:
     return sorted(path.name for path in TEMPLATES.iterdir() if path.name != COMMON)
 
 
-def write_plugin(name: str, kind: str, to: Path) -> Path:
+def write_plugin(name: str, kind: str, to: Path, taken: Collection[str] = ()) -> Path:
     """Writes a distribution whose tests pass.
 
     Args:
         name: What recipes will say in `use`: lower-case words with hyphens.
         kind: One of `kinds()`.
         to: Where the distribution's directory is made.
+        taken: Names that plugins of the kind have already.
 
     Returns:
         That directory.
 
     Raises:
-        RecipeError: There is no such kind, the name is none, or the directory is there.
+        RecipeError: There is no such kind, the name is none or taken, or the directory
+            is there.
     """
     if kind not in kinds():
         raise RecipeError(
@@ -45,6 +47,11 @@ def write_plugin(name: str, kind: str, to: Path) -> Path:
         raise RecipeError(
             f"{name!r} is no name for a plugin.",
             hint="It takes lower-case words with hyphens between them, such as my-model.",
+        )
+    if name in taken:
+        raise RecipeError(
+            f"There is a {kind} {name!r} already; recipes could not tell them apart.",
+            hint="Choose another name; `swebench-train plugins` lists those that are taken.",
         )
     folder = to / f"{PREFIX}{name}"
     if folder.exists():

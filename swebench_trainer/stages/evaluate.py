@@ -84,7 +84,7 @@ def run(context: StageContext) -> Figures:
         "model": backend.name,
     }
     write_json(context.dir.file("summary.json"), summary)
-    return _figures(summary) | costs([backend])
+    return costs([backend]) | _figures(summary)
 
 
 def _instances(context: StageContext, splits: Sequence[str]) -> list[Instance]:

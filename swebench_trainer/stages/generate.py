@@ -71,7 +71,7 @@ def run(context: StageContext) -> Figures:
         figures["patches that do not apply"] = checks.get(REFUSED, 0)
     if missing := len(instances) * len(samples) - len(candidates):
         figures["without an answer"] = missing
-    return figures | costs(backends)
+    return costs(backends) | figures
 
 
 def _writers(

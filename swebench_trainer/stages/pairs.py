@@ -30,6 +30,9 @@ from swebench_trainer.types import (
     as_row,
 )
 
+LEAST_LEFT = 0.1
+"""Share of the possible pairs below which a balance is no balance any more."""
+
 Verdicts = Mapping[tuple[str, str, int], Verdict]
 """By model, instance id and sample."""
 
@@ -54,7 +57,8 @@ def run(context: StageContext) -> Figures:
     """Writes `pairs.jsonl` and `stats.json`.
 
     Raises:
-        StageError: No pair could be made; the message counts the reasons.
+        StageError: No pair could be made, or hardly any of those that could; the
+            message counts the reasons.
     """
     found = prefer(context)
     write_json(context.dir.file("stats.json"), found.stats)
@@ -64,6 +68,7 @@ def run(context: StageContext) -> Figures:
             hint="[pairs] may be changed and the same command run again; "
             "`swebench-train pairs RECIPE --dry-run` shows what a change would bring.",
         )
+    require_balance(found)
     write_rows(context.dir.file("pairs.jsonl"), map(as_row, found.pairs))
     return _figures(found)
 
@@ -105,6 +110,32 @@ def _surface(pairs: Sequence[Pair]) -> dict[str, Any] | None:
     }
 
 
+def _held_back(found: Preferences) -> dict[str, int]:
+    """How many pairs each bound of the balance has left out."""
+    bounds = ("max_format", "length_skew", "mix.")
+    limits = found.stats["limits"].items()
+    return {key: count for key, count in limits if key.startswith(bounds)}
+
+
+def require_balance(found: Preferences) -> None:
+    """Stops where the balance is met by hardly any of the pairs that could be made.
+
+    Raises:
+        StageError: The key that holds most of them back.
+    """
+    held = _held_back(found)
+    left, possible = len(found.pairs), len(found.pairs) + sum(held.values())
+    if left >= LEAST_LEFT * possible:
+        return
+    key = max(held, key=lambda name: held[name])
+    raise StageError(
+        f"Of {possible} pairs that could be made, [pairs] {key} leaves {left}: "
+        "nearly all of them are of one kind, which it bounds.",
+        hint=f"Raise [pairs] {key} to take them as they are and run the same command "
+        "again, or have more answers written ([generate] samples).",
+    )
+
+
 def _figures(found: Preferences) -> Figures:
     pairs = found.pairs
     figures: Figures = {
@@ -112,9 +143,8 @@ def _figures(found: Preferences) -> Figures:
         "issues": len({pair.instance_id for pair in pairs}),
         "gold as chosen": sum(pair.chosen_source == "gold" for pair in pairs),
     }
-    for key, count in found.stats["limits"].items():
-        if key in ("max_format", "length_skew") or key.startswith("mix."):
-            figures[f"held back by {key}"] = count
+    for key, count in _held_back(found).items():
+        figures[f"held back by {key}"] = count
     if guessed := sum(pair.tier == Tier.UNGRADED for pair in pairs):
         figures["rejects that nobody graded"] = guessed
     if surface := found.stats["surface"]:

@@ -117,7 +117,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {number}: no JSON ({error}).") from error
 
 
@@ -128,6 +128,8 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         raise DataError(
             f"{path}, line {error.lineno}: no JSON ({error.msg})."
         ) from error
+    except (ValueError, RecursionError) as error:  # a number, or depth, beyond Python
+        raise DataError(f"{path}: no predictions ({error}).") from error
     if isinstance(value, dict):
         value = [
             {"instance_id": key, **row} if isinstance(row, dict) else row

@@ -16,6 +16,7 @@ from swebench_trainer.training.microbatches import (
     Layout,
     Row,
     in_parts,
+    in_turn,
     step_at_once,
 )
 from swebench_trainer.training.model import HfTable, load_tokenizer
@@ -74,8 +75,7 @@ def train_dpo(
     audit["attention"] = bases[0].config._attn_implementation
     sampler = _order(train, settings, request.seed)
     trainer_class = ordered(fit.prepared(DPOTrainer), sampler)
-    if settings.micro_tokens:
-        layout = Layout(settings.micro_tokens, _length_shared if shared else _length)
+    if layout := _layout(settings, shared=shared):
         trainer_class = in_parts(trainer_class, layout)
         arguments = step_at_once(arguments)
     trainer = trainer_class(
@@ -115,6 +115,20 @@ def _order(rows: Sequence[Encoded], settings: DpoTable, seed: int) -> Any:
     if settings.group_by_prompt:
         return PromptSampler([tuple(row.prompt) for row in rows], seed)
     return length_order(rows, settings, seed)
+
+
+def _layout(settings: DpoTable, *, shared: bool) -> Layout | None:
+    """How the pairs of a step become parts; `None` leaves them to the trainer.
+
+    It takes a mean of the means of the parts, in which a pair of the smaller part at an
+    epoch's end counts for more. Several processes have no such part: they are given
+    full ones.
+    """
+    if settings.micro_tokens:
+        return Layout(settings.micro_tokens, _length_shared if shared else _length)
+    if settings.processes == 1 and settings.micro_batch > 1:
+        return Layout(settings.micro_batch, lambda _: 1, in_turn)
+    return None
 
 
 def _length_shared(row: Row) -> int:

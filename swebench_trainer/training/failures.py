@@ -228,19 +228,35 @@ def _out_of_memory(
     probed = "".join(
         f", {name} {value}" for name, value in checkpointing.figures(out).items()
     )
-    keys = []
-    if settings.micro_batch > 1:
-        keys.append(f"[{stage}] micro_batch = {settings.micro_batch // 2}")
+    longest = audit["longest_kept"]
+    at_once = "micro_tokens" if settings.micro_tokens else "micro_batch"
+    goes_on: list[str] = []
+    anew: list[str] = []
+    if less := _less_at_once(settings, longest):
+        keys = anew if at_once in settings.binding else goes_on
+        redo = f" with --redo {stage}" if keys is anew else ""
+        keys.append(f"[{stage}] {at_once} = {less}{redo}")
     if table.checkpointing not in ("full", "offload"):
-        keys.append('[model] checkpointing = "full"')
-    keys.append(f"[prompt] max_tokens below {audit['longest_kept']}")
-    hint = f"{', then '.join(keys)}; {GOES_ON}."
+        goes_on.append('[model] checkpointing = "full"')
+    anew.append(f"[prompt] max_tokens below {longest} with --redo sft")
     if table.quantization == "none" and table.lora is not False:
-        hint += ' Or [model] quantization = "nf4", with --redo sft.'
+        anew.append('[model] quantization = "nf4" with --redo sft')
+    hint = f"{', then '.join(goes_on)}; {GOES_ON}. Or " if goes_on else ""
     return StageError(
-        f"Out of memory: {_memory()}; the longest row has {audit['longest_kept']} tokens, micro_batch is {settings.micro_batch}{probed}.",
-        hint=hint,
+        f"Out of memory: {_memory()}; the longest row has {longest} tokens, {at_once} is {getattr(settings, at_once)}{probed}.",
+        hint=f"{hint}{', or '.join(anew)}.",
     )
+
+
+def _less_at_once(settings: TrainTable, longest: int) -> int:
+    """What `micro_tokens` or `micro_batch` may be instead; 0 where it cannot be less."""
+    if settings.micro_tokens:
+        less = settings.micro_tokens // 2
+        return max(less, longest) if settings.micro_tokens > longest else 0
+    least = 2 if isinstance(settings, DpoTable) and settings.loss == "kto" else 1
+    rows = settings.batch_size // settings.processes
+    smaller = range(settings.micro_batch // 2, least - 1, -1)
+    return next((size for size in smaller if rows % size == 0), 0)
 
 
 def _memory() -> str:

@@ -52,7 +52,8 @@ def require_trainable(model: torch.nn.Module) -> int:
 def sample_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of every so-manieth element of each trainable tensor, on the CPU.
 
-    Embeddings are left out: those of tokens that no row has do not move.
+    Embeddings are left out, and the half of their adapters that has a column for each
+    token: those of tokens that no row has do not move.
     """
     import torch
 
@@ -65,7 +66,9 @@ def sample_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {
         name: p.detach().flatten()[:: _stride(p.numel())].cpu().clone()
         for name, p in model.named_parameters()
-        if p.requires_grad and id(p) not in embeddings
+        if p.requires_grad
+        and id(p) not in embeddings
+        and "lora_embedding_A" not in name
     }
 
 
@@ -202,14 +205,15 @@ def require_margins(metrics: Sequence[Mapping[str, Any]]) -> None:
     stand alone there may be no margin, and the rewards of either kind are looked at.
 
     Raises:
-        StageError: Every margin is exactly zero.
+        StageError: Every margin is exactly zero, or no number.
     """
     for key in _REWARDS:
         if values := [row[key] for row in metrics if key in row]:
             break
     else:
         return
-    if len(values) >= _JUDGED and not any(values):
+    off_zero = any(math.isfinite(value) and value for value in values)
+    if len(values) >= _JUDGED and not off_zero:
         raise StageError(
             "The DPO margins stayed at exactly zero: the policy and its reference are the same weights.",
             hint="Check that chosen and rejected differ and that the learning rate is not too small.",

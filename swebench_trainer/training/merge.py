@@ -13,7 +13,7 @@ import gc
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,7 @@ from swebench_trainer.training.model import (
     load_tokenizer,
 )
 from swebench_trainer.training.quiet import quiet_libraries
+from swebench_trainer.training.saving import TRAINED
 
 if TYPE_CHECKING:
     import torch
@@ -112,16 +113,25 @@ class Drift:
     tokens: int
 
 
-def find_trained(place: Path) -> Trained:
+def find_trained(place: Path, model: str | None = None) -> Trained:
     """Finds the adapter of a run (the last one), of a stage, or in a directory.
 
     Args:
-        place: A run directory, a stage's, or an adapter's. Of an adapter outside a
-            run the config names the base, and it is taken as trained on 4 bits.
+        place: A run directory, a stage's, or an adapter's. An adapter outside a run
+            tells itself what it was trained on.
+        model: Where the base is now: a directory, or a name on the Hub.
 
     Raises:
-        RecipeError: There is no adapter, or the training left whole weights.
+        RecipeError: There is no adapter, it does not tell what it was trained on, or
+            the training left whole weights.
     """
+    found = _found(place)
+    if model is None:
+        return found
+    return replace(found, table=found.table.model_copy(update={"name": model}))
+
+
+def _found(place: Path) -> Trained:
     if place.joinpath("run.json").is_file():
         return _of_run(RunDir(place), ("dpo", "sft"))
     stage = place.parent if is_adapter(place) else place
@@ -129,13 +139,7 @@ def find_trained(place: Path) -> Trained:
     if stage.parent.name == "stages" and run.facts.is_file():
         return _of_run(run, (stage.name,))
     if is_adapter(place):
-        config = read_json(place / "adapter_config.json")
-        table = HfTable(
-            use="hf",
-            name=config["base_model_name_or_path"],
-            revision=config.get("revision"),
-        )
-        return Trained(place, table, BUILT_IN)
+        return Trained(place, _table_of(place), BUILT_IN)
     if place.joinpath("config.json").is_file():
         raise _nothing_to_merge(place)
     raise RecipeError(
@@ -155,6 +159,23 @@ def _of_run(run: RunDir, stages: Sequence[str]) -> Trained:
     raise RecipeError(
         f"{run.path} has no finished training.",
         hint="Call the run again to finish it.",
+    )
+
+
+def _table_of(adapter: Path) -> HfTable:
+    """The base of an adapter that is in no run."""
+    config = read_json(adapter / "adapter_config.json")
+    trained = read_json(adapter / TRAINED)
+    if trained is None:
+        raise RecipeError(
+            f"{adapter} does not tell whether its base was in 4 bits when it was trained on.",
+            hint=f"""Say it: echo '{{"quantization": "nf4"}}' > {adapter / TRAINED}, or "none" instead of "nf4".""",
+        )
+    return HfTable(
+        use="hf",
+        name=config["base_model_name_or_path"],
+        revision=config.get("revision"),
+        quantization=trained["quantization"],
     )
 
 

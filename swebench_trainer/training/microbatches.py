@@ -1,4 +1,4 @@
-"""Micro-batches by tokens: the rows of an optimizer step on the device in as few parts as fit.
+"""The rows of an optimizer step on the device in parts: as few as fit, or of so many rows.
 
 The trainer is given all rows of a step as one batch, and its step forwards them part
 by part. An optimizer step stays what it is, `batch_size` rows whose gradients count as
@@ -58,6 +58,27 @@ def padded(lengths: Sequence[int], room: int) -> list[list[int]]:
     return parts
 
 
+def in_turn(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Puts sequences into parts as they come.
+
+    Args:
+        lengths: What each sequence takes.
+        room: What a part holds.
+
+    Returns:
+        The numbers of the sequences of each part.
+    """
+    parts: list[list[int]] = []
+    left = 0
+    for number, length in enumerate(lengths):
+        if length > left:
+            parts.append([])
+            left = room
+        parts[-1].append(number)
+        left -= length
+    return parts
+
+
 def _longest_first(lengths: Sequence[int]) -> list[int]:
     return sorted(range(len(lengths)), key=lambda number: -lengths[number])
 
@@ -67,9 +88,9 @@ class Layout:
     """How the rows of a step become parts.
 
     Attributes:
-        room: Tokens of a part.
-        length: Tokens that a row takes.
-        place: `packed` or `padded`.
+        room: Tokens of a part, or rows.
+        length: How much of it a row takes.
+        place: `packed`, `padded` or `in_turn`.
         collate: Makes a batch of the rows of a part; `None` leaves it to the trainer.
     """
 

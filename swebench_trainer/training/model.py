@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PositiveInt,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -55,6 +56,13 @@ class Lora(Table):
     """Dropout before the adapter, during SFT only."""
     targets: tuple[str, ...] = TARGETS
     """Names of the layers that get an adapter."""
+
+    @field_validator("targets")
+    @classmethod
+    def _head_stays(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        if any(name.rpartition(".")[2] == "lm_head" for name in targets):
+            raise ValueError("lm_head cannot have an adapter: TRL's loss goes round it")
+        return targets
 
 
 def _beside_recipe(name: str, info: ValidationInfo) -> str:

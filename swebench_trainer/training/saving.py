@@ -15,6 +15,9 @@ from swebench_trainer.training.model import HfTable, copy_tokenizer
 if TYPE_CHECKING:
     import torch
 
+TRAINED = "swebench_trainer.json"
+"""What PEFT's own config leaves out: in how many bits the base was when it was trained on."""
+
 
 def save(
     out: Path,
@@ -48,6 +51,7 @@ def save(
         model.save_pretrained(folder, selected_adapters=["default"], state_dict=state)
         (folder / "README.md").unlink(missing_ok=True)
         _name_base(folder / "adapter_config.json", table)
+        write_json(folder / TRAINED, {"quantization": table.quantization})
     else:
         cast = model if dtype is None else model.to(dtype)
         cast.save_pretrained(folder, state_dict=state)

@@ -41,6 +41,14 @@ def test_kinds_that_there_are_not_and_directories_that_there_are(tmp_path, capsy
     assert "nothing is overwritten" in capsys.readouterr().err
 
 
+def test_a_name_that_is_taken_is_refused(tmp_path, capsys):
+    command = ["new-plugin", "hf", "--to", str(tmp_path), "--kind"]
+    assert run_command_line([*command, "backend"]) == 2
+    assert "There is a backend 'hf' already" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+    assert run_command_line([*command, "grader"]) == 0
+
+
 def test_a_plugin_is_for_versions_that_promise_to_be_compatible():
     assert compatible("0.1.0") == ">=0.1,<0.2"
     assert compatible("0.12.3") == ">=0.12,<0.13"

@@ -20,6 +20,16 @@ SIZE = 2_000
 _GATHER = 0.1
 """Seconds without another request after which those that came make a batch."""
 
+_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+}
+"""Statuses that the errors of a batch have where they answer single requests."""
+
 Request = dict[str, Any]
 Response = dict[str, Any]
 
@@ -153,6 +163,5 @@ def _fault_of(result: Mapping[str, Any]) -> Fault:
     if result["type"] != "errored":
         return Fault("busy", f"{result['type']} with its batch")
     error = result["error"]["error"]
-    status = {"invalid_request_error": 400, "request_too_large": 413}
     reason, code = error.get("message", ""), error.get("type", "")
-    return fault_of_status(status.get(code, 500), reason, code=code)
+    return fault_of_status(_STATUS.get(code, 500), reason, code=code)

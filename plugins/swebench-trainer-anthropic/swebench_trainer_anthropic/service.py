@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from swebench_trainer.remote import (
     Usage,
     fault_of_status,
     parsed,
+    seconds_of,
 )
 from swebench_trainer.store.digest import digest
 from swebench_trainer_anthropic import ANTHROPIC, AnthropicTable
@@ -97,7 +97,7 @@ class AnthropicService:
             blocks = [b for b in response["content"] if b["type"] == "text"]
             text = "".join(str(block["text"]) for block in blocks)
             finish = _FINISH.get(response["stop_reason"], "")
-            usage = _usage(response["usage"])
+            usage = _usage(response.get("usage"))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise Fault("spoilt", f"no message: {str(response)[:200]}") from None
         return Reply((Answer(text, finish),), usage)
@@ -128,19 +128,22 @@ class AnthropicService:
         if not isinstance(error, self._errors.APIStatusError):
             cause = error.__cause__ or error
             return Fault("busy", f"{error} ({type(cause).__name__})")
-        wait = error.response.headers.get("retry-after", "")
         return fault_of_status(
             error.status_code,
             error.api_message or error.message,
             code=error.type or "",
-            wait=float(wait) if wait.isdigit() else 0.0,
+            wait=seconds_of(error.response.headers.get("retry-after", "")),
         )
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    return Usage(
-        input=usage["input_tokens"],
-        cached=usage.get("cache_read_input_tokens") or 0,
-        written=usage.get("cache_creation_input_tokens") or 0,
-        output=usage["output_tokens"],
-    )
+def _usage(usage: Any) -> Usage | None:
+    """`None` where a service counts in a way of its own: the answer is good all the same."""
+    try:
+        return Usage(
+            input=int(usage["input_tokens"]),
+            cached=int(usage.get("cache_read_input_tokens") or 0),
+            written=int(usage.get("cache_creation_input_tokens") or 0),
+            output=int(usage["output_tokens"]),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None

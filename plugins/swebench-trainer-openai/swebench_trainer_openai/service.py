@@ -15,6 +15,7 @@ from swebench_trainer.remote import (
     Usage,
     fault_of_status,
     parsed,
+    seconds_of,
 )
 from swebench_trainer_openai import OPENAI, OpenAITable
 
@@ -89,12 +90,12 @@ class OpenAIService:
         """See `Service.read`."""
         try:
             choices = sorted(response["choices"], key=lambda c: c.get("index") or 0)
-            answers = tuple(map(_answer, choices))
+            answers = tuple(_answer(c) for c in choices if not _is_broken(c))
             usage = _usage(response.get("usage"))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise Fault("spoilt", f"no completion: {str(response)[:200]}") from None
         if not answers:
-            raise Fault("spoilt", "a completion without choices")
+            raise Fault("spoilt", f"a completion without answers: {choices!s:.200}")
         return Reply(answers, usage)
 
     async def check(self) -> None:
@@ -105,7 +106,7 @@ class OpenAIService:
         """
         client = self._client.with_options(max_retries=min(2, self._table.retries))
         try:
-            models = await client.models.list()
+            text = await client.get("/models", cast_to=str)
         except self._errors.APIStatusError as error:
             # Other services have no such list, or not for each key.
             if error.status_code == 401:
@@ -113,8 +114,14 @@ class OpenAIService:
             return
         except self._errors.APIError as error:
             raise self._fault(error) from None
-        names = [model.id for model in models.data or ()]
-        if self._table.base_url == OPENAI and self._table.name not in names:
+        if text.lstrip().startswith("<"):
+            raise Fault("model", "a web page is there, and no API: is /v1 missing?")
+        if self._table.base_url == OPENAI:
+            self._require_name(parsed(text))
+
+    def _require_name(self, models: Mapping[str, Any]) -> None:
+        names = [model["id"] for model in models.get("data") or ()]
+        if self._table.name not in names:
             close = difflib.get_close_matches(self._table.name, names, 3)
             meant = f"; there is {', '.join(close)}" if close else ""
             raise Fault("model", f"{self._table.name} is not among its models{meant}")
@@ -129,10 +136,17 @@ class OpenAIService:
             return Fault("busy", f"{error.message} ({type(cause).__name__})")
         body = error.body if isinstance(error.body, Mapping) else {}
         reason = str(body.get("message") or error.message)
-        wait = error.response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.isdigit() else 0.0
+        wait = seconds_of(error.response.headers.get("retry-after", ""))
         code = error.code or ""
-        return fault_of_status(error.status_code, reason, code=code, wait=seconds)
+        return fault_of_status(error.status_code, reason, code=code, wait=wait)
+
+
+def _is_broken(choice: Mapping[str, Any]) -> bool:
+    """Whether a service that stands before others says that one of them has failed."""
+    return bool(choice.get("error")) or choice.get("finish_reason") in (
+        "error",
+        "abort",
+    )
 
 
 def _answer(choice: Mapping[str, Any]) -> Answer:
@@ -144,12 +158,12 @@ def _answer(choice: Mapping[str, Any]) -> Answer:
     return Answer(text, "refused" if message.get("refusal") else finish)
 
 
-def _usage(usage: Mapping[str, Any] | None) -> Usage | None:
-    if not usage:
+def _usage(usage: Any) -> Usage | None:
+    """`None` where a service counts in a way of its own: the answers are good all the same."""
+    try:
+        details = usage.get("prompt_tokens_details")
+        cached = int((details or {}).get("cached_tokens") or 0)
+        read, written = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return Usage(
-        input=int(usage["prompt_tokens"]) - cached,
-        cached=cached,
-        output=int(usage["completion_tokens"]),
-    )
+    return Usage(input=read - cached, cached=cached, output=written)

@@ -39,6 +39,15 @@ def completion(call, **changes):
     }
 
 
+def broken(call):
+    """What a router says whose own provider has failed."""
+    body = completion(call)
+    for choice in body["choices"]:
+        error = {"code": 502, "message": "provider returned an error"}
+        choice.update(finish_reason="error", error=error, message={"content": ""})
+    return body
+
+
 def served(trouble=lambda number, call: None, **options):
     """A service that answers, but for what `trouble` says of the n-th completion."""
     seen = iter(range(10**9))
@@ -111,6 +120,9 @@ FAULTS = {
     ),
     "an error with status 200": lambda n, call: (
         Response({"error": {"message": "?"}}) if n == 1 else None
+    ),
+    "an error in a choice": lambda n, call: (
+        Response(broken(call)) if n in (0, 3) else None
     ),
     "stall": lambda n, call: (
         Response(completion(call), stall=3) if n in (0, 3) else None
@@ -227,6 +239,44 @@ def test_a_request_that_is_always_refused_is_the_recipes_fault(backend, tmp_path
         assert isinstance(error, RecipeError) and "refuses every request" in str(error)
         assert not found and len(service.calls) == 15
     assert not files(tmp_path)
+
+
+def test_a_moderated_prompt_is_no_wrong_key(backend):
+    def moderate(n, call):
+        if call.body["messages"][0]["content"] == prompt(3):
+            body = {"error": {"message": "Your input was flagged by moderation"}}
+            return Response(body, 403)
+        return None
+
+    asked = requests()
+    with served(moderate) as service:
+        found, error = drawn(backend(service), asked)
+    assert error is None and not lost(found, asked)
+    assert {k[0] for k, s in found.items() if s.finish == "refused"} == {"i-3"}
+
+
+@pytest.mark.parametrize(
+    "usage", [{"prompt_tokens": 5}, {"completion_tokens": None}, ["?"], None]
+)
+def test_an_answer_without_a_count_is_an_answer(backend, usage):
+    asked = requests(2)
+    with served(lambda n, call: Response(completion(call, usage=usage))) as service:
+        made = backend(service)
+        found, error = drawn(made, asked)
+        assert error is None and not lost(found, asked)
+        assert len(service.calls) == len(asked) and made.figures()["tokens"] > 100
+
+
+@pytest.mark.parametrize(
+    "list_", ["<html>hello</html>", [{"id": "m"}], {"data": ["m"]}]
+)
+def test_lists_of_models_have_many_forms_and_a_web_page_is_none(backend, list_):
+    with LocalService(lambda _, call: Response(list_)) as service:
+        if isinstance(list_, str):
+            with pytest.raises(RecipeError, match=r"web page is there.*v1"):
+                backend(service).check()
+        else:
+            backend(service).check()
 
 
 def test_the_service_declines_in_an_answer(backend):

@@ -213,6 +213,19 @@ def a_pair(**changes):
     return pair
 
 
+def upside_down(graded):
+    """A failure preferred to a pass."""
+    for item in graded:
+        rewards = {verdict.reward: c.sample for c, verdict in item.graded}
+        if {0, 1} <= rewards.keys():
+            sources = {
+                "chosen_source": f"sample:{rewards[0]}",
+                "rejected_source": f"sample:{rewards[1]}",
+            }
+            return a_pair(**sources)([item])
+    raise AssertionError("nothing passes and fails")
+
+
 PAIRS = {
     "nothing": (lambda graded: None, "'NoneType' object is not iterable"),
     "tuples": (lambda graded: [("good", "bad")], "gave a tuple, not a Pair"),
@@ -227,6 +240,26 @@ PAIRS = {
     "one answer": (
         lambda graded: [a_pair(rejected="good")(graded)],
         "whose answers are one",
+    ),
+    "another prompt": (
+        lambda graded: [a_pair(prompt="else")(graded)],
+        "with a prompt of its own",
+    ),
+    "nothing as the good answer": (
+        lambda graded: [a_pair(chosen=" ")(graded)],
+        "whose chosen answer is empty",
+    ),
+    "the same twice": (
+        lambda graded: [a_pair()(graded)] * 2,
+        "made a pair of '.*' twice",
+    ),
+    "a sample that is not there": (
+        lambda graded: [a_pair(rejected_source="sample:99")(graded)],
+        "from 'sample:99', which is no candidate of it",
+    ),
+    "the worse one as the better": (
+        lambda graded: [upside_down(graded)],
+        "prefers the worse answer",
     ),
     "a number as tier": (
         lambda graded: [a_pair(tier=3)(graded)],
@@ -248,6 +281,27 @@ def test_a_pair_strategy_is_named(trainer, odd, case):
         trainer.run(pairs={"use": "odd"}, until="pairs")
     assert f"Pair strategy 'odd' of {ORIGIN}" in str(caught.value)
     assert trainer.last.hooks.stages()[-1] == "grade"
+
+
+@pytest.mark.parametrize(
+    ("limits", "complaint"),
+    [
+        (None, "returned None from limits, not a Mapping"),
+        ({"a reason": "3"}, "no count of a reason"),
+    ],
+)
+def test_limits_of_a_pair_strategy_are_counts(trainer, odd, limits, complaint):
+    class Strategy:
+        def pairs(self, graded):
+            return [a_pair()(graded)]
+
+        def limits(self, graded):
+            return limits
+
+    odd("pair_strategies", lambda table: Strategy())
+    with pytest.raises(PluginFault, match=complaint) as caught:
+        trainer.run(pairs={"use": "odd"}, until="pairs")
+    assert f"Pair strategy 'odd' of {ORIGIN}" in str(caught.value)
 
 
 LOADS = {

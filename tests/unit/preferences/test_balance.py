@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from swebench_trainer.contracts import GradedInstance
+from swebench_trainer.errors import StageError
 from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
 from swebench_trainer.preferences.balance import BalancedTable, Mix, balanced, gap
 from swebench_trainer.preferences.self_generated import (
@@ -15,6 +16,7 @@ from swebench_trainer.preferences.self_generated import (
     SelfGeneratedTable,
 )
 from swebench_trainer.preferences.tiers import tier_of, ungraded_tier
+from swebench_trainer.stages.pairs import Preferences, require_balance
 from swebench_trainer.types import Candidate, Instance, Pair, Status, Tier, Verdict
 
 FREE = {"max_format": 1.0, "length_skew": 1.0, "max_per_instance": 100}
@@ -265,3 +267,21 @@ def test_each_reward_is_preferred_to_the_next_lower_one() -> None:
         ("bad 0", "fails", "none 0")
     ]
     assert steps(issue(wrong, passes=())) == [("gold", "", "bad 0")]
+
+
+def test_a_balance_that_leaves_hardly_any_pairs_stops_the_run():
+    def found(left, **held):
+        pairs = [
+            Pair("a", "p", "c", f"r{n}", "s", "gold", "", "x") for n in range(left)
+        ]
+        return Preferences(pairs, left, left, {"limits": {"no pass": 9, **held}})
+
+    require_balance(found(1))
+    require_balance(found(10, max_format=80, length_skew=10))
+    with pytest.raises(StageError) as caught:
+        require_balance(found(9, max_format=12, length_skew=80))
+    assert "Of 101 pairs that could be made, [pairs] length_skew leaves 9" in str(
+        caught.value
+    )
+    with pytest.raises(StageError, match=r"\[pairs\] mix\.fails leaves 1"):
+        require_balance(found(1, **{"mix.fails": 99}))

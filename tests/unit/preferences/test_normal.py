@@ -63,8 +63,8 @@ def test_where_a_line_stands_counts_in_python(tree) -> None:
     assert form(tree, early) != form(tree, FIXED)
     assert changed_lines(diff("a.py", FIXED, early)) == (
         "+++b/a.py",
-        "-returntotal",
-        "+returntotal",
+        "-    return total",
+        "+        return total",
     )
 
 
@@ -86,6 +86,18 @@ def test_other_languages_are_compared_without_white_space_and_comments(tree) -> 
     ):
         assert script(again) == script(new)
     assert script(new.replace("example//x", "example//y")) != script(new)
+
+
+def test_what_white_space_may_mean_is_kept(tree) -> None:
+    def lines(path, text):
+        return changed_lines(diff(path, "", text))
+
+    assert lines("a.yml", "b: 1\n") != lines("a.yml", "  b: 1\n")
+    assert lines("a.py", "x = 1\n") != lines("a.py", "    x = 1\n")
+    assert lines("a.py", 'x = "a b"\n') != lines("a.py", 'x = "ab"\n')
+    assert lines("a.py", "notx\n") != lines("a.py", "not x\n")
+    assert lines("a.js", "  f( x );\n") == lines("a.js", "f(x);\n")
+    assert lines("a.yml", "b:  1  # so\n") == lines("a.yml", "b: 1\n")
 
 
 def test_a_patch_that_does_not_fit_has_no_form(tree) -> None:

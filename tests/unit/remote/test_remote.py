@@ -1,17 +1,21 @@
 """Writers behind APIs, with a service of ours: what the core does for all of them."""
 
 import asyncio
+import dataclasses
 import json
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from pydantic import ValidationError
 
 from swebench_trainer.contracts import SampleRequest
-from swebench_trainer.errors import PluginError, StageError
+from swebench_trainer.errors import PluginError, PrerequisiteError, StageError
 from swebench_trainer.recipe.models import semantic_settings
 from swebench_trainer.remote import (
     Answer,
+    Ask,
     Fault,
     Price,
     RemoteBackend,
@@ -19,10 +23,16 @@ from swebench_trainer.remote import (
     Reply,
     Usage,
     fault_of_status,
+    seconds_of,
 )
-from swebench_trainer.remote.keys import hide_in
+from swebench_trainer.remote.keys import hide_in, read_key
+from swebench_trainer.remote.meter import worst_case
 from swebench_trainer.remote.pace import Pace
 from swebench_trainer.testing import check_backend, check_sampling
+
+
+def throw(error):
+    raise error
 
 
 class Echo:
@@ -210,6 +220,69 @@ def test_what_a_price_says():
     assert Price(input=1, output=1e6).of(usage) == pytest.approx(1 + 1110e-6)
     dear = Price(input=1, cached=2, written=3e6, output=0)
     assert dear.of(usage) == pytest.approx(30 + 2100e-6)
+
+
+def test_what_cannot_be_read_counts_against_the_budget(make):
+    """It was paid for, and nobody knows how much: the most that it may have been."""
+    (asked,) = requests(1, 1)
+    worst = len(asked.prompt) // 3 + 1 + asked.max_new_tokens
+    backend = make(retries=9, budget={"tokens": 2 * worst + 1})
+    backend.service.read = lambda response: throw(Fault("spoilt", "no answer"))
+    with pytest.raises(StageError, match=f"Spent: {2 * worst} of .* Still open: 1 "):
+        drawn(backend, [asked])
+    assert len(sent(backend)) == 2
+
+
+def test_a_response_that_a_plugin_stumbles_over_is_kept(make, tmp_path):
+    backend = make()
+    backend.service.read = lambda response: throw(KeyError("x"))
+    with pytest.raises(KeyError):
+        drawn(backend, requests(1, 1))
+    assert "prompt 0 0" in (tmp_path / "responses.jsonl").read_text()
+
+
+def test_a_prompt_that_always_fails_can_be_done_without(make):
+    backend = make(skip_failing=True)
+    backend.service.fault = lambda ask: (
+        Fault("busy", "no luck") if ask.first.instance_id == "i-0" else None
+    )
+    found = drawn(backend, requests())
+    assert sorted(name for name, _ in found) == ["i-1"] * 3 + ["i-2"] * 3
+    assert len(sent(backend)) == 6 + 2 * 3
+
+
+def test_a_service_that_is_down_is_not_done_without(make):
+    backend = make(skip_failing=True)
+    backend.service.fault = lambda ask: Fault("busy", "no luck")
+    with pytest.raises(StageError, match="Still open: 9 answers"):
+        drawn(backend, requests())
+
+
+def test_prompts_that_a_service_caches_may_cost_more():
+    price = Price(input=1e6, written=2e6, output=0)
+    ask = Ask((requests(1, 1)[0],))
+    shared = dataclasses.replace(ask, shared=True)
+    tokens = worst_case(ask).input
+    assert price.of(worst_case(ask)) == tokens
+    assert price.of(worst_case(shared)) == 2 * tokens
+
+
+@pytest.mark.parametrize("key", ["\u201csk-0123456789\u201d", "sk-01234\n56789"])
+def test_what_can_be_no_key_is_said_to_be_none(monkeypatch, key):
+    monkeypatch.setenv("SOME_KEY", key)
+    with pytest.raises(
+        PrerequisiteError, match="SOME_KEY holds what can be no key"
+    ) as e:
+        read_key("SOME_KEY")
+    assert "0123" not in str(e.value)
+
+
+def test_how_long_to_wait_is_said_in_seconds_or_as_a_date():
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    assert seconds_of("3600.5") == 3600.5
+    assert seconds_of(later) == pytest.approx(3600, abs=30)
+    past = "Wed, 21 Oct 2015 07:28:00 GMT"
+    assert [seconds_of(x) for x in ("", "soon", "-1", "nan", past)] == [0] * 5
 
 
 def test_a_service_may_move_while_a_run_goes_on():

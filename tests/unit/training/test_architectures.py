@@ -83,6 +83,7 @@ def test_it_learns_by_sft_and_dpo_and_its_adapter_is_loaded_again(
         assert {path.name for path in weights.iterdir()} == {
             "adapter_config.json",
             "adapter_model.safetensors",
+            "swebench_trainer.json",
         }
     with quiet_libraries():
         model = load_model(table, end)

@@ -19,7 +19,7 @@ from training_examples import (
     tensors,
 )
 
-from swebench_trainer.recipe.models import DpoTable
+from swebench_trainer.recipe.models import DpoTable, semantic_settings
 from swebench_trainer.training.dpo import losses, train_dpo
 from swebench_trainer.training.model import load_trainable
 from swebench_trainer.training.quiet import quiet_libraries
@@ -38,6 +38,7 @@ def test_it_starts_at_the_sft_adapter_and_against_it(tmp_path, sft_adapter):
     assert {path.name for path in weights.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
+        "swebench_trainer.json",
     }
     after = tensors(weights)
     assert after.keys() == before.keys()
@@ -124,6 +125,29 @@ def test_a_killed_and_resumed_training_ends_with_the_same_bits(tmp_path, sft_ada
         runs[name] = tensors(train_dpo(LORA, PAIRS, settings, request))
     assert all(torch.equal(t, runs["killed"][n]) for n, t in runs["straight"].items())
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_pair_counts_the_same_in_whatever_part_it_is(tmp_path, sft_adapter, shared):
+    """Seven pairs in steps of four: each pass ends with a step of three."""
+    ends = []
+    for micro in (1, 2, 4):
+        out = tmp_path / str(micro)
+        changes = {"batch_size": 4, "micro_batch": micro, "shared_prefix": shared}
+        settings = DPO.model_copy(update={**changes, "epochs": 3})
+        pairs = (PAIRS * 4)[:7]
+        train_dpo(LORA, pairs, settings, request_in(out, start=sft_adapter))
+        ends.append([row["loss"] for row in metrics(out)])
+    assert ends[1] == pytest.approx(ends[0], abs=1e-5)
+    assert ends[2] == pytest.approx(ends[0], abs=1e-5)
+
+
+def test_with_an_sft_term_the_parts_of_a_step_decide_the_result():
+    for changed in ({"micro_batch": 2}, {"micro_tokens": 100}, {"processes": 2}):
+        for weight, counts in ((0.0, False), (1.0, True)):
+            one = DpoTable(batch_size=8, sft_weight=weight)
+            other = DpoTable(batch_size=8, sft_weight=weight, **changed)
+            assert (semantic_settings(one) != semantic_settings(other)) is counts
 
 
 def test_a_finished_training_is_not_done_again(tmp_path, sft_adapter):

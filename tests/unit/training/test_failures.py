@@ -32,6 +32,7 @@ from swebench_trainer.errors import (
     StageError,
     TrainerError,
 )
+from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.training import checkpointing, failures, guards, tiny
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.model import HfTable, load_model, load_tokenizer
@@ -85,8 +86,10 @@ def test_out_of_memory_names_the_numbers_and_the_keys(tmp_path, error):
     assert "micro_batch is 2" in what
     assert "GiB" in what
     assert hint.startswith("[sft] micro_batch = 1, then ")
-    assert f"[prompt] max_tokens below {longest}" in hint
-    assert 'quantization = "nf4"' in hint
+    assert hint.endswith(
+        f"last checkpoint. Or [prompt] max_tokens below {longest} with --redo sft, or "
+        '[model] quantization = "nf4" with --redo sft.'
+    )
 
 
 def test_only_keys_that_can_help_are_named(tmp_path):
@@ -101,8 +104,35 @@ def test_only_keys_that_can_help_are_named(tmp_path):
     what, hint = said(caught.value)
     assert 'checkpointing = "none" more than there is' in what
     assert 'checkpointing = "full" about 12.0 GiB' in what
-    assert hint.startswith("[prompt] max_tokens below 900;")
-    assert "nf4" not in hint
+    assert hint == "[prompt] max_tokens below 900 with --redo sft."
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        (SftTable(batch_size=9, micro_batch=9), "[sft] micro_batch = 3, then"),
+        (SftTable(micro_tokens=4000), "[sft] micro_tokens = 2000, then"),
+        (SftTable(micro_tokens=1000), "[sft] micro_tokens = 900, then"),
+        (SftTable(micro_tokens=800), "[model] checkpointing"),
+        (
+            DpoTable(batch_size=8, micro_batch=4, loss="kto"),
+            '[model] checkpointing = "full"; the same command goes on from the last '
+            "checkpoint. Or [dpo] micro_batch = 2 with --redo dpo, or [prompt]",
+        ),
+        (
+            DpoTable(batch_size=8, micro_batch=2, loss="kto"),
+            '[model] checkpointing = "full"; the same command goes on from the last '
+            "checkpoint. Or [prompt]",
+        ),
+    ],
+)
+def test_what_it_advises_is_accepted(settings, first):
+    with (
+        pytest.raises(StageError) as caught,
+        failures.training(FULL, settings, {"longest_kept": 900}, Path()),
+    ):
+        out_of_gpu_memory()
+    assert said(caught.value)[1].startswith(first)
 
 
 def test_after_out_of_memory_the_training_goes_on_to_the_same_bits(tmp_path):

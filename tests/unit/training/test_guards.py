@@ -58,6 +58,20 @@ def test_embeddings_of_tokens_that_no_row_has_do_not_count():
     assert guards.require_moved(before, model, steps=9) == 1.0
 
 
+def test_nor_do_those_of_their_adapters():
+    """The first matrix of such an adapter has a column for each token."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    layers = {"words": torch.nn.Embedding(9, 4), "out": torch.nn.Linear(4, 2)}
+    model = get_peft_model(
+        torch.nn.ModuleDict(layers), LoraConfig(r=2, target_modules=list(layers))
+    )
+    before = guards.sample_weights(model)
+    assert any("lora_embedding_B" in name for name in before)
+    assert not any("lora_embedding_A" in name for name in before)
+
+
 def test_what_is_lost_when_it_is_saved_is_an_error(layer):
     import torch
 
@@ -117,6 +131,8 @@ def test_margins_that_stay_at_zero_are_an_error():
     rows = [{"rewards/margins": 0.0}] * 4
     with pytest.raises(StageError, match="exactly zero"):
         guards.require_margins(rows)
+    with pytest.raises(StageError, match="exactly zero"):
+        guards.require_margins([{"rewards/margins": float("nan")}] * 4)
     guards.require_margins([*rows, {"rewards/margins": -0.1}])
     guards.require_margins(rows[:3])
     guards.require_margins([{"loss": 1.0}] * 9)

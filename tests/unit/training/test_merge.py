@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections import namedtuple
 from pathlib import Path
 
@@ -116,6 +117,24 @@ def test_an_adapter_elsewhere_is_compared_on_a_text_of_ours(tmp_path, run):
     assert found.rows == merging.BUILT_IN
     *_, drift = merge(found, tmp_path / "out")
     assert drift.tokens > 20
+
+
+def test_an_adapter_elsewhere_knows_in_how_many_bits_it_was_trained(tmp_path):
+    run = a_run(tmp_path / "mine", LORA)
+    shutil.copytree(run / "stages" / "sft" / "adapter", tmp_path / "copy")
+    found = find_trained(tmp_path / "copy")
+    assert found.table.quantization == "none"
+    (tmp_path / "copy/swebench_trainer.json").unlink()
+    with pytest.raises(RecipeError, match="4 bits") as caught:
+        find_trained(tmp_path / "copy")
+    subprocess.run(
+        caught.value.hint.split(": ", 1)[1].split(", or")[0], shell=True, check=True
+    )
+    assert find_trained(tmp_path / "copy").table.quantization == "nf4"
+
+
+def test_a_base_that_was_moved_is_named(run):
+    assert find_trained(run, "/elsewhere/base").table.name == "/elsewhere/base"
 
 
 def test_whole_weights_are_nothing_to_merge(tmp_path):

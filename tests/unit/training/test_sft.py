@@ -51,7 +51,11 @@ def interrupt(*_: object) -> None:
 def test_an_adapter_is_saved_in_peft_layout_under_the_public_name(sft_adapter):
     names = {path.name for path in sft_adapter.iterdir()}
     config = json.loads((sft_adapter / "adapter_config.json").read_text())
-    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    assert names == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "swebench_trainer.json",
+    }
     assert config["base_model_name_or_path"] == "builtin:tiny"
     assert config["target_modules"] == sorted(config["target_modules"])
     assert {str(t.dtype) for t in tensors(sft_adapter).values()} == {"torch.float32"}
