@@ -71,7 +71,7 @@ def run(context: StageContext) -> Figures:
         figures["patches that do not apply"] = checks.get(REFUSED, 0)
     if missing := len(instances) * len(samples) - len(candidates):
         figures["without an answer"] = missing
-    return costs(backends) | figures
+    return figures | costs(backends) | figures  # no plugin overwrites ours
 
 
 def _writers(

@@ -71,7 +71,9 @@ def completion(number, call):
 def with_writers(recipe, url, budget=""):
     writers = WRITER.format(url=url, budget=budget)
     made = recipe.replace("samples = 6\n", f"samples = 2\n{writers}")
-    made = made.replace('use = "first-pass"', 'use = "api-rejects"')
+    made = made.replace(
+        'use = "first-pass"', 'use = "api-rejects"\nmax_format = 1.0\nlength_skew = 1.0'
+    )
     return made.replace('[publish]\nuse = "directory"\n', "")
 
 
