@@ -4,7 +4,8 @@
 by instance id. Each has `instance_id`, `model_name_or_path` and `model_patch`.
 
 A folder is a submission as the SWE-bench experiments repository has them: one of
-`FILES`, or `logs/<instance>/patch.diff`, which the harness leaves for each instance.
+`FILES`, or `logs/<instance>/patch.diff`; or what the harness leaves of a run of a model,
+`<instance>/patch.diff`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from typing import Any
 from swebench_trainer.errors import DataError
 from swebench_trainer.types import Candidate
 
-FILES = ("all_preds.jsonl", "preds.json", "preds.jsonl", "all_preds.json")
+FILES = (
+    *("all_preds.jsonl", "preds.json", "preds.jsonl", "all_preds.json"),
+    *("predictions.jsonl", "predictions.json"),
+)
 """Where a submission's predictions are; the first that is there counts."""
 
 LOGS = "logs"
@@ -89,11 +93,12 @@ def _read(path: Path) -> str:
 
 def _from_logs(folder: Path) -> list[Prediction]:
     """What the logs of a submission say was predicted, by instance id."""
-    patches = sorted(folder.glob(f"{LOGS}/*/{PATCH}"))
+    places = (f"{LOGS}/*/{PATCH}", f"*/{PATCH}")
+    patches = next(filter(None, (sorted(folder.glob(place)) for place in places)), [])
     if not patches:
         raise DataError(
-            f"The folder {folder} has no predictions: neither {', '.join(FILES)} nor {LOGS}/<instance>/{PATCH}.",
-            hint="Name a submission of the experiments repository, such as evaluation/verified/<submission>, or a file.",
+            f"The folder {folder} has no predictions: neither {', '.join(FILES)} nor {LOGS}/<instance>/{PATCH} nor <instance>/{PATCH}.",
+            hint="Name a submission of the experiments repository, such as evaluation/verified/<submission>, a folder of the harness, such as logs/run_evaluation/<run>/<model>, or a file.",
         )
     return [
         Prediction(path.parent.name, folder.resolve().name, _patch(path), str(path))

@@ -116,14 +116,16 @@ def test_a_submission_is_read_from_its_file(tmp_path, name):
     assert found.place.startswith(str(folder / name))
 
 
-def test_a_submission_without_a_file_is_read_from_its_logs(tmp_path):
+@pytest.mark.parametrize("logs", ["logs/", ""])
+def test_without_a_file_the_logs_are_read(tmp_path, logs):
+    """Those of a submission, or the harness's own of a run of a model."""
     folder = submission(
         tmp_path / "20250101_system",
         {
-            "logs/b__c-2/patch.diff": "-x\r\n+y\r\n",
-            "logs/b__c-2/report.json": "{}",
-            "logs/a__b-1/patch.diff": "",
-            "logs/c__d-3/run_instance.log": "no patch was graded",
+            f"{logs}b__c-2/patch.diff": "-x\r\n+y\r\n",
+            f"{logs}b__c-2/report.json": "{}",
+            f"{logs}a__b-1/patch.diff": "",
+            f"{logs}c__d-3/run_instance.log": "no patch was graded",
         },
     )
     found = read_predictions(folder)
