@@ -33,6 +33,9 @@ from swebench_trainer.types import (
 LEAST_LEFT = 0.1
 """Share of the possible pairs below which a balance is no balance any more."""
 
+MANY = 100
+"""Possible pairs from which that is judged: the pairs of a small run are few anyway."""
+
 Verdicts = Mapping[tuple[str, str, int], Verdict]
 """By model, instance id and sample."""
 
@@ -125,7 +128,7 @@ def require_balance(found: Preferences) -> None:
     """
     held = _held_back(found)
     left, possible = len(found.pairs), len(found.pairs) + sum(held.values())
-    if left >= LEAST_LEFT * possible:
+    if possible < MANY or left >= LEAST_LEFT * possible:
         return
     key = max(held, key=lambda name: held[name])
     raise StageError(

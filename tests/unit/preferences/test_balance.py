@@ -277,6 +277,7 @@ def test_a_balance_that_leaves_hardly_any_pairs_stops_the_run():
         return Preferences(pairs, left, left, {"limits": {"no pass": 9, **held}})
 
     require_balance(found(1))
+    require_balance(found(1, max_format=98))
     require_balance(found(10, max_format=80, length_skew=10))
     with pytest.raises(StageError) as caught:
         require_balance(found(9, max_format=12, length_skew=80))
