@@ -223,7 +223,7 @@ class _Work:
         response = hide_in(self.key, await self.service.ask(ask))
         try:
             reply = self.service.read(response)
-        except Exception as error:
+        except Exception as error:  # a plugin's mistake too: the response was paid for
             if not isinstance(error, Fault) or error.kind == "spoilt":
                 # What it has used is in what cannot be read.
                 self.kept.spoil(ask.first, worst_case(ask), response)
