@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.training.sft import train_sft
 
 
 def is_first() -> bool:
@@ -33,3 +35,12 @@ def work_without_end(_table, _rows, _settings, request):
     (request.out / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
     request.step(1, 2, "at work")
     time.sleep(600)
+
+
+def train_and_hang_after_five(table, rows, settings, request):
+    def step(done: int, total: int, word: str) -> None:
+        request.step(done, total, word)
+        if done == 5:
+            time.sleep(600)
+
+    train_sft(table, rows, settings, replace(request, step=step))
