@@ -4,7 +4,9 @@
     python benchmarks/from_scratch.py RUNS_DIR --seeds 0 --curve 500 1000 --set sft.epochs=1
 
 prints two Markdown tables. The first has base, SFT and DPO model on the same held-out
-issues, a row per seed. The second has the SFT model alone, a row per number of training
+issues, a row per seed, and how many of the answers of `[generate]`, which the SFT model
+wrote, are right: of those that quote the line to change alone, and of those that quote
+more. The second has the SFT model alone, a row per number of training
 tasks, each trained to the end of its own schedule. What was stopped goes on when it is
 called again; times are those of the stages, summed over such calls.
 """
@@ -27,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes/from-scratch.toml"
 LEFT_OUT = ("generate", "pairs", "dpo", "publish")
 """Tables that the curve does without."""
+QUOTED = re.compile(r"<<<<<<< SEARCH\n(.*?)^=======$", re.DOTALL | re.MULTILINE)
+"""What the first block of an answer searches for."""
 
 
 def run(recipe: Path, name: str, runs: Path, settings: Sequence[str]) -> Path:
@@ -74,10 +78,38 @@ def seed_row(folder: Path, seed: int) -> str:
         *(rate(found["models"][name]) for name in ("base", "sft", "dpo")),
         f"{pair['only sft']} / {pair['only dpo']}",
         f"{pair['p_value']:.1g}",
+        by_quote(folder),
         f"{taken['sft']:.1f} / {taken['dpo']:.1f} / {taken.total():.1f}",
         f"{peak:.1f} GB",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of a stage."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def by_quote(folder: Path) -> str:
+    """How many answers are right that quote one line, and that quote more of them."""
+    statuses = {
+        (verdict["instance_id"], verdict["sample"]): verdict["status"]
+        for verdict in rows(folder / "stages/grade/verdicts.jsonl")
+    }
+    written: Counter[bool] = Counter()
+    right: Counter[bool] = Counter()
+    for answer in rows(folder / "stages/generate/candidates.jsonl"):
+        if quoted := QUOTED.search(answer["text"]):
+            alone = quoted[1].count("\n") == 1
+            written[alone] += 1
+            status = statuses[answer["instance_id"], answer["sample"]]
+            right[alone] += status == "resolved"
+    told = (
+        f"{right[alone]} of {written[alone]} ({right[alone] / written[alone]:.0%})"
+        for alone in (True, False)
+        if written[alone]
+    )
+    return " / ".join(told)
 
 
 def without_dpo(runs: Path) -> Path:
@@ -102,9 +134,9 @@ def main() -> None:
     print(f"{platform.platform()}, Python {platform.python_version()}\n")
     if asked.seeds:
         print(
-            "| seed | base | SFT | DPO | only SFT / only DPO | p | minutes: SFT / DPO / all | peak memory so far |"
+            "| seed | base | SFT | DPO | only SFT / only DPO | p | right when quoting one line / more | minutes: SFT / DPO / all | peak memory so far |"
         )
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        print(f"|{' --- |' * 9}")
     for seed in asked.seeds:
         settings = [*asked.settings, f"seed={seed}"]
         folder = run(RECIPE, f"from-scratch-{seed}", runs, settings)

@@ -17,6 +17,8 @@ _CALLS = 24
 """Calls that a function is tried with."""
 _LONGEST = 60
 """Characters of a call or a result that an issue can tell."""
+_DIGITS = 12
+"""Of a ticket: a small model finds the next one of so many by more than the last one."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,12 @@ class Function:
 
     Attributes:
         holes: What its form's holes were filled with.
+        ticket: A number that its docstring names; empty if it names none.
     """
 
     form: Form
     holes: Mapping[str, str]
+    ticket: str = ""
 
     @property
     def name(self) -> str:
@@ -48,11 +52,16 @@ class Function:
     @property
     def code(self) -> str:
         """Its definition."""
-        return self.fill(self.form.code)
+        return self.signed(self.fill(self.form.code))
 
     def fill(self, text: str) -> str:
         """A text of its form, with its own names in it."""
         return Template(text).substitute(self.holes)
+
+    def signed(self, code: str) -> str:
+        """Its code, or that of its faulty version, with the ticket in the docstring."""
+        ends = f'. Ticket {self.ticket}."""' if self.ticket else '."""'
+        return code.replace('."""', ends, 1)
 
 
 @dataclass(frozen=True)
@@ -142,15 +151,26 @@ def _content() -> dict[str, Any]:
     return tomllib.loads(forms_text())
 
 
-def draw_function(draw: Random, form: Form) -> Function:
-    """Fills the holes of a form."""
+def draw_function(draw: Random, form: Form, tickets: float = 0) -> Function:
+    """Fills the holes of a form.
+
+    Args:
+        draw: Chooses.
+        form: What the function is of.
+        tickets: How likely its docstring names one.
+    """
     names = vocabulary()["names"]
     (x, xs), (_, ys) = draw.sample(sorted(vocabulary()["things"].items()), 2)
     n, m = draw.sample(range(2, 10), 2)
     holes = {"x": x, "xs": xs, "ys": ys, "n": str(n), "m": str(m)}
     holes |= {hole: draw.choice(some) for hole, some in sorted(names.items())}
     holes["f"] = Template(draw.choice(form.call)).substitute(holes)
-    return Function(form, holes)
+    named = tickets and draw.random() < tickets
+    return Function(form, holes, _ticket(draw) if named else "")
+
+
+def _ticket(draw: Random) -> str:
+    return f"{draw.randrange(10**_DIGITS):0{_DIGITS}}"
 
 
 def draw_fault(draw: Random, function: Function) -> Faulty | None:
@@ -173,10 +193,10 @@ def put_fault(function: Function, right: str, wrong: str) -> str:
     Raises:
         ValueError: What is right does not stand in the code exactly once.
     """
-    code, right = function.code, function.fill(right)
+    code, right = function.fill(function.form.code), function.fill(right)
     if code.count(right) != 1:
         raise ValueError(f"{right!r} stands {code.count(right)} times in {code}")
-    return code.replace(right, function.fill(wrong))
+    return function.signed(code.replace(right, function.fill(wrong)))
 
 
 def draw_cases(

@@ -6,9 +6,15 @@ import dataclasses
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from swebench_trainer.contracts import Loaded
 from swebench_trainer.data.generated.functions import (
@@ -36,6 +42,8 @@ class GeneratedTable(DataTable):
     """Tasks to train on."""
     forms: NonNegativeInt = 0
     """So many kinds of functions, the shortest ones, make up a smaller world that is learned sooner; 0 takes all."""
+    tickets: Annotated[float, Field(ge=0, le=1)] = 0
+    """Share of the functions whose docstring ends in the number of a ticket, which is hard to quote without a slip."""
     graded: NonNegativeInt = 400
     """So many of them come with tests, for `[generate]`; the others are for `[sft]` alone."""
     heldout: PositiveInt = 200
@@ -88,7 +96,8 @@ class GeneratedSource:
 
     def digest(self) -> str:
         """Digest of what decides the tasks: settings and forms."""
-        return digest([VERSION, forms_text(), *self._settings(), self._table.forms])
+        world = (self._table.forms, self._table.tickets)
+        return digest([VERSION, forms_text(), *self._settings(), *world])
 
     def _settings(self) -> tuple[int, int, int, int]:
         table = self._table
@@ -99,7 +108,8 @@ class GeneratedSource:
 
         def instances() -> Iterator[Instance]:
             forms = shortest_forms(self._table.forms)
-            for task in draw_tasks(*self._settings(), forms):
+            tasks = draw_tasks(*self._settings(), forms, self._table.tickets)
+            for task in tasks:
                 repository = _repository(place, task.instance)
                 repository.mkdir(parents=True)
                 for path, text in task.files.items():

@@ -55,7 +55,12 @@ class Task:
 
 
 def draw_tasks(
-    seed: int, heldout: int, graded: int, count: int, forms: Sequence[Form] = ()
+    seed: int,
+    heldout: int,
+    graded: int,
+    count: int,
+    forms: Sequence[Form] = (),
+    tickets: float = 0,
 ) -> Iterator[Task]:
     """The held-out tasks, then those to train on, which share nothing with them.
 
@@ -68,6 +73,7 @@ def draw_tasks(
         graded: How many of the others can be graded too.
         count: How many others there are.
         forms: Of the functions; without, every form.
+        tickets: Share of the functions whose docstring names a ticket.
 
     Raises:
         ValueError: So many held-out tasks that share nothing cannot be drawn.
@@ -78,7 +84,8 @@ def draw_tasks(
         created = HELDOUT_FROM if number < heldout else _TRAIN_FROM
         for attempt in range(_ATTEMPTS):
             draw = Random(f"{seed} {number} {attempt}")  # noqa: S311 - no secret
-            task = _draw_task(draw, forms, number, created)
+            module = _draw_module(draw, forms, tickets)
+            task = _draw_task(draw, module, number, created)
             if task and taken.isdisjoint(task.things):
                 break
         else:
@@ -91,11 +98,8 @@ def draw_tasks(
             yield _without_tests(task)
 
 
-def _draw_task(
-    draw: Random, forms: Sequence[Form], number: int, created: str
-) -> Task | None:
+def _draw_task(draw: Random, module: _Module, number: int, created: str) -> Task | None:
     """A task; `None` if what was drawn makes none: its fault does not show, say."""
-    module = _draw_module(draw, forms)
     faulty = draw_fault(draw, draw.choice(module.functions))
     if faulty is None or len(set(module.names)) < len(module.names):
         return None
@@ -187,10 +191,11 @@ class _Module:
         return f"{self.theme.title()}Test"
 
 
-def _draw_module(draw: Random, forms: Sequence[Form]) -> _Module:
+def _draw_module(draw: Random, forms: Sequence[Form], tickets: float) -> _Module:
     chosen = draw.sample(forms, draw.randint(2, LARGEST))
     theme = draw.choice(sorted(vocabulary()["things"].values()))
-    return _Module(theme, tuple(draw_function(draw, form) for form in chosen))
+    functions = (draw_function(draw, form, tickets) for form in chosen)
+    return _Module(theme, tuple(functions))
 
 
 def _passing(draw: Random, function: Function, faulty: Faulty) -> Sequence[Case]:

@@ -189,6 +189,21 @@ def test_a_smaller_world_has_the_shortest_functions():
     assert set(shortest_forms(36)) == set(every_form())
 
 
+def test_a_share_of_the_docstrings_names_a_ticket(tmp_path):
+    tasks = list(draw_tasks(0, 20, 20, 100, tickets=0.25))
+    texts = [next(iter(task.files.values())) for task in tasks]
+    functions = [node for text in texts for node in ast.parse(text).body[1:]]
+    told = [ast.get_docstring(function) for function in functions]
+    signed = [text for text in told if re.search(r"\. Ticket \d{12}\.$", text)]
+    assert "".join(texts).count("Ticket") == len(signed)
+    assert len(set(signed)) == len(signed)
+    assert 0.15 < len(signed) / len(told) < 0.35
+    for task in tasks[:20]:
+        folder = tmp_path / task.instance.instance_id
+        before = applied(task.files, task.instance.test_patch, folder)
+        assert not failing_tests(applied(before, task.instance.patch, folder))[1]
+
+
 @pytest.mark.parametrize("number", [1, 2, 37])
 def test_a_world_that_fills_no_module_is_refused(number):
     with pytest.raises(ValidationError, match="forms is 0 for all, or between 3"):
@@ -253,9 +268,10 @@ def test_what_was_not_finished_is_made_again(cache, monkeypatch):
 
 
 def test_settings_decide_the_digest():
-    others = [{"seed": 1}, {"count": 9}, {"graded": 2}, {"heldout": 3}, {"forms": 4}]
+    others = [{"seed": 1}, {"count": 9}, {"graded": 2}, {"heldout": 3}]
+    others += [{"forms": 4}, {"tickets": 0.5}]
     digests = {source(**keys).digest() for keys in ({}, *others)}
-    assert len(digests) == 6
+    assert len(digests) == 1 + len(others)
     assert source(limit=3).digest() == source().digest()
 
 
