@@ -18,7 +18,7 @@ _CALLS = 24
 _LONGEST = 60
 """Characters of a call or a result that an issue can tell."""
 _DIGITS = 12
-"""Of a ticket: a small model finds the next one of so many by more than the last one."""
+"""Of a ticket: so many that some repeat, and the last one does not tell the next."""
 
 
 @dataclass(frozen=True)
