@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ settings.load_profile("busy")
 
 # The models of the tests are too small for a second thread, and each core has a worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts background jobs deaf to Ctrl-C, and the programs of the tests would be, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Relative to the root, as in the ids of its tests.
 DOCKER = "tests/docker/"
