@@ -27,7 +27,7 @@ from swebench_trainer.errors import PluginError, TrainerError
 from swebench_trainer.isolation.faults import described, fault, faults_of
 from swebench_trainer.isolation.shapes import wrong_with
 from swebench_trainer.isolation.watchdog import Watchdog
-from swebench_trainer.types import Candidate, Instance, Pair, Verdict
+from swebench_trainer.types import Candidate, Instance, Pair, Verdict, is_unicode
 
 Role = Literal[
     "source",
@@ -319,6 +319,7 @@ def _pairs(call: Call, result: Any) -> Any:
         require(pair.prompt == given[name].prompt, "with a prompt of its own")
         sides = [text for text in (pair.chosen, pair.rejected) if text is not None]
         require(bool(sides), "without an answer")
+        require(all(map(is_unicode, sides)), "with text that cannot be written")
         good = pair.chosen is None or bool(pair.chosen.strip())
         require(good, "whose chosen answer is empty")
         require(
@@ -336,37 +337,50 @@ def _pairs(call: Call, result: Any) -> Any:
 def _require_verdicts(
     item: GradedInstance, pair: Pair, require: Callable[[bool, str], None]
 ) -> None:
-    """Holds a pair to the verdicts that it rests on."""
+    """Holds a pair to the candidates that it names, and to their verdicts."""
     rewards = []
-    if pair.chosen is not None and pair.chosen_source != "gold":
-        verdict = _verdict(item, pair.chosen_source, pair.chosen_model, require)
-        if verdict:
+    if pair.chosen is not None and pair.chosen_source == "gold":
+        require(pair.chosen == item.gold, "whose chosen answer is not gold, as it says")
+    elif pair.chosen is not None:
+        named = _named(item, pair.chosen_source, pair.chosen_model, require)
+        if named:
+            candidate, verdict = named
+            own = pair.chosen == candidate.text
+            require(own, f"whose chosen answer is not what {pair.chosen_source} says")
             sound = verdict.reward != 1 or verdict.trusted_pass
             require(sound, "whose chosen answer passes, and is not to be trusted")
             rewards.append(verdict.reward)
+            told = verdict.reward in (1, None) or bool(pair.chosen_tier)
+            require(told, "whose chosen answer fails, without a chosen_tier")
     if pair.rejected is not None:
-        verdict = _verdict(item, pair.rejected_source, pair.rejected_model, require)
-        if verdict:
+        named = _named(item, pair.rejected_source, pair.rejected_model, require)
+        if named:
+            candidate, verdict = named
+            own = pair.restyled or pair.rejected == candidate.text
+            source = pair.rejected_source
+            require(own, f"whose rejected answer is not what {source} says")
             require(not verdict.flaky, "whose rejected answer is flaky")
             rewards.append(verdict.reward)
     known = [reward for reward in rewards if reward is not None]
     require(len(known) == len(rewards), "with a verdict that is masked")
     require(known == sorted(known, reverse=True), "that prefers the worse answer")
+    passes = pair.rejected is not None and rewards[-1:] == [1]
+    require(not passes, "whose rejected answer passes")
 
 
-def _verdict(
+def _named(
     item: GradedInstance,
     source: str,
     model: str,
     require: Callable[[bool, str], None],
-) -> Verdict | None:
-    """The verdict on the candidate that a pair names; `None` where nobody graded it."""
+) -> tuple[Candidate, Verdict] | None:
+    """The candidate that a pair names, with its verdict; `None` where nobody graded it."""
 
     def is_named(candidate: Candidate) -> bool:
         mine = source == f"sample:{candidate.sample}"
         return mine and model in ("", candidate.model)
 
-    named = [verdict for candidate, verdict in item.graded if is_named(candidate)]
+    named = [one for one in item.graded if is_named(one[0])]
     known = bool(named) or any(map(is_named, item.ungraded))
     require(known, f"from {source!r}, which is no candidate of it")
     return named[0] if len(named) == 1 else None

@@ -201,8 +201,8 @@ def a_pair(**changes):
         fields = {
             "instance_id": graded[0].instance.instance_id,
             "prompt": graded[0].prompt,
-            "chosen": "good",
-            "rejected": "bad",
+            "chosen": graded[0].gold,
+            "rejected": graded[0].graded[0][0].text,
             "strategy": "odd",
             "chosen_source": "gold",
             "rejected_source": "sample:0",
@@ -216,14 +216,33 @@ def a_pair(**changes):
 def upside_down(graded):
     """A failure preferred to a pass."""
     for item in graded:
-        rewards = {verdict.reward: c.sample for c, verdict in item.graded}
-        if {0, 1} <= rewards.keys():
-            sources = {
-                "chosen_source": f"sample:{rewards[0]}",
-                "rejected_source": f"sample:{rewards[1]}",
-            }
-            return a_pair(**sources)([item])
+        by_reward = {verdict.reward: c for c, verdict in item.graded}
+        if {0, 1} <= by_reward.keys():
+            return a_pair(
+                chosen=by_reward[0].text,
+                chosen_source=f"sample:{by_reward[0].sample}",
+                chosen_tier="fails",
+                rejected=by_reward[1].text,
+                rejected_source=f"sample:{by_reward[1].sample}",
+            )([item])
     raise AssertionError("nothing passes and fails")
+
+
+def a_failure_chosen(graded):
+    """A failure, as if it passed, preferred to another candidate."""
+    item, failure = next(
+        (item, candidate)
+        for item in graded
+        for candidate, verdict in item.graded
+        if verdict.reward == 0
+    )
+    other = next(c for c, _ in item.graded if c.text != failure.text)
+    return a_pair(
+        chosen=failure.text,
+        chosen_source=f"sample:{failure.sample}",
+        rejected=other.text,
+        rejected_source=f"sample:{other.sample}",
+    )([item])
 
 
 PAIRS = {
@@ -238,7 +257,7 @@ PAIRS = {
         "whose answer stands alone",
     ),
     "one answer": (
-        lambda graded: [a_pair(rejected="good")(graded)],
+        lambda graded: [a_pair(rejected=graded[0].gold)(graded)],
         "whose answers are one",
     ),
     "another prompt": (
@@ -260,6 +279,26 @@ PAIRS = {
     "the worse one as the better": (
         lambda graded: [upside_down(graded)],
         "prefers the worse answer",
+    ),
+    "text that cannot be written": (
+        lambda graded: [a_pair(rejected="\ud800")(graded)],
+        "with text that cannot be written",
+    ),
+    "its own words as gold": (
+        lambda graded: [a_pair(chosen="good")(graded)],
+        "whose chosen answer is not gold, as it says",
+    ),
+    "its own words as a pass": (
+        lambda graded: [a_pair(chosen="good", chosen_source="sample:0")(graded)],
+        "whose chosen answer is not what sample:0 says",
+    ),
+    "its own words as a failure": (
+        lambda graded: [a_pair(rejected="bad")(graded)],
+        "whose rejected answer is not what sample:0 says",
+    ),
+    "a failure as the good answer": (
+        lambda graded: [a_failure_chosen(graded)],
+        "whose chosen answer fails, without a chosen_tier",
     ),
     "a number as tier": (
         lambda graded: [a_pair(tier=3)(graded)],

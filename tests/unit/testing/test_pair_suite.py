@@ -24,15 +24,23 @@ def pair(item, chosen, rejected, tier=Tier.FAILS):
     name = item.instance.instance_id
     return Pair(
         *(name, item.prompt, chosen, rejected, "mine"),
-        chosen_source="gold",
-        rejected_source="sample:1",
+        chosen_source=source(item, chosen),
+        rejected_source=source(item, rejected),
         tier=tier,
+    )
+
+
+def source(item, text):
+    candidates = [c for c, _ in item.graded] + list(item.ungraded)
+    return {item.gold: "gold"}.get(text) or next(
+        f"sample:{c.sample}" for c in candidates if c.text == text
     )
 
 
 def answers(item):
     candidates = [c for c, _ in item.graded] + list(item.ungraded)
-    return {c.text.rsplit(" ", 1)[0]: c.text for c in candidates}
+    written = {c.text.rsplit(" ", 1)[0]: c.text for c in candidates}
+    return written | {"gold": item.gold}
 
 
 def good(item):
@@ -80,10 +88,11 @@ def test_a_tier_that_is_none(tier):
 @pytest.mark.parametrize(
     ("chosen", "rejected", "match"),
     [
-        ("flagged", "fail", "flagged candidate was chosen"),
-        ("masked", "fail", "masked or flagged candidate was chosen"),
-        ("pass", "flaky", "flaky candidate was rejected"),
-        ("fail", "pass", "a passing candidate was rejected"),
+        ("flagged", "fail", "is not to be trusted"),
+        ("masked", "fail", "a verdict that is masked"),
+        ("pass", "flaky", "rejected answer is flaky"),
+        ("fail", "broken", "without a chosen_tier"),
+        ("gold", "pass", "rejected answer passes"),
     ],
 )
 def test_verdicts_that_are_no_lesson(chosen, rejected, match):
