@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
@@ -35,6 +36,8 @@ from swebench_trainer.store.jsonl import read_json
 from swebench_trainer.training import fit, trackers
 from swebench_trainer.training.job import Job, Train
 from swebench_trainer.training.model import HfTable
+
+log = logging.getLogger(__name__)
 
 _POLL = 0.1
 """Seconds between looks at the processes."""
@@ -77,8 +80,10 @@ def train(
     job.write(folder / "job.pickle")
     code = _run(settings.processes, folder, request)
     trained = fit.finished(request.out)
-    if code or trained is None:
+    if trained is None or any(folder.glob("error-*.json")):
         raise _what_failed(folder)
+    if code:  # torch's threads may abort a process that is about to end
+        log.warning("The training is complete. Then: %s", _what_failed(folder).message)
     shutil.rmtree(folder)
     return trained
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from swebench_trainer.errors import TrainerError
 from swebench_trainer.store.jsonl import RowWriter, write_json
+from swebench_trainer.training import world
 from swebench_trainer.training.job import Job
 
 PR_SET_PDEATHSIG = 1
@@ -57,6 +58,7 @@ def _rank(folder: Path) -> int:
             os.dup2(log.fileno(), sys.stderr.fileno())
         try:
             _train(folder, rank)
+            world.leave()
         except Exception as error:  # whatever it is, the stage must hear of it
             traceback.print_exc()
             write_json(folder / f"error-{rank}.json", _described(error))

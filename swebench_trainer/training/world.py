@@ -31,6 +31,15 @@ def wait() -> None:
         distributed.barrier()
 
 
+def leave() -> None:
+    """Ends what joins the processes, once all are done: its threads would outlive Python."""
+    from torch import distributed
+
+    wait()
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def once(find: Callable[[], T]) -> T:
     """What the first process finds, for all of them; the others wait for it."""
     from torch import distributed

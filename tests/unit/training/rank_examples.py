@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import time
@@ -35,6 +36,12 @@ def work_without_end(_table, _rows, _settings, request):
     (request.out / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
     request.step(1, 2, "at work")
     time.sleep(600)
+
+
+def train_and_abort_at_the_end(table, rows, settings, request):
+    weights = train_sft(table, rows, settings, request)
+    atexit.register(os.abort)
+    return weights
 
 
 def train_and_hang_after_five(table, rows, settings, request):

@@ -152,6 +152,14 @@ def test_a_stopped_training_in_two_processes_goes_on(tmp_path, examples, then):
 
 
 @pytest.mark.slow
+def test_a_rank_that_crashes_at_its_end_costs_no_training(tmp_path, examples, caplog):
+    weights = in_ranks(rank_examples.train_and_abort_at_the_end, tmp_path)
+    assert (weights / "adapter_model.safetensors").exists()
+    assert "training is complete. Then: Process " in caplog.text
+    assert not (tmp_path / "processes").exists()
+
+
+@pytest.mark.slow
 def test_a_guard_in_the_ranks_is_an_error_of_the_stage(tmp_path):
     settings = in_two(SFT, learning_rate=1e30, max_grad_norm=1e30, warmup_ratio=0)
     with pytest.raises(StageError, match="diverged"):
