@@ -438,7 +438,9 @@ class PairStrategy(Protocol):
         """Pairs of the given instances, the same for the same input.
 
         Masked verdicts (`reward is None`), untrusted passes and flaky failures must
-        not be used.
+        not be used. Answers are those of the candidates that a pair names, or gold, as
+        they stand there (`Pair.restyled` apart), and a `chosen` that fails has a
+        `chosen_tier`.
         """
 
 

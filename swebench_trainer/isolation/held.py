@@ -29,6 +29,9 @@ from swebench_trainer.isolation.shapes import wrong_with
 from swebench_trainer.isolation.watchdog import Watchdog
 from swebench_trainer.types import Candidate, Instance, Pair, Verdict, is_unicode
 
+Require = Callable[[bool, str], None]
+"""Raises a `PluginFault` that says what was done, unless the first holds."""
+
 Role = Literal[
     "source",
     "prompt style",
@@ -334,56 +337,66 @@ def _pairs(call: Call, result: Any) -> Any:
     return call.held._checked(call, result, check)
 
 
-def _require_verdicts(
-    item: GradedInstance, pair: Pair, require: Callable[[bool, str], None]
-) -> None:
+def _require_verdicts(item: GradedInstance, pair: Pair, require: Require) -> None:
     """Holds a pair to the candidates that it names, and to their verdicts."""
-    rewards = []
-    if pair.chosen is not None and pair.chosen_source == "gold":
-        require(pair.chosen == item.gold, "whose chosen answer is not gold, as it says")
-    elif pair.chosen is not None:
-        named = _named(item, pair.chosen_source, pair.chosen_model, require)
-        if named:
-            candidate, verdict = named
-            own = pair.chosen == candidate.text
-            require(own, f"whose chosen answer is not what {pair.chosen_source} says")
-            sound = verdict.reward != 1 or verdict.trusted_pass
-            require(sound, "whose chosen answer passes, and is not to be trusted")
-            rewards.append(verdict.reward)
-            told = verdict.reward in (1, None) or bool(pair.chosen_tier)
-            require(told, "whose chosen answer fails, without a chosen_tier")
-    if pair.rejected is not None:
-        named = _named(item, pair.rejected_source, pair.rejected_model, require)
-        if named:
-            candidate, verdict = named
-            own = pair.restyled or pair.rejected == candidate.text
-            source = pair.rejected_source
-            require(own, f"whose rejected answer is not what {source} says")
-            require(not verdict.flaky, "whose rejected answer is flaky")
-            rewards.append(verdict.reward)
+    rewards = [
+        *_chosen_rewards(item, pair, require),
+        *_rejected_rewards(item, pair, require),
+    ]
     known = [reward for reward in rewards if reward is not None]
     require(len(known) == len(rewards), "with a verdict that is masked")
     require(known == sorted(known, reverse=True), "that prefers the worse answer")
-    passes = pair.rejected is not None and rewards[-1:] == [1]
-    require(not passes, "whose rejected answer passes")
+
+
+def _chosen_rewards(
+    item: GradedInstance, pair: Pair, require: Require
+) -> Iterator[float | None]:
+    """The reward of `chosen`, unless it is gold or nobody graded it."""
+    if pair.chosen is None:
+        return
+    if pair.chosen_source == "gold":
+        require(pair.chosen == item.gold, "whose chosen answer is not gold, as it says")
+        return
+    source = pair.chosen_source
+    for candidate, verdict in _named(item, source, pair.chosen_model, require):
+        own = pair.chosen == candidate.text
+        require(own, f"whose chosen answer is not what {source} says")
+        if verdict:
+            sound = verdict.reward != 1 or verdict.trusted_pass
+            require(sound, "whose chosen answer passes, and is not to be trusted")
+            told = verdict.reward in (1, None) or bool(pair.chosen_tier)
+            require(told, "whose chosen answer fails, without a chosen_tier")
+            yield verdict.reward
+
+
+def _rejected_rewards(
+    item: GradedInstance, pair: Pair, require: Require
+) -> Iterator[float | None]:
+    """The reward of `rejected`, unless nobody graded it."""
+    if pair.rejected is None:
+        return
+    source = pair.rejected_source
+    for candidate, verdict in _named(item, source, pair.rejected_model, require):
+        own = pair.restyled or pair.rejected == candidate.text
+        require(own, f"whose rejected answer is not what {source} says")
+        if verdict:
+            require(not verdict.flaky, "whose rejected answer is flaky")
+            require(verdict.reward != 1, "whose rejected answer passes")
+            yield verdict.reward
 
 
 def _named(
-    item: GradedInstance,
-    source: str,
-    model: str,
-    require: Callable[[bool, str], None],
-) -> tuple[Candidate, Verdict] | None:
-    """The candidate that a pair names, with its verdict; `None` where nobody graded it."""
-
-    def is_named(candidate: Candidate) -> bool:
-        mine = source == f"sample:{candidate.sample}"
-        return mine and model in ("", candidate.model)
-
-    named = [one for one in item.graded if is_named(one[0])]
-    known = bool(named) or any(map(is_named, item.ungraded))
-    require(known, f"from {source!r}, which is no candidate of it")
-    return named[0] if len(named) == 1 else None
+    item: GradedInstance, source: str, model: str, require: Require
+) -> list[tuple[Candidate, Verdict | None]]:
+    """The candidate that a pair names, with its verdict; none where it may be either of two."""
+    everybody = [*item.graded, *((candidate, None) for candidate in item.ungraded)]
+    named = [
+        (candidate, verdict)
+        for candidate, verdict in everybody
+        if source == f"sample:{candidate.sample}" and model in ("", candidate.model)
+    ]
+    require(bool(named), f"from {source!r}, which is no candidate of it")
+    return named if len(named) == 1 else []
 
 
 def _counts(call: Call, result: Any) -> Any:

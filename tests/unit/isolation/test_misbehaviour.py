@@ -278,7 +278,7 @@ PAIRS = {
     ),
     "the worse one as the better": (
         lambda graded: [upside_down(graded)],
-        "prefers the worse answer",
+        "whose rejected answer passes",
     ),
     "text that cannot be written": (
         lambda graded: [a_pair(rejected="\ud800")(graded)],

@@ -1,5 +1,7 @@
 """The suite for pair strategies finds what is wrong with each of these."""
 
+import dataclasses
+
 import pytest
 
 from swebench_trainer.testing import (
@@ -118,6 +120,23 @@ def test_what_nobody_has_graded(chosen, rejected, tier, match):
         return [pair(item, better, texts[rejected], tier)]
 
     with pytest.raises(AssertionError, match=match):
+        check_pair_strategy(Strategy(made), graded=False)
+
+
+def test_the_worse_of_two_failures():
+    def made(item):
+        worse = pair(item, answers(item)["broken"], answers(item)["fail"])
+        return [dataclasses.replace(worse, chosen_tier=Tier.NOT_APPLIED)]
+
+    with pytest.raises(AssertionError, match="prefers the worse answer"):
+        check_pair_strategy(Strategy(made))
+
+
+def test_words_that_no_ungraded_candidate_wrote():
+    def made(item):
+        return [dataclasses.replace(guess(item)[0], rejected="my own")]
+
+    with pytest.raises(AssertionError, match="is not what sample:0 says"):
         check_pair_strategy(Strategy(made), graded=False)
 
 
