@@ -193,7 +193,8 @@ def test_an_interrupted_stage_leaves_no_process(tmp_path, examples):
     with pytest.raises(KeyboardInterrupt):
         in_ranks(rank_examples.work_without_end, tmp_path, interrupt)
     assert len(ranks_of(tmp_path)) == 2
-    assert not any(map(works, ranks_of(tmp_path)))
+    # A dying process lets go of its lock a moment before it counts as dead.
+    assert soon(lambda: not any(map(works, ranks_of(tmp_path))))
 
 
 def test_a_killed_stage_leaves_no_process(tmp_path, examples):
