@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swebench_trainer.errors import RecipeError, StageError
+from swebench_trainer.errors import PluginFault, RecipeError, StageError
 from swebench_trainer.pipeline import stages_of
 from swebench_trainer.plugins import Plugins
 from swebench_trainer.recipe.models import Recipe
@@ -23,6 +23,7 @@ def rehearse(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Preferen
     Raises:
         RecipeError: The recipe makes no pairs.
         StageError: The run, or a stage that pairs are made from, is not there.
+        PluginFault: The strategy, or a hook that drops pairs, misbehaves.
         DataError: The files of a repository are no longer where they were.
     """
     if recipe.pairs is None:
@@ -37,4 +38,11 @@ def rehearse(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Preferen
                 hint=f"First: swebench-train run RECIPE --until {reads[-1]}",
             )
     context = StageContext(recipe, run, plugins, run.stage("pairs"), lambda *_: None)
-    return pairs.prefer(context)
+    try:
+        return pairs.prefer(context)
+    except PluginFault as fault:  # its hint speaks of an attempt, which this is not
+        raise PluginFault(
+            fault.message,
+            hint="It is a fault of the plugin: tell its author. "
+            "`swebench-train run RECIPE --only pairs` leaves a log with the traceback.",
+        ) from fault

@@ -7,6 +7,8 @@ without a check, under any public name. Nothing here knows what a stage does wit
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -306,8 +308,11 @@ def _key(job: GradeJob) -> tuple[str, str, int, int]:
 
 def _pairs(call: Call, result: Any) -> Any:
     given = {item.instance.instance_id: item for item in call.arguments[0]}
-    alone = getattr(call.held._table, "one_sided", False)
+    table = call.held._table  # that of a suite says less than a recipe's
+    alone = getattr(table, "one_sided", False)
+    most = getattr(table, "max_per_instance", math.inf)
     made: set[Pair] = set()
+    counts: Counter[str] = Counter()
 
     def check(pair: Any) -> None:
         call.require_shape(pair, Pair)
@@ -332,6 +337,10 @@ def _pairs(call: Call, result: Any) -> Any:
         require(len(set(sides)) == len(sides), "whose answers are one")
         require(pair not in made, "twice")
         made.add(pair)
+        counts[name] += 1
+        require(counts[name] <= most, f"beyond max_per_instance, {most}")
+        own = pair.strategy == getattr(table, "use", pair.strategy)
+        require(own, f"in the name of the strategy {pair.strategy!r}")
         _require_verdicts(given[name], pair, require)
 
     return call.held._checked(call, result, check)

@@ -58,7 +58,12 @@ def run(context: StageContext) -> Figures:
             context.done,
         )
     if not candidates:
-        raise StageError("The model gave no candidate for any training instance.")
+        names = ", ".join(backend.name for backend in backends)
+        raise StageError(
+            f"{names} gave no answer for any training instance.",
+            hint="Run the same command again to ask again, or name another writer in "
+            "[generate] model.",
+        )
     for number in samples:
         rows = [prediction_row(c) for c in candidates if c.sample == number]
         write_rows(context.dir.file(f"predictions.{number}.jsonl"), rows)

@@ -80,6 +80,38 @@ def test_a_dry_run_counts_and_writes_nothing(shell, recipe):
     assert "0 pairs" in none and "pairs held back by mix.fails" in none
 
 
+BROKEN = """
+from swebench_trainer import hookimpl
+
+class Broken:
+    def pairs(self, graded):
+        raise KeyError("lost")
+
+@hookimpl
+def register_pair_strategies(register):
+    register("broken", lambda table: Broken())
+"""
+
+
+def test_a_dry_run_names_a_broken_strategy_and_the_command_that_logs_it(shell, recipe):
+    shell.write(BROKEN, "broken.py")
+    info = shell.folder / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n"
+    )
+    (info / "entry_points.txt").write_text("[swebench_trainer]\nbroken = broken\n")
+    name = shell.write(recipe.replace('"first-pass"', '"broken"'))
+    shell.run(name, "--until", "grade")
+    out = shell.run("pairs", name, "--dry-run", code=1)
+    assert "'broken' of broken 1.0 failed in pairs: KeyError: 'lost'" in out
+    assert "swebench-train run RECIPE --only pairs` leaves a log" in out
+    assert "log of the attempt" not in out
+    shell.run("run", name, "--only", "pairs", code=1)
+    logs = shell.folder.glob("runs/small/logs/attempt_*/swebench-train.log")
+    assert any("KeyError: 'lost'" in log.read_text() for log in logs)
+
+
 def test_keys_that_leave_no_pair_can_be_changed_without_redo(shell, recipe):
     name = shell.write(own(recipe))
     nothing = shell.run(

@@ -3,6 +3,7 @@
 import errno
 import logging
 import re
+from itertools import count
 
 import pytest
 
@@ -125,6 +126,19 @@ def test_an_error_that_repeats_a_key_writes_it_nowhere(trainer, odd, monkeypatch
     assert "Bearer $ODD_API_KEY is wrong" in log
     (failed,) = trainer.last.hooks.of("stage_failed")
     assert "Bearer $ODD_API_KEY is wrong" in failed.error
+
+
+def test_a_writer_without_any_answer_is_named(trainer, odd):
+    class Mute(FakeBackend):
+        def open_sampler(self, weights, *, batch_size):
+            sampler = super().open_sampler(weights, batch_size=batch_size)
+            sampler.sample = lambda requests: iter(())
+            return sampler
+
+    odd("backends", lambda table: Mute())
+    with pytest.raises(StageError, match="gave no answer for any") as caught:
+        trainer.run(model={"use": "odd"}, until="generate")
+    assert caught.value.message.startswith("fake ")
 
 
 def test_our_errors_and_full_disks_are_not_blamed_on_the_plugin(trainer, odd):
@@ -299,6 +313,14 @@ PAIRS = {
     "a failure as the good answer": (
         lambda graded: [a_failure_chosen(graded)],
         "whose chosen answer fails, without a chosen_tier",
+    ),
+    "pairs without end": (
+        lambda graded: (a_pair(tier=f"odd {n}")(graded) for n in count()),
+        "beyond max_per_instance, 4",
+    ),
+    "the name of another": (
+        lambda graded: [a_pair(strategy="tiered")(graded)],
+        "in the name of the strategy 'tiered'",
     ),
     "a number as tier": (
         lambda graded: [a_pair(tier=3)(graded)],
