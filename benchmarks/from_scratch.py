@@ -5,8 +5,8 @@
 
 prints two Markdown tables. The first has base, SFT and DPO model on the same held-out
 issues, a row per seed, and how many of the answers of `[generate]`, which the SFT model
-wrote, are right: of those that quote the line to change alone, and of those that quote
-more. The second has the SFT model alone, a row per number of training
+wrote, and of the greedy ones of both are right: of those that quote the line to change
+alone, and of those that quote more. The second has the SFT model alone, a row per number of training
 tasks, each trained to the end of its own schedule. What was stopped goes on when it is
 called again; times are those of the stages, summed over such calls.
 """
@@ -78,7 +78,8 @@ def seed_row(folder: Path, seed: int) -> str:
         *(rate(found["models"][name]) for name in ("base", "sft", "dpo")),
         f"{pair['only sft']} / {pair['only dpo']}",
         f"{pair['p_value']:.1g}",
-        by_quote(folder),
+        by_quote(folder / "stages/grade", folder / "stages/generate"),
+        *(by_quote(folder / f"stages/evaluate/{name}") for name in ("sft", "dpo")),
         f"{taken['sft']:.1f} / {taken['dpo']:.1f} / {taken.total():.1f}",
         f"{peak:.1f} GB",
     ]
@@ -90,15 +91,20 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def by_quote(folder: Path) -> str:
-    """How many answers are right that quote one line, and that quote more of them."""
+def by_quote(graded: Path, written_in: Path | None = None) -> str:
+    """How many answers are right that quote one line, and that quote more of them.
+
+    Args:
+        graded: Directory of `verdicts.jsonl`.
+        written_in: That of `candidates.jsonl`, if it is another.
+    """
     statuses = {
         (verdict["instance_id"], verdict["sample"]): verdict["status"]
-        for verdict in rows(folder / "stages/grade/verdicts.jsonl")
+        for verdict in rows(graded / "verdicts.jsonl")
     }
     written: Counter[bool] = Counter()
     right: Counter[bool] = Counter()
-    for answer in rows(folder / "stages/generate/candidates.jsonl"):
+    for answer in rows((written_in or graded) / "candidates.jsonl"):
         if quoted := QUOTED.search(answer["text"]):
             alone = quoted[1].count("\n") == 1
             written[alone] += 1
@@ -134,9 +140,9 @@ def main() -> None:
     print(f"{platform.platform()}, Python {platform.python_version()}\n")
     if asked.seeds:
         print(
-            "| seed | base | SFT | DPO | only SFT / only DPO | p | right when quoting one line / more | minutes: SFT / DPO / all | peak memory so far |"
+            "| seed | base | SFT | DPO | only SFT / only DPO | p | right when quoting one line / more | the same of greedy answers of SFT | of DPO | minutes: SFT / DPO / all | peak memory so far |"
         )
-        print(f"|{' --- |' * 9}")
+        print(f"|{' --- |' * 11}")
     for seed in asked.seeds:
         settings = [*asked.settings, f"seed={seed}"]
         folder = run(RECIPE, f"from-scratch-{seed}", runs, settings)

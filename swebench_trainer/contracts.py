@@ -440,7 +440,7 @@ class PairStrategy(Protocol):
         Masked verdicts (`reward is None`), untrusted passes and flaky failures must
         not be used. Answers are those of the candidates that a pair names, or gold, as
         they stand there (`Pair.restyled` apart), and a `chosen` that fails has a
-        `chosen_tier`.
+        `chosen_tier`. An instance has at most `max_per_instance` of the table.
         """
 
 

@@ -43,6 +43,6 @@ def rehearse(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Preferen
     except PluginFault as fault:  # its hint speaks of an attempt, which this is not
         raise PluginFault(
             fault.message,
-            hint="It is a fault of the plugin: tell its author. "
-            "`swebench-train run RECIPE --only pairs` leaves a log with the traceback.",
+            hint="`swebench-train run RECIPE --only pairs` leaves a log with the "
+            "traceback, for the plugin's author.",
         ) from fault

@@ -244,7 +244,7 @@ class Pair:
     a bad one, which only `[dpo] loss = "kto"` learns from.
 
     Attributes:
-        strategy: Name of the pair strategy.
+        strategy: Name of the pair strategy, as the recipe has it.
         chosen_source: `gold`, or `sample:<n>` of the candidates; empty where there is
             none.
         rejected_source: `sample:<n>` of the candidates; empty where there is none.
