@@ -272,8 +272,10 @@ class TrainTable(Table):
     """Share of the steps during which the learning rate rises."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """What turns gradients into steps. With `muon` the linear layers are for Muon, whose steps are of AdamW's size, and AdamW has the rest: for `lora = false`, where a model that begins as random numbers learns in far fewer steps."""
     weight_decay: NonNegativeFloat = 0.0
-    """AdamW weight decay."""
+    """Weight decay of the optimizer."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
     save_every: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = (

@@ -255,6 +255,12 @@ def _train(
         save = partial(saving.save, table=table, start=request.start)
         keeper = milestones.keeper(request.out, settings.milestones, save)
         trainer.add_callback(keeper)
+    if settings.optimizer == "muon":
+        from swebench_trainer.training.muon import muon_for
+
+        trainer.optimizer = muon_for(
+            trainer.model, trainer.args.learning_rate, trainer.args.weight_decay
+        )
     if not validation.is_over(read_rows(metrics), settings):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     world.wait()  # for the rows of the last step

@@ -92,13 +92,18 @@ def check(table: HfTable, settings: TrainTable) -> None:
     """Checks that this machine has what the settings ask for, before anything runs.
 
     Raises:
-        RecipeError: All weights are to be trained, and to be sharded.
+        RecipeError: All weights are to be trained, and to be sharded; or adapters, with Muon.
         PrerequisiteError: There are not as many GPUs or none to shard over, or no package of a tracker.
     """
     if settings.sharding != "none" and table.lora is False:
         raise RecipeError(
             "Sharded weights are trained through adapters alone, and [model] lora is false.",
             hint='Set lora, or sharding = "none".',
+        )
+    if settings.optimizer == "muon" and table.lora is not False:
+        raise RecipeError(
+            'optimizer = "muon" is for whole weights, and [model] lora trains adapters.',
+            hint='Set optimizer = "adamw", or [model] lora = false.',
         )
     trackers.check(settings.trackers)
     if settings.processes > 1:
