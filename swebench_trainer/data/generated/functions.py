@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,13 @@ class Form:
     arguments: tuple[str, ...]
     code: str
     faults: tuple[tuple[str, str, str], ...]
+
+    @property
+    def numbered(self) -> bool:
+        """Whether each of its functions has other small numbers in it."""
+        return (
+            re.search(r"\$[nm]\b", f"{self.call} {self.code} {self.faults}") is not None
+        )
 
 
 @dataclass(frozen=True)
@@ -136,9 +144,17 @@ def every_form() -> tuple[Form, ...]:
     )
 
 
-def shortest_forms(number: int) -> tuple[Form, ...]:
-    """So many forms, those with the least code."""
-    return tuple(sorted(every_form(), key=lambda form: len(form.code))[:number])
+def shortest_forms(number: int, *, numbered: bool = True) -> tuple[Form, ...]:
+    """So many forms, those with the least code.
+
+    Args:
+        number: How many; 0 takes all.
+        numbered: Whether forms are among them whose functions have numbers of their own.
+    """
+    forms = [form for form in every_form() if numbered or not form.numbered]
+    if not number:
+        return tuple(forms)
+    return tuple(sorted(forms, key=lambda form: len(form.code))[:number])
 
 
 def forms_text() -> str:

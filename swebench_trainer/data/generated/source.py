@@ -12,13 +12,11 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
 from swebench_trainer.contracts import Loaded
 from swebench_trainer.data.generated.functions import (
-    every_form,
     forms_text,
     shortest_forms,
 )
@@ -42,6 +40,8 @@ class GeneratedTable(DataTable):
     """Tasks to train on."""
     forms: NonNegativeInt = 0
     """So many kinds of functions, the shortest ones, make up a smaller world that is learned sooner; 0 takes all."""
+    numbers: bool = True
+    """Whether there are kinds whose functions have small numbers of their own, which a small model learns to quote last, if at all."""
     tickets: Annotated[float, Field(ge=0, le=1)] = 0
     """Share of the functions whose docstring ends in the number of a ticket, which is hard to quote without a slip."""
     graded: NonNegativeInt = 400
@@ -53,15 +53,15 @@ class GeneratedTable(DataTable):
     holdout: Holdout = Holdout(by="time", after=date.fromisoformat(HELDOUT_FROM))
     """Which instances are kept back: by default the `heldout` tasks, which are dated later than the others."""
 
-    @field_validator("forms")
-    @classmethod
-    def _forms_fill_a_module(cls, forms: int) -> int:
-        if forms and not LARGEST <= forms <= len(every_form()):
+    @model_validator(mode="after")
+    def _forms_fill_a_module(self) -> Self:
+        there_are = len(shortest_forms(0, numbered=self.numbers))
+        if self.forms and not LARGEST <= self.forms <= there_are:
             raise ValueError(
                 f"forms is 0 for all, or between {LARGEST}, which a module may need, "
-                f"and {len(every_form())}, which there are"
+                f"and {there_are}, which there are"
             )
-        return forms
+        return self
 
     @model_validator(mode="after")
     def _some_are_graded(self) -> Self:
@@ -96,7 +96,8 @@ class GeneratedSource:
 
     def digest(self) -> str:
         """Digest of what decides the tasks: settings and forms."""
-        world = (self._table.forms, self._table.tickets)
+        table = self._table
+        world = (table.forms, table.numbers, table.tickets)
         return digest([VERSION, forms_text(), *self._settings(), *world])
 
     def _settings(self) -> tuple[int, int, int, int]:
@@ -107,8 +108,9 @@ class GeneratedSource:
         """Writes the rows, and a directory for the files of each task."""
 
         def instances() -> Iterator[Instance]:
-            forms = shortest_forms(self._table.forms)
-            tasks = draw_tasks(*self._settings(), forms, self._table.tickets)
+            table = self._table
+            forms = shortest_forms(table.forms, numbered=table.numbers)
+            tasks = draw_tasks(*self._settings(), forms, table.tickets)
             for task in tasks:
                 repository = _repository(place, task.instance)
                 repository.mkdir(parents=True)

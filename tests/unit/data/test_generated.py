@@ -189,6 +189,27 @@ def test_a_smaller_world_has_the_shortest_functions():
     assert set(shortest_forms(36)) == set(every_form())
 
 
+def test_a_world_without_numbers_of_its_own():
+    forms = shortest_forms(12, numbered=False)
+    names = set(re.findall(r"\w+", " ".join(form.code for form in forms)))
+    assert not names & {"n", "m"}
+    texts = {
+        re.sub(r"[a-z_]+", "", text)
+        for task in draw_tasks(0, 10, 0, 40, forms)
+        for path, text in task.files.items()
+        if "test_" not in path
+    }
+    constants = {number for form in forms for number in re.findall(r"\d+", form.code)}
+    faults = {
+        n
+        for form in forms
+        for fault in form.faults
+        for n in re.findall(r"\d+", fault[2])
+    }
+    assert {n for text in texts for n in re.findall(r"\d+", text)} <= constants | faults
+    assert set(forms) < set(shortest_forms(0, numbered=False)) < set(every_form())
+
+
 def test_a_share_of_the_docstrings_names_a_ticket(tmp_path):
     tasks = list(draw_tasks(0, 20, 20, 100, tickets=0.25))
     texts = [next(iter(task.files.values())) for task in tasks]
@@ -208,6 +229,11 @@ def test_a_share_of_the_docstrings_names_a_ticket(tmp_path):
 def test_a_world_that_fills_no_module_is_refused(number):
     with pytest.raises(ValidationError, match="forms is 0 for all, or between 3"):
         source(forms=number)
+
+
+def test_without_numbers_there_are_fewer_kinds():
+    with pytest.raises(ValidationError, match="and 29, which there are"):
+        source(forms=30, numbers=False)
 
 
 def test_those_without_tests_train_only(tasks):
@@ -269,7 +295,7 @@ def test_what_was_not_finished_is_made_again(cache, monkeypatch):
 
 def test_settings_decide_the_digest():
     others = [{"seed": 1}, {"count": 9}, {"graded": 2}, {"heldout": 3}]
-    others += [{"forms": 4}, {"tickets": 0.5}]
+    others += [{"forms": 4}, {"tickets": 0.5}, {"numbers": False}]
     digests = {source(**keys).digest() for keys in ({}, *others)}
     assert len(digests) == 1 + len(others)
     assert source(limit=3).digest() == source().digest()
