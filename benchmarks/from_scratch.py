@@ -6,7 +6,8 @@
 prints two Markdown tables. The first has base, SFT and DPO model on the same held-out
 issues, a row per seed, and how many of the answers of `[generate]`, which the SFT model
 wrote, and of the greedy ones of both are right: of those that quote the line to change
-alone, and of those that quote more. The second has the SFT model alone, a row per number of training
+alone, and of those that quote more; and of the quotes of SFT's greedy answers that are not in
+the file, how many are but for their digits. The second has the SFT model alone, a row per number of training
 tasks, each trained to the end of its own schedule. What was stopped goes on when it is
 called again; times are those of the stages, summed over such calls.
 """
@@ -80,6 +81,7 @@ def seed_row(folder: Path, seed: int) -> str:
         f"{pair['p_value']:.1g}",
         by_quote(folder / "stages/grade", folder / "stages/generate"),
         *(by_quote(folder / f"stages/evaluate/{name}") for name in ("sft", "dpo")),
+        slips(folder, "sft"),
         f"{taken['sft']:.1f} / {taken['dpo']:.1f} / {taken.total():.1f}",
         f"{peak:.1f} GB",
     ]
@@ -118,6 +120,26 @@ def by_quote(graded: Path, written_in: Path | None = None) -> str:
     return " / ".join(told)
 
 
+def slips(folder: Path, model: str) -> str:
+    """How many greedy answers of a model quote the file wrong in their digits alone, and how many at all."""
+    prompts = {
+        row["instance_id"]: row["prompt"]
+        for row in rows(folder / "stages/prepare/prompts.jsonl")
+    }
+    wrong = in_digits = 0
+    for answer in rows(folder / f"stages/evaluate/{model}/candidates.jsonl"):
+        quoted, prompt = QUOTED.search(answer["text"]), prompts[answer["instance_id"]]
+        if quoted and quoted[1] not in prompt:
+            wrong += 1
+            in_digits += without_digits(quoted[1]) in without_digits(prompt)
+    return f"{in_digits} of {wrong}"
+
+
+def without_digits(text: str) -> str:
+    """A text that is equal to those that differ from it in digits alone."""
+    return re.sub(r"\d", "0", text)
+
+
 def without_dpo(runs: Path) -> Path:
     """The recipe with no more than SFT and its evaluation."""
     tables = re.split(r"(?m)^(?=\[)", RECIPE.read_text())
@@ -140,9 +162,9 @@ def main() -> None:
     print(f"{platform.platform()}, Python {platform.python_version()}\n")
     if asked.seeds:
         print(
-            "| seed | base | SFT | DPO | only SFT / only DPO | p | right when quoting one line / more | the same of greedy answers of SFT | of DPO | minutes: SFT / DPO / all | peak memory so far |"
+            "| seed | base | SFT | DPO | only SFT / only DPO | p | right when quoting one line / more | the same of greedy answers of SFT | of DPO | wrong quotes of SFT: in digits alone / all | minutes: SFT / DPO / all | peak memory so far |"
         )
-        print(f"|{' --- |' * 11}")
+        print(f"|{' --- |' * 12}")
     for seed in asked.seeds:
         settings = [*asked.settings, f"seed={seed}"]
         folder = run(RECIPE, f"from-scratch-{seed}", runs, settings)

@@ -8,8 +8,10 @@ from functools import partial
 import pytest
 import torch
 from training_examples import (
+    DPO,
     FULL,
     LORA,
+    PAIRS,
     ROWS,
     SFT,
     metrics,
@@ -21,6 +23,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from swebench_trainer.errors import RecipeError
 from swebench_trainer.training import launch
+from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.muon import MuonAndAdamW, muon_for
 from swebench_trainer.training.sft import train_sft
 
@@ -145,6 +148,15 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path):
     expected = tensors(whole / "model")
     found = tensors(parted / "model")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_dpo_takes_it_too(tmp_path):
+    start = train_sft(FULL, ROWS, MUON, request_in(tmp_path / "sft"))
+    settings = DPO.model_copy(update={"optimizer": "muon", "learning_rate": 1e-3})
+    train_dpo(FULL, PAIRS, settings, request_in(tmp_path / "dpo", start=start))
+    margins = [row["rewards/margins"] for row in metrics(tmp_path / "dpo")]
+    assert margins[0] == 0.0
+    assert margins[-1] > 0
 
 
 @pytest.mark.slow
