@@ -6,8 +6,8 @@
 prints two Markdown tables. The first has base, SFT and DPO model on the same held-out
 issues, a row per seed, and how many of the answers of `[generate]`, which the SFT model
 wrote, and of the greedy ones of both are right: of those that quote the line to change
-alone, and of those that quote more; and of the quotes of SFT's greedy answers that are not in
-the file, how many are but for their digits. The second has the SFT model alone, a row per number of training
+alone, and of those that quote more; how many of the greedy ones that quote a ticket are; and of
+the quotes of SFT's greedy answers that are not in the file, how many are but for their digits. The second has the SFT model alone, a row per number of training
 tasks, each trained to the end of its own schedule. What was stopped goes on when it is
 called again; times are those of the stages, summed over such calls.
 """
@@ -32,6 +32,8 @@ LEFT_OUT = ("generate", "pairs", "dpo", "publish")
 """Tables that the curve does without."""
 QUOTED = re.compile(r"<<<<<<< SEARCH\n(.*?)^=======$", re.DOTALL | re.MULTILINE)
 """What the first block of an answer searches for."""
+TICKET = re.compile(r"icket \d{6}")
+"""A ticket in it, if with a slip."""
 
 
 def run(recipe: Path, name: str, runs: Path, settings: Sequence[str]) -> Path:
@@ -81,6 +83,9 @@ def seed_row(folder: Path, seed: int) -> str:
         f"{pair['p_value']:.1g}",
         by_quote(folder / "stages/grade", folder / "stages/generate"),
         *(by_quote(folder / f"stages/evaluate/{name}") for name in ("sft", "dpo")),
+        " / ".join(
+            with_ticket(folder / f"stages/evaluate/{m}") for m in ("sft", "dpo")
+        ),
         slips(folder, "sft"),
         f"{taken['sft']:.1f} / {taken['dpo']:.1f} / {taken.total():.1f}",
         f"{peak:.1f} GB",
@@ -118,6 +123,20 @@ def by_quote(graded: Path, written_in: Path | None = None) -> str:
         if written[alone]
     )
     return " / ".join(told)
+
+
+def with_ticket(graded: Path) -> str:
+    """How many greedy answers that quote a ticket are right."""
+    statuses = {
+        verdict["instance_id"]: verdict["status"]
+        for verdict in rows(graded / "verdicts.jsonl")
+    }
+    right = [
+        statuses[answer["instance_id"]] == "resolved"
+        for answer in rows(graded / "candidates.jsonl")
+        if (quoted := QUOTED.search(answer["text"])) and TICKET.search(quoted[1])
+    ]
+    return f"{sum(right)} of {len(right)}"
 
 
 def slips(folder: Path, model: str) -> str:
@@ -162,9 +181,9 @@ def main() -> None:
     print(f"{platform.platform()}, Python {platform.python_version()}\n")
     if asked.seeds:
         print(
-            "| seed | base | SFT | DPO | only SFT / only DPO | p | right when quoting one line / more | the same of greedy answers of SFT | of DPO | wrong quotes of SFT: in digits alone / all | minutes: SFT / DPO / all | peak memory so far |"
+            "| seed | base | SFT | DPO | only SFT / only DPO | p | right when quoting one line / more | the same of greedy answers of SFT | of DPO | right when quoting a ticket: SFT / DPO | wrong quotes of SFT: in digits alone / all | minutes: SFT / DPO / all | peak memory so far |"
         )
-        print(f"|{' --- |' * 12}")
+        print(f"|{' --- |' * 13}")
     for seed in asked.seeds:
         settings = [*asked.settings, f"seed={seed}"]
         folder = run(RECIPE, f"from-scratch-{seed}", runs, settings)

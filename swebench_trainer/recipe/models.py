@@ -273,7 +273,7 @@ class TrainTable(Table):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """What turns gradients into steps. With `muon` the linear layers are for Muon, whose steps are of AdamW's size, and AdamW has the rest: for `lora = false`, where a model that begins as random numbers learns in far fewer steps."""
+    """What turns gradients into steps. With `muon` the linear layers are for Muon, whose steps are of AdamW's size, and AdamW has the rest: for `lora = false`, where a model that begins as random numbers learns in fewer steps."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of the optimizer."""
     max_grad_norm: PositiveFloat = 1.0
