@@ -6,10 +6,11 @@
 prints two Markdown tables. The first has base, SFT and DPO model on the same held-out
 issues, a row per seed, and how many of the answers of `[generate]`, which the SFT model
 wrote, and of the greedy ones of both are right: of those that quote the line to change
-alone, and of those that quote more; how many of the greedy ones that quote a ticket are; and of
-the quotes of SFT's greedy answers that are not in the file, how many are but for their digits. The second has the SFT model alone, a row per number of training
-tasks, each trained to the end of its own schedule. What was stopped goes on when it is
-called again; times are those of the stages, summed over such calls.
+alone, and of those that quote more. It tells of the greedy ones how many are right that
+quote a ticket, and of the quotes of SFT's that are not in the file, how many are but for
+their digits. The second has the SFT model alone, a row per number of training tasks,
+each trained to the end of its own schedule. What was stopped goes on when it is called
+again; times are those of the stages, summed over such calls.
 """
 
 from __future__ import annotations
@@ -75,17 +76,16 @@ def seed_row(folder: Path, seed: int) -> str:
     """A row of the first table."""
     found, taken = heldout(folder), minutes(folder)
     pair = found["paired"]["dpo against sft"]
+    greedy = [quotes(folder / f"stages/evaluate/{name}") for name in ("sft", "dpo")]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     cells = [
         str(seed),
         *(rate(found["models"][name]) for name in ("base", "sft", "dpo")),
         f"{pair['only sft']} / {pair['only dpo']}",
         f"{pair['p_value']:.1g}",
-        by_quote(folder / "stages/grade", folder / "stages/generate"),
-        *(by_quote(folder / f"stages/evaluate/{name}") for name in ("sft", "dpo")),
-        " / ".join(
-            with_ticket(folder / f"stages/evaluate/{m}") for m in ("sft", "dpo")
-        ),
+        by_quote(quotes(folder / "stages/grade", folder / "stages/generate")),
+        *map(by_quote, greedy),
+        " / ".join(map(with_ticket, greedy)),
         slips(folder, "sft"),
         f"{taken['sft']:.1f} / {taken['dpo']:.1f} / {taken.total():.1f}",
         f"{peak:.1f} GB",
@@ -98,8 +98,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def by_quote(graded: Path, written_in: Path | None = None) -> str:
-    """How many answers are right that quote one line, and that quote more of them.
+def quotes(graded: Path, written_in: Path | None = None) -> list[tuple[str, bool]]:
+    """What each answer with a block searches for, and whether the answer is right.
 
     Args:
         graded: Directory of `verdicts.jsonl`.
@@ -109,38 +109,32 @@ def by_quote(graded: Path, written_in: Path | None = None) -> str:
         (verdict["instance_id"], verdict["sample"]): verdict["status"]
         for verdict in rows(graded / "verdicts.jsonl")
     }
-    written: Counter[bool] = Counter()
-    right: Counter[bool] = Counter()
-    for answer in rows((written_in or graded) / "candidates.jsonl"):
-        if quoted := QUOTED.search(answer["text"]):
-            alone = quoted[1].count("\n") == 1
-            written[alone] += 1
-            status = statuses[answer["instance_id"], answer["sample"]]
-            right[alone] += status == "resolved"
-    told = (
-        f"{right[alone]} of {written[alone]} ({right[alone] / written[alone]:.0%})"
-        for alone in (True, False)
-        if written[alone]
-    )
-    return " / ".join(told)
-
-
-def with_ticket(graded: Path) -> str:
-    """How many greedy answers that quote a ticket are right."""
-    statuses = {
-        verdict["instance_id"]: verdict["status"]
-        for verdict in rows(graded / "verdicts.jsonl")
-    }
-    right = [
-        statuses[answer["instance_id"]] == "resolved"
-        for answer in rows(graded / "candidates.jsonl")
-        if (quoted := QUOTED.search(answer["text"])) and TICKET.search(quoted[1])
+    return [
+        (quoted[1], statuses[answer["instance_id"], answer["sample"]] == "resolved")
+        for answer in rows((written_in or graded) / "candidates.jsonl")
+        if (quoted := QUOTED.search(answer["text"]))
     ]
-    return f"{sum(right)} of {len(right)}"
+
+
+def by_quote(answers: Sequence[tuple[str, bool]]) -> str:
+    """How many answers are right that quote one line, and that quote more of them."""
+    alone = [right for quote, right in answers if quote.count("\n") == 1]
+    more = [right for quote, right in answers if quote.count("\n") != 1]
+    return " / ".join(
+        f"{sum(some)} of {len(some)} ({sum(some) / len(some):.0%})"
+        for some in (alone, more)
+        if some
+    )
+
+
+def with_ticket(answers: Sequence[tuple[str, bool]]) -> str:
+    """How many answers are right that quote a ticket."""
+    found = [right for quote, right in answers if TICKET.search(quote)]
+    return f"{sum(found)} of {len(found)}"
 
 
 def slips(folder: Path, model: str) -> str:
-    """How many greedy answers of a model quote the file wrong in their digits alone, and how many at all."""
+    """How many greedy answers quote what is in the file but for its digits, of those that quote what is not."""
     prompts = {
         row["instance_id"]: row["prompt"]
         for row in rows(folder / "stages/prepare/prompts.jsonl")

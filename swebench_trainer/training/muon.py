@@ -9,10 +9,13 @@ inside a network; embeddings, norms and biases stay with AdamW
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import AdamW, Muon, Optimizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class MuonAndAdamW(Optimizer):
@@ -61,16 +64,16 @@ class MuonAndAdamW(Optimizer):
 
 
 def muon_for(
-    model: torch.nn.Module, learning_rate: float, weight_decay: float
+    model: PreTrainedModel, learning_rate: float, weight_decay: float
 ) -> MuonAndAdamW:
     """Muon for the linear layers of a model, AdamW for its embeddings, head, norms and biases.
 
     Args:
-        model: A model of transformers, all of whose weights are trained.
+        model: All of its weights are trained.
         learning_rate: The highest one; a schedule scales it.
         weight_decay: Of everything but norms and biases.
     """
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[operator]
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
     outer = {id(end.weight) for end in ends}
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     matrices = [m.weight for m in linear if id(m.weight) not in outer]
