@@ -22,9 +22,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.answers.patches import read_patch
 from swebench_trainer.contents.cache import kept_at
 from swebench_trainer.contents.git import Repositories
+from swebench_trainer.patches.strict_diff import read_patch
 
 Row = dict[str, str]
 COLUMNS = ["repo", "base_commit", "patch"]

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from statistics import median, quantiles
 
 from swebench_trainer.contents.git import Repositories
-from swebench_trainer.contracts import Material, PromptStyle
+from swebench_trainer.contracts import PromptInputs, PromptStyle
 from swebench_trainer.data.rows import RowsSource, RowsTable
 from swebench_trainer.prompts.bm25 import Bm25Style, Bm25Table
 from swebench_trainer.prompts.chosen import query
@@ -95,7 +95,9 @@ def _seen(style: PromptStyle, instances: list[Instance], trees: Repositories) ->
     for instance in instances:
         tree = trees.tree(instance.repo, instance.base_commit)
         try:
-            prompt = style.render(instance, Material(lambda tree=tree: tree, estimate))
+            prompt = style.render(
+                instance, PromptInputs(lambda tree=tree: tree, estimate)
+            )
             edits = gold_edits("search-replace", instance, tree)
         except ValueError:
             continue

@@ -44,7 +44,7 @@ from swebench_trainer.contracts import GoldRun, GradeJob, Grader
 from swebench_trainer.errors import TrainerError
 from swebench_trainer.grading.ledger import Ledger
 from swebench_trainer.grading.official import harness_row, test_spec
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.store.jsonl import read_rows
 from swebench_trainer.testing import PATCH, FakeGrader, an_instance
 from swebench_trainer.types import Candidate, Instance, Status

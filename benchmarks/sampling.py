@@ -26,7 +26,7 @@ from typing import Any
 
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.sampling.transformers import TransformersSampler
-from swebench_trainer.training.quiet import quiet_libraries
+from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tiny import tiny_directory
 
 SAMPLES = 8

@@ -24,8 +24,11 @@ import time
 from importlib.metadata import version
 from typing import Any
 
-from swebench_trainer.training.quiet import quiet_libraries
-from swebench_trainer.training.shared_prefix import SharedPrefixCollator, share_prefixes
+from swebench_trainer.training.batching.shared_prefix import (
+    SharedPrefixCollator,
+    share_prefixes,
+)
+from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tiny import tiny_directory
 
 ARCHITECTURE = {

@@ -28,18 +28,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.training import checkpointing, fit, guards, packing
-from swebench_trainer.training.microbatches import (
+from swebench_trainer.training import checkpointing, fit, guards
+from swebench_trainer.training.batching import packing
+from swebench_trainer.training.batching.microbatches import (
     Layout,
     in_parts,
     packed,
     step_at_once,
 )
+from swebench_trainer.training.batching.shared_prefix import (
+    SharedPrefixCollator,
+    share_prefixes,
+)
 from swebench_trainer.training.model import TARGETS
-from swebench_trainer.training.quiet import quiet_libraries
-from swebench_trainer.training.rows import IGNORED
-from swebench_trainer.training.shared_prefix import SharedPrefixCollator, share_prefixes
+from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tiny import tiny_directory
+from swebench_trainer.training.tokens.rows import IGNORED
 
 
 @dataclass(frozen=True)

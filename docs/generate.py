@@ -22,7 +22,7 @@ from swebench_trainer import (
     testing,
     types,
 )
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import PluginTable, Recipe, Table
 
 NOTE = "<!-- Written by docs/generate.py; change the docstrings instead. -->\n"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from swebench_trainer.contracts import Source
     from swebench_trainer.doctor import Report
-    from swebench_trainer.plugins import Plugins
+    from swebench_trainer.plugins.manager import Plugins
     from swebench_trainer.preview import Preview
     from swebench_trainer.recipe.load import Draft
     from swebench_trainer.recipe.models import Recipe
@@ -69,7 +69,7 @@ def run_command_line(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False) or 0
     except TrainerError as error:
-        from swebench_trainer.isolation.masks import masked
+        from swebench_trainer.plugins.masks import masked
 
         print(_plain(f"error: {masked(str(error))}"), file=sys.stderr)
         return error.exit_code
@@ -715,7 +715,7 @@ def _main(
 
 def _plugins() -> Plugins:
     from swebench_trainer import builtin
-    from swebench_trainer.plugins import Plugins
+    from swebench_trainer.plugins.manager import Plugins
 
     return Plugins({"builtin": builtin})
 

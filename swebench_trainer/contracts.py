@@ -23,17 +23,17 @@ from swebench_trainer.types import (
     Verdict,
 )
 
-Step = Callable[[int, int, str], None]
+StepProgress = Callable[[int, int, str], None]
 """Progress callback: steps done, steps in all, a word about the last one."""
 
-Done = Callable[[str, int, int, str], None]
+ItemProgress = Callable[[str, int, int, str], None]
 """Progress callback: name of an item, items done, items in all, a word about it."""
 
 
 class Source(Protocol):
     """Gives the instances of a recipe."""
 
-    def load(self) -> Loaded:
+    def load(self) -> SourceData:
         """Reads every instance.
 
         Raises:
@@ -45,7 +45,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class SourceData:
     """What a source holds.
 
     Attributes:
@@ -84,7 +84,7 @@ class Tree(Protocol):
 
 
 @dataclass(frozen=True)
-class Material:
+class PromptInputs:
     """What a prompt can be made of beside the instance itself.
 
     Attributes:
@@ -127,7 +127,7 @@ class PromptStyle(Protocol):
     as not leaderboard-valid.
     """
 
-    def render(self, instance: Instance, material: Material) -> Prompt:
+    def render(self, instance: Instance, material: PromptInputs) -> Prompt:
         """The user's message for `instance`.
 
         Raises:
@@ -157,7 +157,7 @@ class TrainRequest:
     start: Path | None
     max_tokens: int
     seed: int
-    step: Step
+    step: StepProgress
 
 
 @dataclass(frozen=True)
@@ -487,3 +487,10 @@ class Publisher(Protocol):
 
     def publish(self, folder: Path) -> str:
         """Releases the files of `folder` and returns where they are now."""
+
+
+Done = ItemProgress
+"""Former name, for one version more; so are the next three."""
+Step = StepProgress
+Loaded = SourceData
+Material = PromptInputs

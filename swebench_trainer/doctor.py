@@ -24,9 +24,9 @@ from typing import Any, Literal
 from swebench_trainer.contracts import GradeJob, Grader
 from swebench_trainer.errors import PrerequisiteError, TrainerError
 from swebench_trainer.grading.official import NOOP
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import GradeTable
-from swebench_trainer.stages import GOLD
+from swebench_trainer.stages.context import GOLD
 from swebench_trainer.types import Candidate, Instance, Status
 
 Level = Literal["ok", "warning", "problem"]

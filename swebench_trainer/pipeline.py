@@ -37,8 +37,9 @@ from swebench_trainer.events import (
     StageStarted,
 )
 from swebench_trainer.hookspecs import hookimpl
-from swebench_trainer.isolation.masks import masked
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
+from swebench_trainer.plugins.masks import masked
+from swebench_trainer.plugins.registry import KIND_OF_TABLE
 from swebench_trainer.recipe.load import Draft
 from swebench_trainer.recipe.models import (
     ContextTable,
@@ -48,10 +49,7 @@ from swebench_trainer.recipe.models import (
     resolved_settings,
     semantic_settings,
 )
-from swebench_trainer.registry import KIND_OF_TABLE
 from swebench_trainer.stages import (
-    Figures,
-    StageContext,
     admit,
     dpo,
     evaluate,
@@ -61,8 +59,8 @@ from swebench_trainer.stages import (
     prepare,
     publish,
     sft,
-    token_counter,
 )
+from swebench_trainer.stages.context import StageContext, StageSummary, token_counter
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import (
     RowWriter,
@@ -89,7 +87,7 @@ class Stage:
     """
 
     name: str
-    run: Callable[[StageContext], Figures]
+    run: Callable[[StageContext], StageSummary]
     wanted: Callable[[Recipe], bool]
     tables: tuple[str, ...]
     reads: tuple[str, ...] = ()

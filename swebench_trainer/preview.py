@@ -18,9 +18,10 @@ from swebench_trainer.errors import (
     RecipeError,
     StageError,
 )
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
-from swebench_trainer.stages import StageContext, prepare
+from swebench_trainer.stages import prepare
+from swebench_trainer.stages.context import StageContext
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import read_rows
 from swebench_trainer.store.rundir import RunDir

@@ -12,7 +12,7 @@ from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.grading.regrade import Regraded, regraded
 from swebench_trainer.pipeline import STAGES, dependants, fingerprint
-from swebench_trainer.stages import gold_runs
+from swebench_trainer.stages.context import gold_runs
 from swebench_trainer.standalone import INSTANCES, best_verdicts
 from swebench_trainer.store.jsonl import each_row, write_json
 from swebench_trainer.store.lock import owned

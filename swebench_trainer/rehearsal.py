@@ -6,9 +6,10 @@ from pathlib import Path
 
 from swebench_trainer.errors import PluginFault, RecipeError, StageError
 from swebench_trainer.pipeline import stages_of
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
-from swebench_trainer.stages import StageContext, pairs
+from swebench_trainer.stages import pairs
+from swebench_trainer.stages.context import StageContext
 from swebench_trainer.store.rundir import RunDir
 
 

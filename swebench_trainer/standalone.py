@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from swebench_trainer.contracts import Done, Source
+from swebench_trainer.contracts import ItemProgress, Source
 from swebench_trainer.errors import DataError, RecipeError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
 from swebench_trainer.store.lock import owned
 from swebench_trainer.store.predictions import read_predictions
@@ -35,7 +35,7 @@ def grade_predictions(
     workers: int,
     timeout: int,
     cache: bool,
-    done: Done,
+    done: ItemProgress,
 ) -> list[Verdict]:
     """Grades predictions files; any number of predictions per instance.
 

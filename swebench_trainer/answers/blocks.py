@@ -25,10 +25,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from swebench_trainer.answers.files import File, Text, read_file
-from swebench_trainer.answers.patches import FileChange, Hunk
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.files import File, Text, read_file
+from swebench_trainer.patches.strict_diff import FileChange, Hunk
 
 _DIVIDER = "======="
 _NO_NEWLINE = "\\ No newline at end of file"

@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 
 from swebench_trainer.answers.diffs import touched
 from swebench_trainer.answers.lint import new_errors
-from swebench_trainer.answers.patches import applied, read_patch
-from swebench_trainer.answers.sections import scan
 from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.lenient_diff import scan
+from swebench_trainer.patches.strict_diff import applied, read_patch
 from swebench_trainer.types import Candidate
 
 APPLIES = "applies"

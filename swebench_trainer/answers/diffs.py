@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from swebench_trainer.answers.mend import mend, prefix_unclear, read_names
-from swebench_trainer.answers.patches import applies, make_patch, read_patch, unquote
-from swebench_trainer.answers.sections import DEV_NULL, Scan, Section, scan
-from swebench_trainer.answers.surroundings import tagged, without_thoughts
+from swebench_trainer.answers.envelope import tagged, without_thoughts
+from swebench_trainer.answers.repair_diff import mend, prefix_unclear, read_names
 from swebench_trainer.contents.paths import UNSAFE
 from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.lenient_diff import DEV_NULL, Scan, Section, scan
+from swebench_trainer.patches.strict_diff import (
+    applies,
+    make_patch,
+    read_patch,
+    unquote,
+)
 from swebench_trainer.recipe.models import REPAIRS, Repair
 
 CUT = "length"

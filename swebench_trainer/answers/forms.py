@@ -20,9 +20,9 @@ from swebench_trainer.answers.blocks import (
     write_block,
 )
 from swebench_trainer.answers.diffs import BREAKS_OFF, CUT, check_allowed, find_diff
-from swebench_trainer.answers.patches import fitted, make_patch, read_patch
-from swebench_trainer.answers.surroundings import without_thoughts
+from swebench_trainer.answers.envelope import without_thoughts
 from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.strict_diff import fitted, make_patch, read_patch
 from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import Instance, is_unicode
 

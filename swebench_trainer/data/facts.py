@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from swebench_trainer.data.diff import Section, sections
+from swebench_trainer.patches.changes import Section, sections
 from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance
 

@@ -20,8 +20,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from swebench_trainer.data.diff import sections
 from swebench_trainer.data.facts import Facts, Rows
+from swebench_trainer.patches.changes import sections
 from swebench_trainer.store.digest import digest
 from swebench_trainer.types import Instance
 

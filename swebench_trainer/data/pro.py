@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from swebench_trainer.contracts import Loaded
+from swebench_trainer.contracts import SourceData
 from swebench_trainer.data.checkout import checkout, is_address
 from swebench_trainer.data.columns import instance_from_row
 from swebench_trainer.data.rows import (
@@ -82,7 +82,7 @@ class ProSource:
     def __init__(self, table: ProTable) -> None:
         self._table = table
 
-    def load(self) -> Loaded:
+    def load(self) -> SourceData:
         """Reads every row, with its scripts. See `Source.load`."""
         table = self._table
         folder = _run_scripts(table.scripts)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from swebench_trainer.contracts import Loaded
+from swebench_trainer.contracts import SourceData
 from swebench_trainer.data.columns import instance_from_row
 from swebench_trainer.data.json_list import JsonList
 from swebench_trainer.errors import DataError
@@ -67,7 +67,7 @@ class RowsSource:
         self._path = table.path
         self._split = table.split
 
-    def load(self) -> Loaded:
+    def load(self) -> SourceData:
         """Reads every row. See `Source.load`."""
         rows = read_rows(self._path, self._split)
         return collect(rows, source=rows_name(self._path, self._split))
@@ -83,7 +83,7 @@ def collect(
     source: str,
     dropped: list[tuple[str, str]] | None = None,
     make: Callable[..., Instance] = instance_from_row,
-) -> Loaded:
+) -> SourceData:
     """Makes instances of rows, dropping the unusable and the repeated.
 
     Args:
@@ -117,7 +117,7 @@ def collect(
             hint="Rows have instance_id, repo, base_commit, problem_statement and patch; "
             "those of SWE-smith and SWE-rebench are known too.",
         )
-    return Loaded(instances, tuple(dropped))
+    return SourceData(instances, tuple(dropped))
 
 
 def read_rows(path: str, split: str) -> Iterator[Mapping[str, Any]]:

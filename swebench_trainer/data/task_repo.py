@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.contracts import Loaded
+from swebench_trainer.contracts import SourceData
 from swebench_trainer.data.columns import instance_from_row
 from swebench_trainer.data.rows import collect
 from swebench_trainer.errors import DataError
@@ -31,7 +31,7 @@ class TaskRepoSource:
     def __init__(self, table: TaskRepoTable) -> None:
         self._path = table.path
 
-    def load(self) -> Loaded:
+    def load(self) -> SourceData:
         """Reads every task. See `Source.load`."""
         dropped: list[tuple[str, str]] = []
         tasks = self._tasks()

@@ -31,8 +31,8 @@ from typing import TextIO
 
 from pydantic import TypeAdapter
 
-from swebench_trainer.grading.engine import Execution, Forgetful, Memory
 from swebench_trainer.grading.official import APPLY_LOG, TEST_LOG
+from swebench_trainer.grading.sandbox import Execution, Forgetful, Memory
 from swebench_trainer.grading.snapshot import cache_dir
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.store.rundir import move_aside

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.contracts import Done, GoldRun, GradeJob, Grader, Outcome
+from swebench_trainer.contracts import GoldRun, GradeJob, Grader, ItemProgress, Outcome
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.official import NOOP, OWED
 from swebench_trainer.store.digest import digest
@@ -52,7 +52,7 @@ class Ledger:
         self,
         grader: Grader,
         candidates: Sequence[Candidate],
-        done: Done,
+        done: ItemProgress,
         *,
         once_per_patch: bool = True,
         repeat: Callable[[Candidate], int] = lambda _: 0,

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swebench_trainer.contracts import GoldRun, GradeJob
-from swebench_trainer.grading.engine import Execution, read_execution
-from swebench_trainer.grading.execution import conclude
 from swebench_trainer.grading.official import (
     APPLY_LOG,
     NOOP,
@@ -20,6 +18,8 @@ from swebench_trainer.grading.official import (
     TEST_LOG,
 )
 from swebench_trainer.grading.retest import UNCONFIRMED, without_retests
+from swebench_trainer.grading.run_candidate import conclude
+from swebench_trainer.grading.sandbox import Execution, read_execution
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import each_row, write_bytes, write_rows
 from swebench_trainer.types import (

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.execution import apply_reason, clear_logs, without_patch
 from swebench_trainer.grading.official import (
     APPLY_LOG,
     NOOP,
@@ -31,6 +30,11 @@ from swebench_trainer.grading.official import (
     status_of,
 )
 from swebench_trainer.grading.pool import grade_all, in_time
+from swebench_trainer.grading.run_candidate import (
+    apply_reason,
+    clear_logs,
+    without_patch,
+)
 from swebench_trainer.grading.trust.flags import trust_flags
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Instance, Status

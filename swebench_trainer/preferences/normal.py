@@ -18,9 +18,9 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from swebench_trainer.answers.files import Text, read_file
-from swebench_trainer.answers.patches import FileChange, read_patch
 from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.files import Text, read_file
+from swebench_trainer.patches.strict_diff import FileChange, read_patch
 from swebench_trainer.store.digest import digest
 
 _HASH = (".py", ".rb", ".sh", ".pl", ".r", ".jl", ".ex", ".exs", ".yml", ".yaml")

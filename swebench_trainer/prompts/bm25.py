@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import PositiveInt
 
-from swebench_trainer.contracts import Material, Prompt
+from swebench_trainer.contracts import Prompt, PromptInputs
 from swebench_trainer.prompts.chosen import query, show_chosen
 from swebench_trainer.prompts.recall import AT
 from swebench_trainer.prompts.retrieval import Searcher
@@ -28,7 +28,7 @@ class Bm25Style:
         self._table = table
         self._searcher = Searcher()
 
-    def render(self, instance: Instance, material: Material) -> Prompt:
+    def render(self, instance: Instance, material: PromptInputs) -> Prompt:
         """Whole files where there is room, else what is about the issue in them.
 
         Raises:

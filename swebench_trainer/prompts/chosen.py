@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
-from swebench_trainer.contracts import Material, Prompt
+from swebench_trainer.contracts import Prompt, PromptInputs
 from swebench_trainer.prompts.crops import Choose, about
 from swebench_trainer.prompts.pages import Measure, compose, crop
 from swebench_trainer.prompts.skeleton import skeleton
@@ -31,7 +31,7 @@ def query(instance: Instance) -> str:
 def show_chosen(
     table: ContextTable,
     instance: Instance,
-    material: Material,
+    material: PromptInputs,
     ranked: Sequence[str],
     count: int,
     text: str,

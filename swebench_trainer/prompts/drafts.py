@@ -9,7 +9,7 @@ from typing import Any
 from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.contents.library import Files
 from swebench_trainer.contents.reasons import Unavailable
-from swebench_trainer.contracts import Material, Prompt, PromptStyle
+from swebench_trainer.contracts import Prompt, PromptInputs, PromptStyle
 from swebench_trainer.prompts.edits import gold_edits, unseen
 from swebench_trainer.prompts.recall import Recall
 from swebench_trainer.recipe.models import PromptTable
@@ -100,7 +100,7 @@ class Drafts:
         return {**row, **shown, **draft.facts, "prompt": draft.prompt}
 
     def _draft(self, instance: Instance, files: Files) -> Draft:
-        material = Material(files.open, self._tokens, self._seed)
+        material = PromptInputs(files.open, self._tokens, self._seed)
         prompt = self._style.render(instance, material)
         answer = untaught = ""
         try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from swebench_trainer.answers.blocks import unique_hunks
-from swebench_trainer.answers.files import Text
 from swebench_trainer.answers.forms import AnswerForm
-from swebench_trainer.answers.patches import FileChange, Hunk, fitted
 from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.files import Text
+from swebench_trainer.patches.strict_diff import FileChange, Hunk, fitted
 from swebench_trainer.types import Instance
 
 

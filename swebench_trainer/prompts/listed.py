@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.contracts import Material, Prompt
+from swebench_trainer.contracts import Prompt, PromptInputs
 from swebench_trainer.errors import DataError
 from swebench_trainer.prompts.chosen import query, show_chosen
 from swebench_trainer.recipe.models import ContextTable, RecipePath
@@ -34,7 +34,7 @@ class ListedStyle:
         self._table = table
         self._files = read_lists(table.list)
 
-    def render(self, instance: Instance, material: Material) -> Prompt:
+    def render(self, instance: Instance, material: PromptInputs) -> Prompt:
         """Whole files where there is room, else what is about the issue in them.
 
         Raises:

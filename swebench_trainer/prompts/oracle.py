@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 
 from pydantic import NonNegativeInt
 
-from swebench_trainer.answers.patches import read_patch
-from swebench_trainer.contracts import Material, Prompt, Tree
+from swebench_trainer.contracts import Prompt, PromptInputs, Tree
+from swebench_trainer.patches.strict_diff import read_patch
 from swebench_trainer.prompts.crops import around
 from swebench_trainer.prompts.documents import is_test
 from swebench_trainer.prompts.edits import gold_edits
@@ -46,7 +46,7 @@ class OracleStyle:
     def __init__(self, table: OracleTable) -> None:
         self._table = table
 
-    def render(self, instance: Instance, material: Material) -> Prompt:
+    def render(self, instance: Instance, material: PromptInputs) -> Prompt:
         """Whole files where there is room, else regions with the edits in them.
 
         Raises:
@@ -77,7 +77,11 @@ class OracleStyle:
         return compose(self._table, instance, material, lay)
 
     def _distractors(
-        self, instance: Instance, material: Material, tree: Tree, gold: Collection[str]
+        self,
+        instance: Instance,
+        material: PromptInputs,
+        tree: Tree,
+        gold: Collection[str],
     ) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Files like those of the gold patch, the nearest in the tree first."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from swebench_trainer.contracts import Material, Prompt
+from swebench_trainer.contracts import Prompt, PromptInputs
 from swebench_trainer.prompts.crops import Choose
 from swebench_trainer.prompts.styles import INSTRUCTIONS, ask
 from swebench_trainer.prompts.views import NOTE, View
@@ -27,7 +27,7 @@ _LEAST_REGION = 8
 def compose(
     table: ContextTable,
     instance: Instance,
-    material: Material,
+    material: PromptInputs,
     lay: Callable[[int, Measure], Sequence[View]],
 ) -> Prompt:
     """The issue, the files in an order drawn from the seed, and the answer's form.

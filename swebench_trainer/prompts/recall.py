@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from swebench_trainer.answers.patches import read_patch
+from swebench_trainer.patches.strict_diff import read_patch
 
 AT = (1, 5, 10)
 """Places of a ranking up to which files count."""

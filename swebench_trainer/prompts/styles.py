@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swebench_trainer.contracts import Material, Prompt
+from swebench_trainer.contracts import Prompt, PromptInputs
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.types import Instance
 
@@ -31,7 +31,7 @@ class IssueStyle:
     def __init__(self, table: PromptTable) -> None:
         del table  # the answer's form is learned from the examples
 
-    def render(self, instance: Instance, material: Material) -> Prompt:
+    def render(self, instance: Instance, material: PromptInputs) -> Prompt:
         """The issue in one fixed sentence before and one behind it."""
         del material  # it shows no files
         return Prompt(ask(instance))

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from swebench_trainer.answers.files import Text, read_file
 from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.files import Text, read_file
 from swebench_trainer.types import is_unicode
 
 NOTE = (

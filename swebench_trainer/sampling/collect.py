@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from swebench_trainer.contracts import Done, Sample, Sampler, SampleRequest
+from swebench_trainer.contracts import ItemProgress, Sample, Sampler, SampleRequest
 from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
 from swebench_trainer.types import Candidate, as_row, from_row, is_unicode
 
@@ -23,7 +23,7 @@ def collect(
     requests: Sequence[SampleRequest],
     to_candidate: Callable[[Sample], Candidate],
     path: Path,
-    done: Done,
+    done: ItemProgress,
 ) -> list[Candidate]:
     """Answers the requests that `path` has no candidate for yet.
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import NOOP, OWED
-from swebench_trainer.stages import GOLD, Figures, StageContext
+from swebench_trainer.stages.context import GOLD, StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
 
 
-def run(context: StageContext) -> Figures:
+def run(context: StageContext) -> StageSummary:
     """Writes `admission.jsonl`: each instance, admitted or the reason why not.
 
     Raises:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from swebench_trainer.contracts import TrainRequest
-from swebench_trainer.stages import Figures, StageContext, loss_figures
+from swebench_trainer.stages.context import StageContext, StageSummary, loss_figures
 from swebench_trainer.store.jsonl import read_json
 from swebench_trainer.types import Pair
 
 
-def run(context: StageContext) -> Figures:
+def run(context: StageContext) -> StageSummary:
     """Writes what the backend makes: `adapter/` or `model/`, metrics and audit.
 
     Raises:
@@ -27,7 +27,7 @@ def run(context: StageContext) -> Figures:
         step=lambda done, total, word: context.done("step", done, total, word),
     )
     backend.train_dpo(pairs, recipe.dpo, request)
-    figures: Figures = {"pairs": len(pairs), **loss_figures(context)}
+    figures: StageSummary = {"pairs": len(pairs), **loss_figures(context)}
     audit = read_json(context.dir.file("audit.json")) or {}
     if reason := audit.get("prompts_read_twice"):
         figures["prompts read twice, as"] = reason

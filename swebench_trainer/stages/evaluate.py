@@ -20,13 +20,18 @@ from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import not_believed, paired, wilson
 from swebench_trainer.reporting.tables import context_label
 from swebench_trainer.sampling.collect import collect, seed_of
-from swebench_trainer.stages import Figures, StageContext, costs, keep_responses
+from swebench_trainer.stages.context import (
+    StageContext,
+    StageSummary,
+    costs,
+    keep_responses,
+)
 from swebench_trainer.store.jsonl import read_rows, write_json, write_rows
 from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
 
 
-def run(context: StageContext) -> Figures:
+def run(context: StageContext) -> StageSummary:
     """Writes `<model>/predictions.jsonl`, `<model>/report.json` and `summary.json`.
 
     The milestones of trainings are models too, and go into the summary's `curve` alone.
@@ -274,8 +279,8 @@ def _paired(
     }
 
 
-def _figures(summary: Mapping[str, Any]) -> Figures:
-    figures: Figures = {}
+def _figures(summary: Mapping[str, Any]) -> StageSummary:
+    figures: StageSummary = {}
     for split, content in summary["splits"].items():
         rates = (
             f"{name} {m['resolved']}/{m['total']}"

@@ -13,13 +13,18 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import GenerateTable
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.sampling.relay import Relay, Writer
-from swebench_trainer.stages import Figures, StageContext, costs, keep_responses
+from swebench_trainer.stages.context import (
+    StageContext,
+    StageSummary,
+    costs,
+    keep_responses,
+)
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance
 
 
-def run(context: StageContext) -> Figures:
+def run(context: StageContext) -> StageSummary:
     """Writes `candidates.jsonl`, and `predictions.<n>.jsonl` per sample number.
 
     Raises:
@@ -68,7 +73,7 @@ def run(context: StageContext) -> Figures:
         rows = [prediction_row(c) for c in candidates if c.sample == number]
         write_rows(context.dir.file(f"predictions.{number}.jsonl"), rows)
     patches = {(c.instance_id, c.patch) for c in candidates if c.patch}
-    figures: Figures = {
+    figures: StageSummary = {
         "candidates": len(candidates),
         "distinct patches": len(patches),
     }

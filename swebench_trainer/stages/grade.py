@@ -16,7 +16,7 @@ from swebench_trainer.grading.retest import (
     with_second_opinion,
 )
 from swebench_trainer.reporting.metrics import not_believed, wilson
-from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.types import Candidate, Instance, Verdict, as_row
 
@@ -24,7 +24,7 @@ Again = Mapping[int, Sequence[Verdict]]
 """The repeated runs of each candidate, by its place."""
 
 
-def run(context: StageContext) -> Figures:
+def run(context: StageContext) -> StageSummary:
     """Writes verdicts, repeated runs (`retests.jsonl`), a summary, and the logs.
 
     Raises:
@@ -133,8 +133,8 @@ def _summary(
     }
 
 
-def _figures(summary: Mapping[str, Any]) -> Figures:
-    figures: Figures = dict(summary["statuses"])
+def _figures(summary: Mapping[str, Any]) -> StageSummary:
+    figures: StageSummary = dict(summary["statuses"])
     for name in ("flagged", "explained timeouts"):
         if summary[name]:
             figures[name] = summary[name]

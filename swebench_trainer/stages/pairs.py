@@ -17,7 +17,7 @@ from swebench_trainer.preferences.provenance import traced
 from swebench_trainer.preferences.surface import judge
 from swebench_trainer.preferences.tally import patches_of, tally
 from swebench_trainer.reporting.metrics import wilson
-from swebench_trainer.stages import GOLD, Figures, StageContext
+from swebench_trainer.stages.context import GOLD, StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.types import (
     UNANSWERED,
@@ -56,7 +56,7 @@ class Preferences:
     stats: dict[str, Any]
 
 
-def run(context: StageContext) -> Figures:
+def run(context: StageContext) -> StageSummary:
     """Writes `pairs.jsonl` and `stats.json`.
 
     Raises:
@@ -139,9 +139,9 @@ def require_balance(found: Preferences) -> None:
     )
 
 
-def _figures(found: Preferences) -> Figures:
+def _figures(found: Preferences) -> StageSummary:
     pairs = found.pairs
-    figures: Figures = {
+    figures: StageSummary = {
         "pairs": len(pairs),
         "issues": len({pair.instance_id for pair in pairs}),
         "gold as chosen": sum(pair.chosen_source == "gold" for pair in pairs),

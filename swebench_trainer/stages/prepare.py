@@ -19,11 +19,11 @@ from swebench_trainer.data.leakage import Leakage, find_leakage, public_tests
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.docker.archives import DockerArchives
+from swebench_trainer.plugins.registry import Registry
 from swebench_trainer.prompts.drafts import Drafts
 from swebench_trainer.prompts.recall import AT, Recall
 from swebench_trainer.recipe.models import Recipe
-from swebench_trainer.registry import Registry
-from swebench_trainer.stages import Figures, StageContext, token_counter
+from swebench_trainer.stages.context import StageContext, StageSummary, token_counter
 from swebench_trainer.store.jsonl import (
     write_bytes,
     write_json,
@@ -32,7 +32,7 @@ from swebench_trainer.store.jsonl import (
 from swebench_trainer.types import Instance, SftRow, Split, as_row
 
 
-def run(context: StageContext) -> Figures:
+def run(context: StageContext) -> StageSummary:
     """Writes `instances.jsonl`, `prompts.jsonl`, `sft.jsonl`, `dropped.jsonl` and more.
 
     `heldout.txt` lists the ids that are kept back, `leakage.json` says what training
@@ -83,7 +83,7 @@ def _write(
     drafts: Drafts,
     heldout: Collection[str],
     dropped: list[dict[str, str]],
-) -> Figures:
+) -> StageSummary:
     """Writes what is left, and what is not with the reasons; returns the counts."""
 
     def sided() -> Iterator[Instance]:
@@ -205,7 +205,7 @@ def _estimate(text: str) -> int:
     return -(-len(text.encode()) // 3)
 
 
-def _recall_figures(recall: Recall) -> Figures:
+def _recall_figures(recall: Recall) -> StageSummary:
     """What the stage says of the files that a style has found."""
     if not recall.instances:
         return {}
@@ -304,9 +304,9 @@ def _guard(
     return leaking, report
 
 
-def _guard_figures(report: Mapping[str, Any]) -> Figures:
+def _guard_figures(report: Mapping[str, Any]) -> StageSummary:
     """What the stage says of what it found, if it found something."""
-    figures: Figures = {}
+    figures: StageSummary = {}
     if report["findings"]:
         figures["leakage"] = f"{report['findings']} findings"
     if tests := report["public test"]["train"]:

@@ -7,11 +7,11 @@ import shutil
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import resolved_settings
 from swebench_trainer.reporting.card import model_card
-from swebench_trainer.stages import Figures, StageContext
+from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import read_json, write_bytes, write_json
 
 
-def run(context: StageContext) -> Figures:
+def run(context: StageContext) -> StageSummary:
     """Writes `release/` (weights and card) and `receipt.json`.
 
     Raises:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import StageError
-from swebench_trainer.stages import Figures, StageContext, loss_figures
+from swebench_trainer.stages.context import StageContext, StageSummary, loss_figures
 from swebench_trainer.store.jsonl import read_json
 from swebench_trainer.types import SftRow
 
 
-def run(context: StageContext) -> Figures:
+def run(context: StageContext) -> StageSummary:
     """Writes what the backend makes: `adapter/` or `model/`, metrics and audit.
 
     Raises:
@@ -39,7 +39,7 @@ def run(context: StageContext) -> Figures:
         step=lambda done, total, word: context.done("step", done, total, word),
     )
     backend.train_sft(rows, recipe.sft, request)
-    figures: Figures = {"rows": len(rows), **loss_figures(context)}
+    figures: StageSummary = {"rows": len(rows), **loss_figures(context)}
     audit = read_json(context.dir.file("audit.json")) or {}
     if reason := audit.get("padded_because"):
         figures["rows padded, as"] = reason

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from swebench_trainer.errors import PluginFault
-from swebench_trainer.isolation.held import Held, Role
-from swebench_trainer.isolation.watchdog import Watchdog
+from swebench_trainer.plugins.guard import GuardedPlugin, Role
+from swebench_trainer.plugins.watchdog import Watchdog
 
 
 def as_held(thing: Any, role: Role, table: Any = None) -> Any:
     """The object held to its contract, as in a run."""
     with as_assertions():
-        return Held(thing, role, f"The {role}", Watchdog(), table)
+        return GuardedPlugin(thing, role, f"The {role}", Watchdog(), table)
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from pydantic import PositiveInt
 
 from swebench_trainer.contracts import (
     GradeJob,
-    Loaded,
     Outcome,
     Sample,
     SampleRequest,
+    SourceData,
     TrainRequest,
 )
 from swebench_trainer.hookspecs import Register, hookimpl
@@ -48,9 +48,9 @@ class FakeSource:
     def __init__(self, table: FakeSourceTable) -> None:
         self._count = table.count
 
-    def load(self) -> Loaded:
+    def load(self) -> SourceData:
         """See `Source.load`."""
-        return Loaded(tuple(_instance(n) for n in range(1, self._count + 1)))
+        return SourceData(tuple(_instance(n) for n in range(1, self._count + 1)))
 
     def digest(self) -> str:
         """See `Source.digest`."""

@@ -22,7 +22,7 @@ _PROBE = """
 import importlib, json, sys
 modules, heavy = json.loads(sys.argv[1])
 loaded = [importlib.import_module(name) for name in modules]
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 plugins = Plugins({})
 for module in loaded:
     plugins.add(module, module.__name__, "the module under test")

@@ -146,7 +146,7 @@ class Trainer:
 
         from swebench_trainer import builtin
         from swebench_trainer.pipeline import Pipeline, choose, stages_of
-        from swebench_trainer.plugins import Plugins
+        from swebench_trainer.plugins.manager import Plugins
         from swebench_trainer.progress import ConsoleObserver
         from swebench_trainer.recipe.load import read_draft, validate
         from swebench_trainer.testing import fakes

@@ -12,8 +12,8 @@ from swebench_trainer.contracts import (
     GradedInstance,
     GradeJob,
     Grader,
-    Material,
     PairStrategy,
+    PromptInputs,
     PromptStyle,
     Publisher,
     Source,
@@ -40,7 +40,7 @@ def check_source(make: Callable[[], Source]) -> None:
 
 def check_prompt_style(style: PromptStyle, instance: Instance) -> None:
     """Holds a prompt style to its contract."""
-    material = Material(lambda: Directory(instance.snapshot), tokens=len)
+    material = PromptInputs(lambda: Directory(instance.snapshot), tokens=len)
     with as_assertions():
         prompt = as_held(style, "prompt style").render(instance, material)
     again = style.render(instance, material)

@@ -9,22 +9,22 @@ from typing import Any, Protocol
 
 from swebench_trainer.contracts import Sampler, TokenView, TrainRequest
 from swebench_trainer.recipe.models import DpoTable, SftTable, TrainTable
-from swebench_trainer.training import launch
+from swebench_trainer.training.distributed import launch
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.encoding import (
-    decode_completion,
-    describe_row,
-    encode_prompt,
-    end_of_answer,
-)
 from swebench_trainer.training.model import (
     HfTable,
     check_model,
     load_model,
     load_tokenizer,
 )
-from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.sft import train_sft
+from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.tokens.encoding import (
+    decode_completion,
+    describe_row,
+    encode_prompt,
+    end_of_answer,
+)
 from swebench_trainer.types import Pair, SftRow
 
 

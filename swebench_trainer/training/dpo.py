@@ -9,27 +9,27 @@ from typing import Any
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
 from swebench_trainer.training import attention, failures, fit
-from swebench_trainer.training.collated import check_collated
-from swebench_trainer.training.encoding import end_of_answer
-from swebench_trainer.training.kto import train_kto
-from swebench_trainer.training.microbatches import (
+from swebench_trainer.training.batching.collator_audit import check_collated
+from swebench_trainer.training.batching.microbatches import (
     Layout,
     Row,
     in_parts,
     in_turn,
     step_at_once,
 )
-from swebench_trainer.training.model import HfTable, load_tokenizer
-from swebench_trainer.training.order import length_order, ordered
-from swebench_trainer.training.policy import load_policy
-from swebench_trainer.training.quiet import quiet_libraries
-from swebench_trainer.training.rows import Encoded, encode_pairs, fit_rows
-from swebench_trainer.training.shared_prefix import (
+from swebench_trainer.training.batching.samplers import length_order, ordered
+from swebench_trainer.training.batching.shared_prefix import (
     PromptSampler,
     SharedPrefixCollator,
     share_prefixes,
     why_not,
 )
+from swebench_trainer.training.kto import train_kto
+from swebench_trainer.training.model import HfTable, load_tokenizer
+from swebench_trainer.training.preference_models import load_policy
+from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.tokens.encoding import end_of_answer
+from swebench_trainer.training.tokens.rows import Encoded, encode_pairs, fit_rows
 from swebench_trainer.training.validation import hold_back
 from swebench_trainer.types import Pair
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swebench_trainer.contracts import Step, TrainRequest
+from swebench_trainer.contracts import StepProgress, TrainRequest
 from swebench_trainer.errors import RecipeError
 from swebench_trainer.recipe.models import DpoTable, SftTable, TrainTable
 from swebench_trainer.store import durable
@@ -28,13 +28,12 @@ from swebench_trainer.training import (
     guards,
     milestones,
     saving,
-    sharding,
     trackers,
     validation,
-    world,
 )
+from swebench_trainer.training.distributed import ranks, sharding
 from swebench_trainer.training.model import HfTable, declared_dtype
-from swebench_trainer.training.rows import Encoded
+from swebench_trainer.training.tokens.rows import Encoded
 
 if TYPE_CHECKING:
     import torch
@@ -215,15 +214,15 @@ def fit(
         _judge(trainer, before, None if table.lora else dtype, request.out, audit, held)
         state = sharding.whole_state(trainer)
         model = trainer.model
-        return world.once(partial(_end, model, state, table, request, audit, dtype))
+        return ranks.once(partial(_end, model, state, table, request, audit, dtype))
 
 
 def _looked_over(
     trainer: Trainer, table: HfTable, request: TrainRequest, audit: dict[str, Any]
 ) -> dict[str, torch.Tensor]:
     """Checks and counts what there is before the first step; samples the weights."""
-    if world.size() > 1:  # so that every process has as many
-        at_once = trainer.args.train_batch_size * world.size()
+    if ranks.size() > 1:  # so that every process has as many
+        at_once = trainer.args.train_batch_size * ranks.size()
         audit["repeated_rows"] = -len(trainer.train_dataset) % at_once
     audit["trainable_parameters"] = guards.require_trainable(trainer.model)
     guards.require_window(trainer.model.config, audit["longest_kept"])
@@ -245,7 +244,7 @@ def _train(
     from transformers import PrinterCallback
 
     metrics = request.out / METRICS
-    resume = world.once(partial(_begin, request.out, metrics, audit))
+    resume = ranks.once(partial(_begin, request.out, metrics, audit))
     sharding.require_same(trainer, resume)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_recorder(metrics, request.step))
@@ -263,7 +262,7 @@ def _train(
         )
     if not validation.is_over(read_rows(metrics), settings):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    world.wait()  # for the rows of the last step
+    ranks.wait()  # for the rows of the last step
 
 
 def _judge(
@@ -327,7 +326,7 @@ def _end(
     return weights
 
 
-def _recorder(metrics: Path, step: Step) -> TrainerCallback:
+def _recorder(metrics: Path, step: StepProgress) -> TrainerCallback:
     """A callback that keeps the metrics, reports progress and seals checkpoints."""
     from transformers import TrainerCallback
 
@@ -340,7 +339,7 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
             for name in logs.keys() & {"loss", validation.LOSS}:
                 guards.require_finite(state.global_step, logs[name])
             guards.require_finite_gradient(state.global_step, logs.get("grad_norm", 0))
-            if not world.writes():
+            if not ranks.writes():
                 return
             row = {k: v for k, v in logs.items() if not k.endswith(_NOT_REPEATED)}
             with RowWriter(metrics) as rows:
@@ -350,8 +349,8 @@ def _recorder(metrics: Path, step: Step) -> TrainerCallback:
             step(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
 
         def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-            world.wait()  # each process writes the state of its random numbers
-            if world.writes():
+            ranks.wait()  # each process writes the state of its random numbers
+            if ranks.writes():
                 durable.sync(metrics)  # the rows before the step to resume from
                 checkpoints.seal(
                     Path(args.output_dir, f"checkpoint-{state.global_step}")

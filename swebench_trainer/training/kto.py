@@ -18,11 +18,11 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import DpoTable
 from swebench_trainer.training import fit
-from swebench_trainer.training.collated import check_collated
-from swebench_trainer.training.encoding import end_of_answer
+from swebench_trainer.training.batching.collator_audit import check_collated
 from swebench_trainer.training.model import HfTable, load_tokenizer
-from swebench_trainer.training.policy import load_policy
-from swebench_trainer.training.rows import Encoded, encode_answers, fit_rows
+from swebench_trainer.training.preference_models import load_policy
+from swebench_trainer.training.tokens.encoding import end_of_answer
+from swebench_trainer.training.tokens.rows import Encoded, encode_answers, fit_rows
 from swebench_trainer.training.validation import hold_back
 from swebench_trainer.types import Pair
 

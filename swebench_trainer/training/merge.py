@@ -22,7 +22,6 @@ from swebench_trainer.store import durable
 from swebench_trainer.store.jsonl import disk_errors, read_json, read_rows
 from swebench_trainer.store.rundir import RunDir, StageDir
 from swebench_trainer.training import tiny
-from swebench_trainer.training.encoding import encode_completion, encode_prompt
 from swebench_trainer.training.model import (
     HfTable,
     check_model,
@@ -31,8 +30,9 @@ from swebench_trainer.training.model import (
     load_model,
     load_tokenizer,
 )
-from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.saving import TRAINED
+from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.tokens.encoding import encode_completion, encode_prompt
 
 if TYPE_CHECKING:
     import torch

@@ -11,21 +11,22 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
-from swebench_trainer.training import attention, failures, fit, packing
-from swebench_trainer.training.collated import check_collated
-from swebench_trainer.training.encoding import end_of_answer
-from swebench_trainer.training.microbatches import (
+from swebench_trainer.training import attention, failures, fit
+from swebench_trainer.training.batching import packing
+from swebench_trainer.training.batching.collator_audit import check_collated
+from swebench_trainer.training.batching.microbatches import (
     Layout,
     Row,
     in_parts,
     packed,
     step_at_once,
 )
+from swebench_trainer.training.batching.prompt_loss import weighing
+from swebench_trainer.training.batching.samplers import length_order, ordered
 from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
-from swebench_trainer.training.order import length_order, ordered
-from swebench_trainer.training.prompt_loss import weighing
-from swebench_trainer.training.quiet import quiet_libraries
-from swebench_trainer.training.rows import encode_rows, fit_rows
+from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.tokens.encoding import end_of_answer
+from swebench_trainer.training.tokens.rows import encode_rows, fit_rows
 from swebench_trainer.training.validation import hold_back
 from swebench_trainer.types import SftRow
 

@@ -20,8 +20,9 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import read_rows
-from swebench_trainer.training import checkpoints, world
-from swebench_trainer.training.rows import Encoded
+from swebench_trainer.training import checkpoints
+from swebench_trainer.training.distributed import ranks
+from swebench_trainer.training.tokens.rows import Encoded
 
 if TYPE_CHECKING:
     import torch
@@ -130,10 +131,10 @@ def keeper(metrics: Path, settings: TrainTable) -> TrainerCallback:
         def on_evaluate(
             self, args: Any, state: Any, control: Any, model: Any, **_: Any
         ) -> None:
-            world.wait()  # until the evaluation is in the metrics
+            ranks.wait()  # until the evaluation is in the metrics
             rows = read_rows(metrics)
             best = best_of(rows)
-            if best and best.step == state.global_step and world.writes():
+            if best and best.step == state.global_step and ranks.writes():
                 _write(model, _weights(Path(args.output_dir), best.step))
                 if not settings.save_every:
                     self.on_save(args)
@@ -141,7 +142,7 @@ def keeper(metrics: Path, settings: TrainTable) -> TrainerCallback:
                 control.should_training_stop = True
 
         def on_save(self, args: Any, *_: Any, **__: Any) -> None:
-            if not world.writes():
+            if not ranks.writes():
                 return
             # Not before: a training that is killed now goes on from here, and one
             # killed earlier from a step for which other weights may be the best.

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from swebench_trainer import builtin
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.testing import (
     FakeGrader,
     an_instance,

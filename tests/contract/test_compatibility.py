@@ -20,7 +20,7 @@ from swebench_trainer import (
 )
 from swebench_trainer.contracts import Sample
 from swebench_trainer.events import ItemDone
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe import models
 from swebench_trainer.testing import FakeBackend, an_instance
 
@@ -220,7 +220,7 @@ def later(monkeypatch):
 
     module.drop_instances = spec(drop_instances)
     module.after_a_later_stage = spec(after_a_later_stage)
-    monkeypatch.setattr("swebench_trainer.plugins.hookspecs", module)
+    monkeypatch.setattr("swebench_trainer.plugins.manager.hookspecs", module)
     return Plugins({})
 
 

@@ -30,10 +30,10 @@ from swebench_trainer.grading.docker.containers import (
     start_container,
 )
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
-from swebench_trainer.grading.engine import read_execution
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.official import NOOP
+from swebench_trainer.grading.sandbox import read_execution
 from swebench_trainer.grading.stock import StockGrader
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Status

@@ -30,7 +30,7 @@ from swebench_trainer.grading.namespace.kept_roots import ImageRoot
 from swebench_trainer.grading.namespace.rootfs import ImageRoots
 from swebench_trainer.grading.namespace.unpack import unpack
 from swebench_trainer.grading.official import NOOP
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.types import Candidate, Instance, Status
 
 if TYPE_CHECKING:

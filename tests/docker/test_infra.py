@@ -33,9 +33,9 @@ from swebench_trainer.grading.docker.grader import (
     DockerTable,
     warn_of_emulation,
 )
-from swebench_trainer.grading.engine import read_execution
 from swebench_trainer.grading.ledger import Ledger
 from swebench_trainer.grading.official import NOOP, TEST_LOG
+from swebench_trainer.grading.sandbox import read_execution
 from swebench_trainer.grading.stock import StockGrader
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Candidate, Status

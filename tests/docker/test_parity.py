@@ -26,7 +26,7 @@ from mutations import MUTATIONS, mutate
 from swebench_trainer import builtin
 from swebench_trainer.contracts import GradeJob, Grader, Outcome
 from swebench_trainer.grading.official import NOOP, TEST_LOG, test_spec
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.types import Candidate, Instance, Status
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(3000)]

@@ -14,9 +14,9 @@ from swebench_trainer.contents.git import Repositories
 from swebench_trainer.data.checkout import checkout
 from swebench_trainer.errors import DataError
 from swebench_trainer.grading.cache import RunCache, set_aside
-from swebench_trainer.grading.engine import Execution
 from swebench_trainer.grading.namespace.kept_roots import KeptRoots
 from swebench_trainer.grading.official import TEST_LOG
+from swebench_trainer.grading.sandbox import Execution
 from swebench_trainer.prompts.retrieval import Searcher
 from swebench_trainer.store.kept import held
 

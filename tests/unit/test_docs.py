@@ -18,7 +18,7 @@ from swebench_trainer import (
     types,
 )
 from swebench_trainer.cli import app
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.load import read_draft, validate
 from swebench_trainer.recipe.models import Repair, Table
 

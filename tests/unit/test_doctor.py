@@ -18,7 +18,7 @@ from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.doctor import Finding, Report, Request, Trial
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.official import NOOP
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.testing import FakeGrader, an_instance
 from swebench_trainer.types import Instance, Status

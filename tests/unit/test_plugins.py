@@ -8,7 +8,7 @@ import pytest
 from swebench_trainer import builtin, hookimpl
 from swebench_trainer.errors import PluginError
 from swebench_trainer.events import RecipeLoaded, RunFinished
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import DataTable, GradeTable
 from swebench_trainer.testing import an_instance, some_pairs
 

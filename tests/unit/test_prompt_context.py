@@ -12,7 +12,7 @@ from swebench_trainer.prompts.listed import ListedStyle
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
 from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
-from swebench_trainer.stages import StageContext
+from swebench_trainer.stages.context import StageContext
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.store.rundir import RunDir
 from swebench_trainer.types import Instance

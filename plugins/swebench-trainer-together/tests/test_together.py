@@ -7,7 +7,7 @@ from swebench_trainer_together import TogetherTable
 from swebench_trainer import builtin
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.remote.testing import LocalService, Response
 
 pytest.importorskip("openai", reason="the openai SDK is not installed")

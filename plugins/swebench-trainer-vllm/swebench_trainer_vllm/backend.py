@@ -14,13 +14,13 @@ from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.recipe.models import DpoTable, SftTable, TrainTable
 from swebench_trainer.sampling.transformers import TransformersSampler
 from swebench_trainer.training.backend import HfBackend
-from swebench_trainer.training.encoding import (
+from swebench_trainer.training.model import load_tokenizer
+from swebench_trainer.training.tiny import MODELS, tiny_directory
+from swebench_trainer.training.tokens.encoding import (
     decode_completion,
     encode_prompt,
     end_of_answer,
 )
-from swebench_trainer.training.model import load_tokenizer
-from swebench_trainer.training.tiny import MODELS, tiny_directory
 from swebench_trainer.types import Pair, SftRow
 from swebench_trainer_vllm import VllmTable
 from swebench_trainer_vllm.sampler import VllmSampler

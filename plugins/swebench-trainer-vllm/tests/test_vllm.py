@@ -14,7 +14,7 @@ from swebench_trainer_vllm.sampler import VllmSampler
 from swebench_trainer import builtin
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 
 END = 9
 

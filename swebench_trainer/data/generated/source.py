@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from swebench_trainer.contracts import Loaded
+from swebench_trainer.contracts import SourceData
 from swebench_trainer.data.generated.functions import (
     forms_text,
     shortest_forms,
@@ -78,7 +78,7 @@ class GeneratedSource:
     def __init__(self, table: GeneratedTable) -> None:
         self._table = table
 
-    def load(self) -> Loaded:
+    def load(self) -> SourceData:
         """Reads the tasks, which are made on first use. See `Source.load`.
 
         Raises:
@@ -92,7 +92,7 @@ class GeneratedSource:
                 if not place.is_dir():  # else another process was first
                     self._write(unfinished(place))
                     unfinished(place).rename(place)
-        return Loaded(Spool(_read(place)))
+        return SourceData(Spool(_read(place)))
 
     def digest(self) -> str:
         """Digest of what decides the tasks: settings and forms."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from random import Random
 from string import Template
 
-from swebench_trainer.data.diff import sections
 from swebench_trainer.data.generated.functions import (
     Case,
     Faulty,
@@ -21,6 +20,7 @@ from swebench_trainer.data.generated.functions import (
     every_form,
     vocabulary,
 )
+from swebench_trainer.patches.changes import sections
 from swebench_trainer.types import Instance
 
 HELDOUT_FROM = "2001-01-01"

@@ -25,8 +25,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from swebench_trainer.grading.docker.hosts import CONNECT_SECONDS
-from swebench_trainer.grading.engine import KILLED, Ended, Files
 from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.sandbox import KILLED, Ended, Files
 
 LABEL = "swebench-trainer"
 """Label of every container; its value names the grader that made it."""

@@ -36,10 +36,10 @@ from swebench_trainer.grading.docker.hosts import Host, Hosts
 from swebench_trainer.grading.docker.images import Images
 from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
 from swebench_trainer.grading.docker.ready import Ready
-from swebench_trainer.grading.engine import Ended, Evidence, Files, Memory
-from swebench_trainer.grading.execution import grade_in
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.pool import grade_all, in_time
+from swebench_trainer.grading.run_candidate import grade_in
+from swebench_trainer.grading.sandbox import Ended, Evidence, Files, Memory
 from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
 from swebench_trainer.types import Instance
 

@@ -34,8 +34,6 @@ from pydantic import PositiveInt
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.engine import Files, Memory, Sandbox
-from swebench_trainer.grading.execution import grade_in
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.namespace.cgroup import (
     Cgroups,
@@ -53,6 +51,8 @@ from swebench_trainer.grading.namespace.launch import (
 )
 from swebench_trainer.grading.namespace.rootfs import ImageRoots
 from swebench_trainer.grading.pool import grade_all, in_time
+from swebench_trainer.grading.run_candidate import grade_in
+from swebench_trainer.grading.sandbox import Files, Memory, Sandbox
 from swebench_trainer.grading.snapshot import snapshot_repository
 from swebench_trainer.recipe.models import GradeTable, Size
 from swebench_trainer.types import Instance

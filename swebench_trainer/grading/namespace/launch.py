@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.grading.apply import APPLY_SECONDS
-from swebench_trainer.grading.engine import Ended, Evidence, Files
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.namespace.cgroup import Group
+from swebench_trainer.grading.sandbox import Ended, Evidence, Files
 
 SANDBOX = Path(__file__).with_name("sandbox.py")
 START_SECONDS = 60.0

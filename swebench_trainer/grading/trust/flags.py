@@ -7,8 +7,8 @@ the machine and to the tests that do not count, a candidate may do too.
 from __future__ import annotations
 
 from swebench_trainer.contracts import GradeJob
-from swebench_trainer.grading.engine import Evidence
 from swebench_trainer.grading.pro import script_was_changed
+from swebench_trainer.grading.sandbox import Evidence
 from swebench_trainer.grading.trust.log_flags import (
     Transcript,
     has_excused_tests,

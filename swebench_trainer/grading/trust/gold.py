@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from swebench_trainer.contracts import GoldRun
-from swebench_trainer.grading.engine import read_execution
 from swebench_trainer.grading.official import TEST_LOG
+from swebench_trainer.grading.sandbox import read_execution
 from swebench_trainer.grading.trust.log_flags import Transcript, excused, failing
 from swebench_trainer.types import Instance
 

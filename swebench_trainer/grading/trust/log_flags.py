@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from swebench_trainer.contracts import GoldRun
 from swebench_trainer.grading.official import test_spec
-from swebench_trainer.grading.patch_paths import existing_paths, patched_paths
+from swebench_trainer.patches.hostile_diff import existing_paths, patched_paths
 from swebench_trainer.types import Instance
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from swebench_trainer.grading.patch_paths import (
+from swebench_trainer.patches.hostile_diff import (
     absolute_names,
     existing_paths,
     file_modes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from swebench_trainer.contracts import GoldRun
-from swebench_trainer.grading.engine import Evidence
+from swebench_trainer.grading.sandbox import Evidence
 
 SCRATCH = re.compile(
     r"/(tmp|var/tmp|dev/shm|run)/|/(root|home/[^/]+)/(\.cache/|\.gitconfig$)"

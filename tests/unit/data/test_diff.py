@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swebench_trainer.data.diff import reverse, sections
+from swebench_trainer.patches.changes import reverse, sections
 
 LINES = st.lists(
     st.sampled_from(["a", "b", "--- c", "+++ d", "", "@@ e", "\tf"]), max_size=9

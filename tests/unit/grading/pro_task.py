@@ -20,8 +20,8 @@ from typing import Any
 
 from swebench_trainer.contracts import GradeJob
 from swebench_trainer.data.pro import ProSource, ProTable
-from swebench_trainer.grading.engine import Ended, Evidence, Files
 from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.sandbox import Ended, Evidence, Files
 from swebench_trainer.types import Candidate, Instance
 
 CALC = "def add(a, b):\n    return a - b\n"

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.engine import Ended, Evidence
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.namespace import launch
 from swebench_trainer.grading.namespace.cgroup import Cgroups, cgroup_parents
 from swebench_trainer.grading.namespace.grader import host_root, repository_view
 from swebench_trainer.grading.namespace.launch import Launcher, Limits, Root
+from swebench_trainer.grading.sandbox import Ended, Evidence
 
 LIMITS = Limits(memory=1 << 30, pids=512, disk=1 << 28, shm=1 << 24)
 

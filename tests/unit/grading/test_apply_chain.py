@@ -20,7 +20,7 @@ from swebench_trainer.grading.apply import (
     named_paths,
     patch_bytes,
 )
-from swebench_trainer.grading.patch_paths import patched_paths
+from swebench_trainer.patches.hostile_diff import patched_paths
 from swebench_trainer.testing import an_instance
 
 INSTANCE = an_instance()

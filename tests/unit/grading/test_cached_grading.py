@@ -14,9 +14,9 @@ from tiny import ADD, DOUBLE, GOLD, NEW_FILE, WRONG, Task
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading.cache import RunCache
-from swebench_trainer.grading.engine import Ended, read_execution
-from swebench_trainer.grading.execution import grade_in
 from swebench_trainer.grading.official import APPLY_LOG, REPORT, TEST_LOG
+from swebench_trainer.grading.run_candidate import grade_in
+from swebench_trainer.grading.sandbox import Ended, read_execution
 from swebench_trainer.types import Instance, Status
 
 Grade = Callable[..., Outcome]

@@ -19,7 +19,10 @@ from tiny import ADD, DOUBLE, GOLD, WRONG, Task
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading.apply import NO_GIT, REFUSED
 from swebench_trainer.grading.cache import RunCache
-from swebench_trainer.grading.engine import (
+from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.official import NOOP, TEST_LOG
+from swebench_trainer.grading.run_candidate import conclude, grade_in
+from swebench_trainer.grading.sandbox import (
     Ended,
     Evidence,
     Execution,
@@ -27,9 +30,6 @@ from swebench_trainer.grading.engine import (
     read_execution,
     write_execution,
 )
-from swebench_trainer.grading.execution import conclude, grade_in
-from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.official import NOOP, TEST_LOG
 from swebench_trainer.types import Instance, Status
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer.grading.patch_paths import patched_paths
 from swebench_trainer.grading.trust.patch_flags import (
     has_runner_code,
     has_unsafe_path,
     touches_tests,
 )
+from swebench_trainer.patches.hostile_diff import patched_paths
 from swebench_trainer.types import Instance
 
 COLUMNS = ("instance_id", "repo", "base_commit", "patch", "test_patch", "eval_script")

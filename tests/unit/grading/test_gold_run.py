@@ -5,8 +5,8 @@ import dataclasses
 from tiny import Task
 
 from swebench_trainer.contracts import GoldRun
-from swebench_trainer.grading.engine import Evidence, Execution, write_execution
 from swebench_trainer.grading.official import TEST_LOG
+from swebench_trainer.grading.sandbox import Evidence, Execution, write_execution
 from swebench_trainer.grading.trust.gold import gold_run
 
 LOG = """\

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swebench_trainer.grading.patch_paths import (
+from swebench_trainer.patches.hostile_diff import (
     absolute_names,
     existing_paths,
     file_modes,

@@ -29,7 +29,6 @@ from pro_task import (
 )
 
 from swebench_trainer.contracts import Outcome
-from swebench_trainer.grading.execution import grade_in
 from swebench_trainer.grading.official import judge, test_spec
 from swebench_trainer.grading.pro import (
     parser_name,
@@ -41,6 +40,7 @@ from swebench_trainer.grading.pro import (
     without_binary_hunks,
 )
 from swebench_trainer.grading.regrade import regraded
+from swebench_trainer.grading.run_candidate import grade_in
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.types import Instance, Status, Verdict, as_row

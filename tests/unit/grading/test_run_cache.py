@@ -19,8 +19,8 @@ import pytest
 
 from swebench_trainer.grading import cache
 from swebench_trainer.grading.cache import RunCache, cache_path, open_memory
-from swebench_trainer.grading.engine import Evidence, Execution, Forgetful
 from swebench_trainer.grading.official import APPLY_LOG, TEST_LOG
+from swebench_trainer.grading.sandbox import Evidence, Execution, Forgetful
 from swebench_trainer.recipe.models import GradeTable
 
 RUN = Execution(
@@ -179,7 +179,7 @@ HAMMER = """
 import sys, threading
 from pathlib import Path
 from swebench_trainer.grading.cache import RunCache
-from swebench_trainer.grading.engine import Execution
+from swebench_trainer.grading.sandbox import Execution
 from swebench_trainer.grading.official import APPLY_LOG, TEST_LOG
 
 path, folder, who, count = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -356,7 +356,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from swebench_trainer.grading.cache import RunCache
-from swebench_trainer.grading.engine import Execution
+from swebench_trainer.grading.sandbox import Execution
 from swebench_trainer.grading.official import TEST_LOG
 import os
 memory = RunCache(Path(sys.argv[1]))

@@ -8,8 +8,8 @@ import pytest
 from tiny import ADD, CALC, DOUBLE, GOLD, NEW_FILE, Task, diff
 
 from swebench_trainer.contracts import GoldRun
-from swebench_trainer.grading.engine import Evidence
 from swebench_trainer.grading.official import judge
+from swebench_trainer.grading.sandbox import Evidence
 from swebench_trainer.grading.trust.flags import MEANINGS, trust_flags
 from swebench_trainer.grading.trust.sandbox_flags import TOO_MANY
 

@@ -19,7 +19,7 @@ def test_the_plain_trainer_trains_on_the_file(tmp_path, monkeypatch) -> None:
     from trl import DPOConfig, DPOTrainer
 
     from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
-    from swebench_trainer.training.quiet import quiet_libraries
+    from swebench_trainer.training.silence import quiet_libraries
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))

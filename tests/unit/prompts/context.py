@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from damage import Memory
 
-from swebench_trainer.answers.files import File, Text
-from swebench_trainer.answers.patches import make_patch
 from swebench_trainer.contents.paths import check_path
-from swebench_trainer.contracts import Material, Prompt, PromptStyle
+from swebench_trainer.contracts import Prompt, PromptInputs, PromptStyle
+from swebench_trainer.patches.files import File, Text
+from swebench_trainer.patches.strict_diff import make_patch
 from swebench_trainer.types import Instance
 
 
@@ -45,7 +45,7 @@ def render(
     style: PromptStyle, instance: Instance, files: Mapping[str, str], seed: int = 0
 ) -> Prompt:
     tree = Shelf({path: text.encode() for path, text in files.items()})
-    return style.render(instance, Material(lambda: tree, estimate, seed))
+    return style.render(instance, PromptInputs(lambda: tree, estimate, seed))
 
 
 def module(functions: int, word: str = "value") -> str:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swebench_trainer.answers.files import File, Text
-from swebench_trainer.answers.patches import make_patch, read_patch
+from swebench_trainer.patches.files import File, Text
+from swebench_trainer.patches.strict_diff import make_patch, read_patch
 
 Files = dict[str, bytes]
 HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)

@@ -7,7 +7,7 @@ from typing import Any
 from swebench_trainer.answers import forms as answers
 from swebench_trainer.answers.forms import AnswerForm, Extraction
 from swebench_trainer.contents.directory import Directory
-from swebench_trainer.contracts import Material, PromptStyle, Tree
+from swebench_trainer.contracts import PromptInputs, PromptStyle, Tree
 from swebench_trainer.types import Instance
 
 
@@ -25,14 +25,14 @@ def render_answer(form: AnswerForm, instance: Instance, **how: Any) -> str:
     return answers.render_answer(form, instance, tree_of(instance), **how)
 
 
-def material_of(instance: Instance) -> Material:
+def material_of(instance: Instance) -> PromptInputs:
     def files() -> Tree:
         tree = tree_of(instance)
         if tree is None:
             raise ValueError("no files")
         return tree
 
-    return Material(files, tokens=len)
+    return PromptInputs(files, tokens=len)
 
 
 def render(style: PromptStyle, instance: Instance) -> str:

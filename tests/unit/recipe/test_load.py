@@ -4,7 +4,7 @@ import pytest
 
 from swebench_trainer import builtin, hookimpl
 from swebench_trainer.errors import PluginError, RecipeError
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.load import read_draft, validate
 from swebench_trainer.recipe.models import (
     PairsTable,
@@ -165,7 +165,7 @@ def test_worker_counts_and_paths_are_not_semantic(load):
 
 
 def test_a_broken_plugin_that_the_recipe_names_is_fatal(plugins):
-    from swebench_trainer.plugins import BrokenPlugin
+    from swebench_trainer.plugins.manager import BrokenPlugin
 
     plugins.load_installed()
     plugins.broken.append(

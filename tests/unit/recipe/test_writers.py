@@ -6,7 +6,7 @@ import pytest
 
 from swebench_trainer import builtin
 from swebench_trainer.errors import RecipeError
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.load import read_draft, validate
 from swebench_trainer.recipe.models import semantic_settings
 

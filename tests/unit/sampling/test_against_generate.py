@@ -14,7 +14,7 @@ from swebench_trainer.sampling.shared_prompts import (
 )
 from swebench_trainer.sampling.transformers import TransformersSampler
 from swebench_trainer.training.model import HfTable, load_model
-from swebench_trainer.training.quiet import quiet_libraries
+from swebench_trainer.training.silence import quiet_libraries
 
 PAD, STOP, VOCABULARY, TOKENS = 0, 1, 40, 24
 SIZE = {

@@ -8,11 +8,12 @@ import random
 import sys
 import tempfile
 
-from swebench_trainer.training import fit, packing
-from swebench_trainer.training.microbatches import Layout, in_parts, packed
+from swebench_trainer.training import fit
+from swebench_trainer.training.batching import packing
+from swebench_trainer.training.batching.microbatches import Layout, in_parts, packed
 from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
-from swebench_trainer.training.quiet import quiet_libraries
-from swebench_trainer.training.rows import IGNORED
+from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.tokens.rows import IGNORED
 
 BATCH = 8
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from swebench_trainer.training.model import HfTable, load_trainable
-from swebench_trainer.training.quiet import quiet_libraries
+from swebench_trainer.training.silence import quiet_libraries
 
 PAD = 0
 

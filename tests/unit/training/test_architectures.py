@@ -13,8 +13,8 @@ from training_examples import DPO, PAIRS, ROWS, SFT, metrics, request_in, tensor
 
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.model import TARGETS, load_model
-from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.sft import train_sft
+from swebench_trainer.training.silence import quiet_libraries
 
 LAYERS = 2
 

@@ -71,7 +71,7 @@ def test_a_level_stays_when_the_reference_is_read_without_it(tmp_path, level, la
     from transformers import AutoConfig, AutoModelForCausalLM
     from trl.models.utils import disable_gradient_checkpointing
 
-    from swebench_trainer.training.quiet import quiet_libraries
+    from swebench_trainer.training.silence import quiet_libraries
 
     config = AutoConfig.for_model(
         "qwen2",

@@ -5,9 +5,9 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.training.collated import check_collated
-from swebench_trainer.training.rows import Encoded
-from swebench_trainer.training.shared_prefix import SharedPrefixCollator
+from swebench_trainer.training.batching.collator_audit import check_collated
+from swebench_trainer.training.batching.shared_prefix import SharedPrefixCollator
+from swebench_trainer.training.tokens.rows import Encoded
 
 END = 9
 SFT = [

@@ -22,8 +22,8 @@ from training_examples import (
 from swebench_trainer.recipe.models import DpoTable, semantic_settings
 from swebench_trainer.training.dpo import losses, train_dpo
 from swebench_trainer.training.model import load_trainable
-from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.sft import train_sft
+from swebench_trainer.training.silence import quiet_libraries
 
 
 def test_it_starts_at_the_sft_adapter_and_against_it(tmp_path, sft_adapter):

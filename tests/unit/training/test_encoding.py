@@ -4,13 +4,13 @@ import pytest
 from training_examples import PAIRS, ROWS
 
 from swebench_trainer.errors import RecipeError
-from swebench_trainer.training.encoding import (
+from swebench_trainer.training.tokens.encoding import (
     decode_completion,
     encode_completion,
     encode_prompt,
     end_of_answer,
 )
-from swebench_trainer.training.rows import IGNORED, encode_pairs, encode_rows
+from swebench_trainer.training.tokens.rows import IGNORED, encode_pairs, encode_rows
 
 ANSWER = "a.py\r\n<<<<<<< SEARCH\n\tx = '☃'  \n=======\n\n\n>>>>>>> REPLACE"
 

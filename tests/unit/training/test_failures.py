@@ -36,8 +36,8 @@ from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.training import checkpointing, failures, guards, tiny
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.model import HfTable, load_model, load_tokenizer
-from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.sft import train_sft
+from swebench_trainer.training.silence import quiet_libraries
 
 EACH_STEP = SFT.model_copy(update={"save_every": 1})
 

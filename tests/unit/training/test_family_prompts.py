@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swebench_trainer.errors import RecipeError
-from swebench_trainer.training.encoding import (
+from swebench_trainer.training.model import HfTable, load_tokenizer
+from swebench_trainer.training.tokens.encoding import (
     decode_completion,
     describe_row,
     encode_completion,
@@ -20,8 +21,7 @@ from swebench_trainer.training.encoding import (
     end_of_answer,
     special_ids,
 )
-from swebench_trainer.training.model import HfTable, load_tokenizer
-from swebench_trainer.training.rows import IGNORED, encode_rows
+from swebench_trainer.training.tokens.rows import IGNORED, encode_rows
 from swebench_trainer.types import SftRow
 
 

@@ -21,10 +21,10 @@ from training_examples import (
 from swebench_trainer.errors import StageError
 from swebench_trainer.training import fit, model, tiny
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.encoding import encode_completion, encode_prompt
 from swebench_trainer.training.model import HfTable, load_tokenizer
-from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.sft import train_sft
+from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.tokens.encoding import encode_completion, encode_prompt
 
 SETTINGS = DPO.model_copy(
     update={"learning_rate": 1e-4, "epochs": 2, "schedule": "constant"}
@@ -63,7 +63,9 @@ def test_the_first_margin_is_zero_and_the_reference_stays_as_it_was(
         references.append(model.load_reference(*args))
         return references[-1]
 
-    monkeypatch.setattr("swebench_trainer.training.policy.load_reference", remember)
+    monkeypatch.setattr(
+        "swebench_trainer.training.preference_models.load_reference", remember
+    )
     weights = train_dpo(FULL, PAIRS, SETTINGS, request_in(tmp_path, start=start))
     first, *_, last = metrics(tmp_path)
     assert first["rewards/margins"] == 0.0

@@ -15,14 +15,14 @@ from families import FAMILIES
 
 from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.contents.directory import Directory
-from swebench_trainer.contracts import Material
+from swebench_trainer.contracts import PromptInputs
 from swebench_trainer.prompts.bm25 import Bm25Style, Bm25Table
 from swebench_trainer.prompts.listed import ListedStyle, ListedTable
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
 from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
-from swebench_trainer.training.encoding import encode_prompt
-from swebench_trainer.training.rows import IGNORED, encode_rows
+from swebench_trainer.training.tokens.encoding import encode_prompt
+from swebench_trainer.training.tokens.rows import IGNORED, encode_rows
 from swebench_trainer.types import Instance, SftRow
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -99,7 +99,9 @@ def test_prompts_are_as_written(
     listed.write_text(json.dumps({instance.instance_id: ["docs/use.md"]}))
     tokenizer = families[family]
     tree = Directory(instance.snapshot)
-    material = Material(lambda: tree, tokens=lambda text: len(tokenizer.encode(text)))
+    material = PromptInputs(
+        lambda: tree, tokens=lambda text: len(tokenizer.encode(text))
+    )
     made, table = STYLES[style]
     keys = {"list": listed} if style == "files" else {}
     filled = table(use=style, answer=answer, **keys)

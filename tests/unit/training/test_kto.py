@@ -25,9 +25,9 @@ from swebench_trainer.recipe.models import DpoTable, semantic_settings
 from swebench_trainer.training import kto
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.model import load_tokenizer, load_trainable
-from swebench_trainer.training.quiet import quiet_libraries
-from swebench_trainer.training.rows import Encoded
 from swebench_trainer.training.sft import train_sft
+from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.tokens.rows import Encoded
 
 KTO = DPO.model_copy(update={"loss": "kto", "micro_batch": 2, "epochs": 2})
 ALONE = tuple(

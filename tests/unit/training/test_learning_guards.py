@@ -11,8 +11,8 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.training import guards
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.model import load_tokenizer, load_trainable
-from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.sft import train_sft
+from swebench_trainer.training.silence import quiet_libraries
 
 RATE = 5e-7
 SETTINGS = DPO.model_copy(

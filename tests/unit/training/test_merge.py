@@ -51,7 +51,7 @@ def logits_of(folder: Path):
 @pytest.mark.parametrize("way", ["bf16", "dequantized"])
 def test_what_is_written_is_a_model_with_the_reported_drift(tmp_path, run, way):
     from swebench_trainer.training.model import load_model
-    from swebench_trainer.training.quiet import quiet_libraries
+    from swebench_trainer.training.silence import quiet_libraries
 
     found = find_trained(run)
     *_, drift = merge(found, tmp_path / "out", way)

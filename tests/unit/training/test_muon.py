@@ -22,7 +22,7 @@ from training_examples import (
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from swebench_trainer.errors import RecipeError
-from swebench_trainer.training import launch
+from swebench_trainer.training.distributed import launch
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.muon import MuonAndAdamW, muon_for
 from swebench_trainer.training.sft import train_sft

@@ -29,7 +29,7 @@ from training_examples import (
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError, StageError
 from swebench_trainer.recipe.models import SftTable, semantic_settings
-from swebench_trainer.training import launch, sharding
+from swebench_trainer.training.distributed import launch, sharding
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.sft import train_sft
 

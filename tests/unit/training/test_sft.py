@@ -20,8 +20,8 @@ from swebench_trainer.errors import RecipeError, StageError
 from swebench_trainer.store.jsonl import write_json
 from swebench_trainer.training import fit, tiny
 from swebench_trainer.training.model import HfTable, load_model
-from swebench_trainer.training.quiet import quiet_libraries
 from swebench_trainer.training.sft import train_sft
+from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.types import SftRow
 
 DROPOUT = HfTable(

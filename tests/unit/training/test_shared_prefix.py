@@ -13,10 +13,7 @@ from hypothesis import strategies as st
 from small_models import PAD, open_model, write_model
 from training_examples import DPO, FULL, LORA, PAIRS, metrics, request_in, stop_after
 
-from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable
-from swebench_trainer.training.quiet import quiet_libraries
-from swebench_trainer.training.shared_prefix import (
+from swebench_trainer.training.batching.shared_prefix import (
     FAMILIES,
     PADDING,
     PromptSampler,
@@ -26,6 +23,9 @@ from swebench_trainer.training.shared_prefix import (
     share_prefixes,
     why_not,
 )
+from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.silence import quiet_libraries
 
 tokens = st.integers(1, 90)
 prompts = st.lists(tokens, min_size=1, max_size=9)

@@ -12,16 +12,16 @@ from training_examples import FULL, PAIRS, ROWS
 
 from swebench_trainer.housekeeping import Limits, keep_house
 from swebench_trainer.store.kept import user_cache
-from swebench_trainer.training import encoding, rows
-from swebench_trainer.training.encoding import (
+from swebench_trainer.training.model import load_tokenizer
+from swebench_trainer.training.tokens import encoding, rows
+from swebench_trainer.training.tokens.encoding import (
     decode_completion,
     encode_completion,
     encode_completions,
     encode_prompt,
     encode_prompts,
 )
-from swebench_trainer.training.model import load_tokenizer
-from swebench_trainer.training.rows import Encoded, encode_pairs, encode_rows
+from swebench_trainer.training.tokens.rows import Encoded, encode_pairs, encode_rows
 
 MORE = replace(ROWS[0], completion="x\r\ny\x00 \ud7ff <|im_end|>")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.training.rows import Encoded, fit_rows
+from swebench_trainer.training.tokens.rows import Encoded, fit_rows
 
 SHORT = Encoded("short", [1] * 5, ([2] * 3,))
 LONG = Encoded("long", [1] * 5, ([2] * 3, [3] * 6))

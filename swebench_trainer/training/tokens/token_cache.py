@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.store.digest import digest_path
 from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
-from swebench_trainer.training import encoding
+from swebench_trainer.training.tokens import encoding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.training.rows import IGNORED, Encoded
+from swebench_trainer.training.tokens.rows import IGNORED, Encoded
 
 
 def check_collated(

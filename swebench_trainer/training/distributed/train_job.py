@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.contracts import Step, TrainRequest
+from swebench_trainer.contracts import StepProgress, TrainRequest
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.jsonl import write_bytes
 from swebench_trainer.training import trackers
@@ -46,7 +46,7 @@ class Job:
         assert isinstance(job, Job)
         return job
 
-    def run(self, step: Step, *, first: bool = True) -> Path:
+    def run(self, step: StepProgress, *, first: bool = True) -> Path:
         """Trains in this process, which is the first of several or the only one."""
         request = dataclasses.replace(self.request, step=step)
         with trackers.tracked(self.settings.trackers, request.out, first=first):

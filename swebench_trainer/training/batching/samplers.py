@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from swebench_trainer.recipe.models import TrainTable
-from swebench_trainer.training.rows import Encoded
+from swebench_trainer.training.tokens.rows import Encoded
 
 _POOL = 16
 """Batches whose rows are sorted together: few enough that batches stay mixed."""

@@ -1,4 +1,4 @@
-"""One process of a training in several: `python -m swebench_trainer.training.rank`.
+"""One process of a training in several: `python -m swebench_trainer.training.distributed.rank`.
 
 The stage starts torch's elastic agent from here, and the agent one process per
 rank. Each asks the kernel to be killed when the one that started it is gone, so
@@ -18,8 +18,8 @@ from pathlib import Path
 
 from swebench_trainer.errors import TrainerError
 from swebench_trainer.store.jsonl import RowWriter, write_json
-from swebench_trainer.training import world
-from swebench_trainer.training.job import Job
+from swebench_trainer.training.distributed import ranks
+from swebench_trainer.training.distributed.train_job import Job
 
 PR_SET_PDEATHSIG = 1
 
@@ -58,7 +58,7 @@ def _rank(folder: Path) -> int:
             os.dup2(log.fileno(), sys.stderr.fileno())
         try:
             _train(folder, rank)
-            world.leave()
+            ranks.leave()
         except Exception as error:  # whatever it is, the stage must hear of it
             traceback.print_exc()
             write_json(folder / f"error-{rank}.json", _described(error))

@@ -19,16 +19,16 @@ from typing import Any, Literal
 from swebench_trainer.contracts import (
     GradedInstance,
     GradeJob,
-    Loaded,
     Outcome,
     Prompt,
     Sample,
+    SourceData,
     TrainRequest,
 )
 from swebench_trainer.errors import PluginError, TrainerError
-from swebench_trainer.isolation.faults import described, fault, faults_of
-from swebench_trainer.isolation.shapes import wrong_with
-from swebench_trainer.isolation.watchdog import Watchdog
+from swebench_trainer.plugins.faults import described, fault, faults_of
+from swebench_trainer.plugins.shapes import wrong_with
+from swebench_trainer.plugins.watchdog import Watchdog
 from swebench_trainer.types import Candidate, Instance, Pair, Verdict, is_unicode
 
 Require = Callable[[bool, str], None]
@@ -77,7 +77,7 @@ class Call:
         arguments: Positional ones.
     """
 
-    held: Held
+    held: GuardedPlugin
     method: str
     arguments: tuple[Any, ...]
 
@@ -97,7 +97,7 @@ class Call:
         self.require(not wrong, f"gave {wrong}, from {self.method}")
 
 
-class Held:
+class GuardedPlugin:
     """A plugin's object, held to the contract of its role.
 
     Args:
@@ -227,7 +227,7 @@ def _lively(given: tuple[Any, ...], alive: Callable[[], None]) -> list[Any]:
 
 
 def _loaded(call: Call, result: Any) -> Any:
-    call.require_type(result, Loaded)
+    call.require_type(result, SourceData)
     seen: set[str] = set()
     for instance in result.instances:
         call.require_shape(instance, Instance)
@@ -261,7 +261,7 @@ def _weights(call: Call, result: Any) -> Any:
 
 def _sampler(call: Call, result: Any) -> Any:
     held = call.held
-    return Held(result, "sampler", held._who, held._watchdog, held._table)
+    return GuardedPlugin(result, "sampler", held._who, held._watchdog, held._table)
 
 
 def _samples(call: Call, result: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from swebench_trainer.isolation.faults import described
+from swebench_trainer.plugins.faults import described
 from swebench_trainer.types import as_row
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from swebench_trainer.training.rows import ANSWER, IGNORED
+from swebench_trainer.training.tokens.rows import ANSWER, IGNORED
 
 
 def weighing(trainer_class: type[Any], weight: float) -> type[Any]:

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from swebench_trainer import hookimpl
-from swebench_trainer.contracts import Loaded, Outcome, Sample
+from swebench_trainer.contracts import Outcome, Sample, SourceData
 from swebench_trainer.errors import PluginError, PluginFault, StageError, TrainerError
 from swebench_trainer.testing import (
     FakeBackend,
@@ -368,15 +368,15 @@ def test_limits_of_a_pair_strategy_are_counts(trainer, odd, limits, complaint):
 LOADS = {
     "a list": (lambda: [an_instance()], "returned a list from load, not a Loaded"),
     "rows": (
-        lambda: Loaded(({"instance_id": "x"},)),
+        lambda: SourceData(({"instance_id": "x"},)),
         "gave a dict, not a Instance",
     ),
     "one id twice": (
-        lambda: Loaded((an_instance(), an_instance())),
+        lambda: SourceData((an_instance(), an_instance())),
         "gave the instance 'example__greet-1' twice",
     ),
     "a list of tests": (
-        lambda: Loaded((an_instance(FAIL_TO_PASS=["test_greet"]),)),
+        lambda: SourceData((an_instance(FAIL_TO_PASS=["test_greet"]),)),
         "gave a Instance with the wrong FAIL_TO_PASS",
     ),
 }

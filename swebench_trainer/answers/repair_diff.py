@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from swebench_trainer.answers.files import File, Text
-from swebench_trainer.answers.lines import NO_PLACE, TWICE, edited
-from swebench_trainer.answers.patches import unquote
-from swebench_trainer.answers.sections import DEV_NULL, RawHunk, Section
+from swebench_trainer.answers.place_hunks import NO_PLACE, TWICE, edited
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.files import File, Text
+from swebench_trainer.patches.lenient_diff import DEV_NULL, RawHunk, Section
+from swebench_trainer.patches.strict_diff import unquote
 
 _TAB_WIDTHS = (2, 3, 4, 8)
 _TWICE = re.compile(r"diff --git [^/ ]*/(?P<path>.{1,1024}) [^/ ]*/(?P=path)")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from swebench_trainer.errors import PluginFault, TrainerError
-from swebench_trainer.isolation.masks import masked
+from swebench_trainer.plugins.masks import masked
 
 HINT = (
     "It is a fault of the plugin: tell its author. What the run has done is kept, and "

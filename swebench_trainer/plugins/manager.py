@@ -15,11 +15,11 @@ import pluggy
 from swebench_trainer import hookspecs
 from swebench_trainer.errors import PluginError, PluginFault
 from swebench_trainer.events import RecipeLoaded
-from swebench_trainer.isolation.faults import described, fault, faults_of
-from swebench_trainer.isolation.watchdog import Watchdog
+from swebench_trainer.plugins.faults import described, fault, faults_of
+from swebench_trainer.plugins.registry import KIND_OF_TABLE, Kind, Registry
+from swebench_trainer.plugins.watchdog import Watchdog
 from swebench_trainer.recipe.explain import TableModels
 from swebench_trainer.recipe.models import TABLES
-from swebench_trainer.registry import KIND_OF_TABLE, Kind, Registry
 from swebench_trainer.types import Instance, Pair
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from typing import Any
 from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
-from swebench_trainer.answers.files import File, Text, read_file
 from swebench_trainer.contracts import Tree
 from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.patches.files import File, Text, read_file
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from swebench_trainer.errors import (
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.jsonl import read_json
 from swebench_trainer.training import fit, trackers
-from swebench_trainer.training.job import Job, Train
+from swebench_trainer.training.distributed.train_job import Job, Train
 from swebench_trainer.training.model import HfTable
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def _new_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
 @contextmanager
 def _agent(processes: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Starts the agent; at the end it is gone, and the ranks with it."""
-    command = [sys.executable, "-m", "swebench_trainer.training.rank"]
+    command = [sys.executable, "-m", "swebench_trainer.training.distributed.rank"]
     command += [str(processes), str(folder), str(os.getpid())]
     threads = max(1, (os.cpu_count() or 1) // processes)
     with (folder / "agent.log").open("wb") as log:

@@ -24,17 +24,6 @@ from swebench_trainer.grading.apply import (
     named_paths,
     patch_bytes,
 )
-from swebench_trainer.grading.engine import (
-    EXECUTION,
-    KILLED,
-    Engine,
-    Execution,
-    Files,
-    Forgetful,
-    Memory,
-    Sandbox,
-    write_execution,
-)
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.official import (
     APPLY_LOG,
@@ -48,9 +37,20 @@ from swebench_trainer.grading.official import (
     status_of,
     test_spec,
 )
-from swebench_trainer.grading.patch_paths import patched_paths
 from swebench_trainer.grading.pro import without_binary_hunks
+from swebench_trainer.grading.sandbox import (
+    EXECUTION,
+    KILLED,
+    Engine,
+    Execution,
+    Files,
+    Forgetful,
+    Memory,
+    Sandbox,
+    write_execution,
+)
 from swebench_trainer.grading.trust.flags import REFUSED_PATCH, trust_flags
+from swebench_trainer.patches.hostile_diff import patched_paths
 from swebench_trainer.types import Candidate, Status
 
 SANDBOX_VERSION = 1

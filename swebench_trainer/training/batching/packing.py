@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from swebench_trainer.training.microbatches import Row
-from swebench_trainer.training.rows import ANSWER
-from swebench_trainer.training.shared_prefix import FAMILIES
+from swebench_trainer.training.batching.microbatches import Row
+from swebench_trainer.training.batching.shared_prefix import FAMILIES
+from swebench_trainer.training.tokens.rows import ANSWER
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from swebench_trainer.errors import PluginError, PluginFault
-from swebench_trainer.isolation.faults import described, faults_of
-from swebench_trainer.isolation.held import Held
-from swebench_trainer.isolation.watchdog import Watchdog
+from swebench_trainer.plugins.faults import described, faults_of
+from swebench_trainer.plugins.guard import GuardedPlugin
+from swebench_trainer.plugins.watchdog import Watchdog
 from swebench_trainer.recipe.models import TABLES, Table
 
 Kind = Literal[
@@ -158,7 +158,7 @@ class Registry:
     def create(self, kind: Kind, table: Any) -> Any:
         """Calls the factory that `table.use` names with the table.
 
-        What is not built in comes back held to its contract (`isolation.held`).
+        What is not built in comes back held to its contract (`plugins.guard`).
 
         Raises:
             PluginFault: The factory has failed, or returned something else.
@@ -172,4 +172,4 @@ class Registry:
             faults_of(entry.who, "its factory"),
         ):
             made = entry.factory(table)
-        return Held(made, kind, entry.who, self._watchdog, table)
+        return GuardedPlugin(made, kind, entry.who, self._watchdog, table)

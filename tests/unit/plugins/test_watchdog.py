@@ -14,9 +14,9 @@ from swebench_trainer import hookimpl
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import PluginFault
 from swebench_trainer.events import ItemDone
-from swebench_trainer.isolation.held import Held
-from swebench_trainer.isolation.watchdog import Watchdog
-from swebench_trainer.plugins import Plugins
+from swebench_trainer.plugins.guard import GuardedPlugin
+from swebench_trainer.plugins.manager import Plugins
+from swebench_trainer.plugins.watchdog import Watchdog
 from swebench_trainer.recipe.models import SftTable
 from swebench_trainer.testing import FakeBackend, some_requests, some_rows
 
@@ -92,7 +92,7 @@ def test_answers_are_signs_of_life(watchdog, told):
             sampler.sample = slowly
             return sampler
 
-    held = Held(Slow(), "backend", "Backend 'slow' of slow 1", watchdog, None)
+    held = GuardedPlugin(Slow(), "backend", "Backend 'slow' of slow 1", watchdog, None)
     answers = held.open_sampler(None, batch_size=1).sample(some_requests())
     for _ in range(5):
         next(answers)
@@ -111,7 +111,7 @@ def test_steps_of_a_training_are_signs_of_life(watchdog, told, tmp_path):
 
     steps = []
     request = TrainRequest(tmp_path, None, 8, 0, lambda *step: steps.append(step))
-    held = Held(Slow(), "backend", "Slow", watchdog, None)
+    held = GuardedPlugin(Slow(), "backend", "Slow", watchdog, None)
     held.train_sft(some_rows(), SftTable(), request)
     assert told == [] and len(steps) == 10
 
@@ -120,7 +120,7 @@ def test_a_fault_in_a_step_of_ours_is_not_lost(watchdog, tmp_path):
     def step(done, total, word):
         raise KeyboardInterrupt
 
-    held = Held(FakeBackend(), "backend", "Fake", watchdog, None)
+    held = GuardedPlugin(FakeBackend(), "backend", "Fake", watchdog, None)
     with pytest.raises(KeyboardInterrupt):
         request = TrainRequest(tmp_path, None, 8, 0, step)
         held.train_sft(some_rows(), SftTable(), request)
@@ -132,7 +132,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from swebench_trainer import hookimpl
-from swebench_trainer.isolation import watchdog
+from swebench_trainer.plugins.manager import watchdog
 from swebench_trainer.testing import Trainer
 
 watchdog.Watchdog.__init__.__kwdefaults__["hook_patience"] = 0.2

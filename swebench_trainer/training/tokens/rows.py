@@ -12,12 +12,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.training.encoding import (
+from swebench_trainer.training.tokens.encoding import (
     decode_completion,
     encode_completions,
     encode_prompts,
 )
-from swebench_trainer.training.token_cache import Ids, remembered
+from swebench_trainer.training.tokens.token_cache import Ids, remembered
 from swebench_trainer.types import Pair, SftRow
 
 if TYPE_CHECKING:

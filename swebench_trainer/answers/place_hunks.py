@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from swebench_trainer.answers.files import Text
-from swebench_trainer.answers.sections import RawHunk
+from swebench_trainer.patches.files import Text
+from swebench_trainer.patches.lenient_diff import RawHunk
 
 NO_PLACE = "a hunk is nowhere in"
 TWICE = "a hunk is twice in"

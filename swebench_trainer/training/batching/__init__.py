@@ -1,0 +1,1 @@
+"""Which rows the model reads at once, and how."""
