@@ -29,7 +29,6 @@ from swebench_trainer.grading.official import (
     APPLY_LOG,
     DISK_FULL,
     EVAL_SCRIPT,
-    NOOP,
     PATCH,
     REPORT,
     TEST_LOG,
@@ -132,7 +131,7 @@ def clear_logs(log_dir: Path) -> None:
 
 def without_patch(candidate: Candidate) -> Outcome | None:
     """The outcome of a candidate that has no patch, which needs no sandbox."""
-    if candidate.extraction == NOOP:
+    if candidate.is_no_op:
         return None
     if not candidate.patch.strip():
         return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
@@ -176,7 +175,7 @@ def _files(job: GradeJob, *, tree: bool) -> dict[str, bytes]:
     if pro:
         patch = without_binary_hunks(patch)
     # Pro's evaluation resets the repository first, whether there is a patch or not.
-    wanted = pro or job.candidate.extraction != NOOP
+    wanted = pro or not job.candidate.is_no_op
     content = patch_bytes(patch) if wanted else None
     if content is not None:
         files["tmp/patch.diff"] = content
@@ -331,7 +330,7 @@ def _without_report(
 
 def _was_refused(job: GradeJob, execution: Execution) -> bool:
     """Whether there was a patch and it did not apply; Pro tests it all the same."""
-    noop = job.candidate.extraction == NOOP
+    noop = job.candidate.is_no_op
     return execution.apply_code == REFUSED and not noop
 
 
