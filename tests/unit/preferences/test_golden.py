@@ -32,7 +32,7 @@ STRATEGIES = {
 KEYS = {
     "self-generated in a band": {"min_pass_rate": 0.3, "outside": "skip"},
     "self-generated unbounded": {"max_format": 1.0, "length_skew": 1.0},
-    "api-rejects": {"restyle": False},
+    "api-rejects": {"restyle": False, "max_format": 1.0, "length_skew": 1.0},
     "api-rejects ungraded": {"graded": False, "length_skew": 1.0},
     "tiered": {"mix": Mix(fails=0.5), "max_per_instance": 4},
 }
@@ -40,8 +40,8 @@ EXPECTED = {
     "self-generated": (46, "29f4613c5569d1be"),
     "self-generated in a band": (7, "db7859cc86ac30d9"),
     "self-generated unbounded": (92, "9940724609f68e83"),
-    "api-rejects": (1, "2e517e728cc8be0e"),
     "api-rejects ungraded": (114, "835e6ceacb5043c9"),
+    "api-rejects": (84, "0d361c75b4a1b55b"),
     "tiered": (104, "f620bdc6f29b17b7"),
     "unpaired": (167, "3479b0d78aa096a5"),
 }
