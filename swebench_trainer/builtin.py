@@ -25,7 +25,7 @@ from swebench_trainer.prompts.listed import ListedTable
 from swebench_trainer.prompts.oracle import OracleTable
 from swebench_trainer.reporting.publishers import DirectoryTable, HubTable
 from swebench_trainer.sampling.replay import ReplayTable
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 
 
 @hookimpl
