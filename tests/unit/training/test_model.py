@@ -41,7 +41,7 @@ def test_what_changes_speed_and_memory_alone_is_not_in_fingerprints(change, coun
 def test_checking_loads_no_torch():
     script = (
         "import sys; from swebench_trainer.training.backend import HfBackend; "
-        "from swebench_trainer.training.models.loading import HfTable; "
+        "from swebench_trainer.training.models.table import HfTable; "
         "HfBackend(HfTable(name='builtin:tiny'), None).check(); "
         "assert not {'torch', 'transformers', 'trl', 'peft', 'datasets'} & set(sys.modules)"
     )
@@ -98,7 +98,7 @@ def test_a_name_that_cannot_be_one_is_refused():
 
 def test_without_a_network_the_hint_says_how_to_go_on():
     script = (
-        "from swebench_trainer.training.models.loading import HfTable, check_model\n"
+        "from swebench_trainer.training.models.loading import check_model\nfrom swebench_trainer.training.models.table import HfTable\n"
         "from swebench_trainer.errors import PrerequisiteError\n"
         "try: check_model(HfTable(name='Qwen/not-in-any-cache'))\n"
         "except PrerequisiteError as e: print(e.message, e.hint)"

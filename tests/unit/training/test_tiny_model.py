@@ -27,7 +27,7 @@ def elsewhere(tmp_path_factory) -> Path:
     """The models that another process has made, each in the folder of its name."""
     folder = tmp_path_factory.mktemp("elsewhere")
     script = (
-        "import sys, pathlib; from swebench_trainer.training import tiny\n"
+        "import sys, pathlib; from swebench_trainer.training.models import tiny\n"
         "for name in tiny.MODELS: tiny.write_tiny(pathlib.Path(sys.argv[1], name), name)"
     )
     command = [sys.executable, "-c", script, folder]
