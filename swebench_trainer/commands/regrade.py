@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from swebench_trainer.commands.grade import INSTANCES, best_verdicts
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.grading.regrade import Regraded, regraded
 from swebench_trainer.pipeline import STAGES, dependants, fingerprint
 from swebench_trainer.stages.context import gold_runs
-from swebench_trainer.standalone import INSTANCES, best_verdicts
 from swebench_trainer.store.jsonl import each_row, write_json
 from swebench_trainer.store.lock import owned
 from swebench_trainer.store.rundir import RunDir, StageDir

@@ -27,7 +27,7 @@ from swebench_trainer.grading.official import NOOP
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.stages.context import GOLD
-from swebench_trainer.types import Candidate, Instance, Status
+from swebench_trainer.types import NO_OP, Candidate, Instance, Status
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -464,7 +464,7 @@ def try_grader(
 def _gold_and_nothing(instance: Instance) -> Iterator[Candidate]:
     name = instance.instance_id
     yield Candidate(name, 0, GOLD, text="", patch=instance.patch)
-    yield Candidate(name, 0, NOOP, text="", patch="", extraction=NOOP)
+    yield Candidate(name, 0, NOOP, text="", patch="", extraction=NO_OP)
 
 
 def judge_trials(use: str, trials: Sequence[Trial]) -> Iterator[Finding]:
