@@ -27,10 +27,10 @@ from typing import Any
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
+from swebench_trainer.training.models.tiny import tiny_directory
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tiny import tiny_directory
 from swebench_trainer.types import AnswerRef, Pair, SftRow, Status
 
 ARCHITECTURE = {

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swebench_trainer.errors import TrainerError
-from swebench_trainer.grading.cache import RunCache, cache_path, set_aside
+from swebench_trainer.grading.cache import SqliteRunCache, cache_path, set_aside
 from swebench_trainer.grading.namespace.kept_roots import kept_roots, prune_roots
 from swebench_trainer.store.kept import KINDS, kept, prune, user_cache
 
@@ -103,12 +103,12 @@ def _runs(limits: Limits) -> Iterator[str | Table]:
     if path is None or not path.exists():
         yield "No test run is kept."
         return
-    with contextlib.closing(RunCache(path)) as memory:
-        if memory.path is None:
+    with contextlib.closing(SqliteRunCache(path)) as run_cache:
+        if run_cache.path is None:
             raise TrainerError(f"{path} cannot be used; is the disk full?")
         if limits.prune:
             try:
-                removed = memory.prune(
+                removed = run_cache.prune(
                     unused_for=limits.unused_for, max_size=limits.max_size
                 )
             except sqlite3.Error as error:
@@ -119,20 +119,20 @@ def _runs(limits: Limits) -> Iterator[str | Table]:
             yield f"{removed} runs removed"
         if limits.unused_for is not None and limits.unused_for < 0:
             shutil.rmtree(set_aside(path), ignore_errors=True)
-        yield from _kept_runs(memory)
+        yield from _kept_runs(run_cache)
 
 
-def _kept_runs(memory: RunCache) -> Iterator[str | Table]:
-    total = memory.kept()
+def _kept_runs(run_cache: SqliteRunCache) -> Iterator[str | Table]:
+    total = run_cache.totals()
     size = decimal(total.size)
-    yield f"{memory.path}: {total.runs} runs, {size}, {total.hits} times used"
+    yield f"{run_cache.path}: {total.runs} runs, {size}, {total.hits} times used"
     if not total.runs:
         return
     yield f"made from {_day(total.oldest)} to {_day(total.newest)}"
     table = Table("instance", title=_LARGEST)
     for name in ("runs", "size", "times used"):
         table.add_column(name, justify="right")
-    for name, mine in memory.kept_by_instance(10).items():
+    for name, mine in run_cache.totals_by_instance(10).items():
         row = (name, str(mine.runs), decimal(mine.size), str(mine.hits))
         table.add_row(*map(Text, row))
     yield table
