@@ -128,10 +128,9 @@ def register_backends(register: Register) -> None:
     """Transformers models, and recorded predictions."""
 
     def hf(table: HfTable) -> Any:
-        from swebench_trainer.sampling.transformers import TransformersSampler
-        from swebench_trainer.training.backend import HfBackend
+        from swebench_trainer.hf import HfBackend
 
-        return HfBackend(table, make_sampler=TransformersSampler)
+        return HfBackend(table)
 
     def replay(table: ReplayTable) -> Any:
         from swebench_trainer.sampling.replay import ReplayBackend
