@@ -48,9 +48,7 @@ def sampler(engine, **options):
 
 
 def request(prompt, sample=0, **changes):
-    default = SampleRequest(
-        f"i-{prompt}", sample, prompt, 8, 0.8, 0.9, seed=5 + sample
-    )
+    default = SampleRequest(f"i-{prompt}", sample, prompt, 8, 0.8, 0.9, seed=5 + sample)
     return dataclasses.replace(default, **changes)
 
 
@@ -83,7 +81,11 @@ def test_answers_are_matched_to_their_requests():
 
 def test_greedy_sampling_ignores_top_p_and_answers_fit_the_window():
     engine = Engine()
-    requests = [request("1" * 10, temperature=0.0), request("1" * 12), request("1234567")]
+    requests = [
+        request("1" * 10, temperature=0.0),
+        request("1" * 12),
+        request("1234567"),
+    ]
     found = {s.instance_id: s for s in sampler(engine).sample(requests)}
     assert found["i-" + "1" * 12].finish == "too long"
     assert found["i-" + "1" * 10].text == "11"
