@@ -25,7 +25,7 @@ from swebench_trainer.prompts.listed import ListedTable
 from swebench_trainer.prompts.oracle import OracleTable
 from swebench_trainer.reporting.publishers import DirectoryTable, HubTable
 from swebench_trainer.sampling.replay import ReplayTable
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 
 
 @hookimpl
@@ -128,10 +128,9 @@ def register_backends(register: Register) -> None:
     """Transformers models, and recorded predictions."""
 
     def hf(table: HfTable) -> Any:
-        from swebench_trainer.sampling.transformers import TransformersSampler
-        from swebench_trainer.training.backend import HfBackend
+        from swebench_trainer.hf import HfBackend
 
-        return HfBackend(table, make_sampler=TransformersSampler)
+        return HfBackend(table)
 
     def replay(table: ReplayTable) -> Any:
         from swebench_trainer.sampling.replay import ReplayBackend

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from swebench_trainer.plugins.manager import Plugins
     from swebench_trainer.recipe.load import Draft
     from swebench_trainer.recipe.models import Recipe
-    from swebench_trainer.training.merge import Drift
+    from swebench_trainer.training.models.merge import Drift
     from swebench_trainer.types import Instance, Pair
 
 app = typer.Typer(
@@ -654,7 +654,7 @@ def merge(
     ] = None,
 ) -> None:
     """Merges an adapter into its base, and tells how far the result is from both."""
-    from swebench_trainer.training.merge import find_trained, merge
+    from swebench_trainer.training.models.merge import find_trained, merge
 
     console = _console()
     found = find_trained(trained, model)
