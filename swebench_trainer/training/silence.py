@@ -11,7 +11,7 @@ _LIBRARIES = ("transformers", "trl", "peft", "accelerate", "bitsandbytes", "data
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Silences log lines below errors, progress bars and deprecation notices.
 
     What matters in them is checked by us and raised as an error; the notices are

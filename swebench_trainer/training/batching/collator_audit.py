@@ -14,7 +14,7 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.training.tokens.rows import IGNORED, Encoded
 
 
-def check_collated(
+def audit_collator(
     collate: Callable[[list[Any]], Mapping[str, Any]],
     examples: Sequence[Any],
     rows: Sequence[Encoded],

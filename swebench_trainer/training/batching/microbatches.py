@@ -58,7 +58,7 @@ def padded(lengths: Sequence[int], room: int) -> list[list[int]]:
     return parts
 
 
-def in_turn(lengths: Sequence[int], room: int) -> list[list[int]]:
+def in_order(lengths: Sequence[int], room: int) -> list[list[int]]:
     """Puts sequences into parts as they come.
 
     Args:
@@ -90,7 +90,7 @@ class Layout:
     Attributes:
         room: Tokens of a part, or rows.
         length: How much of it a row takes.
-        place: `packed`, `padded` or `in_turn`.
+        place: `packed`, `padded` or `in_order`.
         collate: Makes a batch of the rows of a part; `None` leaves it to the trainer.
     """
 
@@ -108,7 +108,7 @@ class Layout:
         return {"parts": batches, "rows": [len(part) for part in numbers]}
 
 
-def step_at_once(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def all_rows_at_once(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A trainer's arguments with which it takes all rows of a step as one batch."""
     rows = (
         arguments["per_device_train_batch_size"]
@@ -122,7 +122,7 @@ def in_parts(trainer_class: type[Any], layout: Layout) -> type[Any]:
     """A trainer of TRL that forwards the rows of a step part by part.
 
     Args:
-        trainer_class: With arguments of `step_at_once`. One whose loss is a mean over
+        trainer_class: With arguments of `all_rows_at_once`. One whose loss is a mean over
             the rows of a batch, or a sum over tokens that it is told the number of.
         layout: How its training rows become parts; evaluation is as before.
     """

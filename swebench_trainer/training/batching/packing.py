@@ -23,7 +23,7 @@ ATTENTION = "sdpa_by_sequence"
 """Our attention implementation, as transformers knows it."""
 
 
-def why_not(model: PreTrainedModel) -> str | None:
+def obstacle(model: PreTrainedModel) -> str | None:
     """Why rows cannot be packed for this model; `None` if they can.
 
     Args:

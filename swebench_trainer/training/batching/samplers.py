@@ -51,7 +51,7 @@ def _cut(numbers: list[int], size: int) -> list[list[int]]:
     return [numbers[at : at + size] for at in range(0, len(numbers), size)]
 
 
-def length_order(
+def length_sampler(
     rows: Sequence[Encoded], settings: TrainTable, seed: int
 ) -> LengthSampler | None:
     """Rows by length, if the recipe wants that."""
@@ -60,7 +60,7 @@ def length_order(
     return LengthSampler([row.length for row in rows], settings.batch_size, seed)
 
 
-def ordered(trainer_class: type[Any], sampler: Any) -> type[Any]:
+def with_sampler(trainer_class: type[Any], sampler: Any) -> type[Any]:
     """A trainer that takes its rows as a sampler says; `None` leaves it as it is."""
     if sampler is None:
         return trainer_class

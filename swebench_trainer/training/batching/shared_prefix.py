@@ -138,7 +138,7 @@ def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
     )
 
 
-def why_not(model: PreTrainedModel) -> str | None:
+def obstacle(model: PreTrainedModel) -> str | None:
     """Why prompts cannot be shared with this model; `None` if they can."""
     config = model.config
     if config.model_type not in FAMILIES:

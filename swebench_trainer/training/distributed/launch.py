@@ -35,7 +35,7 @@ from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.jsonl import read_json
 from swebench_trainer.training.distributed.train_job import Job, Train
 from swebench_trainer.training.loop import trackers
-from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.loop.training import finished
 from swebench_trainer.training.models.table import HfTable
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def train(
     job = Job(function, table, rows, settings, request)
     if settings.processes == 1:
         return job.run(request.step)
-    if weights := fit.finished(request.out):
+    if weights := finished(request.out):
         return weights
     folder = request.out / "processes"
     _await_end(folder)
@@ -80,7 +80,7 @@ def train(
     folder.mkdir(parents=True)
     job.write(folder / "job.pickle")
     code = _run(settings.processes, folder, request)
-    trained = fit.finished(request.out)
+    trained = finished(request.out)
     if trained is None or any(folder.glob("error-*.json")):
         raise _what_failed(folder)
     if code:  # torch's threads may abort a process that is about to end

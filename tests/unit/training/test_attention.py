@@ -50,13 +50,13 @@ def test_the_kernel_needs_a_gpu_a_package_and_itself(
 def test_auto_is_the_kernel_where_it_runs_and_takes_no_mask(
     monkeypatch, wanted, masked, why_not, means
 ):
-    monkeypatch.setattr(attention, "why_not_kernel", lambda: why_not)
+    monkeypatch.setattr(attention, "kernel_obstacle", lambda: why_not)
     table = LORA.model_copy(update={"attention": wanted})
     assert settled(table, masked=masked).attention == means
 
 
 def test_a_machine_without_a_gpu_trains_with_sdpa_and_says_so(tmp_path):
-    assert attention.why_not_kernel() == "there is no GPU"
+    assert attention.kernel_obstacle() == "there is no GPU"
     train_sft(LORA, ROWS, SFT, request_in(tmp_path / "sft"))
     train_dpo(LORA, PAIRS, DPO, request_in(tmp_path / "dpo"))
     for stage in ("sft", "dpo"):

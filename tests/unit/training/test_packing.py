@@ -80,7 +80,7 @@ def test_log_probabilities_and_gradients_are_those_of_each_row_alone(
     options = {"fused_lm_head": True, "use_cache": False}
     expected, gradients = measure(model, [plain([row]) | options for row in ROWS])
     together, _ = measure(model, [plain(ROWS) | options])
-    assert packing.why_not(base) is None
+    assert packing.obstacle(base) is None
     packing.attend_by_sequence(base)
     found, shared = measure(model, [batch_of(ROWS, base)])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -168,7 +168,7 @@ def test_other_models_say_why_they_cannot():
             head_dim=16,
             **settings,
         )
-        return packing.why_not(AutoModelForCausalLM.from_config(config))
+        return packing.obstacle(AutoModelForCausalLM.from_config(config))
 
     assert reason("qwen2") is None
     assert "gemma" in reason("gemma")
