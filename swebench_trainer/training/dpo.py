@@ -18,7 +18,11 @@ from swebench_trainer.training.batching.microbatches import (
     in_order,
     in_parts,
 )
-from swebench_trainer.training.batching.samplers import length_sampler, with_sampler
+from swebench_trainer.training.batching.samplers import (
+    PromptSampler,
+    length_sampler,
+    with_sampler,
+)
 from swebench_trainer.training.kto import train_kto
 from swebench_trainer.training.loop.training import Training, finished, for_token_rows
 from swebench_trainer.training.models import attention
@@ -116,7 +120,7 @@ def losses(settings: DpoTable) -> dict[str, Any]:
 def _sampler(rows: Sequence[Encoded], settings: DpoTable, seed: int) -> Any:
     """Takes pairs of one prompt, or of similar length, together; `None` for neither."""
     if settings.group_by_prompt:
-        return shared_prefix.PromptSampler([tuple(row.prompt) for row in rows], seed)
+        return PromptSampler([tuple(row.prompt) for row in rows], seed)
     return length_sampler(rows, settings, seed)
 
 

@@ -21,7 +21,7 @@ from swebench_trainer.training.batching.microbatches import (
     in_parts,
     packed,
 )
-from swebench_trainer.training.batching.prompt_loss import weighing
+from swebench_trainer.training.batching.prompt_loss import weighted
 from swebench_trainer.training.batching.samplers import length_sampler, with_sampler
 from swebench_trainer.training.loop.training import Training, finished, for_token_rows
 from swebench_trainer.training.models import attention
@@ -72,7 +72,7 @@ def train_sft(
     audit["padded_because"] = obstacle
     layout = _layout(model, settings, audit)
     sampler = length_sampler(training.train, settings, request.seed)
-    trainer_class = weighing(for_token_rows(SFTTrainer), settings.prompt_loss)
+    trainer_class = weighted(for_token_rows(SFTTrainer), settings.prompt_loss)
     trainer_class = with_sampler(trainer_class, sampler)
     if layout:
         trainer_class = in_parts(trainer_class, layout)

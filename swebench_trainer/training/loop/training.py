@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.contracts import StepProgress, TrainRequest
-from swebench_trainer.errors import RecipeError
 from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.store import durable
 from swebench_trainer.store.jsonl import (
@@ -112,14 +111,11 @@ class Training:
         return self.settings.sharding == "fsdp"
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments that `SFTConfig`, `DPOConfig` and `KTOConfig` have in common.
-
-        Raises:
-            RecipeError: `micro_batch` does not divide `batch_size`.
-        """
+        """Arguments that `SFTConfig`, `DPOConfig` and `KTOConfig` have in common."""
         import torch
 
         settings = self.settings
+        at_once = settings.micro_batch * settings.processes  # divides batch_size
         cuda = torch.cuda.is_available()
         steps = settings.epochs * math.ceil(len(self.train) / settings.batch_size)
         return {
@@ -127,7 +123,7 @@ class Training:
             "per_device_train_batch_size": settings.micro_batch,
             # The held-out loss is a mean over rows, independent of micro_batch.
             "per_device_eval_batch_size": 1,
-            "gradient_accumulation_steps": _accumulation_steps(settings),
+            "gradient_accumulation_steps": settings.batch_size // at_once,
             "num_train_epochs": settings.epochs,
             "learning_rate": settings.learning_rate,
             "lr_scheduler_type": _SCHEDULES[settings.schedule],
@@ -322,17 +318,6 @@ def for_token_rows(trainer_class: type[Any]) -> type[Any]:
             """Does nothing: no data leaves the machine."""
 
     return TokenRowTrainer
-
-
-def _accumulation_steps(settings: SftTable | DpoTable) -> int:
-    at_once = settings.micro_batch * settings.processes
-    steps, rest = divmod(settings.batch_size, at_once)
-    if rest:
-        raise RecipeError(
-            f"batch_size = {settings.batch_size} is not a multiple of micro_batch × processes = {settings.micro_batch} × {settings.processes}.",
-            hint="Change micro_batch or batch_size.",
-        )
-    return steps
 
 
 def exact_adapters(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from training_examples import (
 
 from swebench_trainer.errors import RecipeError, StageError
 from swebench_trainer.store.jsonl import write_json
+from swebench_trainer.training.loop import training
 from swebench_trainer.training.loop.training import (
     Training,
     _drop_rows_after,
@@ -157,7 +158,7 @@ def test_a_kill_between_the_saving_and_the_audit_ends_with_the_same_bits(
         write_json(path, value)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit, "write_json", killed_at_the_end)
+        patch.setattr(training, "write_json", killed_at_the_end)
         train_sft(DROPOUT, ROWS, settings, request_in(out))
     assert (out / "adapter").is_dir()
     assert (out / "checkpoints").is_dir()

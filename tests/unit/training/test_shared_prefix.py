@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from small_models import PAD, open_model, write_model
 from training_examples import DPO, FULL, LORA, PAIRS, metrics, request_in, stop_after
 
+from swebench_trainer.training.batching.samplers import PromptSampler
 from swebench_trainer.training.batching.shared_prefix import (
     FAMILIES,
     PADDING,
-    PromptSampler,
     SharedPrefixCollator,
     attention_mask,
     obstacle,
