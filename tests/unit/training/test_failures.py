@@ -313,7 +313,7 @@ def test_weights_of_another_config_are_refused(model):
 def test_a_model_that_has_vanished_since_the_check_is_named(model):
     shutil.rmtree(model.name)
     for load in (load_model, load_tokenizer):
-        with pytest.raises(RecipeError, match="no directory"):
+        with pytest.raises(RecipeError, match="does not exist"):
             load(model)
 
 

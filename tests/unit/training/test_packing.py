@@ -13,6 +13,7 @@ from small_models import PAD, open_model, write_model
 from training_examples import FULL, LORA, QLORA, SFT, metrics, request_in
 
 from swebench_trainer.training.batching import packing
+from swebench_trainer.training.batching.shared_prefix import FAMILIES
 from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.tokens.rows import Encoded
@@ -52,7 +53,7 @@ def measure(model, batches):
 
 
 CASES = [
-    *((family, "lora", False) for family in packing.FAMILIES),
+    *((family, "lora", False) for family in FAMILIES),
     *(
         (family, kind, checkpointing)
         for family in ("qwen2", "llama")

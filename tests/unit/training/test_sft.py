@@ -233,12 +233,6 @@ def test_one_step_is_not_spent_on_the_warm_up(tmp_path):
     assert metrics(tmp_path)[0]["learning_rate"] == settings.learning_rate
 
 
-def test_micro_batch_must_divide_the_batch(tmp_path):
-    settings = SFT.model_copy(update={"batch_size": 4, "micro_batch": 3})
-    with pytest.raises(RecipeError, match="micro_batch = 3 does not divide"):
-        train_sft(LORA, ROWS, settings, request_in(tmp_path))
-
-
 def test_a_long_row_is_dropped_and_named(tmp_path):
     long = SftRow("demo__demo-long", "Fix it.", "x = 1\n" * 500)
     train_sft(LORA, [*ROWS, long], SFT, request_in(tmp_path))

@@ -334,4 +334,4 @@ def test_a_model_that_cannot_share_is_trained_plainly_and_says_why(tmp_path):
     train_dpo(eager, PAIRS, SHORT, request_in(tmp_path))
     audit = json.loads((tmp_path / "audit.json").read_text())
     assert audit["shared_prefix"] is False
-    assert audit["prompts_read_twice"] == "eager is not among sdpa, flex_attention"
+    assert audit["prompts_read_twice"] == "eager is not one of sdpa, flex_attention"
