@@ -173,5 +173,5 @@ def test_ctrl_c_stops_a_run_that_waits_for_a_plugin_and_it_goes_on_later(tmp_pat
     assert len(kept) == 3
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"generate +goes on", done.stdout)
+    assert re.search(r"generate +resumes", done.stdout)
     assert rows.read_text().splitlines()[:3] == kept
