@@ -25,7 +25,7 @@ from swebench_trainer.prompts.listed import ListedTable
 from swebench_trainer.prompts.oracle import OracleTable
 from swebench_trainer.reporting.publishers import DirectoryTable, HubTable
 from swebench_trainer.sampling.replay import ReplayTable
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 
 
 @hookimpl
@@ -128,10 +128,9 @@ def register_backends(register: Register) -> None:
     """Transformers models, and recorded predictions."""
 
     def hf(table: HfTable) -> Any:
-        from swebench_trainer.sampling.transformers import TransformersSampler
-        from swebench_trainer.training.backend import HfBackend
+        from swebench_trainer.hf import HfBackend
 
-        return HfBackend(table, make_sampler=TransformersSampler)
+        return HfBackend(table)
 
     def replay(table: ReplayTable) -> Any:
         from swebench_trainer.sampling.replay import ReplayBackend
@@ -157,10 +156,10 @@ def register_graders(register: Register) -> None:
     """The official eval script in Docker, in a namespace, or by the stock harness."""
 
     def docker(table: DockerTable) -> Any:
-        from swebench_trainer.grading.cache import open_memory
+        from swebench_trainer.grading.cache import open_run_cache
         from swebench_trainer.grading.docker.grader import DockerGrader
 
-        return DockerGrader(table, open_memory(table))
+        return DockerGrader(table, open_run_cache(table))
 
     def stock(table: Any) -> Any:
         from swebench_trainer.grading.stock import StockGrader
@@ -168,10 +167,10 @@ def register_graders(register: Register) -> None:
         return StockGrader(table)
 
     def namespace(table: NamespaceTable) -> Any:
-        from swebench_trainer.grading.cache import open_memory
+        from swebench_trainer.grading.cache import open_run_cache
         from swebench_trainer.grading.namespace.grader import NamespaceGrader
 
-        return NamespaceGrader(table, open_memory(table))
+        return NamespaceGrader(table, open_run_cache(table))
 
     register(
         "docker",

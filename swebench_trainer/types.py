@@ -12,9 +12,13 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator
+from pydantic_core import core_schema
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
 
 T = TypeVar("T")
 
@@ -359,6 +363,43 @@ class SftRow:
     completion: str
 
 
+class AnswerRef(str):
+    """Which answer one side of a pair has: gold, or a numbered sample.
+
+    It is the text that rows hold (`gold`, `sample:<n>`, empty for no answer), so plugins
+    may pass a plain string. Use the constructors and properties instead of the text.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def gold(cls) -> AnswerRef:
+        """The gold patch."""
+        return cls("gold")
+
+    @classmethod
+    def of_sample(cls, number: int) -> AnswerRef:
+        """The candidate with that sample number."""
+        return cls(f"sample:{number}")
+
+    @property
+    def is_gold(self) -> bool:
+        """Whether the answer is the gold patch."""
+        return self == "gold"
+
+    @property
+    def sample(self) -> int | None:
+        """Sample number of the candidate; `None` for gold, no answer and unknown text."""
+        kind, _, number = self.partition(":")
+        return int(number) if kind == "sample" and number.isdecimal() else None
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, handler(str))
+
+
 @dataclass(frozen=True)
 class Pair:
     """One preference: of two answers to `prompt`, the tests prefer `chosen`.
@@ -369,9 +410,8 @@ class Pair:
 
     Attributes:
         strategy: Name of the pair strategy, as the recipe has it.
-        chosen_source: `gold`, or `sample:<n>` of the candidates; empty where there is
-            none.
-        rejected_source: `sample:<n>` of the candidates; empty where there is none.
+        chosen_source: Which answer `chosen` is; empty where there is none.
+        rejected_source: Which answer `rejected` is; empty where there is none.
         tier: `Tier` of the rejected answer, or a word of the strategy's own; `resolved`
             where there is none.
         chosen_model: Who wrote `chosen`; empty for gold. Needed where several models
@@ -391,8 +431,8 @@ class Pair:
     chosen: str | None
     rejected: str | None
     strategy: str
-    chosen_source: str
-    rejected_source: str
+    chosen_source: AnswerRef
+    rejected_source: AnswerRef
     tier: str
     chosen_model: str = ""
     rejected_model: str = ""
@@ -400,6 +440,12 @@ class Pair:
     rejected_log: str = ""
     chosen_tier: str = ""
     restyled: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("chosen_source", "rejected_source"):
+            value = getattr(self, name)
+            if isinstance(value, str):  # else the plugin's contract check reports it
+                object.__setattr__(self, name, AnswerRef(value))
 
 
 def is_unicode(text: str) -> bool:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swebench_trainer.errors import RecipeError, TrainerError
-from swebench_trainer.grading.cache import RunCache, cache_path, set_aside
+from swebench_trainer.grading.cache import SqliteRunCache, cache_path, set_aside
 from swebench_trainer.grading.namespace.kept_roots import kept_roots, prune_roots
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.store.kept import KINDS, kept, prune, user_cache
@@ -141,15 +141,15 @@ def _runs(limits: Limits) -> Iterator[str | Table]:
     if path is None or not path.exists():
         yield "No test runs are cached."
         return
-    with contextlib.closing(RunCache(path)) as memory:
-        if memory.path is None:
+    with contextlib.closing(SqliteRunCache(path)) as run_cache:
+        if run_cache.path is None:
             raise TrainerError(
                 f"{path} cannot be opened.",
                 hint="Check that the disk is not full and that the file is writable.",
             )
         if limits.prune:
             try:
-                removed = memory.prune(
+                removed = run_cache.prune(
                     unused_for=limits.unused_for, max_size=limits.max_size
                 )
             except sqlite3.Error as error:
@@ -160,20 +160,20 @@ def _runs(limits: Limits) -> Iterator[str | Table]:
             yield f"removed {removed} test runs"
         if limits.unused_for is not None and limits.unused_for < 0:
             shutil.rmtree(set_aside(path), ignore_errors=True)
-        yield from _kept_runs(memory)
+        yield from _kept_runs(run_cache)
 
 
-def _kept_runs(memory: RunCache) -> Iterator[str | Table]:
-    total = memory.kept()
+def _kept_runs(run_cache: SqliteRunCache) -> Iterator[str | Table]:
+    total = run_cache.totals()
     size = decimal(total.size)
-    yield f"{memory.path}: {total.runs} test runs, {size}, used {total.hits} times"
+    yield f"{run_cache.path}: {total.runs} test runs, {size}, used {total.hits} times"
     if not total.runs:
         return
     yield f"created from {_day(total.oldest)} to {_day(total.newest)}"
     table = Table("instance", title=_LARGEST)
     for name in ("runs", "size", "hits"):
         table.add_column(name, justify="right")
-    for name, mine in memory.kept_by_instance(10).items():
+    for name, mine in run_cache.totals_by_instance(10).items():
         row = (name, str(mine.runs), decimal(mine.size), str(mine.hits))
         table.add_row(*map(Text, row))
     yield table

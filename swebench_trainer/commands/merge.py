@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from swebench_trainer.reporting.console import open_console, print_line
-from swebench_trainer.training.merge import Drift, find_trained, merge
+from swebench_trainer.training.models.merge import Drift, find_trained, merge
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,9 +10,11 @@ from pydantic import TypeAdapter
 from swebench_trainer.store.jsonl import dump
 from swebench_trainer.types import (
     NO_OP,
+    AnswerRef,
     Candidate,
     Extraction,
     ExtractionOutcome,
+    Pair,
     StaticChecks,
     as_row,
     from_row,
@@ -89,3 +91,32 @@ def test_candidates_survive_their_row(extraction, checks) -> None:
 def test_an_extraction_of_another_type_is_refused(wrong) -> None:
     with pytest.raises(TypeError):
         Candidate("i", 0, "m", "", "", wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_gold", "sample"),
+    [
+        ("gold", True, None),
+        ("sample:0", False, 0),
+        ("sample:12", False, 12),
+        ("", False, None),
+        ("sample:", False, None),
+        ("sample:x", False, None),
+        ("sample:²", False, None),
+        ("elsewhere:1", False, None),
+    ],
+)
+def test_a_pair_parses_the_sources_that_plugins_give_as_text(text, is_gold, sample):
+    source = Pair("i", "p", "c", "r", "s", text, "sample:0", "fails").chosen_source
+    assert (source.is_gold, source.sample) == (is_gold, sample)
+
+
+def test_sources_of_a_pair_survive_their_row():
+    pair = Pair(
+        "i", "p", "c", "r", "s", AnswerRef.gold(), AnswerRef.of_sample(3), "fails"
+    )
+    row = json.loads(dump(as_row(pair)))
+    assert (row["chosen_source"], row["rejected_source"]) == ("gold", "sample:3")
+    for read in (from_row(Pair, row), TypeAdapter(Pair).validate_python(row)):
+        assert read == pair
+        assert read.chosen_source.is_gold and read.rejected_source.sample == 3

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 
 KERNEL = "kernels-community/flash-attn2"
 """As transformers names it; it is fetched from the Hub once."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.store import durable
 from swebench_trainer.store.jsonl import write_json
-from swebench_trainer.training.model import HfTable, copy_tokenizer
+from swebench_trainer.training.models.loading import copy_tokenizer
+from swebench_trainer.training.models.table import HfTable
 
 if TYPE_CHECKING:
     import torch

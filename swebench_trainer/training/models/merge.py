@@ -21,16 +21,16 @@ from swebench_trainer.errors import PrerequisiteError, RecipeError
 from swebench_trainer.store import durable
 from swebench_trainer.store.jsonl import disk_errors, read_json, read_rows
 from swebench_trainer.store.rundir import RunDir, StageDir
-from swebench_trainer.training import tiny
-from swebench_trainer.training.model import (
-    HfTable,
+from swebench_trainer.training.models import tiny
+from swebench_trainer.training.models.loading import (
     check_model,
     compute_dtype,
     is_adapter,
     load_model,
     load_tokenizer,
 )
-from swebench_trainer.training.saving import TRAINED
+from swebench_trainer.training.models.saving import TRAINED
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tokens.encoding import encode_completion, encode_prompt
 

@@ -20,8 +20,8 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import read_rows
-from swebench_trainer.training import checkpoints
 from swebench_trainer.training.distributed import ranks
+from swebench_trainer.training.loop import checkpoints
 from swebench_trainer.training.tokens.rows import Encoded
 
 if TYPE_CHECKING:

@@ -21,18 +21,19 @@ from swebench_trainer.store.jsonl import (
     write_json,
     write_rows,
 )
-from swebench_trainer.training import (
-    checkpointing,
+from swebench_trainer.training import failures
+from swebench_trainer.training.distributed import ranks, sharding
+from swebench_trainer.training.loop import (
+    activation_checkpointing,
     checkpoints,
-    failures,
     guards,
     milestones,
-    saving,
     trackers,
     validation,
 )
-from swebench_trainer.training.distributed import ranks, sharding
-from swebench_trainer.training.model import HfTable, declared_dtype
+from swebench_trainer.training.models import saving
+from swebench_trainer.training.models.loading import declared_dtype
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.tokens.rows import Encoded
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def _looked_over(
         audit["repeated_rows"] = -len(trainer.train_dataset) % at_once
     audit["trainable_parameters"] = guards.require_trainable(trainer.model)
     guards.require_window(trainer.model.config, audit["longest_kept"])
-    audit["checkpointing"] = checkpointing.settle(
+    audit["checkpointing"] = activation_checkpointing.settle(
         trainer, base_of(trainer.model), table.checkpointing, request.out
     )
     return guards.sample_weights(trainer.model)
@@ -255,7 +256,7 @@ def _train(
         keeper = milestones.keeper(request.out, settings.milestones, save)
         trainer.add_callback(keeper)
     if settings.optimizer == "muon":
-        from swebench_trainer.training.muon import muon_for
+        from swebench_trainer.training.loop.muon import muon_for
 
         trainer.optimizer = muon_for(
             trainer.model, trainer.args.learning_rate, trainer.args.weight_decay

@@ -8,28 +8,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeGuard
-
-from pydantic import (
-    AfterValidator,
-    Field,
-    PositiveInt,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError
-from swebench_trainer.recipe.models import VOLATILE, ModelTable, Table
-from swebench_trainer.training import failures, tiny
+from swebench_trainer.training import failures
+from swebench_trainer.training.models import tiny
+from swebench_trainer.training.models.table import HfTable
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Linear layers of a Llama or Qwen block."""
 
 _PROBE = "def f(x):\n\treturn  [x, 'a b']\n"
 """What a tokenizer for code must give back as it is."""
@@ -43,60 +32,6 @@ _BESIDE_A_VOCABULARY = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
-
-
-class Lora(Table):
-    """Size and place of the low-rank adapters."""
-
-    rank: PositiveInt = 32
-    """Rank of the update of each layer."""
-    alpha: PositiveInt = 64
-    """Scale of the update, relative to the rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout before the adapter, during SFT only."""
-    targets: tuple[str, ...] = TARGETS
-    """Names of the layers that get an adapter."""
-
-    @field_validator("targets")
-    @classmethod
-    def _head_stays(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
-        if any(name.rpartition(".")[2] == "lm_head" for name in targets):
-            raise ValueError("lm_head cannot have an adapter: TRL's loss goes round it")
-        return targets
-
-
-def _beside_recipe(name: str, info: ValidationInfo) -> str:
-    """The absolute path of a directory beside the recipe; other names as they are."""
-    path = Path((info.context or {}).get("folder", Path()), name).resolve()
-    return str(path) if path.is_dir() else name
-
-
-class HfTable(ModelTable):
-    """A causal language model from the Hub or from a directory."""
-
-    name: Annotated[str, AfterValidator(_beside_recipe), Field(min_length=1)]
-    """Hub id or directory; or a model of random weights for machines without a network: `builtin:tiny` of the quickstart, `builtin:small` for `generated` tasks."""
-    revision: str | None = None
-    """Branch, tag or commit on the Hub; a commit makes the recipe reproducible."""
-    quantization: Literal["none", "nf4"] = "nf4"
-    """`nf4` keeps the frozen weights in 4 bits (QLoRA), `none` in bf16 (fp32 on a CPU)."""
-    lora: Lora | Literal[False] = Lora()
-    """Adapters to train: `{ rank = 32, alpha = 64 }`; `false` trains every weight."""
-    attention: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = "auto"
-    """Attention implementation of transformers, such as `sdpa` or `flash_attention_2`. `auto` trains with the flash attention of the Hub where the package `kernels` (as transformers wants it) and a GPU of Ampere or later are, but for DPO with shared prompts, which needs masks; else `sdpa`."""
-    checkpointing: Annotated[
-        Literal["auto", "none", "every_4", "every_2", "full", "offload"],
-        Field(json_schema_extra={VOLATILE: True}),
-    ] = "auto"
-    """Which layers' activations are computed again in the backward pass instead of being kept: none (fastest), every fourth or second, all, or all with what is kept moved off the GPU (`offload`, least memory). `auto` takes the first that fits: on one GPU by two trial steps on the longest rows, on a CPU `none` or `full` by an estimate, `full` with several processes; `checkpointing.json` keeps the choice and its numbers."""
-
-    @model_validator(mode="after")
-    def _quantized_weights_are_frozen(self) -> Self:
-        if self.quantization == "nf4" and self.lora is False:
-            raise ValueError(
-                '4-bit weights cannot be trained: keep lora, or set quantization = "none"'
-            )
-        return self
 
 
 def check_model(table: HfTable) -> None:
@@ -140,7 +75,7 @@ def load_tokenizer(
     from transformers import AutoTokenizer
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    source, revision = _source(table, weights)
+    source, revision = source_of(table, weights)
     with _loading(table, weights):
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
@@ -273,7 +208,7 @@ def declared_dtype(table: HfTable, weights: Path | None) -> torch.dtype:
     import torch
     from transformers import AutoConfig
 
-    source, revision = _source(table, weights)
+    source, revision = source_of(table, weights)
     with _loading(table, weights):
         dtype = AutoConfig.from_pretrained(source, revision=revision).dtype
     return dtype if isinstance(dtype, torch.dtype) else compute_dtype()
@@ -286,7 +221,7 @@ def copy_tokenizer(table: HfTable, weights: Path | None, target: Path) -> None:
     """
     from transformers.utils import cached_file
 
-    source, revision = _source(table, weights)
+    source, revision = source_of(table, weights)
     for name in (*_VOCABULARIES, *_BESIDE_A_VOCABULARY):
         path = cached_file(
             source,
@@ -342,7 +277,7 @@ def _load_base(
         options["attn_implementation"] = table.attention
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
-    source, revision = _source(table, weights)
+    source, revision = source_of(table, weights)
     with _loading(table, weights):
         model, report = AutoModelForCausalLM.from_pretrained(
             source,
@@ -378,7 +313,7 @@ def _load_adapter(
         return PeftModel.from_pretrained(model, weights, is_trainable=trainable)
 
 
-def _source(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
+def source_of(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
     """Where the base weights and the tokenizer are: path or Hub id, and revision."""
     if weights is not None and not is_adapter(weights):
         return str(weights), None
