@@ -11,8 +11,9 @@ from pathlib import Path
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.grading.regrade import Regraded, regraded
-from swebench_trainer.pipeline import STAGES, dependants, fingerprint
+from swebench_trainer.pipeline import fingerprint
 from swebench_trainer.stages.context import gold_runs
+from swebench_trainer.stages.graph import STAGES, dependents
 from swebench_trainer.standalone import INSTANCES, best_verdicts
 from swebench_trainer.store.jsonl import each_row, write_json
 from swebench_trainer.store.lock import owned
@@ -92,7 +93,7 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
     anew = {
         follower
         for name in changed
-        for follower in dependants([name], here)
+        for follower in dependents([name], here)
         if follower != name
     }
     if not dry_run:
@@ -113,7 +114,7 @@ def _stage_verdicts(
     run: RunDir, name: str, instances: Mapping[str, Instance]
 ) -> list[Regraded]:
     """Every file of verdicts of a stage; gold itself has no gold to compare with."""
-    gold = (lambda _: None) if name == "admit" else gold_runs(run)
+    gold = (lambda _: None) if name == "admit" else gold_runs(run.stage("admit"))
     patterns = ("verdicts.jsonl", "*/verdicts.jsonl", "again/*/verdicts.jsonl")
     paths = sorted(
         p for pattern in patterns for p in run.stage(name).path.glob(pattern)

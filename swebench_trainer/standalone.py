@@ -11,6 +11,7 @@ from swebench_trainer.errors import DataError, RecipeError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.plugins.manager import Plugins
+from swebench_trainer.recipe.models import DataTable, GradeTable
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
 from swebench_trainer.store.lock import owned
 from swebench_trainer.store.predictions import read_predictions
@@ -74,8 +75,8 @@ def grade_predictions(
         )
     settings = {"data": source.digest(), "grader": grader, "timeout": timeout}
     folder = _own_directory(out, settings)
-    entry = plugins.registry.get("grader", grader)
-    table = entry.config(use=grader, workers=workers, timeout=timeout, cache=cache)  # type: ignore[call-arg]  # a GradeTable
+    config = plugins.registry.config(GradeTable, grader)
+    table = config(use=grader, workers=workers, timeout=timeout, cache=cache)
     with owned(out / LOCK):
         engine = plugins.registry.create("grader", table)
         try:
@@ -128,10 +129,8 @@ def open_source(plugins: Plugins, data: str, split: str) -> Source:
     values = {"use": use, "path": data}
     if use == "rows":
         values["split"] = split
-    entry = plugins.registry.get("source", use)
-    table = entry.config.model_validate(values)
-    source: Source = plugins.registry.create("source", table)
-    return source
+    table = plugins.registry.config(DataTable, use).model_validate(values)
+    return plugins.registry.create("source", table)
 
 
 def _candidates(

@@ -1,4 +1,4 @@
-"""A plugin's object as a run has it, whose faults are failures of a test."""
+"""A plugin's object as a run sees it, with contract violations as test failures."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 
 from swebench_trainer.errors import PluginFault
 from swebench_trainer.plugins.guard import GuardedPlugin, Role
-from swebench_trainer.plugins.watchdog import Watchdog
 
 
-def as_held(thing: Any, role: Role, table: Any = None) -> Any:
-    """The object held to its contract, as in a run."""
+def as_in_runs(plugin: Any, role: Role) -> Any:
+    """The object, checked against its contract as in a run."""
     with as_assertions():
-        return GuardedPlugin(thing, role, f"The {role}", Watchdog(), table)
+        return GuardedPlugin(plugin, role, f"The {role}")
 
 
 @contextmanager
 def as_assertions() -> Iterator[None]:
-    """Turns what a run would report into an `AssertionError`."""
+    """Turns a `PluginFault` into an `AssertionError`."""
     try:
         yield
     except PluginFault as error:
