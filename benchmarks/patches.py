@@ -96,7 +96,7 @@ def main() -> None:
             if options.show and name == "ours" and found != wanted:
                 status = extract_patch(
                     "diff", case.answer, Memory(case.base), finish="stop"
-                ).status
+                ).extraction
                 print(f"===== {found} {status}\n{case.answer}\n----- {patch}")
     print(f"{platform.platform()}, Python {platform.python_version()},")
     print(f"swebench {version('swebench')}, seed {options.seed}\n")

@@ -12,7 +12,7 @@ from swebench_trainer.data.generated.source import GeneratedSource, GeneratedTab
 from swebench_trainer.data.pro import ProSource, ProTable
 from swebench_trainer.data.rows import RowsSource, RowsTable
 from swebench_trainer.data.task_repo import TaskRepoSource, TaskRepoTable
-from swebench_trainer.grading.cache import open_memory
+from swebench_trainer.grading.cache import open_run_cache
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.stock import StockGrader
@@ -35,7 +35,7 @@ from swebench_trainer.reporting.publishers import (
     HubTable,
 )
 from swebench_trainer.sampling.replay import ReplayBackend, ReplayTable
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 
 
 @hookimpl
@@ -121,10 +121,10 @@ def register_graders(register: Register) -> None:
     """The official eval script in Docker, in a namespace, or through the stock harness."""
 
     def docker(table: DockerTable) -> Grader:
-        return DockerGrader(table, open_memory(table))
+        return DockerGrader(table, open_run_cache(table))
 
     def namespace(table: NamespaceTable) -> Grader:
-        return NamespaceGrader(table, open_memory(table))
+        return NamespaceGrader(table, open_run_cache(table))
 
     register(
         "docker",

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from swebench_trainer.commands.doctor import Report
+    from swebench_trainer.commands.preview import Preview
     from swebench_trainer.contracts import Source
-    from swebench_trainer.doctor import Report
     from swebench_trainer.plugins.manager import Plugins
-    from swebench_trainer.preview import Preview
     from swebench_trainer.recipe.load import Draft
     from swebench_trainer.recipe.models import Recipe
-    from swebench_trainer.training.merge import Drift
+    from swebench_trainer.training.models.merge import Drift
     from swebench_trainer.types import Instance, Pair
 
 app = typer.Typer(
@@ -181,7 +181,7 @@ def preview(
     ] = 40,
 ) -> None:
     """Shows prompts and answers as the model will see them, and what was dropped."""
-    from swebench_trainer.preview import look
+    from swebench_trainer.commands.preview import look
 
     loaded, console = _plugins(), _console()
     valid, _ = _load(recipe, set_ or [], loaded)
@@ -273,7 +273,7 @@ def pairs(
     ] = 20,
 ) -> None:
     """Counts the pairs that a recipe makes of its run, and shows some."""
-    from swebench_trainer.rehearsal import rehearse
+    from swebench_trainer.commands.pairs import rehearse
     from swebench_trainer.reporting.preferences import to_show
 
     if not dry_run:
@@ -416,13 +416,13 @@ def grade(
     import time
     from collections import Counter
 
+    from swebench_trainer.commands.grade import answers, grade_predictions
     from swebench_trainer.events import (
         ItemDone,
         StageFailed,
         StageFinished,
         StageStarted,
     )
-    from swebench_trainer.standalone import answers, grade_predictions
     from swebench_trainer.types import Status
 
     loaded, console = _plugins(), _console()
@@ -474,7 +474,7 @@ def regrade(
     ] = False,
 ) -> None:
     """Derives verdicts again from kept logs, without running a test."""
-    from swebench_trainer.regrade import regrade as regrade_logs
+    from swebench_trainer.commands.regrade import regrade as regrade_logs
 
     console = _console()
     summary = regrade_logs(folder, dry_run=dry_run)
@@ -521,7 +521,7 @@ def cache(
     Clones of repositories, BM25 indexes, generated tasks, image roots and test runs:
     all of it is made again when it is needed.
     """
-    from swebench_trainer.housekeeping import Limits, keep_house
+    from swebench_trainer.commands.cache import Limits, keep_house
 
     console = _console()
     age = -1 if clear else _amount(older_than, _SECONDS, "--prune-older-than")
@@ -576,7 +576,7 @@ def doctor(
 
     Exits with 1 if there are problems, with 3 if nothing can grade.
     """
-    from swebench_trainer.doctor import Request, default_table, examine
+    from swebench_trainer.commands.doctor import Request, default_table, examine
 
     loaded, console = _plugins(), _console()
     table, instances = None, _instances(loaded, data, split, recipe)
@@ -596,7 +596,7 @@ def _instances(
     plugins: Plugins, data: str | None, split: str, recipe: Path | None
 ) -> Sequence[Instance]:
     """The data that the doctor is to look at; none if it is not told."""
-    from swebench_trainer.standalone import open_source
+    from swebench_trainer.commands.grade import open_source
 
     if data is not None:
         return open_source(plugins, data, split).load().instances
@@ -655,7 +655,7 @@ def merge(
     ] = None,
 ) -> None:
     """Merges an adapter into its base, and tells how far the result is from both."""
-    from swebench_trainer.training.merge import find_trained, merge
+    from swebench_trainer.training.models.merge import find_trained, merge
 
     console = _console()
     found = find_trained(trained, model)

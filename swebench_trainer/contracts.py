@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.types import (
@@ -331,7 +331,6 @@ class TokenViewer(Protocol):
         """
 
 
-@runtime_checkable
 class TokenCounter(Protocol):
     """A `Backend` that can say how long a prompt is, for styles that show files. Optional."""
 

@@ -13,9 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import core_schema
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
 
 T = TypeVar("T")
 
@@ -153,6 +157,119 @@ class Instance:
         return not self.ungradable
 
 
+class ExtractionOutcome(StrEnum):
+    """How the search for a patch in an answer ended."""
+
+    OK = "ok"
+    """The answer has a patch, taken as written."""
+    REPAIRED = "repaired"
+    """The answer has a patch that needed repairs."""
+    NO_CHANGE = "no_change"
+    """The answer has no patch, or one that changes nothing."""
+    MALFORMED = "malformed"
+    """The answer attempts a patch that cannot be understood, or not with certainty."""
+    NO_OP = "no_op"
+    """There is no answer: the tests run on the unpatched repository.
+
+    Only the trainer itself sets this, so no predictions file can request such a run.
+    """
+
+
+_OLD_NO_CHANGE = ("no answer", "nothing changes", "no patch was recorded")
+"""Reasons that the string form of `Extraction` used for `NO_CHANGE`."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How a patch was taken from an answer.
+
+    Attributes:
+        repairs: Names of the repairs made, each once, in order of discovery.
+        reason: Explanation for people if there is no patch; never compared.
+    """
+
+    outcome: ExtractionOutcome = ExtractionOutcome.OK
+    repairs: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the answer has no usable patch."""
+        return self.outcome in (
+            ExtractionOutcome.NO_CHANGE,
+            ExtractionOutcome.MALFORMED,
+        )
+
+    @classmethod
+    def of(cls, value: object) -> Extraction:
+        """Accepts a value, its JSON row, or the string form of older files and plugins.
+
+        The strings are `ok`, `repaired:<names joined with +>`, `failed:<reason>` and
+        `no-op`. An unknown string counts as `ok`.
+
+        Raises:
+            TypeError: The value is of another type.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            outcome = ExtractionOutcome(value["outcome"])
+            return cls(outcome, tuple(value["repairs"]), value["reason"])
+        if not isinstance(value, str):
+            raise TypeError(f"not an extraction: {value!r}")
+        kind, _, rest = value.partition(":")
+        match kind:
+            case "repaired":
+                return cls(ExtractionOutcome.REPAIRED, tuple(rest.split("+")))
+            case "failed" if rest in _OLD_NO_CHANGE:
+                return cls(ExtractionOutcome.NO_CHANGE, reason=rest)
+            case "failed":
+                return cls(ExtractionOutcome.MALFORMED, reason=rest)
+            case "no-op":
+                return cls(ExtractionOutcome.NO_OP)
+        return cls()
+
+    def __str__(self) -> str:
+        """One line for people."""
+        details = "+".join(self.repairs) or self.reason
+        return f"{self.outcome}: {details}" if details else str(self.outcome)
+
+
+NO_OP = Extraction(ExtractionOutcome.NO_OP)
+"""Extraction of a run of the tests without a patch."""
+
+
+@dataclass(frozen=True)
+class StaticChecks:
+    """Facts about a patch known without running it; verdicts do not depend on them.
+
+    Attributes:
+        applies: Whether a strict `git apply` accepts it (the harness is less strict);
+            `None` if unknown.
+        unparsable: Python files that parsed before the patch and do not after it.
+    """
+
+    applies: bool | None = None
+    unparsable: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, value: object) -> StaticChecks:
+        """Accepts a value, its JSON row, or the phrases of older files and plugins.
+
+        Raises:
+            TypeError: The value is of another type.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            return cls(value["applies"], tuple(value["unparsable"]))
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"not static checks: {value!r}")
+        paths = (phrase.partition("does not parse: ")[2] for phrase in value)
+        applies = False if "does not apply" in value else True if value else None
+        return cls(applies, tuple(filter(None, paths)))
+
+
 @dataclass(frozen=True)
 class Candidate:
     """What a model wrote for one instance, and the patch that it became.
@@ -162,14 +279,14 @@ class Candidate:
         model: `model_name_or_path` of the predictions format.
         text: The model's answer, verbatim.
         patch: The unified diff taken from `text`; empty when there is none.
-        extraction: `ok`, `repaired:<name>` or `failed:<why>`.
+        extraction: How the patch was taken from `text`. Plugins may pass the older
+            strings, see `Extraction.of`.
         prompt_tokens: Tokens of the prompt, 0 when not known.
         completion_tokens: Tokens of the answer, 0 when not known.
         finish: `stop`, `length`, `too long`, `refused`, or empty when not known; see
             `Sample`.
-        checks: What could be said of the patch without running it: `applies` or `does
-            not apply`, `does not parse: <path>`, and errors such as `undefined name
-            'x': <path>`. Empty where nothing could. A verdict does not depend on it.
+        checks: Facts about the patch known without running it. Plugins may pass the
+            older phrases, see `StaticChecks.of`.
     """
 
     instance_id: str
@@ -177,11 +294,20 @@ class Candidate:
     model: str
     text: str
     patch: str
-    extraction: str = "ok"
+    extraction: Annotated[Extraction, BeforeValidator(Extraction.of)] = Extraction()
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish: str = ""
-    checks: tuple[str, ...] = ()
+    checks: Annotated[StaticChecks, BeforeValidator(StaticChecks.of)] = StaticChecks()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extraction", Extraction.of(self.extraction))
+        object.__setattr__(self, "checks", StaticChecks.of(self.checks))
+
+    @property
+    def is_no_op(self) -> bool:
+        """Whether this is a run of the tests without a patch."""
+        return self.extraction.outcome is ExtractionOutcome.NO_OP
 
 
 @dataclass(frozen=True)
@@ -238,6 +364,43 @@ class SftRow:
     completion: str
 
 
+class AnswerRef(str):
+    """Which answer one side of a pair has: gold, or a numbered sample.
+
+    It is the text that rows hold (`gold`, `sample:<n>`, empty for no answer), so plugins
+    may pass a plain string. Use the constructors and properties instead of the text.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def gold(cls) -> AnswerRef:
+        """The gold patch."""
+        return cls("gold")
+
+    @classmethod
+    def of_sample(cls, number: int) -> AnswerRef:
+        """The candidate with that sample number."""
+        return cls(f"sample:{number}")
+
+    @property
+    def is_gold(self) -> bool:
+        """Whether the answer is the gold patch."""
+        return self == "gold"
+
+    @property
+    def sample(self) -> int | None:
+        """Sample number of the candidate; `None` for gold, no answer and unknown text."""
+        kind, _, number = self.partition(":")
+        return int(number) if kind == "sample" and number.isdecimal() else None
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, handler(str))
+
+
 @dataclass(frozen=True)
 class Pair:
     """One preference: of two answers to `prompt`, the tests prefer `chosen`.
@@ -248,9 +411,8 @@ class Pair:
 
     Attributes:
         strategy: Name of the pair strategy, as the recipe has it.
-        chosen_source: `gold`, or `sample:<n>` of the candidates; empty where there is
-            none.
-        rejected_source: `sample:<n>` of the candidates; empty where there is none.
+        chosen_source: Which answer `chosen` is; empty where there is none.
+        rejected_source: Which answer `rejected` is; empty where there is none.
         tier: `Tier` of the rejected answer, or a word of the strategy's own; `resolved`
             where there is none.
         chosen_model: Who wrote `chosen`; empty for gold. Needed where several models
@@ -270,8 +432,8 @@ class Pair:
     chosen: str | None
     rejected: str | None
     strategy: str
-    chosen_source: str
-    rejected_source: str
+    chosen_source: AnswerRef
+    rejected_source: AnswerRef
     tier: str
     chosen_model: str = ""
     rejected_model: str = ""
@@ -279,6 +441,12 @@ class Pair:
     rejected_log: str = ""
     chosen_tier: str = ""
     restyled: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("chosen_source", "rejected_source"):
+            value = getattr(self, name)
+            if isinstance(value, str):  # else the plugin's contract check reports it
+                object.__setattr__(self, name, AnswerRef(value))
 
 
 def is_unicode(text: str) -> bool:
@@ -293,7 +461,13 @@ def is_unicode(text: str) -> bool:
 def as_row(value: Any) -> dict[str, Any]:
     """Turns a value of this module into a JSON-able row."""
     # Not asdict(): it copies each list of a report, which costs more than to write it.
-    return {spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)}
+    values = {
+        spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)
+    }
+    return {
+        name: as_row(item) if isinstance(item, Extraction | StaticChecks) else item
+        for name, item in values.items()
+    }
 
 
 def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
@@ -304,7 +478,7 @@ def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
         ValueError: A column has a value of the wrong type.
     """
     try:
-        return _adapter(kind).validate_python(row)  # type: ignore[no-any-return]  # see _adapter
+        return _adapter(kind).validate_python(row)  # type: ignore[no-any-return,arg-type]  # types hash
     except ValidationError as error:
         for detail in error.errors():
             if detail["type"] == "missing" and len(detail["loc"]) == 1:

@@ -25,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from swebench_trainer.answers.errors import NothingChangesError
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.files import File, Text, read_file
@@ -356,7 +357,7 @@ def apply_blocks(
     if any(parent in new for path in new for parent in _parents(path)):
         raise ValueError("a file and a directory of one name")
     if old == new:
-        raise ValueError("nothing changes")
+        raise NothingChangesError
     return old, new, repairs
 
 
@@ -386,7 +387,7 @@ def _apply_to(
         return path, None, []
     repairs = []
     if any(edit.search == edit.replace for edit in edits):
-        raise ValueError("nothing changes")
+        raise NothingChangesError
     try:
         text = _apply_edits(file.text, edits)
     except ValueError:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from swebench_trainer.answers.checks import look
+from swebench_trainer.answers.checks import static_checks
 from swebench_trainer.answers.forms import extract_patch, render_answer
 from swebench_trainer.contracts import Sample, Tree
 from swebench_trainer.recipe.models import PromptTable
-from swebench_trainer.types import Candidate, Instance
+from swebench_trainer.types import (
+    Candidate,
+    Extraction,
+    ExtractionOutcome,
+    Instance,
+    StaticChecks,
+)
 
 
 def to_candidate(
@@ -33,28 +39,32 @@ def to_candidate(
     text = sample.text
     if sample.patch is not None:
         patch = sample.patch
-        status = "ok" if patch.strip() else "failed:no patch was recorded"
+        extraction = Extraction()
+        if not patch.strip():
+            extraction = Extraction(
+                ExtractionOutcome.NO_CHANGE, reason="no patch was recorded"
+            )
         text = _in_form(prompt, patch, instance, tree) or text
     else:
-        extraction = extract_patch(
+        extracted = extract_patch(
             prompt.answer,
             text,
             tree,
             finish=sample.finish,
             repairs=prompt.repairs,
         )
-        patch, status = extraction.patch, extraction.status
+        patch, extraction = extracted.patch, extracted.extraction
     return Candidate(
         instance_id=sample.instance_id,
         sample=sample.sample,
         model=sample.model or model,
         text=text,
         patch=patch,
-        extraction=status,
+        extraction=extraction,
         prompt_tokens=sample.prompt_tokens,
         completion_tokens=sample.completion_tokens,
         finish=sample.finish,
-        checks=look(patch, tree) if tree and patch.strip() else (),
+        checks=static_checks(patch, tree) if tree and patch.strip() else StaticChecks(),
     )
 
 

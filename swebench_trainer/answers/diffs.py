@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from swebench_trainer.answers.envelope import tagged, without_thoughts
+from swebench_trainer.answers.errors import NothingChangesError
 from swebench_trainer.answers.repair_diff import mend, prefix_unclear, read_names
 from swebench_trainer.contents.paths import UNSAFE
 from swebench_trainer.contracts import Tree
@@ -207,7 +208,7 @@ def _mended(sections: Sequence[Section], tree: Tree | None) -> tuple[str, list[s
         kept.append(mended)
     patch = _join(kept, recount=True)
     if not any(c.hunks or c.special or c.old != c.new for c in read_patch(patch)):
-        raise ValueError("nothing changes")
+        raise NothingChangesError
     return patch, repairs
 
 

@@ -21,27 +21,37 @@ from swebench_trainer.answers.blocks import (
 )
 from swebench_trainer.answers.diffs import BREAKS_OFF, CUT, check_allowed, find_diff
 from swebench_trainer.answers.envelope import without_thoughts
+from swebench_trainer.answers.errors import NothingChangesError
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.strict_diff import fitted, make_patch, read_patch
 from swebench_trainer.recipe.models import REPAIRS, Repair
-from swebench_trainer.types import Instance, is_unicode
+from swebench_trainer.types import (
+    Extraction,
+    ExtractionOutcome,
+    Instance,
+    is_unicode,
+)
 
 AnswerForm = Literal["search-replace", "diff"]
 
 
 @dataclass(frozen=True)
-class Extraction:
+class ExtractedPatch:
     """The patch of an answer.
 
     Attributes:
-        patch: Unified diff, empty when there is none. Bytes of the files that
+        patch: Unified diff, empty if there is none. Bytes of the files that
             are not UTF-8 are surrogate escapes.
-        status: `ok`, `repaired:<names joined with +>` or `failed:<why>`;
-            `failed:no answer` when nothing in the text was meant as a change.
+        extraction: How it was taken from the answer.
     """
 
     patch: str
-    status: str
+    extraction: Extraction
+
+    @classmethod
+    def none(cls, outcome: ExtractionOutcome, reason: str) -> ExtractedPatch:
+        """A failed extraction."""
+        return cls("", Extraction(outcome, reason=reason))
 
 
 def render_answer(
@@ -94,7 +104,7 @@ def extract_patch(
     *,
     finish: str = "",
     repairs: Iterable[Repair] = REPAIRS,
-) -> Extraction:
+) -> ExtractedPatch:
     """Turns an answer into a patch; what the answer is never makes it raise.
 
     Args:
@@ -106,19 +116,22 @@ def extract_patch(
     """
     allowed = frozenset(repairs)
     if not is_unicode(text) or "\0" in text:
-        return Extraction("", "failed:not valid text")
+        return ExtractedPatch.none(ExtractionOutcome.MALFORMED, "not valid text")
     try:
         if form == "diff":
             patch, made = find_diff(text, tree, finish=finish, repairs=allowed)
         else:
             patch, made = _extract_blocks(text, tree, finish)
             check_allowed(made, allowed)
+    except NothingChangesError as error:
+        return ExtractedPatch.none(ExtractionOutcome.NO_CHANGE, str(error))
     except ValueError as error:
-        return Extraction("", f"failed:{error}")
+        return ExtractedPatch.none(ExtractionOutcome.MALFORMED, str(error))
     if not patch:
-        return Extraction("", "failed:no answer")
-    names = "+".join(dict.fromkeys(made))
-    return Extraction(patch, f"repaired:{names}" if names else "ok")
+        return ExtractedPatch.none(ExtractionOutcome.NO_CHANGE, "no answer")
+    names = tuple(dict.fromkeys(made))
+    outcome = ExtractionOutcome.REPAIRED if names else ExtractionOutcome.OK
+    return ExtractedPatch(patch, Extraction(outcome, names))
 
 
 def _extract_blocks(text: str, tree: Tree | None, finish: str) -> tuple[str, list[str]]:

@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from swebench_trainer.answers.errors import AmbiguousError, NoPlaceError
 from swebench_trainer.patches.files import Text
 from swebench_trainer.patches.lenient_diff import RawHunk
-
-NO_PLACE = "a hunk is nowhere in"
-TWICE = "a hunk is twice in"
-"""How the reasons begin for which a hunk has no place, or more than one."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,9 @@ def edited(
     """The text after all hunks, and the repairs.
 
     Raises:
-        ValueError: A hunk is nowhere, or in two places, or touches what another changes.
+        NoPlaceError: A hunk fits nowhere.
+        AmbiguousError: A hunk fits two places.
+        ValueError: A hunk touches lines that another one changes, or an end is unclear.
     """
     repairs: list[str] = []
     edits: list[_Edit] = []
@@ -76,7 +75,9 @@ def _place(
     """Index of the first old line, and whether only the line ends differ.
 
     Raises:
-        ValueError: The old lines are nowhere, or in several places.
+        NoPlaceError: The old lines are nowhere.
+        AmbiguousError: The old lines are in several places.
+        ValueError: The hunk only inserts, and nothing shows where.
     """
     old = [line[1:] for line in hunk.lines if line[:1] in ("", " ", "-")]
     if not hunk.counts:
@@ -92,10 +93,10 @@ def _place(
         starts = _find(lines, [line.rstrip("\r") for line in old], hunk.start)
         repairs.append("crlf")
     if not starts:
-        raise ValueError(f"{NO_PLACE} {path}")
+        raise NoPlaceError(f"a hunk is nowhere in {path}")
     stated = hunk.start == starts[0] + 1
     if len(starts) > 1 and (tab or not stated):
-        raise ValueError(f"{TWICE} {path}")
+        raise AmbiguousError(f"a hunk is twice in {path}")
     if not stated:
         repairs.append("line-numbers")
     return starts[0], line_ends

@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from swebench_trainer.answers.place_hunks import NO_PLACE, TWICE, edited
+from swebench_trainer.answers.errors import (
+    AmbiguousError,
+    NoPlaceError,
+    NothingChangesError,
+)
+from swebench_trainer.answers.place_hunks import edited
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.files import File, Text
@@ -71,9 +77,7 @@ def mend(sections: Sequence[Section], tree: Tree) -> Mended:
     """
     try:
         return _mend(sections, tree, tab=0)
-    except ValueError as error:
-        if not str(error).startswith(NO_PLACE):
-            raise
+    except NoPlaceError as error:
         found = list(_with_tabs(sections, tree))
         if not found:
             raise
@@ -84,12 +88,9 @@ def mend(sections: Sequence[Section], tree: Tree) -> Mended:
 
 def _with_tabs(sections: Sequence[Section], tree: Tree) -> Iterator[Mended]:
     for width in _TAB_WIDTHS:
-        try:
+        # Any other error means doubt about this width, and so about the others.
+        with suppress(NoPlaceError):
             yield _mend(sections, tree, tab=width)
-        except ValueError as error:
-            # A width that leaves a doubt leaves one about the others.
-            if not str(error).startswith(NO_PLACE):
-                raise
 
 
 def _mend(sections: Sequence[Section], tree: Tree, tab: int) -> Mended:
@@ -128,7 +129,7 @@ def _mend(sections: Sequence[Section], tree: Tree, tab: int) -> Mended:
     if tab:
         result.repairs.append("tabs")
     if result.old == result.new:
-        raise ValueError("nothing changes")
+        raise NothingChangesError
     return result
 
 
@@ -261,7 +262,7 @@ def _resolve(
         raise ValueError(f"{len(there)} files fit {shown}")
     if not there:
         # Another width of tabs may make one fit.
-        raise ValueError(f"{NO_PLACE} {shown}, or any file of that name")
+        raise NoPlaceError(f"a hunk is nowhere in {shown}, or any file of that name")
     if there[0] != names.git_path:
         result.repairs.append(repair)
     return there[0]
@@ -298,9 +299,11 @@ def _namesakes(names: Names, section: Section, tree: Tree) -> list[str]:
 def _fits(path: str, section: Section, tree: Tree, tab: int) -> bool:
     try:
         edited(path, _file(tree, path).text, section.hunks, tab)
-    except ValueError as error:
+    except AmbiguousError:
         # Two places are too many for a repair, but the file does fit.
-        return str(error).startswith(TWICE)
+        return True
+    except ValueError:
+        return False
     return True
 
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from swebench_trainer.contracts import GoldRun, GradeJob, Grader, ItemProgress, Outcome
 from swebench_trainer.errors import StageError
-from swebench_trainer.grading.official import NOOP, OWED
+from swebench_trainer.grading.official import OWED
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import RowWriter, each_row, write_rows
 from swebench_trainer.types import (
     Candidate,
+    ExtractionOutcome,
     Instance,
     Status,
     Verdict,
@@ -138,8 +139,10 @@ class Ledger:
         )
 
 
-_CHANGES_NOTHING = ("no answer", "nothing changes", "no patch was recorded")
-"""Failed extractions of answers that are no attempt at a patch."""
+_STATUS_OF_EXTRACTION = {
+    ExtractionOutcome.NO_CHANGE: Status.NO_PATCH,
+    ExtractionOutcome.MALFORMED: Status.MALFORMED,
+}
 
 
 def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
@@ -167,14 +170,10 @@ def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
 
 def _without_tests(candidate: Candidate) -> Outcome | None:
     """The outcome of a candidate that no test run could change."""
-    if candidate.extraction == NOOP:
+    if candidate.is_no_op:
         return None
-    failed, _, reason = candidate.extraction.partition(":")
-    if failed == "failed":
-        empty = reason in _CHANGES_NOTHING
-        return Outcome(
-            Status.NO_PATCH if empty else Status.MALFORMED, {}, reason=reason
-        )
+    if status := _STATUS_OF_EXTRACTION.get(candidate.extraction.outcome):
+        return Outcome(status, {}, reason=candidate.extraction.reason)
     if not candidate.patch.strip():
         return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
     return None

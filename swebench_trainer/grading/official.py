@@ -21,10 +21,7 @@ DISK_FULL = "No space left on device"
 """How every program tells of a full disk; the harness does not know it as a fault."""
 
 NOOP = "no-op"
-"""`Candidate.extraction` of a run that applies nothing: the tests of the bare repository.
-
-Only our own code sets it, so that no predictions file can ask for such a run.
-"""
+"""`Candidate.model` of runs of the tests without a patch; see `types.NO_OP`."""
 
 PATCH = "patch.diff"
 EVAL_SCRIPT = "eval.sh"

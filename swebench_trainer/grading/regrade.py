@@ -12,7 +12,6 @@ from pathlib import Path
 from swebench_trainer.contracts import GoldRun, GradeJob
 from swebench_trainer.grading.official import (
     APPLY_LOG,
-    NOOP,
     PATCH,
     REPORT,
     TEST_LOG,
@@ -24,6 +23,8 @@ from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import each_row, write_bytes, write_rows
 from swebench_trainer.types import (
     Candidate,
+    Extraction,
+    ExtractionOutcome,
     Instance,
     Status,
     Verdict,
@@ -126,9 +127,9 @@ def _candidate(verdict: Verdict, log_dir: Path) -> Candidate | None:
     if digest(patch) != verdict.patch:
         return None
     # Pro's no-op has an empty file there; a patch that was graded is never empty.
-    extraction = "ok" if patch else NOOP
+    outcome = ExtractionOutcome.OK if patch else ExtractionOutcome.NO_OP
     name, sample, model = verdict.instance_id, verdict.sample, verdict.model
-    return Candidate(name, sample, model, "", patch, extraction)
+    return Candidate(name, sample, model, "", patch, Extraction(outcome))
 
 
 def _derived(verdict: Verdict, job: GradeJob) -> Verdict:

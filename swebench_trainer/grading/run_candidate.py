@@ -29,7 +29,6 @@ from swebench_trainer.grading.official import (
     APPLY_LOG,
     DISK_FULL,
     EVAL_SCRIPT,
-    NOOP,
     PATCH,
     REPORT,
     TEST_LOG,
@@ -44,8 +43,8 @@ from swebench_trainer.grading.sandbox import (
     Engine,
     Execution,
     Files,
-    Forgetful,
-    Memory,
+    NullCache,
+    RunCache,
     Sandbox,
     write_execution,
 )
@@ -68,10 +67,10 @@ def grade_in(
     engine: Engine,
     timeout: float,
     *,
-    memory: Memory | None = None,
+    run_cache: RunCache | None = None,
     same_tree: bool = True,
 ) -> Outcome:
-    """Grades one job in a sandbox, unless memory has such a run.
+    """Grades one job in a sandbox, unless the run cache has an equal run.
 
     What is remembered is the run, not the verdict: that is derived from the logs
     each time, so no change of a parser or of a list of tests can leave a stale one.
@@ -80,12 +79,12 @@ def grade_in(
         job: The candidate; its `log_dir` is made and emptied of an earlier run.
         engine: Makes the sandbox.
         timeout: Seconds that the tests may take.
-        memory: Earlier runs; `None` has none.
+        run_cache: Earlier runs; `None` for none.
         same_tree: Whether the run of another patch that leaves the same files counts.
     """
     if (outcome := without_patch(job.candidate)) is not None:
         return outcome
-    memory = memory or Forgetful()
+    run_cache = run_cache or NullCache()
     files = _files(job, tree=same_tree)
     clear_logs(job.log_dir)
     for path, name in (("tmp/patch.diff", PATCH), ("eval.sh", EVAL_SCRIPT)):
@@ -99,7 +98,7 @@ def grade_in(
         "eval": files["eval.sh"],
     }
     by_patch = _key(facts, files)
-    if recalled := _recalled(job, timeout, memory, by_patch):
+    if recalled := _recalled(job, timeout, run_cache, by_patch):
         return dataclasses.replace(recalled[0], answered_by="cache")
     begin = time.monotonic()
     keys = [by_patch]
@@ -109,18 +108,18 @@ def grade_in(
             execution = _apply(job, sandbox, execution)
         if same_tree and execution.tree:
             by_tree = _key(facts, {"tree": execution.tree.encode()})
-            waited = turn.enter_context(memory.alone(by_tree))
-            if recalled := _recalled(job, timeout, memory, by_tree):
+            waited = turn.enter_context(run_cache.single_flight(by_tree))
+            if recalled := _recalled(job, timeout, run_cache, by_tree):
                 outcome, earlier = recalled
                 about = job.instance.instance_id
-                memory.keep(keys, earlier, job.log_dir, about)
+                run_cache.put(keys, earlier, job.log_dir, about)
                 return dataclasses.replace(outcome, answered_by="tree")
             keys.append(by_tree)
             if waited:
                 # That run left nothing: it hung, or the machine failed. The others
                 # that wait need not wait for this one too.
                 turn.close()
-        return _finish(job, sandbox, timeout, execution, memory, keys)
+        return _finish(job, sandbox, timeout, execution, run_cache, keys)
 
 
 def clear_logs(log_dir: Path) -> None:
@@ -132,7 +131,7 @@ def clear_logs(log_dir: Path) -> None:
 
 def without_patch(candidate: Candidate) -> Outcome | None:
     """The outcome of a candidate that has no patch, which needs no sandbox."""
-    if candidate.extraction == NOOP:
+    if candidate.is_no_op:
         return None
     if not candidate.patch.strip():
         return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
@@ -176,7 +175,7 @@ def _files(job: GradeJob, *, tree: bool) -> dict[str, bytes]:
     if pro:
         patch = without_binary_hunks(patch)
     # Pro's evaluation resets the repository first, whether there is a patch or not.
-    wanted = pro or job.candidate.extraction != NOOP
+    wanted = pro or not job.candidate.is_no_op
     content = patch_bytes(patch) if wanted else None
     if content is not None:
         files["tmp/patch.diff"] = content
@@ -195,10 +194,10 @@ def _key(facts: Mapping[str, Any], files: Files) -> str:
 
 
 def _recalled(
-    job: GradeJob, timeout: float, memory: Memory, key: str
+    job: GradeJob, timeout: float, run_cache: RunCache, key: str
 ) -> tuple[Outcome, Execution] | None:
     """A remembered run and its outcome, if it can stand for one that is made now."""
-    execution = memory.recall(key, job.log_dir)
+    execution = run_cache.get(key, job.log_dir)
     if execution is None:
         return None
     if execution.seconds.get("test", 0) <= timeout:
@@ -218,7 +217,7 @@ def _finish(
     sandbox: Sandbox,
     timeout: float,
     execution: Execution,
-    memory: Memory,
+    run_cache: RunCache,
     keys: Sequence[str],
 ) -> Outcome:
     """Runs the tests, unless the patch has failed already, and remembers the run."""
@@ -227,7 +226,7 @@ def _finish(
     write_execution(execution, job.log_dir)
     outcome = conclude(job, timeout, execution)
     if _is_lasting(outcome):
-        memory.keep(keys, execution, job.log_dir, job.instance.instance_id)
+        run_cache.put(keys, execution, job.log_dir, job.instance.instance_id)
     return dataclasses.replace(outcome, seconds=execution.seconds)
 
 
@@ -331,7 +330,7 @@ def _without_report(
 
 def _was_refused(job: GradeJob, execution: Execution) -> bool:
     """Whether there was a patch and it did not apply; Pro tests it all the same."""
-    noop = job.candidate.extraction == NOOP
+    noop = job.candidate.is_no_op
     return execution.apply_code == REFUSED and not noop
 
 

@@ -1,4 +1,4 @@
-"""What a kind of sandbox offers, what a run in one leaves, and who remembers it."""
+"""What a kind of sandbox offers, what a run in one leaves, and the cache of runs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import TypeAdapter, ValidationError
+
 from swebench_trainer.contracts import GradeJob
 from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.store.jsonl import read_json, write_json
+from swebench_trainer.store.jsonl import damaged, write_json
 from swebench_trainer.types import Instance
 
 KILLED = 137
@@ -85,26 +87,28 @@ class Execution:
         return "test" in self.seconds
 
 
+EXECUTION_ADAPTER = TypeAdapter(Execution)
+"""Decodes an `Execution` from JSON; invalid values raise `ValueError`."""
+
+
 def write_execution(execution: Execution, log_dir: Path) -> None:
     """Writes what a run left beside its logs."""
     write_json(log_dir / EXECUTION, dataclasses.asdict(execution), sync=False)
 
 
 def read_execution(log_dir: Path) -> Execution | None:
-    """What a run left beside its logs, or `None` where there was none.
+    """Read the run recorded beside its logs, or `None` if none is recorded.
 
     Raises:
         StageError: The file is damaged.
     """
-    values = read_json(log_dir / EXECUTION)
-    return None if values is None else execution_of(values)
-
-
-def execution_of(values: Mapping[str, Any]) -> Execution:
-    """The `Execution` that `dataclasses.asdict` has turned into `values`."""
-    seen = values["evidence"]
-    evidence = seen and Evidence(**{**seen, "changed": tuple(seen["changed"])})
-    return Execution(**{**values, "evidence": evidence})
+    path = log_dir / EXECUTION
+    if not path.exists():
+        return None
+    try:
+        return EXECUTION_ADAPTER.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise damaged(path, error.errors()[0]["msg"]) from error
 
 
 class Sandbox(Protocol):
@@ -130,41 +134,42 @@ class Engine(Protocol):
         """A sandbox with the files in place, gone when the context ends."""
 
 
-class Memory(Protocol):
-    """Remembers runs: a key stands for everything that decides one."""
+class RunCache(Protocol):
+    """Stores finished runs under keys that cover everything that determines a run."""
 
-    def recall(self, key: str, log_dir: Path) -> Execution | None:
-        """A run that was kept under `key`; its logs are put where there are none."""
+    def get(self, key: str, log_dir: Path) -> Execution | None:
+        """Return the run stored under `key` and restore its logs that `log_dir` lacks."""
 
-    def keep(
+    def put(
         self, keys: Sequence[str], execution: Execution, log_dir: Path, about: str
     ) -> None:
-        """Keeps a run of the instance `about`, with its logs, under each key."""
+        """Store a run of the instance `about`, with its logs, under each key."""
 
-    def alone(self, key: str) -> AbstractContextManager[bool]:
-        """Lets one thread at a time work on a key, and tells whether it had to wait.
+    def single_flight(self, key: str) -> AbstractContextManager[bool]:
+        """Admit one thread at a time for a key.
 
-        Who has waited can recall what the one before it kept.
+        Yields:
+            Whether the thread had to wait: then `get` may have an answer now.
         """
 
     def close(self) -> None:
-        """Lets go of files; whoever opened the memory calls it."""
+        """Release files. Called by the owner of the cache."""
 
 
-class Forgetful:
-    """The memory of those who want every run to be made."""
+class NullCache:
+    """A run cache that stores nothing."""
 
-    def recall(self, key: str, log_dir: Path) -> Execution | None:
-        """Nothing."""
+    def get(self, key: str, log_dir: Path) -> Execution | None:
+        """Find nothing."""
 
-    def keep(
+    def put(
         self, keys: Sequence[str], execution: Execution, log_dir: Path, about: str
     ) -> None:
-        """Nothing."""
+        """Store nothing."""
 
-    def alone(self, key: str) -> AbstractContextManager[bool]:
-        """Nobody waits."""
+    def single_flight(self, key: str) -> AbstractContextManager[bool]:
+        """Admit every thread at once."""
         return contextlib.nullcontext(False)
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing."""

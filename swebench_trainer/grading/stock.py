@@ -23,7 +23,6 @@ from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.official import (
     APPLY_LOG,
-    NOOP,
     REPORT,
     TEST_LOG,
     harness_row,
@@ -126,7 +125,7 @@ def _run_harness(
     seconds = math.ceil(timeout)  # the harness takes whole ones
     (cwd / "dataset.jsonl").write_text(json.dumps(harness_row(job.instance)) + "\n")
     (cwd / "predictions.jsonl").write_text(json.dumps(prediction) + "\n")
-    if job.candidate.extraction == NOOP:
+    if job.candidate.is_no_op:
         arguments = ["-c", RUN_UNPATCHED, run_id, str(seconds)]
     else:
         arguments = ["-m", "swebench.harness.run_evaluation"]

@@ -171,6 +171,7 @@ class Registry:
 
         Args:
             base: Base table of its kind, such as `GradeTable`.
+            name: Value of `use` in a recipe.
 
         Raises:
             PluginError: No plugin offers it.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.recipe.models import PairsTable
-from swebench_trainer.types import Candidate, Pair, Verdict, is_unicode
+from swebench_trainer.types import AnswerRef, Candidate, Pair, Verdict, is_unicode
 
 Require = Callable[[bool, str], None]
 """Raises `BrokenRuleError` with the text unless the condition holds."""
@@ -123,7 +123,7 @@ def _chosen_rewards(
     """The reward of `chosen`, unless it is gold or ungraded."""
     if pair.chosen is None:
         return
-    if pair.chosen_source == "gold":
+    if pair.chosen_source.is_gold:
         require(pair.chosen == item.gold, "whose chosen answer is not the gold answer")
         return
     source = pair.chosen_source
@@ -155,14 +155,14 @@ def _rejected_rewards(
 
 
 def _named(
-    item: GradedInstance, source: str, model: str, require: Require
+    item: GradedInstance, source: AnswerRef, model: str, require: Require
 ) -> list[tuple[Candidate, Verdict | None]]:
     """The candidate that a pair names, with its verdict; empty where two would match."""
     ungraded = [(candidate, None) for candidate in item.ungraded]
     named = [
         (candidate, verdict)
         for candidate, verdict in [*item.graded, *ungraded]
-        if source == f"sample:{candidate.sample}" and model in ("", candidate.model)
+        if source.sample == candidate.sample and model in ("", candidate.model)
     ]
-    require(bool(named), f"from {source!r}, which is not one of its candidates")
+    require(bool(named), f"from '{source}', which is not one of its candidates")
     return named if len(named) == 1 else []

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from swebench_trainer.answers.checks import REFUSED
-from swebench_trainer.types import Candidate, Status, Tier, Verdict
+from swebench_trainer.types import Candidate, ExtractionOutcome, Status, Tier, Verdict
 
 TIERS = tuple(Tier)
 """The hardest to tell from a success first."""
@@ -22,7 +21,10 @@ _TIER_OF = {
 }
 """Tier of a decided failure; what is not in here is no lesson."""
 
-_CHANGES_NOTHING = ("no answer", "nothing changes", "no patch was recorded")
+_TIER_OF_EXTRACTION = {
+    ExtractionOutcome.NO_CHANGE: Tier.NO_PATCH,
+    ExtractionOutcome.MALFORMED: Tier.MALFORMED,
+}
 
 
 def tier_of(verdict: Verdict) -> Tier | None:
@@ -39,13 +41,13 @@ def tier_of(verdict: Verdict) -> Tier | None:
 
 def ungraded_tier(candidate: Candidate) -> Tier:
     """What is known of a candidate that nobody has graded."""
-    failed, _, reason = candidate.extraction.partition(":")
-    if failed == "failed":
-        return Tier.NO_PATCH if reason in _CHANGES_NOTHING else Tier.MALFORMED
+    if tier := _TIER_OF_EXTRACTION.get(candidate.extraction.outcome):
+        return tier
     if not candidate.patch.strip():
         return Tier.NO_PATCH
     # The harness is less strict, but nothing else is known of it.
-    return Tier.NOT_APPLIED if REFUSED in candidate.checks else Tier.UNGRADED
+    refused = candidate.checks.applies is False
+    return Tier.NOT_APPLIED if refused else Tier.UNGRADED
 
 
 def share_right(verdict: Verdict) -> float:

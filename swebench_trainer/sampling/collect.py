@@ -53,7 +53,7 @@ def collect(
                     rows.write(as_row(candidate))
                     found[candidate.instance_id, candidate.sample] = candidate
                     name = f"{candidate.instance_id} #{candidate.sample}"
-                    done(name, len(found), len(requests), candidate.extraction)
+                    done(name, len(found), len(requests), str(candidate.extraction))
         finally:
             sampler.close()
     keys = [(r.instance_id, r.sample) for r in requests]

@@ -11,7 +11,7 @@ from swebench_trainer.grading.official import NOOP, OWED
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.stages.context import GOLD, StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_rows
-from swebench_trainer.types import Candidate, Instance, Status, Verdict
+from swebench_trainer.types import NO_OP, Candidate, Instance, Status, Verdict
 
 
 def run(context: StageContext) -> StageSummary:
@@ -60,7 +60,7 @@ def run(context: StageContext) -> StageSummary:
 def _runs(instances: Iterable[Instance], times: int) -> Iterable[Candidate]:
     for instance in instances:
         name = instance.instance_id
-        yield Candidate(name, 0, NOOP, text="", patch="", extraction=NOOP)
+        yield Candidate(name, 0, NOOP, text="", patch="", extraction=NO_OP)
         for number in range(times):
             yield Candidate(name, number, GOLD, text="", patch=instance.patch)
 

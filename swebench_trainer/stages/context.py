@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from swebench_trainer.contents.image import Archives
 from swebench_trainer.contents.library import Library
@@ -248,7 +248,7 @@ def token_counter(recipe: Recipe, registry: Registry) -> TokenCounter | None:
     if recipe.model is None:
         return None
     backend = registry.create("backend", recipe.model)
-    return backend if isinstance(backend, TokenCounter) else None
+    return cast(TokenCounter, backend) if hasattr(backend, "open_counter") else None
 
 
 def keep_responses(backend: Backend, folder: Path) -> None:

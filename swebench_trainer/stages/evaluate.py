@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.answers.candidates import to_candidate
-from swebench_trainer.answers.checks import tally
+from swebench_trainer.answers.checks import check_counts
 from swebench_trainer.contracts import Backend, Grader, Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
@@ -56,7 +57,7 @@ def run(context: StageContext) -> StageSummary:
             {m.model: m.weights for m in milestones} | models
         ).items():
             candidates = _answers(context, backend, name, weights, instances)
-            checks[name] = tally(candidates)
+            checks[name] = dataclasses.asdict(check_counts(candidates))
             verdicts[name] = _verdicts(context, grader, name, instances, candidates)
     finally:
         grader.close()

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from swebench_trainer.answers.candidates import to_candidate
-from swebench_trainer.answers.checks import REFUSED, tally
+from swebench_trainer.answers.checks import check_counts
 from swebench_trainer.contracts import Backend, Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import GenerateTable, ModelTable
@@ -76,8 +76,9 @@ def run(context: StageContext) -> StageSummary:
         "candidates": len(candidates),
         "distinct patches": len(patches),
     }
-    if checks := tally(candidates):
-        figures["patches that do not apply"] = checks.get(REFUSED, 0)
+    checks = check_counts(candidates)
+    if checks.checked:
+        figures["patches that do not apply"] = checks.refused
     if missing := len(instances) * len(samples) - len(candidates):
         figures["without an answer"] = missing
     return figures | costs(backends) | figures  # no plugin overwrites ours

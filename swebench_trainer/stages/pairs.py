@@ -153,7 +153,7 @@ def _figures(found: Preferences) -> StageSummary:
     figures: StageSummary = {
         "pairs": len(pairs),
         "issues": len({pair.instance_id for pair in pairs}),
-        "gold as chosen": sum(pair.chosen_source == "gold" for pair in pairs),
+        "gold as chosen": sum(pair.chosen_source.is_gold for pair in pairs),
     }
     for key, count in _held_back(found).items():
         figures[f"held back by {key}"] = count

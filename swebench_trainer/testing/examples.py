@@ -7,7 +7,10 @@ import dataclasses
 from swebench_trainer.contracts import GradedInstance, SampleRequest
 from swebench_trainer.types import (
     FLAKY,
+    AnswerRef,
     Candidate,
+    Extraction,
+    ExtractionOutcome,
     Instance,
     Pair,
     SftRow,
@@ -77,15 +80,17 @@ def an_ungraded_instance(number: int = 1) -> GradedInstance:
     `gold 1` is the gold answer.
     """
     instance = an_instance(number)
+    found = Extraction()
+    missing = Extraction(ExtractionOutcome.NO_CHANGE, reason="no answer")
     written = [
-        (f"guess {number}", f"diff {number}", "ok"),
-        (f"guess {number} again", f"diff {number} again", "ok"),
-        (f"repeat {number}", instance.patch, "ok"),
-        (f"nothing {number}", "", "failed:no answer"),
+        (f"guess {number}", f"diff {number}", found),
+        (f"guess {number} again", f"diff {number} again", found),
+        (f"repeat {number}", instance.patch, found),
+        (f"nothing {number}", "", missing),
     ]
     candidates = tuple(
-        Candidate(instance.instance_id, sample, "m", *texts)
-        for sample, texts in enumerate(written)
+        Candidate(instance.instance_id, sample, "m", text, patch, extraction)
+        for sample, (text, patch, extraction) in enumerate(written)
     )
     return GradedInstance(
         instance, f"prompt {number}", f"gold {number}", graded=(), ungraded=candidates
@@ -123,8 +128,8 @@ def some_pairs() -> list[Pair]:
             row.completion,
             "no",
             "test",
-            chosen_source="gold",
-            rejected_source="sample:0",
+            chosen_source=AnswerRef.gold(),
+            rejected_source=AnswerRef.of_sample(0),
             tier=Tier.FAILS,
         )
         for row in some_rows()

@@ -11,12 +11,12 @@ from swebench_trainer.contracts import Sampler, TokenView, TrainRequest
 from swebench_trainer.recipe.models import DpoTable, SftTable, TrainTable
 from swebench_trainer.training.distributed import launch
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import (
-    HfTable,
+from swebench_trainer.training.models.loading import (
     check_model,
     load_model,
     load_tokenizer,
 )
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tokens.encoding import (

@@ -13,7 +13,7 @@ import pytest
 from swebench_trainer.contents.git import Repositories
 from swebench_trainer.data.checkout import checkout
 from swebench_trainer.errors import DataError
-from swebench_trainer.grading.cache import RunCache, set_aside
+from swebench_trainer.grading.cache import SqliteRunCache, set_aside
 from swebench_trainer.grading.namespace.kept_roots import KeptRoots
 from swebench_trainer.grading.official import TEST_LOG
 from swebench_trainer.grading.sandbox import Execution
@@ -24,17 +24,17 @@ from swebench_trainer.store.kept import held
 @pytest.fixture
 def filled(shell):
     path = shell.folder / "cache/swebench-trainer/runs.sqlite"
-    memory = RunCache(path)
+    run_cache = SqliteRunCache(path)
     (shell.folder / "logs").mkdir()
     for number in range(12):
         (shell.folder / "logs" / TEST_LOG).write_bytes(os.urandom(300))
         name = f"owner__project-{number % 3}"
-        memory.keep([f"{number}"], Execution(), shell.folder / "logs", name)
+        run_cache.put([f"{number}"], Execution(), shell.folder / "logs", name)
     (shell.folder / "back").mkdir()
-    memory.recall("7", shell.folder / "back")
+    run_cache.get("7", shell.folder / "back")
     old = time.time() - 40 * 86400
-    memory._database.execute("UPDATE runs SET used = ? WHERE id <= 4", (old,))
-    memory.close()
+    run_cache._database.execute("UPDATE runs SET used = ? WHERE id <= 4", (old,))
+    run_cache.close()
     return path
 
 
@@ -66,9 +66,9 @@ def test_nothing_kept_is_no_error(shell):
 
 
 def test_a_cache_of_a_newer_version_is_shown_as_a_new_one(shell, filled):
-    memory = RunCache(filled)
-    memory._database.execute("PRAGMA user_version = 99")
-    memory.close()
+    run_cache = SqliteRunCache(filled)
+    run_cache._database.execute("PRAGMA user_version = 99")
+    run_cache.close()
     assert ": 0 runs" in shell.run("cache")
     assert [p.name for p in set_aside(filled).iterdir()] == ["runs.sqlite.1"]
 

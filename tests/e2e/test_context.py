@@ -5,7 +5,7 @@ import json
 import pytest
 
 from swebench_trainer.training.backend import HfBackend
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 
 from .conftest import QUICKSTART
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
+from swebench_trainer.commands.regrade import regrade
 from swebench_trainer.errors import DataError, PrerequisiteError, StageError
 from swebench_trainer.grading.namespace.grader import repository_view
-from swebench_trainer.regrade import regrade
 from swebench_trainer.store.digest import digest
 
 from .conftest import QUICKSTART

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer import builtin, doctor
+from swebench_trainer import builtin
 from swebench_trainer.cli import run_command_line
+from swebench_trainer.commands import doctor
+from swebench_trainer.commands.doctor import Finding, Report, Request, Trial
 from swebench_trainer.contracts import GradeJob, Outcome
-from swebench_trainer.doctor import Finding, Report, Request, Trial
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.plugins.manager import Plugins

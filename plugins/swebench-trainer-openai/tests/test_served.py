@@ -7,7 +7,7 @@ from swebench_trainer_openai.service import OpenAIService
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.remote import RemoteBackend
 from swebench_trainer.testing import served_model
-from swebench_trainer.training.tiny import write_tiny
+from swebench_trainer.training.models.tiny import write_tiny
 
 pytestmark = pytest.mark.slow
 for package in ("fastapi", "uvicorn"):

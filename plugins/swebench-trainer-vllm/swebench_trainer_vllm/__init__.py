@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, PositiveInt
 from swebench_trainer import hookimpl
 from swebench_trainer.hookspecs import Register
 from swebench_trainer.recipe.models import VOLATILE
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 
 
 class VllmTable(HfTable):

@@ -14,8 +14,8 @@ from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.recipe.models import DpoTable, SftTable, TrainTable
 from swebench_trainer.sampling.transformers import TransformersSampler
 from swebench_trainer.training.backend import HfBackend
-from swebench_trainer.training.model import load_tokenizer
-from swebench_trainer.training.tiny import MODELS, tiny_directory
+from swebench_trainer.training.models.loading import load_tokenizer
+from swebench_trainer.training.models.tiny import MODELS, tiny_directory
 from swebench_trainer.training.tokens.encoding import (
     decode_completion,
     encode_prompt,

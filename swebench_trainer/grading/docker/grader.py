@@ -39,7 +39,7 @@ from swebench_trainer.grading.docker.ready import Ready
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.pool import grade_all, in_time
 from swebench_trainer.grading.run_candidate import grade_in
-from swebench_trainer.grading.sandbox import Ended, Evidence, Files, Memory
+from swebench_trainer.grading.sandbox import Ended, Evidence, Files, RunCache
 from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
 from swebench_trainer.types import Instance
 
@@ -82,12 +82,12 @@ class DockerGrader:
 
     Args:
         table: The recipe's table.
-        memory: Earlier runs that need not be made again.
+        run_cache: Earlier runs, which are not repeated.
     """
 
-    def __init__(self, table: DockerTable, memory: Memory | None = None) -> None:
+    def __init__(self, table: DockerTable, run_cache: RunCache | None = None) -> None:
         self._table = table
-        self._memory = memory
+        self._run_cache = run_cache
         self._owner = uuid.uuid4().hex
         self._stopped = threading.Event()
         addresses = dict.fromkeys(table.hosts or ("",))
@@ -152,8 +152,8 @@ class DockerGrader:
             self._claim.release(empty=all(gone))
         for host in self._hosts:
             host.close()
-        if self._memory is not None:
-            self._memory.close()
+        if self._run_cache is not None:
+            self._run_cache.close()
 
     def _grade(self, job: GradeJob, timeout: float) -> Outcome:
         """Grades a job on whichever daemon has a place, and stays there till the end."""
@@ -165,7 +165,7 @@ class DockerGrader:
                         job,
                         self._engine(host),
                         timeout,
-                        memory=self._memory,
+                        run_cache=self._run_cache,
                         same_tree=self._table.dedupe == "tree",
                     )
                 except (

@@ -52,7 +52,7 @@ from swebench_trainer.grading.namespace.launch import (
 from swebench_trainer.grading.namespace.rootfs import ImageRoots
 from swebench_trainer.grading.pool import grade_all, in_time
 from swebench_trainer.grading.run_candidate import grade_in
-from swebench_trainer.grading.sandbox import Files, Memory, Sandbox
+from swebench_trainer.grading.sandbox import Files, RunCache, Sandbox
 from swebench_trainer.grading.snapshot import snapshot_repository
 from swebench_trainer.recipe.models import GradeTable, Size
 from swebench_trainer.types import Instance
@@ -119,12 +119,14 @@ class NamespaceGrader:
 
     Args:
         table: The recipe's `[grade]`.
-        memory: Earlier runs; `None` has none.
+        run_cache: Earlier runs; `None` for none.
     """
 
-    def __init__(self, table: NamespaceTable, memory: Memory | None = None) -> None:
+    def __init__(
+        self, table: NamespaceTable, run_cache: RunCache | None = None
+    ) -> None:
         self._table = table
-        self._memory = memory
+        self._run_cache = run_cache
         self._engine = NamespaceEngine(table)
 
     def check(self, instances: Sequence[Instance]) -> None:
@@ -155,15 +157,15 @@ class NamespaceGrader:
     def close(self) -> None:
         """Ends what runs; a sandbox ends with everything in it."""
         self._engine.close()
-        if self._memory is not None:
-            self._memory.close()
+        if self._run_cache is not None:
+            self._run_cache.close()
 
     def _grade(self, job: GradeJob, timeout: float) -> Outcome:
         return grade_in(
             job,
             self._engine,
             timeout,
-            memory=self._memory,
+            run_cache=self._run_cache,
             same_tree=self._table.dedupe == "tree",
         )
 

@@ -143,7 +143,7 @@ def test_gold_can_be_written_and_read_as_an_answer(tasks, form, tmp_path):
         tree = Directory(folder / "tree")
         applied(task.files, task.instance.test_patch, folder / "tree")
         extracted = extract_patch(form, render_answer(form, task.instance, tree), tree)
-        assert extracted.status == "ok"
+        assert str(extracted.extraction) == "ok"
         assert applied(task.files, extracted.patch, folder / "again") == gold
 
 

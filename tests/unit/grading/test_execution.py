@@ -18,7 +18,7 @@ from tiny import ADD, DOUBLE, GOLD, WRONG, Task
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading.apply import NO_GIT, REFUSED
-from swebench_trainer.grading.cache import RunCache
+from swebench_trainer.grading.cache import SqliteRunCache
 from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.official import NOOP, TEST_LOG
 from swebench_trainer.grading.run_candidate import conclude, grade_in
@@ -98,14 +98,14 @@ class Notes:
         self.kept: dict[str, tuple[Execution, str]] = {}
         self._lock = threading.Lock()
 
-    def recall(self, key: str, log_dir: Path) -> Execution | None:
+    def get(self, key: str, log_dir: Path) -> Execution | None:
         if key not in self.kept:
             return None
         execution, log = self.kept[key]
         (log_dir / TEST_LOG).write_text(log)
         return execution
 
-    def keep(
+    def put(
         self, keys: Sequence[str], execution: Execution, log_dir: Path, about: str
     ) -> None:
         path = log_dir / TEST_LOG
@@ -113,7 +113,7 @@ class Notes:
         self.kept.update(dict.fromkeys(keys, (execution, log)))
 
     @contextlib.contextmanager
-    def alone(self, key: str) -> Iterator[bool]:
+    def single_flight(self, key: str) -> Iterator[bool]:
         waits = self._lock.locked()
         with self._lock:
             yield waits
@@ -229,7 +229,7 @@ def test_a_full_disk_is_no_label(grade) -> None:
         "FAIL\n", "FAIL\nOSError: [Errno 28] No space left on device\n"
     )
     notes = Notes()
-    assert grade(Scripted(log=full), memory=notes).status is Status.INFRA_ERROR
+    assert grade(Scripted(log=full), run_cache=notes).status is Status.INFRA_ERROR
     assert notes.kept == {}
 
 
@@ -246,18 +246,18 @@ def test_equal_trees_that_hang_do_not_wait_for_each_other(task: Task) -> None:
             time.sleep(0.3)  # until the others queue
             return super().test(log, timeout)
 
-    engine, notes = Hanging(tested=Ended(timed_out=True)), RunCache(None)
+    engine, notes = Hanging(tested=Ended(timed_out=True)), SqliteRunCache(None)
     jobs = [task.job(f"fix {n}\n{GOLD}", name=str(n)) for n in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        done = [pool.submit(grade_in, job, engine, 7, memory=notes) for job in jobs]
+        done = [pool.submit(grade_in, job, engine, 7, run_cache=notes) for job in jobs]
         assert {d.result().status for d in done} == {Status.TIMEOUT}
     notes.close()
 
 
 def test_a_second_run_of_a_patch_is_recalled(grade) -> None:
     notes, engine = Notes(), Scripted()
-    first = grade(engine, memory=notes)
-    again = grade(engine, memory=notes)
+    first = grade(engine, run_cache=notes)
+    again = grade(engine, run_cache=notes)
     assert (first.answered_by, again.answered_by) == ("run", "cache")
     assert again.report == first.report
     assert engine.runs.count("open") == 1
@@ -265,26 +265,26 @@ def test_a_second_run_of_a_patch_is_recalled(grade) -> None:
 
 def test_another_patch_that_leaves_the_same_files_is_not_tested(grade) -> None:
     notes, engine = Notes(), Scripted()
-    grade(engine, memory=notes)
-    again = grade(engine, f"A fix:\n{GOLD}", memory=notes)
+    grade(engine, run_cache=notes)
+    again = grade(engine, f"A fix:\n{GOLD}", run_cache=notes)
     assert (again.status, again.answered_by) == (Status.RESOLVED, "tree")
     assert engine.runs.count("test") == 1
-    assert grade(engine, f"A fix:\n{GOLD}", memory=notes).answered_by == "cache"
-    grade(engine, f"My fix:\n{GOLD}", memory=notes, same_tree=False)
+    assert grade(engine, f"A fix:\n{GOLD}", run_cache=notes).answered_by == "cache"
+    grade(engine, f"My fix:\n{GOLD}", run_cache=notes, same_tree=False)
     assert engine.runs.count("test") == 2
 
 
 def test_an_unnamed_tree_shares_nothing(grade) -> None:
     notes, engine = Notes(), Scripted(tree="")
-    grade(engine, memory=notes)
-    grade(engine, f"A fix:\n{GOLD}", memory=notes)
+    grade(engine, run_cache=notes)
+    grade(engine, f"A fix:\n{GOLD}", run_cache=notes)
     assert engine.runs.count("test") == 2
 
 
 def test_what_decides_a_run_is_in_its_key(grade, task: Task) -> None:
     notes, engine = Notes(), Scripted(tree="")
     script = task.instance.eval_script.replace("git status", "git  status")
-    grade(engine, memory=notes)
+    grade(engine, run_cache=notes)
     others: list[dict[str, Any]] = [
         {"patch": WRONG},
         {"repeat": 1},
@@ -293,19 +293,19 @@ def test_what_decides_a_run_is_in_its_key(grade, task: Task) -> None:
         {"instance": dataclasses.replace(task.instance, apply_mode="pro")},
     ]
     for other in others:
-        assert grade(engine, memory=notes, **other).answered_by == "run", other
+        assert grade(engine, run_cache=notes, **other).answered_by == "run", other
     engine.image = "sha256:2"
-    assert grade(engine, memory=notes).answered_by == "run"
+    assert grade(engine, run_cache=notes).answered_by == "run"
 
 
 def test_a_verdict_is_derived_anew_from_what_was_kept(grade, task: Task) -> None:
     """The list of tests is no part of the key: the log answers for any."""
     notes, engine = Notes(), Scripted(log=log_of(double="FAIL"))
-    assert grade(engine, memory=notes).status is Status.UNRESOLVED
+    assert grade(engine, run_cache=notes).status is Status.UNRESOLVED
     easier = dataclasses.replace(task.instance, PASS_TO_PASS=())
     # It passes now, but nobody has looked into its sandbox: it is run again.
-    assert grade(engine, memory=notes, instance=easier).answered_by == "run"
-    assert grade(engine, memory=notes, instance=easier).answered_by == "cache"
+    assert grade(engine, run_cache=notes, instance=easier).answered_by == "run"
+    assert grade(engine, run_cache=notes, instance=easier).answered_by == "cache"
     assert engine.runs.count("open") == 2
 
 
@@ -320,7 +320,7 @@ def test_a_verdict_is_derived_anew_from_what_was_kept(grade, task: Task) -> None
 )
 def test_faults_of_the_machine_are_not_remembered(grade, engine: Scripted) -> None:
     notes = Notes()
-    grade(engine, memory=notes)
+    grade(engine, run_cache=notes)
     assert notes.kept == {}
 
 
@@ -328,14 +328,14 @@ def test_a_run_that_took_longer_than_now_allowed_is_made_again(
     grade, task: Task
 ) -> None:
     notes, engine = Notes(), Scripted()
-    grade(engine, memory=notes)
+    grade(engine, run_cache=notes)
     slow = {
         key: (dataclasses.replace(execution, seconds={"test": 8.0}), log)
         for key, (execution, log) in notes.kept.items()
     }
     notes.kept = slow
     engine.applied = Ended(REFUSED)
-    again = grade(engine, memory=notes)
+    again = grade(engine, run_cache=notes)
     assert (again.status, again.answered_by) == (Status.NOT_APPLIED, "run")
     assert not (task.job("").log_dir / TEST_LOG).exists(), (
         "of the run that is not taken"

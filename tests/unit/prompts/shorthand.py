@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from swebench_trainer.answers import forms as answers
-from swebench_trainer.answers.forms import AnswerForm, Extraction
+from swebench_trainer.answers.forms import AnswerForm, ExtractedPatch
 from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contracts import PromptInputs, PromptStyle, Tree
 from swebench_trainer.types import Instance
@@ -17,7 +17,7 @@ def tree_of(instance: Instance) -> Tree | None:
 
 def extract_patch(
     form: AnswerForm, answer: str, instance: Instance, **how: Any
-) -> Extraction:
+) -> ExtractedPatch:
     return answers.extract_patch(form, answer, tree_of(instance), **how)
 
 

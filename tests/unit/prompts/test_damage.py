@@ -22,7 +22,8 @@ from damage import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from swebench_trainer.answers.forms import Extraction, extract_patch
+from swebench_trainer.answers.forms import ExtractedPatch, extract_patch
+from swebench_trainer.types import Extraction
 
 UNTOUCHED = (
     "nothing",
@@ -36,7 +37,7 @@ MOVING = ("line numbers", "counts and line numbers", "no context", "several at o
 """Damages after which another place may have the same lines, where git looks first."""
 
 
-def extracted(case: Case) -> Extraction:
+def extracted(case: Case) -> ExtractedPatch:
     tree = Memory(case.base)
     return extract_patch("diff", case.answer, tree, finish=case.finish)
 
@@ -125,6 +126,6 @@ def test_real_patches_come_back_as_they_are(real_patches) -> None:
     for patch in real_patches:
         gold = gold_of(patch)
         if gold:
-            assert extracted(Case("", gold.base, patch, gold.after)) == Extraction(
-                patch, "ok"
+            assert extracted(Case("", gold.base, patch, gold.after)) == ExtractedPatch(
+                patch, Extraction()
             )

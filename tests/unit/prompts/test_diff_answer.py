@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from shorthand import extract_patch, render_answer
 
-from swebench_trainer.answers.forms import Extraction
+from swebench_trainer.answers.forms import ExtractedPatch
 from swebench_trainer.recipe.models import REPAIRS
+from swebench_trainer.types import Extraction
 
 FORM = "diff"
 
@@ -33,25 +34,25 @@ def test_an_empty_gold_patch_is_no_answer(small, patch) -> None:
 MENDED = {
     FIX: ("ok", FIX),
     PLAIN: ("ok", PLAIN),
-    FIX.rstrip("\n"): ("repaired:final-newline", FIX),
-    f"```diff\n{FIX}```": ("repaired:fences", FIX),
-    f"Here it is.\n\n{FIX}\nDone.\n": ("repaired:prose", FIX),
+    FIX.rstrip("\n"): ("repaired: final-newline", FIX),
+    f"```diff\n{FIX}```": ("repaired: fences", FIX),
+    f"Here it is.\n\n{FIX}\nDone.\n": ("repaired: prose", FIX),
     f"First:\n```diff\n{FIX}```\nthen\n```diff\n{PLAIN.replace('a.py', 'b.py')}```\n": (
-        "repaired:prose+fences",
+        "repaired: prose+fences",
         FIX + PLAIN.replace("a.py", "b.py"),
     ),
-    FIX.replace("\n", "\r\n"): ("repaired:crlf", FIX),
+    FIX.replace("\n", "\r\n"): ("repaired: crlf", FIX),
     # Counts that are too high, too low, or cut off by a fence.
     f"{HEADER}@@ -1,4 +1,9 @@ def f\n-x\n+y\n": (
-        "repaired:hunk-counts",
+        "repaired: hunk-counts",
         FIX,
     ),
     f"{PLAIN}+z\n": (
-        "repaired:hunk-counts",
+        "repaired: hunk-counts",
         f"{HEADER.replace('975fbec', '2795c87')}@@ -1 +1,2 @@\n-x\n+y\n+z\n",
     ),
     f"```\n{HEADER}@@ -1,7 +1,7 @@\n-x\n+y\n```\n": (
-        "repaired:fences+hunk-counts",
+        "repaired: fences+hunk-counts",
         FIX,
     ),
     # A deleted line that looks like a file's header, and one that follows.
@@ -60,11 +61,11 @@ MENDED = {
         f"{HEADER}@@ -1 +0,0 @@\n--- b/c.py\n",
     ),
     f"{HEADER}@@ -1,9 +1,9 @@\n-x\n+y\n{PLAIN}": (
-        "repaired:hunk-counts+repeats",
+        "repaired: hunk-counts+repeats",
         FIX,
     ),
     # The signature of `git format-patch`.
-    f"{FIX}-- \n2.39.5\n": ("repaired:prose", FIX),
+    f"{FIX}-- \n2.39.5\n": ("repaired: prose", FIX),
     f"{FIX}\\ No newline at end of file\n": (
         "ok",
         f"{FIX}\\ No newline at end of file\n",
@@ -74,19 +75,19 @@ MENDED = {
 
 @pytest.mark.parametrize(("answer", "expected"), MENDED.items())
 def test_the_patch_is_found_and_mended(small, answer, expected) -> None:
-    extraction = extract_patch(FORM, answer, small, finish="stop")
-    assert (extraction.status, extraction.patch) == expected
+    extracted = extract_patch(FORM, answer, small, finish="stop")
+    assert (str(extracted.extraction), extracted.patch) == expected
 
 
 WITHOUT_FILES = {
     f"{HEADER}@@ -1,4 +1,9 @@ def f\n-x\n+y\n": (
-        "repaired:hunk-counts",
+        "repaired: hunk-counts",
         f"{HEADER}@@ -1,1 +1,1 @@ def f\n-x\n+y\n",
     ),
-    FIX.replace("\n", "\r\n"): ("repaired:crlf", FIX),
-    f"{FIX}And again:\n{FIX}": ("repaired:prose+repeats", FIX),
+    FIX.replace("\n", "\r\n"): ("repaired: crlf", FIX),
+    f"{FIX}And again:\n{FIX}": ("repaired: prose+repeats", FIX),
     "--- a/dev/null\n+++ b/n.py\n@@ -0,0 +1 @@\n+y\n": (
-        "repaired:dev-null",
+        "repaired: dev-null",
         "--- /dev/null\n+++ b/n.py\n@@ -0,0 +1 @@\n+y\n",
     ),
 }
@@ -95,8 +96,8 @@ WITHOUT_FILES = {
 @pytest.mark.parametrize(("answer", "expected"), WITHOUT_FILES.items())
 def test_without_files_only_the_form_is_mended(small, answer, expected) -> None:
     blind = dataclasses.replace(small, snapshot="")
-    extraction = extract_patch(FORM, answer, blind, finish="stop")
-    assert (extraction.status, extraction.patch) == expected
+    extracted = extract_patch(FORM, answer, blind, finish="stop")
+    assert (str(extracted.extraction), extracted.patch) == expected
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
@@ -105,8 +106,8 @@ def test_a_crlf_answer_keeps_the_line_ends_of_the_file(workshop, end, counts) ->
     old, new = {"a.py": b"x" + end}, {"a.py": b"y" + end}
     instance = workshop.instance(old, new)
     answer = FIX.replace("@@ -1 +1 @@", counts).replace("\n", "\r\n")
-    extraction = extract_patch(FORM, answer, instance, finish="stop")
-    assert workshop.applied(old, extraction.patch) == new
+    extracted = extract_patch(FORM, answer, instance, finish="stop")
+    assert workshop.applied(old, extracted.patch) == new
 
 
 SHELF = {
@@ -171,9 +172,9 @@ def test_what_the_files_leave_no_doubt_about_is_mended(workshop, answer, name) -
     elif "b/n" in answer:
         new = SHELF | {"n": b"x\n"}
     instance = workshop.instance(SHELF, new)
-    extraction = extract_patch(FORM, answer, instance, finish="stop")
-    assert extraction.status == f"repaired:{name}"
-    assert workshop.applied(SHELF, extraction.patch) == new
+    extracted = extract_patch(FORM, answer, instance, finish="stop")
+    assert str(extracted.extraction) == f"repaired: {name}"
+    assert workshop.applied(SHELF, extracted.patch) == new
 
 
 DOUBTFUL = {
@@ -220,24 +221,26 @@ DOUBTFUL = {
 @pytest.mark.parametrize(("answer", "why"), DOUBTFUL.items())
 def test_what_is_doubtful_is_refused(workshop, answer, why) -> None:
     instance = workshop.instance(SHELF, SHELF | {"x": b"y\n"})
-    extraction = extract_patch(FORM, answer, instance, finish="stop")
-    assert (extraction.patch, extraction.status) == ("", f"failed:{why}")
+    extracted = extract_patch(FORM, answer, instance, finish="stop")
+    assert (extracted.patch, extracted.extraction.reason) == ("", why)
+    assert extracted.extraction.failed
 
 
 def test_a_new_file_keeps_a_folder_that_is_called_like_a_prefix(workshop) -> None:
     old = {"a/old.py": b"x\n"}
     instance = workshop.instance(old, old | {"a/new.py": b"y\n"})
     answer = instance.patch.replace("+1 @@", "+1,7 @@")
-    extraction = extract_patch(FORM, answer, instance, finish="stop")
-    assert extraction == Extraction(instance.patch, "repaired:hunk-counts")
+    extracted = extract_patch(FORM, answer, instance, finish="stop")
+    assert extracted == ExtractedPatch(
+        instance.patch, Extraction.of("repaired:hunk-counts")
+    )
     bare = instance.patch.replace("a/a/", "a/").replace("b/a/", "a/")
     for text in (bare, bare.replace("--- /dev/null\n+++ a/new.py\n", "")):
-        extraction = extract_patch(FORM, text, instance, finish="stop")
-        assert (
-            extraction.status
-            == "failed:whether {}/new.py has a prefix is not clear".format(
-                "a" if "+++" in text else "b"
-            )
+        extracted = extract_patch(FORM, text, instance, finish="stop")
+        assert str(
+            extracted.extraction
+        ) == "malformed: whether {}/new.py has a prefix is not clear".format(
+            "a" if "+++" in text else "b"
         )
 
 
@@ -246,21 +249,21 @@ def test_line_ends_are_those_of_the_file_in_hunks_that_only_add_too(workshop) ->
     new = {"a": lines.replace(b"3\n4\n", b"3\nx\n4\n").replace(b"27\n", b"")}
     instance = workshop.instance({"a": lines}, new)
     answer = instance.patch.replace("+x\n", "+x\r\n").replace("-27\n", "-27\r\n")
-    extraction = extract_patch(FORM, answer, instance, finish="stop")
-    assert extraction == Extraction(instance.patch, "repaired:crlf")
+    extracted = extract_patch(FORM, answer, instance, finish="stop")
+    assert extracted == ExtractedPatch(instance.patch, Extraction.of("repaired:crlf"))
     created = "--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+x\r\n"
-    extraction = extract_patch(FORM, answer + created, instance, finish="stop")
-    assert extraction.status == "ok"  # as it was written, for the graders
-    extraction = extract_patch(
+    extracted = extract_patch(FORM, answer + created, instance, finish="stop")
+    assert str(extracted.extraction) == "ok"  # as it was written, for the graders
+    extracted = extract_patch(
         FORM, answer.replace("25,6", "25,7") + created, instance, finish="stop"
     )
-    assert extraction.status == "failed:the line ends of n are not clear"
+    assert str(extracted.extraction) == "malformed: the line ends of n are not clear"
 
 
 def test_what_may_be_prose_stays_behind_a_patch_with_the_right_counts(small) -> None:
     for prose in ("- It was x.\n+ It is y.\n", "---\nDone.\n", "  indented\n"):
-        extraction = extract_patch(FORM, f"{FIX}\n{prose}", small, finish="stop")
-        assert (extraction.patch, extraction.status) == (FIX, "repaired:prose")
+        extracted = extract_patch(FORM, f"{FIX}\n{prose}", small, finish="stop")
+        assert (extracted.patch, str(extracted.extraction)) == (FIX, "repaired: prose")
 
 
 def test_a_file_that_moves_keeps_its_hunks(workshop) -> None:
@@ -269,13 +272,15 @@ def test_a_file_that_moves_keeps_its_hunks(workshop) -> None:
     old, new = {"a.py": lines}, {"b.py": lines.replace(b"15\n", b"x\n")}
     instance = workshop.instance(old, new)
     answer = instance.patch.replace("--- a/a.py\n+++ b/b.py\n", "")
-    extraction = extract_patch(FORM, answer, instance, finish="stop")
-    assert extraction == Extraction(instance.patch, "repaired:headers")
+    extracted = extract_patch(FORM, answer, instance, finish="stop")
+    assert extracted == ExtractedPatch(
+        instance.patch, Extraction.of("repaired:headers")
+    )
 
 
 def test_a_well_formed_patch_that_does_not_apply_stays_for_the_graders(small) -> None:
     answer = PLAIN.replace("-x", "-z")
-    assert extract_patch(FORM, answer, small) == Extraction(answer, "ok")
+    assert extract_patch(FORM, answer, small) == ExtractedPatch(answer, Extraction())
 
 
 @pytest.mark.parametrize(
@@ -291,20 +296,20 @@ def test_a_well_formed_patch_that_does_not_apply_stays_for_the_graders(small) ->
     ],
 )
 def test_thoughts_and_tags_are_taken_off(small, answer) -> None:
-    extraction = extract_patch(FORM, answer, small)
-    assert extraction.patch == FIX
-    assert {"tags", "thoughts"} & {*extraction.status.partition(":")[2].split("+")}
+    extracted = extract_patch(FORM, answer, small)
+    assert extracted.patch == FIX
+    assert {"tags", "thoughts"} & {*extracted.extraction.repairs}
 
 
 def test_tags_may_be_as_deep_as_they_like(small) -> None:
     answer = "<answer>\n<patch>\n" * 2000 + FIX
-    assert extract_patch(FORM, answer, small).status == "repaired:tags"
+    assert str(extract_patch(FORM, answer, small).extraction) == "repaired: tags"
 
 
 def test_a_tag_in_the_patch_is_not_around_it(workshop) -> None:
     old, new = {"a": b"<patch>\n</patch>\n"}, {"a": b"<patch>\nx</patch>\n</patch>\n"}
     instance = workshop.instance(old, new)
-    assert extract_patch(FORM, instance.patch, instance).status == "ok"
+    assert str(extract_patch(FORM, instance.patch, instance).extraction) == "ok"
 
 
 @pytest.mark.parametrize(
@@ -321,16 +326,16 @@ def test_a_tag_in_the_patch_is_not_around_it(workshop) -> None:
     ],
 )
 def test_half_a_patch_is_not_mended(small, answer, finish) -> None:
-    extraction = extract_patch(FORM, answer, small, finish=finish)
-    assert extraction.status == "failed:the answer breaks off in its patch"
+    extracted = extract_patch(FORM, answer, small, finish=finish)
+    assert str(extracted.extraction) == "malformed: the answer breaks off in its patch"
 
 
 def test_a_repair_that_is_switched_off_is_not_made(small) -> None:
     answer = f"```\n{FIX.replace('1 @@', '1,2 @@')}```\n"
     for off in ("fences", "hunk-counts"):
-        extraction = extract_patch(FORM, answer, small, repairs=REPAIRS - {off})
-        assert extraction.status == (
-            f"failed:it needs the repair {off}, which is switched off"
+        extracted = extract_patch(FORM, answer, small, repairs=REPAIRS - {off})
+        assert str(extracted.extraction) == (
+            f"malformed: it needs the repair {off}, which is switched off"
         )
     assert extract_patch(FORM, FIX, small, repairs=()).patch == FIX
 
@@ -339,9 +344,9 @@ def test_a_misread_prefix_does_not_move_the_file(workshop) -> None:
     old, new = {"lib/a.py": b"x\n"}, {"lib/a.py": b"y\n", "lib/n": b"z\n"}
     instance = workshop.instance(old, new)
     answer = instance.patch.replace(" b/", " ").replace(" a/", " ")
-    extraction = extract_patch(FORM, answer, instance)
-    assert extraction.status == "repaired:prefixes"
-    assert workshop.applied(old, extraction.patch) == new
+    extracted = extract_patch(FORM, answer, instance)
+    assert str(extracted.extraction) == "repaired: prefixes"
+    assert workshop.applied(old, extracted.patch) == new
 
 
 REFUSED = {
@@ -365,19 +370,23 @@ REFUSED = {
 
 @pytest.mark.parametrize(("answer", "why"), REFUSED.items())
 def test_what_is_refused_says_why(small, answer, why) -> None:
-    extraction = extract_patch(FORM, answer, small)
-    assert (extraction.patch, extraction.status) == ("", f"failed:{why}")
+    extracted = extract_patch(FORM, answer, small)
+    assert (extracted.patch, extracted.extraction.reason) == ("", why)
+    assert extracted.extraction.failed
 
 
 def test_a_patch_through_a_symbolic_link_is_unsafe(workshop) -> None:
     instance = workshop.instance({"a.py": b"x\n"}, {"a.py": b"y\n"})
     (Path(instance.snapshot) / "link").symlink_to("/")
     answer = PLAIN.replace("/a.py", "/link/a.py")
-    assert extract_patch(FORM, answer, instance).status == "failed:unsafe path"
+    assert (
+        str(extract_patch(FORM, answer, instance).extraction)
+        == "malformed: unsafe path"
+    )
 
 
 def test_a_patch_is_found_without_a_snapshot_too(small) -> None:
     blind = dataclasses.replace(small, snapshot="")
-    assert extract_patch(FORM, FIX, blind).status == "ok"
+    assert str(extract_patch(FORM, FIX, blind).extraction) == "ok"
     vague = extract_patch(FORM, f"{HEADER}@@ def f @@\n-x\n+y\n", blind)
-    assert vague.status == "failed:a hunk without line numbers"
+    assert str(vague.extraction) == "malformed: a hunk without line numbers"

@@ -33,9 +33,9 @@ def survives(row: Mapping[str, str], files: Mapping[str, bytes], tree) -> None:
     assert expected
     for context in (None, 0):
         answer = render_answer("search-replace", instance, tree, context=context)
-        extraction = extract_patch("search-replace", answer, tree)
-        assert extraction.status == "ok", row["instance_id"]
-        assert applied(files, extraction.patch) == expected, row["instance_id"]
+        extracted = extract_patch("search-replace", answer, tree)
+        assert str(extracted.extraction) == "ok", row["instance_id"]
+        assert applied(files, extracted.patch) == expected, row["instance_id"]
 
 
 @pytest.mark.slow

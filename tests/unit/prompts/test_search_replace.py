@@ -53,7 +53,10 @@ def test_more_context_is_quoted_where_less_would_be_unclear(
 ) -> None:
     instance = workshop.instance({"a.py": old.encode()}, {"a.py": new.encode()})
     answer = render_answer(FORM, instance, context=0)
-    assert search in answer and extract_patch(FORM, answer, instance).status == "ok"
+    assert (
+        search in answer
+        and str(extract_patch(FORM, answer, instance).extraction) == "ok"
+    )
 
 
 def test_growing_hunks_of_one_file_merge(workshop) -> None:
@@ -96,7 +99,9 @@ def test_a_rename_with_an_edit_names_the_old_path(workshop) -> None:
 def test_without_a_snapshot_the_hunks_themselves_are_searched_for(small) -> None:
     blind = dataclasses.replace(small, snapshot="")
     assert render_answer(FORM, blind) == FIX
-    assert extract_patch(FORM, FIX, blind).status == "failed:no file contents"
+    assert (
+        str(extract_patch(FORM, FIX, blind).extraction) == "malformed: no file contents"
+    )
 
 
 NOT_EXPRESSIBLE = {
@@ -166,42 +171,42 @@ def test_attributes_in_the_repository_do_not_change_the_patch(workshop) -> None:
 
 
 TOLERATED = {
-    "repaired:fences": f"```\n{FIX}```\n",
-    "repaired:prose": f"The fix:\n\n{FIX}\nDone.",
-    "repaired:fences+prose": f"The fix:\n```python\n{FIX}```\nDone.",
-    "repaired:path": FIX.replace("a.py", "### `a.py`", 1),
-    "repaired:fences+path": FIX.replace("a.py\n", "**a.py**:\n```\n", 1) + "```",
-    "repaired:crlf": FIX.replace("\n", "\r\n"),
+    "repaired: fences": f"```\n{FIX}```\n",
+    "repaired: prose": f"The fix:\n\n{FIX}\nDone.",
+    "repaired: fences+prose": f"The fix:\n```python\n{FIX}```\nDone.",
+    "repaired: path": FIX.replace("a.py", "### `a.py`", 1),
+    "repaired: fences+path": FIX.replace("a.py\n", "**a.py**:\n```\n", 1) + "```",
+    "repaired: crlf": FIX.replace("\n", "\r\n"),
     "ok": FIX.replace("SEARCH", "SEARCH  ").replace("=\n", "=\t\n"),
 }
 
 
 @pytest.mark.parametrize(("status", "answer"), TOLERATED.items())
 def test_what_is_tolerated_is_named(small, status, answer) -> None:
-    extraction = extract_patch(FORM, answer, small)
-    assert (extraction.status, extraction.patch) == (status, small.patch)
+    extracted = extract_patch(FORM, answer, small)
+    assert (str(extracted.extraction), extracted.patch) == (status, small.patch)
 
 
 def test_a_draft_in_thoughts_is_not_the_answer(small) -> None:
     draft = block("a.py", "x\n", "z\n")
     for thoughts in (f"<think>\n{draft}</think>\n", f"{draft}No.\n</think>\n\n"):
-        extraction = extract_patch(FORM, thoughts + FIX, small)
-        assert extraction.status == "repaired:thoughts"
-        assert extraction.patch == small.patch
+        extracted = extract_patch(FORM, thoughts + FIX, small)
+        assert str(extracted.extraction) == "repaired: thoughts"
+        assert extracted.patch == small.patch
 
 
 def test_the_end_of_a_thought_may_be_a_line_of_a_file(workshop) -> None:
     old, new = {"a": b"<think>\n</think>\n"}, {"a": b"x\n</think>\n"}
     instance = workshop.instance(old, new)
-    extraction = extract_patch(FORM, render_answer(FORM, instance), instance)
-    assert (extraction.status, extraction.patch) == ("ok", instance.patch)
+    extracted = extract_patch(FORM, render_answer(FORM, instance), instance)
+    assert (str(extracted.extraction), extracted.patch) == ("ok", instance.patch)
 
 
 def test_a_block_without_a_path_is_of_the_file_before(workshop) -> None:
     instance = workshop.instance({"a.py": b"x\ny\n"}, {"a.py": b"1\n2\n"})
     second = block("", "y\n", "2\n").lstrip("\n")
-    extraction = extract_patch(FORM, block("a.py", "x\n", "1\n") + second, instance)
-    assert extraction.patch == instance.patch
+    extracted = extract_patch(FORM, block("a.py", "x\n", "1\n") + second, instance)
+    assert extracted.patch == instance.patch
 
 
 def test_edits_of_a_file_go_by_place_and_not_by_order(workshop) -> None:
@@ -214,16 +219,16 @@ def test_edits_of_a_file_go_by_place_and_not_by_order(workshop) -> None:
         block("a.py", "z\n", "y\n"),
     ]
     for order in (blocks, blocks[::-1], [blocks[1], blocks[2], blocks[0]]):
-        extraction = extract_patch(FORM, "\n".join(order), instance)
-        assert extraction.patch == instance.patch
+        extracted = extract_patch(FORM, "\n".join(order), instance)
+        assert extracted.patch == instance.patch
 
 
 def test_a_crlf_file_accepts_lf_blocks_and_stays_crlf(workshop) -> None:
     old, new = {"a.py": b"x\r\nz\r\n"}, {"a.py": b"y\r\nz\r\n"}
     instance = workshop.instance(old, new)
-    extraction = extract_patch(FORM, FIX, instance)
-    assert extraction.status == "repaired:crlf"
-    assert workshop.applied(old, extraction.patch) == new
+    extracted = extract_patch(FORM, FIX, instance)
+    assert str(extracted.extraction) == "repaired: crlf"
+    assert workshop.applied(old, extracted.patch) == new
 
 
 REFUSED = {
@@ -273,8 +278,9 @@ def shelf(workshop):
 
 @pytest.mark.parametrize(("answer", "why"), REFUSED.items())
 def test_what_is_refused_says_why(shelf, answer, why) -> None:
-    extraction = extract_patch(FORM, answer, shelf)
-    assert (extraction.patch, extraction.status) == ("", f"failed:{why}")
+    extracted = extract_patch(FORM, answer, shelf)
+    assert (extracted.patch, extracted.extraction.reason) == ("", why)
+    assert extracted.extraction.failed
 
 
 @pytest.mark.parametrize(
@@ -293,7 +299,10 @@ def test_no_path_leaves_the_snapshot(workshop, tmp_path, path) -> None:
         f"a.py\n<<<<<<< RENAME\n{path}\n>>>>>>> RENAME\n",
         f"{path}\n<<<<<<< DELETE\n>>>>>>> DELETE\n",
     ):
-        assert extract_patch(FORM, answer, instance).status == "failed:unsafe path"
+        assert (
+            str(extract_patch(FORM, answer, instance).extraction)
+            == "malformed: unsafe path"
+        )
 
 
 @pytest.mark.parametrize(
@@ -301,9 +310,9 @@ def test_no_path_leaves_the_snapshot(workshop, tmp_path, path) -> None:
 )
 def test_prose_names_no_new_file(small, line) -> None:
     answer = FIX + f"{line}\n" + block("", "", "z = 1\n").lstrip("\n")
-    extraction = extract_patch(FORM, answer, small, finish="stop")
-    assert extraction.patch == ""
-    assert "is a path is not clear" in extraction.status
+    extracted = extract_patch(FORM, answer, small, finish="stop")
+    assert extracted.patch == ""
+    assert "is a path is not clear" in str(extracted.extraction)
 
 
 @pytest.mark.parametrize("line", ["n.py", "`n.py`", "### `n.py`:", "**`n.py`**"])
@@ -320,12 +329,14 @@ def test_a_new_file_with_a_blank_in_its_path_has_no_form(workshop) -> None:
 
 def test_an_answer_that_was_cut_behind_a_block_is_not_whole(small) -> None:
     for answer in (FIX, f"```\n{FIX}```\n"):
-        extraction = extract_patch(FORM, answer, small, finish="length")
-        assert extraction.status == "failed:the answer breaks off in its patch"
+        extracted = extract_patch(FORM, answer, small, finish="length")
+        assert (
+            str(extracted.extraction) == "malformed: the answer breaks off in its patch"
+        )
     assert extract_patch(FORM, f"{FIX}\nThis", small, finish="length").patch
 
 
 def test_a_new_file_does_not_get_line_ends_that_were_wrong_elsewhere(small) -> None:
     answer = (FIX + block("n.py", "", "z\n")).replace("\n", "\r\n")
-    extraction = extract_patch(FORM, answer, small, finish="stop")
-    assert extraction.status == "failed:the line ends of n.py are not clear"
+    extracted = extract_patch(FORM, answer, small, finish="stop")
+    assert str(extracted.extraction) == "malformed: the line ends of n.py are not clear"
