@@ -96,10 +96,9 @@ def register_backends(register: Register) -> None:
     """Transformers models, and recorded predictions."""
 
     def hf(table: HfTable) -> Backend:
-        from swebench_trainer.sampling.transformers import TransformersSampler
-        from swebench_trainer.training.backend import HfBackend
+        from swebench_trainer.hf import HfBackend
 
-        return HfBackend(table, make_sampler=TransformersSampler)
+        return HfBackend(table)
 
     register(
         "hf",

@@ -11,7 +11,7 @@ from pathlib import Path
 from swebench_trainer.commands.grade import INSTANCES, best_verdicts
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.official import final_report
-from swebench_trainer.grading.regrade import Regraded, regraded
+from swebench_trainer.grading.rejudge import RejudgedFile, rejudge_file
 from swebench_trainer.pipeline import fingerprint
 from swebench_trainer.stages.context import gold_runs
 from swebench_trainer.stages.graph import STAGES, dependents
@@ -76,7 +76,7 @@ def _regrade_grading(folder: Path, dry_run: bool) -> Summary:
             hint="Go on with the same `swebench-train grade` command first.",
         )
     instances = _instances(folder / INSTANCES)
-    found = regraded(folder / "verdicts.jsonl", instances, lambda _: None)
+    found = rejudge_file(folder / "verdicts.jsonl", instances, lambda _: None)
     if found.changes and not dry_run:
         found.write()
         report = final_report(list(instances.values()), best_verdicts(found.now))
@@ -120,17 +120,17 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
 
 def _stage_verdicts(
     run: RunDir, name: str, instances: Mapping[str, Instance]
-) -> list[Regraded]:
+) -> list[RejudgedFile]:
     """Every file of verdicts of a stage; gold itself has no gold to compare with."""
     gold = (lambda _: None) if name == "admit" else gold_runs(run.stage("admit"))
     patterns = ("verdicts.jsonl", "*/verdicts.jsonl", "again/*/verdicts.jsonl")
     paths = sorted(
         p for pattern in patterns for p in run.stage(name).path.glob(pattern)
     )
-    return [regraded(path, instances, gold) for path in paths]
+    return [rejudge_file(path, instances, gold) for path in paths]
 
 
-def _matters(stage: str, files: Iterable[Regraded]) -> bool:
+def _matters(stage: str, files: Iterable[RejudgedFile]) -> bool:
     """Whether a stage's result may change; admission does not look at flags."""
     changes = [change for file in files for change in file.changes]
     if stage == "admit":
@@ -170,7 +170,7 @@ def _instances(path: Path) -> dict[str, Instance]:
 
 
 def _summary(
-    files: Iterable[Regraded], base: Path, again: tuple[str, ...] = ()
+    files: Iterable[RejudgedFile], base: Path, again: tuple[str, ...] = ()
 ) -> Summary:
     files = list(files)
     changes = [

@@ -229,7 +229,7 @@ def _split_summary(
         models[name] = {
             **_rate(resolved[name]),
             "statuses": dict(Counter(v.status.value for v in mine)),
-            "explained timeouts": sum(v.explained for v in mine),
+            "explained_timeouts": sum(v.explained for v in mine),
             **not_believed(mine),
         }
     return {

@@ -19,11 +19,11 @@ from tiny import ADD, DOUBLE, GOLD, WRONG, Task
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading.apply import NO_GIT, REFUSED
 from swebench_trainer.grading.cache import SqliteRunCache
-from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.official import NOOP, TEST_LOG
-from swebench_trainer.grading.run_candidate import conclude, grade_in
+from swebench_trainer.grading.run_candidate import derive_outcome, run_candidate
 from swebench_trainer.grading.sandbox import (
-    Ended,
+    CommandResult,
     Evidence,
     Execution,
     Files,
@@ -44,16 +44,16 @@ def log_of(**statuses: str) -> str:
 
 
 TREE = f"{'a' * 40} {'b' * 40} {'c' * 40}"
-DONE = Ended(0)
+DONE = CommandResult(0)
 
 
 class Scripted:
-    """An engine whose sandboxes do as they are told."""
+    """An factory whose sandboxes do as they are told."""
 
     def __init__(
         self,
-        applied: Ended = DONE,
-        tested: Ended = DONE,
+        applied: CommandResult = DONE,
+        tested: CommandResult = DONE,
         log: str = "",
         tree: str = TREE,
     ) -> None:
@@ -74,14 +74,14 @@ class Scripted:
         self.runs.append("open")
         yield self
 
-    def apply(self, log: CappedLog) -> Ended:
+    def apply(self, log: CappedLog) -> CommandResult:
         self.runs.append("apply")
         log.write(b"error: it does not fit\n")
         if self.applied.code == 0 and self.tree:
             log.write(f"tree {self.tree}\n".encode())
         return self.applied
 
-    def test(self, log: CappedLog, timeout: float) -> Ended:
+    def test(self, log: CappedLog, timeout: float) -> CommandResult:
         self.runs.append("test")
         log.write(self.log.encode())
         return self.tested
@@ -92,7 +92,7 @@ class Scripted:
 
 
 class Notes:
-    """A memory of its own: what is kept is recalled, one thread at a time."""
+    """An in-memory run cache that admits one thread at a time."""
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[Execution, str]] = {}
@@ -121,25 +121,25 @@ class Notes:
 
 @pytest.fixture
 def grade(task: Task):
-    def grade(engine: Scripted, patch: str = GOLD, **options: Any) -> Outcome:
+    def grade(factory: Scripted, patch: str = GOLD, **options: Any) -> Outcome:
         changes = {
             name: options.pop(name)
             for name in ("instance", "repeat")
             if name in options
         }
         job = task.job(patch, extraction=options.pop("extraction", "ok"))
-        return grade_in(dataclasses.replace(job, **changes), engine, 7, **options)
+        return run_candidate(dataclasses.replace(job, **changes), factory, 7, **options)
 
     return grade
 
 
 def test_a_pass_is_tested_then_looked_at(grade) -> None:
-    engine = Scripted()
-    outcome = grade(engine)
+    factory = Scripted()
+    outcome = grade(factory)
     assert outcome.status is Status.RESOLVED
-    assert engine.runs == ["open", "apply", "test", "inspect"]
+    assert factory.runs == ["open", "apply", "test", "inspect"]
     assert set(outcome.seconds) == {"start", "apply", "test"}
-    assert set(engine.files) == {
+    assert set(factory.files) == {
         "eval.sh",
         "tmp/patch.diff",
         "tmp/apply.sh",
@@ -148,16 +148,16 @@ def test_a_pass_is_tested_then_looked_at(grade) -> None:
 
 
 def test_nobody_looks_at_a_failure(grade) -> None:
-    engine = Scripted(log=log_of(add="FAIL"))
-    assert grade(engine).status is Status.UNRESOLVED
-    assert engine.runs == ["open", "apply", "test"]
+    factory = Scripted(log=log_of(add="FAIL"))
+    assert grade(factory).status is Status.UNRESOLVED
+    assert factory.runs == ["open", "apply", "test"]
 
 
 def test_no_op_applies_nothing(grade) -> None:
-    engine = Scripted(log=log_of(add="FAIL"))
-    assert grade(engine, "", extraction=NOOP).status is Status.UNRESOLVED
-    assert engine.runs == ["open", "test"]
-    assert set(engine.files) == {"eval.sh"}
+    factory = Scripted(log=log_of(add="FAIL"))
+    assert grade(factory, "", extraction=NOOP).status is Status.UNRESOLVED
+    assert factory.runs == ["open", "test"]
+    assert set(factory.files) == {"eval.sh"}
 
 
 @pytest.mark.parametrize(
@@ -165,57 +165,50 @@ def test_no_op_applies_nothing(grade) -> None:
     [("", Status.NO_PATCH), (" \n", Status.NO_PATCH), ("\ud800", Status.MALFORMED)],
 )
 def test_what_is_no_patch_opens_no_sandbox(grade, patch: str, status: Status) -> None:
-    engine = Scripted()
-    assert grade(engine, patch).status is status
-    assert engine.runs == []
+    factory = Scripted()
+    assert grade(factory, patch).status is status
+    assert factory.runs == []
 
 
 @pytest.mark.parametrize(
     ("applied", "status", "reason"),
     [
-        (Ended(REFUSED), Status.NOT_APPLIED, "error: it does not fit"),
-        (Ended(NO_GIT), Status.INFRA_ERROR, "the sandbox has no git"),
-        (Ended(3), Status.INFRA_ERROR, "the apply script ended with 3"),
-        (
-            Ended(timed_out=True),
-            Status.TIMEOUT,
-            "the patch was not applied after 300 seconds",
-        ),
-        (Ended(oom=True), Status.OOM, "no memory to apply the patch"),
-        (
-            Ended(),
-            Status.INFRA_ERROR,
-            "the sandbox ended while the patch was applied",
-        ),
+        (CommandResult(REFUSED), Status.NOT_APPLIED, "error: it does not fit"),
+        (CommandResult(NO_GIT), Status.INFRA_ERROR, "git"),
+        (CommandResult(3), Status.INFRA_ERROR, "3"),
+        (CommandResult(timed_out=True), Status.TIMEOUT, "300 seconds"),
+        (CommandResult(oom=True), Status.OOM, "memory"),
+        (CommandResult(), Status.INFRA_ERROR, "died"),
     ],
 )
-def test_without_a_patched_tree_there_are_no_tests(
-    grade, applied: Ended, status: Status, reason: str
+def test_without_a_patched_tree_no_tests_run(
+    grade, applied: CommandResult, status: Status, reason: str
 ) -> None:
-    engine = Scripted(applied)
-    outcome = grade(engine)
-    assert (outcome.status, outcome.reason) == (status, reason)
-    assert engine.runs == ["open", "apply"]
+    factory = Scripted(applied)
+    outcome = grade(factory)
+    assert outcome.status is status
+    assert reason in outcome.reason
+    assert factory.runs == ["open", "apply"]
 
 
-def test_pro_tests_whatever_became_of_the_patch(grade, task: Task) -> None:
+def test_pro_runs_the_tests_even_if_the_patch_is_refused(grade, task: Task) -> None:
     pro = dataclasses.replace(task.instance, apply_mode="pro")
-    failing = Scripted(Ended(REFUSED), log=log_of(add="FAIL"))
+    failing = Scripted(CommandResult(REFUSED), log=log_of(add="FAIL"))
     assert grade(failing, instance=pro).status is Status.NOT_APPLIED
-    believed = grade(Scripted(Ended(REFUSED)), instance=pro)
+    believed = grade(Scripted(CommandResult(REFUSED)), instance=pro)
     assert (believed.status, believed.flags) == (Status.RESOLVED, ("refused_patch",))
 
 
 @pytest.mark.parametrize(
     ("tested", "status"),
     [
-        (Ended(timed_out=True), Status.TIMEOUT),
-        (Ended(1, oom=True), Status.OOM),
-        (Ended(), Status.INFRA_ERROR),
+        (CommandResult(timed_out=True), Status.TIMEOUT),
+        (CommandResult(1, oom=True), Status.OOM),
+        (CommandResult(), Status.INFRA_ERROR),
     ],
 )
-def test_what_the_machine_ends_is_no_label(
-    grade, task: Task, tested: Ended, status: Status
+def test_a_run_ended_by_the_machine_gives_no_label(
+    grade, task: Task, tested: CommandResult, status: Status
 ) -> None:
     outcome = grade(Scripted(tested=tested, log="nothing yet\n"))
     assert outcome.status is status
@@ -224,7 +217,7 @@ def test_what_the_machine_ends_is_no_label(
     assert log.endswith(deadline) == (status is Status.TIMEOUT)
 
 
-def test_a_full_disk_is_no_label(grade) -> None:
+def test_a_full_disk_gives_no_label(grade) -> None:
     full = log_of(add="FAIL").replace(
         "FAIL\n", "FAIL\nOSError: [Errno 28] No space left on device\n"
     )
@@ -234,11 +227,11 @@ def test_a_full_disk_is_no_label(grade) -> None:
 
 
 def test_equal_trees_that_hang_do_not_wait_for_each_other(task: Task) -> None:
-    """Nothing is left to be recalled, so the others need not queue for it."""
+    """A run that hangs leaves nothing in the cache worth waiting for."""
     turns, together = itertools.count(), threading.Barrier(3)
 
     class Hanging(Scripted):
-        def test(self, log: CappedLog, timeout: float) -> Ended:
+        def test(self, log: CappedLog, timeout: float) -> CommandResult:
             if next(turns):
                 together.wait(20)
             while self.runs.count("apply") < 4:
@@ -246,45 +239,49 @@ def test_equal_trees_that_hang_do_not_wait_for_each_other(task: Task) -> None:
             time.sleep(0.3)  # until the others queue
             return super().test(log, timeout)
 
-    engine, notes = Hanging(tested=Ended(timed_out=True)), SqliteRunCache(None)
+    factory, notes = Hanging(tested=CommandResult(timed_out=True)), SqliteRunCache(None)
     jobs = [task.job(f"fix {n}\n{GOLD}", name=str(n)) for n in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        done = [pool.submit(grade_in, job, engine, 7, run_cache=notes) for job in jobs]
+        done = [
+            pool.submit(run_candidate, job, factory, 7, run_cache=notes) for job in jobs
+        ]
         assert {d.result().status for d in done} == {Status.TIMEOUT}
     notes.close()
 
 
-def test_a_second_run_of_a_patch_is_recalled(grade) -> None:
-    notes, engine = Notes(), Scripted()
-    first = grade(engine, run_cache=notes)
-    again = grade(engine, run_cache=notes)
+def test_a_second_run_of_a_patch_comes_from_the_cache(grade) -> None:
+    notes, factory = Notes(), Scripted()
+    first = grade(factory, run_cache=notes)
+    again = grade(factory, run_cache=notes)
     assert (first.answered_by, again.answered_by) == ("run", "cache")
     assert again.report == first.report
-    assert engine.runs.count("open") == 1
+    assert factory.runs.count("open") == 1
 
 
-def test_another_patch_that_leaves_the_same_files_is_not_tested(grade) -> None:
-    notes, engine = Notes(), Scripted()
-    grade(engine, run_cache=notes)
-    again = grade(engine, f"A fix:\n{GOLD}", run_cache=notes)
+def test_a_patch_that_produces_the_same_files_shares_the_run(grade) -> None:
+    notes, factory = Notes(), Scripted()
+    grade(factory, run_cache=notes)
+    again = grade(factory, f"A fix:\n{GOLD}", run_cache=notes)
     assert (again.status, again.answered_by) == (Status.RESOLVED, "tree")
-    assert engine.runs.count("test") == 1
-    assert grade(engine, f"A fix:\n{GOLD}", run_cache=notes).answered_by == "cache"
-    grade(engine, f"My fix:\n{GOLD}", run_cache=notes, same_tree=False)
-    assert engine.runs.count("test") == 2
+    assert factory.runs.count("test") == 1
+    assert grade(factory, f"A fix:\n{GOLD}", run_cache=notes).answered_by == "cache"
+    grade(factory, f"My fix:\n{GOLD}", run_cache=notes, same_tree=False)
+    assert factory.runs.count("test") == 2
 
 
-def test_an_unnamed_tree_shares_nothing(grade) -> None:
-    notes, engine = Notes(), Scripted(tree="")
-    grade(engine, run_cache=notes)
-    grade(engine, f"A fix:\n{GOLD}", run_cache=notes)
-    assert engine.runs.count("test") == 2
+def test_without_a_tree_id_no_run_is_shared(grade) -> None:
+    notes, factory = Notes(), Scripted(tree="")
+    grade(factory, run_cache=notes)
+    grade(factory, f"A fix:\n{GOLD}", run_cache=notes)
+    assert factory.runs.count("test") == 2
 
 
-def test_what_decides_a_run_is_in_its_key(grade, task: Task) -> None:
-    notes, engine = Notes(), Scripted(tree="")
+def test_the_cache_key_covers_everything_that_determines_a_run(
+    grade, task: Task
+) -> None:
+    notes, factory = Notes(), Scripted(tree="")
     script = task.instance.eval_script.replace("git status", "git  status")
-    grade(engine, run_cache=notes)
+    grade(factory, run_cache=notes)
     others: list[dict[str, Any]] = [
         {"patch": WRONG},
         {"repeat": 1},
@@ -293,67 +290,67 @@ def test_what_decides_a_run_is_in_its_key(grade, task: Task) -> None:
         {"instance": dataclasses.replace(task.instance, apply_mode="pro")},
     ]
     for other in others:
-        assert grade(engine, run_cache=notes, **other).answered_by == "run", other
-    engine.image = "sha256:2"
-    assert grade(engine, run_cache=notes).answered_by == "run"
+        assert grade(factory, run_cache=notes, **other).answered_by == "run", other
+    factory.image = "sha256:2"
+    assert grade(factory, run_cache=notes).answered_by == "run"
 
 
-def test_a_verdict_is_derived_anew_from_what_was_kept(grade, task: Task) -> None:
-    """The list of tests is no part of the key: the log answers for any."""
-    notes, engine = Notes(), Scripted(log=log_of(double="FAIL"))
-    assert grade(engine, run_cache=notes).status is Status.UNRESOLVED
+def test_a_cached_run_is_judged_by_the_current_list_of_tests(grade, task: Task) -> None:
+    """The list of tests is not part of the key, because the log covers every test."""
+    notes, factory = Notes(), Scripted(log=log_of(double="FAIL"))
+    assert grade(factory, run_cache=notes).status is Status.UNRESOLVED
     easier = dataclasses.replace(task.instance, PASS_TO_PASS=())
-    # It passes now, but nobody has looked into its sandbox: it is run again.
-    assert grade(engine, run_cache=notes, instance=easier).answered_by == "run"
-    assert grade(engine, run_cache=notes, instance=easier).answered_by == "cache"
-    assert engine.runs.count("open") == 2
+    # It passes now, but its sandbox was not inspected, so it runs again.
+    assert grade(factory, run_cache=notes, instance=easier).answered_by == "run"
+    assert grade(factory, run_cache=notes, instance=easier).answered_by == "cache"
+    assert factory.runs.count("open") == 2
 
 
 @pytest.mark.parametrize(
-    "engine",
+    "factory",
     [
-        Scripted(tested=Ended(timed_out=True)),
-        Scripted(tested=Ended(1, oom=True), log="\n"),
-        Scripted(tested=Ended()),
+        Scripted(tested=CommandResult(timed_out=True)),
+        Scripted(tested=CommandResult(1, oom=True), log="\n"),
+        Scripted(tested=CommandResult()),
         Scripted(log="Cannot allocate memory\n"),
     ],
 )
-def test_faults_of_the_machine_are_not_remembered(grade, engine: Scripted) -> None:
+def test_infrastructure_failures_are_not_cached(grade, factory: Scripted) -> None:
     notes = Notes()
-    grade(engine, run_cache=notes)
+    grade(factory, run_cache=notes)
     assert notes.kept == {}
 
 
-def test_a_run_that_took_longer_than_now_allowed_is_made_again(
-    grade, task: Task
-) -> None:
-    notes, engine = Notes(), Scripted()
-    grade(engine, run_cache=notes)
+def test_a_cached_run_longer_than_the_timeout_is_repeated(grade, task: Task) -> None:
+    notes, factory = Notes(), Scripted()
+    grade(factory, run_cache=notes)
     slow = {
         key: (dataclasses.replace(execution, seconds={"test": 8.0}), log)
         for key, (execution, log) in notes.kept.items()
     }
     notes.kept = slow
-    engine.applied = Ended(REFUSED)
-    again = grade(engine, run_cache=notes)
+    factory.applied = CommandResult(REFUSED)
+    again = grade(factory, run_cache=notes)
     assert (again.status, again.answered_by) == (Status.NOT_APPLIED, "run")
     assert not (task.job("").log_dir / TEST_LOG).exists(), (
-        "of the run that is not taken"
+        "the log of the rejected cached run"
     )
 
 
-def test_a_run_can_be_concluded_from_its_files(grade, task: Task) -> None:
+def test_the_outcome_can_be_derived_from_the_files_of_a_run(grade, task: Task) -> None:
     outcome = grade(Scripted())
     job = task.job(GOLD)
     execution = read_execution(job.log_dir)
     assert execution is not None and execution.evidence == Evidence()
-    assert conclude(job, 7, execution) == dataclasses.replace(outcome, seconds=None)
+    assert derive_outcome(job, 7, execution) == dataclasses.replace(
+        outcome, seconds=None
+    )
     seen = dataclasses.replace(execution, evidence=Evidence(("/bin/sh",), False))
     write_execution(seen, job.log_dir)
     assert read_execution(job.log_dir) == seen
 
 
-def test_a_path_out_of_the_repository_names_no_tree(grade) -> None:
-    engine = Scripted()
-    grade(engine, GOLD + tiny.diff("../x.py", None, "1\n"))
-    assert "tmp/named_paths" not in engine.files
+def test_a_patch_with_a_path_outside_the_repository_gets_no_tree_id(grade) -> None:
+    factory = Scripted()
+    grade(factory, GOLD + tiny.diff("../x.py", None, "1\n"))
+    assert "tmp/named_paths" not in factory.files

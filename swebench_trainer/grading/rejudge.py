@@ -16,8 +16,8 @@ from swebench_trainer.grading.official import (
     REPORT,
     TEST_LOG,
 )
-from swebench_trainer.grading.retest import UNCONFIRMED, without_retests
-from swebench_trainer.grading.run_candidate import conclude
+from swebench_trainer.grading.outcome import derive_outcome
+from swebench_trainer.grading.retest import UNCONFIRMED, without_retest_flags
 from swebench_trainer.grading.sandbox import Execution, read_execution
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import each_row, write_bytes, write_rows
@@ -34,7 +34,7 @@ from swebench_trainer.types import (
 
 
 @dataclass(frozen=True)
-class Regraded:
+class RejudgedFile:
     """A file of verdicts, and what its logs say now.
 
     Attributes:
@@ -67,11 +67,11 @@ class Regraded:
         write_rows(self.path, map(as_row, self.now))
 
 
-def regraded(
+def rejudge_file(
     path: Path,
     instances: Mapping[str, Instance],
     gold: Callable[[Instance], GoldRun | None],
-) -> Regraded:
+) -> RejudgedFile:
     """Derives the verdicts of a file again.
 
     Args:
@@ -93,7 +93,7 @@ def regraded(
         job = dataclasses.replace(job, gold=golds[name])
         now.append(_derived(verdict, job))
     derived = sum(job is not None for job in jobs)
-    return Regraded(path, was, tuple(now), derived)
+    return RejudgedFile(path, was, tuple(now), derived)
 
 
 def _jobs(
@@ -141,7 +141,7 @@ def _derived(verdict: Verdict, job: GradeJob) -> Verdict:
         for name in (APPLY_LOG, TEST_LOG):
             Path(scratch, name).symlink_to((job.log_dir / name).absolute())
         copy = dataclasses.replace(job, log_dir=Path(scratch))
-        outcome = conclude(copy, 0, execution)
+        outcome = derive_outcome(copy, 0, execution)
     flags = set(outcome.flags)
     if outcome.status is Status.RESOLVED and not _was_seen(verdict, execution):
         flags.add(UNCONFIRMED)
@@ -152,7 +152,9 @@ def _derived(verdict: Verdict, job: GradeJob) -> Verdict:
         flags=tuple(sorted(flags)),
         reason=outcome.reason,
     )
-    return verdict if now == without_retests(verdict) else now
+    # Another wording of the reason is not a change of the verdict.
+    before = dataclasses.replace(without_retest_flags(verdict), reason=now.reason)
+    return verdict if now == before else now
 
 
 def _was_seen(verdict: Verdict, execution: Execution) -> bool:

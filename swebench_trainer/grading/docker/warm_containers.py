@@ -17,7 +17,7 @@ REMOVALS = 2
 """Removals at once; the daemon does them one after another anyway."""
 
 
-class Ready:
+class WarmContainers:
     """The containers of one daemon.
 
     Args:

@@ -19,7 +19,7 @@ from swebench_trainer.grading.docker.containers import remove_containers
 from swebench_trainer.grading.snapshot import cache_dir
 
 
-class Claim:
+class GraderClaim:
     """Says that a grader lives, and where its containers are.
 
     Args:
@@ -54,7 +54,7 @@ class Claim:
         self._file.close()
 
 
-def remove_leftovers(apis: Mapping[str, Any]) -> None:
+def remove_orphans(apis: Mapping[str, Any]) -> None:
     """Removes the containers of graders that live no more.
 
     Args:

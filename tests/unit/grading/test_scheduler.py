@@ -9,11 +9,11 @@ import pytest
 from tiny import GOLD, Task
 
 from swebench_trainer.contracts import GoldRun, GradeJob, Outcome
-from swebench_trainer.grading.pool import (
-    by_image,
+from swebench_trainer.grading.scheduler import (
     deadlines,
     grade_all,
-    in_time,
+    order_by_image,
+    with_deadlines,
     worker_count,
 )
 from swebench_trainer.recipe.models import GradeTable
@@ -149,9 +149,9 @@ def test_an_images_jobs_are_back_to_back_and_long_ones_come_first(task: Task) ->
         of_image(task, "long", "6", gold=9.0),
         of_image(task, "unknown", "7"),
     ]
-    order = [job.log_dir.name for job in by_image(jobs)]
+    order = [job.log_dir.name for job in order_by_image(jobs)]
     assert order == ["3", "6", "2", "5", "1", "7", "4"]
-    assert by_image(by_image(jobs)) == by_image(jobs)
+    assert order_by_image(order_by_image(jobs)) == order_by_image(jobs)
 
 
 def test_who_prepares_is_told_what_comes_next(task: Task) -> None:
@@ -228,7 +228,7 @@ def within(
         given.append(seconds)
         return next(run)
 
-    outcome = in_time(TABLE, grade)(of_image(task, "any", "job", gold))
+    outcome = with_deadlines(TABLE, grade)(of_image(task, "any", "job", gold))
     return outcome, given
 
 

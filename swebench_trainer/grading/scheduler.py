@@ -37,7 +37,7 @@ def worker_count(workers: int, cores: int | None = None) -> int:
     return workers or max(1, int(0.75 * (cores or os.cpu_count() or 1)))
 
 
-def by_image(jobs: Sequence[GradeJob]) -> list[GradeJob]:
+def order_by_image(jobs: Sequence[GradeJob]) -> list[GradeJob]:
     """The order of the queue: the jobs of an image back to back.
 
     What takes longest comes first, as far as gold tells, so that the last worker is
@@ -75,7 +75,7 @@ def grade_all(
         ahead: Told the jobs that come next, the first `LOOK_AHEAD` of them,
             whenever a job is taken.
     """
-    waiting = deque(by_image(jobs))
+    waiting = deque(order_by_image(jobs))
     taking = threading.Lock()
     graded: queue.SimpleQueue[tuple[GradeJob, Outcome] | BaseException]
     graded = queue.SimpleQueue()
@@ -118,7 +118,7 @@ def grade_all(
                     thread.join()
 
 
-def in_time(
+def with_deadlines(
     table: GradeTable, grade: Callable[[GradeJob, float], Outcome]
 ) -> Callable[[GradeJob], Outcome]:
     """Grades with the deadlines that the recipe sets, for `grade_all`.
