@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from swebench_trainer.commands.inputs import load_plugins, load_recipe
-from swebench_trainer.pipeline import stages_of
+from swebench_trainer.stages.graph import stages_of
 
 
 def execute(recipe: Path, overrides: list[str]) -> None:

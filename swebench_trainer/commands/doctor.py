@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.commands.inputs import load_plugins, load_recipe, open_source
-from swebench_trainer.contracts import Source
 from swebench_trainer.doctor import machine
 from swebench_trainer.doctor.machine import Finding
 from swebench_trainer.doctor.trials import (
@@ -125,8 +124,7 @@ def _instances(plugins: Plugins, source: DataOptions) -> Sequence[Instance]:
     if source.recipe is None:
         return ()
     recipe, _ = load_recipe(source.recipe, [], plugins)
-    opened: Source = plugins.registry.create("source", recipe.data)
-    return opened.load().instances
+    return plugins.registry.create("source", recipe.data).load().instances
 
 
 def examine(
@@ -203,10 +201,8 @@ def default_table(plugins: Plugins, use: str, **settings: Any) -> GradeTable:
     Raises:
         PluginError: The grader does not exist.
     """
-    config = plugins.registry.get("grader", use).config
-    table = config.model_validate({"use": use, **settings})
-    assert isinstance(table, GradeTable)  # as registered
-    return table
+    config = plugins.registry.config(GradeTable, use)
+    return config.model_validate({"use": use, **settings})
 
 
 def _grade(

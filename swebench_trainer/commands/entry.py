@@ -33,10 +33,10 @@ def run_app(app: typer.Typer, arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False) or 0
     except TrainerError as error:
-        from swebench_trainer.plugins.masks import masked
         from swebench_trainer.reporting.console import printable
+        from swebench_trainer.secrets import without_secrets
 
-        print(printable(f"error: {masked(str(error))}"), file=sys.stderr)
+        print(printable(f"error: {without_secrets(str(error))}"), file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.filename is None:

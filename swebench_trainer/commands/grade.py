@@ -15,11 +15,12 @@ from swebench_trainer.events import ItemDone, StageFailed, StageFinished, StageS
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.plugins.manager import Plugins
+from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
 from swebench_trainer.store.lock import owned
 from swebench_trainer.store.predictions import read_predictions
-from swebench_trainer.store.rundir import StageDir
+from swebench_trainer.store.rundir import FORMAT, StageDir
 from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row
 
 INSTANCES = "instances.jsonl"
@@ -130,9 +131,9 @@ def grade_predictions(
     out, use = options.out, options.grader
     settings = {"data": source.digest(), "grader": use, "timeout": options.timeout}
     folder = _claim_directory(out, settings)
-    table = plugins.registry.get("grader", use).config(
+    table = plugins.registry.config(GradeTable, use)(
         use=use,
-        workers=options.workers,  # type: ignore[call-arg]  # a GradeTable
+        workers=options.workers,
         timeout=options.timeout,
         cache=options.cache,
     )
@@ -140,7 +141,7 @@ def grade_predictions(
         engine = plugins.registry.create("grader", table)
         try:
             engine.check(named)
-            folder.begin(settings)
+            folder.begin({**settings, "format": FORMAT})
             write_rows(out / INSTANCES, map(as_row, instances.values()))
             ledger = Ledger(out, named, run_id="grade")
             verdicts = ledger.grade(engine, candidates, progress)
@@ -160,6 +161,8 @@ def _claim_directory(out: Path, settings: dict[str, object]) -> StageDir:
     """
     folder = StageDir(out)
     begun = folder.begun()
+    if begun is not None:  # gradings of older formats can be resumed
+        begun.pop("format", None)
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if begun is None and found - {LOCK}:
         raise DataError(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from swebench_trainer import __version__, builtin
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.load import Draft, read_draft, validate
-from swebench_trainer.recipe.models import Recipe
-from swebench_trainer.reporting.console import print_line
+from swebench_trainer.recipe.models import DataTable, Recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +26,6 @@ def show_progress(plugins: Plugins, console: Console) -> None:
     from swebench_trainer.progress import ConsoleObserver
 
     plugins.add(ConsoleObserver(console), "console", f"swebench-trainer {__version__}")
-    plugins.watchdog.tell = lambda text: print_line(console, text)
 
 
 def load_recipe(
@@ -54,7 +52,5 @@ def open_source(plugins: Plugins, data: str, split: str) -> Source:
     values = {"use": use, "path": data}
     if use == "rows":
         values["split"] = split
-    entry = plugins.registry.get("source", use)
-    table = entry.config.model_validate(values)
-    source: Source = plugins.registry.create("source", table)
-    return source
+    table = plugins.registry.config(DataTable, use).model_validate(values)
+    return plugins.registry.create("source", table)

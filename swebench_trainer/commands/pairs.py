@@ -8,14 +8,13 @@ from pathlib import Path
 from swebench_trainer.commands import run as run_command
 from swebench_trainer.commands.inputs import load_plugins, load_recipe
 from swebench_trainer.errors import PluginFault, RecipeError, StageError
-from swebench_trainer.pipeline import stages_of
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.reporting.console import open_console
 from swebench_trainer.reporting.pairs import print_pairs
 from swebench_trainer.reporting.preferences import to_show
 from swebench_trainer.stages import pairs
-from swebench_trainer.stages.context import StageContext
+from swebench_trainer.stages.graph import open_context, stages_of
 from swebench_trainer.store.rundir import RunDir
 
 
@@ -85,7 +84,7 @@ def make_pairs(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Prefer
                 f"{run.path}: stage {name}, which pairs are made from, has not finished.",
                 hint=f"Run it first: swebench-train run RECIPE --until {reads[-1]}",
             )
-    context = StageContext(recipe, run, plugins, run.stage("pairs"), lambda *_: None)
+    context = open_context("pairs", recipe, run, plugins)
     try:
         return pairs.prefer(context)
     except (

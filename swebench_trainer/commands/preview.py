@@ -24,7 +24,7 @@ from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.reporting.console import open_console
 from swebench_trainer.reporting.preview import Example, Preview, print_preview
 from swebench_trainer.stages import prepare
-from swebench_trainer.stages.context import StageContext
+from swebench_trainer.stages.graph import open_context
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import read_rows
 from swebench_trainer.store.rundir import RunDir
@@ -159,7 +159,7 @@ def _prepare(
     run = RunDir(folder)
     stage = run.stage("prepare")
     stage.path.mkdir(parents=True)
-    context = StageContext(recipe, run, plugins, stage, lambda *_: None)
+    context = open_context("prepare", recipe, run, plugins)
     try:
         prepare.run(context)
     except (DataError, StageError) as error:

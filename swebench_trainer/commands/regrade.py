@@ -12,13 +12,14 @@ from swebench_trainer.commands.grade import INSTANCES, best_verdicts
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.grading.rejudge import RejudgedFile, rejudge_file
-from swebench_trainer.pipeline import STAGES, dependants, fingerprint
+from swebench_trainer.pipeline import fingerprint
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.reporting.listings import verdict_change
 from swebench_trainer.stages.context import gold_runs
-from swebench_trainer.store.jsonl import each_row, write_json
+from swebench_trainer.stages.graph import STAGES, dependents
+from swebench_trainer.store.jsonl import each_row, read_json, write_json
 from swebench_trainer.store.lock import owned
-from swebench_trainer.store.rundir import RunDir, StageDir
+from swebench_trainer.store.rundir import FORMAT, RunDir, StageDir
 from swebench_trainer.types import Instance, Verdict, from_row
 
 Change = tuple[str, Verdict, Verdict]
@@ -114,10 +115,17 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
     found = {name: _stage_verdicts(run, name, instances) for name in GRADED}
     here = [stage for stage in STAGES if run.stage(stage.name).path.exists()]
     changed = [name for name in GRADED if _matters(name, found[name])]
+    resumable = (read_json(run.facts) or {}).get("format", 1) == FORMAT
+    if changed and not resumable and not dry_run:
+        raise StageError(
+            f"{run.path}: verdicts change, but an older version created this run, so its "
+            "later stages cannot be rerun.",
+            hint="Show the changes with --dry-run, or start a new run with --name.",
+        )
     stale = {
         follower
         for name in changed
-        for follower in dependants([name], here)
+        for follower in dependents([name], here)
         if follower != name
     }
     if not dry_run:
@@ -129,7 +137,8 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
                     run.stage(name).file("stage.json").unlink(missing_ok=True)
                 for file in found[name]:
                     file.write()
-        _adopt_harness(run)
+        if resumable:
+            _adopt_harness(run)
     reruns = tuple(s.name for s in here if s.name in stale.union(changed))
     return _summary(itertools.chain(*found.values()), run.path / "stages", reruns)
 
@@ -141,7 +150,7 @@ def _stage_verdicts(
 
     Admission runs gold itself, so its verdicts have no gold runs to compare with.
     """
-    gold = (lambda _: None) if name == "admit" else gold_runs(run)
+    gold = (lambda _: None) if name == "admit" else gold_runs(run.stage("admit"))
     patterns = ("verdicts.jsonl", "*/verdicts.jsonl", "again/*/verdicts.jsonl")
     paths = sorted(
         p for pattern in patterns for p in run.stage(name).path.glob(pattern)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from swebench_trainer.commands.inputs import load_plugins, load_recipe, show_progress
 from swebench_trainer.errors import RecipeError
-from swebench_trainer.pipeline import Pipeline, choose, stages_of
+from swebench_trainer.pipeline import Pipeline
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.reporting.run_report import print_report
+from swebench_trainer.stages.graph import choose, stages_of
 
 
 @dataclass(frozen=True)
