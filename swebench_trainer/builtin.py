@@ -20,9 +20,8 @@ from swebench_trainer.preferences.api_rejects import ApiRejectsTable
 from swebench_trainer.preferences.self_generated import SelfGeneratedTable
 from swebench_trainer.preferences.tiered import TieredTable
 from swebench_trainer.preferences.unpaired import UnpairedTable
-from swebench_trainer.prompts.bm25 import Bm25Table
-from swebench_trainer.prompts.listed import ListedTable
 from swebench_trainer.prompts.oracle import OracleTable
+from swebench_trainer.prompts.ranked_files import Bm25Table, ListedTable
 from swebench_trainer.reporting.publishers import DirectoryTable, HubTable
 from swebench_trainer.sampling.replay import ReplayTable
 from swebench_trainer.training.model import HfTable
@@ -93,12 +92,12 @@ def register_prompt_styles(register: Register) -> None:
         return OracleStyle(table)
 
     def bm25(table: Bm25Table) -> Any:
-        from swebench_trainer.prompts.bm25 import Bm25Style
+        from swebench_trainer.prompts.ranked_files import Bm25Style
 
         return Bm25Style(table)
 
     def files(table: ListedTable) -> Any:
-        from swebench_trainer.prompts.listed import ListedStyle
+        from swebench_trainer.prompts.ranked_files import ListedStyle
 
         return ListedStyle(table)
 

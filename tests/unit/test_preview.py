@@ -118,7 +118,7 @@ def test_when_nothing_is_left_the_way_to_the_reasons_is_told(preview):
     )
     assert code == 1
     assert (
-        "The files of 6 instances cannot be had. 6 x " in out
+        "The files of 6 instances are unavailable. 6 x " in out
         and "--until prepare" in out
     )
     assert "/tmp" not in out
