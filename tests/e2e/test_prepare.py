@@ -130,7 +130,7 @@ def test_rows_without_tests_train_but_are_refused_where_they_are_to_be_graded(
     name = write(row(1), row(2), recipe=graded)
     out = shell.run(name, "--name", "graded", code=1)
     assert (
-        "None of the 1 heldout instances can be graded, and the recipe asks for it: "
+        "None of the 1 heldout instances can be graded, but the recipe grades them: "
         "1 x the row has no eval_script, log_parser, FAIL_TO_PASS."
     ) in out
 

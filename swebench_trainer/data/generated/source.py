@@ -58,7 +58,7 @@ class GeneratedTable(DataTable):
         available = len(shortest_forms(0, numbered=self.numbers))
         if self.forms and not LARGEST <= self.forms <= available:
             raise ValueError(
-                f"forms must be 0 (all) or between {LARGEST} (a module needs so many) "
+                f"forms must be 0 (all) or between {LARGEST} (the minimum for a module) "
                 f"and {available}"
             )
         return self

@@ -230,12 +230,12 @@ def test_the_given_share_of_docstrings_has_a_ticket_number(tmp_path):
 
 @pytest.mark.parametrize("number", [1, 2, 37])
 def test_too_few_forms_for_a_module_are_rejected(number):
-    with pytest.raises(ValidationError, match="forms is 0 for all, or between 3"):
+    with pytest.raises(ValidationError, match="forms must be 0 .all. or between 3"):
         source(forms=number)
 
 
 def test_excluding_numbers_lowers_the_maximum_of_forms():
-    with pytest.raises(ValidationError, match="and 29, which there are"):
+    with pytest.raises(ValidationError, match="and 29"):
         source(forms=30, numbers=False)
 
 
@@ -246,7 +246,7 @@ def test_tasks_without_tests_are_not_gradable(tasks):
 
 def test_too_many_held_out_tasks_raise(monkeypatch):
     monkeypatch.setattr("swebench_trainer.data.generated.tasks._ATTEMPTS", 1)
-    with pytest.raises(ValueError, match="leave nothing to draw from"):
+    with pytest.raises(ValueError, match="exhaust the distinct tasks"):
         list(draw_tasks(0, 200, 0, 1))
 
 
@@ -319,6 +319,6 @@ def test_more_graded_tasks_than_tasks_are_rejected():
 
 def test_an_exhausted_generator_names_the_key_to_change(cache, monkeypatch):
     monkeypatch.setattr("swebench_trainer.data.generated.tasks._ATTEMPTS", 1)
-    with pytest.raises(DataError, match="leave nothing") as caught:
+    with pytest.raises(DataError, match="exhaust") as caught:
         source(heldout=200).load()
     assert "heldout" in caught.value.hint
