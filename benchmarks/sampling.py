@@ -26,8 +26,8 @@ from typing import Any
 
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.sampling.transformers import TransformersSampler
+from swebench_trainer.training.models.tiny import tiny_directory
 from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tiny import tiny_directory
 
 SAMPLES = 8
 TEMPERATURE, TOP_P = 0.8, 0.95

@@ -28,8 +28,8 @@ from swebench_trainer.training.batching.shared_prefix import (
     SharedPrefixCollator,
     share_prefixes,
 )
+from swebench_trainer.training.models.tiny import tiny_directory
 from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tiny import tiny_directory
 
 ARCHITECTURE = {
     "hidden_size": 256,
@@ -91,7 +91,7 @@ def train(
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from swebench_trainer.training.fit import prepared
+    from swebench_trainer.training.loop.training import prepared
 
     class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
         def __init__(self) -> None:

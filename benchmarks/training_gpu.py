@@ -28,7 +28,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.training import checkpointing, fit, guards
 from swebench_trainer.training.batching import packing
 from swebench_trainer.training.batching.microbatches import (
     Layout,
@@ -40,9 +39,11 @@ from swebench_trainer.training.batching.shared_prefix import (
     SharedPrefixCollator,
     share_prefixes,
 )
-from swebench_trainer.training.model import TARGETS
+from swebench_trainer.training.loop import activation_checkpointing, guards
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.models.table import TARGETS
+from swebench_trainer.training.models.tiny import tiny_directory
 from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tiny import tiny_directory
 from swebench_trainer.training.tokens.rows import IGNORED
 
 
@@ -261,7 +262,7 @@ def run(trainer: Any, scratch: Path, exact: dict[str, Any] | None) -> Run:
     if exact is not None:
         fit.keep_in_fp32(trainer.model, exact)
         base = fit.base_of(trainer.model)
-        level = checkpointing.settle(trainer, base, "auto", scratch)
+        level = activation_checkpointing.settle(trainer, base, "auto", scratch)
     before = guards.sample_weights(trainer.model)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

@@ -31,11 +31,11 @@ from typing import Any
 from training import Took, make_model
 
 import swebench_trainer
-from swebench_trainer.training import fit
 from swebench_trainer.training.batching import packing
 from swebench_trainer.training.batching.microbatches import Layout, in_parts, packed
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.models.tiny import tiny_directory
 from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tiny import tiny_directory
 from swebench_trainer.training.tokens.rows import IGNORED, encode_rows
 from swebench_trainer.types import SftRow
 

@@ -25,14 +25,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-from pydantic import TypeAdapter
-
 from swebench_trainer.grading.official import APPLY_LOG, TEST_LOG
-from swebench_trainer.grading.sandbox import Execution, Forgetful, Memory
+from swebench_trainer.grading.sandbox import (
+    EXECUTION_ADAPTER,
+    Execution,
+    NullCache,
+    RunCache,
+)
 from swebench_trainer.grading.snapshot import cache_dir
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.store.rundir import move_aside
@@ -48,7 +50,7 @@ LOGS = (APPLY_LOG, TEST_LOG)
 MAX_LOG_BYTES = 64 << 20
 """More than a `CappedLog` can hold, even if each byte of it had to be replaced."""
 
-USES_HELD = 500
+BUFFERED_USES = 500
 """So many uses are counted in memory before they are written down."""
 
 _SCHEMA = """
@@ -76,7 +78,7 @@ CREATE TABLE keys (
 CREATE INDEX keys_by_run ON keys (run);
 """
 
-_RECALL = """
+_GET = """
 SELECT runs.id, execution, apply_log, a.content, test_log, t.content
 FROM keys JOIN runs ON runs.id = keys.run
 LEFT JOIN logs AS a ON a.digest = apply_log
@@ -96,7 +98,7 @@ LEFT JOIN logs AS a ON a.digest = apply_log
 LEFT JOIN logs AS t ON t.digest = test_log
 )"""
 
-_KEPT = """
+_TOTALS = """
 count(*), coalesce(sum(size), 0), coalesce(sum(hits), 0),
 coalesce(min(created), 0), coalesce(max(created), 0)
 """
@@ -112,11 +114,11 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 log = logging.getLogger(__name__)
 
 
-def open_memory(table: GradeTable) -> Memory:
-    """The memory that a recipe asks for; whoever opens it closes it."""
+def open_run_cache(table: GradeTable) -> RunCache:
+    """Open the run cache that a recipe asks for; the caller closes it."""
     if table.cache:
-        return RunCache(cache_path())
-    return RunCache(None) if table.dedupe == "tree" else Forgetful()
+        return SqliteRunCache(cache_path())
+    return SqliteRunCache(None) if table.dedupe == "tree" else NullCache()
 
 
 def cache_path() -> Path | None:
@@ -128,7 +130,7 @@ def cache_path() -> Path | None:
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheTotals:
     """What a cache holds of one instance, or in all.
 
     Attributes:
@@ -146,7 +148,7 @@ class Kept:
     newest: float
 
 
-class RunCache:
+class SqliteRunCache:
     """The runs in a database, for any number of threads and processes.
 
     Args:
@@ -164,16 +166,16 @@ class RunCache:
         self._uses: Counter[int] = Counter()
         self._database = self._open()
 
-    def recall(self, key: str, log_dir: Path) -> Execution | None:
-        """See `Memory.recall`; what cannot be read is not there."""
+    def get(self, key: str, log_dir: Path) -> Execution | None:
+        """See `RunCache.get`; what cannot be read is not there."""
         database = self._database
         try:
             with self._turn:
-                row = database.execute(_RECALL, (key,)).fetchone()
+                row = database.execute(_GET, (key,)).fetchone()
             if row is None:
                 return None
             run, text, *logs = row
-            execution = _execution().validate_json(text)
+            execution = EXECUTION_ADAPTER.validate_json(text)
             _restore(zip(LOGS, logs[::2], logs[1::2], strict=True), log_dir)
         except (sqlite3.Error, OSError, ValueError) as error:
             self._give_way(error, database)
@@ -181,10 +183,10 @@ class RunCache:
         self._note_use(run)
         return execution
 
-    def keep(
+    def put(
         self, keys: Sequence[str], execution: Execution, log_dir: Path, about: str
     ) -> None:
-        """See `Memory.keep`; what cannot be written is not kept."""
+        """See `RunCache.put`; what cannot be written is not kept."""
         database, now = self._database, time.time()
         text = json.dumps(dataclasses.asdict(execution))
         try:
@@ -206,8 +208,8 @@ class RunCache:
             self._give_way(error, database)
 
     @contextmanager
-    def alone(self, key: str) -> Iterator[bool]:
-        """See `Memory.alone`; it is about the threads of this process."""
+    def single_flight(self, key: str) -> Iterator[bool]:
+        """See `RunCache.single_flight`; it is about the threads of this process."""
         with self._turn:
             queue = self._queues.setdefault(key, _Queue())
             waits = queue.length > 0
@@ -228,21 +230,21 @@ class RunCache:
             self._database.close()
             self._unlock()
 
-    def kept(self) -> Kept:
+    def totals(self) -> CacheTotals:
         """What the cache holds in all."""
         with self._turn:
-            (row,) = self._database.execute(f"SELECT {_KEPT} FROM {_SIZED}")  # noqa: S608 - our own text
-        return Kept(*row)
+            (row,) = self._database.execute(f"SELECT {_TOTALS} FROM {_SIZED}")  # noqa: S608 - our own text
+        return CacheTotals(*row)
 
-    def kept_by_instance(self, most: int) -> dict[str, Kept]:
+    def totals_by_instance(self, most: int) -> dict[str, CacheTotals]:
         """What the cache holds of the instances that take the most room."""
         with self._turn:
             rows = self._database.execute(
-                f"SELECT instance, {_KEPT} FROM {_SIZED} GROUP BY instance "  # noqa: S608 - our own text
+                f"SELECT instance, {_TOTALS} FROM {_SIZED} GROUP BY instance "  # noqa: S608 - our own text
                 "ORDER BY 3 DESC, 1 LIMIT ?",
                 (most,),
             ).fetchall()
-        return {name: Kept(*row) for name, *row in rows}
+        return {name: CacheTotals(*row) for name, *row in rows}
 
     def prune(
         self, *, unused_for: float | None = None, max_size: int | None = None
@@ -284,7 +286,7 @@ class RunCache:
         """Counts a use; a read is no write, or a finished run would write thousands."""
         with self._turn:
             self._uses[run] += 1
-            full = len(self._uses) >= USES_HELD
+            full = len(self._uses) >= BUFFERED_USES
         if full:
             self._write_uses()
 
@@ -464,8 +466,3 @@ def _unpacked(packed: bytes | None, digest: str) -> bytes:
     if not unpacker.eof or hashlib.sha256(content).hexdigest() != digest:
         raise ValueError(f"log {digest} is damaged")
     return content
-
-
-@cache
-def _execution() -> TypeAdapter[Execution]:
-    return TypeAdapter(Execution)

@@ -12,17 +12,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from swebench_trainer.contents.library import Files, Library
+from swebench_trainer.contents.library import Files
 from swebench_trainer.data.leakage import Leakage, find_leakage, public_tests
 from swebench_trainer.data.metadata import InstanceSet
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
-from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.plugins.registry import Registry
 from swebench_trainer.prompts.rendered import RenderedInstances
 from swebench_trainer.prompts.retrieval import RECALL_AT, Recall
-from swebench_trainer.recipe.models import Recipe
+from swebench_trainer.recipe.models import ContextTable, Recipe
 from swebench_trainer.stages.context import StageContext, StageSummary, token_counter
 from swebench_trainer.store.jsonl import (
     write_bytes,
@@ -74,7 +74,7 @@ def run(context: StageContext) -> StageSummary:
     # Before rendering, so that the split is the same for every prompt style and format.
     heldout = split(rows.metadata, recipe.data.holdout, recipe.seed, known)
     rows = without(rows, heldout.unusable)
-    rendered = _render(recipe, context.plugins.registry, rows)
+    rendered = _render(context, rows)
     _require_files(context, rendered, dropped)
     rows = without(rows, rendered.unusable)
     _require_some(context, rows, dropped, heldout.ids)
@@ -88,6 +88,15 @@ def run(context: StageContext) -> StageSummary:
     if heldout.note:
         figures["holdout"] = heldout.note
     return figures | _recall_figures(rendered.recall) | _guard_figures(leakage)
+
+
+def inputs(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
+    """Settings that decide the result besides the recipe's keys."""
+    found = {"data content": registry.create("source", recipe.data).digest()}
+    if isinstance(recipe.prompt, ContextTable):
+        counter = token_counter(recipe, registry)
+        found["tokens"] = counter.tokenizer if counter else "estimated"
+    return found
 
 
 def _write(
@@ -210,13 +219,14 @@ def _with_example(reasons: Sequence[DropReason]) -> str:
     return f"{first.text} (for example: {first.detail})"
 
 
-def _render(recipe: Recipe, registry: Registry, rows: InstanceSet) -> RenderedInstances:
+def _render(context: StageContext, rows: InstanceSet) -> RenderedInstances:
+    recipe, registry = context.recipe, context.plugins.registry
     style = registry.create("prompt style", recipe.prompt)
     rendered = RenderedInstances(
         recipe.prompt, style, _counter(recipe, registry), recipe.seed
     )
     required = recipe.contents.always or _applies_blocks(recipe)
-    with closing(Library(recipe.contents, DockerArchives())) as library:
+    with closing(context.library()) as library:
         for instance in rows:
             rendered.add(instance, Files(library, instance), required=required)
     return rendered

@@ -176,7 +176,12 @@ def _parse(text: bytes, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise StageError(
-            f"{where} is damaged: {error}.",
-            hint="Mend or remove it, or do its stage anew with --redo STAGE.",
-        ) from error
+        raise damaged(where, error) from error
+
+
+def damaged(where: str | Path, reason: object) -> StageError:
+    """Build the error for a damaged file of a run."""
+    return StageError(
+        f"{where} is damaged: {reason}.",
+        hint="Fix or remove it, or rerun its stage with --redo STAGE.",
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import attention, failures, fit
+from swebench_trainer.training import failures
 from swebench_trainer.training.batching.collator_audit import check_collated
 from swebench_trainer.training.batching.microbatches import (
     Layout,
@@ -25,12 +25,15 @@ from swebench_trainer.training.batching.shared_prefix import (
     why_not,
 )
 from swebench_trainer.training.kto import train_kto
-from swebench_trainer.training.model import HfTable, load_tokenizer
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.loop.validation import hold_back
+from swebench_trainer.training.models import attention
+from swebench_trainer.training.models.loading import load_tokenizer
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.preference_models import load_policy
 from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tokens.encoding import end_of_answer
 from swebench_trainer.training.tokens.rows import Encoded, encode_pairs, fit_rows
-from swebench_trainer.training.validation import hold_back
 from swebench_trainer.types import Pair
 
 

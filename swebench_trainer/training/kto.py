@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import fit
 from swebench_trainer.training.batching.collator_audit import check_collated
-from swebench_trainer.training.model import HfTable, load_tokenizer
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.loop.validation import hold_back
+from swebench_trainer.training.models.loading import load_tokenizer
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.preference_models import load_policy
 from swebench_trainer.training.tokens.encoding import end_of_answer
 from swebench_trainer.training.tokens.rows import Encoded, encode_answers, fit_rows
-from swebench_trainer.training.validation import hold_back
 from swebench_trainer.types import Pair
 
 T = TypeVar("T")

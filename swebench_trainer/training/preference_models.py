@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import guards
-from swebench_trainer.training.model import HfTable, load_reference, load_trainable
+from swebench_trainer.training.loop import guards
+from swebench_trainer.training.models.loading import load_reference, load_trainable
+from swebench_trainer.training.models.table import HfTable
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -11,7 +11,7 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
-from swebench_trainer.training import attention, failures, fit
+from swebench_trainer.training import failures
 from swebench_trainer.training.batching import packing
 from swebench_trainer.training.batching.collator_audit import check_collated
 from swebench_trainer.training.batching.microbatches import (
@@ -23,11 +23,14 @@ from swebench_trainer.training.batching.microbatches import (
 )
 from swebench_trainer.training.batching.prompt_loss import weighing
 from swebench_trainer.training.batching.samplers import length_order, ordered
-from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.loop.validation import hold_back
+from swebench_trainer.training.models import attention
+from swebench_trainer.training.models.loading import load_tokenizer, load_trainable
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tokens.encoding import end_of_answer
 from swebench_trainer.training.tokens.rows import encode_rows, fit_rows
-from swebench_trainer.training.validation import hold_back
 from swebench_trainer.types import SftRow
 
 

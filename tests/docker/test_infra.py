@@ -25,7 +25,7 @@ from registry import Registry
 from tiny import Task, make_task
 
 from swebench_trainer.contracts import GoldRun, GradeJob, Outcome
-from swebench_trainer.grading.cache import RunCache
+from swebench_trainer.grading.cache import SqliteRunCache
 from swebench_trainer.grading.docker import images
 from swebench_trainer.grading.docker.containers import LABEL
 from swebench_trainer.grading.docker.grader import (
@@ -63,7 +63,7 @@ def make(tmp_path: Path, tiny_image: str) -> Callable[[str], Task]:
 def docker_grader(runs: Path | None = None, **settings: object) -> DockerGrader:
     """A grader; with `runs` it remembers them there."""
     values = {"use": "docker", "retries": 0, "workers": 1, **settings}
-    memory = RunCache(runs) if runs else None
+    memory = SqliteRunCache(runs) if runs else None
     return DockerGrader(DockerTable.model_validate(values), memory)
 
 
@@ -525,8 +525,8 @@ def test_f14_ctrl_c_leaves_no_container(
         owner = process.stdout.readline().strip()
         wait_for(lambda: len(containers(docker_client, owner)) >= 2)
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=30)
-    assert "KeyboardInterrupt" in complaint
+        _, stderr = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in stderr
     assert containers(docker_client, owner) == []
 
 

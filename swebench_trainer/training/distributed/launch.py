@@ -33,9 +33,10 @@ from swebench_trainer.errors import (
 )
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.jsonl import read_json
-from swebench_trainer.training import fit, trackers
 from swebench_trainer.training.distributed.train_job import Job, Train
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.loop import trackers
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.models.table import HfTable
 
 log = logging.getLogger(__name__)
 

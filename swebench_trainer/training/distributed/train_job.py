@@ -12,8 +12,8 @@ from typing import Any
 from swebench_trainer.contracts import StepProgress, TrainRequest
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.jsonl import write_bytes
-from swebench_trainer.training import trackers
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.loop import trackers
+from swebench_trainer.training.models.table import HfTable
 
 Train = Callable[[HfTable, Sequence[Any], Any, TrainRequest], Path]
 """`train_sft`, `train_dpo` or one of their kind: a function of a module."""

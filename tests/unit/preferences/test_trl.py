@@ -18,7 +18,8 @@ def test_the_plain_trainer_trains_on_the_file(tmp_path, monkeypatch) -> None:
     from datasets import load_dataset
     from trl import DPOConfig, DPOTrainer
 
-    from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
+    from swebench_trainer.training.models.loading import load_tokenizer, load_trainable
+    from swebench_trainer.training.models.table import HfTable
     from swebench_trainer.training.silence import quiet_libraries
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

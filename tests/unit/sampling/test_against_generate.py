@@ -13,7 +13,8 @@ from swebench_trainer.sampling.shared_prompts import (
     why_not,
 )
 from swebench_trainer.sampling.transformers import TransformersSampler
-from swebench_trainer.training.model import HfTable, load_model
+from swebench_trainer.training.models.loading import load_model
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.silence import quiet_libraries
 
 PAD, STOP, VOCABULARY, TOKENS = 0, 1, 40, 24

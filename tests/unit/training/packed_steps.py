@@ -8,10 +8,11 @@ import random
 import sys
 import tempfile
 
-from swebench_trainer.training import fit
 from swebench_trainer.training.batching import packing
 from swebench_trainer.training.batching.microbatches import Layout, in_parts, packed
-from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.models.loading import load_tokenizer, load_trainable
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tokens.rows import IGNORED
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swebench_trainer.training.model import HfTable, load_trainable
+from swebench_trainer.training.models.loading import load_trainable
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.silence import quiet_libraries
 
 PAD = 0

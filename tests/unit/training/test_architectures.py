@@ -12,7 +12,8 @@ from architectures import ARCHITECTURES, table_of, write_model
 from training_examples import DPO, PAIRS, ROWS, SFT, metrics, request_in, tensors
 
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import TARGETS, load_model
+from swebench_trainer.training.models.loading import load_model
+from swebench_trainer.training.models.table import TARGETS
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import quiet_libraries
 

@@ -7,9 +7,9 @@ import json
 import pytest
 from training_examples import DPO, LORA, PAIRS, ROWS, SFT, request_in
 
-from swebench_trainer.training import attention
-from swebench_trainer.training.attention import KERNEL, obstacle, settled
 from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.training.models import attention
+from swebench_trainer.training.models.attention import KERNEL, obstacle, settled
 from swebench_trainer.training.sft import train_sft
 
 

@@ -17,11 +17,9 @@ from training_examples import (
     tensors,
 )
 
-from swebench_trainer.training import fit
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import (
-    compute_dtype,
-)
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.models.loading import compute_dtype
 from swebench_trainer.training.sft import train_sft
 
 EACH_STEP = SFT.model_copy(update={"save_every": 1})

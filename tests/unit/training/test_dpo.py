@@ -21,7 +21,7 @@ from training_examples import (
 
 from swebench_trainer.recipe.models import DpoTable, semantic_settings
 from swebench_trainer.training.dpo import losses, train_dpo
-from swebench_trainer.training.model import load_trainable
+from swebench_trainer.training.models.loading import load_trainable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import quiet_libraries
 

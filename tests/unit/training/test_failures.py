@@ -33,9 +33,12 @@ from swebench_trainer.errors import (
     TrainerError,
 )
 from swebench_trainer.recipe.models import DpoTable, SftTable
-from swebench_trainer.training import checkpointing, failures, guards, tiny
+from swebench_trainer.training import failures
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable, load_model, load_tokenizer
+from swebench_trainer.training.loop import activation_checkpointing, guards
+from swebench_trainer.training.models import tiny
+from swebench_trainer.training.models.loading import load_model, load_tokenizer
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import quiet_libraries
 
@@ -94,7 +97,7 @@ def test_out_of_memory_names_the_numbers_and_the_keys(tmp_path, error):
 
 def test_only_keys_that_can_help_are_named(tmp_path):
     tried = {"needed": {"none": None, "full": 12 * 2**30}}
-    (tmp_path / checkpointing.FILE).write_text(json.dumps(tried))
+    (tmp_path / activation_checkpointing.FILE).write_text(json.dumps(tried))
     table = HfTable(name="builtin:tiny", checkpointing="full")
     with (
         pytest.raises(StageError) as caught,
@@ -403,7 +406,8 @@ def said_with(package: Path, script: str) -> str:
 
 LOAD = """
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.training.model import HfTable, load_trainable
+from swebench_trainer.training.models.loading import (load_trainable)
+from swebench_trainer.training.models.table import HfTable
 try:
     load_trainable(HfTable(name="builtin:tiny", quantization="none"), None, 0)
 except PrerequisiteError as error:

@@ -19,9 +19,11 @@ from training_examples import (
 )
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.training import fit, model, tiny
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable, load_tokenizer
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.models import loading, tiny
+from swebench_trainer.training.models.loading import load_tokenizer
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tokens.encoding import encode_completion, encode_prompt
@@ -60,7 +62,7 @@ def test_the_first_margin_is_zero_and_the_reference_stays_as_it_was(
     references = []
 
     def remember(*args):
-        references.append(model.load_reference(*args))
+        references.append(loading.load_reference(*args))
         return references[-1]
 
     monkeypatch.setattr(
@@ -188,7 +190,7 @@ def test_under_autocast_to_bf16_the_first_margin_is_zero_too(
     monkeypatch.setattr(
         fit, "common_arguments", lambda *args: plain(*args) | {"bf16": True}
     )
-    monkeypatch.setattr(model, "compute_dtype", lambda: __import__("torch").bfloat16)
+    monkeypatch.setattr(loading, "compute_dtype", lambda: __import__("torch").bfloat16)
     weights = train_dpo(bfloat16, PAIRS, SETTINGS, request_in(tmp_path / "dpo"))
     first, *_, last = metrics(tmp_path / "dpo")
     assert first["rewards/margins"] == 0.0

@@ -24,7 +24,7 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import DpoTable, semantic_settings
 from swebench_trainer.training import kto
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import load_tokenizer, load_trainable
+from swebench_trainer.training.models.loading import load_tokenizer, load_trainable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tokens.rows import Encoded

@@ -8,9 +8,9 @@ import pytest
 from training_examples import DPO, PAIRS, QLORA, ROWS, SFT, request_in
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.training import guards
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import load_tokenizer, load_trainable
+from swebench_trainer.training.loop import guards
+from swebench_trainer.training.models.loading import load_tokenizer, load_trainable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import quiet_libraries
 

@@ -18,11 +18,11 @@ from training_examples import (
 )
 
 from swebench_trainer.recipe.models import DpoTable, semantic_settings
-from swebench_trainer.training import fit
 from swebench_trainer.training.batching import microbatches
 from swebench_trainer.training.batching.microbatches import Layout, packed, padded
 from swebench_trainer.training.batching.samplers import LengthSampler
 from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.training.loop import training as fit
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.types import SftRow
 

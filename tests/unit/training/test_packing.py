@@ -13,7 +13,7 @@ from small_models import PAD, open_model, write_model
 from training_examples import FULL, LORA, QLORA, SFT, metrics, request_in
 
 from swebench_trainer.training.batching import packing
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.tokens.rows import Encoded
 from swebench_trainer.types import SftRow

@@ -7,7 +7,7 @@ from small_models import PAD, open_model
 from training_examples import FULL, SFT, metrics, request_in
 
 from swebench_trainer.training.batching.prompt_loss import weighing
-from swebench_trainer.training.model import load_tokenizer
+from swebench_trainer.training.models.loading import load_tokenizer
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.tokens.rows import ANSWER, Encoded, encode_rows
 from swebench_trainer.types import SftRow

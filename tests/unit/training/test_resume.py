@@ -24,9 +24,10 @@ from training_examples import (
 )
 
 from swebench_trainer.store import durable
-from swebench_trainer.training import checkpoints, fit
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.loop import checkpoints
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
 
 DROPOUT = HfTable(

@@ -18,8 +18,10 @@ from training_examples import (
 
 from swebench_trainer.errors import RecipeError, StageError
 from swebench_trainer.store.jsonl import write_json
-from swebench_trainer.training import fit, tiny
-from swebench_trainer.training.model import HfTable, load_model
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.models import tiny
+from swebench_trainer.training.models.loading import load_model
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.types import SftRow

@@ -24,7 +24,7 @@ from swebench_trainer.training.batching.shared_prefix import (
     why_not,
 )
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.silence import quiet_libraries
 
 tokens = st.integers(1, 90)

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 from training_examples import FULL, PAIRS, ROWS
 
-from swebench_trainer.housekeeping import Limits, keep_house
+from swebench_trainer.commands.cache import Limits, keep_house
 from swebench_trainer.store.kept import user_cache
-from swebench_trainer.training.model import load_tokenizer
+from swebench_trainer.training.models.loading import load_tokenizer
 from swebench_trainer.training.tokens import encoding, rows
 from swebench_trainer.training.tokens.encoding import (
     decode_completion,

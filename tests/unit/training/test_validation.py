@@ -27,14 +27,14 @@ from training_examples import (
 
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import SftTable, semantic_settings
-from swebench_trainer.training import fit
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import load_model
+from swebench_trainer.training.loop import training as fit
+from swebench_trainer.training.loop.validation import best_of, hold_back, is_over
+from swebench_trainer.training.models.loading import load_model
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import quiet_libraries
 from swebench_trainer.training.tokens.encoding import encode_completion, encode_prompt
 from swebench_trainer.training.tokens.rows import Encoded
-from swebench_trainer.training.validation import best_of, hold_back, is_over
 from swebench_trainer.types import SftRow
 
 SEED = 7

@@ -1,0 +1,195 @@
+"""`swebench-train preview`: prompts and answers as the model will see them.
+
+The prepare stage itself prepares data and prompts, in a temporary directory. The run's
+own directory is neither read nor written.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swebench_trainer.commands.inputs import load_plugins, load_recipe
+from swebench_trainer.contracts import TokenView
+from swebench_trainer.errors import (
+    DataError,
+    PluginError,
+    RecipeError,
+    StageError,
+)
+from swebench_trainer.plugins.manager import Plugins
+from swebench_trainer.recipe.models import Recipe
+from swebench_trainer.reporting.console import open_console
+from swebench_trainer.reporting.preview import Example, Preview, print_preview
+from swebench_trainer.stages import prepare
+from swebench_trainer.stages.graph import open_context
+from swebench_trainer.store.digest import digest
+from swebench_trainer.store.jsonl import read_rows
+from swebench_trainer.store.rundir import RunDir
+from swebench_trainer.types import Instance, SftRow, Split
+
+
+@dataclass(frozen=True)
+class SampleChoice:
+    """The samples to show.
+
+    Attributes:
+        number: How many to draw with the recipe's seed.
+        instances: Show these instead.
+        split: Limit samples and figures to this split; default: both.
+    """
+
+    number: int
+    instances: Sequence[str] = ()
+    split: Split | None = None
+
+
+def execute(
+    recipe: Path, overrides: list[str], choice: SampleChoice, lines: int
+) -> None:
+    """Prints samples, lengths, and dropped rows of a recipe.
+
+    Args:
+        recipe: The recipe's file.
+        overrides: `table.key=value`, as given to `--set`.
+        choice: The samples to show.
+        lines: Maximum number of lines per prompt; 0 prints all.
+    """
+    plugins = load_plugins()
+    valid, _ = load_recipe(recipe, overrides, plugins)
+    plugins.load_installed()  # they may drop instances
+    preview = prepare_preview(plugins, valid, choice)
+    print_preview(open_console(), valid, preview, lines)
+
+
+def prepare_preview(plugins: Plugins, recipe: Recipe, choice: SampleChoice) -> Preview:
+    """Prepares a recipe's data and encodes it with the recipe's tokenizer.
+
+    Args:
+        plugins: Plugins that the recipe names.
+        recipe: A validated recipe.
+        choice: The samples to show.
+
+    Raises:
+        RecipeError: The recipe has no model, or a chosen instance does not exist.
+        PluginError: The backend cannot show its tokens.
+        PrerequisiteError: The model's tokenizer is not on this machine.
+        DataError: The data cannot be used.
+        StageError: No instances are left after preparation.
+    """
+    view = _open_view(plugins, recipe)
+    with tempfile.TemporaryDirectory(prefix="swebench-train-preview-") as folder:
+        prepared, dropped = _prepare(plugins, recipe, Path(folder))
+    chosen = [row for row in prepared if choice.split in (None, row.split)]
+    if not chosen:
+        raise StageError(
+            f"The split {choice.split!r} has no instances.",
+            hint="Preview the other split, or change [data] holdout.",
+        )
+    names = {row.instance_id for row in chosen}
+    for name in choice.instances:
+        if name not in names:
+            raise RecipeError(f"{name}: {_why_missing(name, dropped)}")
+    # By digest, so that adding or removing instances does not change the draw.
+    drawn = sorted(names, key=lambda name: digest([recipe.seed, name]))[: choice.number]
+    wanted = list(dict.fromkeys(choice.instances)) or drawn
+
+    examples = []
+    shown: dict[str, Example] = {}
+    for row in chosen:
+        example = Example(
+            row.instance_id,
+            row.split,
+            row.context,
+            learned=row.answer is not None,
+            view=view(row.prompt, row.answer),
+        )
+        if row.instance_id in wanted:
+            shown[row.instance_id] = example
+        # Texts of every example would not fit into memory.
+        examples.append(replace(example, view=replace(example.view, parts=())))
+    samples = tuple(shown[name] for name in wanted)
+    return Preview(tuple(examples), samples, tuple(dropped))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    instance_id: str
+    split: Split
+    context: str
+    prompt: str
+    answer: str | None
+
+
+def _open_view(
+    plugins: Plugins, recipe: Recipe
+) -> Callable[[str, str | None], TokenView]:
+    if recipe.model is None:
+        raise RecipeError(
+            "This recipe has no [model], so preview has no tokenizer.",
+            hint='Name one: --set model.name="Qwen/Qwen2.5-Coder-7B-Instruct"',
+        )
+    backend = plugins.registry.create("backend", recipe.model)
+    if not hasattr(backend, "open_view"):
+        raise PluginError(
+            f"The backend {recipe.model.use!r} cannot show its tokens.",
+            hint="Its author can implement `open_view`; see TokenViewer in "
+            "swebench_trainer.contracts.",
+        )
+    opened: Callable[[str, str | None], TokenView] = backend.open_view()
+    if recipe.sft is None or not recipe.sft.prompt_loss:
+        return opened
+
+    def with_prompt(prompt: str, answer: str | None) -> TokenView:
+        view = opened(prompt, answer)
+        if answer is None:
+            return view
+        parts = (replace(part, trained=True) for part in view.parts)
+        return replace(view, parts=tuple(parts))
+
+    return with_prompt
+
+
+def _prepare(
+    plugins: Plugins, recipe: Recipe, folder: Path
+) -> tuple[list[_Prepared], list[dict[str, str]]]:
+    """Prepared instances, and dropped rows."""
+    run = RunDir(folder)
+    stage = run.stage("prepare")
+    stage.path.mkdir(parents=True)
+    context = open_context("prepare", recipe, run, plugins)
+    try:
+        prepare.run(context)
+    except (DataError, StageError) as error:
+        if str(folder) not in error.hint:
+            raise
+        # The files that the hint names are temporary.
+        hint = error.hint.replace(f"{run.path}/", "")
+        raise type(error)(
+            error.message,
+            hint=f"{hint} To keep that file: swebench-train run RECIPE --until prepare",
+        ) from error
+    prompts = {
+        row["instance_id"]: row for row in read_rows(stage.file("prompts.jsonl"))
+    }
+    learned = context.read("prepare", "sft.jsonl", SftRow)
+    answers = {row.instance_id: row.completion for row in learned}
+    prepared = [
+        _Prepared(
+            instance.instance_id,
+            instance.split,
+            prompts[instance.instance_id]["context"],
+            prompts[instance.instance_id]["prompt"],
+            answers.get(instance.instance_id),
+        )
+        for instance in context.read("prepare", "instances.jsonl", Instance)
+    ]
+    return prepared, list(read_rows(stage.file("dropped.jsonl")))
+
+
+def _why_missing(name: str, dropped: Sequence[dict[str, str]]) -> str:
+    reasons = (row["reason"] for row in dropped if row["instance_id"] == name)
+    reason = next(reasons, None)
+    return f"dropped: {reason}." if reason else "no such instance in the chosen split."

@@ -1,0 +1,1 @@
+"""Models: the recipe table, loading, attention, saving and merging."""
