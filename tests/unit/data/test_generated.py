@@ -230,7 +230,7 @@ def test_the_given_share_of_docstrings_has_a_ticket_number(tmp_path):
 
 @pytest.mark.parametrize("number", [1, 2, 37])
 def test_too_few_forms_for_a_module_are_rejected(number):
-    with pytest.raises(ValidationError, match="forms must be 0 .all. or between 3"):
+    with pytest.raises(ValidationError, match=r"forms must be 0 \(all\) or between 3"):
         source(forms=number)
 
 
