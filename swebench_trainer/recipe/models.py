@@ -40,13 +40,14 @@ Size = Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
+def from_recipe_folder(path: str | Path, info: ValidationInfo) -> Path:
+    """The absolute path; a relative one starts at the directory of the recipe file."""
     folder = (info.context or {}).get("folder", Path())
     # Not resolve(): caches keep files under names without their suffix.
-    return Path(folder, path.expanduser()).absolute()
+    return Path(folder, Path(path).expanduser()).absolute()
 
 
-RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
+RecipePath = Annotated[Path, AfterValidator(from_recipe_folder)]
 """A path in a recipe; a relative one starts at the recipe's own directory.
 
 In fingerprints a file counts by its content, not by its name.
@@ -195,7 +196,7 @@ class ContentsTable(Table):
         if "{repo}" not in value:
             raise ValueError("{repo} is missing, which stands for owner/name")
         is_address = "://" in value or ":" in value.partition("/")[0]
-        return value if is_address else str(_beside_recipe(Path(value), info))
+        return value if is_address else str(from_recipe_folder(value, info))
 
 
 class PromptTable(PluginTable):
