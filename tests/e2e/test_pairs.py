@@ -211,7 +211,9 @@ def test_without_grading_only_patches_other_than_gold_are_rejected(shell, predic
 
 def test_the_choice_to_go_ungraded_must_be_made(shell, predictions):
     graded = UNGRADED.replace("graded = false\n", "")
-    assert "[pairs] needs [grade] beside it" in shell.run(shell.write(graded), code=2)
+    assert "[pairs] needs [grade] in the same recipe" in shell.run(
+        shell.write(graded), code=2
+    )
     other = UNGRADED.replace('use = "api-rejects"', 'use = "self-generated"')
     assert "graded" in shell.run(shell.write(other), code=2)
 
