@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from swebench_trainer.patches.changes import Section, sections
+from swebench_trainer.patches.lenient_diff import ChangedLines, lines_by_file
 from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance
 
@@ -80,7 +80,7 @@ class Facts:
 
 def facts_of(instance: Instance) -> Facts:
     """Reads the facts of an instance; what its patch is never makes it raise."""
-    changed = list(sections(instance.patch))
+    changed = list(lines_by_file(instance.patch))
     project, commit = instance.repo.lower(), instance.base_commit[:8].lower()
     if mirror := _MIRROR.fullmatch(instance.repo):
         project = f"{mirror['owner']}/{mirror['name']}".lower()
@@ -94,21 +94,21 @@ def facts_of(instance: Instance) -> Facts:
         created_at=instance.created_at,
         language=_SAME.get(language, language) or _language(changed),
         difficulty=instance.difficulty,
-        files=tuple(sorted({path for section in changed for path in section.paths})),
-        lines=sum(len(section.changes) for section in changed),
+        files=tuple(sorted({path for file in changed for path in file.paths})),
+        lines=sum(len(file.lines) for file in changed),
         ungradable=instance.ungradable,
         source=instance.source,
     )
 
 
-def _language(changed: list[Section]) -> str:
+def _language(changed: list[ChangedLines]) -> str:
     """The language of most of the changed lines; of equals the first by name."""
     lines: Counter[str] = Counter()
-    for section in changed:
-        for path in section.paths:
+    for file in changed:
+        for path in file.paths:
             language = _BY_SUFFIX.get(PurePosixPath(path).suffix[1:].lower())
             if language:
-                lines[language] += max(1, len(section.changes))
+                lines[language] += max(1, len(file.lines))
     return min(lines, key=lambda name: (-lines[name], name), default="")
 
 
