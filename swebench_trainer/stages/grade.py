@@ -17,6 +17,7 @@ from swebench_trainer.grading.retest import (
     runs_owed,
     with_retests,
 )
+from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import not_believed, wilson
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
@@ -60,8 +61,7 @@ def run(context: StageContext) -> StageSummary:
         PrerequisiteError: The grader cannot run on this machine.
         StageError: Infrastructure failures left some candidates without a verdict.
     """
-    table = context.recipe.grade
-    assert table is not None  # the pipeline
+    table = context.table(GradeTable)
     candidates = context.read("generate", "candidates.jsonl", Candidate)
     named = {candidate.instance_id for candidate in candidates}
     instances = [i for i in context.admitted() if i.instance_id in named]
@@ -123,8 +123,7 @@ def _run_again(
     candidates: Sequence[Candidate],
     number: int,
 ) -> list[Verdict]:
-    table = context.recipe.grade
-    assert table is not None  # the pipeline
+    table = context.table(GradeTable)
     folder = context.dir.file("again", str(number))
     verdicts = Ledger(folder, instances, run_id=context.recipe.name).grade(
         grader,
