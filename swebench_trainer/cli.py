@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from swebench_trainer.plugins.manager import Plugins
     from swebench_trainer.recipe.load import Draft
     from swebench_trainer.recipe.models import Recipe
+    from swebench_trainer.reporting.summaries import PairStats
     from swebench_trainer.training.models.merge import Drift
     from swebench_trainer.types import Instance, Pair
 
@@ -285,7 +286,7 @@ def pairs(
 
 
 def _show_pairs(
-    console: Console, stats: dict[str, Any], examples: Sequence[Pair], lines: int
+    console: Console, stats: PairStats, examples: Sequence[Pair], lines: int
 ) -> None:
     from rich.text import Text
 
@@ -306,8 +307,8 @@ def _show_pairs(
     console.print(limiting(stats))
     for line in surface(stats):
         _say(console, line)
-    if not stats["graded"]:
-        _say(console, "Nobody has graded these rejects: some of them may be right.")
+    if not stats.graded:
+        _say(console, "These rejects are ungraded: some of them may be correct.")
 
 
 @app.command()
@@ -753,6 +754,7 @@ def _load(path: Path, overrides: list[str], plugins: Plugins) -> tuple[Recipe, D
 def _print_report(run_dir: Path, console: Any) -> bool:
     """Prints the curves of a run's trainings, and its evaluation if it has one."""
     from swebench_trainer.reporting.curves import resolved_curves, training_curves
+    from swebench_trainer.reporting.summaries import read_evaluation, read_grading
     from swebench_trainer.reporting.tables import comparison
     from swebench_trainer.store.jsonl import read_json, read_rows
     from swebench_trainer.store.rundir import RunDir
@@ -763,11 +765,11 @@ def _print_report(run_dir: Path, console: Any) -> bool:
     )
     if curves:
         console.print(curves)
-    stages = map(RunDir(run_dir).stage, ("evaluate", "grade"))
-    summary, candidates = (read_json(s.file("summary.json")) for s in stages)
+    summary = read_evaluation(RunDir(run_dir).stage("evaluate").file("summary.json"))
+    candidates = read_grading(RunDir(run_dir).stage("grade").file("summary.json"))
     leakage = read_json(RunDir(run_dir).stage("prepare").file("leakage.json"))
     if summary:
-        if resolved := resolved_curves(summary.get("curve", {})):
+        if resolved := resolved_curves(summary.curve):
             console.print(resolved)
         console.print(comparison(summary, candidates, leakage))
     return bool(summary)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swebench_trainer.contracts import (
+    Bottlenecks,
     GradedInstance,
     GradeJob,
     Outcome,
@@ -409,6 +410,9 @@ def _named(
 
 
 def _counts(call: Call, result: Any) -> Any:
+    if isinstance(result, Bottlenecks):
+        call.require_shape(result, Bottlenecks)
+        return result
     call.require_type(result, Mapping)
     for reason, count in result.items():
         known = isinstance(reason, str) and isinstance(count, int)

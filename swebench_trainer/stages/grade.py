@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from swebench_trainer.grading.retest import (
     runs_owed,
     with_second_opinion,
 )
-from swebench_trainer.reporting.metrics import not_believed, wilson
+from swebench_trainer.reporting.metrics import wilson
+from swebench_trainer.reporting.summaries import GradeSummary, verdict_counts
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.types import Candidate, Instance, Verdict, as_row
@@ -60,7 +62,7 @@ def run(context: StageContext) -> StageSummary:
     retests = [retest_row(first[place], again[place]) for place in sorted(again)]
     write_rows(context.dir.file("retests.jsonl"), retests)
     summary = _summary(verdicts, retests)
-    write_json(context.dir.file("summary.json"), summary)
+    write_json(context.dir.file("summary.json"), dataclasses.asdict(summary))
     return _figures(summary)
 
 
@@ -113,34 +115,32 @@ def _run_again(
 
 def _summary(
     verdicts: Sequence[Verdict], retests: Iterable[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Counts of what was decided and of what is not believed."""
-    # Candidates with one patch share their runs, which count once.
+) -> GradeSummary:
+    # Candidates with equal patches share their runs, which count once.
     held = {
         (row["instance_id"], row["patch"]): row["holds"]
         for row in retests
         if not set(row["again"]) <= set(OWED)
     }
-    contradicted = sum(not holds for holds in held.values())
-    return {
-        "candidates": len(verdicts),
-        "statuses": dict(Counter(v.status.value for v in verdicts).most_common()),
-        **not_believed(verdicts),
-        "explained timeouts": sum(v.explained for v in verdicts),
-        "retested": len(held),
-        "flaky": contradicted,
-        "flaky ci95": list(wilson(contradicted, len(held))),
-    }
+    flaky = sum(not holds for holds in held.values())
+    return GradeSummary(
+        **vars(verdict_counts(verdicts)),
+        candidates=len(verdicts),
+        retested=len(held),
+        flaky=flaky,
+        flaky_ci95=wilson(flaky, len(held)),
+    )
 
 
-def _figures(summary: Mapping[str, Any]) -> StageSummary:
-    figures: StageSummary = dict(summary["statuses"])
-    for name in ("flagged", "explained timeouts"):
-        if summary[name]:
-            figures[name] = summary[name]
-    if summary["retested"]:
-        low, high = summary["flaky ci95"]
+def _figures(summary: GradeSummary) -> StageSummary:
+    figures: StageSummary = dict(summary.statuses)
+    if summary.suspicious:
+        figures["suspicious passes"] = len(summary.suspicious)
+    if summary.explained_timeouts:
+        figures["explained timeouts"] = summary.explained_timeouts
+    if summary.retested:
+        low, high = summary.flaky_ci95
         figures["flaky"] = (
-            f"{summary['flaky']}/{summary['retested']} ({low:.0%} to {high:.0%})"
+            f"{summary.flaky}/{summary.retested} ({low:.0%} to {high:.0%})"
         )
     return figures

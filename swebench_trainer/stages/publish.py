@@ -7,6 +7,7 @@ import shutil
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import resolved_settings
 from swebench_trainer.reporting.card import model_card
+from swebench_trainer.reporting.summaries import read_evaluation, read_grading
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import read_json, write_bytes, write_json
 
@@ -30,8 +31,8 @@ def run(context: StageContext) -> StageSummary:
         recipe.name,
         stage,
         settings=resolved_settings(recipe),
-        summary=read_json(context.run.stage("evaluate").file("summary.json")),
-        candidates=read_json(context.run.stage("grade").file("summary.json")),
+        summary=read_evaluation(context.run.stage("evaluate").file("summary.json")),
+        candidates=read_grading(context.run.stage("grade").file("summary.json")),
         is_adapter=weights.name == "adapter",
         leakage=read_json(context.run.stage("prepare").file("leakage.json")),
     )
