@@ -70,9 +70,9 @@ def run_command_line(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False) or 0
     except TrainerError as error:
-        from swebench_trainer.plugins.masks import masked
+        from swebench_trainer.secrets import without_secrets
 
-        print(_plain(f"error: {masked(str(error))}"), file=sys.stderr)
+        print(_plain(f"error: {without_secrets(str(error))}"), file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.filename is None:
@@ -134,7 +134,8 @@ def run(
     ] = None,
 ) -> None:
     """Runs a recipe, or goes on with it."""
-    from swebench_trainer.pipeline import Pipeline, choose, stages_of
+    from swebench_trainer.pipeline import Pipeline
+    from swebench_trainer.stages.graph import choose, stages_of
 
     overrides = [*(set_ or []), *([f"name={name!r}"] if name is not None else [])]
     plugins, console = _plugins(), _console()
@@ -156,7 +157,7 @@ def run(
 @app.command()
 def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Checks a recipe without running anything; shows every error at once."""
-    from swebench_trainer.pipeline import stages_of
+    from swebench_trainer.stages.graph import stages_of
 
     valid, _ = _load(recipe, set_ or [], _plugins())
     print(f"{recipe}: valid. Stages: {', '.join(s.name for s in stages_of(valid))}.")
@@ -741,7 +742,6 @@ def _add_console(plugins: Plugins, console: Console) -> None:
     from swebench_trainer.progress import ConsoleObserver
 
     plugins.add(ConsoleObserver(console), "console", f"swebench-trainer {__version__}")
-    plugins.watchdog.tell = lambda text: _say(console, text)
 
 
 def _load(path: Path, overrides: list[str], plugins: Plugins) -> tuple[Recipe, Draft]:
@@ -754,7 +754,7 @@ def _load(path: Path, overrides: list[str], plugins: Plugins) -> tuple[Recipe, D
 def _print_report(run_dir: Path, console: Any) -> bool:
     """Prints the curves of a run's trainings, and its evaluation if it has one."""
     from swebench_trainer.reporting.curves import resolved_curves, training_curves
-    from swebench_trainer.reporting.summaries import read_evaluation, read_grading
+    from swebench_trainer.reporting.summaries import evaluation_summary, grade_summary
     from swebench_trainer.reporting.tables import comparison
     from swebench_trainer.store.jsonl import read_json, read_rows
     from swebench_trainer.store.rundir import RunDir
@@ -765,8 +765,9 @@ def _print_report(run_dir: Path, console: Any) -> bool:
     )
     if curves:
         console.print(curves)
-    summary = read_evaluation(RunDir(run_dir).stage("evaluate").file("summary.json"))
-    candidates = read_grading(RunDir(run_dir).stage("grade").file("summary.json"))
+    stages = map(RunDir(run_dir).stage, ("evaluate", "grade"))
+    evaluated, graded = (read_json(s.file("summary.json")) for s in stages)
+    summary, candidates = evaluation_summary(evaluated), grade_summary(graded)
     leakage = read_json(RunDir(run_dir).stage("prepare").file("leakage.json"))
     if summary:
         if resolved := resolved_curves(summary.curve):

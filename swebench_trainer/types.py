@@ -12,9 +12,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 if TYPE_CHECKING:
@@ -474,17 +475,17 @@ def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
 
     Raises:
         KeyError: A column without a default is missing.
+        ValueError: A column has a value of the wrong type.
     """
-    values: dict[str, Any] = {}
-    for spec in dataclasses.fields(kind):  # type: ignore[arg-type]  # callers pass dataclasses
-        if spec.name in row:
-            value = row[spec.name]
-            if spec.type == "Status":
-                value = Status(value)
-            values[spec.name] = tuple(value) if isinstance(value, list) else value
-        elif (
-            spec.default is dataclasses.MISSING
-            and spec.default_factory is dataclasses.MISSING
-        ):
-            raise KeyError(spec.name)
-    return kind(**values)
+    try:
+        return _adapter(kind).validate_python(row)  # type: ignore[no-any-return,arg-type]  # types hash
+    except ValidationError as error:
+        for detail in error.errors():
+            if detail["type"] == "missing" and len(detail["loc"]) == 1:
+                raise KeyError(detail["loc"][0]) from error
+        raise
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

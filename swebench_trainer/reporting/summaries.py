@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -14,7 +13,6 @@ from pydantic import TypeAdapter
 from swebench_trainer.answers.checks import CheckCounts
 from swebench_trainer.contracts import Bottlenecks
 from swebench_trainer.reporting.metrics import PairedResult, Rate
-from swebench_trainer.store.jsonl import read_json
 from swebench_trainer.types import Status, Verdict
 
 FAULTS = (Status.INFRA_ERROR, Status.OOM, Status.TIMEOUT)
@@ -202,15 +200,21 @@ class PairStats:
     bottlenecks: Bottlenecks
 
 
-def read_grading(path: Path) -> GradeSummary | None:
-    """Reads `summary.json` of the grade stage; `None` if there is none."""
-    row = read_json(path)
+def summary_row(
+    value: GradeSummary | EvaluationSummary | PairStats,
+) -> dict[str, Any]:
+    """The JSON form of a summary."""
+    row: dict[str, Any] = TypeAdapter(type(value)).dump_python(value, mode="json")
+    return row
+
+
+def grade_summary(row: Mapping[str, Any] | None) -> GradeSummary | None:
+    """Decodes `summary.json` of the grade stage, also of older runs."""
     return TypeAdapter(GradeSummary).validate_python(_converted(row)) if row else None
 
 
-def read_evaluation(path: Path) -> EvaluationSummary | None:
-    """Reads `summary.json` of the evaluate stage; `None` if there is none."""
-    row = read_json(path)
+def evaluation_summary(row: Mapping[str, Any] | None) -> EvaluationSummary | None:
+    """Decodes `summary.json` of the evaluate stage, also of older runs."""
     if not row:
         return None
     return TypeAdapter(EvaluationSummary).validate_python(_converted_evaluation(row))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from swebench_trainer.contracts import Backend, Grader, Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
-from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.recipe.models import EvaluateTable, GradeTable, ModelTable
 from swebench_trainer.reporting.metrics import Rate, paired
 from swebench_trainer.reporting.summaries import (
     Comparison,
@@ -23,6 +22,7 @@ from swebench_trainer.reporting.summaries import (
     EvaluationSummary,
     ModelResult,
     SplitResult,
+    summary_row,
     verdict_counts,
 )
 from swebench_trainer.reporting.tables import context_label
@@ -48,12 +48,11 @@ def run(context: StageContext) -> StageSummary:
         StageError: A split has no admitted instance, or nothing could be graded.
     """
     recipe = context.recipe
-    assert recipe.evaluate is not None  # the pipeline
-    assert recipe.model is not None and recipe.grade is not None  # the recipe's rules
-    instances = _instances(context, recipe.evaluate.splits)
+    splits = context.table(EvaluateTable).splits
+    instances = _instances(context, splits)
     shown = context.prompt_context(instances)
-    backend = context.plugins.registry.create("backend", recipe.model)
-    grader = context.plugins.registry.create("grader", recipe.grade)
+    backend = context.plugins.registry.create("backend", context.table(ModelTable))
+    grader = context.plugins.registry.create("grader", context.table(GradeTable))
     verdicts: dict[str, list[Verdict]] = {}
     checks: dict[str, CheckCounts] = {}
     models = _models(context)
@@ -65,16 +64,11 @@ def run(context: StageContext) -> StageSummary:
         ).items():
             candidates = _answers(context, backend, name, weights, instances)
             checks[name] = check_counts(candidates)
-            verdicts[name] = _verdicts(
-                *(context, grader, name, instances, candidates), recipe.grade
-            )
+            verdicts[name] = _verdicts(context, grader, name, instances, candidates)
     finally:
         grader.close()
     compared = {name: verdicts[name] for name in models}
-    of = {
-        split: [i for i in instances if i.split == split]
-        for split in recipe.evaluate.splits
-    }
+    of = {split: [i for i in instances if i.split == split] for split in splits}
     summary = EvaluationSummary(
         splits={split: _split_result(some, compared) for split, some in of.items()},
         prompt=recipe.prompt.use,
@@ -87,7 +81,7 @@ def run(context: StageContext) -> StageSummary:
         },
         checks=checks,
     )
-    write_json(context.dir.file("summary.json"), dataclasses.asdict(summary))
+    write_json(context.dir.file("summary.json"), summary_row(summary))
     figures = _figures(summary)
     return figures | costs([backend]) | figures  # no plugin overwrites ours
 
@@ -98,7 +92,7 @@ def _instances(context: StageContext, splits: Sequence[str]) -> list[Instance]:
         if not any(i.split == split for i in admitted):
             raise StageError(
                 f"No instance of the {split} split can be graded.",
-                hint=f"See {context.run.stage('admit').file('admission.jsonl')}",
+                hint=f"See {context.input('admit').file('admission.jsonl')}",
             )
     return [i for i in admitted if i.split in splits]
 
@@ -134,7 +128,7 @@ def _milestones(
     """The moments whose weights the trainings have kept, their ends among them."""
     found = []
     for stage in [name for name in models if models[name]]:
-        folder = context.run.stage(stage)
+        folder = context.input(stage)
         for row in read_rows(folder.file("milestones.jsonl")):
             midst = "weights" in row
             model = f"{stage}-{row['step']}" if midst else stage
@@ -152,8 +146,7 @@ def _answers(
 ) -> list[Candidate]:
     """One greedy answer per instance, and the predictions that the harness reads."""
     recipe = context.recipe
-    settings = recipe.evaluate
-    assert settings is not None
+    settings = context.table(EvaluateTable)
     prompts = context.prompts()
     by_id = {i.instance_id: i for i in instances}
     model = f"{recipe.name}-{name}"
@@ -200,8 +193,8 @@ def _verdicts(
     name: str,
     instances: Sequence[Instance],
     candidates: Sequence[Candidate],
-    table: GradeTable,
 ) -> list[Verdict]:
+    table = context.table(GradeTable)
     ledger = Ledger(context.dir.file(name), instances, run_id=context.recipe.name)
     verdicts = ledger.grade(
         grader,

@@ -1,8 +1,7 @@
-"""grade: a verdict for every candidate, and a second opinion where labels need one."""
+"""grade: a verdict for every candidate, and repeated runs where labels need them."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,27 +13,31 @@ from swebench_trainer.grading.retest import (
     holds,
     retest_row,
     runs_owed,
-    with_second_opinion,
+    with_retests,
 )
+from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import wilson
-from swebench_trainer.reporting.summaries import GradeSummary, verdict_counts
+from swebench_trainer.reporting.summaries import (
+    GradeSummary,
+    summary_row,
+    verdict_counts,
+)
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.types import Candidate, Instance, Verdict, as_row
 
-Again = Mapping[int, Sequence[Verdict]]
-"""The repeated runs of each candidate, by its place."""
+Retests = Mapping[int, Sequence[Verdict]]
+"""Repeated runs of each candidate, by the candidate's position."""
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes verdicts, repeated runs (`retests.jsonl`), a summary, and the logs.
+    """Write verdicts, repeated runs (`retests.jsonl`), a summary, and the logs.
 
     Raises:
-        PrerequisiteError: The grader cannot work on this machine.
-        StageError: The machine failed for some of the candidates.
+        PrerequisiteError: The grader cannot run on this machine.
+        StageError: Infrastructure failures left some candidates without a verdict.
     """
-    table = context.recipe.grade
-    assert table is not None  # the pipeline
+    table = context.table(GradeTable)
     candidates = context.read("generate", "candidates.jsonl", Candidate)
     named = {candidate.instance_id for candidate in candidates}
     instances = [i for i in context.admitted() if i.instance_id in named]
@@ -55,14 +58,14 @@ def run(context: StageContext) -> StageSummary:
     finally:
         grader.close()
     verdicts = [
-        with_second_opinion(verdict, again.get(place, ()), owed[place])
+        with_retests(verdict, again.get(place, ()), owed[place])
         for place, verdict in enumerate(first)
     ]
     write_rows(context.dir.file("verdicts.jsonl"), map(as_row, verdicts))
     retests = [retest_row(first[place], again[place]) for place in sorted(again)]
     write_rows(context.dir.file("retests.jsonl"), retests)
     summary = _summary(verdicts, retests)
-    write_json(context.dir.file("summary.json"), dataclasses.asdict(summary))
+    write_json(context.dir.file("summary.json"), summary_row(summary))
     return _figures(summary)
 
 
@@ -73,8 +76,8 @@ def _repeat(
     candidates: Sequence[Candidate],
     first: Sequence[Verdict],
     owed: Sequence[int],
-) -> Again:
-    """Runs candidates again, each until it has had its runs or is contradicted."""
+) -> Retests:
+    """Rerun candidates, each until its runs are complete or one disagrees."""
     again: dict[int, list[Verdict]] = defaultdict(list)
     for number in range(1, max(owed, default=0) + 1):
         places = [
@@ -96,8 +99,7 @@ def _run_again(
     candidates: Sequence[Candidate],
     number: int,
 ) -> list[Verdict]:
-    table = context.recipe.grade
-    assert table is not None  # the pipeline
+    table = context.table(GradeTable)
     folder = context.dir.file("again", str(number))
     verdicts = Ledger(folder, instances, run_id=context.recipe.name).grade(
         grader,

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.contracts import Bottlenecks, GradedInstance, Tree
 from swebench_trainer.errors import DataError, StageError
+from swebench_trainer.plugins.faults import plugin_fault
 from swebench_trainer.preferences.balance import BalancedTable, length_gap
 from swebench_trainer.preferences.bottlenecks import bottlenecks
 from swebench_trainer.preferences.normalize import form_in
 from swebench_trainer.preferences.provenance import traced
+from swebench_trainer.preferences.rules import BrokenRuleError, PairRules
 from swebench_trainer.preferences.surface import classify
 from swebench_trainer.recipe.models import PairsTable
 from swebench_trainer.reporting.metrics import wilson
@@ -22,6 +24,7 @@ from swebench_trainer.reporting.summaries import (
     LengthCounts,
     PairStats,
     SurfaceAccuracy,
+    summary_row,
 )
 from swebench_trainer.stages.context import GOLD, StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
@@ -72,7 +75,7 @@ def run(context: StageContext) -> StageSummary:
             hardly any; the message lists the reasons.
     """
     found = prefer(context)
-    write_json(context.dir.file("stats.json"), dataclasses.asdict(found.stats))
+    write_json(context.dir.file("stats.json"), summary_row(found.stats))
     if not found.pairs:
         raise StageError(
             _why_none(found),
@@ -86,13 +89,19 @@ def run(context: StageContext) -> StageSummary:
 
 def prefer(context: StageContext) -> Preferences:
     """Makes the pairs from the files of earlier stages without writing them."""
-    table = context.recipe.pairs
-    assert table is not None  # the pipeline
-    strategy = context.plugins.registry.create("pair strategy", table)
+    table = context.table(PairsTable)
+    registry = context.plugins.registry
+    strategy = registry.create("pair strategy", table)
     verdicts = _verdicts(context)
     graded = _graded(context, verdicts)
     logs = {key: f"stages/grade/{v.log}" for key, v in verdicts.items() if v.log}
-    made = traced(list(strategy.pairs(graded)), graded, logs, _gold_logs(context))
+    try:
+        rules = PairRules.of_table(table)
+        sound = list(rules.checked(strategy.pairs(graded), graded))
+    except BrokenRuleError as error:
+        who = registry.get("pair strategy", table.use).who
+        raise plugin_fault(who, error.problem) from error
+    made = traced(sound, graded, logs, _gold_logs(context))
     dropped = context.plugins.dropped_pairs(made)
     pairs = [pair for number, pair in enumerate(made) if number not in dropped]
     reported = getattr(strategy, "limits", bottlenecks)(graded)
@@ -230,8 +239,7 @@ def _figures(found: Preferences) -> StageSummary:
 
 def _graded(context: StageContext, verdicts: Verdicts) -> list[GradedInstance]:
     """Each admitted training instance with its candidates and normal forms."""
-    table = context.recipe.pairs
-    assert table is not None  # the pipeline
+    table = context.table(PairsTable)
     prompts = context.prompts()
     # Gold that prepare could not express is missing; its dropped.jsonl has the reasons.
     taught = context.read("prepare", "sft.jsonl", SftRow)
@@ -283,12 +291,12 @@ def _with_forms(
     context: StageContext, item: GradedInstance, tree: Tree | None
 ) -> GradedInstance:
     """Adds what needs the repository's files: normal forms, and patches as answers."""
-    assert context.recipe.pairs is not None  # the pipeline
+    renders = context.table(PairsTable).renders
     forms, rendered = {}, {}
     for patch in sorted(_patches(item) | {item.instance.patch}):
         if tree and (form := form_in(tree, patch)) is not None:
             forms[patch] = form
-        if context.recipe.pairs.renders:
+        if renders:
             rendered[patch] = _rendered(context, item.instance, patch, tree)
     return dataclasses.replace(item, forms=forms, rendered=rendered)
 
@@ -308,7 +316,7 @@ def _rendered(
 
 def _verdicts(context: StageContext) -> Verdicts:
     """Every verdict on a candidate; none if the strategy does not need them."""
-    if context.recipe.pairs is None or not context.recipe.pairs.needs_grades:
+    if not context.table(PairsTable).needs_grades:
         return {}
     return {_key(v): v for v in context.read("grade", "verdicts.jsonl", Verdict)}
 

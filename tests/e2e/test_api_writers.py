@@ -285,6 +285,6 @@ def test_a_served_model_writes_rejects_that_are_graded_and_trained_on(api_shell)
             "infra_error",
         )
     stats = shell.json("pairs", "stats.json")
-    assert stats["graded"] and sum(stats["by tier"].values()) == len(pairs)
+    assert stats["graded"] and sum(stats["by_tier"].values()) == len(pairs)
     assert (shell.stage("dpo") / "model/model.safetensors").exists()
     assert shell.json("dpo", "audit.json")["moved"] > 0
