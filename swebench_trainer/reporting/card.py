@@ -9,6 +9,7 @@ from typing import Any
 
 from swebench_trainer.reporting.summaries import EvaluationSummary, GradeSummary
 from swebench_trainer.reporting.tables import caveats, contamination, context_label
+from swebench_trainer.types import LeakageReport
 
 _FRONT = """\
 ---
@@ -52,7 +53,7 @@ def model_card(
         f"# {name}",
         f"{'A LoRA adapter for' if is_adapter else 'Full weights of'} `{base}` after "
         f"{stage.upper()}, trained with swebench-trainer.",
-        *_data(leakage),
+        *_data(LeakageReport.parse(leakage)),
         "## Evaluation",
         _evaluation(summary, candidates),
         "## Recipe",
@@ -61,14 +62,12 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _data(leakage: Mapping[str, Any] | None) -> list[str]:
+def _data(leakage: LeakageReport | None) -> list[str]:
     """Sizes of the splits, and overlap between them."""
     if not leakage:
         return []
-    sizes = (
-        f"{leakage['train']} training instances and {leakage['heldout']} held-out ones."
-    )
-    if leakage["heldout"] and not leakage["findings"]:
+    sizes = f"{leakage.train} training instances and {leakage.heldout} held-out ones."
+    if leakage.heldout and not leakage.findings:
         sizes += (
             " No issue, gold patch, or file that gold patches change at the same commit "
             "is on both sides."

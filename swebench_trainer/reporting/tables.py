@@ -14,6 +14,7 @@ from swebench_trainer.reporting.summaries import (
     GradeSummary,
     SuspiciousPass,
 )
+from swebench_trainer.types import LeakageReport
 
 _TINY = (
     "builtin:tiny is a model with half a million random weights: it memorizes the "
@@ -37,9 +38,8 @@ def comparison(
     """
     caption = [_TINY] if summary.model == "builtin:tiny" else []
     caption.append(f"Prompt context: {context_label(summary)}.")
-    caption += [
-        f"{line}." for line in caveats(summary, candidates) + contamination(leakage)
-    ]
+    warnings = contamination(LeakageReport.parse(leakage))
+    caption += [f"{line}." for line in caveats(summary, candidates) + warnings]
     table = Table(
         "split", "model", title="Resolved issues", caption=Text("\n".join(caption))
     )
@@ -87,28 +87,28 @@ def caveats(summary: EvaluationSummary, candidates: GradeSummary | None) -> list
     return lines
 
 
-def contamination(leakage: Mapping[str, Any] | None) -> list[str]:
+def contamination(leakage: LeakageReport | None) -> list[str]:
     """Overlap of training data and evaluation, as sentences without a full stop.
 
     Args:
-        leakage: `leakage.json` of the prepare stage, if it has one.
+        leakage: Report of the prepare stage, if it has one.
     """
     if not leakage:
         return []
     lines = []
-    if leakage["dropped"]:
+    if leakage.dropped:
         lines.append(
-            f"Dropped {leakage['dropped']} training instances that shared an issue, a "
+            f"Dropped {leakage.dropped} training instances that shared an issue, a "
             "file at the same commit, or a gold patch with held-out instances"
         )
-    elif leakage["findings"]:
-        reasons = ", ".join(f"{what}: {n}" for what, n in leakage["reasons"].items())
+    elif leakage.findings:
+        reasons = ", ".join(f"{what}: {n}" for what, n in leakage.reasons.items())
         lines.append(
-            f"LEAKAGE, allowed by the recipe: {leakage['leaking']} training instances "
+            f"LEAKAGE, allowed by the recipe: {leakage.leaking} training instances "
             f"overlap with held-out instances ({reasons}), so held-out rates may be too "
             "high"
         )
-    trained, held = leakage["public test"]["train"], leakage["public test"]["heldout"]
+    trained, held = leakage.public_tests.train, leakage.public_tests.heldout
     for benchmark, count in trained.items():
         line = (
             f"CONTAMINATION: trained on {count} instances of the public test split of "

@@ -76,7 +76,7 @@ LEAKAGE = {
     "leaking": 2,
     "dropped": 0,
     "examples": [],
-    "public test": {"train": {"SWE-bench": 400}, "heldout": {"SWE-bench": 100}},
+    "public_tests": {"train": {"SWE-bench": 400}, "heldout": {"SWE-bench": 100}},
 }
 
 
@@ -89,6 +89,12 @@ def test_the_card_warns_of_allowed_leakage_and_of_public_tests():
         "**CONTAMINATION: trained on 400 instances of the public test split of" in text
     )
     assert "the 100 held-out instances of this run.**" in text
+
+
+def test_leakage_files_of_older_runs_are_read():
+    older = {**LEAKAGE, "public test": LEAKAGE["public_tests"]}
+    del older["public_tests"]
+    assert card(leakage=older) == card(leakage=LEAKAGE)
 
 
 def test_the_report_has_the_same_warnings():
@@ -105,7 +111,7 @@ def test_dropped_instances_are_mentioned_without_a_warning():
 
 def test_a_clean_split_states_what_was_checked():
     clean = {**LEAKAGE, "findings": 0, "reasons": {}, "leaking": 0}
-    clean["public test"] = {"train": {}, "heldout": {"SWE-bench": 100}}
+    clean["public_tests"] = {"train": {}, "heldout": {"SWE-bench": 100}}
     text = card(leakage=clean)
     assert "No issue, gold patch, or file that" in text
     assert "LEAKAGE" not in text and "CONTAMINATION" not in text
