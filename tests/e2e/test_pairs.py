@@ -110,7 +110,7 @@ def test_a_dry_run_names_a_broken_strategy_and_the_command_that_logs_it(shell, r
     shell.run(name, "--until", "grade")
     out = shell.run("pairs", name, "--dry-run", code=1)
     assert "'broken' of broken 1.0 failed in pairs: KeyError: 'lost'" in out
-    assert "swebench-train run RECIPE --only pairs` leaves a log" in out
+    assert "swebench-train run RECIPE --only pairs`" in out
     assert "log of the attempt" not in out
     shell.run("run", name, "--only", "pairs", code=1)
     logs = shell.folder.glob("runs/small/logs/attempt_*/swebench-train.log")
