@@ -62,11 +62,11 @@ def test_a_dry_run_counts_and_writes_nothing(shell, recipe):
     before = files(shell.folder / "runs")
     out = shell.run("pairs", name, "--dry-run")
     assert files(shell.folder / "runs") == before
-    words = " ".join(out.split())
-    assert "│ strategy │ self-generated │" in words
-    assert "│ tier of rejected │ fails │" in words
-    assert "│ repository │ quickstart/" in words
-    assert "│ length │ alike │" in words and "what limits the count" in words
+    terms = " ".join(out.split())
+    assert "│ strategy │ self-generated │" in terms
+    assert "│ tier of rejected │ fails │" in terms
+    assert "│ repository │ quickstart/" in terms
+    assert "│ length │ alike │" in terms and "what limits the count" in terms
     assert out.count("rejected: sample:") == 3
     assert "- )spoiled(" in out and "+ )spoiled(" not in out
     assert "lines in which both are alike" in out

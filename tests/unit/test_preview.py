@@ -116,7 +116,7 @@ def test_an_empty_preview_names_the_command_that_keeps_the_reasons(preview):
     )
     assert code == 1
     assert (
-        "The files of 6 instances cannot be had. 6 x " in out
+        "The files of 6 instances are unavailable. 6 x " in out
         and "--until prepare" in out
     )
     assert "/tmp" not in out
