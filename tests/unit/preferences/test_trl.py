@@ -20,7 +20,7 @@ def test_trl_trains_on_the_file(tmp_path, monkeypatch) -> None:
 
     from swebench_trainer.training.models.loading import load_tokenizer, load_trainable
     from swebench_trainer.training.models.table import HfTable
-    from swebench_trainer.training.silence import quiet_libraries
+    from swebench_trainer.training.silence import silence_libraries
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
@@ -47,7 +47,7 @@ def test_trl_trains_on_the_file(tmp_path, monkeypatch) -> None:
         cache_dir=str(tmp_path / "datasets"),
     )
     assert {"prompt", "chosen", "rejected", "tier"} <= set(rows.column_names)
-    with quiet_libraries():
+    with silence_libraries():
         trainer = DPOTrainer(
             model=load_trainable(table, None, seed=0),
             args=DPOConfig(
