@@ -116,7 +116,7 @@ def test_an_empty_preview_names_the_command_that_keeps_the_reasons(preview):
     )
     assert code == 1
     assert (
-        "The files of 6 instances cannot be had. 6 x " in out
+        "The files of 6 instances are unavailable. 6 x " in out
         and "--until prepare" in out
     )
     assert "/tmp" not in out
@@ -150,7 +150,7 @@ def test_answers_that_the_tokenizer_changes_are_counted(preview):
             2,
             "'replay' cannot show its tokens",
         ),
-        ('name = "./none"', 2, "There is no directory ./none"),
+        ('name = "./none"', 2, "directory ./none"),
         ('name = "empty"\nquantization = "none"', 2, "has no tokenizer"),
     ],
 )
