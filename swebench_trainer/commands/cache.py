@@ -83,12 +83,12 @@ def prune_and_show(limits: Limits) -> Iterator[str | Table]:
         TrainerError: Cached test runs cannot be read or removed; all other caches have
             been pruned by then.
     """
-    yield from _things(limits)
-    yield from _roots(limits)
-    yield from _runs(limits)
+    yield from _cached_directories(limits)
+    yield from _image_roots(limits)
+    yield from _test_runs(limits)
 
 
-def _things(limits: Limits) -> Iterator[str | Table]:
+def _cached_directories(limits: Limits) -> Iterator[str | Table]:
     """Clones, indexes, and other directories in the cache."""
     if limits.prune:
         removed = []
@@ -117,7 +117,7 @@ def _things(limits: Limits) -> Iterator[str | Table]:
         yield "No repositories or indexes are cached."
 
 
-def _roots(limits: Limits) -> Iterator[str | Table]:
+def _image_roots(limits: Limits) -> Iterator[str | Table]:
     if limits.prune:
         removed = prune_roots(unused_for=limits.unused_for, max_size=limits.max_size)
         yield f"removed {removed} image roots; those in use are never removed"
@@ -136,7 +136,7 @@ def _roots(limits: Limits) -> Iterator[str | Table]:
     yield table
 
 
-def _runs(limits: Limits) -> Iterator[str | Table]:
+def _test_runs(limits: Limits) -> Iterator[str | Table]:
     path = cache_path()
     if path is None or not path.exists():
         yield "No test runs are cached."
@@ -160,10 +160,10 @@ def _runs(limits: Limits) -> Iterator[str | Table]:
             yield f"removed {removed} test runs"
         if limits.unused_for is not None and limits.unused_for < 0:
             shutil.rmtree(set_aside(path), ignore_errors=True)
-        yield from _kept_runs(run_cache)
+        yield from _test_run_tables(run_cache)
 
 
-def _kept_runs(run_cache: SqliteRunCache) -> Iterator[str | Table]:
+def _test_run_tables(run_cache: SqliteRunCache) -> Iterator[str | Table]:
     total = run_cache.totals()
     size = decimal(total.size)
     yield f"{run_cache.path}: {total.runs} test runs, {size}, used {total.hits} times"

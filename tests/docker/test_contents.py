@@ -194,7 +194,7 @@ def test_no_docker_at_all(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
     trees = ImageTrees(DockerArchives())
     for _ in range(2):
-        with pytest.raises(PrerequisiteError, match="Docker does not answer"):
+        with pytest.raises(PrerequisiteError, match="Docker is unreachable"):
             trees.tree(instance())
     trees.close()
     forget_sockets()

@@ -412,8 +412,8 @@ def test_the_cgroups_of_a_killed_grader_are_reaped() -> None:
     needs_cgroups()
     code = (
         "import os, signal, subprocess, sys\n"
-        "from swebench_trainer.grading.namespace.cgroup import Cgroups, cgroup_parents\n"
-        "cgroups = Cgroups(cgroup_parents())\n"
+        "from swebench_trainer.grading.namespace.cgroup import GraderCgroups, cgroup_parents\n"
+        "cgroups = GraderCgroups(cgroup_parents())\n"
         "with cgroups.group(1 << 28, 100) as group:\n"
         "    script = 'for f; do echo $$ > $f; done; exec sleep 60'\n"
         "    subprocess.Popen(['sh', '-c', script, 'sh', *group.entrances],"

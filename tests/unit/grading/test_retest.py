@@ -9,7 +9,7 @@ import pytest
 
 from swebench_trainer.grading.retest import (
     UNCONFIRMED,
-    holds,
+    agrees,
     runs_owed,
     with_retests,
 )
@@ -86,7 +86,7 @@ def test_a_pass_that_could_not_be_seen_again_is_unconfirmed() -> None:
     )
     assert not with_retests(PASS, [PASS, FAULT], 2).trusted_pass
     assert opinion(FAIL, FAULT, owed=1) == ()
-    assert holds(FAIL, FAULT)
+    assert agrees(FAIL, FAULT)
 
 
 def test_who_is_owed_nothing_keeps_the_flags() -> None:

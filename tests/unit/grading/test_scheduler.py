@@ -237,7 +237,7 @@ def test_a_patch_that_hangs_twice_is_to_blame(task: Task) -> None:
     assert given == [1800, 60]
     assert outcome.status is Status.TIMEOUT
     assert outcome.explained
-    assert "nor after 60 when run again, where gold needs 2.0" in outcome.reason
+    assert "nor within 60 in a second run; gold needs 2.0" in outcome.reason
 
 
 def test_a_machine_that_was_busy_is_not_the_patchs_fault(task: Task) -> None:
