@@ -14,7 +14,7 @@ from rich.text import Text
 from swebench_trainer.contracts import Bottlenecks, MissingForPair
 from swebench_trainer.reporting.samples import visible
 from swebench_trainer.reporting.summaries import PairStats, SurfaceAccuracy
-from swebench_trainer.store.digest import digest
+from swebench_trainer.store.draw import draw_key
 from swebench_trainer.types import Pair
 
 LISTED = 10
@@ -127,7 +127,7 @@ def to_show(pairs: Sequence[Pair], number: int) -> list[Pair]:
     turns: dict[str, int] = {}
     ranked = []
     drawn = sorted(
-        enumerate(pairs), key=lambda item: digest([item[1].instance_id, item[0]])
+        enumerate(pairs), key=lambda item: draw_key(item[1].instance_id, item[0])
     )
     for place, pair in drawn:
         turn = turns[pair.tier] = turns.get(pair.tier, -1) + 1
