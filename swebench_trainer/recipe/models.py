@@ -26,7 +26,8 @@ from pydantic import (
 )
 from pydantic.types import NonNegativeFloat, NonNegativeInt
 
-from swebench_trainer.store.draw import digest_path, draw_index
+from swebench_trainer.store.digest import digest_path
+from swebench_trainer.store.draw import draw_index
 from swebench_trainer.types import Place, Split
 
 VOLATILE = "volatile"
