@@ -108,9 +108,9 @@ def test_verdicts_that_are_no_lesson(chosen, rejected, match):
 @pytest.mark.parametrize(
     ("chosen", "rejected", "tier", "match"),
     [
-        (0, 1, Tier.UNGRADED, "nobody has graded was chosen"),
+        (0, 1, Tier.UNGRADED, "an ungraded candidate was chosen"),
         (None, 2, Tier.UNGRADED, "gold's patch was rejected"),
-        (None, 0, Tier.FAILS, "is Tier.UNGRADED"),
+        (None, 0, Tier.FAILS, "must be Tier.UNGRADED"),
     ],
 )
 def test_what_nobody_has_graded(chosen, rejected, tier, match):
