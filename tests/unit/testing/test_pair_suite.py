@@ -25,7 +25,11 @@ class Strategy:
 def pair(item, chosen, rejected, tier=Tier.FAILS):
     name = item.instance.instance_id
     return Pair(
-        *(name, item.prompt, chosen, rejected, "mine"),
+        name,
+        item.prompt,
+        chosen,
+        rejected,
+        "mine",
         chosen_source=source(item, chosen),
         rejected_source=source(item, rejected),
         tier=tier,
