@@ -218,7 +218,9 @@ def test_without_grading_only_patches_that_differ_from_gold_are_rejected(
 
 def test_pairs_without_grading_must_be_requested(shell, predictions):
     graded = UNGRADED.replace("graded = false\n", "")
-    assert "[pairs] needs [grade] beside it" in shell.run(shell.write(graded), code=2)
+    assert "[pairs] needs [grade] in the same recipe" in shell.run(
+        shell.write(graded), code=2
+    )
     other = UNGRADED.replace('use = "api-rejects"', 'use = "self-generated"')
     assert "graded" in shell.run(shell.write(other), code=2)
 

@@ -20,7 +20,7 @@ from swebench_trainer.data.generated.functions import (
     every_form,
     vocabulary,
 )
-from swebench_trainer.patches.changes import sections
+from swebench_trainer.patches.lenient_diff import lines_by_file
 from swebench_trainer.types import Instance
 
 HELDOUT_FROM = "2001-01-01"
@@ -242,8 +242,8 @@ def _diff(path: str, old: str, new: str, context: int = 3) -> str:
 
 def _long_additions(patch: str) -> Iterator[str]:
     """The lines that a patch adds, unless short: `return total` is in many functions."""
-    (section,) = sections(patch)
-    added = "".join(line[1:].strip() for line in section.changes if line[0] == "+")
+    (file,) = lines_by_file(patch)
+    added = "".join(line[1:].strip() for line in file.lines if line[0] == "+")
     if len(added) > _SHORT:
         yield added
 
