@@ -25,7 +25,7 @@ from swebench_trainer.grading.docker import containers as containers_module
 from swebench_trainer.grading.docker import hosts
 from swebench_trainer.grading.docker.containers import (
     LABEL,
-    MAX_TOLD,
+    MAX_STATE_BYTES,
     Container,
     ContainerLimits,
     start_container,
@@ -456,7 +456,7 @@ def test_endless_memory_events_are_cut_off(
     container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in(container, "chmod +x /bin/cat", tmp_path)
-    assert 0 < len(container._told("cat /proc/meminfo")) <= 2 * MAX_TOLD
+    assert 0 < len(container._told("cat /proc/meminfo")) <= 2 * MAX_STATE_BYTES
     monkeypatch.setattr(containers_module, "SILENCE_SECONDS", 1.0)
     begin = time.monotonic()
     assert container._told("sleep 50") == ""
