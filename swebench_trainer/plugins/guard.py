@@ -1,8 +1,8 @@
 """Third-party plugin objects as stages see them: errors named, results checked.
 
-An object may have more methods than its contract. They pass through unchecked; what
-they raise is still attributed to the plugin. The checks here are about types and about
-answering what was asked, not about what a stage does with a result.
+An object may have more methods than its contract. They pass through unchecked; their
+errors are still attributed to the plugin. The checks here cover types and complete
+answers to requests, not how a stage uses a result.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from swebench_trainer.contracts import (
+    Bottlenecks,
     GradeJob,
     Outcome,
     Prompt,
@@ -305,6 +306,9 @@ def _pairs(call: Call, result: Any) -> Any:
 
 
 def _counts(call: Call, result: Any) -> Any:
+    if isinstance(result, Bottlenecks):
+        call.require_fields(result, Bottlenecks)
+        return result
     call.require_type(result, Mapping)
     for reason, count in result.items():
         valid = isinstance(reason, str) and isinstance(count, int)
