@@ -520,12 +520,13 @@ def cache(
     Clones of repositories, BM25 indexes, generated tasks, image roots and test runs:
     all of it is made again when it is needed.
     """
-    from swebench_trainer.commands.cache import Limits, keep_house
+    from swebench_trainer.commands.cache import show_caches
+    from swebench_trainer.store.cache import PruneLimits
 
     console = _console()
     age = -1 if clear else _amount(older_than, _SECONDS, "--prune-older-than")
     size = _amount(max_size, _BYTES, "--max-size")
-    for part in keep_house(Limits(age, size)):
+    for part in show_caches(PruneLimits(age, size)):
         if isinstance(part, str):
             _say(console, part)
         else:

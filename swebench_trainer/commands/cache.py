@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rich.filesize import decimal
 from rich.table import Table
@@ -15,31 +14,13 @@ from rich.text import Text
 
 from swebench_trainer.errors import TrainerError
 from swebench_trainer.grading.cache import SqliteRunCache, cache_path, set_aside
-from swebench_trainer.grading.namespace.kept_roots import kept_roots, prune_roots
-from swebench_trainer.store.kept import KINDS, kept, prune, user_cache
+from swebench_trainer.grading.namespace.root_cache import cached_roots, prune_roots
+from swebench_trainer.store.cache import KINDS, PruneLimits, entries, prune, user_cache
 
 _LARGEST = "those that take the most room"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What is to be removed; nothing unless it is told.
-
-    Attributes:
-        unused_for: Seconds; what was not used since goes. Below zero, all goes.
-        max_size: Bytes that the things of each kind may take together.
-    """
-
-    unused_for: int | None = None
-    max_size: int | None = None
-
-    @property
-    def prune(self) -> bool:
-        """Whether anything may have to go."""
-        return self.unused_for is not None or self.max_size is not None
-
-
-def keep_house(limits: Limits) -> Iterator[str | Table]:
+def show_caches(limits: PruneLimits) -> Iterator[str | Table]:
     """Removes what is to be removed, and tells what was and what is left.
 
     Raises:
@@ -50,28 +31,23 @@ def keep_house(limits: Limits) -> Iterator[str | Table]:
     yield from _runs(limits)
 
 
-def _things(limits: Limits) -> Iterator[str | Table]:
-    """Whatever `store.kept` keeps."""
-    if limits.prune:
+def _things(limits: PruneLimits) -> Iterator[str | Table]:
+    """Whatever `store.cache` keeps."""
+    if limits:
         removed = []
         for kind, name in KINDS.items():
-            number = prune(
-                user_cache(kind),
-                unused_for=limits.unused_for,
-                max_size=limits.max_size,
-            )
-            removed.append(f"{number} {name}")
+            removed.append(f"{prune(user_cache(kind), limits)} {name}")
         yield f"{', '.join(removed)} removed; those that are written to stay"
     table = Table("kept")
     for name in ("number", "size"):
         table.add_column(name, justify="right")
     table.add_column("last used")
     for kind, name in KINDS.items():
-        if things := kept(user_cache(kind)):
-            size = decimal(sum(thing.size for thing in things))
-            first, last = _day(things[0].used), _day(things[-1].used)
+        if found := entries(user_cache(kind)):
+            size = decimal(sum(entry.size for entry in found))
+            first, last = _day(found[0].used), _day(found[-1].used)
             used = first if first == last else f"{first} to {last}"
-            table.add_row(name, str(len(things)), size, used)
+            table.add_row(name, str(len(found)), size, used)
     if table.rows:
         yield f"{user_cache()}:"
         yield table
@@ -79,16 +55,16 @@ def _things(limits: Limits) -> Iterator[str | Table]:
         yield "No repository or index is kept."
 
 
-def _roots(limits: Limits) -> Iterator[str | Table]:
-    if limits.prune:
-        removed = prune_roots(unused_for=limits.unused_for, max_size=limits.max_size)
+def _roots(limits: PruneLimits) -> Iterator[str | Table]:
+    if limits:
+        removed = prune_roots(limits)
         yield f"{removed} image roots removed; those in use stay"
-    roots = kept_roots()
+    roots = cached_roots()
     if not roots:
         yield "No image root is kept."
         return
     total = decimal(sum(root.size for root in roots))
-    yield f"{roots[0].folder.parent}: {len(roots)} image roots, {total}"
+    yield f"{roots[0].path.parent}: {len(roots)} image roots, {total}"
     table = Table("image", title=_LARGEST)
     table.add_column("size", justify="right")
     table.add_column("last used")
@@ -98,7 +74,7 @@ def _roots(limits: Limits) -> Iterator[str | Table]:
     yield table
 
 
-def _runs(limits: Limits) -> Iterator[str | Table]:
+def _runs(limits: PruneLimits) -> Iterator[str | Table]:
     path = cache_path()
     if path is None or not path.exists():
         yield "No test run is kept."
@@ -106,11 +82,9 @@ def _runs(limits: Limits) -> Iterator[str | Table]:
     with contextlib.closing(SqliteRunCache(path)) as run_cache:
         if run_cache.path is None:
             raise TrainerError(f"{path} cannot be used; is the disk full?")
-        if limits.prune:
+        if limits:
             try:
-                removed = run_cache.prune(
-                    unused_for=limits.unused_for, max_size=limits.max_size
-                )
+                removed = run_cache.prune(limits)
             except sqlite3.Error as error:
                 raise TrainerError(
                     f"{path} cannot be pruned: {error}",

@@ -12,7 +12,7 @@ from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
-from swebench_trainer.store.lock import owned
+from swebench_trainer.store.locks import owned
 from swebench_trainer.store.predictions import read_predictions
 from swebench_trainer.store.rundir import StageDir
 from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row

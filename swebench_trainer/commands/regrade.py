@@ -15,7 +15,7 @@ from swebench_trainer.grading.regrade import Regraded, regraded
 from swebench_trainer.pipeline import STAGES, dependants, fingerprint
 from swebench_trainer.stages.context import gold_runs
 from swebench_trainer.store.jsonl import each_row, write_json
-from swebench_trainer.store.lock import owned
+from swebench_trainer.store.locks import owned
 from swebench_trainer.store.rundir import RunDir, StageDir
 from swebench_trainer.types import Instance, Verdict, from_row
 

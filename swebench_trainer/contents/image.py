@@ -11,14 +11,20 @@ from pathlib import Path
 from typing import Protocol
 
 from swebench_trainer.contents.archive import CHUNK, members, opened
-from swebench_trainer.contents.cache import held, kept_at, usable
-from swebench_trainer.contents.commands import GitError, git
-from swebench_trainer.contents.git import COMMIT, GitTree, fetch
+from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.importer import import_archive
 from swebench_trainer.contents.objects import Objects
-from swebench_trainer.contents.reasons import Unavailable
+from swebench_trainer.contents.repositories import (
+    COMMIT,
+    GitTree,
+    fetch,
+    is_readable,
+    repository_lock,
+    repository_path,
+)
+from swebench_trainer.git import GitError, git
+from swebench_trainer.store.cache import mark_used, partial_path, remove
 from swebench_trainer.store.digest import digest
-from swebench_trainer.store.kept import note_use, remove, unfinished
 from swebench_trainer.types import Instance
 
 # Of a repository that may be made to harm whoever runs git in it, these are data.
@@ -80,7 +86,9 @@ class ImageTrees:
                 return self._tree(instance)
         except (GitError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise Unavailable(f"no files from {instance.image}: {reason}") from error
+            raise UnavailableError(
+                f"no files from {instance.image}: {reason}"
+            ) from error
 
     def close(self) -> None:
         """Ends the programs that read."""
@@ -94,16 +102,16 @@ class ImageTrees:
         commit = instance.base_commit
         wanted = commit if COMMIT.fullmatch(commit) else ""
         kind = "sha256" if len(wanted) == 64 else "sha1"
-        place = kept_at("images", instance.repo, kind)
-        note_use(place)
+        place = repository_path("images", instance.repo, kind)
+        mark_used(place)
         objects = self._open.setdefault(place, Objects(place))
         # The ref, not the commit: a fetch that fails may leave some of the objects.
         if wanted and place.is_dir() and objects.has(f"refs/contents/{wanted}"):
             return GitTree(objects, wanted)
         image_id = self._archives.image_id(instance.image)
         ref = f"refs/contents/{digest([image_id, instance.workdir])}"
-        with held(place) as lock:
-            if not usable(place):
+        with repository_lock(place) as lock:
+            if not is_readable(place):
                 objects.close()
                 remove(place)
                 _init(place, kind)
@@ -138,7 +146,7 @@ class _Source:
         Only objects are copied, into a new repository beside ours, and fetched from
         there, because git then checks that each is what its id says.
         """
-        new = unfinished(self._place)
+        new = partial_path(self._place)
         _init(new, "sha256" if len(self._commit) == 64 else "sha1")
         objects = Objects(new)
         try:

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import IO
 
 from swebench_trainer.contents.archive import below, members, opened
-from swebench_trainer.contents.commands import (
-    GitError,
-    command,
-    complaint,
-    directory,
-    environment,
-    no_git,
-)
 from swebench_trainer.contents.objects import MAX_FILE
 from swebench_trainer.contents.paths import check_path
+from swebench_trainer.git import (
+    GitError,
+    complaint,
+    environment,
+    git_dir,
+    start_git,
+)
 
 _COMMIT = "commit {ref}\ncommitter contents <contents@localhost> 0 +0000\ndata 0\n"
 
@@ -126,20 +125,14 @@ def _quoted(path: str) -> bytes:
 @contextlib.contextmanager
 def _fast_import(place: Path, lock: int) -> Iterator[IO[bytes]]:
     """The input of a `git fast-import`, which does nothing unless it ends with `done`."""
-    with tempfile.TemporaryFile() as told:
-        try:
-            process = subprocess.Popen(
-                command(directory(place), "fast-import", "--quiet", "--done"),
-                cwd="/",
-                env=environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=told,
-                pass_fds=(lock,),
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise no_git() from error
+    with tempfile.TemporaryFile() as errors:
+        process = start_git(
+            *(git_dir(place), "fast-import", "--quiet", "--done"),
+            env=environment(),
+            inherit=(lock,),
+            stdin=subprocess.PIPE,
+            stderr=errors,
+        )
         assert process.stdin
         try:
             with contextlib.suppress(BrokenPipeError), process.stdin as stream:
@@ -149,5 +142,5 @@ def _fast_import(place: Path, lock: int) -> Iterator[IO[bytes]]:
             for report in place.glob("fast_import_crash_*"):
                 report.unlink()
         if failed:
-            told.seek(0)
-            raise GitError(f"git fast-import failed: {complaint(told.read())}")
+            errors.seek(0)
+            raise GitError(f"git fast-import failed: {complaint(errors.read())}")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from swebench_trainer.contents.directory import Directory
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.image import Archives, ImageTrees
-from swebench_trainer.contents.reasons import Unavailable
+from swebench_trainer.contents.repositories import Repositories
 from swebench_trainer.contracts import Tree
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.recipe.models import ContentsTable
@@ -74,8 +74,10 @@ class Library:
             try:
                 return place, self._open_at[place](instance)
             except (ValueError, PrerequisiteError) as error:
-                if not isinstance(error, ValueError) or isinstance(error, Unavailable):
-                    kind = Unavailable
+                if not isinstance(error, ValueError) or isinstance(
+                    error, UnavailableError
+                ):
+                    kind = UnavailableError
                 reasons.append(f"{place}: {' '.join(str(error).split()).rstrip('.')}")
         raise kind(
             f"no place of [contents] has the repository's files ({'; '.join(reasons)})"

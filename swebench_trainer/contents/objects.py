@@ -7,13 +7,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from swebench_trainer.contents.commands import (
-    command,
-    complaint,
-    directory,
-    environment,
-    no_git,
-)
+from swebench_trainer.git import complaint, environment, git_dir, start_git
 
 MAX_FILE = 50_000_000
 """Bytes of the largest file that is read; what is packed small may be huge."""
@@ -126,18 +120,13 @@ class Objects:
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         batch = arguments[0] == "cat-file"
-        try:
-            return subprocess.Popen(
-                command(directory(self.place), *arguments),
-                cwd="/",
-                env=environment(),
-                stdin=subprocess.PIPE if batch else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL if batch else subprocess.PIPE,
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise no_git() from error
+        return start_git(
+            *(git_dir(self.place), *arguments),
+            env=environment(),
+            stdin=subprocess.PIPE if batch else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if batch else subprocess.PIPE,
+        )
 
     def _end(self) -> None:
         if self._process is None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
@@ -35,8 +34,9 @@ from swebench_trainer.grading.sandbox import (
     NullCache,
     RunCache,
 )
-from swebench_trainer.grading.snapshot import cache_dir
 from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.store.cache import PruneLimits, evict, user_cache
+from swebench_trainer.store.locks import lock_shared, try_lock
 from swebench_trainer.store.rundir import move_aside
 
 VERSION = 1
@@ -103,7 +103,7 @@ count(*), coalesce(sum(size), 0), coalesce(sum(hits), 0),
 coalesce(min(created), 0), coalesce(max(created), 0)
 """
 
-_DROP_LEFTOVERS = (
+_DROP_UNREFERENCED = (
     "DELETE FROM runs WHERE NOT EXISTS (SELECT 1 FROM keys WHERE run = runs.id)",
     "DELETE FROM logs WHERE NOT EXISTS (SELECT 1 FROM runs WHERE apply_log = digest) "
     "AND NOT EXISTS (SELECT 1 FROM runs WHERE test_log = digest)",
@@ -124,7 +124,7 @@ def open_run_cache(table: GradeTable) -> RunCache:
 def cache_path() -> Path | None:
     """Where the runs of this user are kept; `None` for a user without a home."""
     try:
-        return cache_dir().with_name("runs.sqlite")
+        return user_cache("runs.sqlite")
     except RuntimeError:
         return None
 
@@ -146,6 +146,15 @@ class CacheTotals:
     hits: int
     oldest: float
     newest: float
+
+
+@dataclass(frozen=True)
+class _StoredRun:
+    """A row to prune: its id, the bytes of its packed logs, and its last use."""
+
+    id: int
+    size: int
+    used: float
 
 
 class SqliteRunCache:
@@ -246,36 +255,28 @@ class SqliteRunCache:
             ).fetchall()
         return {name: CacheTotals(*row) for name, *row in rows}
 
-    def prune(
-        self, *, unused_for: float | None = None, max_size: int | None = None
-    ) -> int:
-        """Removes runs, the longest unused first, and gives their room back.
+    def prune(self, limits: PruneLimits) -> int:
+        """Remove runs beyond the limits and return their space to the disk.
 
         Args:
-            unused_for: Seconds; what was neither made nor recalled since goes.
-            max_size: Bytes that the packed logs may take together.
+            limits: Sizes are those of the packed logs; storing a run is a use.
 
         Returns:
-            The number of runs that were removed.
+            The number of removed runs.
 
         Raises:
             sqlite3.Error: The file is locked or damaged.
         """
-        removed = 0
         database = self._database
+
+        def remove(run: _StoredRun) -> bool:
+            database.execute("DELETE FROM runs WHERE id = ?", (run.id,))
+            return True
+
         with self._writing(database):
-            if unused_for is not None:
-                limit = time.time() - unused_for
-                query = "DELETE FROM runs WHERE used < ?"
-                removed += database.execute(query, (limit,)).rowcount
-            if max_size is not None:
-                query = (
-                    "DELETE FROM runs WHERE id IN (SELECT id FROM (SELECT id, sum(size) "  # noqa: S608 - our own text
-                    f"OVER (ORDER BY used DESC, id DESC) AS total FROM {_SIZED}) "
-                    "WHERE total > ?)"
-                )
-                removed += database.execute(query, (max_size,)).rowcount
-            for query in _DROP_LEFTOVERS:
+            rows = database.execute(f"SELECT id, size, used FROM {_SIZED} ORDER BY id")  # noqa: S608 - constant text
+            removed = evict([_StoredRun(*row) for row in rows], limits, remove)
+            for query in _DROP_UNREFERENCED:
                 database.execute(query)
         with self._turn:
             for command in ("incremental_vacuum", "wal_checkpoint(TRUNCATE)"):
@@ -334,15 +335,15 @@ class SqliteRunCache:
         # Held while the file is open: SQLite cannot bear that a file which somebody
         # uses is replaced under its name.
         self._lock = path.with_suffix(".lock").open("a")
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        lock_shared(self._lock)
         if not path.exists():
             _create(path)
         if damage := damage or _unfit(path):
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(self._lock)
             aside = _set_aside(path)
             log.warning("a new run cache; the old one is %s: %s", aside, damage)
             _create(path)
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
+            lock_shared(self._lock)
         return _connect(path)
 
     def _give_way(self, error: Exception, database: sqlite3.Connection) -> None:

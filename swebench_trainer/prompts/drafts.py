@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from swebench_trainer.answers.forms import render_answer
+from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.library import Files
-from swebench_trainer.contents.reasons import Unavailable
 from swebench_trainer.contracts import Prompt, PromptInputs, PromptStyle
 from swebench_trainer.prompts.edits import gold_edits, unseen
 from swebench_trainer.prompts.recall import Recall
@@ -83,7 +83,7 @@ class Drafts:
             draft = self._draft(instance, files)
         except ValueError as error:
             self.unusable[instance.instance_id] = str(error)
-            if isinstance(error, Unavailable):
+            if isinstance(error, UnavailableError):
                 self.missing.append(instance.instance_id)
         else:
             self._places[instance.instance_id] = len(self._drafts)

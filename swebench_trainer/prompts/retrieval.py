@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from swebench_trainer.contracts import Tree
 from swebench_trainer.prompts.documents import is_source
 from swebench_trainer.prompts.words import names, words, words_of
-from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
+from swebench_trainer.store.cache import mark_used, partial_path, user_cache, write_lock
 
 if TYPE_CHECKING:
     from bm25s import BM25
@@ -56,7 +56,7 @@ class Searcher:
         if not files:
             return []
         place = user_cache("bm25", f"{_key(files)}.zip")
-        note_use(place)
+        mark_used(place)
         index = _load(place, len(files))
         if index is None:
             index = self._build(tree, files)
@@ -148,8 +148,8 @@ def _load(place: Path, documents: int) -> BM25 | None:
 def _save(index: BM25, place: Path) -> None:
     """Keeps an index. Where it cannot be written, the next run makes it again."""
     try:
-        with held(place):
-            folder = unfinished(place)
+        with write_lock(place):
+            folder = partial_path(place)
             index.save(folder)
             files = sorted(folder.iterdir())
             packed = folder / "packed"

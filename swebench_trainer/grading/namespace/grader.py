@@ -41,7 +41,6 @@ from swebench_trainer.grading.namespace.cgroup import (
     cgroup_parents,
     reap_cgroups,
 )
-from swebench_trainer.grading.namespace.kept_roots import ImageRoot
 from swebench_trainer.grading.namespace.launch import (
     Launched,
     Launcher,
@@ -49,6 +48,7 @@ from swebench_trainer.grading.namespace.launch import (
     Root,
     interpreter_dirs,
 )
+from swebench_trainer.grading.namespace.root_cache import ImageRoot
 from swebench_trainer.grading.namespace.rootfs import ImageRoots
 from swebench_trainer.grading.pool import grade_all, in_time
 from swebench_trainer.grading.run_candidate import grade_in

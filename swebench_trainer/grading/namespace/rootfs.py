@@ -20,7 +20,7 @@ from swebench_trainer.grading.docker.containers import lenient
 from swebench_trainer.grading.docker.hosts import Host
 from swebench_trainer.grading.docker.images import Images
 from swebench_trainer.grading.docker.leftovers import remove_leftovers
-from swebench_trainer.grading.namespace.kept_roots import ImageRoot, KeptRoots
+from swebench_trainer.grading.namespace.root_cache import ImageRoot, RootCache
 from swebench_trainer.grading.namespace.unpack import unpack
 
 
@@ -36,7 +36,7 @@ class ImageRoots:
         self._no_docker = ""
         self._ids: dict[str, str] = {}
         self._roots: dict[str, ImageRoot] = {}
-        self._kept = KeptRoots()
+        self._root_cache = RootCache()
         self._exports = ThreadPoolExecutor(1, "export")
         self._expected: set[str] = set()
 
@@ -46,7 +46,7 @@ class ImageRoots:
         Raises:
             PrerequisiteError: It has not been exported, and Docker does not answer.
         """
-        if not self._kept.image_id(name) and not self._docker_answers():
+        if not self._root_cache.image_id(name) and not self._docker_answers():
             raise PrerequisiteError(
                 f"The image {name} has not been exported on this machine, and Docker, "
                 f"which could do it, does not answer: {self._no_docker}",
@@ -82,8 +82,10 @@ class ImageRoots:
         if name not in self._roots:
             image_id = self.image_id(name)
             with self._alone(image_id):
-                while (root := self._kept.take(name, image_id)) is None:
-                    self._kept.make(image_id, functools.partial(self._export, image_id))
+                while (root := self._root_cache.take(name, image_id)) is None:
+                    self._root_cache.make(
+                        image_id, functools.partial(self._export, image_id)
+                    )
                 self._roots[name] = root
         return self._roots[name]
 
@@ -106,7 +108,7 @@ class ImageRoots:
         if self._images is not None:
             self._images.close()
         self._host.close()
-        self._kept.close()
+        self._root_cache.close()
 
     def _alone(self, name: str) -> threading.Lock:
         """The lock of a name or an id: the others need not wait for it."""
@@ -130,7 +132,7 @@ class ImageRoots:
         from docker.errors import DockerException, ImageNotFound
 
         self.check(name)
-        known = self._kept.image_id(name)
+        known = self._root_cache.image_id(name)
         if not self._docker_answers() or self._images is None:
             return known
         try:

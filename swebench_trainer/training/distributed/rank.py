@@ -8,7 +8,6 @@ that nothing trains on for a stage that was killed.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from swebench_trainer.errors import TrainerError
 from swebench_trainer.store.jsonl import RowWriter, write_json
+from swebench_trainer.store.locks import lock_shared
 from swebench_trainer.training.distributed import ranks
 from swebench_trainer.training.distributed.train_job import Job
 
@@ -52,7 +52,7 @@ def _agent(processes: int, folder: str) -> int:
 def _rank(folder: Path) -> int:
     rank = int(os.environ["RANK"])
     with (folder / "alive").open("ab") as alive:
-        fcntl.flock(alive, fcntl.LOCK_SH)  # as long as this process lives
+        lock_shared(alive)  # as long as this process lives
         with (folder / f"rank-{rank}.log").open("wb", buffering=0) as log:
             os.dup2(log.fileno(), sys.stdout.fileno())
             os.dup2(log.fileno(), sys.stderr.fileno())

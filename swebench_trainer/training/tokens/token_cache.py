@@ -16,8 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swebench_trainer.store.cache import mark_used, partial_path, user_cache, write_lock
 from swebench_trainer.store.digest import digest_path
-from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
 from swebench_trainer.training.tokens import encoding
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def remembered(
     if (identity := _identity(tokenizer)) is None:
         return encode()
     place = user_cache("tokens", f"{_digest([identity, *texts])}.zip")
-    note_use(place)
+    mark_used(place)
     found = _load(place, sum(map(len, texts)), len(texts))
     if found is None:
         found = encode()
@@ -95,14 +95,14 @@ def _save(found: Ids, place: Path) -> None:
 
     sequences, flags = found
     try:
-        with held(place):
-            with unfinished(place).open("wb") as file:
+        with write_lock(place):
+            with partial_path(place).open("wb") as file:
                 np.savez(
                     file,
                     ids=np.fromiter((i for ids in sequences for i in ids), np.int32),
                     ends=np.cumsum([len(ids) for ids in sequences]),
                     flags=np.array(flags, bool),
                 )
-            unfinished(place).replace(place)
+            partial_path(place).replace(place)
     except OSError:
         return

@@ -33,7 +33,7 @@ from swebench_trainer.data.leakage import find_leakage
 from swebench_trainer.data.select import split
 from swebench_trainer.errors import DataError
 from swebench_trainer.grading.snapshot import snapshot_repository
-from swebench_trainer.store import kept
+from swebench_trainer.store.cache import entries
 from swebench_trainer.types import as_row
 
 HELDOUT, GRADED, TRAIN = 40, 20, 80
@@ -278,8 +278,8 @@ def test_they_are_made_once(cache, monkeypatch):
     first = source().load()
     monkeypatch.delattr(GeneratedSource, "_write")
     assert source().load() == first
-    (thing,) = kept.kept(cache)
-    assert thing.place.name == source().digest()
+    (entry,) = entries(cache)
+    assert entry.path.name == source().digest()
     assert {path.suffix for path in cache.iterdir()} == {"", ".lock"}
 
 
@@ -289,7 +289,7 @@ def test_what_was_not_finished_is_made_again(cache, monkeypatch):
         patch.setattr(write_rows, lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             source().load()
-    assert kept.kept(cache) == []
+    assert entries(cache) == []
     assert len(source().load().instances) == 12
 
 

@@ -11,7 +11,7 @@ from swebench_trainer.prompts.documents import is_source, is_test
 from swebench_trainer.prompts.recall import Recall
 from swebench_trainer.prompts.retrieval import Searcher
 from swebench_trainer.prompts.words import words
-from swebench_trainer.store.kept import prune
+from swebench_trainer.store.cache import PruneLimits, prune
 
 TREE = {
     "pkg/url.py": b"def get_url():\n    return HTTPServer.address\n",
@@ -123,8 +123,8 @@ def test_finding_is_a_use_of_the_index(folder) -> None:
     (lock,) = folder.glob("*.lock")
     os.utime(lock, (0, 0))
     Searcher().rank(Memory(TREE), "beta")
-    assert prune(folder, unused_for=3600, max_size=None) == 0
-    assert prune(folder, unused_for=-1, max_size=None) == 1
+    assert prune(folder, PruneLimits(unused_for=3600)) == 0
+    assert prune(folder, PruneLimits(unused_for=-1)) == 1
     assert not any(folder.iterdir())
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from swebench_trainer.contents.cache import held, kept_at, usable
-from swebench_trainer.contents.commands import GitError, directory, git
+from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.objects import Objects
 from swebench_trainer.contents.paths import UNSAFE, check_path
-from swebench_trainer.contents.reasons import Unavailable
-from swebench_trainer.store.kept import note_use, remove, unfinished
+from swebench_trainer.git import GitError, git, git_dir
+from swebench_trainer.store.cache import (
+    mark_used,
+    partial_path,
+    remove,
+    user_cache,
+    write_lock,
+)
+from swebench_trainer.store.digest import digest
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A full commit id: a shorter name could mean anything."""
@@ -139,7 +147,7 @@ class Repositories:
         Raises:
             ValueError: It cannot be had; the message is one line that says why.
             Unavailable: The same, and the row is not to blame.
-            PrerequisiteError: There is no git.
+            PrerequisiteError: git is not installed.
         """
         if not _REPO.fullmatch(repo):
             raise ValueError(f"{repo!r} is not the owner/name of a repository")
@@ -162,22 +170,22 @@ class Repositories:
     def _with(self, location: str, commit: str) -> Objects:
         """The repository of a location, which has a commit."""
         nearby = _in_place(location)
-        place = nearby or kept_at(location)
+        place = nearby or repository_path(location)
         if not nearby:
-            note_use(place)
+            mark_used(place)
         if place.is_dir() and (objects := self._objects(place)).has(commit):
             return objects
         if nearby:
             reason = ValueError(f"{location} has no commit {commit}")
             raise self._loss(location, commit, reason)
         try:
-            with held(place) as lock:
-                if not usable(place):
+            with repository_lock(place) as lock:
+                if not is_readable(place):
                     self._close(place)
                     remove(place)
                     _clone(location, place, lock)
         except (GitError, OSError) as error:
-            reason = Unavailable(f"no clone of {location}: {error}")
+            reason = UnavailableError(f"no clone of {location}: {error}")
             raise self._loss(location, "", reason) from error
         return self._fetched(location, place, commit)
 
@@ -187,7 +195,7 @@ class Repositories:
         if objects.has(commit):
             return objects
         try:
-            with held(place) as lock:
+            with repository_lock(place) as lock:
                 fetch(location, place, commit, lock)
         except (GitError, OSError) as error:
             reason = ValueError(f"{location} has no commit {commit}: {error}")
@@ -211,6 +219,36 @@ class Repositories:
             objects.close()
 
 
+def repository_path(*key: Any) -> Path:
+    """Return the path of a bare repository in the user's cache."""
+    return user_cache("repositories", digest(key))
+
+
+@contextlib.contextmanager
+def repository_lock(path: Path) -> Iterator[int]:
+    """Wait for exclusive write access to a cached repository. See `write_lock`.
+
+    Removes the lock files and partial packs of a git that was killed.
+
+    Yields:
+        The file descriptor of the lock.
+    """
+    with write_lock(path) as lock:
+        for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*"):
+            for stale in path.glob(pattern):
+                stale.unlink(missing_ok=True)
+        yield lock
+
+
+def is_readable(repository: Path) -> bool:
+    """Whether a repository exists and its branches can be read."""
+    try:
+        git(git_dir(repository), "rev-list", "--max-count=1", "--all")
+    except GitError:
+        return False
+    return True
+
+
 def fetch(location: str, place: Path, commit: str, lock: int) -> None:
     """Brings the files of one commit, without its history, into a bare repository.
 
@@ -218,21 +256,21 @@ def fetch(location: str, place: Path, commit: str, lock: int) -> None:
         GitError: They cannot be had.
     """
     git(
-        *(directory(place), "fetch", "--progress", "--depth=1", "--no-tags"),
+        *(git_dir(place), "fetch", "--progress", "--depth=1", "--no-tags"),
         *("--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules"),
         *("--", location, f"{commit}:refs/contents/{commit}"),
         online=True,
-        held=(lock,),
+        inherit=(lock,),
     )
 
 
 def _clone(location: str, place: Path, lock: int) -> None:
     """Clones beside the place, and moves the clone there when it is whole."""
-    new = unfinished(place)
+    new = partial_path(place)
     # It ends when nobody reads its progress any more.
     options = ("--bare", "--template=", "--progress", "--no-recurse-submodules")
-    git("clone", *options, "--", location, str(new), online=True, held=(lock,))
-    git(directory(new), "config", "--remove-section", "remote.origin")  # no passwords
+    git("clone", *options, "--", location, str(new), online=True, inherit=(lock,))
+    git(git_dir(new), "config", "--remove-section", "remote.origin")  # no passwords
     new.rename(place)
 
 

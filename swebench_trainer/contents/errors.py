@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class Unavailable(ValueError):
+class UnavailableError(ValueError):
     """Not the row is to blame but the machine, the network or the recipe: try again."""
