@@ -69,9 +69,9 @@ def run_command_line(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False) or 0
     except TrainerError as error:
-        from swebench_trainer.plugins.masks import masked
+        from swebench_trainer.secrets import without_secrets
 
-        print(_plain(f"error: {masked(str(error))}"), file=sys.stderr)
+        print(_plain(f"error: {without_secrets(str(error))}"), file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.filename is None:
@@ -133,7 +133,8 @@ def run(
     ] = None,
 ) -> None:
     """Runs a recipe, or goes on with it."""
-    from swebench_trainer.pipeline import Pipeline, choose, stages_of
+    from swebench_trainer.pipeline import Pipeline
+    from swebench_trainer.stages.graph import choose, stages_of
 
     overrides = [*(set_ or []), *([f"name={name!r}"] if name is not None else [])]
     plugins, console = _plugins(), _console()
@@ -155,7 +156,7 @@ def run(
 @app.command()
 def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Checks a recipe without running anything; shows every error at once."""
-    from swebench_trainer.pipeline import stages_of
+    from swebench_trainer.stages.graph import stages_of
 
     valid, _ = _load(recipe, set_ or [], _plugins())
     print(f"{recipe}: valid. Stages: {', '.join(s.name for s in stages_of(valid))}.")
@@ -741,7 +742,6 @@ def _add_console(plugins: Plugins, console: Console) -> None:
     from swebench_trainer.progress import ConsoleObserver
 
     plugins.add(ConsoleObserver(console), "console", f"swebench-trainer {__version__}")
-    plugins.watchdog.tell = lambda text: _say(console, text)
 
 
 def _load(path: Path, overrides: list[str], plugins: Plugins) -> tuple[Recipe, Draft]:

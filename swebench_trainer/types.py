@@ -12,9 +12,14 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import core_schema
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
 
 T = TypeVar("T")
 
@@ -359,6 +364,43 @@ class SftRow:
     completion: str
 
 
+class AnswerRef(str):
+    """Which answer one side of a pair has: gold, or a numbered sample.
+
+    It is the text that rows hold (`gold`, `sample:<n>`, empty for no answer), so plugins
+    may pass a plain string. Use the constructors and properties instead of the text.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def gold(cls) -> AnswerRef:
+        """The gold patch."""
+        return cls("gold")
+
+    @classmethod
+    def of_sample(cls, number: int) -> AnswerRef:
+        """The candidate with that sample number."""
+        return cls(f"sample:{number}")
+
+    @property
+    def is_gold(self) -> bool:
+        """Whether the answer is the gold patch."""
+        return self == "gold"
+
+    @property
+    def sample(self) -> int | None:
+        """Sample number of the candidate; `None` for gold, no answer and unknown text."""
+        kind, _, number = self.partition(":")
+        return int(number) if kind == "sample" and number.isdecimal() else None
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, handler(str))
+
+
 @dataclass(frozen=True)
 class Pair:
     """One preference: of two answers to `prompt`, the tests prefer `chosen`.
@@ -369,9 +411,8 @@ class Pair:
 
     Attributes:
         strategy: Name of the pair strategy, as the recipe has it.
-        chosen_source: `gold`, or `sample:<n>` of the candidates; empty where there is
-            none.
-        rejected_source: `sample:<n>` of the candidates; empty where there is none.
+        chosen_source: Which answer `chosen` is; empty where there is none.
+        rejected_source: Which answer `rejected` is; empty where there is none.
         tier: `Tier` of the rejected answer, or a word of the strategy's own; `resolved`
             where there is none.
         chosen_model: Who wrote `chosen`; empty for gold. Needed where several models
@@ -391,8 +432,8 @@ class Pair:
     chosen: str | None
     rejected: str | None
     strategy: str
-    chosen_source: str
-    rejected_source: str
+    chosen_source: AnswerRef
+    rejected_source: AnswerRef
     tier: str
     chosen_model: str = ""
     rejected_model: str = ""
@@ -400,6 +441,12 @@ class Pair:
     rejected_log: str = ""
     chosen_tier: str = ""
     restyled: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("chosen_source", "rejected_source"):
+            value = getattr(self, name)
+            if isinstance(value, str):  # else the plugin's contract check reports it
+                object.__setattr__(self, name, AnswerRef(value))
 
 
 def is_unicode(text: str) -> bool:
@@ -428,17 +475,17 @@ def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
 
     Raises:
         KeyError: A column without a default is missing.
+        ValueError: A column has a value of the wrong type.
     """
-    values: dict[str, Any] = {}
-    for spec in dataclasses.fields(kind):  # type: ignore[arg-type]  # callers pass dataclasses
-        if spec.name in row:
-            value = row[spec.name]
-            if spec.type == "Status":
-                value = Status(value)
-            values[spec.name] = tuple(value) if isinstance(value, list) else value
-        elif (
-            spec.default is dataclasses.MISSING
-            and spec.default_factory is dataclasses.MISSING
-        ):
-            raise KeyError(spec.name)
-    return kind(**values)
+    try:
+        return _adapter(kind).validate_python(row)  # type: ignore[no-any-return,arg-type]  # types hash
+    except ValidationError as error:
+        for detail in error.errors():
+            if detail["type"] == "missing" and len(detail["loc"]) == 1:
+                raise KeyError(detail["loc"][0]) from error
+        raise
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

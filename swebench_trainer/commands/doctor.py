@@ -204,10 +204,8 @@ def default_table(plugins: Plugins, use: str, **settings: Any) -> GradeTable:
     Raises:
         PluginError: There is no such grader.
     """
-    config = plugins.registry.get("grader", use).config
-    table = config.model_validate({"use": use, **settings})
-    assert isinstance(table, GradeTable)  # the registry sees to that
-    return table
+    config = plugins.registry.config(GradeTable, use)
+    return config.model_validate({"use": use, **settings})
 
 
 def _grade(

@@ -11,10 +11,11 @@ from swebench_trainer.errors import DataError, RecipeError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.plugins.manager import Plugins
+from swebench_trainer.recipe.models import DataTable, GradeTable
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
 from swebench_trainer.store.locks import owned
 from swebench_trainer.store.predictions import read_predictions
-from swebench_trainer.store.rundir import StageDir
+from swebench_trainer.store.rundir import FORMAT, StageDir
 from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row
 
 INSTANCES = "instances.jsonl"
@@ -74,13 +75,13 @@ def grade_predictions(
         )
     settings = {"data": source.digest(), "grader": grader, "timeout": timeout}
     folder = _own_directory(out, settings)
-    entry = plugins.registry.get("grader", grader)
-    table = entry.config(use=grader, workers=workers, timeout=timeout, cache=cache)  # type: ignore[call-arg]  # a GradeTable
+    config = plugins.registry.config(GradeTable, grader)
+    table = config(use=grader, workers=workers, timeout=timeout, cache=cache)
     with owned(out / LOCK):
         engine = plugins.registry.create("grader", table)
         try:
             engine.check(named)
-            folder.begin(settings)
+            folder.begin({**settings, "format": FORMAT})
             write_rows(out / INSTANCES, map(as_row, instances.values()))
             ledger = Ledger(out, named, run_id="grade")
             verdicts = ledger.grade(engine, candidates, done)
@@ -100,6 +101,8 @@ def _own_directory(out: Path, settings: dict[str, object]) -> StageDir:
     """
     folder = StageDir(out)
     begun = folder.begun()
+    if begun is not None:  # gradings of older formats can be resumed
+        begun.pop("format", None)
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if begun is None and found - {LOCK}:
         raise DataError(
@@ -128,10 +131,8 @@ def open_source(plugins: Plugins, data: str, split: str) -> Source:
     values = {"use": use, "path": data}
     if use == "rows":
         values["split"] = split
-    entry = plugins.registry.get("source", use)
-    table = entry.config.model_validate(values)
-    source: Source = plugins.registry.create("source", table)
-    return source
+    table = plugins.registry.config(DataTable, use).model_validate(values)
+    return plugins.registry.create("source", table)
 
 
 def _candidates(

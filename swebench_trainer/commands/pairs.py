@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from swebench_trainer.errors import PluginFault, RecipeError, StageError
-from swebench_trainer.pipeline import stages_of
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.stages import pairs
-from swebench_trainer.stages.context import StageContext
+from swebench_trainer.stages.graph import open_context, stages_of
 from swebench_trainer.store.rundir import RunDir
 
 
@@ -38,7 +37,7 @@ def rehearse(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Preferen
                 f"{run.path}: stage {name} is not done, and pairs are made from it.",
                 hint=f"First: swebench-train run RECIPE --until {reads[-1]}",
             )
-    context = StageContext(recipe, run, plugins, run.stage("pairs"), lambda *_: None)
+    context = open_context("pairs", recipe, run, plugins)
     try:
         return pairs.prefer(context)
     except PluginFault as fault:  # its hint speaks of an attempt, which this is not

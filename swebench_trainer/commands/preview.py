@@ -21,7 +21,7 @@ from swebench_trainer.errors import (
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.stages import prepare
-from swebench_trainer.stages.context import StageContext
+from swebench_trainer.stages.graph import open_context
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import read_rows
 from swebench_trainer.store.rundir import RunDir
@@ -169,7 +169,7 @@ def _prepare(
     run = RunDir(folder)
     stage = run.stage("prepare")
     stage.path.mkdir(parents=True)
-    context = StageContext(recipe, run, plugins, stage, lambda *_: None)
+    context = open_context("prepare", recipe, run, plugins)
     try:
         prepare.run(context)
     except (DataError, StageError) as error:

@@ -11,12 +11,13 @@ from pathlib import Path
 from swebench_trainer.commands.grade import INSTANCES, best_verdicts
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.official import final_report
-from swebench_trainer.grading.regrade import Regraded, regraded
-from swebench_trainer.pipeline import STAGES, dependants, fingerprint
+from swebench_trainer.grading.rejudge import RejudgedFile, rejudge_file
+from swebench_trainer.pipeline import fingerprint
 from swebench_trainer.stages.context import gold_runs
-from swebench_trainer.store.jsonl import each_row, write_json
+from swebench_trainer.stages.graph import STAGES, dependents
+from swebench_trainer.store.jsonl import each_row, read_json, write_json
 from swebench_trainer.store.locks import owned
-from swebench_trainer.store.rundir import RunDir, StageDir
+from swebench_trainer.store.rundir import FORMAT, RunDir, StageDir
 from swebench_trainer.types import Instance, Verdict, from_row
 
 Change = tuple[str, Verdict, Verdict]
@@ -75,7 +76,7 @@ def _regrade_grading(folder: Path, dry_run: bool) -> Summary:
             hint="Go on with the same `swebench-train grade` command first.",
         )
     instances = _instances(folder / INSTANCES)
-    found = regraded(folder / "verdicts.jsonl", instances, lambda _: None)
+    found = rejudge_file(folder / "verdicts.jsonl", instances, lambda _: None)
     if found.changes and not dry_run:
         found.write()
         report = final_report(list(instances.values()), best_verdicts(found.now))
@@ -89,10 +90,17 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
     found = {name: _stage_verdicts(run, name, instances) for name in GRADED}
     here = [stage for stage in STAGES if run.stage(stage.name).path.exists()]
     changed = [name for name in GRADED if _matters(name, found[name])]
+    resumable = (read_json(run.facts) or {}).get("format", 1) == FORMAT
+    if changed and not resumable and not dry_run:
+        raise StageError(
+            f"Verdicts of {run.path} change, and an older version made it, so its later "
+            "stages could not be rerun.",
+            hint="--dry-run shows the changes. Start a new run with --name.",
+        )
     anew = {
         follower
         for name in changed
-        for follower in dependants([name], here)
+        for follower in dependents([name], here)
         if follower != name
     }
     if not dry_run:
@@ -104,24 +112,25 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
                     run.stage(name).file("stage.json").unlink(missing_ok=True)
                 for file in found[name]:
                     file.write()
-        _adopt_harness(run)
+        if resumable:
+            _adopt_harness(run)
     again = tuple(s.name for s in here if s.name in anew.union(changed))
     return _summary(itertools.chain(*found.values()), run.path / "stages", again)
 
 
 def _stage_verdicts(
     run: RunDir, name: str, instances: Mapping[str, Instance]
-) -> list[Regraded]:
+) -> list[RejudgedFile]:
     """Every file of verdicts of a stage; gold itself has no gold to compare with."""
-    gold = (lambda _: None) if name == "admit" else gold_runs(run)
+    gold = (lambda _: None) if name == "admit" else gold_runs(run.stage("admit"))
     patterns = ("verdicts.jsonl", "*/verdicts.jsonl", "again/*/verdicts.jsonl")
     paths = sorted(
         p for pattern in patterns for p in run.stage(name).path.glob(pattern)
     )
-    return [regraded(path, instances, gold) for path in paths]
+    return [rejudge_file(path, instances, gold) for path in paths]
 
 
-def _matters(stage: str, files: Iterable[Regraded]) -> bool:
+def _matters(stage: str, files: Iterable[RejudgedFile]) -> bool:
     """Whether a stage's result may change; admission does not look at flags."""
     changes = [change for file in files for change in file.changes]
     if stage == "admit":
@@ -161,7 +170,7 @@ def _instances(path: Path) -> dict[str, Instance]:
 
 
 def _summary(
-    files: Iterable[Regraded], base: Path, again: tuple[str, ...] = ()
+    files: Iterable[RejudgedFile], base: Path, again: tuple[str, ...] = ()
 ) -> Summary:
     files = list(files)
     changes = [

@@ -46,7 +46,7 @@ class Library:
 
         Raises:
             ValueError: No place has them; the message says why of each.
-            Unavailable: The same, and at one place it is not the row's fault.
+            UnavailableError: The same, and at one place it is not the row's fault.
         """
         key = instance.instance_id
         if key not in self._kept:

@@ -146,7 +146,7 @@ class Repositories:
 
         Raises:
             ValueError: It cannot be had; the message is one line that says why.
-            Unavailable: The same, and the row is not to blame.
+            UnavailableError: The same, and the row is not to blame.
             PrerequisiteError: git is not installed.
         """
         if not _REPO.fullmatch(repo):

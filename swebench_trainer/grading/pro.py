@@ -28,9 +28,9 @@ from swebench_trainer.store.digest import digest
 if TYPE_CHECKING:
     from swebench.types import TestSpec
 
-CONFINED = Path(__file__).with_name("confined.py")
+LIMITED_PROCESS = Path(__file__).with_name("limited_process.py")
 WALL_SECONDS = 600.0
-"""Far more than `confined.CPU_SECONDS`, so that a busy machine decides nothing."""
+"""Far more than `limited_process.CPU_SECONDS`, so that a busy machine decides nothing."""
 
 REMEMBERED = 64
 """A log is judged two or three times while it is new."""
@@ -124,7 +124,7 @@ def run_parser(source: str, files: Mapping[str, str]) -> dict[str, bool]:
         folder = Path(name)
         for path, text in {"parser.py": source, **files}.items():
             (folder / path).write_text(text, encoding="utf-8", newline="")
-        program = [sys.executable, "-I", "-S", "-X", "utf8", str(CONFINED)]
+        program = [sys.executable, "-I", "-S", "-X", "utf8", str(LIMITED_PROCESS)]
         try:
             done = subprocess.run(
                 [*program, "parser.py", *_STREAMS.values(), _OUTPUT],

@@ -37,7 +37,7 @@ def holds(first: Verdict, again: Verdict) -> bool:
     return again.status is first.status or again.status in OWED
 
 
-def with_second_opinion(first: Verdict, again: Sequence[Verdict], owed: int) -> Verdict:
+def with_retests(first: Verdict, again: Sequence[Verdict], owed: int) -> Verdict:
     """The verdict with what `owed` repeated runs have added to its flags.
 
     Args:
@@ -47,7 +47,7 @@ def with_second_opinion(first: Verdict, again: Sequence[Verdict], owed: int) -> 
     """
     if not owed:
         return first
-    flags = set(without_retests(first).flags)
+    flags = set(without_retest_flags(first).flags)
     if not all(holds(first, verdict) for verdict in again):
         flags.add(FLAKY)
     elif first.status is Status.RESOLVED:
@@ -57,7 +57,7 @@ def with_second_opinion(first: Verdict, again: Sequence[Verdict], owed: int) -> 
     return dataclasses.replace(first, flags=tuple(sorted(flags)))
 
 
-def without_retests(verdict: Verdict) -> Verdict:
+def without_retest_flags(verdict: Verdict) -> Verdict:
     """The verdict as its own run gave it."""
     flags = tuple(flag for flag in verdict.flags if flag not in _OURS)
     return dataclasses.replace(verdict, flags=flags)

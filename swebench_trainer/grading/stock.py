@@ -28,12 +28,9 @@ from swebench_trainer.grading.official import (
     harness_row,
     status_of,
 )
-from swebench_trainer.grading.pool import grade_all, in_time
-from swebench_trainer.grading.run_candidate import (
-    apply_reason,
-    clear_logs,
-    without_patch,
-)
+from swebench_trainer.grading.outcome import apply_error, outcome_without_patch
+from swebench_trainer.grading.run_candidate import clear_logs
+from swebench_trainer.grading.scheduler import grade_all, with_deadlines
 from swebench_trainer.grading.trust.flags import trust_flags
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Instance, Status
@@ -88,7 +85,7 @@ class StockGrader:
         stop = threading.Event()
         return grade_all(
             jobs,
-            in_time(self._table, functools.partial(self._grade, stop)),
+            with_deadlines(self._table, functools.partial(self._grade, stop)),
             workers=self._table.workers,
             retries=self._table.retries,
             stop=stop.set,
@@ -98,7 +95,7 @@ class StockGrader:
         """Nothing is left: each job has removed its container."""
 
     def _grade(self, stop: threading.Event, job: GradeJob, timeout: float) -> Outcome:
-        if (outcome := without_patch(job.candidate)) is not None:
+        if (outcome := outcome_without_patch(job.candidate)) is not None:
             return outcome
         begin = time.monotonic()
         run_id = uuid.uuid4().hex[:12]
@@ -173,7 +170,7 @@ def _read_outcome(job: GradeJob, output: str, seconds: dict[str, float]) -> Outc
         return Outcome(status, report, flags, reason, seconds)
     log = log_file.read_text(errors="replace") if log_file.exists() else output
     if APPLY_PATCH_FAIL in log:
-        status, reason = Status.NOT_APPLIED, apply_reason(log)
+        status, reason = Status.NOT_APPLIED, apply_error(log)
     elif "Test timed out" in log:
         status, reason = Status.TIMEOUT, "the tests timed out"
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
 from swebench_trainer.contracts import Tree
-from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.git import GitError, git_dir, isolated_environment, run_git
 from swebench_trainer.patches.files import File, Text, read_file
 
 
@@ -161,7 +160,7 @@ def make_patch(old: Mapping[str, File], new: Mapping[str, File]) -> str:
 
     Raises:
         ValueError: git refuses a path.
-        PrerequisiteError: There is no git.
+        PrerequisiteError: git is not installed.
     """
     commits = b"".join((*_commit("old", old), *_commit("new", new)))
     with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as folder:
@@ -171,7 +170,7 @@ def make_patch(old: Mapping[str, File], new: Mapping[str, File]) -> str:
         (repository / "HEAD").write_text("ref: refs/heads/old\n")
         try:
             _git(repository, "fast-import", "--quiet", stdin=commits)
-        except subprocess.CalledProcessError as error:
+        except GitError as error:
             raise ValueError("git refuses the files") from error
         patch = _git(repository, "diff-tree", "-p", "--text", "-M", "old", "new")
     return patch.decode("utf-8", "surrogateescape")
@@ -195,7 +194,7 @@ def applies(patch: str, old: Mapping[str, bytes]) -> bool:
         old: The files that it names and that are there, by path.
 
     Raises:
-        PrerequisiteError: There is no git.
+        PrerequisiteError: git is not installed.
     """
     with _written(old) as folder:
         return _accepts(folder, patch, "--check")
@@ -275,8 +274,9 @@ def _accepts(folder: Path, patch: str, *options: str) -> bool:
     try:
         # No repository: the patch is about the directory and nothing else.
         stdin = patch.encode("utf-8", "surrogateescape")
-        _git(folder / ".git", "apply", *options, "-", stdin=stdin, folder=folder)
-    except subprocess.CalledProcessError:
+        where = ("-C", str(folder))
+        _git(folder / ".git", *where, "apply", *options, "-", stdin=stdin)
+    except GitError:
         return False
     return True
 
@@ -289,28 +289,10 @@ _SETTINGS = (
 )
 
 
-def _git(
-    repository: Path, *arguments: str, stdin: bytes = b"", folder: Path | None = None
-) -> bytes:
+def _git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    try:
-        return subprocess.run(
-            ["git", f"--git-dir={repository}", *settings, *arguments],
-            cwd=folder,
-            input=stdin,
-            capture_output=True,
-            check=True,
-            # Nothing of the user's own git (GIT_DIR, hooks, attributes) is in here.
-            env={
-                "PATH": os.environ.get("PATH", os.defpath),
-                "GIT_CONFIG_GLOBAL": os.devnull,
-                "GIT_CONFIG_NOSYSTEM": "1",
-                "GIT_ATTR_NOSYSTEM": "1",
-                "LC_ALL": "C",
-            },
-        ).stdout
-    except FileNotFoundError as error:
-        raise PrerequisiteError(
-            "git is needed to turn answers into patches, and is not installed.",
-            hint="Install it, for instance: apt-get install git",
-        ) from error
+    return run_git(
+        *(git_dir(repository), *settings, *arguments),
+        env=isolated_environment(),
+        stdin=stdin,
+    )

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from swebench_trainer.contracts import GradedInstance
-from swebench_trainer.types import Candidate, Pair
+from swebench_trainer.types import AnswerRef, Candidate, Pair
 
 Logs = Mapping[tuple[str, str, int], str]
 """Directory of logs by model, instance id and sample, relative to the run directory."""
-
-_SAMPLE = "sample:"
 
 
 def traced(
@@ -31,16 +29,15 @@ def traced(
         for item in graded
     }
 
-    def origin(pair: Pair, source: str, model: str) -> tuple[str, str]:
+    def origin(pair: Pair, source: AnswerRef, model: str) -> tuple[str, str]:
         name = pair.instance_id
-        if source == "gold":
+        if source.is_gold:
             return "", gold_logs.get(name, "")
-        sample = source.removeprefix(_SAMPLE)
-        if not source.startswith(_SAMPLE) or not sample.isdecimal():
+        if source.sample is None:
             return model, ""
-        known = writers.get(name, {}).get(int(sample), [])
+        known = writers.get(name, {}).get(source.sample, [])
         model = model or (known[0] if len(known) == 1 else "")
-        return model, logs.get((model, name, int(sample)), "")
+        return model, logs.get((model, name, source.sample), "")
 
     found = []
     for pair in pairs:

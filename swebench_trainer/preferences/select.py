@@ -13,7 +13,7 @@ from swebench_trainer.preferences.tiers import (
     tier_of,
     ungraded_tier,
 )
-from swebench_trainer.types import Candidate, Pair, Status, Tier, Verdict
+from swebench_trainer.types import AnswerRef, Candidate, Pair, Status, Tier, Verdict
 
 T = TypeVar("T")
 
@@ -131,8 +131,8 @@ def alone(instance: GradedInstance, strategy: str, good: Candidate | None) -> Pa
         chosen=good.text if good else instance.gold,
         rejected=None,
         strategy=strategy,
-        chosen_source=f"sample:{good.sample}" if good else "gold",
-        rejected_source="",
+        chosen_source=_ref(good),
+        rejected_source=AnswerRef(),
         tier=Status.RESOLVED,
         chosen_model=good.model if good else "",
     )
@@ -152,9 +152,13 @@ def preference(
         chosen=chosen.text if chosen else instance.gold,
         rejected=rejected.text,
         strategy=strategy,
-        chosen_source=f"sample:{chosen.sample}" if chosen else "gold",
-        rejected_source=f"sample:{rejected.sample}",
+        chosen_source=_ref(chosen),
+        rejected_source=_ref(rejected),
         tier=tier,
         chosen_model=chosen.model if chosen else "",
         rejected_model=rejected.model,
     )
+
+
+def _ref(candidate: Candidate | None) -> AnswerRef:
+    return AnswerRef.of_sample(candidate.sample) if candidate else AnswerRef.gold()

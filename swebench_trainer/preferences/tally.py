@@ -8,7 +8,7 @@ from typing import Any
 
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.preferences.balance import gap
-from swebench_trainer.types import Pair
+from swebench_trainer.types import AnswerRef, Pair
 
 
 def tally(pairs: Sequence[Pair], graded: Sequence[GradedInstance]) -> dict[str, Any]:
@@ -23,9 +23,7 @@ def tally(pairs: Sequence[Pair], graded: Sequence[GradedInstance]) -> dict[str, 
     return {
         "by strategy": Counter(pair.strategy for pair in pairs),
         "by tier": Counter(str(pair.tier) for pair in pairs),
-        "by chosen": Counter(
-            pair.chosen_source.split(":")[0] or "none" for pair in pairs
-        ),
+        "by chosen": Counter(_kind(pair.chosen_source) for pair in pairs),
         "by repository": Counter(repos.get(pair.instance_id, "") for pair in pairs),
         "by instance": Counter(pair.instance_id for pair in pairs),
         "restyled": sum(pair.restyled for pair in pairs),
@@ -44,3 +42,9 @@ def patches_of(item: GradedInstance) -> set[str]:
     """The patches of an instance's candidates."""
     candidates = [*(candidate for candidate, _ in item.graded), *item.ungraded]
     return {c.patch for c in candidates if c.patch.strip()}
+
+
+def _kind(source: AnswerRef) -> str:
+    if source.is_gold:
+        return "gold"
+    return "none" if source.sample is None else "sample"

@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.preferences.select import alone, failures, passes, preference
 from swebench_trainer.recipe.models import PairsTable
-from swebench_trainer.types import Candidate, Pair
+from swebench_trainer.types import AnswerRef, Candidate, Pair
 
 
 class UnpairedTable(PairsTable):
@@ -43,7 +43,9 @@ class Unpaired:
             chosen = [alone(instance, use, g) for g in good]
             rejected = [
                 replace(
-                    preference(instance, use, None, *b), chosen=None, chosen_source=""
+                    preference(instance, use, None, *b),
+                    chosen=None,
+                    chosen_source=AnswerRef(),
                 )
                 for b in bad
             ]

@@ -88,13 +88,13 @@ def not_believed(verdicts: Iterable[Verdict]) -> dict[str, Any]:
 
     Returns:
         `flagged`, how many there are; `flags`, how often each flag is among them;
-        `not believed`, which they are: instance, number of the sample, flags.
+        `not_believed`, which they are: instance, number of the sample, flags.
     """
     passes = [v for v in verdicts if v.status is Status.RESOLVED and v.flags]
     return {
         "flagged": len(passes),
         "flags": dict(sorted(Counter(f for v in passes for f in v.flags).items())),
-        "not believed": [
+        "not_believed": [
             f"{v.instance_id} #{v.sample} ({', '.join(v.flags)})" for v in passes
         ],
     }

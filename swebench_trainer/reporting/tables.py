@@ -74,7 +74,7 @@ def doubts(
     for split, content in summary["splits"].items():
         for model, m in content["models"].items():
             faults = sum(m["statuses"].get(status, 0) for status in _FAULTS)
-            faults -= m.get("explained timeouts", 0)
+            faults -= m.get("explained_timeouts", m.get("explained timeouts", 0))
             if faults:
                 lines.append(
                     f"{split}, {model}: {faults} not graded, counted as not resolved"
@@ -123,6 +123,7 @@ def contamination(leakage: Mapping[str, Any] | None) -> list[str]:
 
 def _not_believed(counts: Mapping[str, Any]) -> str:
     flags = ", ".join(f"{flag} {count}" for flag, count in counts["flags"].items())
-    names = counts["not believed"]
+    # Older files spell the key with a space.
+    names = counts.get("not_believed") or counts.get("not believed") or []
     some = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
     return f"{counts['flagged']} passes are not believed ({flags}): {some}"

@@ -17,7 +17,7 @@ from swebench_trainer.contracts import Backend, Grader, Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
-from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.recipe.models import EvaluateTable, GradeTable, ModelTable
 from swebench_trainer.reporting.metrics import not_believed, paired, wilson
 from swebench_trainer.reporting.tables import context_label
 from swebench_trainer.sampling.collect import collect, seed_of
@@ -42,12 +42,11 @@ def run(context: StageContext) -> StageSummary:
         StageError: A split has no admitted instance, or nothing could be graded.
     """
     recipe = context.recipe
-    assert recipe.evaluate is not None  # the pipeline
-    assert recipe.model is not None and recipe.grade is not None  # the recipe's rules
-    instances = _instances(context, recipe.evaluate.splits)
+    splits = context.table(EvaluateTable).splits
+    instances = _instances(context, splits)
     shown = context.prompt_context(instances)
-    backend = context.plugins.registry.create("backend", recipe.model)
-    grader = context.plugins.registry.create("grader", recipe.grade)
+    backend = context.plugins.registry.create("backend", context.table(ModelTable))
+    grader = context.plugins.registry.create("grader", context.table(GradeTable))
     verdicts: dict[str, list[Verdict]] = {}
     checks: dict[str, dict[str, int]] = {}
     models = _models(context)
@@ -59,16 +58,11 @@ def run(context: StageContext) -> StageSummary:
         ).items():
             candidates = _answers(context, backend, name, weights, instances)
             checks[name] = dataclasses.asdict(check_counts(candidates))
-            verdicts[name] = _verdicts(
-                *(context, grader, name, instances, candidates), recipe.grade
-            )
+            verdicts[name] = _verdicts(context, grader, name, instances, candidates)
     finally:
         grader.close()
     compared = {name: verdicts[name] for name in models}
-    of = {
-        split: [i for i in instances if i.split == split]
-        for split in recipe.evaluate.splits
-    }
+    of = {split: [i for i in instances if i.split == split] for split in splits}
     summary = {
         "splits": {split: _split_summary(some, compared) for split, some in of.items()},
         "curve": {
@@ -100,7 +94,7 @@ def _instances(context: StageContext, splits: Sequence[str]) -> list[Instance]:
         if not any(i.split == split for i in admitted):
             raise StageError(
                 f"No instance of the {split} split can be graded.",
-                hint=f"See {context.run.stage('admit').file('admission.jsonl')}",
+                hint=f"See {context.input('admit').file('admission.jsonl')}",
             )
     return [i for i in admitted if i.split in splits]
 
@@ -136,7 +130,7 @@ def _milestones(
     """The moments whose weights the trainings have kept, their ends among them."""
     found = []
     for stage in [name for name in models if models[name]]:
-        folder = context.run.stage(stage)
+        folder = context.input(stage)
         for row in read_rows(folder.file("milestones.jsonl")):
             midst = "weights" in row
             model = f"{stage}-{row['step']}" if midst else stage
@@ -154,8 +148,7 @@ def _answers(
 ) -> list[Candidate]:
     """One greedy answer per instance, and the predictions that the harness reads."""
     recipe = context.recipe
-    settings = recipe.evaluate
-    assert settings is not None
+    settings = context.table(EvaluateTable)
     prompts = context.prompts()
     by_id = {i.instance_id: i for i in instances}
     model = f"{recipe.name}-{name}"
@@ -202,8 +195,8 @@ def _verdicts(
     name: str,
     instances: Sequence[Instance],
     candidates: Sequence[Candidate],
-    table: GradeTable,
 ) -> list[Verdict]:
+    table = context.table(GradeTable)
     ledger = Ledger(context.dir.file(name), instances, run_id=context.recipe.name)
     verdicts = ledger.grade(
         grader,
@@ -236,7 +229,7 @@ def _split_summary(
         models[name] = {
             **_rate(resolved[name]),
             "statuses": dict(Counter(v.status.value for v in mine)),
-            "explained timeouts": sum(v.explained for v in mine),
+            "explained_timeouts": sum(v.explained for v in mine),
             **not_believed(mine),
         }
     return {

@@ -11,11 +11,14 @@ from typing import Any
 from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.contracts import GradedInstance, Tree
 from swebench_trainer.errors import DataError, StageError
+from swebench_trainer.plugins.faults import plugin_fault
 from swebench_trainer.preferences.counts import limits
 from swebench_trainer.preferences.normal import form_in
 from swebench_trainer.preferences.provenance import traced
+from swebench_trainer.preferences.rules import BrokenRuleError, PairRules
 from swebench_trainer.preferences.surface import judge
 from swebench_trainer.preferences.tally import patches_of, tally
+from swebench_trainer.recipe.models import PairsTable
 from swebench_trainer.reporting.metrics import wilson
 from swebench_trainer.stages.context import GOLD, StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
@@ -78,13 +81,19 @@ def run(context: StageContext) -> StageSummary:
 
 def prefer(context: StageContext) -> Preferences:
     """Makes the pairs from the files of the earlier stages; writes nothing."""
-    table = context.recipe.pairs
-    assert table is not None  # the pipeline
-    strategy = context.plugins.registry.create("pair strategy", table)
+    table = context.table(PairsTable)
+    registry = context.plugins.registry
+    strategy = registry.create("pair strategy", table)
     verdicts = _verdicts(context)
     graded = _graded(context, verdicts)
     logs = {key: f"stages/grade/{v.log}" for key, v in verdicts.items() if v.log}
-    made = traced(list(strategy.pairs(graded)), graded, logs, _gold_logs(context))
+    try:
+        rules = PairRules.of_table(table)
+        sound = list(rules.checked(strategy.pairs(graded), graded))
+    except BrokenRuleError as error:
+        who = registry.get("pair strategy", table.use).who
+        raise plugin_fault(who, error.problem) from error
+    made = traced(sound, graded, logs, _gold_logs(context))
     dropped = context.plugins.dropped_pairs(made)
     pairs = [pair for number, pair in enumerate(made) if number not in dropped]
     teller = getattr(strategy, "limits", limits)
@@ -144,7 +153,7 @@ def _figures(found: Preferences) -> StageSummary:
     figures: StageSummary = {
         "pairs": len(pairs),
         "issues": len({pair.instance_id for pair in pairs}),
-        "gold as chosen": sum(pair.chosen_source == "gold" for pair in pairs),
+        "gold as chosen": sum(pair.chosen_source.is_gold for pair in pairs),
     }
     for key, count in _held_back(found).items():
         figures[f"held back by {key}"] = count
@@ -160,8 +169,7 @@ def _figures(found: Preferences) -> StageSummary:
 
 def _graded(context: StageContext, verdicts: Verdicts) -> list[GradedInstance]:
     """Each admitted training instance with its candidates, and what their patches make."""
-    table = context.recipe.pairs
-    assert table is not None  # the pipeline
+    table = context.table(PairsTable)
     prompts = context.prompts()
     # Where prepare has made none, its dropped.jsonl says why.
     taught = context.read("prepare", "sft.jsonl", SftRow)
@@ -208,12 +216,12 @@ def _looked_at(
     context: StageContext, item: GradedInstance, tree: Tree | None
 ) -> GradedInstance:
     """Adds what needs the repository's files: forms of patches, patches as answers."""
-    assert context.recipe.pairs is not None  # the pipeline
+    renders = context.table(PairsTable).renders
     forms, rendered = {}, {}
     for patch in sorted(patches_of(item) | {item.instance.patch}):
         if tree and (form := form_in(tree, patch)) is not None:
             forms[patch] = form
-        if context.recipe.pairs.renders:
+        if renders:
             rendered[patch] = _rendered(context, item.instance, patch, tree)
     return dataclasses.replace(item, forms=forms, rendered=rendered)
 
@@ -233,7 +241,7 @@ def _rendered(
 
 def _verdicts(context: StageContext) -> Verdicts:
     """Every verdict on a candidate; none where the strategy does without."""
-    if context.recipe.pairs is None or not context.recipe.pairs.needs_grades:
+    if not context.table(PairsTable).needs_grades:
         return {}
     return {_key(v): v for v in context.read("grade", "verdicts.jsonl", Verdict)}
 

@@ -13,16 +13,15 @@ from contextlib import closing
 from functools import cache
 from typing import Any
 
-from swebench_trainer.contents.library import Files, Library
+from swebench_trainer.contents.library import Files
 from swebench_trainer.data.facts import Rows
 from swebench_trainer.data.leakage import Leakage, find_leakage, public_tests
 from swebench_trainer.data.select import select, split
 from swebench_trainer.errors import DataError, StageError
-from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.plugins.registry import Registry
 from swebench_trainer.prompts.drafts import Drafts
 from swebench_trainer.prompts.recall import AT, Recall
-from swebench_trainer.recipe.models import Recipe
+from swebench_trainer.recipe.models import ContextTable, Recipe
 from swebench_trainer.stages.context import StageContext, StageSummary, token_counter
 from swebench_trainer.store.jsonl import (
     write_bytes,
@@ -61,7 +60,7 @@ def run(context: StageContext) -> StageSummary:
     # Before any prompt is made, so that every style and form has the same split.
     heldout = split(rows.facts, recipe.data.holdout, recipe.seed, known)
     rows = without(rows, heldout.unusable)
-    drafts = _drafts(recipe, context.plugins.registry, rows)
+    drafts = _drafts(context, rows)
     _require_files(context, drafts, dropped)
     rows = without(rows, drafts.unusable)
     _require_some(context, rows, dropped, heldout.ids)
@@ -75,6 +74,15 @@ def run(context: StageContext) -> StageSummary:
     if heldout.note:
         figures["holdout"] = heldout.note
     return figures | _recall_figures(drafts.recall) | _guard_figures(leakage)
+
+
+def inputs(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
+    """Settings that decide the result besides the recipe's keys."""
+    found = {"data content": registry.create("source", recipe.data).digest()}
+    if isinstance(recipe.prompt, ContextTable):
+        counter = token_counter(recipe, registry)
+        found["tokens"] = counter.tokenizer if counter else "estimated"
+    return found
 
 
 def _write(
@@ -183,11 +191,12 @@ def _with_example(reasons: Sequence[str]) -> str:
     return reasons[0] if alike else reasons[0].replace(" (", " (as in: ", 1)
 
 
-def _drafts(recipe: Recipe, registry: Registry, rows: Rows) -> Drafts:
+def _drafts(context: StageContext, rows: Rows) -> Drafts:
+    recipe, registry = context.recipe, context.plugins.registry
     style = registry.create("prompt style", recipe.prompt)
     drafts = Drafts(recipe.prompt, style, _counter(recipe, registry), recipe.seed)
     required = recipe.contents.always or _applies_blocks(recipe)
-    with closing(Library(recipe.contents, DockerArchives())) as library:
+    with closing(context.library()) as library:
         for instance in rows:
             drafts.add(instance, Files(library, instance), required=required)
     return drafts

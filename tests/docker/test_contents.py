@@ -126,7 +126,7 @@ def test_the_container_is_never_started(
     docker_client: DockerClient, commit: str
 ) -> None:
     archives = DockerArchives()
-    with archives.unstarted(archives.image_id(GIT)) as take:
+    with archives.unstarted_container(archives.image_id(GIT)) as take:
         assert take("/nothing") is None
         mine = [
             c

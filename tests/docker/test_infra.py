@@ -525,8 +525,8 @@ def test_f14_ctrl_c_leaves_no_container(
         owner = process.stdout.readline().strip()
         wait_for(lambda: len(containers(docker_client, owner)) >= 2)
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=30)
-    assert "KeyboardInterrupt" in complaint
+        _, stderr = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in stderr
     assert containers(docker_client, owner) == []
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from swebench_trainer.training.backend import HfBackend
+from swebench_trainer.hf import HfBackend
 from swebench_trainer.training.models.table import HfTable
 
 from .conftest import QUICKSTART
@@ -38,7 +38,7 @@ def prepare(shell):
 
 def test_prompts_are_as_long_as_the_models_own_tokens_allow(shell, prepare):
     prepare()
-    count = HfBackend(HfTable(name="builtin:tiny"), None).open_counter()
+    count = HfBackend(HfTable(name="builtin:tiny")).open_counter()
     lengths = [count(row["prompt"]) for row in shell.rows("prepare", "prompts.jsonl")]
     assert len(lengths) > 3
     assert 700 < max(lengths) <= 900

@@ -25,7 +25,7 @@ def test_passes_run_again_and_those_that_waver_teach_nothing(shell, recipe):
     assert f"  flaky {count}" in out
     summary = shell.json("grade", "summary.json")
     assert (summary["flaky"], summary["retested"]) == (len(flaky), len(flaky | held))
-    low, high = summary["flaky ci95"]
+    low, high = summary["flaky_ci95"]
     assert 0 < low < len(flaky) / len(flaky | held) < high < 1
     texts = {
         (c["instance_id"], c["sample"]): c["text"]
@@ -83,7 +83,7 @@ def test_the_report_says_which_passes_are_not_believed(shell, recipe):
     summary = shell.json("grade", "summary.json")
     assert summary["flagged"] > 0, "the draw must give a doubted pass"
     out = " ".join(shell.run("report", "runs/small").split())
-    count, first = summary["flagged"], summary["not believed"][0]
+    count, first = summary["flagged"], summary["not_believed"][0]
     line = f"candidates: {count} passes are not believed (flaky {count}): {first}"
     assert line in out and first.endswith("(flaky)")
     card = (shell.stage("publish") / "release/README.md").read_text()

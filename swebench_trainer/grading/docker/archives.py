@@ -14,18 +14,18 @@ from swebench_trainer.grading.docker.containers import (
     GONE,
     LABEL,
     LostError,
-    lenient,
-    losses,
+    ignore_docker_errors,
+    translate_losses,
 )
 from swebench_trainer.grading.docker.hosts import TRY_DOCKER, Host
 from swebench_trainer.grading.docker.images import UNREACHABLE, ImageError, Images
-from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
+from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 
 _CHUNK = 1 << 20
 
 
 @contextlib.contextmanager
-def unstarted(host: Host, image_id: str) -> Iterator[str]:
+def unstarted_container(host: Host, image_id: str) -> Iterator[str]:
     """A container that is never started, for as long as its files are needed.
 
     Yields:
@@ -37,7 +37,7 @@ def unstarted(host: Host, image_id: str) -> Iterator[str]:
     """
     api: Any = host.client.api
     owner = uuid.uuid4().hex
-    claim = Claim(owner)
+    claim = GraderClaim(owner)
     gone = False
     try:
         claim.add(host.daemon_id)
@@ -73,7 +73,7 @@ class DockerArchives:
                 raise
 
     @contextlib.contextmanager
-    def unstarted(
+    def unstarted_container(
         self, image_id: str
     ) -> Iterator[Callable[[str], Iterator[bytes] | None]]:
         """See `Archives`."""
@@ -91,7 +91,7 @@ class DockerArchives:
                         return None
                     raise
 
-        with _reasons(), unstarted(self._host, image_id) as container:
+        with _reasons(), unstarted_container(self._host, image_id) as container:
             yield take
 
     def close(self) -> None:
@@ -108,12 +108,12 @@ class DockerArchives:
             PrerequisiteError: It does not answer.
         """
         if self._images is None and not self._complaint:
-            self._complaint = self._host.complaint()
+            self._complaint = self._host.connection_error()
             if not self._complaint:
                 api = self._host.client.api
                 self._images = Images(api, {}, None, self._stopped)
-                with lenient():
-                    remove_leftovers({self._host.daemon_id: api})
+                with ignore_docker_errors():
+                    remove_orphans({self._host.daemon_id: api})
         if self._images is None:
             raise PrerequisiteError(
                 f"Docker does not answer: {self._complaint}", hint=TRY_DOCKER
@@ -132,7 +132,7 @@ def _reasons() -> Iterator[None]:
     from docker.errors import DockerException
 
     try:
-        with losses(image_may_go=True):
+        with translate_losses(image_may_go=True):
             yield
     except (DockerException, ImageError, LostError) as error:
         said = str(getattr(error, "explanation", None) or error)

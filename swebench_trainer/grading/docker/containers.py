@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.docker.hosts import CONNECT_SECONDS
-from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.sandbox import KILLED, Ended, Files
+from swebench_trainer.grading.sandbox import KILLED, CommandResult, Files
 
 LABEL = "swebench-trainer"
 """Label of every container; its value names the grader that made it."""
@@ -64,7 +64,7 @@ class LostError(Exception):
 
 
 @dataclass(frozen=True)
-class Limits:
+class ContainerLimits:
     """What a container may use.
 
     Attributes:
@@ -103,10 +103,12 @@ class Container:
 
     def put(self, files: Files) -> None:
         """Puts files into it, owned by root."""
-        with losses():
+        with translate_losses():
             self._api.put_archive(self._id, "/", archive(files))
 
-    def run(self, command: str, workdir: str, seconds: float, log: CappedLog) -> Ended:
+    def run(
+        self, command: str, workdir: str, seconds: float, log: CappedLog
+    ) -> CommandResult:
         """Runs a shell command as root until its end or the deadline, which kills.
 
         Raises:
@@ -114,7 +116,7 @@ class Container:
                 memory ended it.
             OSError: There is no disk left.
         """
-        with losses():
+        with translate_losses():
             # One pipe for both streams, so that lines stay in order.
             command = f"exec 2>&1; {command}"
             created = self._api.exec_create(
@@ -124,16 +126,16 @@ class Container:
                 for chunk in self._output(created["Id"], seconds):
                     log.write(chunk)
             if expired.is_set():
-                return Ended(timed_out=True)
+                return CommandResult(timed_out=True)
             ended = self._api.exec_inspect(created["Id"])
             state = self._state(settle=ended["ExitCode"] == KILLED)
         if state["OOMKilled"] or (state["Running"] and self._oom_kills(state["Pid"])):
-            return Ended(ended["ExitCode"], oom=True)
+            return CommandResult(ended["ExitCode"], oom=True)
         if ended["Running"] or not state["Running"]:
             raise LostError("the container was killed from outside")
         if self._layer is not None and shutil.disk_usage(self._layer).free < FREE_BYTES:
             raise OSError(errno.ENOSPC, "the disk of the containers is full")
-        return Ended(ended["ExitCode"])
+        return CommandResult(ended["ExitCode"])
 
     def _state(self, *, settle: bool) -> Mapping[str, Any]:
         """What the daemon knows of it.
@@ -164,7 +166,7 @@ class Container:
     def _told(self, command: str) -> str:
         """The first output of a command that the candidate may have replaced."""
         output = b""
-        with losses():
+        with translate_losses():
             created = self._api.exec_create(
                 self._id, ["sh", "-c", command], user="root"
             )
@@ -182,7 +184,7 @@ class Container:
 
         def expire() -> None:
             expired.set()
-            with lenient():
+            with ignore_docker_errors():
                 self.kill()
 
         timer = threading.Timer(seconds, expire)
@@ -220,7 +222,7 @@ class Container:
         """
         from docker.errors import APIError
 
-        with losses():
+        with translate_losses():
             try:
                 self._api.kill(self._id)
             except APIError as error:
@@ -229,7 +231,7 @@ class Container:
 
     def remove(self) -> None:
         """Removes it by SIGKILL; that it has gone already is fine."""
-        with lenient():
+        with ignore_docker_errors():
             self._api.remove_container(self._id, force=True, v=True)
 
     def changed(self) -> Iterator[str]:
@@ -241,7 +243,7 @@ class Container:
         if self._layer is not None:
             yield from _files_below(self._layer)
             return
-        with losses():
+        with translate_losses():
             changes = self._api.diff(self._id) or ()
         paths = {change["Path"] for change in changes}
         folders = {
@@ -271,7 +273,7 @@ class Container:
             return _holds(self._layer / path, content)
         from docker.errors import NotFound
 
-        with losses():
+        with translate_losses():
             try:
                 stream, state = self._api.get_archive(self._id, f"/{path}")
             except NotFound as error:
@@ -289,7 +291,7 @@ class Container:
 
 
 def start_container(
-    api: Any, image_id: str, limits: Limits, *, owner: str, life: float
+    api: Any, image_id: str, limits: ContainerLimits, *, owner: str, life: float
 ) -> Container:
     """Starts a container like the harness's, whatever the image's entrypoint.
 
@@ -302,7 +304,7 @@ def start_container(
     """
     # A test that kills every `sleep` it sees takes a second of its life, no more.
     wait = f"n={life:.0f}; while [ $((n -= 1)) -ge 0 ]; do sleep 1; done"
-    with losses(image_may_go=True):
+    with translate_losses(image_may_go=True):
         created = api.create_container(
             image_id,
             entrypoint=["/bin/sh", "-c"],
@@ -373,7 +375,7 @@ def _memory_events(pid: int, container_id: str) -> str | None:
     return None
 
 
-def lenient() -> contextlib.suppress:
+def ignore_docker_errors() -> contextlib.suppress:
     """Lets a clean-up pass whose container has gone, or whose daemon has."""
     from docker.errors import DockerException
 
@@ -382,7 +384,7 @@ def lenient() -> contextlib.suppress:
 
 
 @contextlib.contextmanager
-def losses(*, image_may_go: bool = False) -> Iterator[None]:
+def translate_losses(*, image_may_go: bool = False) -> Iterator[None]:
     """Turns what the SDK says of a container or daemon that is gone into a loss."""
     from docker.errors import APIError
     from requests.exceptions import RequestException

@@ -23,23 +23,23 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.apply import APPLY_SECONDS
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.docker.containers import (
     Container,
-    Limits,
+    ContainerLimits,
     LostError,
-    lenient,
+    ignore_docker_errors,
     outside,
     remove_containers,
     start_container,
 )
 from swebench_trainer.grading.docker.hosts import Host, Hosts
 from swebench_trainer.grading.docker.images import Images
-from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
-from swebench_trainer.grading.docker.ready import Ready
-from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.pool import grade_all, in_time
-from swebench_trainer.grading.run_candidate import grade_in
-from swebench_trainer.grading.sandbox import Ended, Evidence, Files, RunCache
+from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
+from swebench_trainer.grading.docker.warm_containers import WarmContainers
+from swebench_trainer.grading.run_candidate import run_candidate
+from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files, RunCache
+from swebench_trainer.grading.scheduler import grade_all, with_deadlines
 from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
 from swebench_trainer.types import Instance
 
@@ -94,10 +94,10 @@ class DockerGrader:
         self._hosts = Hosts(
             [Host(address, table.workers) for address in addresses], self._stopped
         )
-        self._engines: dict[Host, HostEngine] = {}
+        self._engines: dict[Host, DockerSandboxFactory] = {}
         self._making = threading.Lock()
         self._needed: Counter[str] = Counter()
-        self._claim: Claim | None = None
+        self._claim: GraderClaim | None = None
 
     def check(self, instances: Sequence[Instance]) -> None:
         """Asks each daemon whether it is there, and removes what killed graders left.
@@ -108,8 +108,8 @@ class DockerGrader:
             PrerequisiteError: A daemon does not answer, or an instance names no image.
         """
         self._hosts.check()
-        with lenient():
-            remove_leftovers({host.daemon_id: host.client.api for host in self._hosts})
+        with ignore_docker_errors():
+            remove_orphans({host.daemon_id: host.client.api for host in self._hosts})
         nameless = [i.instance_id for i in instances if not i.image]
         if nameless:
             raise PrerequisiteError(
@@ -121,11 +121,11 @@ class DockerGrader:
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
         """Grades the jobs; see `Grader.grade`."""
         self._stopped.clear()
-        self._claim = self._claim or Claim(self._owner)
+        self._claim = self._claim or GraderClaim(self._owner)
         self._needed.update(job.instance.image for job in jobs)
         graded = grade_all(
             jobs,
-            in_time(self._table, self._grade),
+            with_deadlines(self._table, self._grade),
             workers=self._hosts.meet(),
             retries=self._table.retries,
             stop=self._stop,
@@ -161,7 +161,7 @@ class DockerGrader:
         while True:
             with self._hosts.place() as host:
                 try:
-                    return grade_in(
+                    return run_candidate(
                         job,
                         self._engine(host),
                         timeout,
@@ -187,14 +187,14 @@ class DockerGrader:
             self._engines[host].rest()
         return True
 
-    def _engine(self, host: Host) -> HostEngine:
+    def _engine(self, host: Host) -> DockerSandboxFactory:
         """The engine of a daemon, made when it is first needed."""
         with self._making:
             if host not in self._engines:
                 api = host.client.api
                 assert self._claim is not None
                 self._claim.add(host.daemon_id)
-                self._engines[host] = HostEngine(
+                self._engines[host] = DockerSandboxFactory(
                     api,
                     self._table,
                     owner=self._owner,
@@ -217,13 +217,13 @@ class DockerGrader:
 
     def _remove_all(self, host: Host) -> bool:
         """Removes our containers from a daemon; false if it does not answer."""
-        with lenient():
+        with ignore_docker_errors():
             remove_containers(host.client.api, self._owner)
             return True
         return False
 
 
-class HostEngine:
+class DockerSandboxFactory:
     """Makes the sandboxes of one daemon; see `Engine`.
 
     Args:
@@ -248,13 +248,13 @@ class HostEngine:
         self._api = api
         self._owner = owner
         self._stopped = stopped
-        self._limits = Limits(
+        self._limits = ContainerLimits(
             table.memory, table.cpus, table.pids, table.shm, table.network
         )
         self._use = APPLY_SECONDS + table.timeout + SLACK_SECONDS
         self._workers = workers
         self._images = Images(api, needed, table.image_gb, stopped)
-        self._ready = Ready(self._start, workers)
+        self._ready = WarmContainers(self._start, workers)
         self._next: Sequence[str] = ()
 
     def environment(self, instance: Instance) -> Mapping[str, Any]:
@@ -334,11 +334,11 @@ class DockerSandbox:
         self._files = files
         self._stamp: tuple[int, int] | None = None
 
-    def apply(self, log: CappedLog) -> Ended:
+    def apply(self, log: CappedLog) -> CommandResult:
         """Runs the apply script; see `Sandbox.apply`."""
         return self._run("exec sh /tmp/apply.sh", APPLY_SECONDS, log)
 
-    def test(self, log: CappedLog, timeout: float) -> Ended:
+    def test(self, log: CappedLog, timeout: float) -> CommandResult:
         """Runs the eval script; see `Sandbox.test`."""
         self._stamp = self._container.stamp(SCRIPT)
         return self._run("exec /bin/bash /eval.sh", timeout, log)
@@ -354,7 +354,7 @@ class DockerSandbox:
             script_intact=same and (untouched or self._stamp is None),
         )
 
-    def _run(self, command: str, seconds: float, log: CappedLog) -> Ended:
+    def _run(self, command: str, seconds: float, log: CappedLog) -> CommandResult:
         return self._container.run(command, self._workdir, seconds, log)
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.pool import worker_count
+from swebench_trainer.grading.scheduler import worker_count
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -147,9 +147,9 @@ class Tunnel:
         if self._process is None:
             return ""
         self._process.kill()
-        _, complaint = self._process.communicate()
+        _, stderr = self._process.communicate()
         self._process = None
-        return complaint.strip()
+        return stderr.strip()
 
 
 class Host:
@@ -202,9 +202,9 @@ class Host:
 
     def answers(self) -> bool:
         """Whether the daemon answers now."""
-        return not self.complaint()
+        return not self.connection_error()
 
-    def complaint(self) -> str:
+    def connection_error(self) -> str:
         """Why the daemon does not answer; empty if it does."""
         from docker.errors import DockerException
 
@@ -250,10 +250,10 @@ class Hosts:
             PrerequisiteError: One of them does not answer.
         """
         for host in self._hosts:
-            if complaint := host.complaint():
+            if problem := host.connection_error():
                 far = host.name.startswith("ssh://")
                 raise PrerequisiteError(
-                    f"{host.name} does not answer: {complaint}",
+                    f"{host.name} does not answer: {problem}",
                     hint=TRY_SSH if far else TRY_DOCKER,
                 )
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from swebench_trainer.grading.docker.containers import losses
+from swebench_trainer.grading.docker.containers import translate_losses
 
 PULLS = 3
 """Pulls at once: one that waits for a registry must not hold up the others."""
@@ -119,7 +119,7 @@ class Images:
     def _find(self, name: str) -> Image:
         from docker.errors import ImageNotFound
 
-        with losses(image_may_go=True):
+        with translate_losses(image_may_go=True):
             try:
                 facts = self._api.inspect_image(name)
             except ImageNotFound:
@@ -136,13 +136,13 @@ class Images:
         """
         begin = time.monotonic()
         pause, platform = FIRST_PAUSE, None
-        while complaint := self._pull_once(name, platform):
-            if OTHER_PLATFORM.search(complaint) and platform is None:
+        while problem := self._pull_once(name, platform):
+            if OTHER_PLATFORM.search(problem) and platform is None:
                 platform = AMD64
                 continue
             spent = time.monotonic() - begin
-            if spent + pause > patience(complaint) or self._stopped.wait(pause):
-                raise ImageError(f"no image {name} after {spent:.0f} s: {complaint}")
+            if spent + pause > patience(problem) or self._stopped.wait(pause):
+                raise ImageError(f"no image {name} after {spent:.0f} s: {problem}")
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _pull_once(self, name: str, platform: str | None) -> str:
@@ -205,10 +205,10 @@ def repository(name: str) -> str:
     return f"{folder}{slash}{last.partition(':')[0]}"
 
 
-def patience(complaint: str) -> float:
+def patience(problem: str) -> float:
     """Seconds for which a pull that ended so is worth another try."""
-    if LIMITED.search(complaint):
+    if LIMITED.search(problem):
         return BUSY_SECONDS
-    if REFUSED.search(complaint):
+    if REFUSED.search(problem):
         return 0.0
-    return UNREACHABLE_SECONDS if UNREACHABLE.search(complaint) else BUSY_SECONDS
+    return UNREACHABLE_SECONDS if UNREACHABLE.search(problem) else BUSY_SECONDS

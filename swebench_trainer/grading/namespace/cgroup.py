@@ -29,7 +29,7 @@ REMOVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Group:
+class SandboxCgroup:
     """The cgroups of one sandbox, a directory in each hierarchy."""
 
     folders: tuple[Path, ...]
@@ -70,7 +70,7 @@ class Group:
             raise OSError(f"no cgroup controllers but {sorted(done)}")
 
 
-class Cgroups:
+class GraderCgroups:
     """The cgroups of one grader: a directory that holds those of its sandboxes.
 
     Raises:
@@ -95,11 +95,11 @@ class Cgroups:
             raise
 
     @contextlib.contextmanager
-    def group(self, memory: int, pids: int) -> Iterator[Group]:
+    def group(self, memory: int, pids: int) -> Iterator[SandboxCgroup]:
         """Makes the cgroups of a sandbox; they go when the last process in them has."""
         self._bury()
         number = str(next(self._numbers))
-        group = Group(tuple(folder / number for folder in self._folders))
+        group = SandboxCgroup(tuple(folder / number for folder in self._folders))
         try:
             for folder in group.folders:
                 folder.mkdir()
@@ -126,7 +126,7 @@ def cgroup_parents() -> tuple[Path, ...]:
     """Where we may make cgroups with limits, found by trying; empty if nowhere."""
     for parents in _candidates():
         with contextlib.suppress(OSError):
-            cgroups = Cgroups(parents)
+            cgroups = GraderCgroups(parents)
             try:
                 with cgroups.group(1 << 30, 100) as group:
                     script = 'for file do echo $$ > "$file" || exit; done'

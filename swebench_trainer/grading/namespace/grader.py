@@ -4,7 +4,7 @@ It needs nothing but the kernel's namespaces and overlayfs. An instance that car
 its repository's files (`snapshot`) runs with the programs of the host and this
 interpreter, shown read-only. Any other runs on the root of its image, which is
 exported once, see `rootfs.py`. Either way what a candidate writes goes to a layer in
-memory that is thrown away, and nothing else of the host is visible; `sandbox.py`
+memory that is thrown away, and nothing else of the host is visible; `sandbox_init.py`
 says how.
 
 Memory and processes are limited together where this user may make cgroups (root may).
@@ -34,25 +34,25 @@ from pydantic import PositiveInt
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.namespace.cgroup import (
-    Cgroups,
-    Group,
+    GraderCgroups,
+    SandboxCgroup,
     cgroup_parents,
     reap_cgroups,
 )
 from swebench_trainer.grading.namespace.launch import (
-    Launched,
     Launcher,
-    Limits,
-    Root,
+    NamespaceSandbox,
+    SandboxLimits,
+    SandboxRoot,
     interpreter_dirs,
 )
 from swebench_trainer.grading.namespace.root_cache import ImageRoot
 from swebench_trainer.grading.namespace.rootfs import ImageRoots
-from swebench_trainer.grading.pool import grade_all, in_time
-from swebench_trainer.grading.run_candidate import grade_in
+from swebench_trainer.grading.run_candidate import run_candidate
 from swebench_trainer.grading.sandbox import Files, RunCache, Sandbox
+from swebench_trainer.grading.scheduler import grade_all, with_deadlines
 from swebench_trainer.grading.snapshot import snapshot_repository
 from swebench_trainer.recipe.models import GradeTable, Size
 from swebench_trainer.types import Instance
@@ -94,7 +94,7 @@ A command a line: behind `&&` the shell would go on after a failure.
 """
 
 PROBE_SECONDS = 60.0
-PROBE_LIMITS = Limits(memory=1 << 30, pids=256, disk=1 << 28, shm=1 << 20)
+PROBE_LIMITS = SandboxLimits(memory=1 << 30, pids=256, disk=1 << 28, shm=1 << 20)
 
 
 class NamespaceTable(GradeTable):
@@ -127,7 +127,7 @@ class NamespaceGrader:
     ) -> None:
         self._table = table
         self._run_cache = run_cache
-        self._engine = NamespaceEngine(table)
+        self._engine = NamespaceSandboxFactory(table)
 
     def check(self, instances: Sequence[Instance]) -> None:
         """Runs a sandbox, reads every snapshot, and removes what killed graders left.
@@ -147,7 +147,7 @@ class NamespaceGrader:
         self._engine.resume()
         return grade_all(
             jobs,
-            in_time(self._table, self._grade),
+            with_deadlines(self._table, self._grade),
             workers=self._table.workers,
             retries=self._table.retries,
             stop=self._engine.stop,
@@ -161,7 +161,7 @@ class NamespaceGrader:
             self._run_cache.close()
 
     def _grade(self, job: GradeJob, timeout: float) -> Outcome:
-        return grade_in(
+        return run_candidate(
             job,
             self._engine,
             timeout,
@@ -170,12 +170,12 @@ class NamespaceGrader:
         )
 
 
-class NamespaceEngine:
+class NamespaceSandboxFactory:
     """Makes sandboxes; see `engine.Engine`."""
 
     def __init__(self, table: NamespaceTable) -> None:
         self._programs = table.programs
-        self._limits = Limits(
+        self._limits = SandboxLimits(
             memory=_byte_count(table.memory),
             pids=table.pids,
             disk=_byte_count(table.disk),
@@ -186,7 +186,7 @@ class NamespaceEngine:
         self._repositories: dict[tuple[str, str], Path] = {}
         self._images = ImageRoots()
         self._launcher = Launcher()
-        self._running: weakref.WeakSet[Launched] = weakref.WeakSet()
+        self._running: weakref.WeakSet[NamespaceSandbox] = weakref.WeakSet()
         self._stopped = False
 
     def check(self, instance: Instance) -> None:
@@ -266,11 +266,11 @@ class NamespaceEngine:
             del self._cgroups
 
     @functools.cached_property
-    def _cgroups(self) -> Cgroups | None:
+    def _cgroups(self) -> GraderCgroups | None:
         parents = cgroup_parents()
-        return Cgroups(parents) if parents else None
+        return GraderCgroups(parents) if parents else None
 
-    def _group(self) -> AbstractContextManager[Group | None]:
+    def _group(self) -> AbstractContextManager[SandboxCgroup | None]:
         with self._lock:
             cgroups = self._cgroups
         if cgroups is None:
@@ -280,7 +280,7 @@ class NamespaceEngine:
     def _on_host(self, instance: Instance) -> bool:
         return bool(instance.snapshot) and self._programs == "auto"
 
-    def _root(self, instance: Instance) -> Root:
+    def _root(self, instance: Instance) -> SandboxRoot:
         if self._on_host(instance):
             return host_root(self._repository(instance), self._limits.network)
         return image_root(self._images.root(instance.image), self._limits.network)
@@ -293,7 +293,7 @@ class NamespaceEngine:
             return self._repositories[key]
 
 
-def host_root(repository: Path, network: bool = False) -> Root:
+def host_root(repository: Path, network: bool = False) -> SandboxRoot:
     """A root with the programs of the host and a repository."""
     etc = _own_etc(network) | {"etc/passwd": USERS, "etc/group": GROUPS}
     for name in SHOWN_ETC:
@@ -305,7 +305,7 @@ def host_root(repository: Path, network: bool = False) -> Root:
         "LANG": "C.UTF-8",
         "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
     }
-    return Root(
+    return SandboxRoot(
         environment,
         etc,
         repository=str(repository),
@@ -314,11 +314,11 @@ def host_root(repository: Path, network: bool = False) -> Root:
     )
 
 
-def image_root(image: ImageRoot, network: bool = False) -> Root:
+def image_root(image: ImageRoot, network: bool = False) -> SandboxRoot:
     """The root of an image, with the environment that `docker exec` gives in it."""
     environment = {"HOME": "/root", "HOSTNAME": "sandbox", "PATH": SYSTEM_PATH}
     environment |= image.environment
-    return Root(environment, _own_etc(network), rootfs=str(image.path))
+    return SandboxRoot(environment, _own_etc(network), rootfs=str(image.path))
 
 
 @functools.cache
@@ -341,13 +341,13 @@ def repository_view() -> View:
     Raises:
         PrerequisiteError: It allows none.
     """
-    complaint = ""
+    problem = ""
     for view in ("overlay", "copy"):
-        complaint = _probe(copy=view == "copy")
-        if not complaint:
+        problem = _probe(copy=view == "copy")
+        if not problem:
             return view
     raise PrerequisiteError(
-        f"This machine allows no sandbox of namespaces: {complaint}",
+        f"This machine allows no sandbox of namespaces: {problem}",
         hint="It needs unprivileged user namespaces, bash, git and patch under /usr. "
         + USE_DOCKER,
     )
@@ -356,7 +356,9 @@ def repository_view() -> View:
 def _probe(copy: bool) -> str:
     """Runs a tiny sandbox; returns what went wrong, or nothing."""
     environment = {"PATH": SYSTEM_PATH}
-    root = Root(environment, {}, repository=str(Path(__file__).parent), copy=copy)
+    root = SandboxRoot(
+        environment, {}, repository=str(Path(__file__).parent), copy=copy
+    )
     output = os.memfd_create("output")
     try:
         with (

@@ -1,4 +1,4 @@
-"""The host's side of a sandbox: starts `sandbox.py`, talks with it, ends it."""
+"""The host's side of a sandbox: starts `sandbox_init.py`, talks with it, ends it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.grading.apply import APPLY_SECONDS
-from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.namespace.cgroup import Group
-from swebench_trainer.grading.sandbox import Ended, Evidence, Files
+from swebench_trainer.grading.capped_log import CappedLog
+from swebench_trainer.grading.namespace.cgroup import SandboxCgroup
+from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files
 
-SANDBOX = Path(__file__).with_name("sandbox.py")
+SANDBOX = Path(__file__).with_name("sandbox_init.py")
 START_SECONDS = 60.0
 """Longest time that a sandbox may take to build."""
 INSPECT_SECONDS = 60.0
@@ -32,7 +32,7 @@ CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Root:
+class SandboxRoot:
     """What a sandbox sees.
 
     Attributes:
@@ -53,7 +53,7 @@ class Root:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """What a sandbox may use.
 
     Attributes:
@@ -72,7 +72,7 @@ class Limits:
 
 
 @dataclass(eq=False)
-class Launched:
+class NamespaceSandbox:
     """A running sandbox; see `engine.Sandbox`."""
 
     process: int
@@ -80,7 +80,7 @@ class Launched:
     apply_output: int
     test_output: int
     complaints: int
-    group: Group | None
+    group: SandboxCgroup | None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
 
@@ -96,11 +96,11 @@ class Launched:
             reason = [*lines.strip().splitlines(), "no reason given"][0]
             raise OSError(f"the sandbox did not start: {reason}")
 
-    def apply(self, log: CappedLog) -> Ended:
+    def apply(self, log: CappedLog) -> CommandResult:
         """See `engine.Sandbox`."""
         return self._run(b"a", self.apply_output, log, APPLY_SECONDS)
 
-    def test(self, log: CappedLog, timeout: float) -> Ended:
+    def test(self, log: CappedLog, timeout: float) -> CommandResult:
         """See `engine.Sandbox`."""
         return self._run(b"t", self.test_output, log, timeout)
 
@@ -147,7 +147,9 @@ class Launched:
             return self.control.recv(CHUNK)
         return b""
 
-    def _run(self, word: bytes, output: int, log: CappedLog, seconds: float) -> Ended:
+    def _run(
+        self, word: bytes, output: int, log: CappedLog, seconds: float
+    ) -> CommandResult:
         """Has a script run to its end or the deadline; its output goes to the log."""
         deadline = time.monotonic() + seconds
         with contextlib.suppress(OSError):  # gone: there will be no answer
@@ -172,7 +174,7 @@ class Launched:
             if not _copy(output, log):
                 break
         oom = self.group.out_of_memory() if self.group is not None else None
-        return Ended(int(answer) if answer else None, answer is None, oom)
+        return CommandResult(int(answer) if answer else None, answer is None, oom)
 
 
 class Launcher:
@@ -197,12 +199,12 @@ class Launcher:
     @contextlib.contextmanager
     def launch(
         self,
-        root: Root,
+        root: SandboxRoot,
         workdir: str,
         files: Files,
-        limits: Limits,
-        group: Group | None,
-    ) -> Iterator[Launched]:
+        limits: SandboxLimits,
+        group: SandboxCgroup | None,
+    ) -> Iterator[NamespaceSandbox]:
         """Starts a sandbox, which ends with the context at the latest.
 
         Args:
@@ -232,7 +234,7 @@ class Launcher:
         finally:
             sandbox.close()
 
-    def _start(self, settings: bytes, group: Group | None) -> Launched:
+    def _start(self, settings: bytes, group: SandboxCgroup | None) -> NamespaceSandbox:
         """Hands over the ends of the pipes, and takes a handle of the process."""
         ours, theirs = socket.socketpair()
         apply_output, apply_end = os.pipe()
@@ -252,7 +254,9 @@ class Launcher:
             finally:
                 os.close(apply_end)
                 os.close(test_end)
-        return Launched(process, ours, apply_output, test_output, complaints, group)
+        return NamespaceSandbox(
+            process, ours, apply_output, test_output, complaints, group
+        )
 
     def _request(self, files: list[int]) -> int:
         """Has a sandbox forked; returns a handle of its process.

@@ -15,11 +15,11 @@ from typing import Any, cast
 
 from swebench_trainer.contents.archive import CHUNK
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.docker.archives import unstarted
-from swebench_trainer.grading.docker.containers import lenient
+from swebench_trainer.grading.docker.archives import unstarted_container
+from swebench_trainer.grading.docker.containers import ignore_docker_errors
 from swebench_trainer.grading.docker.hosts import Host
 from swebench_trainer.grading.docker.images import Images
-from swebench_trainer.grading.docker.leftovers import remove_leftovers
+from swebench_trainer.grading.docker.orphans import remove_orphans
 from swebench_trainer.grading.namespace.root_cache import ImageRoot, RootCache
 from swebench_trainer.grading.namespace.unpack import unpack
 
@@ -119,12 +119,12 @@ class ImageRoots:
         """Asks the daemon, once."""
         with self._lock:
             if self._images is None and not self._no_docker:
-                self._no_docker = self._host.complaint()
+                self._no_docker = self._host.connection_error()
                 if not self._no_docker:
                     api = self._host.client.api
                     self._images = Images(api, {}, None, self._stopped)
-                    with lenient():
-                        remove_leftovers({self._host.daemon_id: api})
+                    with ignore_docker_errors():
+                        remove_orphans({self._host.daemon_id: api})
         return self._images is not None
 
     def _find(self, name: str) -> str:
@@ -151,7 +151,7 @@ class ImageRoots:
             The image's `Config`.
         """
         api = _api(self._host)
-        with unstarted(self._host, image_id) as container:
+        with unstarted_container(self._host, image_id) as container:
             unpack(api.export(container, CHUNK), target)
         return cast("Mapping[str, Any]", api.inspect_image(image_id)["Config"])
 

@@ -75,7 +75,7 @@ def load_tokenizer(
     from transformers import AutoTokenizer
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    source, revision = _source(table, weights)
+    source, revision = source_of(table, weights)
     with _loading(table, weights):
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
@@ -208,7 +208,7 @@ def declared_dtype(table: HfTable, weights: Path | None) -> torch.dtype:
     import torch
     from transformers import AutoConfig
 
-    source, revision = _source(table, weights)
+    source, revision = source_of(table, weights)
     with _loading(table, weights):
         dtype = AutoConfig.from_pretrained(source, revision=revision).dtype
     return dtype if isinstance(dtype, torch.dtype) else compute_dtype()
@@ -221,7 +221,7 @@ def copy_tokenizer(table: HfTable, weights: Path | None, target: Path) -> None:
     """
     from transformers.utils import cached_file
 
-    source, revision = _source(table, weights)
+    source, revision = source_of(table, weights)
     for name in (*_VOCABULARIES, *_BESIDE_A_VOCABULARY):
         path = cached_file(
             source,
@@ -277,7 +277,7 @@ def _load_base(
         options["attn_implementation"] = table.attention
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
-    source, revision = _source(table, weights)
+    source, revision = source_of(table, weights)
     with _loading(table, weights):
         model, report = AutoModelForCausalLM.from_pretrained(
             source,
@@ -313,7 +313,7 @@ def _load_adapter(
         return PeftModel.from_pretrained(model, weights, is_trainable=trainable)
 
 
-def _source(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
+def source_of(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
     """Where the base weights and the tokenizer are: path or Hub id, and revision."""
     if weights is not None and not is_adapter(weights):
         return str(weights), None

@@ -19,14 +19,14 @@ from swebench_trainer.grading.docker.containers import (
     Container,
     _files_below,
     _holds,
-    lenient,
+    ignore_docker_errors,
     outside,
 )
 from swebench_trainer.grading.docker.grader import DockerTable, warn_of_emulation
 from swebench_trainer.grading.docker.hosts import Host, Hosts, NoHostError, Tunnel
 from swebench_trainer.grading.docker.images import patience, repository
-from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
-from swebench_trainer.grading.docker.ready import Ready
+from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
+from swebench_trainer.grading.docker.warm_containers import WarmContainers
 from swebench_trainer.recipe.models import semantic_settings
 
 
@@ -34,7 +34,7 @@ def test_cleaning_up_without_a_daemon_is_quiet() -> None:
     client = DockerClient(base_url="tcp://127.0.0.1:9", version="1.44")
     container = Container(client.api, "gone", 0)
     container.remove()
-    with lenient():
+    with ignore_docker_errors():
         container.kill()
     client.close()
 
@@ -118,7 +118,7 @@ def test_what_counts_as_changed_outside() -> None:
 
 
 @pytest.mark.parametrize(
-    ("complaint", "worth_another_try"),
+    ("problem", "worth_another_try"),
     [
         ("toomanyrequests: You have reached your pull rate limit.", True),
         ("received unexpected HTTP status: 502 Bad Gateway", True),
@@ -129,8 +129,8 @@ def test_what_counts_as_changed_outside() -> None:
         ("unauthorized: authentication required", False),
     ],
 )
-def test_patience_with_a_registry(complaint: str, worth_another_try: bool) -> None:
-    assert (patience(complaint) > 0) is worth_another_try
+def test_patience_with_a_registry(problem: str, worth_another_try: bool) -> None:
+    assert (patience(problem) > 0) is worth_another_try
 
 
 def test_names_of_images() -> None:
@@ -177,7 +177,7 @@ class FakeContainer:
 
 def test_a_container_is_ready_before_it_is_needed_and_used_once() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=2)
+    ready = WarmContainers(shelf.start, workers=2)
     with contextlib.closing(ready):
         first = ready.take("a", 1)
         ready.want(["a", "b", "c"])
@@ -194,7 +194,7 @@ def test_a_container_is_ready_before_it_is_needed_and_used_once() -> None:
 
 def test_what_is_not_needed_any_more_is_removed() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=2)
+    ready = WarmContainers(shelf.start, workers=2)
     ready.want(["a", "a"])
     ready.want(["a", "b"])
     ready.close()
@@ -203,7 +203,7 @@ def test_what_is_not_needed_any_more_is_removed() -> None:
 
 def test_a_container_that_is_too_old_is_not_used() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=1)
+    ready = WarmContainers(shelf.start, workers=1)
     ready.want(["a"])
     ready._ready["a"][0].result().fresh = False
     assert ready.take("a", 1).number == 2
@@ -212,7 +212,7 @@ def test_a_container_that_is_too_old_is_not_used() -> None:
 
 def test_no_more_than_twice_as_many_containers_as_workers() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=3)
+    ready = WarmContainers(shelf.start, workers=3)
 
     def use(number: int) -> None:
         container = ready.take(f"image {number // 4}", 1)
@@ -236,7 +236,7 @@ def test_a_start_that_failed_is_tried_by_who_needs_it() -> None:
             raise OSError("no daemon")
         return shelf.start(image)
 
-    ready = Ready(start, workers=1)
+    ready = WarmContainers(start, workers=1)
     ready.want(["a"])
     with pytest.raises(OSError, match="no daemon"):
         ready.take("a", 1)
@@ -341,29 +341,29 @@ def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own_claims")
 def test_only_the_containers_of_dead_graders_are_removed() -> None:
-    living, dead = Claim("living"), Claim("dead")
+    living, dead = GraderClaim("living"), GraderClaim("dead")
     for claim in (living, dead):
         claim.add("a")
     dead.release(empty=False)
     api = Emptied()
-    remove_leftovers({"a": api, "b": Emptied()})
-    remove_leftovers({"a": api})
+    remove_orphans({"a": api, "b": Emptied()})
+    remove_orphans({"a": api})
     assert api.asked_for == ["dead"]
     living.release(empty=True)
-    remove_leftovers({"a": api})
+    remove_orphans({"a": api})
     assert api.asked_for == ["dead"]
 
 
 @pytest.mark.usefixtures("own_claims")
 def test_a_claim_waits_for_each_of_its_daemons() -> None:
-    dead = Claim("dead")
+    dead = GraderClaim("dead")
     dead.add("a")
     dead.add("b")
     dead.release(empty=False)
     first, second = Emptied(), Emptied()
-    remove_leftovers({"a": first})
-    remove_leftovers({"a": first})
-    remove_leftovers({"a": first, "b": second})
+    remove_orphans({"a": first})
+    remove_orphans({"a": first})
+    remove_orphans({"a": first, "b": second})
     assert (first.asked_for, second.asked_for) == (["dead"], ["dead"])
-    remove_leftovers({"a": first, "b": second})
+    remove_orphans({"a": first, "b": second})
     assert second.asked_for == ["dead"]

@@ -24,8 +24,8 @@ from swebench_trainer.grading.namespace import grader as namespace_grader
 from swebench_trainer.grading.namespace import launch
 from swebench_trainer.grading.namespace.cgroup import cgroup_parents
 from swebench_trainer.grading.namespace.grader import (
-    NamespaceEngine,
     NamespaceGrader,
+    NamespaceSandboxFactory,
     NamespaceTable,
     repository_view,
 )
@@ -259,7 +259,7 @@ def test_endless_output_is_bounded(
     task_running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "swebench_trainer.grading.log.CappedLog.__init__.__kwdefaults__",
+        "swebench_trainer.grading.capped_log.CappedLog.__init__.__kwdefaults__",
         {"head": 1 << 20, "tail": 1 << 20},
     )
     shown = output_of(task_running("timeout 1 yes"), timeout=20)
@@ -381,7 +381,7 @@ def test_the_environment_tells_what_a_run_depends_on(
 ) -> None:
     def facts(task: Task, **settings: object) -> dict[str, object]:
         table = {"use": "namespace", **settings}
-        engine = NamespaceEngine(NamespaceTable.model_validate(table))
+        engine = NamespaceSandboxFactory(NamespaceTable.model_validate(table))
         try:
             return dict(engine.environment(task.instance))
         finally:

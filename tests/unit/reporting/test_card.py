@@ -14,10 +14,10 @@ SUMMARY = {
                     "rate": 0.125,
                     "ci95": [0.02, 0.47],
                     "statuses": {"oom": 2, "timeout": 3},
-                    "explained timeouts": 3,
+                    "explained_timeouts": 3,
                     "flagged": 1,
                     "flags": {"multi_marker": 1, "touches_tests": 1},
-                    "not believed": ["a__b-1 #0 (multi_marker, touches_tests)"],
+                    "not_believed": ["a__b-1 #0 (multi_marker, touches_tests)"],
                 }
             }
         }
@@ -35,7 +35,7 @@ def card(**changes):
         "candidates": {
             "flagged": 7,
             "flags": {"flaky": 7},
-            "not believed": [f"a__b-{n} #3 (flaky)" for n in range(7)],
+            "not_believed": [f"a__b-{n} #3 (flaky)" for n in range(7)],
         },
         "is_adapter": True,
     } | changes
@@ -135,3 +135,15 @@ def test_no_address_and_no_secret_of_this_machine():
 
 def test_without_an_evaluation_it_claims_nothing():
     assert "This run had no evaluation." in card(summary=None)
+
+
+def test_summaries_of_older_runs_can_be_read():
+    def with_spaces(value):
+        if isinstance(value, dict):
+            return {k.replace("_", " "): with_spaces(v) for k, v in value.items()}
+        return value
+
+    models = SUMMARY["splits"]["heldout"]["models"]
+    base = {**with_spaces(models["base"]), "flags": models["base"]["flags"]}
+    older = {**SUMMARY, "splits": {"heldout": {"models": {"base": base}}}}
+    assert card(summary=older) == card()

@@ -40,9 +40,9 @@ def test_what_changes_speed_and_memory_alone_is_not_in_fingerprints(change, coun
 
 def test_checking_loads_no_torch():
     script = (
-        "import sys; from swebench_trainer.training.backend import HfBackend; "
+        "import sys; from swebench_trainer.hf import HfBackend; "
         "from swebench_trainer.training.models.table import HfTable; "
-        "HfBackend(HfTable(name='builtin:tiny'), None).check(); "
+        "HfBackend(HfTable(name='builtin:tiny')).check(); "
         "assert not {'torch', 'transformers', 'trl', 'peft', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
