@@ -24,9 +24,13 @@ from swebench_trainer.preferences.self_generated import (
 )
 from swebench_trainer.preferences.tiered import Tiered, TieredTable
 from swebench_trainer.preferences.unpaired import Unpaired, UnpairedTable
-from swebench_trainer.prompts.bm25 import Bm25Style, Bm25Table
-from swebench_trainer.prompts.listed import ListedStyle, ListedTable
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
+from swebench_trainer.prompts.ranked_files import (
+    Bm25Style,
+    Bm25Table,
+    ListedStyle,
+    ListedTable,
+)
 from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.reporting.publishers import (
     DirectoryPublisher,

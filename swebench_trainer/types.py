@@ -9,7 +9,7 @@ and `from_row` are the only two ways in and out.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -20,6 +20,8 @@ from pydantic_core import core_schema
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
+
+from swebench_trainer.errors import UnusableInstance
 
 T = TypeVar("T")
 
@@ -53,8 +55,22 @@ class Status(StrEnum):
 FLAKY = "flaky"
 """Flag of a verdict, pass or failure, that another run of the same patch contradicts."""
 
-UNANSWERED = ("too long", "refused")
-"""Ways to finish (`Candidate.finish`) that say nothing about what a model can write."""
+
+class Finish(StrEnum):
+    """How an answer ended (`Sample.finish`); samplers may leave it empty."""
+
+    STOP = "stop"
+    """The model ended its answer."""
+    LENGTH = "length"
+    """The answer reached the token limit."""
+    TOO_LONG = "too long"
+    """The prompt leaves no room for an answer."""
+    REFUSED = "refused"
+    """The model or its service declined to answer."""
+
+
+UNANSWERED = (Finish.TOO_LONG, Finish.REFUSED)
+"""Finishes without an answer, which show nothing about the model's ability."""
 
 REWARDS: dict[Status, int] = {
     Status.RESOLVED: 1,
@@ -353,6 +369,87 @@ class Verdict:
     def trusted_pass(self) -> bool:
         """Whether the candidate may become a `chosen`."""
         return self.status is Status.RESOLVED and not self.flags
+
+
+@dataclass(frozen=True)
+class DropReason:
+    """Why an instance was dropped.
+
+    Attributes:
+        text: The cause, equal for all instances with this cause.
+        detail: Details of this instance.
+    """
+
+    text: str
+    detail: str = ""
+
+    @classmethod
+    def of(cls, error: ValueError) -> DropReason:
+        """The reason that an error gives, in two parts if it is an `UnusableInstance`."""
+        if isinstance(error, UnusableInstance):
+            return cls(error.reason, error.detail)
+        return cls(str(error))
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.detail})" if self.detail else self.text
+
+
+class LeakageKind(StrEnum):
+    """What a training instance and a held-out instance share."""
+
+    INSTANCE = "the same instance"
+    FILE = "the same commit and file"
+    ISSUE = "the same issue text"
+    PATCH = "the same gold patch"
+    SIMILAR_PATCH = "nearly the same gold patch"
+
+
+@dataclass(frozen=True)
+class PublicTests:
+    """Number of instances from public test splits, by benchmark, on each side."""
+
+    train: Mapping[str, int] = field(default_factory=dict)
+    heldout: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """What training shares with evaluation: `leakage.json` of the prepare stage.
+
+    Attributes:
+        policy: `[data] leakage` of the recipe.
+        train: Number of training instances.
+        heldout: Number of held-out instances.
+        findings: Number of rows in `leakage.jsonl`.
+        reasons: Number of findings of each kind.
+        leaking: Number of training instances that share something.
+        dropped: Number of them that were dropped.
+        examples: The first findings, one line each.
+    """
+
+    policy: str
+    train: int
+    heldout: int
+    findings: int
+    reasons: Mapping[LeakageKind, int]
+    leaking: int
+    dropped: int
+    examples: Sequence[str]
+    public_tests: PublicTests
+
+    def row(self) -> dict[str, Any]:
+        """The JSON of `leakage.json`."""
+        return {**vars(self), "public_tests": vars(self.public_tests)}
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any] | None) -> LeakageReport | None:
+        """The report from its JSON, in the current format or the first one."""
+        if row is None:
+            return None
+        values = dict(row)
+        tests = values.pop("public_tests", None) or values.pop("public test")
+        reasons = {LeakageKind(kind): n for kind, n in values.pop("reasons").items()}
+        return cls(**values, reasons=reasons, public_tests=PublicTests(**tests))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from swebench_trainer.reporting.tables import contamination, context_label, doubts
+from swebench_trainer.types import LeakageReport
 
 _FRONT = """\
 ---
@@ -51,7 +52,7 @@ def model_card(
         f"# {name}",
         f"{'An adapter for' if is_adapter else 'All weights of'} `{base}` after "
         f"{stage.upper()}, made by swebench-trainer.",
-        *_data(leakage),
+        *_data(LeakageReport.parse(leakage)),
         "## Evaluation",
         _evaluation(summary, candidates),
         "## Recipe",
@@ -60,12 +61,12 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _data(leakage: Mapping[str, Any] | None) -> list[str]:
+def _data(leakage: LeakageReport | None) -> list[str]:
     """What the model was trained on, as far as it bears on what the rates mean."""
     if not leakage:
         return []
-    sides = f"{leakage['train']} training instances, {leakage['heldout']} held out."
-    if leakage["heldout"] and not leakage["findings"]:
+    sides = f"{leakage.train} training instances, {leakage.heldout} held out."
+    if leakage.heldout and not leakage.findings:
         sides += (
             " They share no instance, no commit with a file that both gold patches "
             "touch, and no gold patch."

@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from swebench_trainer.types import LeakageReport
+
 _TINY = (
     "builtin:tiny is a model of half a million random weights: it learns the training "
     "issues by heart and nothing else. The point of this run is the loop."
@@ -32,7 +34,7 @@ def comparison(
     """
     caption = [_TINY] if summary.get("model") == "builtin:tiny" else []
     caption.append(f"Prompt context: {context_label(summary)}.")
-    caption += doubts(summary, candidates) + contamination(leakage)
+    caption += doubts(summary, candidates) + contamination(LeakageReport.parse(leakage))
     table = Table("split", "model", title="resolved", caption=Text("\n".join(caption)))
     table.add_column("resolved", justify="right")
     table.add_column("rate", justify="right")
@@ -86,7 +88,7 @@ def doubts(
     return lines
 
 
-def contamination(leakage: Mapping[str, Any] | None) -> list[str]:
+def contamination(leakage: LeakageReport | None) -> list[str]:
     """What training has seen of what is reported on, in sentences without a full stop.
 
     Args:
@@ -95,19 +97,19 @@ def contamination(leakage: Mapping[str, Any] | None) -> list[str]:
     if not leakage:
         return []
     lines = []
-    if leakage["dropped"]:
+    if leakage.dropped:
         lines.append(
-            f"{leakage['dropped']} training instances that shared an issue, a commit with "
+            f"{leakage.dropped} training instances that shared an issue, a commit with "
             "a file, or a gold patch with held-out ones were dropped"
         )
-    elif leakage["findings"]:
-        reasons = ", ".join(f"{n} x {what}" for what, n in leakage["reasons"].items())
+    elif leakage.findings:
+        reasons = ", ".join(f"{n} x {what}" for what, n in leakage.reasons.items())
         lines.append(
-            f"LEAKAGE, allowed by the recipe: {leakage['leaking']} training instances "
+            f"LEAKAGE, allowed by the recipe: {leakage.leaking} training instances "
             f"share something with held-out ones ({reasons}), so held-out rates may be "
             "too high"
         )
-    trained, held = leakage["public test"]["train"], leakage["public test"]["heldout"]
+    trained, held = leakage.public_tests.train, leakage.public_tests.heldout
     for benchmark, count in trained.items():
         lines.append(
             f"CONTAMINATION: trained on {count} instances of the public test split of "

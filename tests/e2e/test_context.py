@@ -105,4 +105,4 @@ def test_a_list_of_files_counts_by_its_content(shell, prepare):
     assert "prompt.list:" in prepare(recipe=recipe, code=1)
     (shell.folder / "list.jsonl").write_text("{\n")
     out = prepare("--redo", "prepare", recipe=recipe, code=1)
-    assert "list.jsonl, line 1: no JSON" in out
+    assert "list.jsonl, line 1: invalid JSON" in out

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.prompts.bm25 import Bm25Style
-from swebench_trainer.prompts.listed import ListedStyle
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
+from swebench_trainer.prompts.ranked_files import Bm25Style, ListedStyle
 from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.stages.context import StageContext

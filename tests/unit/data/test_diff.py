@@ -43,7 +43,7 @@ def tree(folder):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(TREES, TREES)
-def test_git_applies_the_reverse_and_the_old_tree_is_back(tmp_path_factory, old, new):
+def test_applying_the_reverse_restores_the_old_tree(tmp_path_factory, old, new):
     folder = tmp_path_factory.mktemp("trees")
     for name, content in (("a", old), ("b", new)):
         (folder / name).mkdir()
@@ -65,7 +65,7 @@ def test_git_applies_the_reverse_and_the_old_tree_is_back(tmp_path_factory, old,
     assert reverse(back) == reverse(reverse(reverse(back)))
 
 
-def test_modes_and_moves_go_back_too():
+def test_mode_changes_and_renames_are_reversed_too():
     patch = (
         "diff --git a/p q.c b/r.c\nold mode 100644\nnew mode 100755\n"
         "similarity index 90%\nrename from p q.c\nrename to r.c\nindex 12ab..34cd\n"
@@ -88,14 +88,14 @@ def test_modes_and_moves_go_back_too():
         "diff --git a/x b/y\ncopy from x\ncopy to y\n",
     ],
 )
-def test_what_cannot_be_taken_back_is_told(patch):
+def test_irreversible_patches_raise_with_the_reason(patch):
     with pytest.raises(ValueError, match="patch"):
         reverse(patch)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="+-@ \n/\\abdev,.0123", max_size=200))
-def test_nothing_but_a_value_error(text):
+def test_any_text_raises_at_most_a_value_error(text):
     for patch in (text, "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n" + text):
         list(sections(patch))
         try:

@@ -75,7 +75,7 @@ LEAKAGE = {
     "leaking": 2,
     "dropped": 0,
     "examples": [],
-    "public test": {"train": {"SWE-bench": 400}, "heldout": {"SWE-bench": 100}},
+    "public_tests": {"train": {"SWE-bench": 400}, "heldout": {"SWE-bench": 100}},
 }
 
 
@@ -88,6 +88,12 @@ def test_leakage_that_was_allowed_and_public_tests_are_named_as_such():
         "**CONTAMINATION: trained on 400 instances of the public test split of" in text
     )
     assert "the 100 held out here.**" in text
+
+
+def test_leakage_files_of_older_runs_are_read():
+    older = {**LEAKAGE, "public test": LEAKAGE["public_tests"]}
+    del older["public_tests"]
+    assert card(leakage=older) == card(leakage=LEAKAGE)
 
 
 def test_the_report_says_so_too():
@@ -104,7 +110,7 @@ def test_what_was_dropped_is_told_and_is_no_warning():
 
 def test_a_clean_split_says_what_was_looked_for():
     clean = {**LEAKAGE, "findings": 0, "reasons": {}, "leaking": 0}
-    clean["public test"] = {"train": {}, "heldout": {"SWE-bench": 100}}
+    clean["public_tests"] = {"train": {}, "heldout": {"SWE-bench": 100}}
     text = card(leakage=clean)
     assert "They share no instance, no commit" in text
     assert "LEAKAGE" not in text and "CONTAMINATION" not in text

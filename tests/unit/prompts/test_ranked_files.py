@@ -12,9 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swebench_trainer.errors import DataError
-from swebench_trainer.prompts.bm25 import Bm25Style, Bm25Table
-from swebench_trainer.prompts.chosen import NO_ROOM
-from swebench_trainer.prompts.listed import ListedStyle, ListedTable, read_lists
+from swebench_trainer.prompts.ranked_files import (
+    NO_ROOM,
+    Bm25Style,
+    Bm25Table,
+    ListedStyle,
+    ListedTable,
+    read_lists,
+)
 
 FILES = {
     "src/parser.py": module(60, "parse") + "def tokenize_heading(text):\n    pass\n",
@@ -51,7 +56,7 @@ def listed(tmp_path):
     return style
 
 
-def test_what_is_found_is_shown_and_recorded() -> None:
+def test_retrieved_files_are_shown_and_recorded() -> None:
     prompt = render(bm25(), INSTANCE, FILES)
     assert prompt.facts == {"retrieved": ["src/heading.py", "src/parser.py"]}
     assert FILES["src/heading.py"] in prompt.text
@@ -61,7 +66,7 @@ def test_what_is_found_is_shown_and_recorded() -> None:
     assert bm25().context == "bm25"
 
 
-def test_nothing_of_the_fix_leads_to_a_file() -> None:
+def test_retrieval_ignores_the_fix() -> None:
     other = an_instance(
         {"src/writer.py": FILES["src/writer.py"]},
         {"src/writer.py": "", "src/new.py": "1\n"},
@@ -72,12 +77,12 @@ def test_nothing_of_the_fix_leads_to_a_file() -> None:
     assert render(bm25(), INSTANCE, FILES) == render(bm25(), other, FILES)
 
 
-def test_requirements_and_interface_are_searched_for_too() -> None:
+def test_the_query_includes_requirements_and_interface() -> None:
     pro = an_instance({"a": "1\n"}, {"a": "2\n"}, requirements="write_3 stays")
     assert render(bm25(), pro, FILES).facts["retrieved"] == ["src/writer.py"]
 
 
-def test_an_issue_that_is_like_nothing_is_shown_alone() -> None:
+def test_an_issue_without_matches_is_shown_without_files() -> None:
     strange = an_instance({"a": "1\n"}, {"a": "2\n"}, problem_statement="?!")
     prompt = render(bm25(), strange, FILES)
     assert (prompt.shown, prompt.facts) == ({}, {"retrieved": []})
@@ -91,7 +96,9 @@ def test_an_issue_that_is_like_nothing_is_shown_alone() -> None:
     sizes=st.lists(st.integers(0, 90), min_size=1, max_size=6),
     problem=st.sampled_from(["It breaks.", "y and z", "value_7 breaks", "w0_3 w1_50"]),
 )
-def test_the_budget_holds_and_lines_are_never_cut(budget, seed, sizes, problem) -> None:
+def test_prompts_stay_within_the_budget_and_lines_are_never_cut(
+    budget, seed, sizes, problem
+) -> None:
     files = {f"w{n}.py": module(size, f"w{n}") for n, size in enumerate(sizes)}
     instance = an_instance({"a": "1\n"}, {"a": "2\n"}, problem_statement=problem)
     prompt = render(bm25(context_tokens=budget), instance, files, seed)
@@ -117,7 +124,7 @@ def test_the_budget_holds_and_lines_are_never_cut(budget, seed, sizes, problem) 
     assert sum(said) == left_out
 
 
-def test_a_long_file_is_cropped_around_the_words_of_the_issue(listed) -> None:
+def test_a_long_file_is_cropped_around_the_terms_of_the_issue(listed) -> None:
     text = module(300, "a").replace("y = x + 222\n", "y = x + 222  # rounding\n")
     instance = an_instance(
         {"a": "1\n"}, {"a": "2\n"}, problem_statement="Wrong rounding."
@@ -127,7 +134,7 @@ def test_a_long_file_is_cropped_around_the_words_of_the_issue(listed) -> None:
     assert sum(map(len, prompt.shown["a.py"])) < 150
 
 
-def test_a_long_file_without_those_words_is_a_skeleton_or_nothing(listed) -> None:
+def test_a_long_file_without_those_terms_is_a_skeleton_or_skipped(listed) -> None:
     body = "".join(f"        y{n} = 0\n" for n in range(400))
     text = f"class Thing:\n\n    @property\n    def a(\n        self,\n    ):\n{body}"
     instance = an_instance(
@@ -141,7 +148,7 @@ def test_a_long_file_without_those_words_is_a_skeleton_or_nothing(listed) -> Non
     assert broken.shown == {}
 
 
-def test_what_cannot_be_shown_is_skipped_with_the_reason(listed) -> None:
+def test_unreadable_files_are_skipped_with_the_reason(listed) -> None:
     files = {
         "good.py": "x = 1\n",
         "binary.py": "\0",
@@ -159,13 +166,13 @@ def test_what_cannot_be_shown_is_skipped_with_the_reason(listed) -> None:
             ".git/config": "unsafe path",
             "gone.py": "the repository has no file gone.py",
             "binary.py": "binary.py is a binary file",
-            "min.js": "min.js has lines of more than 2000 characters, as generated files have",
+            "min.js": "min.js looks generated: it has lines of more than 2000 characters",
             "empty.py": "empty.py is empty",
         },
     }
 
 
-def test_files_come_in_an_order_of_the_seed(listed) -> None:
+def test_the_seed_decides_the_order_of_files(listed) -> None:
     files = {f"{name}.py": f"{name} = 1\n" for name in "abcdef"}
 
     def order(seed: int) -> list[str]:
@@ -175,7 +182,7 @@ def test_files_come_in_an_order_of_the_seed(listed) -> None:
     assert len({tuple(order(seed)) for seed in range(5)}) == 5
 
 
-def test_an_instance_that_no_list_has_is_dropped(listed) -> None:
+def test_an_instance_missing_from_the_list_raises(listed) -> None:
     other = an_instance({"a": "1\n"}, {"a": "2\n"}, instance_id="other")
     with pytest.raises(ValueError, match=r"list\.jsonl lists no files for it"):
         render(listed("a.py"), other, FILES)
@@ -184,26 +191,30 @@ def test_an_instance_that_no_list_has_is_dropped(listed) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.jsonl", b"{}\n", "line 1: no instance_id"),
-        ("a.jsonl", b'\n{"instance_id": 1}\n', "line 2: no instance_id"),
-        ("a.jsonl", b'{"instance_id": "i"}\n', "line 1: files is no list of paths"),
+        ("a.jsonl", b"{}\n", "line 1: instance_id is missing"),
+        ("a.jsonl", b'\n{"instance_id": 1}\n', "line 2: instance_id is missing"),
+        ("a.jsonl", b'{"instance_id": "i"}\n', "line 1: files is not a list of paths"),
         (
             "a.jsonl",
             b'{"instance_id": "i", "files": [1]}\n',
-            "line 1: files is no list of paths",
+            "line 1: files is not a list of paths",
         ),
         ("a.jsonl", b"[]\n", "line 1: not a JSON object"),
-        ("a.jsonl", b"{\n", "line 1: no JSON"),
-        ("a.jsonl", b'{"instance_id": "i", "files": []}\n' * 2, "line 2: a second"),
-        ("a.jsonl", b"[" * 200_000 + b"\n", "line 1: JSON that cannot be read"),
+        ("a.jsonl", b"{\n", "line 1: invalid JSON"),
+        (
+            "a.jsonl",
+            b'{"instance_id": "i", "files": []}\n' * 2,
+            "line 2: duplicate list",
+        ),
+        ("a.jsonl", b"[" * 200_000 + b"\n", "line 1: unreadable JSON"),
         ("a.jsonl", b"\xff", "not UTF-8"),
-        ("a.json", b'{"i":\n "a.py"', "line 2: no JSON"),
-        ("a.json", b'{"i": "a.py"}', "'i': files is no list of paths"),
-        ("a.json", b"[]", "no JSON object of lists"),
+        ("a.json", b'{"i":\n "a.py"', "line 2: invalid JSON"),
+        ("a.json", b'{"i": "a.py"}', "'i': files is not a list of paths"),
+        ("a.json", b"[]", "not a JSON object of lists"),
         ("gone.jsonl", None, "cannot be read: No such file"),
     ],
 )
-def test_a_list_that_is_none_says_where(tmp_path, name, content, reason) -> None:
+def test_an_invalid_list_raises_with_the_line(tmp_path, name, content, reason) -> None:
     path = Path(tmp_path, name)
     if content is not None:
         path.write_bytes(content)
@@ -212,7 +223,7 @@ def test_a_list_that_is_none_says_where(tmp_path, name, content, reason) -> None
     assert name in str(caught.value)
 
 
-def test_a_list_may_be_one_object(tmp_path) -> None:
+def test_a_list_may_be_a_json_object(tmp_path) -> None:
     path = tmp_path / "list.json"
     path.write_text('{"i": ["a.py", "b.py", "a.py"]}')
     assert read_lists(path) == {"i": ("a.py", "b.py")}

@@ -8,7 +8,7 @@ from swebench_trainer.errors import (
     StageError,
     TrainerError,
 )
-from swebench_trainer.remote.keys import hide
+from swebench_trainer.remote.api_key import hide
 from swebench_trainer.remote.service import Fault
 from swebench_trainer.remote.tables import RemoteTable
 

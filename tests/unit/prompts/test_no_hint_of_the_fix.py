@@ -1,4 +1,4 @@
-"""X16: what a model is given to read tells nothing of the fix or of its tests."""
+"""Prompts reveal nothing about the fix or its tests."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ OTHER = {"a.py": b"def f():\n    return 'another'\n", "b.py": b"2\n"}
 @pytest.mark.parametrize(
     "style", [IssueStyle(PromptTable()), OracleStyle(OracleTable())]
 )
-def test_the_prompt_is_the_same_whatever_the_fix(workshop, style) -> None:
-    """The oracle names the files of the gold patch, and nothing that is in it."""
+def test_the_prompt_does_not_depend_on_the_fix(workshop, style) -> None:
+    """The oracle reveals only which files the gold patch touches."""
     instance = workshop.instance(OLD, NEW, problem_statement="It breaks.")
     other = workshop.instance(OLD, OTHER, problem_statement="It breaks.")
     other = dataclasses.replace(

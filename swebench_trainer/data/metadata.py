@@ -1,7 +1,6 @@
-"""The few facts of an instance that decide whether and where it takes part.
+"""The metadata that selection and splits depend on.
 
-They are small, so that they can be held for every row of a data set whose texts
-do not fit into memory.
+It is small enough to hold in memory for every row of a data set whose texts do not fit.
 """
 
 from __future__ import annotations
@@ -36,32 +35,34 @@ _LANGUAGES = {
     "lua": "lua",
     "shell": "sh bash",
 }
-"""Languages by the suffixes of their files, as far as benchmarks have them."""
+"""File suffixes of the languages in benchmarks."""
 
 _BY_SUFFIX = {
-    suffix: language for language, some in _LANGUAGES.items() for suffix in some.split()
+    suffix: language
+    for language, suffixes in _LANGUAGES.items()
+    for suffix in suffixes.split()
 }
-_SAME = {
+_ALIASES = {
     "js": "javascript",
     "ts": "typescript",
     "py": "python",
     "golang": "go",
     "cpp": "c++",
 }
-# SWE-smith keeps a copy of owner/name at each commit as swesmith/owner__name.<commit>.
+# SWE-smith mirrors owner/name at each commit as swesmith/owner__name.<commit>.
 _MIRROR = re.compile(r"swesmith/(?P<owner>.+?)__(?P<name>.+)\.(?P<commit>[0-9a-f]{8})")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of an instance without its texts.
+class Metadata:
+    """An instance without its texts.
 
     Attributes:
-        project: The repository in lower case; all mirrors of one are one project.
-        commit: The first 8 digits of the commit that the project was at.
-        language: In lower case; empty when not known.
+        project: The repository in lower case; the same for all its mirrors.
+        commit: The first 8 digits of the base commit.
+        language: Programming language in lower case; empty if unknown.
         files: Paths that the gold patch touches.
-        lines: Lines that the gold patch removes or adds.
+        lines: Number of lines that the gold patch removes or adds.
         ungradable: See `Instance.ungradable`.
     """
 
@@ -78,21 +79,21 @@ class Facts:
     source: str
 
 
-def facts_of(instance: Instance) -> Facts:
-    """Reads the facts of an instance; what its patch is never makes it raise."""
+def metadata_of(instance: Instance) -> Metadata:
+    """The metadata of an instance. Malformed patches do not raise."""
     changed = list(sections(instance.patch))
     project, commit = instance.repo.lower(), instance.base_commit[:8].lower()
     if mirror := _MIRROR.fullmatch(instance.repo):
         project = f"{mirror['owner']}/{mirror['name']}".lower()
         commit = mirror["commit"]
     language = instance.language.lower()
-    return Facts(
+    return Metadata(
         instance_id=instance.instance_id,
         repo=instance.repo,
         project=project,
         commit=commit,
         created_at=instance.created_at,
-        language=_SAME.get(language, language) or _language(changed),
+        language=_ALIASES.get(language, language) or _language(changed),
         difficulty=instance.difficulty,
         files=tuple(sorted({path for section in changed for path in section.paths})),
         lines=sum(len(section.changes) for section in changed),
@@ -102,7 +103,7 @@ def facts_of(instance: Instance) -> Facts:
 
 
 def _language(changed: list[Section]) -> str:
-    """The language of most of the changed lines; of equals the first by name."""
+    """The language with the most changed lines; the first by name if tied."""
     lines: Counter[str] = Counter()
     for section in changed:
         for path in section.paths:
@@ -112,36 +113,38 @@ def _language(changed: list[Section]) -> str:
     return min(lines, key=lambda name: (-lines[name], name), default="")
 
 
-class Rows:
-    """Instances, which may lie on disk, beside their facts, which are at hand.
+class InstanceSet:
+    """Instances, possibly on disk, with their metadata in memory.
 
     Args:
-        instances: Read once here, and once for each time that the rows are iterated.
-        facts: Their facts, where they are known.
+        instances: The instances, read once here and once per iteration.
+        metadata: Their metadata, if already known.
     """
 
     def __init__(
-        self, instances: Sequence[Instance], facts: Sequence[Facts] | None = None
+        self, instances: Sequence[Instance], metadata: Sequence[Metadata] | None = None
     ) -> None:
         self.instances = instances
-        self.facts = list(map(facts_of, instances) if facts is None else facts)
+        self.metadata = list(
+            map(metadata_of, instances) if metadata is None else metadata
+        )
 
     def __len__(self) -> int:
-        return len(self.facts)
+        return len(self.metadata)
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(self.instances)
 
     @property
     def names(self) -> list[str]:
-        """The ids."""
-        return [facts.instance_id for facts in self.facts]
+        """The instance ids."""
+        return [metadata.instance_id for metadata in self.metadata]
 
-    def only(self, wanted: Callable[[str], bool]) -> Rows:
-        """Those whose ids are wanted; nothing is read for it."""
+    def only(self, wanted: Callable[[str], bool]) -> InstanceSet:
+        """The subset with wanted ids, selected without reading the instances."""
         kept = [wanted(name) for name in self.names]
         if isinstance(self.instances, Spool):
             instances: Sequence[Instance] = self.instances.where(kept.__getitem__)
         else:
             instances = list(itertools.compress(self.instances, kept))
-        return Rows(instances, list(itertools.compress(self.facts, kept)))
+        return InstanceSet(instances, list(itertools.compress(self.metadata, kept)))

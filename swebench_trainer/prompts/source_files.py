@@ -1,4 +1,4 @@
-"""Which files of a repository an issue may be about."""
+"""Which files of a repository are source code, and which are tests."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ _TEST_NAME = re.compile(
 
 
 def is_source(path: str) -> bool:
-    """Whether a file is a document to search: source code, and no test."""
+    """Whether a file is source code and not a test."""
     return PurePosixPath(path).suffix.lower() in SUFFIXES and not is_test(path)
 
 
 def is_test(path: str) -> bool:
-    """Whether a file is a test, by where it lies and what it is called.
+    """Whether a file is a test, by its folder and its name.
 
-    A folder called `test` below the root may be a library (`django/test`), one called
-    `tests` is not.
+    A nested folder named `test` may be a library (`django/test`); one named `tests` is
+    not.
     """
     *folders, name = path.lower().split("/")
     return bool(

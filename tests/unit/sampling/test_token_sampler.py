@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from swebench_trainer.contracts import SampleRequest
-from swebench_trainer.sampling.draws import Draws, chances
+from swebench_trainer.sampling.token_sampler import Draws, chances
 
 
 def request(**settings) -> SampleRequest:

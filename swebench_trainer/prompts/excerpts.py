@@ -1,4 +1,4 @@
-"""What a prompt shows of a file: all of it, or some of its lines and what is left out."""
+"""File excerpts in prompts: whole files, or regions with the omitted lines counted."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ NOTE = (
     "`[n lines not shown]` stands for lines of a file that are left out here; it is no "
     "line of the file."
 )
-"""What a prompt says of the files that it does not show whole."""
+"""Explains the marker in prompts with cropped files."""
 
 _LEAST_GAP = 3
-"""Fewer lines between two regions are shown: to say that they are missing costs as much."""
+"""Shorter gaps between two regions are shown: a marker costs as many tokens."""
 
 _LONGEST_LINE = 2000
-"""Characters of a line; nobody writes longer ones by hand."""
+"""Characters of a line; longer lines are not written by hand."""
 
 
 @dataclass(frozen=True)
-class View:
+class Excerpt:
     """A file as a prompt shows it.
 
     Attributes:
         lines: All lines of the file.
-        shown: Those that are shown, as ranges of indexes that ascend and do not touch.
+        shown: The shown lines, as ascending ranges of indexes that do not touch.
     """
 
     path: str
@@ -37,8 +37,8 @@ class View:
     shown: tuple[range, ...]
 
     @classmethod
-    def whole(cls, path: str, lines: tuple[str, ...]) -> View:
-        """All of a file."""
+    def whole(cls, path: str, lines: tuple[str, ...]) -> Excerpt:
+        """A whole file."""
         return cls(path, lines, (range(len(lines)),))
 
     @property
@@ -65,11 +65,11 @@ def _left_out(count: int) -> list[str]:
 
 
 def merge(regions: Iterable[range], length: int) -> tuple[range, ...]:
-    """The regions in order, those that nearly touch each other or an end joined to it.
+    """The regions in order, joined with their neighbors or a file end if nearly touching.
 
     Args:
-        regions: Of a file's lines, in any order; empty ones do not count.
-        length: Lines of the file.
+        regions: Ranges of line indexes in any order; empty ones are ignored.
+        length: Number of lines of the file.
     """
     merged: list[range] = []
     for region in sorted((r for r in regions if r), key=lambda r: (r.start, r.stop)):
@@ -86,10 +86,10 @@ def merge(regions: Iterable[range], length: int) -> tuple[range, ...]:
 
 
 def read_text(tree: Tree, path: str) -> Text:
-    """A file that a prompt can show.
+    """Read a file that a prompt can show.
 
     Raises:
-        ValueError: It is not there, or no text; the message says so.
+        ValueError: The file is missing or is not text.
     """
     file = read_file(tree, path)
     if file is None:
@@ -100,16 +100,16 @@ def read_text(tree: Tree, path: str) -> Text:
 
 
 def read_source(tree: Tree, path: str) -> Text:
-    """A file that people have written, for prompts that could do without it.
+    """Read a handwritten source file, for prompts where the file is optional.
 
     Raises:
-        ValueError: As `read_text`; or the file is generated, minified, or empty.
+        ValueError: See `read_text`; or the file is generated, minified, or empty.
     """
     text = read_text(tree, path)
     if not text.lines:
         raise ValueError(f"{path} is empty")
     if max(map(len, text.lines)) > _LONGEST_LINE:
         raise ValueError(
-            f"{path} has lines of more than {_LONGEST_LINE} characters, as generated files have"
+            f"{path} looks generated: it has lines of more than {_LONGEST_LINE} characters"
         )
     return text
