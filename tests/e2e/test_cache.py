@@ -69,7 +69,7 @@ def test_a_cache_of_a_newer_version_is_shown_as_a_new_one(shell, filled):
     run_cache = SqliteRunCache(filled)
     run_cache._database.execute("PRAGMA user_version = 99")
     run_cache.close()
-    assert ": 0 runs" in shell.run("cache")
+    assert ": 0 test runs" in shell.run("cache")
     assert [p.name for p in set_aside(filled).iterdir()] == ["runs.sqlite.1"]
 
 
