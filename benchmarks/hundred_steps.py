@@ -30,7 +30,7 @@ from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.models.tiny import tiny_directory
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.types import AnswerRef, Pair, SftRow, Status
 
 ARCHITECTURE = {
@@ -178,7 +178,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"
-        with quiet_libraries():
+        with silence_libraries():
             write_model(model)
         for stage in ("SFT", "DPO"):
             for quantization in ("none", "nf4"):

@@ -28,7 +28,7 @@ from swebench_trainer.training.models.loading import (
 )
 from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.training.tokens.encoding import (
     decode_completion,
     describe_row,
@@ -74,7 +74,7 @@ class HfBackend:
 
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> Sampler:
         """See `Backend.open_sampler`."""
-        with quiet_libraries():
+        with silence_libraries():
             codec = open_codec(self.table, weights)
             model = load_model(self.table, weights)
         return TransformersSampler(
@@ -88,12 +88,12 @@ class HfBackend:
 
     def open_view(self) -> Callable[[str, str | None], TokenView]:
         """See `TokenViewer.open_view`."""
-        with quiet_libraries():
+        with silence_libraries():
             return partial(describe_row, load_tokenizer(self.table))
 
     def open_counter(self) -> Callable[[str], int]:
         """See `TokenCounter.open_counter`."""
-        with quiet_libraries():
+        with silence_libraries():
             tokenizer = load_tokenizer(self.table)
         return lambda text: len(encode_prompt(tokenizer, text))
 

@@ -64,12 +64,12 @@ def prune_and_show(limits: PruneLimits) -> Iterator[str | Table]:
         TrainerError: Cached test runs cannot be read or removed; all other caches have
             been pruned by then.
     """
-    yield from _entries(limits)
-    yield from _roots(limits)
-    yield from _runs(limits)
+    yield from _cached_directories(limits)
+    yield from _image_roots(limits)
+    yield from _test_runs(limits)
 
 
-def _entries(limits: PruneLimits) -> Iterator[str | Table]:
+def _cached_directories(limits: PruneLimits) -> Iterator[str | Table]:
     """Clones, indexes, and other directories in the cache."""
     if limits:
         removed = [
@@ -93,7 +93,7 @@ def _entries(limits: PruneLimits) -> Iterator[str | Table]:
         yield "No repositories or indexes are cached."
 
 
-def _roots(limits: PruneLimits) -> Iterator[str | Table]:
+def _image_roots(limits: PruneLimits) -> Iterator[str | Table]:
     if limits:
         removed = prune_roots(limits)
         yield f"removed {removed} image roots; those in use are never removed"
@@ -112,7 +112,7 @@ def _roots(limits: PruneLimits) -> Iterator[str | Table]:
     yield table
 
 
-def _runs(limits: PruneLimits) -> Iterator[str | Table]:
+def _test_runs(limits: PruneLimits) -> Iterator[str | Table]:
     path = cache_path()
     if path is None or not path.exists():
         yield "No test runs are cached."
@@ -134,10 +134,10 @@ def _runs(limits: PruneLimits) -> Iterator[str | Table]:
             yield f"removed {removed} test runs"
         if limits.unused_for is not None and limits.unused_for < 0:
             shutil.rmtree(set_aside(path), ignore_errors=True)
-        yield from _run_totals(run_cache)
+        yield from _test_run_tables(run_cache)
 
 
-def _run_totals(run_cache: SqliteRunCache) -> Iterator[str | Table]:
+def _test_run_tables(run_cache: SqliteRunCache) -> Iterator[str | Table]:
     total = run_cache.totals()
     size = decimal(total.size)
     yield f"{run_cache.path}: {total.runs} test runs, {size}, used {total.hits} times"

@@ -71,7 +71,7 @@ def execute(options: GradeOptions) -> None:
         print_line(
             console, f"{flagged} passes are suspicious; see flags in verdicts.jsonl"
         )
-    for name, count in answers(out).items():
+    for name, count in answered_without_run(out).items():
         print_line(console, f"{count} answered by {ANSWERED_BY[name]}, without a run")
     print_line(console, str(out / "report.json"))
 
@@ -177,7 +177,7 @@ def _claim_directory(out: Path, settings: dict[str, object]) -> StageDir:
     return folder
 
 
-def answers(out: Path) -> dict[str, int]:
+def answered_without_run(out: Path) -> dict[str, int]:
     """Number of verdicts that needed no test run, by where they came from."""
     rows = each_row(out / "timings.jsonl")
     found = Counter(row["answered_by"] for row in rows)

@@ -53,7 +53,7 @@ def execute(
         run_command.execute(recipe, overrides, runs_dir, only_pairs)
     plugins = load_plugins()
     valid, _ = load_recipe(recipe, overrides, plugins)
-    plugins.load_installed()  # they may drop pairs
+    plugins.load_installed()  # installed plugins may drop pairs
     made = make_pairs(plugins, valid, runs_dir)
     examples = to_show(made.pairs, display.number)
     print_pairs(open_console(), made.stats, examples, display.lines)

@@ -59,7 +59,7 @@ def execute(
     """
     plugins = load_plugins()
     valid, _ = load_recipe(recipe, overrides, plugins)
-    plugins.load_installed()  # they may drop instances
+    plugins.load_installed()  # installed plugins may drop instances
     preview = prepare_preview(plugins, valid, choice)
     print_preview(open_console(), valid, preview, lines)
 

@@ -114,7 +114,7 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
     instances = _instances(run.stage("prepare").file("instances.jsonl"))
     found = {name: _stage_verdicts(run, name, instances) for name in GRADED}
     here = [stage for stage in STAGES if run.stage(stage.name).path.exists()]
-    changed = [name for name in GRADED if _matters(name, found[name])]
+    changed = [name for name in GRADED if _affects_results(name, found[name])]
     resumable = (read_json(run.facts) or {}).get("format", 1) == FORMAT
     if changed and not resumable and not dry_run:
         raise StageError(
@@ -158,7 +158,7 @@ def _stage_verdicts(
     return [rejudge_file(path, instances, gold) for path in paths]
 
 
-def _matters(stage: str, files: Iterable[RejudgedFile]) -> bool:
+def _affects_results(stage: str, files: Iterable[RejudgedFile]) -> bool:
     """Whether a stage's result may change; admission ignores flags."""
     changes = [change for file in files for change in file.changes]
     if stage == "admit":

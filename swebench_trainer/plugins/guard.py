@@ -18,6 +18,7 @@ from typing import Any, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from swebench_trainer.contracts import (
+    Bottlenecks,
     GradeJob,
     Outcome,
     Prompt,
@@ -305,6 +306,9 @@ def _pairs(call: Call, result: Any) -> Any:
 
 
 def _counts(call: Call, result: Any) -> Any:
+    if isinstance(result, Bottlenecks):
+        call.require_fields(result, Bottlenecks)
+        return result
     call.require_type(result, Mapping)
     for reason, count in result.items():
         valid = isinstance(reason, str) and isinstance(count, int)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -16,17 +15,18 @@ from swebench_trainer.reporting.preferences import (
     origins,
     surface,
 )
+from swebench_trainer.reporting.summaries import PairStats
 from swebench_trainer.types import Pair
 
 
 def print_pairs(
-    console: Console, stats: dict[str, Any], examples: Sequence[Pair], lines: int
+    console: Console, stats: PairStats, examples: Sequence[Pair], lines: int
 ) -> None:
     """Prints pairs, then the figures of all of them.
 
     Args:
         console: Where to print.
-        stats: `stats.json` of the stage.
+        stats: Their counts.
         examples: The pairs to show.
         lines: Maximum number of lines per answer; 0 prints all.
     """
@@ -39,5 +39,5 @@ def print_pairs(
     console.print(limiting(stats))
     for line in surface(stats):
         print_line(console, line)
-    if not stats["graded"]:
+    if not stats.graded:
         print_line(console, "These rejects were not graded; some may be correct.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from swebench_trainer.reporting.curves import resolved_curves, training_curves
+from swebench_trainer.reporting.summaries import evaluation_summary, grade_summary
 from swebench_trainer.reporting.tables import comparison
 from swebench_trainer.store.jsonl import read_json, read_rows
 from swebench_trainer.store.rundir import RunDir
@@ -26,10 +27,11 @@ def print_report(run_dir: Path, console: Console) -> bool:
     if curves:
         console.print(curves)
     stages = map(run.stage, ("evaluate", "grade"))
-    summary, candidates = (read_json(s.file("summary.json")) for s in stages)
+    evaluated, graded = (read_json(s.file("summary.json")) for s in stages)
+    summary = evaluation_summary(evaluated)
     leakage = read_json(run.stage("prepare").file("leakage.json"))
     if summary:
-        if resolved := resolved_curves(summary.get("curve", {})):
+        if resolved := resolved_curves(summary.curve):
             console.print(resolved)
-        console.print(comparison(summary, candidates, leakage))
+        console.print(comparison(summary, grade_summary(graded), leakage))
     return bool(summary)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from swebench_trainer.contracts import Grader
@@ -18,40 +16,18 @@ from swebench_trainer.grading.retest import (
     with_retests,
 )
 from swebench_trainer.recipe.models import GradeTable
-from swebench_trainer.reporting.metrics import not_believed, wilson
+from swebench_trainer.reporting.metrics import wilson
+from swebench_trainer.reporting.summaries import (
+    GradeSummary,
+    summary_row,
+    verdict_counts,
+)
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.types import Candidate, Instance, Verdict, as_row
 
 Retests = Mapping[int, Sequence[Verdict]]
 """Repeated runs of each candidate, by the candidate's position."""
-
-
-@dataclass(frozen=True)
-class GradeSummary:
-    """`summary.json` of the stage.
-
-    Attributes:
-        candidates: Number of verdicts.
-        statuses: Verdicts by status, the most frequent first.
-        flagged: Passes with a trust flag.
-        flags: Flagged passes by flag.
-        not_believed: Each flagged pass: instance, sample number, flags.
-        explained_timeouts: Timeouts caused by the patch.
-        retested: Patches that ran again.
-        flaky: Patches whose repeated runs contradict each other.
-        flaky_ci95: 95% confidence interval of the share of flaky patches.
-    """
-
-    candidates: int
-    statuses: Mapping[str, int]
-    flagged: int
-    flags: Mapping[str, int]
-    not_believed: Sequence[str]
-    explained_timeouts: int
-    retested: int
-    flaky: int
-    flaky_ci95: tuple[float, float]
 
 
 def run(context: StageContext) -> StageSummary:
@@ -89,7 +65,7 @@ def run(context: StageContext) -> StageSummary:
     retests = [retest_row(first[place], again[place]) for place in sorted(again)]
     write_rows(context.dir.file("retests.jsonl"), retests)
     summary = _summary(verdicts, retests)
-    write_json(context.dir.file("summary.json"), dataclasses.asdict(summary))
+    write_json(context.dir.file("summary.json"), summary_row(summary))
     return _figures(summary)
 
 
@@ -148,22 +124,20 @@ def _summary(
         for row in retests
         if not set(row["again"]) <= set(OWED)
     }
-    contradicted = sum(not holds for holds in held.values())
+    flaky = sum(not holds for holds in held.values())
     return GradeSummary(
+        **vars(verdict_counts(verdicts)),
         candidates=len(verdicts),
-        statuses=dict(Counter(v.status.value for v in verdicts).most_common()),
-        **not_believed(verdicts),
-        explained_timeouts=sum(v.explained for v in verdicts),
         retested=len(held),
-        flaky=contradicted,
-        flaky_ci95=wilson(contradicted, len(held)),
+        flaky=flaky,
+        flaky_ci95=wilson(flaky, len(held)),
     )
 
 
 def _figures(summary: GradeSummary) -> StageSummary:
     figures: StageSummary = dict(summary.statuses)
-    if summary.flagged:
-        figures["flagged"] = summary.flagged
+    if summary.suspicious:
+        figures["suspicious passes"] = len(summary.suspicious)
     if summary.explained_timeouts:
         figures["explained timeouts"] = summary.explained_timeouts
     if summary.retested:

@@ -7,6 +7,7 @@ import shutil
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import PublishTable, resolved_settings
 from swebench_trainer.reporting.card import model_card
+from swebench_trainer.reporting.summaries import evaluation_summary, grade_summary
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_bytes, write_json
 
@@ -32,8 +33,8 @@ def run(context: StageContext) -> StageSummary:
         recipe.name,
         stage,
         settings=resolved_settings(recipe),
-        summary=context.summary("evaluate"),
-        candidates=context.summary("grade"),
+        summary=evaluation_summary(context.summary("evaluate")),
+        candidates=grade_summary(context.summary("grade")),
         is_adapter=weights.name == "adapter",
         leakage=context.summary("prepare", "leakage.json"),
     )

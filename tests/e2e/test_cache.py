@@ -1,4 +1,4 @@
-"""`swebench-train cache`: what is kept for later, shown and removed."""
+"""`swebench-train cache`: entries are shown and removed."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ def filled(shell):
     return path
 
 
-def test_it_shows_what_is_kept_and_removes_some(shell, filled):
+def test_test_runs_are_shown_and_removed(shell, filled):
     out = " ".join(shell.run("cache").split())
     assert f"{filled}: 12 test runs, " in out and ", used 1 times" in out
     assert "│ owner__project-1 │ 4 │" in out
@@ -52,7 +52,7 @@ def test_it_shows_what_is_kept_and_removes_some(shell, filled):
     assert not set_aside(filled).exists()
 
 
-def test_it_names_what_it_does_not_understand(shell, filled):
+def test_a_malformed_amount_is_named(shell, filled):
     out = shell.run("cache", "--max-size", "2 gigs", code=2)
     assert "--max-size takes amounts like 10k, 10m, 10g, not '2 gigs'" in out
     assert "12 test runs" in shell.run("cache")
@@ -125,10 +125,10 @@ def test_clones_checkouts_and_indexes_are_shown_and_removed(shell, origin):
     assert "0 evaluation repositories, 1 BM25 indexes, 0 sets of generated" in out
     assert not any((cache / "bm25").iterdir())
     (clone,) = cache.glob("repositories/*.lock")
-    with write_lock(clone.with_suffix("")):  # as by a fetch that takes long
+    with write_lock(clone.with_suffix("")):  # as during a long fetch
         out = shell.run("cache", "--max-size", "1k")
         assert "0 repositories, 1 evaluation repositories, 0 BM25 indexes" in out
-        assert "those that are written to stay" in out
+        assert "being written are never removed" in out
     out = shell.run("cache", "--clear")
     assert "1 repositories, " in out and "No repositories or indexes are cached" in out
     assert read(origin)
@@ -187,7 +187,7 @@ def test_a_removal_that_was_killed_is_finished_by_the_next_export(shell, roots):
     assert not (roots / "sha256-1.new").exists()
 
 
-def test_what_a_kill_has_left_is_removed(shell, roots):
+def test_leftovers_of_a_killed_process_are_removed(shell, roots):
     (roots / "sha256-1").rename(roots / "sha256-1.new")
     shell.run("cache", "--max-size", "9g")
     assert not (roots / "sha256-1.new").exists()

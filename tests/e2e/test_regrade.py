@@ -48,12 +48,10 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def graded_once(tmp_path_factory, site):
+def graded_once(new_shell):
     from swebench.task.repo import load_task_repo
 
-    from .conftest import Shell
-
-    shell = Shell(tmp_path_factory.mktemp("graded"), site)
+    shell = new_shell()
     tasks = [t for t in load_task_repo(QUICKSTART) if t["instance_id"] in IDS]
     predictions = [
         {"instance_id": t["instance_id"], "model_name_or_path": name, "model_patch": p}
@@ -156,10 +154,10 @@ def test_what_is_no_grading_is_refused(graded):
 
 
 @pytest.fixture(scope="module")
-def trained_once(tmp_path_factory, site):
-    from .conftest import RECIPE, Shell
+def trained_once(new_shell):
+    from .conftest import RECIPE
 
-    shell = Shell(tmp_path_factory.mktemp("trained"), site)
+    shell = new_shell()
     shell.run(shell.write(RECIPE.replace("believer", "namespace")))
     return shell
 

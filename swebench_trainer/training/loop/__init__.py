@@ -1,1 +1,1 @@
-"""The steps of a training, and what happens around them."""
+"""The training loop: settings, checks, checkpoints, evaluation, and metrics."""

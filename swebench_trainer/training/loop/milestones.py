@@ -50,14 +50,14 @@ def keeper(out: Path, number: int, save: Save) -> TrainerCallback:
             rows = [r for r in read_rows(out / FILE) if r["step"] <= state.global_step]
             self.before = rows[-1]["seconds"] if rows else 0.0
             self.began = time.monotonic()
-            if ranks.writes():
+            if ranks.is_first():
                 write_rows(out / FILE, rows)
 
         def on_step_end(
             self, _args: Any, state: Any, _control: Any, model: Any, **_: Any
         ) -> None:
             step, total = state.global_step, state.max_steps
-            if step not in steps_of(number, total) or not ranks.writes():
+            if step not in steps_of(number, total) or not ranks.is_first():
                 return
             row = {"step": step, "seconds": self._seconds()}
             if step < total:

@@ -35,7 +35,7 @@ _FILE = "weights.safetensors"
 Metrics = Sequence[Mapping[str, Any]]
 
 
-def hold_back(
+def hold_out(
     rows: Sequence[Encoded], share: float, seed: int
 ) -> tuple[list[Encoded], list[Encoded]]:
     """Splits rows by their instances into those to train on and those held back.
@@ -131,10 +131,10 @@ def keeper(metrics: Path, settings: TrainTable) -> TrainerCallback:
         def on_evaluate(
             self, args: Any, state: Any, control: Any, model: Any, **_: Any
         ) -> None:
-            ranks.wait()  # until the evaluation is in the metrics
+            ranks.barrier()  # until the evaluation is in the metrics
             rows = read_rows(metrics)
             best = best_of(rows)
-            if best and best.step == state.global_step and ranks.writes():
+            if best and best.step == state.global_step and ranks.is_first():
                 _write(model, _weights(Path(args.output_dir), best.step))
                 if not settings.save_every:
                     self.on_save(args)
@@ -142,7 +142,7 @@ def keeper(metrics: Path, settings: TrainTable) -> TrainerCallback:
                 control.should_training_stop = True
 
         def on_save(self, args: Any, *_: Any, **__: Any) -> None:
-            if not ranks.writes():
+            if not ranks.is_first():
                 return
             # Not before: a training that is killed now goes on from here, and one
             # killed earlier from a step for which other weights may be the best.

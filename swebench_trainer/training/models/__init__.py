@@ -1,1 +1,1 @@
-"""Models: the recipe table, loading, attention, saving and merging."""
+"""Models: the recipe's table, loading, attention, saving, merging, built-in models."""

@@ -1,8 +1,8 @@
-"""Which attention a training runs with, where the recipe leaves it open.
+"""The attention implementation of a training whose recipe has `attention = "auto"`.
 
-The flash attention kernel of the Hub reads packed rows at once. It takes no mask of
-our own, so DPO with shared prompts keeps SDPA; so does every machine without a GPU
-that it is built for.
+The Hub's flash attention kernel reads packed rows as one. It does not accept custom
+masks, so DPO with shared prompts uses SDPA, and so does every machine without a GPU
+that the kernel supports.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from collections.abc import Callable
 from swebench_trainer.training.models.table import HfTable
 
 KERNEL = "kernels-community/flash-attn2"
-"""As transformers names it; it is fetched from the Hub once."""
+"""Name of the kernel in transformers, which downloads it from the Hub once."""
 
 log = logging.getLogger(__name__)
 
 
 def settled(table: HfTable, *, masked: bool) -> HfTable:
-    """The table with an attention in the place of `auto`, unless it is the default.
+    """The table with `auto` replaced by the kernel, if this machine can use it.
 
     Args:
         table: The recipe's `[model]`.
-        masked: Whether the training has a mask of its own.
+        masked: Whether the training uses custom attention masks.
     """
-    if table.attention != "auto" or masked or why_not_kernel() is not None:
+    if table.attention != "auto" or masked or kernel_obstacle() is not None:
         return table
     return table.model_copy(update={"attention": KERNEL})
 
 
-def why_not_kernel() -> str | None:
-    """Why the Hub's kernel cannot be used on this machine; `None` if it can."""
+def kernel_obstacle() -> str | None:
+    """Why this machine cannot use the Hub's kernel; `None` if it can."""
     import torch
     from transformers.utils import is_kernels_available
 
@@ -42,22 +42,22 @@ def why_not_kernel() -> str | None:
 
 
 def obstacle(generation: int, installed: bool, load: Callable[[], None]) -> str | None:
-    """What stands against the kernel, the cheap questions first.
+    """Why the kernel cannot be used, cheap checks first; `None` if it can.
 
     Args:
-        generation: Major compute capability of the GPU; 0 where there is none.
-        installed: Whether there is a `kernels` package that transformers takes.
+        generation: Major compute capability of the GPU; 0 without a GPU.
+        installed: Whether a version of `kernels` that transformers accepts is installed.
         load: Loads the kernel.
     """
     if not generation:
-        return "there is no GPU"
+        return "no GPU"
     if generation < 8:
-        return "the GPU is older than flash attention"
+        return "the GPU is older than Ampere"
     if not installed:
         return "the package kernels is not installed"
     try:
         load()
-    except Exception as error:  # whatever it is, there is another attention
+    except Exception as error:  # SDPA can replace it, whatever went wrong
         log.info("%s cannot be loaded: %s", KERNEL, error)
         return f"{KERNEL} cannot be loaded"
     return None

@@ -1,4 +1,4 @@
-"""The model under training: its recipe table, its checks, and how it is loaded."""
+"""Checks and loads the model and the tokenizer of a recipe."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import PrerequisiteError, RecipeError
 from swebench_trainer.training import failures
+from swebench_trainer.training.loop import guards
 from swebench_trainer.training.models import tiny
 from swebench_trainer.training.models.table import HfTable
 
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _PROBE = "def f(x):\n\treturn  [x, 'a b']\n"
-"""What a tokenizer for code must give back as it is."""
+"""Text that a tokenizer for code must reproduce exactly."""
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
-_BESIDE_A_VOCABULARY = (
+_TOKENIZER_FILES = (
+    *_VOCABULARIES,
     "merges.txt",
     "added_tokens.json",
     "special_tokens_map.json",
@@ -35,16 +38,16 @@ _BESIDE_A_VOCABULARY = (
 
 
 def check_model(table: HfTable) -> None:
-    """Reads the model's config, and nothing else, and checks that it can be used.
+    """Checks that the model can be used, by its config only.
 
     Raises:
-        RecipeError: There is no such model, or it is not a causal one.
-        PrerequisiteError: The Hub or a package is needed and not there.
+        RecipeError: The model does not exist, or is not a causal one.
+        PrerequisiteError: The Hub cannot be reached, or a package is missing.
     """
     if table.quantization == "nf4" and not importlib.util.find_spec("bitsandbytes"):
         raise PrerequisiteError(
             "4-bit training needs bitsandbytes.",
-            hint='pip install bitsandbytes, or set [model] quantization = "none".',
+            hint='Run pip install bitsandbytes, or set [model] quantization = "none".',
         )
     if table.name in tiny.MODELS:
         return
@@ -53,24 +56,25 @@ def check_model(table: HfTable) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(
-            f"The config.json of {table.name} cannot be read: {error}"
+            f"Cannot read the config.json of {table.name}: {error}"
         ) from error
     if not _is_causal(config):
         kind = ", ".join(config.get("architectures") or ()) or config.get("model_type")
         raise RecipeError(
             f"{table.name} ({kind}) is not a causal language model, so it cannot write patches.",
-            hint="Choose a decoder-only model, whose architecture ends in ForCausalLM.",
+            hint="Choose a decoder-only model: its architecture ends in ForCausalLM.",
         )
 
 
 def load_tokenizer(
     table: HfTable, weights: Path | None = None
 ) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer of the weights, or of the base model; a pad token is set.
+    """Loads the tokenizer of the weights, or of the base model, and sets a pad token.
 
     Raises:
-        RecipeError: The tokenizer has no EOS token, or does not give back a text.
-        PrerequisiteError: It is not on this machine, and the Hub cannot be reached.
+        RecipeError: The tokenizer has no EOS token, or cannot reproduce a text.
+        PrerequisiteError: The tokenizer is not on this machine, and the Hub cannot be
+            reached.
     """
     from transformers import AutoTokenizer
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -90,33 +94,33 @@ def load_tokenizer(
         )
     probe = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     if tokenizer.decode(probe, clean_up_tokenization_spaces=False) != _PROBE:
-        # transformers makes an empty one of nothing, and has loaded byte-level ones
-        # as SentencePiece.
+        # Without files transformers creates an empty tokenizer, and some versions load
+        # byte-level tokenizers as SentencePiece.
         _require_tokenizer(source, revision)
         raise RecipeError(
-            f"The tokenizer of {table.name} ({type(tokenizer).__name__}) loses spaces or line breaks, so no patch could be written with it.",
+            f"The tokenizer of {table.name} ({type(tokenizer).__name__}) loses spaces or line breaks, so it cannot encode patches.",
             hint="Update transformers, or correct tokenizer_class in a copy of the model's tokenizer_config.json.",
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if declared.get("add_bos_token") and tokenizer.bos_token_id is not None:
-        # transformers 5 forgets it where tokenizer.json does not say it again.
+        # transformers 5 ignores this setting unless tokenizer.json repeats it.
         tokenizer.add_bos_token = True
     if getattr(tokenizer, "fill_token", None):
-        # CodeLlama's would cut an issue that has <FILL_ME> in it for infilling.
+        # CodeLlama's tokenizer would split an issue that contains <FILL_ME>.
         tokenizer.fill_token = None
     return tokenizer
 
 
 def _require_tokenizer(source: str, revision: str | None) -> None:
-    """Raises if there is no vocabulary, which is the better reason for what went wrong."""
+    """Raises if the vocabulary is missing, which explains more than a library's error."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(source).is_dir():
         if not any(Path(source, name).is_file() for name in _VOCABULARIES):
             raise RecipeError(
                 f"The directory {source} has no tokenizer.",
-                hint=f"One of these files belongs there: {', '.join(_VOCABULARIES)}.",
+                hint=f"Add one of these files: {', '.join(_VOCABULARIES)}.",
             )
         return
     cached = (
@@ -125,7 +129,7 @@ def _require_tokenizer(source: str, revision: str | None) -> None:
     if not any(isinstance(path, str) for path in cached):
         raise PrerequisiteError(
             f"The tokenizer of {source} is not in the local cache.",
-            hint=f"Run `hf download {source}` where there is a network, or name a directory or {tiny.NAME}.",
+            hint=f"Run `hf download {source}` with network access, or use a local directory or {tiny.NAME}.",
         )
 
 
@@ -139,7 +143,7 @@ def load_model(
         weights: `adapter/` or `model/` of an earlier training.
 
     Returns:
-        The model in eval mode, with no weight to be trained.
+        The model in eval mode, with all weights frozen.
     """
     model = _load_base(table, weights)
     if is_adapter(weights):
@@ -147,28 +151,46 @@ def load_model(
     return model.requires_grad_(False).eval()
 
 
-def load_reference(table: HfTable, weights: Path | None) -> PreTrainedModel:
-    """Loads a frozen copy of what a training of every weight starts from.
+def load_policy_and_reference(
+    table: HfTable, request: TrainRequest, *, sharded: bool
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedModel | None]:
+    """Loads the policy of a preference training, and its reference.
 
-    In the precision of the trained one: in another, the two would not agree at the
-    start, and the first margin would not be zero.
+    Args:
+        table: The recipe's `[model]`.
+        request: The stage's request; both models start from `start`.
+        sharded: See `load_trainable`.
+
+    Returns:
+        Policy and reference. The reference is `None` with adapters: TRL then keeps a
+        frozen copy of them, called "ref", on the same base model.
+
+    Raises:
+        StageError: The adapters to start from are untrained.
     """
-    return _load_base(table, weights, exact=True).requires_grad_(False).eval()
+    policy = load_trainable(table, request.start, request.seed, sharded=sharded)
+    if request.start:
+        guards.require_trained(policy)
+    if base_of(policy) is not policy:
+        return policy, None
+    # In the precision of the policy: otherwise the first margins would not be zero.
+    reference = _load_base(table, request.start, exact=True)
+    return policy, reference.requires_grad_(False).eval()
 
 
 def load_trainable(
     table: HfTable, weights: Path | None, seed: int, *, sharded: bool = False
 ) -> PreTrainedModel | PeftModel:
-    """Loads a model to be trained: fresh adapters, earlier ones, or every weight.
+    """Loads a model to train: fresh adapters, earlier ones, or every weight.
 
-    Weights that are trained are fp32, on a GPU too, where autocast computes in bf16: in
+    Trained weights are in fp32, on a GPU as well, where autocast computes in bf16: in
     bf16 small steps would round away.
 
     Args:
         table: The recipe's `[model]`.
-        weights: Where an earlier training left off; `None` means the base model.
+        weights: Weights of an earlier training; `None` means the base model.
         seed: Seed of fresh adapters.
-        sharded: Whether several processes will each keep a part of it.
+        sharded: Whether each process will keep only a part of the weights.
     """
     whole = table.lora is False and not is_adapter(weights)
     model = _load_base(table, weights, exact=whole, sharded=sharded)
@@ -189,22 +211,22 @@ def load_trainable(
     set_seed(seed)
     try:
         return _unnamed(get_peft_model(model, config))
-    except ValueError as error:  # peft names the layers that it has looked for
+    except ValueError as error:  # peft lists the layers that it looked for
         raise RecipeError(
             f"The adapters do not fit {table.name}: {error}",
-            hint="[model] lora = { targets = [...] } names the linear layers of the model.",
+            hint="Set [model] lora = { targets = [...] } to names of the model's linear layers.",
         ) from error
 
 
 def compute_dtype() -> torch.dtype:
-    """bf16 on a GPU; fp32 on a CPU, where bf16 is more than ten times slower."""
+    """Precision to compute in: bf16 on a GPU; fp32 on a CPU, where bf16 is 10x slower."""
     import torch
 
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
 def declared_dtype(table: HfTable, weights: Path | None) -> torch.dtype:
-    """The precision in which the base model is kept, and a whole model is saved."""
+    """Precision of the base model's files, in which a trained whole model is saved."""
     import torch
     from transformers import AutoConfig
 
@@ -215,14 +237,14 @@ def declared_dtype(table: HfTable, weights: Path | None) -> torch.dtype:
 
 
 def copy_tokenizer(table: HfTable, weights: Path | None, target: Path) -> None:
-    """Copies the files of the tokenizer as they are.
+    """Copies the tokenizer's files unchanged.
 
-    What is set on ours at loading, such as a pad token, is not for others to inherit.
+    Saving our tokenizer instead would pass on settings such as its pad token.
     """
     from transformers.utils import cached_file
 
     source, revision = source_of(table, weights)
-    for name in (*_VOCABULARIES, *_BESIDE_A_VOCABULARY):
+    for name in _TOKENIZER_FILES:
         path = cached_file(
             source,
             name,
@@ -234,15 +256,22 @@ def copy_tokenizer(table: HfTable, weights: Path | None, target: Path) -> None:
             shutil.copyfile(path, target / name)
 
 
+def base_of(model: Any) -> Any:
+    """The transformers model inside a PEFT model; other models themselves."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def is_adapter(weights: Path | None) -> TypeGuard[Path]:
     """Whether `weights` is a PEFT adapter rather than a whole model."""
     return weights is not None and (weights / "adapter_config.json").is_file()
 
 
 def _unnamed(model: PeftModel) -> PeftModel:
-    """Takes the base model's name out of the adapter's config until it is saved.
+    """Removes the base model's name from the adapter's config until it is saved.
 
-    With one, peft asks the Hub at every checkpoint whether the vocabulary has grown.
+    With a name, peft asks the Hub at every checkpoint whether the vocabulary has grown.
     """
     model.peft_config["default"].base_model_name_or_path = ""
     return model
@@ -269,7 +298,7 @@ def _load_base(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            # Integers cannot be parameters, and FSDP shards nothing else.
+            # FSDP only shards parameters, and integers cannot be parameters.
             bnb_4bit_quant_storage=dtype if sharded else torch.uint8,
         )
     if table.attention != "auto":
@@ -292,10 +321,10 @@ def _load_base(
 
 
 def _keep_4bit_differentiable(model: PreTrainedModel) -> None:
-    """Forbids bitsandbytes to repack 4-bit weights on CPUs with AVX512-BF16.
+    """Keeps bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
 
-    There a forward in eval mode repacks the weights in place for a kernel without
-    a backward, and whatever is trained below them gets no gradient any more.
+    On such CPUs a forward in eval mode repacks the weights in place for a kernel without
+    a backward, and layers below them no longer get a gradient.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -308,13 +337,13 @@ def _load_adapter(
     from peft import PeftModel
 
     with failures.loading_weights(weights):
-        # peft asks the Hub for what is not here.
+        # Without this check peft would ask the Hub for a missing file.
         (weights / "adapter_model.safetensors").stat()
         return PeftModel.from_pretrained(model, weights, is_trainable=trainable)
 
 
 def source_of(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
-    """Where the base weights and the tokenizer are: path or Hub id, and revision."""
+    """Source of base weights and tokenizer: path or Hub id, and revision."""
     if weights is not None and not is_adapter(weights):
         return str(weights), None
     if table.name in tiny.MODELS:
@@ -324,7 +353,7 @@ def source_of(table: HfTable, weights: Path | None) -> tuple[str, str | None]:
 
 @contextmanager
 def _loading(table: HfTable, weights: Path | None) -> Iterator[None]:
-    """Turns what libraries raise for missing files and packages into our errors."""
+    """Maps errors of libraries for missing files and packages to ours."""
     check_model(table)
     own = None if is_adapter(weights) else weights
     with (
@@ -335,21 +364,21 @@ def _loading(table: HfTable, weights: Path | None) -> Iterator[None]:
 
 
 def _config_path(table: HfTable) -> Path:
-    """Path of the model's config.json, fetched from the Hub where needed."""
+    """Path of the model's config.json, downloaded from the Hub if needed."""
     folder = Path(table.name).expanduser()
     if folder.is_dir():
         if (folder / "adapter_config.json").is_file():
             raise RecipeError(
                 f"{table.name} is an adapter, not a model.",
-                hint="Name the model that the adapter was trained on.",
+                hint="Set [model] name to the model that the adapter was trained on.",
             )
         if not (folder / "config.json").is_file():
             raise RecipeError(
-                f"The directory {table.name} has no config.json, so it is no model."
+                f"The directory {table.name} is not a model: it has no config.json."
             )
         return folder / "config.json"
     if table.name.startswith((".", "/", "~")):
-        raise RecipeError(f"There is no directory {table.name}.")
+        raise RecipeError(f"The directory {table.name} does not exist.")
     return _hub_config(table)
 
 
@@ -361,13 +390,13 @@ def _hub_config(table: HfTable) -> Path:
         return Path(hf_hub_download(table.name, "config.json", revision=table.revision))
     except errors.GatedRepoError as error:
         raise PrerequisiteError(
-            f"{table.name} is gated, and this machine has no token that may read it.",
-            hint="Accept its licence on the Hub, then set HF_TOKEN or run: hf auth login",
+            f"{table.name} is gated, and this machine has no token with access.",
+            hint="Accept its license on the Hub, then set HF_TOKEN or run: hf auth login",
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise PrerequisiteError(
             f"{wanted} is not in the local cache, and the Hub cannot be reached.",
-            hint=f"Run `hf download {table.name}` where there is a network, or name a directory or {tiny.NAME}.",
+            hint=f"Run `hf download {table.name}` with network access, or use a local directory or {tiny.NAME}.",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise RecipeError(
@@ -375,17 +404,17 @@ def _hub_config(table: HfTable) -> Path:
         ) from error
     except errors.EntryNotFoundError as error:
         raise RecipeError(
-            f"{wanted} has no config.json, so it is no transformers model."
+            f"{wanted} is not a transformers model: it has no config.json."
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise RecipeError(
-            f"There is no model {table.name!r} on the Hub, nor a directory of that name.",
+            f"{table.name!r} is neither a model on the Hub nor a directory.",
             hint="Check the spelling; a private model needs HF_TOKEN.",
         ) from error
 
 
 def _is_causal(config: dict[str, Any]) -> bool:
-    """Whether `AutoModelForCausalLM` gives a decoder that was trained as one."""
+    """Whether `AutoModelForCausalLM` loads this as a decoder that was trained as one."""
     if config.get("is_encoder_decoder"):
         return False
     architectures = config.get("architectures") or ()

@@ -31,7 +31,7 @@ from swebench_trainer.training.models.loading import (
 )
 from swebench_trainer.training.models.saving import TRAINED
 from swebench_trainer.training.models.table import HfTable
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.training.tokens.encoding import encode_completion, encode_prompt
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _rows_of(run: RunDir) -> Sequence[tuple[str, str]]:
     return [(row["prompt"], row["completion"]) for row in some] or BUILT_IN
 
 
-@quiet_libraries()
+@silence_libraries()
 def merge(
     trained: Trained,
     out: Path,

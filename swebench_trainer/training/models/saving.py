@@ -1,4 +1,4 @@
-"""Trained weights on the disk: whole or not there at all."""
+"""Saves trained weights atomically: a directory has all of them or does not exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 TRAINED = "swebench_trainer.json"
-"""What PEFT's own config leaves out: in how many bits the base was when it was trained on."""
+"""File in an adapter's directory with a fact that PEFT's config lacks: the quantization
+of the base model during training."""
 
 
 def save(
@@ -28,15 +29,15 @@ def save(
     start: Path | None,
     dtype: torch.dtype | None,
 ) -> Path:
-    """Writes trained weights in one move; earlier ones make way.
+    """Writes trained weights and replaces earlier ones.
 
     Args:
-        out: Directory that gets `adapter/` (PEFT layout) or `model/` (all weights).
-        model: The trainer's.
-        state: Its weights, where it holds a part of them alone.
+        out: Parent of the new `adapter/` (PEFT layout) or `model/` (all weights).
+        model: The trainer's model.
+        state: Its complete weights, where this process holds only a part of them.
         table: The recipe's `[model]`.
-        start: The weights that the training began with, if not the base model's.
-        dtype: What all weights are cast to, for good; `None` leaves them.
+        start: Weights that the training started from; `None` means the base model.
+        dtype: Precision to cast a whole model to, in place; `None` leaves it unchanged.
 
     Returns:
         The directory of the weights.
@@ -48,7 +49,7 @@ def save(
     folder = out / f".{target.name}.partial"
     shutil.rmtree(folder, ignore_errors=True)
     if adapter:
-        # DPO's frozen copy of the start, the adapter "ref", stays behind.
+        # Leaves out "ref", DPO's frozen copy of the starting adapter.
         model.save_pretrained(folder, selected_adapters=["default"], state_dict=state)
         (folder / "README.md").unlink(missing_ok=True)
         _name_base(folder / "adapter_config.json", table)
@@ -63,14 +64,14 @@ def save(
 
 
 def _name_base(path: Path, table: HfTable) -> None:
-    """Writes the base model's public name over the path that it was loaded from.
+    """Replaces the path that the base model was loaded from with its public name.
 
-    Of a model in a directory that is the directory's own name: where it lies on
-    this machine concerns nobody else.
+    For a local model that is the name of its directory: the full path would only reveal
+    the layout of this machine.
     """
     config = json.loads(path.read_text(encoding="utf-8"))
     local = Path(table.name).is_absolute()
     config["base_model_name_or_path"] = Path(table.name).name if local else table.name
     config["revision"] = table.revision
-    config["target_modules"] = sorted(config["target_modules"])  # a set to peft
+    config["target_modules"] = sorted(config["target_modules"])  # peft has a set
     write_json(path, config)

@@ -76,7 +76,7 @@ def test_a_level_stays_when_the_reference_is_read_without_it(tmp_path, level, la
     from transformers import AutoConfig, AutoModelForCausalLM
     from trl.models.utils import disable_gradient_checkpointing
 
-    from swebench_trainer.training.silence import quiet_libraries
+    from swebench_trainer.training.silence import silence_libraries
 
     config = AutoConfig.for_model(
         "qwen2",
@@ -92,7 +92,7 @@ def test_a_level_stays_when_the_reference_is_read_without_it(tmp_path, level, la
     def switched():
         return [layer.gradient_checkpointing for layer in model.model.layers]
 
-    with quiet_libraries():
+    with silence_libraries():
         apply(model, "full")
         apply(model, level)
         assert switched() == layers

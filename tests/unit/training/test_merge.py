@@ -51,11 +51,11 @@ def logits_of(folder: Path):
 @pytest.mark.parametrize("way", ["bf16", "dequantized"])
 def test_what_is_written_is_a_model_with_the_reported_drift(tmp_path, run, way):
     from swebench_trainer.training.models.loading import load_model
-    from swebench_trainer.training.silence import quiet_libraries
+    from swebench_trainer.training.silence import silence_libraries
 
     found = find_trained(run)
     *_, drift = merge(found, tmp_path / "out", way)
-    with quiet_libraries():
+    with silence_libraries():
         tokenizer = merging.load_tokenizer(found.table)
         trained = load_model(found.table, found.adapter)
     batch = [merging._encode(tokenizer, *row) for row in TEXT]

@@ -70,7 +70,7 @@ def test_decoders_pass(tmp_path, name):
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(RecipeError, match="no directory"):
+    with pytest.raises(RecipeError, match="absent does not exist"):
         check_model(HfTable(name=str(tmp_path / "absent")))
 
 
@@ -81,7 +81,7 @@ def test_a_directory_without_a_config_is_no_model(tmp_path):
 
 def test_a_config_that_is_no_json_is_an_error(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(RecipeError, match="cannot be read"):
+    with pytest.raises(RecipeError, match=r"Cannot read the config\.json"):
         check_model(HfTable(name=str(tmp_path)))
 
 
@@ -92,7 +92,7 @@ def test_an_adapter_is_no_base_model(tmp_path):
 
 
 def test_a_name_that_cannot_be_one_is_refused():
-    with pytest.raises(RecipeError, match="There is no model"):
+    with pytest.raises(RecipeError, match="one/two/three"):
         check_model(HfTable(name="one/two/three"))
 
 

@@ -1,4 +1,4 @@
-"""All pairs that could be made, in the order in which they are wanted."""
+"""The order in which possible pairs are wanted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from swebench_trainer.store.digest import digest
 from swebench_trainer.types import Candidate, Pair
 
 
-def in_turn(offers: Iterable[Sequence[Pair]]) -> list[Pair]:
-    """The pairs of all instances: the first of each, hard rejects first, then the second.
+def round_robin(offers: Iterable[Sequence[Pair]]) -> list[Pair]:
+    """One pair of each instance, hard rejects first, then a second of each, and so on.
 
-    Instances of one rank come in the order of digests of their names, so that what is
-    left out at the end hits no repository more than others.
+    Ties are broken by the digest of the instance id, so that a cutoff does not favor
+    any repository.
     """
     place = {str(tier): rank for rank, tier in enumerate(TIERS)}
     ranked = [
@@ -27,17 +27,17 @@ def in_turn(offers: Iterable[Sequence[Pair]]) -> list[Pair]:
     return [pair for *_, pair in ranked]
 
 
-def in_rows(pairs: Iterable[Pair]) -> list[Pair]:
-    """Pairs by instance, each in the order in which it was wanted."""
+def by_instance(pairs: Iterable[Pair]) -> list[Pair]:
+    """Groups pairs by instance and keeps their order within each."""
     return sorted(pairs, key=lambda pair: pair.instance_id)
 
 
-def nearest_first(
-    chosen: Sequence[Candidate], rejected: Sequence[Candidate]
+def by_length_of(
+    rejected: Sequence[Candidate], chosen: Sequence[Candidate]
 ) -> list[Candidate]:
-    """The chosen ones so that each of the rejected, in turn, has the nearest in length.
+    """Orders `chosen` so that each has nearly the length of the reject at its place.
 
-    Those that are left over follow.
+    If there are more of them than rejects, the rest follows in its old order.
     """
     left = list(chosen)
     order = []
@@ -48,9 +48,9 @@ def nearest_first(
     return order + left
 
 
-def evenly(chosen: int, rejected: int) -> Iterator[tuple[int, int]]:
-    """Every combination once; after any number of them both sides are used evenly."""
-    # Both indexes go round at their own pace and would meet again after the
-    # least common multiple: one side then moves on by one.
+def balanced_product(chosen: int, rejected: int) -> Iterator[tuple[int, int]]:
+    """Every pair of indexes once, such that any prefix uses both sides evenly."""
+    # Both indexes cycle at their own pace and would repeat after the least common
+    # multiple, so one side then shifts by one.
     for n in range(chosen * rejected):
         yield (n + n // lcm(chosen, rejected)) % chosen, n % rejected

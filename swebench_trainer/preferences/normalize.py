@@ -1,11 +1,10 @@
-"""Patches without what does not matter to a computer: who says the same thing twice?
+"""Normal forms of patches, to recognize patches with the same meaning.
 
-Where the repository's files are known, a patch is what it makes of them: Python as
-`ast.unparse` writes it, without comments and docstrings, other files line by line
-without comments and the white space between them that says nothing. Elsewhere it is the
-lines that it changes. What is not recognised as a comment stays, as do indentation but in
-languages with braces and all blanks in lines with quotes, so that two patches are rather
-taken for different.
+If the repository's files are available, the normal form of a patch is their content
+after it: Python as `ast.unparse` writes it, without comments and docstrings; other files
+line by line, without comments and insignificant whitespace. Otherwise it is the changed
+lines. When in doubt, two patches count as different: unrecognized comments, spaces in
+lines with quotes, and indentation (except in languages with braces) are kept.
 """
 
 from __future__ import annotations
@@ -35,25 +34,25 @@ _COMMENTS = {
     ".lua": ("--",),
     ".sql": ("--",),
 }
-"""What begins a comment that ends with its line, by the suffix of a file."""
+"""Start of a line comment, by file suffix."""
 
 _QUOTES = "\"'`"
-_IDLE = re.compile(r"(?<!\w) | (?!\w)")
-"""A blank that keeps no two words apart."""
+_INSIGNIFICANT = re.compile(r"(?<!\w) | (?!\w)")
+"""A space that does not separate two words."""
 
 _TAB = 4
-"""Blanks that a tab is taken for."""
+"""Spaces per tab."""
 
 _LARGEST = 2_000_000
-"""Characters of a file that is still parsed."""
+"""Maximum number of characters of a file that is parsed."""
 
 
 def form_in(tree: Tree, patch: str) -> str | None:
-    """What a patch makes of the files, as a digest; `None` where it does not fit them."""
+    """Digest of the files that a patch changes; `None` if it does not apply."""
     try:
         changes = read_patch(patch)
         files = [item for change in changes for item in _files(change, tree)]
-    except ValueError:  # no patch, an unsafe path
+    except ValueError:  # not a patch, or an unsafe path
         return None
     if None in files:
         return None
@@ -61,7 +60,7 @@ def form_in(tree: Tree, patch: str) -> str | None:
 
 
 def changed_lines(patch: str) -> tuple[str, ...]:
-    """Added and removed lines by file, without comments and idle white space."""
+    """Added and removed lines by file, without comments and insignificant whitespace."""
     found: list[str] = []
     suffix = ""
     for line, following in pairwise([*patch.split("\n"), ""]):
@@ -77,7 +76,7 @@ def changed_lines(patch: str) -> tuple[str, ...]:
 
 
 def _files(change: FileChange, tree: Tree) -> Iterator[tuple[str, str] | None]:
-    """Path and content of what a change leaves otherwise; `None` where it does not fit."""
+    """Path and content of each changed file; `None` if the change does not apply."""
     old = read_file(tree, change.old) if change.old else None
     if change.special or (change.old and old is None):
         yield None
@@ -96,7 +95,7 @@ def _files(change: FileChange, tree: Tree) -> Iterator[tuple[str, str] | None]:
 
 
 def _changed(text: Text, change: FileChange) -> Text | None:
-    """The file after the change, if each hunk stands at its number."""
+    """The file after the change; `None` unless each hunk fits at its line number."""
     lines = list(text.lines)
     for hunk in sorted(change.hunks, key=lambda hunk: hunk.start, reverse=True):
         if not hunk.fits(text):
@@ -113,9 +112,9 @@ def _form(path: str, text: Text) -> str:
 
 
 def _python(source: str) -> str | None:
-    """The code as the parser reads it; `None` where it cannot."""
+    """The code without comments, docstrings and layout; `None` if it does not parse."""
     source = source.replace("\r\n", "\n")
-    if len(source) > _LARGEST or "\r" in source:  # which Python counts as a line's end
+    if len(source) > _LARGEST or "\r" in source:  # Python counts it as a line end
         return None
     try:
         forms = [_statement(part) for part in _statements(source)]
@@ -125,7 +124,7 @@ def _python(source: str) -> str | None:
 
 
 def _statements(source: str) -> Iterator[str]:
-    """The statements of a module, each with the whole of its lines."""
+    """The statements of a module, each with all of its lines."""
     lines = source.split("\n")
     for node in _parsed(source).body:
         decorators = getattr(node, "decorator_list", ())
@@ -133,22 +132,22 @@ def _statements(source: str) -> Iterator[str]:
         yield "\n".join(lines[first - 1 : node.end_lineno])
 
 
-@lru_cache(maxsize=8192)  # candidates leave most of a file as it was
+@lru_cache(maxsize=8192)  # candidates leave most of a file unchanged
 def _statement(source: str) -> str:
-    return ast.unparse(_WithoutTexts().visit(_parsed(source)))
+    return ast.unparse(_WithoutDocstrings().visit(_parsed(source)))
 
 
 def _parsed(source: str) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the code, not ours
+        warnings.simplefilter("ignore")  # about the code being parsed
         return ast.parse(source)
 
 
-class _WithoutTexts(ast.NodeTransformer):
-    """Takes out strings that stand alone, docstrings above all."""
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Removes strings that are statements, such as docstrings."""
 
     def visit(self, node: ast.AST) -> ast.AST:
-        """Only statements have bodies, so expressions need no visit."""
+        """Visits only nodes with bodies, which expressions do not have."""
         for name in ("body", "orelse", "finalbody", "handlers", "cases"):
             inner = getattr(node, name, None)
             if isinstance(inner, list):
@@ -167,7 +166,7 @@ def _is_text(node: ast.AST) -> bool:
 
 @lru_cache(maxsize=65536)
 def _bare(line: str, suffix: str) -> str:
-    """A line without idle white space and the comment at its end; empty if nothing is left."""
+    """A line without insignificant whitespace and trailing comment."""
     marks = _COMMENTS.get(suffix, ())
     stripped = line.strip()
     if marks == ("//",) and stripped.startswith("/*") and stripped.endswith("*/"):
@@ -177,7 +176,7 @@ def _bare(line: str, suffix: str) -> str:
     indentation = "" if suffix in _SLASHES else code[: len(code) - len(words)]
     if not words or any(quote in words for quote in _QUOTES):
         return indentation + words if words else ""
-    return indentation + _IDLE.sub("", " ".join(words.split()))
+    return indentation + _INSIGNIFICANT.sub("", " ".join(words.split()))
 
 
 def _without_comment(line: str, marks: tuple[str, ...]) -> str:
@@ -193,5 +192,5 @@ def _without_comment(line: str, marks: tuple[str, ...]) -> str:
         elif char in _QUOTES:
             quote = char
         elif line[:at][-1:].strip() == "" and line.startswith(tuple(marks), at):
-            return line[:at]  # a word such as `${name#prefix}` goes on
+            return line[:at]  # unlike `${name#prefix}`, where a word continues
     return line

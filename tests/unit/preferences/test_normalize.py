@@ -1,4 +1,4 @@
-"""When two patches are one."""
+"""Which patches count as equal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import difflib
 import pytest
 
 from swebench_trainer.contents.directory import Directory
-from swebench_trainer.preferences.normal import changed_lines, form_in
+from swebench_trainer.preferences.normalize import changed_lines, form_in
 
 PYTHON = '''\
 """Adds."""
@@ -53,12 +53,12 @@ FIXED = PYTHON.replace("total -= n", "total += n")
         ),
     ],
 )
-def test_comments_docstrings_and_layout_of_python_do_not_count(tree, again) -> None:
+def test_comments_docstrings_and_layout_of_python_are_ignored(tree, again) -> None:
     assert form(tree, again) == form(tree, FIXED) != form(tree, PYTHON + "\nx = 1\n")
     assert form(tree, FIXED, context=0) == form(tree, FIXED)
 
 
-def test_where_a_line_stands_counts_in_python(tree) -> None:
+def test_indentation_of_python_is_significant(tree) -> None:
     early = FIXED.replace("    return total", "        return total")
     assert form(tree, early) != form(tree, FIXED)
     assert changed_lines(diff("a.py", FIXED, early)) == (
@@ -68,13 +68,13 @@ def test_where_a_line_stands_counts_in_python(tree) -> None:
     )
 
 
-def test_a_file_that_python_cannot_read_is_compared_by_its_lines(tree) -> None:
+def test_a_python_file_that_does_not_parse_is_compared_by_its_lines(tree) -> None:
     broken = FIXED.replace("def add(a, b):", "def add(a, b:")
     spaced = broken.replace("total += n", "total  += n  # so")
     assert form(tree, broken) == form(tree, spaced) != form(tree, FIXED)
 
 
-def test_other_languages_are_compared_without_white_space_and_comments(tree) -> None:
+def test_other_languages_are_compared_without_whitespace_and_comments(tree) -> None:
     def script(new: str):
         return form(tree, new, "a.js", SCRIPT)
 
@@ -88,7 +88,7 @@ def test_other_languages_are_compared_without_white_space_and_comments(tree) -> 
     assert script(new.replace("example//x", "example//y")) != script(new)
 
 
-def test_what_white_space_may_mean_is_kept(tree) -> None:
+def test_significant_whitespace_is_kept(tree) -> None:
     def lines(path, text):
         return changed_lines(diff(path, "", text))
 
@@ -100,14 +100,14 @@ def test_what_white_space_may_mean_is_kept(tree) -> None:
     assert lines("a.yml", "b:  1  # so\n") == lines("a.yml", "b: 1\n")
 
 
-def test_a_patch_that_does_not_fit_has_no_form(tree) -> None:
+def test_a_patch_that_does_not_apply_has_no_form(tree) -> None:
     assert form_in(tree, diff("a.py", PYTHON.replace("Adds", "Added"), FIXED)) is None
     assert form_in(tree, "--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-x\n+y\n") is None
     assert form_in(tree, "no patch at all") is None
     assert form_in(tree, "") is None
 
 
-def test_new_moved_and_deleted_files_count(tree) -> None:
+def test_new_moved_and_deleted_files_are_significant(tree) -> None:
     new = "--- /dev/null\n+++ b/{}.py\n@@ -0,0 +1 @@\n+x = 1\n"
     assert form_in(tree, new.format("b")) != form_in(tree, new.format("c"))
     moved = "diff --git a/a.py b/c.py\nsimilarity index 100%\nrename from a.py\nrename to c.py\n"
@@ -116,7 +116,7 @@ def test_new_moved_and_deleted_files_count(tree) -> None:
     assert len(forms) == 3 and None not in forms
 
 
-def test_without_files_a_patch_is_the_lines_that_it_changes() -> None:
+def test_without_files_a_patch_is_compared_by_its_changed_lines() -> None:
     one = diff("a.py", PYTHON, FIXED)
     again = diff("a.py", PYTHON, FIXED.replace("+= n", "+=  n  # so"), context=0)
     assert changed_lines(one) == changed_lines(again)
@@ -133,7 +133,7 @@ def test_deeply_nested_code_is_compared_by_its_lines(tree) -> None:
     assert form(tree, deep) is not None
 
 
-def test_line_ends_do_not_hide_a_change(tree) -> None:
+def test_line_endings_do_not_hide_a_change(tree) -> None:
     windows = FIXED.replace("\n", "\r\n")
     assert form(tree, windows) == form(tree, FIXED)
     odd = FIXED.replace("total = 0", "total = 0\r\r\r")
