@@ -1,4 +1,4 @@
-"""Why the files of a repository are unavailable."""
+"""Errors of reading the files of a repository."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from swebench_trainer.errors import UnusableInstance
 
 
 class UnavailableError(UnusableInstance):
-    """The machine, the network or the recipe is at fault, not the row: try again."""
+    """The machine, the network or the recipe is at fault, not the row; a retry may help."""

@@ -1,4 +1,4 @@
-"""Files of a commit, read from a repository without a checkout."""
+"""Read files of a commit from a repository, without a checkout."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from swebench_trainer.store.cache import (
 from swebench_trainer.store.digest import digest
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-"""A full commit id: a shorter name could mean anything."""
+"""A full commit id: shorter names are ambiguous."""
 
 _REPO = re.compile(
     r"[A-Za-z0-9_][\w.-]{0,99}/(?!\.\.?$)[A-Za-z0-9_.][\w.-]{0,99}", re.A
 )
 _FOLDER, _REGULAR = "040000", "100"
 _RUNNING = 16
-"""Programs kept running at most, one a repository."""
+"""Maximum number of reader processes, one per repository."""
 
 
 class GitTree:
     """The files of a commit or tree; a `Tree`.
 
-    Content is as git stores it: links are not followed, and no attribute changes the
-    ends of lines. Files whose names are unsafe or not UTF-8 do not exist here.
+    Content is as git stores it: links are not followed, and attributes do not change
+    line endings. Files with unsafe or non-UTF-8 names are left out.
 
     Args:
         objects: The repository.
-        revision: Id of a commit or tree that is there.
+        revision: Id of an existing commit or tree.
     """
 
     def __init__(self, objects: Objects, revision: str) -> None:
@@ -54,7 +54,7 @@ class GitTree:
         """See `Tree.read`.
 
         Raises:
-            ValueError: The path is unsafe, or the file larger than `objects.MAX_FILE`.
+            ValueError: The path is unsafe, or the file is larger than `objects.MAX_FILE`.
         """
         blob = self.blob(path)
         return self._objects.content(blob) if blob else None
@@ -64,9 +64,9 @@ class GitTree:
         return self._find(path)[0]
 
     def blob(self, path: str) -> str:
-        """The object id of the regular file at `path`, empty where there is none.
+        """Return the object id of the regular file at `path`, or "" if there is none.
 
-        Equal ids are equal contents, in whichever commit or repository.
+        Equal ids mean equal contents, in any commit and repository.
 
         Raises:
             ValueError: The path is unsafe.
@@ -79,10 +79,10 @@ class GitTree:
         return self._paths
 
     def _find(self, path: str) -> tuple[str, str]:
-        """Mode and id of what lies at `path`.
+        """Return the mode and id of the object at `path`.
 
         Raises:
-            ValueError: The path is unsafe: it leads through a link or a file, too.
+            ValueError: The path is unsafe, or leads through a link or a file.
         """
         check_path(path)
         if found := self._entries.get(path):
@@ -116,16 +116,15 @@ class GitTree:
 
 
 class Repositories:
-    """Clones of git repositories, each made once in the user's cache.
+    """Clones of git repositories in the user's cache.
 
-    A clone has the whole history, which is the cheapest way to have all files of dozens
-    of commits (benchmarks/RESULTS.md): git packs each commit anew that is fetched by
-    itself, and a clone without blobs, small at first, asks its origin for every file,
-    thousands for retrieval. A directory of this machine that has the commit is read in
-    place and never written to.
+    A clone has the whole history, which is the cheapest way to get all files of dozens
+    of commits (benchmarks/RESULTS.md): git packs every separately fetched commit again,
+    and a clone without blobs requests each file from its origin, thousands of them for
+    retrieval. A local directory with the commit is read in place and never written to.
 
     Args:
-        location: Where repositories are, with `{repo}` for `owner/name`:
+        location: Address of the repositories, with `{repo}` for `owner/name`:
             `https://…`, `ssh://…`, `git@host:…`, `file:///…` or a directory.
     """
 
@@ -136,17 +135,17 @@ class Repositories:
         self._lost: dict[tuple[str, str], ValueError] = {}
 
     def tree(self, repo: str, commit: str) -> GitTree:
-        """The files of a commit, whose repository is cloned or brought up if need be.
+        """Return the files of a commit; clone or update its repository if necessary.
 
-        What cannot be had is asked for once.
+        A failed request is not repeated.
 
         Args:
             repo: `owner/name`.
             commit: A full id.
 
         Raises:
-            ValueError: It cannot be had; the message is one line that says why.
-            UnavailableError: The same, and the row is not to blame.
+            ValueError: The commit cannot be fetched; the message is one line.
+            UnavailableError: The same, for reasons outside the row.
             PrerequisiteError: git is not installed.
         """
         if not _REPO.fullmatch(repo):
@@ -161,14 +160,14 @@ class Repositories:
             return GitTree(self._with(location, commit), commit)
 
     def close(self) -> None:
-        """Ends the programs that read; trees that are still in use start them again."""
+        """Stop the reader processes; trees still in use restart them."""
         with self._lock:
             for objects in self._open.values():
                 objects.close()
             self._open.clear()
 
     def _with(self, location: str, commit: str) -> Objects:
-        """The repository of a location, which has a commit."""
+        """Return the repository of a location after making sure that it has a commit."""
         nearby = _in_place(location)
         place = nearby or repository_path(location)
         if not nearby:
@@ -190,7 +189,7 @@ class Repositories:
         return self._fetched(location, place, commit)
 
     def _fetched(self, location: str, place: Path, commit: str) -> Objects:
-        """A clone with a commit that no branch or tag of its origin may have."""
+        """Fetch a commit that may not be on any branch or tag of the origin."""
         objects = self._objects(place)
         if objects.has(commit):
             return objects
@@ -207,7 +206,7 @@ class Repositories:
         return reason
 
     def _objects(self, place: Path) -> Objects:
-        """The reader of a repository; of those that run, the longest unused is ended."""
+        """Return the reader of a repository; stop the least recently used ones."""
         objects = self._open.pop(place, None) or Objects(place)
         self._open[place] = objects
         for other in list(self._open.values())[:-_RUNNING]:
@@ -250,10 +249,10 @@ def is_readable(repository: Path) -> bool:
 
 
 def fetch(location: str, place: Path, commit: str, lock: int) -> None:
-    """Brings the files of one commit, without its history, into a bare repository.
+    """Fetch one commit, without its history, into a bare repository.
 
     Raises:
-        GitError: They cannot be had.
+        GitError: The commit cannot be fetched.
     """
     git(
         *(git_dir(place), "fetch", "--progress", "--depth=1", "--no-tags"),
@@ -265,9 +264,9 @@ def fetch(location: str, place: Path, commit: str, lock: int) -> None:
 
 
 def _clone(location: str, place: Path, lock: int) -> None:
-    """Clones beside the place, and moves the clone there when it is whole."""
+    """Clone to the partial path, and rename the complete clone."""
     new = partial_path(place)
-    # It ends when nobody reads its progress any more.
+    # With --progress, git exits when its output pipe closes because we were killed.
     options = ("--bare", "--template=", "--progress", "--no-recurse-submodules")
     git("clone", *options, "--", location, str(new), online=True, inherit=(lock,))
     git(git_dir(new), "config", "--remove-section", "remote.origin")  # no passwords
@@ -275,7 +274,7 @@ def _clone(location: str, place: Path, lock: int) -> None:
 
 
 def _in_place(location: str) -> Path | None:
-    """The repository of a location that is a directory of this machine."""
+    """Return the repository of a location that is a local directory."""
     if "://" in location or ":" in location.partition("/")[0]:
         return None
     root = Path(location).expanduser().absolute()

@@ -131,7 +131,7 @@ def _answer(
         ValueError: The format cannot express it, or the prompt does not show its lines.
     """
     form, context = table.answer, table.context_of(instance.instance_id)
-    answer = render_answer(form, instance, files.at_hand(), context=context)
+    answer = render_answer(form, instance, files.local_tree(), context=context)
     if prompt.shown is not None:
         edits = gold_edits(form, instance, files.open(), context)
         if path := first_unshown_edit(edits, prompt.shown):

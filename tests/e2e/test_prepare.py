@@ -117,7 +117,7 @@ def test_when_nothing_is_left_the_reasons_are_there(shell, write):
     out = shell.run(write(row(1), row(2), recipe=recipe), code=1)
     assert "No instance is left. Dropped: 2 x no place of [contents] has the" in out
     for dropped in shell.rows("prepare", "dropped.jsonl"):
-        assert "(task: the row comes without files; git: " in dropped["reason"]
+        assert "(task: the row has no files; git: " in dropped["reason"]
 
 
 def test_rows_without_tests_train_but_are_refused_where_they_are_to_be_graded(

@@ -1,4 +1,4 @@
-"""Files out of images, through containers that are created and never started."""
+"""Read files of images through containers that are created but never started."""
 
 from __future__ import annotations
 

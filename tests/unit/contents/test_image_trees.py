@@ -358,7 +358,7 @@ def test_hostile_names_reach_nothing(image, trees, tmp_path, cache) -> None:
 )
 def test_an_archive_that_contradicts_itself(image, trees, names) -> None:
     files(image, *((member(f"t/{name}"), b"x") for name in names))
-    with pytest.raises(ValueError, match="two things at"):
+    with pytest.raises(ValueError, match="two entries at"):
         trees.tree(instance())
 
 
