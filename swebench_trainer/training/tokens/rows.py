@@ -17,7 +17,7 @@ from swebench_trainer.training.tokens.encoding import (
     encode_completions,
     encode_prompts,
 )
-from swebench_trainer.training.tokens.token_cache import Ids
+from swebench_trainer.training.tokens.token_cache import Ids, cached_ids
 from swebench_trainer.types import Pair, SftRow
 
 if TYPE_CHECKING:
