@@ -104,7 +104,7 @@ def _regrade_grading(folder: Path, dry_run: bool) -> Summary:
     found = rejudge_file(folder / "verdicts.jsonl", instances, lambda _: None)
     if found.changes and not dry_run:
         found.write()
-        report = final_report(list(instances.values()), best_verdicts(found.now))
+        report = final_report(list(instances.values()), best_verdicts(found.after))
         write_json(folder / "report.json", report)
     return _summary([found], folder)
 
@@ -209,6 +209,6 @@ def _summary(
     return Summary(
         tuple(changes),
         derived=sum(file.derived for file in files),
-        total=sum(len(file.was) for file in files),
+        total=sum(len(file.before) for file in files),
         reruns=reruns,
     )

@@ -1,4 +1,4 @@
-"""The test log: streamed to disk as the harness would write it, within a limit."""
+"""Size-limited logs, streamed to disk in the form that the harness writes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from types import TracebackType
 
 HEAD_BYTES = 16 << 20
 TAIL_BYTES = 4 << 20
-"""Far more than honest tests write; parsers read every line that is kept."""
+"""Far more than honest tests write; parsers read every line in the file."""
 
 MARKER = re.compile(rb">>>>> [^\n]{0,200}")
 MAX_MARKERS = 1000
 
 
 class CappedLog:
-    """A log file that keeps the beginning, the end, and every marker between.
+    """A log file with the beginning, the end, and every marker in between.
 
-    Output without end can fill neither the disk nor memory. The bytes are decoded
-    as the harness does it (UTF-8, what is not becomes U+FFFD).
+    Endless output fills neither the disk nor memory. Bytes are decoded as in the
+    harness (UTF-8, with U+FFFD for invalid bytes).
 
     Args:
-        path: File to write; replaced if it is there.
-        head: Bytes that are kept from the beginning.
-        tail: Bytes that are kept from the end.
+        path: File to write; replaced if it exists.
+        head: Number of bytes to keep from the beginning.
+        tail: Number of bytes to keep from the end.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class CappedLog:
         self._tail = bytearray()
         self._markers: list[bytes] = []
         self.dropped = 0
-        """Bytes that are not in the file."""
+        """Number of bytes left out of the file."""
 
     def __enter__(self) -> CappedLog:
         return self
@@ -51,7 +51,7 @@ class CappedLog:
         self.close()
 
     def write(self, chunk: bytes) -> None:
-        """Takes the next bytes of the output."""
+        """Add the next bytes of the output."""
         head = chunk[: self._head_left]
         self._head_left -= len(head)
         self._file.write(self._decoder.decode(head))
@@ -60,9 +60,9 @@ class CappedLog:
             self._spill()
 
     def _spill(self) -> None:
-        """Lets go of what is no longer near the end, but for its markers."""
+        """Drop bytes that are no longer near the end, except their markers."""
         end = len(self._tail) - self._tail_size
-        # At a line's end, where there is one, so that no marker is cut in two.
+        # Cut at the end of a line if possible, so that no marker is split.
         end = self._tail.rfind(b"\n", max(0, end - 4096), end) + 1 or end
         for marker in MARKER.finditer(self._tail, 0, end):
             if len(self._markers) < MAX_MARKERS:
@@ -73,7 +73,7 @@ class CappedLog:
         del self._tail[:end]
 
     def close(self) -> None:
-        """Writes the end and closes the file."""
+        """Write the end and close the file."""
         if self._file.closed:
             return
         if self.dropped:

@@ -1,8 +1,7 @@
-"""Limits this process, then becomes the Python program it is given.
+"""Script that limits its own process, then runs the given Python program.
 
-It is a script: `pro.py` starts it to read the output of hostile tests with a program
-that may take forever over it. What it reads with has no need of a network, nor of
-other processes.
+`pro.py` starts it for parsers that read the output of hostile tests and may hang on it.
+Parsers need neither a network nor other processes.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ LIMITS = {
 NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
 
 
-def confine() -> None:
-    """Takes away what reading needs not; where the kernel has no namespaces, less."""
+def limit_process() -> None:
+    """Set resource limits, and drop the network if the kernel allows namespaces."""
     for kind, wanted in LIMITS.items():
         _, most = resource.getrlimit(kind)
         limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-        # The soft limit of time sends its own signal, the hard one that of everybody.
+        # The soft limit of time sends SIGXCPU, the hard limit SIGKILL.
         hard = limit + 5 if kind == resource.RLIMIT_CPU else limit
         resource.setrlimit(kind, (limit, hard if hard <= most or most < 0 else most))
     ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK)
 
 
 if __name__ == "__main__":
-    confine()
+    limit_process()
     del sys.argv[0]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,4 +1,4 @@
-"""Verdicts derived again from the logs of earlier runs; nothing is run."""
+"""Verdicts derived again from the logs of earlier runs, without running anything."""
 
 from __future__ import annotations
 
@@ -35,36 +35,37 @@ from swebench_trainer.types import (
 
 @dataclass(frozen=True)
 class RejudgedFile:
-    """A file of verdicts, and what its logs say now.
+    """A file of verdicts, before and after judging its logs again.
 
     Attributes:
-        path: The file; the logs are named from its directory.
-        was: The verdicts in it.
-        now: What they would be, in the same order; the same object where nothing
-            was derived or nothing has changed.
-        derived: How many were derived; the rest has no logs of a finished run.
+        path: The file; paths of logs are relative to its directory.
+        before: The verdicts in the file.
+        after: The verdicts derived now, in the same order; the same objects where
+            nothing was derived or nothing changed.
+        derived: Number of derived verdicts; the others lack the logs of a finished
+            run.
     """
 
     path: Path
-    was: tuple[Verdict, ...]
-    now: tuple[Verdict, ...]
+    before: tuple[Verdict, ...]
+    after: tuple[Verdict, ...]
     derived: int
 
     @property
     def changes(self) -> list[tuple[Verdict, Verdict]]:
-        """Each verdict that changes, as it was and as it is."""
-        both = zip(self.was, self.now, strict=True)
-        return [(was, now) for was, now in both if was is not now]
+        """Each changed verdict, before and after."""
+        both = zip(self.before, self.after, strict=True)
+        return [(before, after) for before, after in both if before is not after]
 
     def write(self) -> None:
-        """Replaces the verdicts and the harness's reports beside the logs."""
+        """Replace the verdicts, and the harness's reports next to the logs."""
         if not self.changes:
             return
-        for _, now in self.changes:
-            reports = {now.instance_id: now.report}
-            content = json.dumps(reports, indent=4).encode()  # as the harness has it
-            write_bytes(self.path.parent / now.log / REPORT, content)
-        write_rows(self.path, map(as_row, self.now))
+        for _, after in self.changes:
+            reports = {after.instance_id: after.report}
+            content = json.dumps(reports, indent=4).encode()  # the harness's format
+            write_bytes(self.path.parent / after.log / REPORT, content)
+        write_rows(self.path, map(as_row, self.after))
 
 
 def rejudge_file(
@@ -72,34 +73,34 @@ def rejudge_file(
     instances: Mapping[str, Instance],
     gold: Callable[[Instance], GoldRun | None],
 ) -> RejudgedFile:
-    """Derives the verdicts of a file again.
+    """Derive the verdicts of a file again.
 
     Args:
         path: `verdicts.jsonl` of a ledger.
-        instances: The instances by id; verdicts about others stay.
-        gold: Looks up the gold run of an instance.
+        instances: The instances by id; verdicts of other instances stay unchanged.
+        gold: Returns the gold run of an instance.
     """
-    was = tuple(from_row(Verdict, row) for row in each_row(path))
-    jobs = list(_jobs(path.parent, was, instances))
+    before = tuple(from_row(Verdict, row) for row in each_row(path))
+    jobs = list(_jobs(path.parent, before, instances))
     golds: dict[str, GoldRun | None] = {}
-    now: list[Verdict] = []
-    for verdict, job in zip(was, jobs, strict=True):
+    after: list[Verdict] = []
+    for verdict, job in zip(before, jobs, strict=True):
         if job is None:
-            now.append(verdict)
+            after.append(verdict)
             continue
         name = verdict.instance_id
         if name not in golds:
             golds[name] = gold(job.instance)
         job = dataclasses.replace(job, gold=golds[name])
-        now.append(_derived(verdict, job))
+        after.append(_derived(verdict, job))
     derived = sum(job is not None for job in jobs)
-    return RejudgedFile(path, was, tuple(now), derived)
+    return RejudgedFile(path, before, tuple(after), derived)
 
 
 def _jobs(
     folder: Path, verdicts: Sequence[Verdict], instances: Mapping[str, Instance]
 ) -> Iterator[GradeJob | None]:
-    """The job that each verdict is about, `None` where its logs do not tell."""
+    """The job of each verdict; `None` if its logs do not identify the candidate."""
     for verdict in verdicts:
         instance = instances.get(verdict.instance_id)
         log_dir = folder / verdict.log
@@ -112,7 +113,7 @@ def _jobs(
 
 
 def _was_judged(log_dir: Path) -> bool:
-    """Whether the verdict was read from a test log, which can be done again."""
+    """Whether the verdict was derived from a test log, so that it can be again."""
     execution = read_execution(log_dir)
     if execution is None or not (log_dir / TEST_LOG).exists():
         return False
@@ -120,30 +121,30 @@ def _was_judged(log_dir: Path) -> bool:
 
 
 def _candidate(verdict: Verdict, log_dir: Path) -> Candidate | None:
-    """The candidate with the patch that lies beside the logs, if it is the graded one."""
+    """The candidate with the patch next to the logs, if that is the graded patch."""
     path = log_dir / PATCH
     content = path.read_bytes() if path.exists() else b""
     patch = content.decode("utf-8", "surrogateescape")
     if digest(patch) != verdict.patch:
         return None
-    # Pro's no-op has an empty file there; a patch that was graded is never empty.
+    # Pro's no-op has an empty file there; a graded patch is never empty.
     outcome = ExtractionOutcome.OK if patch else ExtractionOutcome.NO_OP
     name, sample, model = verdict.instance_id, verdict.sample, verdict.model
     return Candidate(name, sample, model, "", patch, Extraction(outcome))
 
 
 def _derived(verdict: Verdict, job: GradeJob) -> Verdict:
-    """What the logs say now; the same object if they say the same."""
+    """The verdict by today's rules; the same object if nothing changed."""
     execution = read_execution(job.log_dir)
     assert execution is not None  # `_was_judged`
-    # The harness writes its report beside the log, which nobody has asked for yet.
+    # The harness writes its report next to the log; a dry run must not change it.
     with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as scratch:
         for name in (APPLY_LOG, TEST_LOG):
             Path(scratch, name).symlink_to((job.log_dir / name).absolute())
         copy = dataclasses.replace(job, log_dir=Path(scratch))
         outcome = derive_outcome(copy, 0, execution)
     flags = set(outcome.flags)
-    if outcome.status is Status.RESOLVED and not _was_seen(verdict, execution):
+    if outcome.status is Status.RESOLVED and not _was_inspected(verdict, execution):
         flags.add(UNCONFIRMED)
     now = dataclasses.replace(
         verdict,
@@ -157,6 +158,6 @@ def _derived(verdict: Verdict, job: GradeJob) -> Verdict:
     return verdict if now == before else now
 
 
-def _was_seen(verdict: Verdict, execution: Execution) -> bool:
-    """Whether somebody has looked into the sandbox; it is done for passes alone."""
+def _was_inspected(verdict: Verdict, execution: Execution) -> bool:
+    """Whether the sandbox was inspected, which happens only after a pass."""
     return verdict.status is Status.RESOLVED or execution.evidence is not None

@@ -1,8 +1,8 @@
-"""The scheduler of every grader: the order of the jobs, the workers, second tries.
+"""Scheduler of all graders: order of jobs, worker threads, retries.
 
-A fault of the machine is tried again at once. A deadline that passes is looked into
-when gold's time is known: the same tests with many times those seconds tell a patch
-that hangs from a machine that was busy.
+Infrastructure failures are retried at once. A timeout is investigated if gold's time is
+known: a second run with many times that limit distinguishes a patch that hangs from a
+busy machine.
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Status
 
 SECOND_FACTOR = 10.0
-"""How many times gold's seconds a second try gets, if the recipe does not say."""
+"""Time limit of a second run, as a multiple of gold's time, unless the recipe sets it."""
 
 BLAME_FACTOR = 3.0
-"""A patch that takes so many times gold's seconds, twice, is to blame itself."""
-
+"""A patch that exceeds this multiple of gold's time twice is to blame for its timeout."""
 
 LOOK_AHEAD = 100
-"""So many of the next jobs are told to those who prepare for them."""
+"""Number of upcoming jobs passed to `ahead`."""
 
 
 def worker_count(workers: int, cores: int | None = None) -> int:
-    """The number of workers that a recipe's `workers` means on so many cores."""
+    """The number of workers for a recipe's `workers` on a machine with these cores."""
     return workers or max(1, int(0.75 * (cores or os.cpu_count() or 1)))
 
 
 def order_by_image(jobs: Sequence[GradeJob]) -> list[GradeJob]:
-    """The order of the queue: the jobs of an image back to back.
+    """Order the queue: jobs of one image back to back, the longest first.
 
-    What takes longest comes first, as far as gold tells, so that the last worker is
-    not left alone with it; otherwise the given order stays.
+    Starting with the longest jobs, by gold's time, keeps all workers busy until the
+    end. Jobs of equal length keep their order.
     """
     groups: dict[str, list[GradeJob]] = defaultdict(list)
     for job in jobs:
@@ -63,17 +62,16 @@ def grade_all(
     stop: Callable[[], None],
     ahead: Callable[[Sequence[GradeJob]], None] | None = None,
 ) -> Generator[tuple[GradeJob, Outcome], None, None]:
-    """Grades the jobs in threads, in the order of `by_image`.
+    """Grade the jobs in threads, in the order of `order_by_image`.
 
     Args:
-        jobs: What to grade.
-        grade_one: Grades one job; called from several threads. See `in_time`.
-        workers: Jobs at once; 0 means three quarters of the cores.
-        retries: How often a job is graded again after a fault of the machine.
-        stop: Ends what runs; called when the caller no longer wants the rest
-            (it closes the iterator, or is interrupted).
-        ahead: Told the jobs that come next, the first `LOOK_AHEAD` of them,
-            whenever a job is taken.
+        jobs: Jobs to grade.
+        grade_one: Grades one job; called from several threads. See `with_deadlines`.
+        workers: Number of concurrent jobs; 0 means three quarters of the cores.
+        retries: Maximum number of retries of a job after infrastructure failures.
+        stop: Stops the running jobs; called if the caller closes the iterator or is
+            interrupted.
+        ahead: Receives the next `LOOK_AHEAD` jobs whenever a job is taken.
     """
     waiting = deque(order_by_image(jobs))
     taking = threading.Lock()
@@ -91,7 +89,9 @@ def grade_all(
         try:
             while (job := take()) is not None:
                 graded.put((job, _grade(job, grade_one, retries)))
-        except BaseException as error:  # a mistake of ours, which must not be lost
+        except (
+            BaseException
+        ) as error:  # a bug of the trainer, to be raised in the caller
             graded.put(error)
 
     count = min(worker_count(workers), len(jobs))
@@ -121,19 +121,19 @@ def grade_all(
 def with_deadlines(
     table: GradeTable, grade: Callable[[GradeJob, float], Outcome]
 ) -> Callable[[GradeJob], Outcome]:
-    """Grades with the deadlines that the recipe sets, for `grade_all`.
+    """Apply the recipe's deadlines to a grading function, for `grade_all`.
 
     Args:
         table: Sets the deadlines.
-        grade: Grades one job, whose tests may take so many seconds.
+        grade: Grades one job within a number of seconds.
     """
     return functools.partial(_grade_in_time, table, grade)
 
 
 def deadlines(table: GradeTable, gold: GoldRun | None) -> tuple[float, float | None]:
-    """Seconds that the tests may take, and what they get when those have passed.
+    """The time limits of the first and the second run of the tests, in seconds.
 
-    The second is `None` where nobody knows how long the tests ought to take.
+    The second is `None` if gold's time is unknown.
     """
     if gold is None:
         return table.timeout, None
@@ -153,14 +153,14 @@ def _grade_in_time(
     if not _tests_timed_out(outcome) or second < BLAME_FACTOR * job.gold.seconds:
         return outcome
     reason = (
-        f"not done after {first:g} seconds, nor after {second:g} when run again, "
-        f"where gold needs {job.gold.seconds:.1f}"
+        f"the tests did not finish within {first:g} seconds, nor within {second:g} in "
+        f"a second run; gold needs {job.gold.seconds:.1f}"
     )
     return dataclasses.replace(outcome, explained=True, reason=reason)
 
 
 def _tests_timed_out(outcome: Outcome) -> bool:
-    """Whether the deadline of the tests has passed, not the apply chain's."""
+    """Whether the tests timed out, not the apply script."""
     return outcome.status is Status.TIMEOUT and "test" in (outcome.seconds or {})
 
 
@@ -178,7 +178,7 @@ def _grade(
 def _grade_once(job: GradeJob, grade_one: Callable[[GradeJob], Outcome]) -> Outcome:
     try:
         return grade_one(job)
-    except Exception as error:  # whatever it is, it must not end the other jobs
+    except Exception as error:  # any error of one job must not end the others
         return Outcome(
             Status.INFRA_ERROR, {}, reason=f"{type(error).__name__}: {error}"
         )

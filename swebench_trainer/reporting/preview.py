@@ -10,7 +10,12 @@ from rich.text import Text
 from swebench_trainer.contracts import TokenView
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.reporting.console import print_line, printable
-from swebench_trainer.reporting.samples import LEGEND, lengths, reasons, sample
+from swebench_trainer.reporting.samples import (
+    LEGEND,
+    dropped_table,
+    length_histogram,
+    marked_lines,
+)
 from swebench_trainer.types import Split
 
 TOO_LONG_SHOWN = 10
@@ -72,13 +77,13 @@ def print_preview(
     for example in preview.samples:
         console.rule(Text(printable(example.instance_id)), align="left", style="cyan")
         print_line(console, _headline(example, recipe.prompt.max_tokens))
-        console.print(sample(example.view, lines), highlight=False)
+        console.print(marked_lines(example.view, lines), highlight=False)
     if preview.samples:
         console.rule(style="cyan")
         print_line(console, LEGEND)
     _print_lengths(console, recipe, preview)
     if preview.dropped:
-        console.print(reasons(preview.dropped))
+        console.print(dropped_table(preview.dropped))
     else:
         print_line(console, "No rows were dropped.")
 
@@ -102,7 +107,9 @@ def _print_lengths(console: Console, recipe: Recipe, preview: Preview) -> None:
     limit = recipe.prompt.max_tokens
     views = [example.view for example in preview.examples]
     prompts = [view.prompt_tokens for view in views]
-    console.print(lengths(prompts, [view.answer_tokens for view in views], limit))
+    console.print(
+        length_histogram(prompts, [view.answer_tokens for view in views], limit)
+    )
     learned = sum(example.learned for example in preview.examples)
     too_long = preview.too_long(limit)
     print_line(

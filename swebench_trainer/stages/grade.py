@@ -10,7 +10,7 @@ from swebench_trainer.contracts import Grader
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import OWED
 from swebench_trainer.grading.retest import (
-    holds,
+    agrees,
     retest_row,
     runs_owed,
     with_retests,
@@ -83,7 +83,7 @@ def _repeat(
         places = [
             place
             for place, count in enumerate(owed)
-            if count >= number and all(holds(first[place], v) for v in again[place])
+            if count >= number and all(agrees(first[place], v) for v in again[place])
         ]
         chosen = [candidates[place] for place in places]
         verdicts = _run_again(context, grader, instances, chosen, number)

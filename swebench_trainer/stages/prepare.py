@@ -196,8 +196,12 @@ class _Dropped:
 
     def row(self) -> dict[str, str]:
         """The row of `dropped.jsonl`."""
-        reason = str(self.reason)
-        return {"instance_id": self.instance_id, "reason": reason, "from": self.scope}
+        return {
+            "instance_id": self.instance_id,
+            "reason": str(self.reason),
+            "cause": self.reason.text,
+            "from": self.scope,
+        }
 
 
 def _top_reasons(dropped: Sequence[_Dropped]) -> str:

@@ -156,7 +156,5 @@ def _prediction(place: str, row: Any) -> Prediction:
             raise DataError(f"{place}: no {key}.")
     patch = row.get("model_patch", ...)
     if not (patch is None or isinstance(patch, str)):
-        raise DataError(
-            f"{place}: model_patch must be a diff, or null if there is none."
-        )
+        raise DataError(f"{place}: no model_patch (a diff, or null if there is none).")
     return Prediction(row["instance_id"], row["model_name_or_path"], patch or "", place)

@@ -1,7 +1,8 @@
-"""Containers that are started before anybody asks for them.
+"""Containers that are started before they are needed.
 
-A container belongs to an image, not to a candidate, until a worker takes it; so a
-start, which costs as much as a short test run, happens while others are tested.
+Starting a container takes as long as a short test run, so it happens while other
+candidates run. Until a worker takes it, a container belongs to an image, not to a
+candidate.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from swebench_trainer.grading.docker.containers import Container
 
 REMOVALS = 2
-"""Removals at once; the daemon does them one after another anyway."""
+"""Number of concurrent removals; the daemon serializes them anyway."""
 
 
 class WarmContainers:
     """The containers of one daemon.
 
+    At most `2 * workers` containers exist at a time: in use, warm, or being removed.
+
     Args:
         start: Starts a container of an image.
-        workers: How many are used at once; as many more may be ready, and no more
-            than that exist at a time, those that are being removed included.
+        workers: Number of containers in use at a time.
     """
 
     def __init__(self, start: Callable[[str], Container], workers: int) -> None:
@@ -33,51 +35,51 @@ class WarmContainers:
         self._starts = ThreadPoolExecutor(workers, "start")
         self._removals = ThreadPoolExecutor(REMOVALS, "remove")
         self._lock = threading.Lock()
-        self._ready: dict[str, deque[Future[Container]]] = defaultdict(deque)
+        self._warm: dict[str, deque[Future[Container]]] = defaultdict(deque)
 
     def take(self, image: str, life: float) -> Container:
-        """A container that nobody has used, with so many seconds to live."""
+        """Take an unused container that lives for at least `life` seconds."""
         while (future := self._pop(image)) is not None:
             if future.exception() is not None:
-                continue  # what was wrong then may be right now
+                continue  # starting one may succeed now
             container = future.result()
             if container.lives_for(life):
                 return container
-            self.give_back(container)
+            self.discard(container)
         return self._begin(image)
 
-    def want(self, images: Sequence[str]) -> None:
-        """Keeps a container ready for each of the next images, and no others."""
+    def keep(self, images: Sequence[str]) -> None:
+        """Keep one warm container for each of the next images, and no others."""
         wanted = Counter(images[: self._workers])
         with self._lock:
-            for image in self._ready.keys() - wanted.keys():
-                for future in self._ready.pop(image):
-                    self._discard(future)
+            for image in self._warm.keys() - wanted.keys():
+                for future in self._warm.pop(image):
+                    self._discard_future(future)
             for image, count in wanted.items():
-                ready = self._ready[image]
-                while len(ready) > count:
-                    self._discard(ready.pop())
-                while len(ready) < count:
-                    ready.append(self._starts.submit(self._begin, image))
+                warm = self._warm[image]
+                while len(warm) > count:
+                    self._discard_future(warm.pop())
+                while len(warm) < count:
+                    warm.append(self._starts.submit(self._begin, image))
 
-    def give_back(self, container: Container) -> None:
-        """Removes a container, in the background."""
+    def discard(self, container: Container) -> None:
+        """Remove a container in the background."""
         self._removals.submit(self._remove, container)
 
     def clear(self) -> None:
-        """Removes what is ready."""
-        self.want(())
+        """Remove all warm containers."""
+        self.keep(())
 
     def close(self) -> None:
-        """Removes what is ready and waits for the removals."""
+        """Remove all warm containers and wait for the removals."""
         self.clear()
         self._starts.shutdown()
         self._removals.shutdown()
 
     def _pop(self, image: str) -> Future[Container] | None:
         with self._lock:
-            ready = self._ready.get(image)
-            return ready.popleft() if ready else None
+            warm = self._warm.get(image)
+            return warm.popleft() if warm else None
 
     def _begin(self, image: str) -> Container:
         self._room.acquire()
@@ -87,14 +89,14 @@ class WarmContainers:
             self._room.release()
             raise
 
-    def _discard(self, future: Future[Container]) -> None:
-        """Removes a container that may not have started yet."""
+    def _discard_future(self, future: Future[Container]) -> None:
+        """Discard a container that may not have started yet."""
         if not future.cancel():
             future.add_done_callback(self._remove_started)
 
     def _remove_started(self, future: Future[Container]) -> None:
         if future.exception() is None:
-            self.give_back(future.result())
+            self.discard(future.result())
 
     def _remove(self, container: Container) -> None:
         try:

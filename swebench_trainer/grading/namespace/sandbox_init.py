@@ -1,23 +1,22 @@
-"""The inside of sandboxes; `launch.py` starts this script once for all of a grader's.
+"""Sandbox side of the `namespace` grader: forks sandboxes, and is pid 1 in each.
 
-It is a script, not a module of the program: the host's interpreter runs it with the
-standard library alone and without the trainer's environment. Python rather than a
-shell script, because each mount(8) costs milliseconds and mount(2) does not; one
-process that forks rather than one interpreter for each candidate, because the start
-of Python costs more than all that a sandbox needs.
+`launch.py` starts this script once per grader. It is a script, not a module of the
+package: it uses only the standard library, and runs without the trainer's environment.
+It is Python, not shell, because each mount(8) takes milliseconds and mount(2) does not.
+One process forks all sandboxes, because starting Python takes longer than the rest.
 
-For each sandbox the host sends five files: the marshalled settings (`Launcher.launch`),
-the control socket, one end of the pipe for the output of apply.sh, of that for eval.sh,
-and a file for complaints. The process that is forked goes into its cgroups, makes new
-user, mount, pid, net, ipc, uts and cgroup namespaces, and waits. Its child is pid 1 of
-the sandbox: it builds the root, lets go of the host, says `ready`, and then does what
-the host says on the control socket, a byte at a time: `a` applies the patch, `t` runs
-the tests, `i` looks at what they have left. When the socket is closed it ends, and the
-kernel takes everything in the sandbox along.
+For each sandbox, the host sends five file descriptors: the marshalled settings
+(`Launcher.launch`), the control socket, the write ends of two pipes for the output of
+apply.sh and eval.sh, and a file for error messages. The forked process enters its
+cgroups, creates new user, mount, pid, net, ipc, uts and cgroup namespaces, and waits.
+Its child is pid 1 of the sandbox: it builds the root filesystem, detaches the host's,
+writes `ready`, and then executes one-byte commands from the control socket: `a` applies
+the patch, `t` runs the tests, `i` reports what they have changed. When the socket is
+closed, pid 1 ends, and the kernel kills everything else in the sandbox.
 
-What a candidate starts runs below pid 1, with the capabilities of a Docker container's
-root. Pid 1 keeps its own, so it lets nobody read its memory or its files, and the
-kernel lets nobody in a sandbox send a signal to its pid 1.
+Processes of the candidate run below pid 1, with the capabilities of a Docker container's
+root. Pid 1 keeps more. Other processes cannot read its memory or files, and the kernel
+does not deliver their signals to it.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 BASE = Path("/sys")
-"""Where the sandbox is built: it exists everywhere, and nothing below it is shown."""
+"""Where the sandbox is built: a directory that always exists and is not mounted."""
 
 MAX_FILES = 50_000
-"""So many files are looked at when the tests are done; a root has fewer new ones."""
+"""Maximum number of files to inspect after the tests; an honest run writes fewer."""
 MAX_PATHS = 10_000
-"""So many changed ones are told; an honest run changes a handful."""
+"""Maximum number of changed files to report; an honest run changes a handful."""
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1 << 5, 1 << 12, 1 << 14, 1 << 18
@@ -68,7 +67,7 @@ SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8914, 0x41
 JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}
 """Number of keyctl(2), whose operation 1 it is."""
 
-# What a Docker container keeps, so that tests meet the same root: chown,
+# Capabilities of root in a Docker container: chown,
 # dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service,
 # net_raw, sys_chroot, mknod, audit_write, setfcap.
 KEPT_CAPABILITIES = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31}
@@ -80,13 +79,13 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 SECRET_PROC = ("kcore", "keys", "timer_list")
 
 Listing = dict[str, tuple[int, ...]]
-"""Path of a file → its identity."""
+"""Identity of each file, by path."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check(result: int, what: str) -> None:
-    """Raises the `OSError` of a failed call of the C library."""
+    """Raise the `OSError` of a failed call of the C library."""
     if result == -1:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}")
@@ -95,7 +94,7 @@ def check(result: int, what: str) -> None:
 def mount(
     source: str | Path, target: str | Path, kind: str, flags: int = 0, data: str = ""
 ) -> None:
-    """Mounts `source` at `target`; an empty `kind` is for binds and their flags."""
+    """Mount `source` at `target`; an empty `kind` is for bind mounts and their flags."""
     call = libc.mount(
         os.fsencode(source),
         os.fsencode(target),
@@ -107,7 +106,7 @@ def mount(
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file anew, also where a link is in its place."""
+    """Write a new file, replacing an existing file or link."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
@@ -115,29 +114,29 @@ def write(path: Path, content: bytes) -> None:
 
 
 def fork(run: Callable[[], object]) -> int:
-    """Runs a function in a child process, which ends with it."""
+    """Run a function in a child process, which ends with it."""
     child = os.fork()
     if child == 0:
         try:
             run()
             os._exit(0)
-        except BaseException as error:  # whatever it is, it ends here
+        except BaseException as error:  # the child ends here on any error
             os.write(2, f"{error}\n".encode(errors="replace"))
         finally:
             os._exit(1)
     return child
 
 
-# Outside.
+# Outside the sandbox.
 
 
 def main() -> None:
-    """Forks a sandbox for each request, until the host hangs up or has died."""
+    """Fork a sandbox per request, until the host closes its socket or dies."""
     host = socket.socket(fileno=int(sys.argv[1]))
     trainer = os.getppid()
     os.chdir("/")
     os.umask(0o022)
-    with suppress(OSError):  # when memory runs out, sandboxes go before the trainer
+    with suppress(OSError):  # out of memory, kill sandboxes before the trainer
         Path("/proc/self/oom_score_adj").write_text("500")
     gc.freeze()
     while os.getppid() == trainer:
@@ -152,8 +151,8 @@ def main() -> None:
 
 
 def answer(host: socket.socket, files: list[int]) -> None:
-    """Forks a sandbox and sends a handle of its process, or says why there is none."""
-    for file in files:  # as they come, every program would inherit them
+    """Fork a sandbox, and send a handle of its process or an error message."""
+    for file in files:  # received files are inheritable by default
         os.set_inheritable(file, False)
     try:
         handle = os.pidfd_open(fork(lambda: start(host, *files)))
@@ -167,18 +166,18 @@ def answer(host: socket.socket, files: list[int]) -> None:
 
 
 def start(host: socket.socket, file: int, *ends: int) -> None:
-    """Makes the namespaces of a sandbox, starts its pid 1, and waits for its end."""
+    """Create the namespaces of a sandbox, start its pid 1, and wait for its end."""
     host.close()
-    control, apply_output, test_output, complaints = ends
-    os.dup2(complaints, 2)
+    control, apply_output, test_output, errors = ends
+    os.dup2(errors, 2)
     os.setsid()
-    # The kernel ends this process with the one that has forked it, and pid 1 with it.
+    # The kernel ends this process with its parent, and pid 1 with this process.
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
-    # What the trainer ignores would stay ignored.
+    # Signals that the trainer ignores would stay ignored.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     with open(file, "rb") as settings_file:
-        settings: dict[str, Any] = marshal.load(settings_file)  # noqa: S302 - the host's
+        settings: dict[str, Any] = marshal.load(settings_file)  # noqa: S302 - sent by the host
     for path in settings["cgroups"]:
         Path(path).write_text("0")
     make_namespaces(NEW_NAMESPACES | (0 if settings["network"] else NEW_NETWORK))
@@ -191,7 +190,7 @@ def start(host: socket.socket, file: int, *ends: int) -> None:
 
 
 def make_namespaces(flags: int) -> None:
-    """Moves this process into new namespaces; pid counts for its children."""
+    """Move this process into new namespaces; the pid namespace is for its children."""
     us = os.getpid()
     reader, writer = os.pipe()
 
@@ -200,7 +199,7 @@ def make_namespaces(flags: int) -> None:
         os.read(reader, 1)
         map_users(us)
 
-    # Only from outside more than one user can be mapped.
+    # Several users can be mapped only from outside the namespace.
     helper = fork(map_when_ready)
     check(libc.unshare(flags | NEW_CGROUP), "unshare")
     os.close(writer)
@@ -210,7 +209,7 @@ def make_namespaces(flags: int) -> None:
 
 
 def map_users(process: int) -> None:
-    """Gives the sandbox the users that we may become: root all, others themselves."""
+    """Map the users that this process may become: root all, others only themselves."""
     for kind, own in (("uid", os.geteuid()), ("gid", os.getegid())):
         known = Path(f"/proc/self/{kind}_map").read_text().splitlines()
         ranges = [line.split() for line in known]
@@ -227,7 +226,7 @@ def map_users(process: int) -> None:
 
 
 def supervise(settings: dict[str, Any], control: int, outputs: dict[str, int]) -> None:
-    """Builds the sandbox and serves the host until it hangs up."""
+    """Build the sandbox and serve the host until it closes the socket."""
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
     libc.syscall(JOIN_SESSION_KEYRING.get(os.uname().machine, -1), 1, None)
@@ -238,9 +237,9 @@ def supervise(settings: dict[str, Any], control: int, outputs: dict[str, int]) -
     os.chdir(workdir)
     for shell in ("/bin/sh", "/bin/bash"):
         if not os.access(shell, os.X_OK):
-            raise OSError(f"there is no {shell}")
+            raise OSError(f"{shell} is missing")
     before, script = listing(writable, workdir), state_of("/eval.sh")
-    # It fails if the trainer was killed before it could take this process along.
+    # Fails if the trainer was killed before prctl() tied this process to it.
     os.write(control, b"ready\n")
     while word := os.read(control, 1).decode():
         if word == "i":
@@ -255,36 +254,36 @@ def supervise(settings: dict[str, Any], control: int, outputs: dict[str, int]) -
 
 
 def run(command: list[str], output: int, settings: dict[str, Any]) -> int:
-    """Runs a command to its end, kills what it has left, and returns its exit code."""
+    """Run a command, kill the processes it leaves behind, and return its exit code."""
     child = fork(lambda: become(command, output, settings))
     os.close(output)
     ended, status = os.waitpid(-1, 0)
-    while ended != child:  # orphans, which pid 1 is there to bury
+    while ended != child:  # orphans, which pid 1 must reap
         ended, status = os.waitpid(-1, 0)
     with suppress(ProcessLookupError, ChildProcessError):
         os.kill(-1, signal.SIGKILL)
         while True:
             os.waitpid(-1, 0)
     code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code  # as a shell has it
+    return code if code >= 0 else 128 - code  # as in a shell
 
 
 def become(command: list[str], output: int, settings: dict[str, Any]) -> NoReturn:
-    """Turns this process into one of the candidate's, which may do less."""
+    """Replace this process by a command of the candidate, with fewer privileges."""
     os.setsid()
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
     drop_privileges(settings)
-    # Nothing of what a model wrote is in the command: that is in the scripts.
+    # The command is fixed; text written by a model is only in the scripts.
     os.execve(command[0], command, settings["environment"])  # noqa: S606 - no shell: fixed commands
 
 
 def drop_privileges(settings: dict[str, Any]) -> None:
-    """Limits what root inside may do; the next `exec` makes it effective."""
+    """Limit the privileges of root in the sandbox, effective from the next `exec`."""
     for capability in set(range(64)) - KEPT_CAPABILITIES:
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == -1:
-            break  # the kernel has no more
+            break  # the kernel has no further capabilities
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
     limits = [
         (resource.RLIMIT_CORE, 0),
@@ -299,31 +298,31 @@ def drop_privileges(settings: dict[str, Any]) -> None:
         resource.setrlimit(limit, (value, value))
 
 
-# The root.
+# The root filesystem.
 
 
 def build(settings: dict[str, Any]) -> int:
-    """Builds the root and enters it; returns the directory that holds its changes."""
+    """Build the root filesystem and enter it; returns the directory with its changes."""
     mount("none", "/", "", MS_REC | MS_PRIVATE)
     size = f"size={settings['disk']},nr_inodes=1m,mode=755"
     mount("sandbox", BASE, "tmpfs", MS_NOSUID | MS_NODEV, size)
-    os.chdir(BASE)  # for relative paths: absolute ones may hold commas and colons
+    os.chdir(BASE)  # for relative paths: absolute ones may contain commas and colons
     for name in ("root", "lower", "upper", "work"):
         Path(name).mkdir()
     root = BASE / "root"
     if settings["rootfs"]:
-        show_writable(settings["rootfs"], root)
+        mount_writable(settings["rootfs"], root)
         changes = "upper"
     else:
         mount(root, root, "", MS_BIND)
-        show_host(root, settings["host_dirs"])
-        show_repository(root, settings)
+        mount_host_programs(root, settings["host_dirs"])
+        mount_repository(root, settings)
         changes = "root"
     writable = os.open(changes, os.O_RDONLY | os.O_DIRECTORY)
     build_dev(root / "dev", settings["shm"])
     mount_proc(root / "proc", settings)
     os.chdir(root)
-    # With both names equal the old root lies on top of the new one: pivot_root(2).
+    # With equal names, the old root is mounted over the new one; see pivot_root(2).
     check(libc.pivot_root(b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "umount of the host")
     os.chdir("/")
@@ -333,15 +332,15 @@ def build(settings: dict[str, Any]) -> int:
     return writable
 
 
-def show_writable(folder: str, target: Path) -> None:
-    """Shows a directory at `target`; what is written there goes to a layer above it."""
+def mount_writable(folder: str, target: Path) -> None:
+    """Mount a directory at `target`, with a separate layer for writes."""
     mount(folder, "lower", "", MS_BIND)
     layers = "lowerdir=lower,upperdir=upper,workdir=work,userxattr"
     mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, layers)
 
 
-def show_host(root: Path, host_dirs: list[str]) -> None:
-    """Fills the root with the host's programs, read-only."""
+def mount_host_programs(root: Path, host_dirs: list[str]) -> None:
+    """Mount the host's programs read-only in the root filesystem."""
     for name in ("tmp", "var/tmp"):
         (root / name).mkdir(parents=True)
         (root / name).chmod(0o1777)
@@ -360,30 +359,30 @@ def show_host(root: Path, host_dirs: list[str]) -> None:
 
 
 def make_read_only(folders: list[bytes]) -> None:
-    """Makes every mount at or below the directories read-only."""
+    """Make every mount at or below the directories read-only."""
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         fields = line.split(b" ")
         at = fields[4].decode("unicode_escape").encode("latin-1")
         if any(b"%b/" % folder in b"%b/" % at for folder in folders):
-            # A user namespace may not drop the flags that a mount already has.
+            # A user namespace may not drop flags of an existing mount.
             kept = sum(OPTION_FLAGS.get(name, 0) for name in fields[5].split(b","))
             flags = MS_REMOUNT | MS_BIND | kept | MS_RDONLY | MS_NOSUID
             mount("none", os.fsdecode(at), "", flags)
 
 
-def show_repository(root: Path, settings: dict[str, Any]) -> None:
-    """Puts a writable view of the repository at the workdir of the new root."""
+def mount_repository(root: Path, settings: dict[str, Any]) -> None:
+    """Mount a writable view of the repository at the workdir."""
     target = Path(f"{root}{settings['workdir']}")
     target.mkdir(parents=True, exist_ok=True)
     if settings["copy"]:
         repository = settings["repository"]
         shutil.copytree(repository, target, symlinks=True, dirs_exist_ok=True)
     else:
-        show_writable(settings["repository"], target)
+        mount_writable(settings["repository"], target)
 
 
 def build_dev(dev: Path, shm: int) -> None:
-    """Fills `/dev` with the devices that a container has."""
+    """Create the devices of a container in `/dev`."""
     make_folder(dev)
     mount("dev", dev, "tmpfs", MS_NOSUID, "size=1m,mode=755")
     for name in DEVICES:
@@ -401,14 +400,17 @@ def build_dev(dev: Path, shm: int) -> None:
 
 
 def mount_proc(proc: Path, settings: dict[str, Any]) -> None:
-    """Mounts `/proc` read-only: to the host's root its `/proc/sys` would be open."""
+    """Mount `/proc` read-only, because the host's root could write to `/proc/sys`."""
     make_folder(proc)
     safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount("proc", proc, "proc", safe)
-    with suppress(OSError):  # no namespaces within ours
+    with suppress(OSError):  # no nested namespaces
         (proc / "sys/user/max_user_namespaces").write_text("0")
     version = tuple(int(part) for part in os.uname().release.split(".")[:2])
-    if not settings["cgroups"] and version >= (6, 14):  # before, it was the host's
+    if not settings["cgroups"] and version >= (
+        6,
+        14,
+    ):  # older kernels have one limit for the whole host
         with suppress(OSError):
             (proc / "sys/kernel/pid_max").write_text(str(settings["pids"]))
     mount("none", proc, "", MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
@@ -418,24 +420,24 @@ def mount_proc(proc: Path, settings: dict[str, Any]) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes sure that a name in the root is a directory, whatever the image has."""
+    """Make sure that a path is a directory, whatever the image has there."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         path.mkdir()
 
 
 def start_loopback() -> None:
-    """Brings up the loopback, the only interface there is."""
+    """Bring up the loopback, the only network interface."""
     request = struct.pack("16sh14x", b"lo", IFF_UP_RUNNING)
     with socket.socket() as sock:
         fcntl.ioctl(sock, SIOCSIFFLAGS, request)
 
 
-# What is left.
+# Inspection.
 
 
 def listing(top: int, hidden: str) -> Listing:
-    """The files below a directory, without other mounts and what is `hidden`."""
+    """Files below a directory, except other mounts and the `hidden` path."""
     device = os.fstat(top).st_dev
     found: Listing = {}
     folders = [""]
@@ -444,7 +446,7 @@ def listing(top: int, hidden: str) -> Listing:
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
             descriptor = os.open(f".{folder}", flags, dir_fd=top)
-        except OSError:  # nobody but an attacker makes paths that are too long
+        except OSError:  # only an attacker creates paths that are too long
             found[folder] = ()
             continue
         with os.scandir(descriptor) as entries:
@@ -466,12 +468,12 @@ def listing(top: int, hidden: str) -> Listing:
 
 
 def identity(state: os.stat_result) -> tuple[int, ...]:
-    """What changes with a file and cannot be set back: nobody inside owns the clock."""
+    """Metadata that changes with a file and cannot be restored from inside."""
     return (state.st_ino, state.st_mode, state.st_size, state.st_ctime_ns)
 
 
 def state_of(path: str) -> tuple[int, ...]:
-    """The identity of a file; empty if it is gone."""
+    """The identity of a file; empty if it is missing."""
     try:
         return identity(os.lstat(path))
     except OSError:
@@ -479,7 +481,7 @@ def state_of(path: str) -> tuple[int, ...]:
 
 
 def report(control: int, intact: bool, paths: list[str]) -> None:
-    """Sends the evidence: fields that end with NUL, the last of them `end`."""
+    """Send the evidence: NUL-terminated fields, the last of them `end`."""
     fields = ["intact" if intact else "changed", *paths, "end"]
     message = b"".join(os.fsencode(field) + b"\0" for field in fields)
     while message:

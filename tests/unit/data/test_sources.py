@@ -78,7 +78,10 @@ def test_three_file_formats_give_the_same_instance(write, name):
         ({"image_assets": [1]}, "column 'image_assets' is not an object"),
         ({"image_assets": {"patch": "x"}}, "has a value that is not a list"),
         ({"image_assets": {"patch": [{"path": 5}]}}, "is not a string"),
-        ({"image_name": "x/swesmith.x86_64.a", "patch": "@@ -1 +1 @@\nx"}, "cut short"),
+        (
+            {"image_name": "x/swesmith.x86_64.a", "patch": "@@ -1 +1 @@\nx"},
+            "incomplete",
+        ),
         (
             {"image_name": "x/swesmith.x86_64.a", "patch": None},
             "column 'patch' is missing",

@@ -85,7 +85,7 @@ def test_a_run_comes_back_with_its_logs_byte_for_byte(opened, folder) -> None:
     second.close()
 
 
-def test_a_log_that_is_there_stays(opened, folder) -> None:
+def test_an_existing_log_is_not_overwritten(opened, folder) -> None:
     run_cache = opened()
     keep(run_cache, folder)
     new = folder("new")
@@ -140,7 +140,7 @@ def test_the_table_says_which_run_cache(path, folder) -> None:
     private.close()
 
 
-def test_without_a_home_runs_are_remembered_until_the_end(monkeypatch, folder) -> None:
+def test_without_a_home_runs_are_cached_until_the_end(monkeypatch, folder) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", _no_user)
@@ -242,7 +242,7 @@ def count_rows(run_cache: SqliteRunCache, table: str) -> int:
     return run_cache._database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
-def test_a_writer_that_is_killed_leaves_whole_runs(opened, path, tmp_path) -> None:
+def test_a_killed_writer_leaves_only_complete_runs(opened, path, tmp_path) -> None:
     for number in range(4):
         process = hammer(path, tmp_path / f"logs-{number}", f"w{number}", 10_000)
         assert process.stdout is not None
@@ -330,7 +330,7 @@ def test_a_file_that_turns_out_damaged_is_replaced(opened, path, folder) -> None
         "UPDATE runs SET execution = '[]'",
     ],
 )
-def test_a_damaged_run_is_missed_and_leaves_nothing(opened, folder, change) -> None:
+def test_a_damaged_run_is_a_miss_and_leaves_no_files(opened, folder, change) -> None:
     run_cache = opened()
     keep(run_cache, folder)
     run_cache._database.executescript(change)
@@ -341,7 +341,9 @@ def test_a_damaged_run_is_missed_and_leaves_nothing(opened, folder, change) -> N
     assert run_cache.get("k", new) == RUN
 
 
-def test_a_log_that_unpacks_to_a_giant_is_missed(opened, folder, monkeypatch) -> None:
+def test_a_log_that_unpacks_above_the_limit_is_a_miss(
+    opened, folder, monkeypatch
+) -> None:
     monkeypatch.setattr(cache, "MAX_LOG_BYTES", 100_000)
     run_cache = opened()
     keep(run_cache, folder)
@@ -391,7 +393,9 @@ def test_a_full_disk_keeps_nothing_and_loses_nothing(opened, path, tmp_path) -> 
     assert run_cache.totals().runs >= 1
 
 
-def test_a_cache_that_cannot_be_made_is_done_without(opened, tmp_path, folder) -> None:
+def test_grading_continues_if_the_cache_cannot_be_created(
+    opened, tmp_path, folder
+) -> None:
     (tmp_path / "file").write_text("no directory")
     run_cache = opened(tmp_path / "file" / "runs.sqlite")
     keep(run_cache, folder)
@@ -399,7 +403,7 @@ def test_a_cache_that_cannot_be_made_is_done_without(opened, tmp_path, folder) -
     run_cache.close()
 
 
-def test_a_lock_that_is_not_released_costs_a_run_only(
+def test_a_lock_that_is_never_released_costs_only_a_cache_hit(
     opened, path, folder, monkeypatch
 ) -> None:
     monkeypatch.setattr(cache, "LOCK_SECONDS", 0.1)
@@ -455,7 +459,7 @@ def test_pruning_by_age_and_size_takes_the_longest_unused_first(
     assert count_rows(run_cache, "logs") == count_rows(run_cache, "keys") == 0
 
 
-def test_what_is_kept_is_plain(opened, folder) -> None:
+def test_cached_rows_are_plain_json_and_logs(opened, folder) -> None:
     """Nothing in the file can run: JSON and packed text, no pickles."""
     run_cache = opened()
     keep(run_cache, folder)

@@ -22,7 +22,7 @@ def test_head_is_base_commit_and_the_tree_is_clean(task: Task) -> None:
     assert (repository / "calc.py").read_text().startswith("def add")
 
 
-def test_made_once(task: Task) -> None:
+def test_a_snapshot_is_built_once(task: Task) -> None:
     first = snapshot_repository(task.instance)
     stamp = first.stat().st_mtime_ns
     assert snapshot_repository(task.instance) == first
@@ -79,7 +79,7 @@ def test_links_and_odd_names_are_kept(task: Task) -> None:
     assert (repository / "folder" / "a b\u00e9,:.txt").read_text() == "x"
 
 
-def test_missing_snapshot(task: Task) -> None:
+def test_a_missing_snapshot_is_an_error(task: Task) -> None:
     instance = dataclasses.replace(task.instance, snapshot="/nowhere/at/all")
     with pytest.raises(DataError, match="no directory"):
         snapshot_repository(instance)

@@ -28,7 +28,7 @@ def requests(*samples):
     return [SampleRequest("i", n, "p", 9, 1.0, 1.0, n) for n in samples]
 
 
-def test_each_writes_its_share_and_is_named():
+def test_each_sampler_answers_its_own_sample_numbers():
     voices = [Voice("a"), Voice("b"), Voice("c", model="c itself")]
     relay = Relay([Writer(v.said * 3, v.open) for v in voices], share=2)
     found = {s.sample: (s.text, s.model) for s in relay.sample(requests(*range(6)))}
@@ -43,7 +43,7 @@ def test_each_writes_its_share_and_is_named():
     assert all(v.opened == v.closed == 1 for v in voices)
 
 
-def test_who_has_nothing_left_to_do_is_not_opened():
+def test_a_sampler_without_requests_is_not_opened():
     first, second = Voice("a"), Voice("b")
     relay = Relay([Writer("a", first.open), Writer("b", second.open)], share=4)
     assert [s.text for s in relay.sample(requests(6))] == ["b"]

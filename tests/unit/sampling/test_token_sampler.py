@@ -55,7 +55,7 @@ def warped(logits, settings):
     ],
     ids=str,
 )
-def test_the_shares_are_those_of_transformers(settings, spread):
+def test_probabilities_match_transformers(settings, spread):
     import torch
 
     draws, vocabulary = 1500, 1100
@@ -97,7 +97,7 @@ def test_each_row_has_its_own_settings():
 
 @pytest.mark.parametrize("chance", [0.0, 1 - 2**-53])
 @pytest.mark.parametrize("settings", [{}, {"top_p": 0.9}, {"top_k": 2}])
-def test_what_cannot_be_drawn_is_not_drawn_at_either_end(chance, settings):
+def test_excluded_tokens_are_never_drawn(chance, settings):
     import torch
 
     logits = torch.tensor([[-1e9, 1.0, 2.0, 0.5, -1e9]])
@@ -105,7 +105,7 @@ def test_what_cannot_be_drawn_is_not_drawn_at_either_end(chance, settings):
     assert token in (1, 2, 3)
 
 
-def test_a_row_draws_with_its_own_generator():
+def test_each_row_has_its_own_generator():
     assert chances(3, 40) == chances(3, 40) != chances(4, 40)
     assert chances(3, 40)[:7] == chances(3, 7), "longer answers begin alike"
     assert all(0 <= chance < 1 for chance in chances(3, 1000))
