@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
 
-from swebench_trainer.patches.changes import reverse
+from swebench_trainer.patches.reverse import reverse
 from swebench_trainer.types import Instance, is_unicode
 
 _REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement", "patch")

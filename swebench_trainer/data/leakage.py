@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from swebench_trainer.data.metadata import InstanceSet, Metadata
-from swebench_trainer.patches.changes import sections
+from swebench_trainer.patches.lenient_diff import lines_by_file
 from swebench_trainer.store.digest import digest
 from swebench_trainer.types import Instance, LeakageKind
 
@@ -221,9 +221,9 @@ def _fingerprint(patch: str, project: str) -> tuple[str, set[int]]:
     """
     files: set[str] = set()
     lines: list[str] = []
-    for section in sections(patch):
-        files |= {path.rpartition("/")[2] for path in section.paths}
-        lines += [line[0] + line[1:].strip() for line in section.changes]
+    for file in lines_by_file(patch):
+        files |= {path.rpartition("/")[2] for path in file.paths}
+        lines += [line[0] + line[1:].strip() for line in file.lines]
     lines = [line for line in lines if len(line) > 1]
     added = [line[1:] for line in lines if line[0] == "+"] or lines
     tokens = _TOKEN.findall(" ".join(added))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from swebench_trainer.patches.changes import Section, sections
+from swebench_trainer.patches.lenient_diff import ChangedLines, lines_by_file
 from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance
 
@@ -81,7 +81,7 @@ class Metadata:
 
 def metadata_of(instance: Instance) -> Metadata:
     """The metadata of an instance. Malformed patches do not raise."""
-    changed = list(sections(instance.patch))
+    changed = list(lines_by_file(instance.patch))
     project, commit = instance.repo.lower(), instance.base_commit[:8].lower()
     if mirror := _MIRROR.fullmatch(instance.repo):
         project = f"{mirror['owner']}/{mirror['name']}".lower()
@@ -95,21 +95,21 @@ def metadata_of(instance: Instance) -> Metadata:
         created_at=instance.created_at,
         language=_ALIASES.get(language, language) or _language(changed),
         difficulty=instance.difficulty,
-        files=tuple(sorted({path for section in changed for path in section.paths})),
-        lines=sum(len(section.changes) for section in changed),
+        files=tuple(sorted({path for file in changed for path in file.paths})),
+        lines=sum(len(file.lines) for file in changed),
         ungradable=instance.ungradable,
         source=instance.source,
     )
 
 
-def _language(changed: list[Section]) -> str:
+def _language(changed: list[ChangedLines]) -> str:
     """The language with the most changed lines; the first by name if tied."""
     lines: Counter[str] = Counter()
-    for section in changed:
-        for path in section.paths:
+    for file in changed:
+        for path in file.paths:
             language = _BY_SUFFIX.get(PurePosixPath(path).suffix[1:].lower())
             if language:
-                lines[language] += max(1, len(section.changes))
+                lines[language] += max(1, len(file.lines))
     return min(lines, key=lambda name: (-lines[name], name), default="")
 
 

@@ -14,11 +14,11 @@ import re
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import PurePosixPath
 
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.files import Text, read_file
+from swebench_trainer.patches.lenient_diff import lines_by_file
 from swebench_trainer.patches.strict_diff import FileChange, read_patch
 from swebench_trainer.store.digest import digest
 
@@ -62,17 +62,15 @@ def form_in(tree: Tree, patch: str) -> str | None:
 def changed_lines(patch: str) -> tuple[str, ...]:
     """Added and removed lines by file, without comments and insignificant whitespace."""
     found: list[str] = []
-    suffix = ""
-    for line, following in pairwise([*patch.split("\n"), ""]):
-        if line.startswith("--- ") and following.startswith("+++ "):
-            continue
-        if line.startswith("+++ "):
-            path = line[4:].partition("\t")[0].strip()
-            suffix = PurePosixPath(path).suffix.lower()
-            found.append(f"+++{path}")
-        elif line[:1] in ("+", "-") and (bare := _bare(line[1:], suffix)):
-            found.append(line[0] + bare)
-    return tuple(found) if any(line[:3] != "+++" for line in found) else ()
+    empty = True
+    for file in lines_by_file(patch):
+        paths = sorted(file.paths)
+        suffix = PurePosixPath(paths[-1]).suffix.lower()
+        bare = ((line[0], _bare(line[1:], suffix)) for line in file.lines)
+        lines = [sign + code for sign, code in bare if code]
+        found += [" ".join(paths), *lines]
+        empty = empty and not lines
+    return () if empty else tuple(found)
 
 
 def _files(change: FileChange, tree: Tree) -> Iterator[tuple[str, str] | None]:

@@ -20,7 +20,8 @@ from swebench_trainer.data.generated.functions import (
     every_form,
     vocabulary,
 )
-from swebench_trainer.patches.changes import sections
+from swebench_trainer.patches.lenient_diff import lines_by_file
+from swebench_trainer.store.draw import generator
 from swebench_trainer.types import Instance
 
 HELDOUT_FROM = "2001-01-01"
@@ -83,7 +84,7 @@ def draw_tasks(
     for number in range(heldout + count):
         created = HELDOUT_FROM if number < heldout else _TRAIN_FROM
         for attempt in range(_ATTEMPTS):
-            rng = Random(f"{seed} {number} {attempt}")  # noqa: S311 - not a secret
+            rng = generator(seed, number, attempt)
             module = _draw_module(rng, forms, tickets)
             task = _draw_task(rng, module, number, created)
             if task and taken.isdisjoint(task.parts):
@@ -242,8 +243,8 @@ def _diff(path: str, old: str, new: str, context: int = 3) -> str:
 
 def _long_additions(patch: str) -> Iterator[str]:
     """The lines that a patch adds, unless short: `return total` is in many functions."""
-    (section,) = sections(patch)
-    added = "".join(line[1:].strip() for line in section.changes if line[0] == "+")
+    (file,) = lines_by_file(patch)
+    added = "".join(line[1:].strip() for line in file.lines if line[0] == "+")
     if len(added) > _SHORT:
         yield added
 

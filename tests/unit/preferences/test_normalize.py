@@ -62,7 +62,7 @@ def test_indentation_of_python_is_significant(tree) -> None:
     early = FIXED.replace("    return total", "        return total")
     assert form(tree, early) != form(tree, FIXED)
     assert changed_lines(diff("a.py", FIXED, early)) == (
-        "+++b/a.py",
+        "a.py",
         "-    return total",
         "+        return total",
     )

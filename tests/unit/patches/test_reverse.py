@@ -1,4 +1,4 @@
-"""Patches of data sets, turned round: git applies them and the old tree is back."""
+"""Reversed patches restore the old tree, and no text breaks the readers."""
 
 import subprocess
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swebench_trainer.patches.changes import reverse, sections
+from swebench_trainer.patches.lenient_diff import lines_by_file, scan
+from swebench_trainer.patches.reverse import reverse
 
 LINES = st.lists(
     st.sampled_from(["a", "b", "--- c", "+++ d", "", "@@ e", "\tf"]), max_size=9
@@ -43,7 +44,7 @@ def tree(folder):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(TREES, TREES)
-def test_applying_the_reverse_restores_the_old_tree(tmp_path_factory, old, new):
+def test_the_reversed_patch_restores_the_old_tree(tmp_path_factory, old, new):
     folder = tmp_path_factory.mktemp("trees")
     for name, content in (("a", old), ("b", new)):
         (folder / name).mkdir()
@@ -65,7 +66,7 @@ def test_applying_the_reverse_restores_the_old_tree(tmp_path_factory, old, new):
     assert reverse(back) == reverse(reverse(reverse(back)))
 
 
-def test_mode_changes_and_renames_are_reversed_too():
+def test_modes_and_renames_are_reversed():
     patch = (
         "diff --git a/p q.c b/r.c\nold mode 100644\nnew mode 100755\n"
         "similarity index 90%\nrename from p q.c\nrename to r.c\nindex 12ab..34cd\n"
@@ -86,18 +87,23 @@ def test_mode_changes_and_renames_are_reversed_too():
         "--- a/x\n+++ b/x\n@@ -1 +1 @@\nnonsense\n",
         "diff --git a/x b/x\nBinary files a/x and b/x differ\n",
         "diff --git a/x b/y\ncopy from x\ncopy to y\n",
+        "diff --git a/x b/x\nindex 1..2\nGIT binary patch\nliteral 1\n",
+        "diff --git a/x b/x\nold mode 100644\n",
+        "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n+c\n",
+        "this is not a patch\n",
     ],
 )
-def test_irreversible_patches_raise_with_the_reason(patch):
+def test_patches_that_cannot_be_reversed_are_refused(patch):
     with pytest.raises(ValueError, match="patch"):
         reverse(patch)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="+-@ \n/\\abdev,.0123", max_size=200))
-def test_any_text_raises_at_most_a_value_error(text):
+def test_no_text_makes_the_readers_fail_otherwise(text):
     for patch in (text, "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n" + text):
-        list(sections(patch))
+        scan(patch.split("\n"))
+        list(lines_by_file(patch))
         try:
             reverse(patch)
         except ValueError as error:
