@@ -172,7 +172,9 @@ def test_without_checkpoints_every_epoch_is_evaluated_and_patience_ends_it(tmp_p
     train_sft(LORA, ROWS, settings, request)
     told = audit_of(tmp_path)
     assert steps[-1] == told["kept_step"] + 3 < 60
-    assert told["why"].endswith(f"ended at step {steps[-1]}, 1 evaluations after the best")
+    assert told["why"].endswith(
+        f"ended at step {steps[-1]}, 1 evaluations after the best"
+    )
 
 
 def sft_lora(settings, request):
