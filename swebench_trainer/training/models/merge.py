@@ -270,7 +270,8 @@ def _next_tokens(model: Any, ids: list[int]) -> torch.Tensor:
 
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([ids], device=model.device)).logits
-    return logits[0].argmax(-1).cpu()
+    tokens: torch.Tensor = logits[0].argmax(-1).cpu()
+    return tokens
 
 
 def _write(model: PreTrainedModel, source: Path, out: Path) -> None:
