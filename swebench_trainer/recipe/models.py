@@ -26,7 +26,8 @@ from pydantic import (
 )
 from pydantic.types import NonNegativeFloat, NonNegativeInt
 
-from swebench_trainer.store.digest import digest, digest_path
+from swebench_trainer.store.digest import digest_path
+from swebench_trainer.store.draw import draw_index
 from swebench_trainer.types import Place, Split
 
 VOLATILE = "volatile"
@@ -221,8 +222,8 @@ class PromptTable(PluginTable):
         """The `search_context` of an instance, the same on every call."""
         if not isinstance(self.search_context, tuple):
             return self.search_context
-        drawn = int(digest(["search_context", instance_id]), 16)
-        return self.search_context[drawn % len(self.search_context)]
+        count = len(self.search_context)
+        return self.search_context[draw_index(count, "search_context", instance_id)]
 
 
 class ContextTable(PromptTable):

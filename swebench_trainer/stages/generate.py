@@ -11,14 +11,14 @@ from swebench_trainer.answers.checks import check_counts
 from swebench_trainer.contracts import Backend, Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import GenerateTable, ModelTable
-from swebench_trainer.sampling.collect import collect, seed_of
-from swebench_trainer.sampling.relay import Relay, Writer
+from swebench_trainer.sampling.collect import NamedSampler, SamplerSequence, collect
 from swebench_trainer.stages.context import (
     StageContext,
     StageSummary,
     costs,
     keep_responses,
 )
+from swebench_trainer.store.draw import draw_seed
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance
@@ -55,7 +55,7 @@ def run(context: StageContext) -> StageSummary:
             return to_candidate(recipe.prompt, sample, instance, files, sample.model)
 
         candidates = collect(
-            partial(Relay, writers, settings.samples),
+            partial(SamplerSequence, writers, settings.samples),
             requests,
             candidate,
             context.dir.file("candidates.jsonl"),
@@ -89,13 +89,13 @@ def _writers(
     backends: Sequence[Backend],
     weights: Path | None,
     settings: GenerateTable,
-) -> list[Writer]:
+) -> list[NamedSampler]:
     writers = []
     for number, backend in enumerate(backends):
         folder = context.dir.file("writers", str(number))
         keep_responses(backend, context.dir.path if len(backends) == 1 else folder)
         opened = partial(backend.open_sampler, weights, batch_size=settings.batch_size)
-        writers.append(Writer(backend.name, opened))
+        writers.append(NamedSampler(backend.name, opened))
     return writers
 
 
@@ -116,7 +116,7 @@ def _requests(
             if settings.greedy and not number % settings.samples
             else settings.temperature,
             top_p=settings.top_p,
-            seed=seed_of(seed, instance.instance_id, number),
+            seed=draw_seed(seed, instance.instance_id, number),
             top_k=settings.top_k,
             min_p=settings.min_p,
         )

@@ -68,7 +68,7 @@ def test_a_dry_run_counts_pairs_and_writes_nothing(shell, recipe):
     assert "│ strategy │ self-generated │" in words
     assert "│ tier of rejected │ fails │" in words
     assert "│ repository │ quickstart/" in words
-    assert "│ length │ similar │" in words and "Why there are not more pairs" in words
+    assert "│ length │ similar │" in words and "Why not more pairs" in words
     assert out.count("rejected: sample:") == 3
     assert "- )spoiled(" in out and "+ )spoiled(" not in out
     assert " identical lines" in out

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.errors import library_message
-from swebench_trainer.store.kept import user_cache
+from swebench_trainer.store.cache import user_cache
 
 SEED = 0
 EOS, PAD = "<|im_end|>", "<|endoftext|>"
