@@ -90,7 +90,7 @@ ANSWERS = {
     ),
     "an error": (
         raises(LookupError("no such model")),
-        "failed in sample: LookupError: no such model (test_misbehaviour.py, line",
+        "failed in sample: LookupError: no such model (test_contract_violations.py, line",
     ),
     "an exit": (raises(SystemExit(3)), "failed in sample: SystemExit: 3"),
 }
@@ -136,7 +136,7 @@ def test_a_writer_without_any_answer_is_named(trainer, odd):
             return sampler
 
     odd("backends", lambda table: Mute())
-    with pytest.raises(StageError, match="gave no answer for any") as caught:
+    with pytest.raises(StageError, match="returned no answer for any") as caught:
         trainer.run(model={"use": "odd"}, until="generate")
     assert caught.value.message.startswith("fake ")
 
