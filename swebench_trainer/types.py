@@ -500,28 +500,27 @@ class AnswerRef(str):
 
 @dataclass(frozen=True)
 class Pair:
-    """One preference: of two answers to `prompt`, the tests prefer `chosen`.
+    """A preference between two answers to a prompt.
 
-    The three texts are TRL's preference format; the rest says where they came from.
-    One of the answers may be `None`: the other then stands alone, as a good one or as
-    a bad one, which only `[dpo] loss = "kto"` learns from.
+    The three texts are in TRL's preference format; the rest is their origin. `chosen` or
+    `rejected` may be `None`, which leaves a single bad or good answer; only
+    `[dpo] loss = "kto"` trains on those.
 
     Attributes:
-        strategy: Name of the pair strategy, as the recipe has it.
-        chosen_source: Which answer `chosen` is; empty where there is none.
-        rejected_source: Which answer `rejected` is; empty where there is none.
-        tier: `Tier` of the rejected answer, or a word of the strategy's own; `resolved`
-            where there is none.
-        chosen_model: Who wrote `chosen`; empty for gold. Needed where several models
-            have written a sample of that number.
-        rejected_model: Who wrote `rejected`.
-        chosen_log: Logs of the verdict on `chosen`, relative to the run directory;
-            empty where no test was run. The stage fills it in, and `rejected_log` too.
-        rejected_log: Logs of the verdict on `rejected`.
-        chosen_tier: `Tier` of `chosen` where that is wrong as well, only less so; empty
-            for a pass and for gold.
+        strategy: Name of the pair strategy in the recipe.
+        chosen_source: Which answer `chosen` is; empty if it is `None`.
+        rejected_source: Which answer `rejected` is; empty if it is `None`.
+        tier: `Tier` of `rejected`, or a tier of the strategy's own; `resolved` if
+            `rejected` is `None`.
+        chosen_model: Model that wrote `chosen`; empty for gold. Required if several
+            models have a sample with that number.
+        rejected_model: Model that wrote `rejected`.
+        chosen_log: Log directory of the verdict on `chosen`, relative to the run
+            directory; empty if no tests ran. The stage sets it, and `rejected_log`.
+        rejected_log: Log directory of the verdict on `rejected`.
+        chosen_tier: `Tier` of a `chosen` that fails too; empty for a pass and for gold.
         restyled: Whether `rejected` is the candidate's patch in the recipe's answer
-            form instead of the text that the model wrote.
+            format instead of the model's own text.
     """
 
     instance_id: str
