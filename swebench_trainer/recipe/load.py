@@ -69,7 +69,7 @@ class Draft:
 
 
 def read_draft(path: Path, overrides: Sequence[str] = ()) -> Draft:
-    """Reads a recipe file, the recipes that it extends, and `--set` overrides.
+    """Read a recipe file, the recipes that it extends, and `--set` overrides.
 
     Args:
         path: The TOML file.
@@ -160,7 +160,7 @@ def _nested(keys: KeyPath, value: Any) -> Values:
 
 
 def _merge(into: Values, values: Values) -> None:
-    """Merges `values` into `into`: tables recursively, other values by replacement."""
+    """Merge `values` into `into`: tables recursively, other values by replacement."""
     for key, value in values.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
@@ -169,7 +169,7 @@ def _merge(into: Values, values: Values) -> None:
 
 
 def validate(draft: Draft, tables: TableModels) -> Recipe:
-    """Validates every table by the model that its `use` names.
+    """Validate every table by the model that its `use` names.
 
     Raises:
         RecipeError: All problems of the recipe, each with its position.
@@ -236,7 +236,7 @@ def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Proble
 def _writer(
     value: Any, draft: Draft, tables: TableModels, problems: list[Problem]
 ) -> Table | tuple[Table | None, ...] | None:
-    """Validates `[generate] model`: a table like `[model]`, or a list of them."""
+    """Validate `[generate] model`: a table like `[model]`, or a list of them."""
     at = ("generate", "model")
     if isinstance(value, dict):
         return _table("model", at, value, draft, tables, problems)

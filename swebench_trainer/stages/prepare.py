@@ -90,7 +90,7 @@ def run(context: StageContext) -> StageSummary:
     return figures | _recall_figures(rendered.recall) | _guard_figures(leakage)
 
 
-def inputs(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
+def extra_settings(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
     """Settings that decide the result besides the recipe's keys."""
     found = {"data content": registry.create("source", recipe.data).digest()}
     if isinstance(recipe.prompt, ContextTable):
