@@ -24,6 +24,7 @@ from swebench_trainer.errors import (
     RecipeError,
     StageError,
     TrainerError,
+    library_message,
 )
 from swebench_trainer.recipe.models import DpoTable, TrainTable
 from swebench_trainer.training.loop import activation_checkpointing
@@ -87,7 +88,7 @@ def loading(name: str) -> Iterator[None]:
                 f"{name} does not fit in memory: {_first_line(error)}",
                 hint='Set [model] quantization = "nf4", or choose a smaller model.',
             ) from error
-        if _SHAPE_MISMATCH_TEXT.search(str(error)):
+        if _SHAPE_MISMATCH_TEXT.search(library_message(error)):
             raise RecipeError(
                 f"The weights of {name} do not have the shapes of its config.json.",
                 hint=_DOWNLOAD,
@@ -116,7 +117,7 @@ def loading_weights(weights: Path) -> Iterator[None]:
             f"Cannot read the weights in {weights}: {_first_line(error)}", hint=_REDO
         ) from error
     except RuntimeError as error:
-        if not _SHAPE_MISMATCH_TEXT.search(str(error)):
+        if not _SHAPE_MISMATCH_TEXT.search(library_message(error)):
             raise
         raise StageError(
             f"The weights in {weights} belong to another model.", hint=_REDO
@@ -284,15 +285,17 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    cpu = isinstance(error, RuntimeError) and _OUT_OF_MEMORY_TEXT.search(str(error))
+    cpu = isinstance(error, RuntimeError) and _OUT_OF_MEMORY_TEXT.search(
+        library_message(error)
+    )
     return bool(cpu) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in _DISK_FULL
-    return bool(_DISK_FULL_TEXT.search(str(error)))
+    return bool(_DISK_FULL_TEXT.search(library_message(error)))
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (library_message(error).strip() or type(error).__name__).splitlines()[0]
