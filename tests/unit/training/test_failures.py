@@ -138,10 +138,11 @@ def test_what_it_advises_is_accepted(settings, first):
     assert said(caught.value)[1].startswith(f"Try {first}")
 
 
-def test_after_out_of_memory_the_training_goes_on_to_the_same_bits(tmp_path):
+def test_after_out_of_memory_the_training_goes_on_to_the_same_bits(tmp_path, trained):
     import torch
 
-    straight = tensors(train_sft(LORA, ROWS, EACH_STEP, request_in(tmp_path / "one")))
+    weights = trained(train_sft, LORA, ROWS, EACH_STEP)
+    straight = tensors(weights)
     request = request_in(tmp_path / "two", step=failing_at(4, out_of_memory))
     with pytest.raises(StageError, match="Out of memory"):
         train_sft(LORA, ROWS, EACH_STEP, request)
@@ -199,10 +200,11 @@ def no_file_larger_than(size: int):
 
 
 @pytest.mark.parametrize("size", [20_000, 150_000], ids=["adapter", "optimizer"])
-def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(tmp_path, size):
+def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(tmp_path, trained, size):
     import torch
 
-    straight = tensors(train_sft(LORA, ROWS, EACH_STEP, request_in(tmp_path / "one")))
+    weights = trained(train_sft, LORA, ROWS, EACH_STEP)
+    straight = tensors(weights)
     out = tmp_path / "two"
     with pytest.raises(KeyboardInterrupt):
         train_sft(LORA, ROWS, EACH_STEP, request_in(out, step=stop_after(3)))
@@ -219,7 +221,7 @@ def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(tmp_path, size):
     again = tensors(train_sft(LORA, ROWS, EACH_STEP, request))
     assert steps == [3, 4, 5, 6]
     assert all(torch.equal(t, again[name]) for name, t in straight.items())
-    assert metrics(out) == metrics(tmp_path / "one")
+    assert metrics(out) == metrics(weights.parent)
 
 
 @pytest.mark.parametrize("table", [LORA, FULL], ids=["adapter", "model"])
