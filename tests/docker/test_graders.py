@@ -456,8 +456,8 @@ def test_endless_memory_events_are_cut_off(
     container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in(container, "chmod +x /bin/cat", tmp_path)
-    assert 0 < len(container._told("cat /proc/meminfo")) <= 2 * MAX_STATE_BYTES
+    assert 0 < len(container._read_state("cat /proc/meminfo")) <= 2 * MAX_STATE_BYTES
     monkeypatch.setattr(containers_module, "SILENCE_SECONDS", 1.0)
     begin = time.monotonic()
-    assert container._told("sleep 50") == ""
+    assert container._read_state("sleep 50") == ""
     assert time.monotonic() - begin < 30
