@@ -1,4 +1,4 @@
-"""admit: an instance gives labels only where gold passes and no-op fails, here."""
+"""admit: keep the instances whose gold passes and whose no-op fails on this machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from swebench_trainer.types import NO_OP, Candidate, Instance, Status, Verdict
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes `admission.jsonl`: each instance, admitted or the reason why not.
+    """Write `admission.jsonl`: whether each instance is admitted, or why not.
 
     Raises:
-        PrerequisiteError: The grader cannot work on this machine.
-        StageError: No instance is admitted, or the machine failed.
+        PrerequisiteError: The grader cannot run on this machine.
+        StageError: No instance is admitted, or infrastructure failures occurred.
     """
     table = context.table(GradeTable)
     instances = context.instances()
@@ -73,7 +73,7 @@ def _row(instance: Instance, mine: Sequence[Verdict]) -> dict[str, object]:
         "instance_id": instance.instance_id,
         "admitted": not reason,
         "gold": [v.status for v in gold],
-        # No reason to refuse: gold may well edit a file that makes others suspect.
+        # Not a reason to refuse: gold may edit files that are suspicious in other patches.
         "gold_flags": sorted({flag for v in gold for flag in v.flags}),
         "no_op": no_op,
         "reason": reason,
@@ -83,9 +83,9 @@ def _row(instance: Instance, mine: Sequence[Verdict]) -> dict[str, object]:
 def _refusal(
     mine: Sequence[Verdict], gold: Sequence[Status], no_op: Sequence[Status]
 ) -> str:
-    """Why the instance gives no labels; empty if it does."""
+    """Why the instance is not admitted; empty if it is."""
     if faults := [v for v in mine if v.status in OWED]:
-        return f"could not be graded: {faults[0].reason}"
+        return f"infrastructure failure: {faults[0].reason}"
     failed = [status for status in gold if status is not Status.RESOLVED]
     if failed and len(failed) < len(gold):
         passed = len(gold) - len(failed)

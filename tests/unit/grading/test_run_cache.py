@@ -1,4 +1,4 @@
-"""The run cache: what it holds, and that nothing that befalls it costs a verdict."""
+"""The run cache: its contents, and that its failures never affect a verdict."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path):
-    """Makes log directories, empty or with both logs."""
+    """Creates log directories, empty or with both logs."""
 
     def make(name: str, test_log: bytes | None = None) -> Path:
         made = tmp_path / name
