@@ -42,14 +42,22 @@ class Elsewhere:
     def install(self, distribution):
         """Installs a distribution as pip does for anybody, but for the network."""
         self.python(
-            *("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"),
-            *("--disable-pip-version-check", "--target", self.site, distribution),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--disable-pip-version-check",
+            "--target",
+            self.site,
+            distribution,
         )
 
     def passes(self, distribution):
         """Runs the tests of a distribution, with no configuration of ours."""
         out = self.python(
-            *("-m", "pytest", "-q", "-p", "no:xdist", "-W", "error"), cwd=distribution
+            "-m", "pytest", "-q", "-p", "no:xdist", "-W", "error", cwd=distribution
         )
         assert " passed" in out and "failed" not in out, out
 
