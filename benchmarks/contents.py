@@ -1,4 +1,4 @@
-"""Files at base commits: the cost of opening them, compared with checkouts.
+"""Files at base commits: what opening them costs, and what a checkout each would cost.
 
     python benchmarks/contents.py ROWS.parquet... --mirrors /MIRRORS/{repo}
         [--sample 20] [--ways django/django]
@@ -22,8 +22,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.contents.cache import kept_at
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.repositories import Repositories, repository_path
 from swebench_trainer.patches.strict_diff import read_patch
 
 Row = dict[str, str]
@@ -36,25 +35,25 @@ def gold_files(row: Row) -> list[str]:
 
 
 def peak_memory(process: int) -> float:
-    """Peak resident MB of a running process, including mapped files."""
-    # Not getrusage, which includes the peak of the parent process.
+    """Most MB that a living process has had; files that it maps count."""
+    # Not getrusage: that counts what the process that started it had, too.
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1e3
 
 
 def clone_of(location: str, row: Row) -> Path:
-    """The clone of a row's repository, if it exists."""
-    return kept_at(location.replace("{repo}", row["repo"]))
+    """Where the clone of a row's repository lies, if there is one."""
+    return repository_path(location.replace("{repo}", row["repo"]))
 
 
 def megabytes(folder: Path) -> float:
-    """Disk usage of a directory."""
+    """Disk that a directory takes."""
     paths = (p for p in folder.rglob("*") if not p.is_symlink())
     return sum(path.stat().st_blocks * 512 for path in paths) / 1e6
 
 
 def open_all(rows: list[Row], location: str) -> dict[str, Any]:
-    """Open every tree, list its files, and read those of the gold patch."""
+    """Opens every tree, lists its files and reads those of the gold patch."""
     seconds = dict.fromkeys(("open", "list", "read"), 0.0)
     listed = read = 0
     missing = []
@@ -79,7 +78,7 @@ def open_all(rows: list[Row], location: str) -> dict[str, Any]:
                 read += timed("read", lambda p=path, t=tree: t.read(p)) is not None
         running = [o._process for o in repositories._open.values() if o._process]
         git_memory = sum(peak_memory(process.pid) for process in running)
-    folder = kept_at().parent
+    folder = repository_path().parent
     return seconds | {
         "listed": listed,
         "gold": read,
@@ -92,7 +91,7 @@ def open_all(rows: list[Row], location: str) -> dict[str, Any]:
 
 
 def check_out(rows: list[Row], location: str) -> dict[str, Any]:
-    """Check out the trees from local clones, and compare the contents."""
+    """Checks the trees out of clones that are there; compares what both ways give."""
     seconds = disk = 0.0
     files = differing = 0
     with closing(Repositories(location)) as repositories, scratch() as folder:
@@ -122,7 +121,7 @@ def check_out(rows: list[Row], location: str) -> dict[str, Any]:
 
 
 def ways(rows: list[Row], mirror: str) -> Iterator[tuple[str, float, float]]:
-    """Ways to fetch the gold files of some commits of a remote repository."""
+    """Ways to have the gold files of some commits of one repository from afar."""
     origin = f"file://{mirror}"
     serve = ("--upload-pack", "git -c uploadpack.allowFilter=true upload-pack")
     commits = [row["base_commit"] for row in rows]
@@ -155,20 +154,20 @@ def ways(rows: list[Row], mirror: str) -> Iterator[tuple[str, float, float]]:
 
 
 def read_gold(place: Path, rows: Iterable[Row]) -> None:
-    """Read the gold files of local commits."""
+    """Reads the gold files of commits that are there."""
     for row in rows:
         for path in gold_files(row):
             git(place, "cat-file", "blob", f"{row['base_commit']}:{path}")
 
 
 def git(place: Path, *arguments: str) -> None:
-    """Run git and check its exit status."""
+    """Runs git, which must succeed."""
     subprocess.run(["git", "-C", place, *arguments], check=True, capture_output=True)
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A temporary directory."""
+    """A directory that is thrown away."""
     folder = Path(tempfile.mkdtemp())
     try:
         yield folder
@@ -177,14 +176,14 @@ def scratch() -> Iterator[Path]:
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a separate process, to measure its memory."""
+    """Calls a function in a process of its own, so that its memory can be told."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def main() -> None:
-    """Measure and print."""
-    import pyarrow.parquet as pq  # not in the measured processes
+    """Measures and prints."""
+    import pyarrow.parquet as pq  # not in the processes whose memory is told
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="+", type=Path)

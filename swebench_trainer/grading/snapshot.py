@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from swebench_trainer.errors import DataError, PrerequisiteError
-from swebench_trainer.store.kept import user_cache
+from swebench_trainer.errors import DataError
+from swebench_trainer.git import GitError, isolated_environment, run_git
+from swebench_trainer.store.cache import cached, user_cache
 from swebench_trainer.types import Instance
 
 WHO = "swebench-trainer"
@@ -29,14 +28,15 @@ def snapshot_repository(instance: Instance) -> Path:
 
     Raises:
         DataError: The files are missing, or are not those of `base_commit`.
-        PrerequisiteError: There is no git.
+        PrerequisiteError: git is not installed.
     """
     source = Path(instance.snapshot)
     if not source.is_dir():
         raise DataError(f"{instance.instance_id}: no directory {source}.")
-    repository = cache_dir() / snapshot_digest(source)
-    if not repository.is_dir():
-        _build(source, repository)
+    repository = cached(
+        user_cache("snapshots", snapshot_digest(source)),
+        lambda new, _: _build(source, new),
+    )
     head = _git(repository, "rev-parse", "HEAD")
     if head != instance.base_commit:
         raise DataError(
@@ -45,11 +45,6 @@ def snapshot_repository(instance: Instance) -> Path:
             hint="Restore the files, or correct base_commit in the task.",
         )
     return repository
-
-
-def cache_dir() -> Path:
-    """Where the repositories are kept."""
-    return user_cache("snapshots")
 
 
 def snapshot_digest(source: Path) -> str:
@@ -80,52 +75,35 @@ def _mode(path: Path) -> int:
     return 0o755 if path.stat().st_mode & 0o100 else 0o644
 
 
-def _build(source: Path, repository: Path) -> None:
-    """Makes the repository beside its place and moves it there in one step."""
-    repository.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=repository.parent, prefix=".new-") as scratch:
-        new = Path(scratch, "repository")
-        new.mkdir()
-        for path in _files(source):
-            target = new / path.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target, follow_symlinks=False)
-            if not target.is_symlink():
-                target.chmod(_mode(path))
-        _git(new, "-c", "init.defaultBranch=main", "init", "-q", ".")
-        _git(new, "-c", "core.autocrlf=false", "add", "-A", "-f")
-        config = ("-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null")
-        _git(new, *config, "commit", "-q", "-m", "base")
-        try:
-            new.rename(repository)
-        except OSError:
-            if not repository.is_dir():  # else another process was first
-                raise
+def _build(source: Path, new: Path) -> None:
+    """Commit the files of `source` in the new repository `new`."""
+    new.mkdir()
+    for path in _files(source):
+        target = new / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target, follow_symlinks=False)
+        if not target.is_symlink():
+            target.chmod(_mode(path))
+    _git(new, "-c", "init.defaultBranch=main", "init", "-q", ".")
+    _git(new, "-c", "core.autocrlf=false", "add", "-A", "-f")
+    _git(new, "-c", "commit.gpgsign=false", "commit", "-q", "-m", "base")
 
 
-def _git(where: Path, *arguments: str) -> str:
-    """Runs git without the user's configuration and returns what it prints."""
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-    environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    for role in ("AUTHOR", "COMMITTER"):
-        environment |= {
-            f"GIT_{role}_NAME": WHO,
-            f"GIT_{role}_EMAIL": f"{WHO}@localhost",
-            f"GIT_{role}_DATE": WHEN,
-        }
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=where,
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
+def _git(repository: Path, *arguments: str) -> str:
+    """Run git as the fixed author, without the user's configuration."""
+    who = {
+        f"GIT_{role}_{key}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for key, value in (
+            ("NAME", WHO),
+            ("EMAIL", f"{WHO}@localhost"),
+            ("DATE", WHEN),
         )
-    except FileNotFoundError as error:
-        raise PrerequisiteError(
-            "There is no git.", hint="Install it: apt-get install git"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise DataError(f"git {arguments[-1]} in {where}: {error.stderr}") from error
-    return done.stdout.strip()
+    }
+    try:
+        output = run_git(
+            "-C", str(repository), *arguments, env=isolated_environment(**who)
+        )
+    except GitError as error:
+        raise DataError(f"{repository}: {error}") from error
+    return output.decode().strip()

@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.store.lock import owned
+from swebench_trainer.store.locks import owned
 
 HOLD = (
     "import sys, time; from pathlib import Path\n"
-    "from swebench_trainer.store.lock import owned\n"
+    "from swebench_trainer.store.locks import owned\n"
     "with owned(Path(sys.argv[1])):\n"
     "    print('held', flush=True); time.sleep(60)\n"
 )
