@@ -1,7 +1,7 @@
-"""Turns an instance's snapshot, plain files, into the git repository they came from.
+"""Turn an instance's snapshot, plain files, into a git repository.
 
-The commit is made with fixed names and dates, so that equal files give the equal
-commit id everywhere; a task's `base_commit` is that id.
+The commit has a fixed author and date, so equal files have the same commit id on every
+machine. A task's `base_commit` is that id.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ WHEN = "2000-01-01T00:00:00+0000"
 
 
 def snapshot_repository(instance: Instance) -> Path:
-    """The repository of an instance, with `base_commit` as its only commit.
+    """Return a repository of an instance, with `base_commit` as its only commit.
 
-    It lies in the user's cache under the digest of its files; nobody may write to it.
+    It is in the user's cache under the digest of its files. Do not write to it.
 
     Raises:
-        DataError: The files are missing, or are not those of `base_commit`.
+        DataError: The files are missing, or differ from `base_commit`.
         PrerequisiteError: git is not installed.
     """
     source = Path(instance.snapshot)
@@ -48,7 +48,7 @@ def snapshot_repository(instance: Instance) -> Path:
 
 
 def snapshot_digest(source: Path) -> str:
-    """Digest of the files' paths, modes and contents, the same on every machine."""
+    """Return the digest of the files' paths, modes and contents."""
     digest = hashlib.sha256()
     for path in _files(source):
         linked = path.is_symlink()
@@ -61,7 +61,7 @@ def snapshot_digest(source: Path) -> str:
 
 
 def _files(source: Path) -> Iterator[Path]:
-    """Files and links in a fixed order, without what Python may have cached."""
+    """Iterate over files and links in a fixed order, without Python bytecode."""
     for folder, subfolders, names in os.walk(source):
         subfolders.sort()
         links = [name for name in subfolders if Path(folder, name).is_symlink()]
@@ -71,7 +71,7 @@ def _files(source: Path) -> Iterator[Path]:
 
 
 def _mode(path: Path) -> int:
-    """The mode of a file as git knows it: it may be run, or not."""
+    """Return the mode that git records for a file: executable or not."""
     return 0o755 if path.stat().st_mode & 0o100 else 0o644
 
 

@@ -173,7 +173,7 @@ def prune(
     size_of: Callable[[Path], int] = disk_size,
     remove_with: Callable[[Path], Iterable[Path]] = lambda _: (),
 ) -> int:
-    """Remove entries beyond the limits that nobody writes to, and unfinished ones.
+    """Remove unlocked entries beyond the limits, and unfinished ones.
 
     Args:
         folder: The entries' folder.

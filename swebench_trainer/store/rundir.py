@@ -12,15 +12,15 @@ FORMAT = 2
 """Version of the files of run directories and gradings; files without it have 1."""
 
 REASONS = ("dropped.jsonl", "leakage.jsonl", "stats.json")
-"""Files that tell why a stage refused to go on: alone they are no work to keep."""
+"""Files with the reasons of a refusal; a stage with only these has no results."""
 
 
 @dataclass(frozen=True)
 class StageDir:
     """The directory of one stage.
 
-    `fingerprint.json` is written when the stage starts and tells with which
-    settings; `stage.json` is written last and tells that all files are there.
+    `fingerprint.json` is written first and records the settings; `stage.json` is written
+    last and marks the stage as complete.
     """
 
     path: Path

@@ -58,7 +58,7 @@ def test_a_malformed_amount_is_named(shell, filled):
     assert "12 test runs" in shell.run("cache")
 
 
-def test_nothing_kept_is_no_error(shell):
+def test_an_empty_cache_is_not_an_error(shell):
     out = shell.run("cache")
     assert "No repositories or indexes are cached" in out
     assert "No test runs are cached" in out and "No image roots are cached" in out
@@ -176,7 +176,7 @@ def test_the_root_of_a_running_grader_stays(shell, roots):
     assert "removed 1 image roots" in shell.run("cache", "--clear")
 
 
-def test_a_removal_that_was_killed_is_finished_by_the_next_export(shell, roots):
+def test_a_killed_removal_is_finished_by_the_next_export(shell, roots):
     (roots / "sha256-1").rename(roots / "sha256-1.new")
     assert "sha256:1" not in shell.run("cache")
     kept = RootCache()
@@ -193,7 +193,7 @@ def test_leftovers_of_a_killed_process_are_removed(shell, roots):
     assert not (roots / "sha256-1.new").exists()
 
 
-def test_an_export_that_goes_on_is_left_alone(shell, roots):
+def test_a_running_export_is_not_pruned(shell, roots):
     def export(target: Path) -> dict[str, object]:
         shell.run("cache", "--clear")
         assert target.is_dir()
@@ -205,7 +205,7 @@ def test_an_export_that_goes_on_is_left_alone(shell, roots):
     kept.close()
 
 
-def test_a_damaged_root_is_an_error_that_costs_no_lock_and_can_be_removed(shell, roots):
+def test_a_damaged_root_is_an_error_and_can_be_removed(shell, roots):
     (roots / "sha256-1/image.json").write_text("{")
     kept = RootCache()
     for _ in range(3):
@@ -228,9 +228,7 @@ def test_an_export_that_fails_leaves_nothing(shell, roots):
     assert not list(roots.glob("sha256-3*/")) and kept._held == []
 
 
-def test_a_run_cache_that_cannot_be_pruned_does_not_keep_the_roots(
-    shell, filled, roots
-):
+def test_image_roots_are_pruned_even_if_the_run_cache_cannot_be(shell, filled, roots):
     with contextlib.closing(sqlite3.connect(filled)) as other:
         other.execute(
             "CREATE TRIGGER no BEFORE DELETE ON runs BEGIN SELECT RAISE(ABORT, 'no'); END"

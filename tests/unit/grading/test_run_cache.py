@@ -1,4 +1,4 @@
-"""The run cache: what it holds, and that nothing that befalls it costs a verdict."""
+"""The run cache stores runs, and no damage to it changes a verdict."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_run_without_a_test_log_has_none(opened, folder) -> None:
     assert not (new / TEST_LOG).exists()
 
 
-def test_the_last_run_under_a_key_counts_and_the_replaced_one_is_pruned(
+def test_a_new_run_replaces_the_one_under_its_key_which_is_then_pruned(
     opened, folder
 ) -> None:
     run_cache = opened()
@@ -121,7 +121,7 @@ def test_the_last_run_under_a_key_counts_and_the_replaced_one_is_pruned(
     assert run_cache.totals().runs == 1
 
 
-def test_the_table_says_which_run_cache(path, folder) -> None:
+def test_the_recipe_selects_the_run_cache(path, folder) -> None:
     caches = [
         open_run_cache(GradeTable(cache=True)),
         open_run_cache(GradeTable(cache=False)),
@@ -288,9 +288,7 @@ def test_a_database_of_another_version_is_set_aside(opened, path, folder) -> Non
     assert [p.name for p in cache.set_aside(path).iterdir()] == ["runs.sqlite.1"]
 
 
-def test_a_file_that_another_process_uses_is_not_set_aside(
-    opened, path, folder
-) -> None:
+def test_a_file_in_use_by_another_process_is_not_replaced(opened, path, folder) -> None:
     other = opened()
     other._database.execute("PRAGMA user_version = 99")
     run_cache = opened()  # does without it, until its end
@@ -300,7 +298,7 @@ def test_a_file_that_another_process_uses_is_not_set_aside(
     assert not cache.set_aside(path).exists()
 
 
-def test_a_file_that_turns_out_damaged_is_replaced(opened, path, folder) -> None:
+def test_a_damaged_file_is_replaced(opened, path, folder) -> None:
     run_cache = opened()
     for number in range(50):
         keep(run_cache, folder, f"k{number}", log=os.urandom(9000))
@@ -380,7 +378,7 @@ run_cache.close()
 """
 
 
-def test_a_full_disk_keeps_nothing_and_loses_nothing(opened, path, tmp_path) -> None:
+def test_a_full_disk_loses_no_cached_run(opened, path, tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path), str(tmp_path)],
         capture_output=True,
@@ -437,7 +435,7 @@ def test_uses_are_counted_without_a_write_each(opened, folder, monkeypatch) -> N
     assert opened().totals().hits == 53
 
 
-def test_pruning_by_age_and_size_takes_the_longest_unused_first(
+def test_pruning_by_age_and_size_removes_the_least_recently_used(
     opened, path, folder
 ) -> None:
     run_cache = opened()

@@ -1,4 +1,4 @@
-"""What is kept in the user's cache: real folders, locks, links and processes."""
+"""The user's cache, with real folders, locks, links and processes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_things_are_listed_by_their_last_use(folder: Path) -> None:
+def test_entries_are_listed_by_their_last_use(folder: Path) -> None:
     new, old = make(folder, "a"), make(folder, "b", days=3, suffix=".zip")
     found = entries(folder)
     assert [entry.path for entry in found] == [old, new]
@@ -64,20 +64,20 @@ def test_things_are_listed_by_their_last_use(folder: Path) -> None:
     assert [entry.path for entry in entries(folder)] == [new, old]
 
 
-def test_who_writes_uses(folder: Path) -> None:
+def test_writing_counts_as_a_use(folder: Path) -> None:
     place = make(folder, "a", days=3)
     with write_lock(place):
         pass
     assert entries(folder)[0].used > time.time() - DAY
 
 
-def test_a_use_of_what_is_not_there_leaves_nothing(folder: Path) -> None:
+def test_marking_a_missing_entry_used_creates_nothing(folder: Path) -> None:
     mark_used(folder / ("a" * 16))
     assert not folder.exists()
     assert entries(folder) == [] and prune(folder, PruneLimits(unused_for=-1)) == 0
 
 
-def test_what_was_not_used_goes_with_its_lock(folder: Path) -> None:
+def test_an_unused_entry_is_removed_with_its_lock(folder: Path) -> None:
     make(folder, "a", days=40)
     make(folder, "b", days=40, suffix=".zip")
     make(folder, "c", days=20)
@@ -85,7 +85,7 @@ def test_what_was_not_used_goes_with_its_lock(folder: Path) -> None:
     assert names(folder) == ["c" * 16, "c" * 16 + ".lock"]
 
 
-def test_the_longest_unused_go_until_the_rest_is_small_enough(folder: Path) -> None:
+def test_the_least_recently_used_are_removed_until_the_rest_fits(folder: Path) -> None:
     make(folder, "a", days=1)
     make(folder, "b", days=3)
     kept_one = make(folder, "c")
@@ -94,7 +94,7 @@ def test_the_longest_unused_go_until_the_rest_is_small_enough(folder: Path) -> N
     assert prune(folder, PruneLimits(max_size=80_000)) == 0
 
 
-def test_what_is_written_to_stays(folder: Path) -> None:
+def test_an_entry_being_written_is_not_pruned(folder: Path) -> None:
     place = make(folder, "a", days=40)
     half = folder / ("b" * 16)
     with write_lock(place), write_lock(half):
@@ -112,7 +112,7 @@ def _write_until_killed(place: Path, ready) -> None:
         time.sleep(60)
 
 
-def test_what_a_killed_process_left_goes(folder: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(folder: Path) -> None:
     place = folder / ("a" * 16)
     context = multiprocessing.get_context("fork")
     ready = context.Event()
@@ -127,7 +127,7 @@ def test_what_a_killed_process_left_goes(folder: Path) -> None:
     assert names(folder) == []
 
 
-def test_what_fails_leaves_nothing(folder: Path) -> None:
+def test_a_failed_write_leaves_nothing(folder: Path) -> None:
     place = folder / ("a" * 16)
     with pytest.raises(ValueError, match="no network"), write_lock(place):
         partial_path(place).mkdir()
@@ -135,7 +135,7 @@ def test_what_fails_leaves_nothing(folder: Path) -> None:
     assert names(folder) == []
 
 
-def test_a_program_that_outlives_its_starter_keeps_the_lock(folder: Path) -> None:
+def test_a_child_that_outlives_its_parent_keeps_the_lock(folder: Path) -> None:
     place = folder / ("a" * 16)
     with write_lock(place) as lock:
         partial_path(place).mkdir()
@@ -148,7 +148,7 @@ def test_a_program_that_outlives_its_starter_keeps_the_lock(folder: Path) -> Non
     assert names(folder) == []
 
 
-def test_only_one_writes_though_locks_are_removed(folder: Path) -> None:
+def test_writers_exclude_each_other_although_locks_are_removed(folder: Path) -> None:
     """A lock that was waited for may be gone from its place when it is had."""
     place, inside, most = folder / ("a" * 16), 0, 0
 
@@ -169,7 +169,7 @@ def test_only_one_writes_though_locks_are_removed(folder: Path) -> None:
     assert most == 1 and names(folder) == []
 
 
-def test_links_lead_nowhere(folder: Path, tmp_path: Path, caplog) -> None:
+def test_links_are_not_followed(folder: Path, tmp_path: Path, caplog) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").write_bytes(bytes(100_000))
@@ -195,7 +195,7 @@ def test_links_lead_nowhere(folder: Path, tmp_path: Path, caplog) -> None:
     )
 
 
-def test_what_is_not_ours_stays(folder: Path) -> None:
+def test_foreign_files_are_left_alone(folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("mirrors", "README", "notes.zip", "A" * 16, ".new-abc"):
         (folder / name).mkdir()
@@ -206,5 +206,5 @@ def test_what_is_not_ours_stays(folder: Path) -> None:
     assert len(names(folder)) == 5
 
 
-def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_removing_a_missing_path_is_not_an_error(tmp_path: Path) -> None:
     remove(tmp_path / "nothing")
