@@ -188,7 +188,11 @@ def grade(
     ],
     out: Annotated[Path, Option(help="Output directory.")],
     more: Annotated[
-        list[Path] | None, Argument(metavar="[FILE]...", help="More predictions files.")
+        list[Path] | None,
+        Argument(
+            metavar="[FILE]...",
+            help="More predictions files; repeated instances are fine.",
+        ),
     ] = None,
     grader: Annotated[str, Option(help="Grader to use.")] = "docker",
     workers: Annotated[
@@ -201,7 +205,7 @@ def grade(
         bool, Option(help="Reuse cached test runs, and cache new ones.")
     ] = True,
 ) -> None:
-    """Grade predictions files, with one or more answers per instance."""
+    """Grade one or more predictions files."""
     from swebench_trainer.commands import grade as command
 
     files = [*predictions, *(more or [])]
