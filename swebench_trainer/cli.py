@@ -183,16 +183,12 @@ def grade(
         Option(
             "--predictions",
             "-p",
-            help="Predictions file, or directory of a submission; repeatable.",
+            help="Predictions file, or submission directory; repeatable.",
         ),
     ],
     out: Annotated[Path, Option(help="Output directory.")],
     more: Annotated[
-        list[Path] | None,
-        Argument(
-            metavar="[FILE]...",
-            help="More predictions files; repeated instances are fine.",
-        ),
+        list[Path] | None, Argument(metavar="[FILE]...", help="More predictions files.")
     ] = None,
     grader: Annotated[str, Option(help="Grader to use.")] = "docker",
     workers: Annotated[
