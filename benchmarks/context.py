@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from statistics import median, quantiles
 
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.repositories import Repositories
 from swebench_trainer.contracts import PromptInputs, PromptStyle
 from swebench_trainer.data.rows import RowsSource, RowsTable
 from swebench_trainer.prompts.edits import first_unshown_edit, gold_edits

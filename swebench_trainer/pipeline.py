@@ -56,7 +56,7 @@ from swebench_trainer.store.jsonl import (
     write_bytes,
     write_json,
 )
-from swebench_trainer.store.lock import owned
+from swebench_trainer.store.locks import owned
 from swebench_trainer.store.rundir import FORMAT, RunDir
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
 from swebench_trainer.contracts import Tree
-from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.git import GitError, git_dir, isolated_environment, run_git
 from swebench_trainer.patches.files import ChangedFiles, File, Text, encoded, read_file
 from swebench_trainer.patches.quoting import unquote
 
@@ -150,7 +149,7 @@ def make_patch(old: Mapping[str, File], new: Mapping[str, File]) -> str:
         (repository / "HEAD").write_text("ref: refs/heads/old\n")
         try:
             _git(repository, "fast-import", "--quiet", stdin=commits)
-        except subprocess.CalledProcessError as error:
+        except GitError as error:
             raise ValueError("git refuses the files") from error
         patch = _git(repository, "diff-tree", "-p", "--text", "-M", "old", "new")
     return patch.decode("utf-8", "surrogateescape")
@@ -185,8 +184,8 @@ def apply_strictly(patch: str, old: Mapping[str, bytes]) -> ChangedFiles | None:
         stdin = patch.encode("utf-8", "surrogateescape")
         try:
             # There is no repository, so the patch is applied to the directory.
-            _git(folder / ".git", "apply", "-", stdin=stdin, folder=folder)
-        except subprocess.CalledProcessError:
+            _git(folder / ".git", "-C", str(folder), "apply", "-", stdin=stdin)
+        except GitError:
             return None
         # git stays in the folder and does not write through links.
         files = [
@@ -249,28 +248,10 @@ _SETTINGS = (
 )
 
 
-def _git(
-    repository: Path, *arguments: str, stdin: bytes = b"", folder: Path | None = None
-) -> bytes:
+def _git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    try:
-        return subprocess.run(
-            ["git", f"--git-dir={repository}", *settings, *arguments],
-            cwd=folder,
-            input=stdin,
-            capture_output=True,
-            check=True,
-            # Nothing of the user's own git (GIT_DIR, hooks, attributes) is in here.
-            env={
-                "PATH": os.environ.get("PATH", os.defpath),
-                "GIT_CONFIG_GLOBAL": os.devnull,
-                "GIT_CONFIG_NOSYSTEM": "1",
-                "GIT_ATTR_NOSYSTEM": "1",
-                "LC_ALL": "C",
-            },
-        ).stdout
-    except FileNotFoundError as error:
-        raise PrerequisiteError(
-            "git is needed to turn answers into patches, and is not installed.",
-            hint="Install it, for instance: apt-get install git",
-        ) from error
+    return run_git(
+        *(git_dir(repository), *settings, *arguments),
+        env=isolated_environment(),
+        stdin=stdin,
+    )

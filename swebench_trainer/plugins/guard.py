@@ -1,8 +1,8 @@
 """Third-party plugin objects as stages see them: errors named, results checked.
 
-An object may have more methods than its contract. They pass through unchecked; what
-they raise is still attributed to the plugin. The checks here are about types and about
-answering what was asked, not about what a stage does with a result.
+An object may have more methods than its contract. They pass through unchecked; their
+errors are still attributed to the plugin. The checks here cover types and complete
+answers to requests, not how a stage uses a result.
 """
 
 from __future__ import annotations

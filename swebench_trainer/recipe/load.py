@@ -44,8 +44,8 @@ class Draft:
     def folder(self, table: KeyPath) -> Path:
         """The directory where relative paths of a table start.
 
-        It is that of the file with the table's `path`, or else with its header. For
-        values from `--set` it is the directory of the recipe file.
+        This is the directory of the file with the table's `path`, or else with its
+        header. For values from `--set` it is the directory of the recipe file.
         """
         origin = self.origins.get((*table, "path")) or self.origins.get(table)
         if origin is None and table[1:]:  # a list item: the list has the place

@@ -11,8 +11,7 @@ from swebench_trainer.answers.checks import check_counts
 from swebench_trainer.contracts import Backend, Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import GenerateTable, ModelTable
-from swebench_trainer.sampling.collect import collect
-from swebench_trainer.sampling.relay import Relay, Writer
+from swebench_trainer.sampling.collect import NamedSampler, SamplerSequence, collect
 from swebench_trainer.stages.context import (
     StageContext,
     StageSummary,
@@ -56,7 +55,7 @@ def run(context: StageContext) -> StageSummary:
             return to_candidate(recipe.prompt, sample, instance, files, sample.model)
 
         candidates = collect(
-            partial(Relay, writers, settings.samples),
+            partial(SamplerSequence, writers, settings.samples),
             requests,
             candidate,
             context.dir.file("candidates.jsonl"),
@@ -90,13 +89,13 @@ def _writers(
     backends: Sequence[Backend],
     weights: Path | None,
     settings: GenerateTable,
-) -> list[Writer]:
+) -> list[NamedSampler]:
     writers = []
     for number, backend in enumerate(backends):
         folder = context.dir.file("writers", str(number))
         keep_responses(backend, context.dir.path if len(backends) == 1 else folder)
         opened = partial(backend.open_sampler, weights, batch_size=settings.batch_size)
-        writers.append(Writer(backend.name, opened))
+        writers.append(NamedSampler(backend.name, opened))
     return writers
 
 

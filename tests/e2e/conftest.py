@@ -50,9 +50,17 @@ def site(tmp_path_factory):
     """A directory with the example plugin installed by pip."""
     target = tmp_path_factory.mktemp("site")
     command = [
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
-        *("--no-build-isolation", "--disable-pip-version-check"),
-        *("--target", str(target), str(ROOT / "tests" / "example_plugin")),
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+        "--target",
+        str(target),
+        str(ROOT / "tests" / "example_plugin"),
     ]
     subprocess.run(command, check=True)
     return target

@@ -115,7 +115,7 @@ def test_the_reasons_are_written_if_no_instance_is_left(shell, write):
     out = shell.run(write(row(1), row(2), recipe=recipe), code=1)
     assert "No instance is left. Dropped: 2 x no place of [contents] has the" in out
     for dropped in shell.rows("prepare", "dropped.jsonl"):
-        assert "(task: the row comes without files; git: " in dropped["reason"]
+        assert "(task: the row has no files; git: " in dropped["reason"]
 
 
 def test_rows_without_tests_can_be_trained_on_but_not_graded(shell, write):

@@ -43,9 +43,11 @@ def test_the_recipe_of_the_backend_runs(built, elsewhere):
         server.faults = set()
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         out = elsewhere.python(
-            *("swebench_trainer", "recipe.toml", "--until", "generate"),
-            *("--set", f'generate.model.url="http://127.0.0.1:{server.server_port}"'),
-            *("--set", "grade.admission_runs=0"),  # needs no sandbox of this machine
+            "swebench_trainer",
+            "recipe.toml",
+            "--until=generate",
+            f'--set=generate.model.url="http://127.0.0.1:{server.server_port}"',
+            "--set=grade.admission_runs=0",  # needs no sandbox of this machine
             cwd=folder,
         )
         server.shutdown()

@@ -20,7 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.store.kept import user_cache
+from swebench_trainer.store.cache import user_cache
 
 SEED = 0
 EOS, PAD = "<|im_end|>", "<|endoftext|>"

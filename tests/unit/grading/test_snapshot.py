@@ -9,7 +9,8 @@ import pytest
 from tiny import Task
 
 from swebench_trainer.errors import DataError
-from swebench_trainer.grading.snapshot import cache_dir, snapshot_repository
+from swebench_trainer.grading.snapshot import snapshot_repository
+from swebench_trainer.store.cache import user_cache
 
 
 def test_head_is_base_commit_and_the_tree_is_clean(task: Task) -> None:
@@ -26,7 +27,7 @@ def test_a_snapshot_is_built_once(task: Task) -> None:
     stamp = first.stat().st_mtime_ns
     assert snapshot_repository(task.instance) == first
     assert first.stat().st_mtime_ns == stamp
-    assert not list(cache_dir().glob(".new-*"))
+    assert not list(user_cache("snapshots").glob("*.new"))
 
 
 def test_the_users_git_configuration_does_not_matter(
