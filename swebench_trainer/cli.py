@@ -201,10 +201,7 @@ def grade(
         bool, Option(help="Reuse cached test runs, and cache new ones.")
     ] = True,
 ) -> None:
-    """Grade predictions files.
-
-    They may hold any number of predictions per instance.
-    """
+    """Grade predictions files, with one or more answers per instance."""
     from swebench_trainer.commands import grade as command
 
     files = [*predictions, *(more or [])]

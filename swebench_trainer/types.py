@@ -216,7 +216,7 @@ class Extraction:
 
     @classmethod
     def of(cls, value: object) -> Extraction:
-        """Accepts a value, its JSON row, or the string form of older files and plugins.
+        """Accept a value, its JSON row, or the string form of older files and plugins.
 
         The strings are `ok`, `repaired:<names joined with +>`, `failed:<reason>` and
         `no-op`. An unknown string counts as `ok`.
@@ -268,7 +268,7 @@ class StaticChecks:
 
     @classmethod
     def of(cls, value: object) -> StaticChecks:
-        """Accepts a value, its JSON row, or the phrases of older files and plugins.
+        """Accept a value, its JSON row, or the phrases of older files and plugins.
 
         Raises:
             TypeError: The value is of another type.
@@ -553,7 +553,7 @@ def is_unicode(text: str) -> bool:
 
 
 def as_row(value: Any) -> dict[str, Any]:
-    """Turns a value of this module into a JSON-able row."""
+    """Turn a value of this module into a JSON-able row."""
     # Not asdict(): it copies each list of a report, which costs more than to write it.
     values = {
         spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)
@@ -565,7 +565,7 @@ def as_row(value: Any) -> dict[str, Any]:
 
 
 def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
-    """Builds a `kind` of this module from a row; unknown columns are ignored.
+    """Build a `kind` of this module from a row; unknown columns are ignored.
 
     Raises:
         KeyError: A column without a default is missing.

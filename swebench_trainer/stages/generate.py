@@ -25,11 +25,11 @@ from swebench_trainer.types import Candidate, Instance
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes `candidates.jsonl`, and `predictions.<n>.jsonl` per sample number.
+    """Write `candidates.jsonl`, and `predictions.<n>.jsonl` per sample number.
 
     Raises:
-        StageError: The training split has no admitted instance, or the writer
-            had no answer at all.
+        StageError: The training split has no admitted instance, or no writer
+            returned an answer.
     """
     recipe = context.recipe
     settings = context.table(GenerateTable)
@@ -40,7 +40,7 @@ def run(context: StageContext) -> StageSummary:
     weights = None if settings.model else context.weights("sft")
     registry = context.plugins.registry
     backends = [registry.create("backend", table) for table in tables]
-    # Sample numbers go on from writer to writer, so that each is one answer's own.
+    # Sample numbers continue from writer to writer, so that each is unique.
     samples = range(settings.samples * len(backends))
 
     writers = _writers(context, backends, weights, settings)
@@ -64,8 +64,8 @@ def run(context: StageContext) -> StageSummary:
     if not candidates:
         names = ", ".join(backend.name for backend in backends)
         raise StageError(
-            f"{names} gave no answer for any training instance.",
-            hint="Run the same command again to ask again, or name another writer in "
+            f"{names} returned no answer for any training instance.",
+            hint="Run the same command again to retry, or use another writer in "
             "[generate] model.",
         )
     for number in samples:
@@ -81,7 +81,7 @@ def run(context: StageContext) -> StageSummary:
         figures["patches that do not apply"] = checks.refused
     if missing := len(instances) * len(samples) - len(candidates):
         figures["without an answer"] = missing
-    return figures | costs(backends) | figures  # no plugin overwrites ours
+    return figures | costs(backends) | figures  # plugins must not overwrite figures
 
 
 def _writers(

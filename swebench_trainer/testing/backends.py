@@ -48,7 +48,7 @@ def check_backend(
     samples: bool = True,
     deterministic: bool = True,
 ) -> None:
-    """Checks a backend against its contract.
+    """Check a backend against its contract.
 
     Args:
         backend: A backend with a model that is small enough for a test.
@@ -113,7 +113,7 @@ def check_training_resume(
     steps: int = 2,
     deterministic: bool = True,
 ) -> None:
-    """Checks that a training that was stopped by Ctrl-C resumes when called again.
+    """Check that a training that was stopped by Ctrl-C resumes when called again.
 
     Args:
         make: Makes a new backend for each training, as a new process would.
@@ -161,7 +161,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def check_view(view: Callable[[str, str | None], TokenView]) -> None:
-    """Checks the function that `TokenViewer.open_view` returns."""
+    """Check the function that `TokenViewer.open_view` returns."""
     prompt, whole = view("Say 1.", None), view("Say 1.", "111")
     assert prompt.answer_tokens == 0 and whole.answer_tokens > 0
     assert prompt.prompt_tokens == whole.prompt_tokens > 0
@@ -176,7 +176,7 @@ def check_view(view: Callable[[str, str | None], TokenView]) -> None:
 def check_sampling(
     backend: Backend, weights: Path | None, *, deterministic: bool = True
 ) -> None:
-    """Checks a backend's sampler against its contract.
+    """Check a backend's sampler against its contract.
 
     At any batch size each request gets at most one answer. If it is `deterministic`,
     equal requests get equal answers, in any order and in any batch. A second sampler
@@ -202,7 +202,7 @@ def check_sampling(
 def check_cancellation(
     backend: Backend, weights: Path | None = None, *, within: float = 10.0
 ) -> None:
-    """Checks that closing a sampler midway frees its resources.
+    """Check that closing a sampler midway frees its resources.
 
     Args:
         backend: A backend whose sampler answers `some_requests`.
@@ -231,7 +231,7 @@ def check_interrupt(
     after: float = 0.3,
     within: float = 10.0,
 ) -> None:
-    """Checks that Ctrl-C, sent `after` some seconds, stops sampling.
+    """Check that Ctrl-C, sent `after` some seconds, stops sampling.
 
     Call it from the main thread. The sampler's resources must be freed `within` seconds.
     """
@@ -267,7 +267,7 @@ def check_fault(
     hint: bool = True,
     within: float = 60.0,
 ) -> TrainerError:
-    """Checks that a backend reports a failing service as a `TrainerError`.
+    """Check that a backend reports a failing service as a `TrainerError`.
 
     Args:
         backend: A backend that cannot answer all of `some_requests`, for example with
@@ -304,7 +304,7 @@ def check_fault(
 
 
 def check_missing_key(make: Callable[[], Backend], variable: str) -> None:
-    """Checks that `check()` names the environment variable without a key.
+    """Check that `check()` names the environment variable without a key.
 
     Args:
         make: Makes the backend; called without the variable in the environment.
@@ -361,7 +361,7 @@ class _Resources:
         }
 
     def assert_freed(self, within: float) -> None:
-        """Waits until all resources opened since then are freed."""
+        """Wait until all resources opened since then are freed."""
         deadline = time.monotonic() + within
         while True:
             now = _Resources()

@@ -14,7 +14,7 @@ from swebench_trainer.testing.runs import Trainer
 
 @pytest.fixture
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
-    """Runs recipes in a temporary directory, with a private cache."""
+    """Run recipes in a temporary directory, with a private cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "trainer"
     folder.mkdir()

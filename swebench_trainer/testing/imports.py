@@ -31,7 +31,7 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
 
 
 def assert_light_import(*modules: str, heavy: tuple[str, ...] = HEAVY) -> None:
-    """Imports modules in a new interpreter, and calls their registration hooks.
+    """Import modules in a new interpreter, and call their registration hooks.
 
     Args:
         modules: Names of modules; they need not be plugins.

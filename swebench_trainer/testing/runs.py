@@ -90,7 +90,7 @@ class Trainer:
         self._added: list[tuple[Any, str, str]] = []
 
     def add(self, plugin: Any, name: str = "under-test", origin: str = "a test") -> Any:
-        """Registers a plugin that is not installed, for all later runs; returns it."""
+        """Register a plugin that is not installed, for all later runs; return it."""
         self._added.append((plugin, name, origin))
         return plugin
 
@@ -104,7 +104,7 @@ class Trainer:
         interrupt: tuple[str, int] | None = None,
         **tables: Any,
     ) -> Run:
-        """Runs a recipe, or resumes it.
+        """Run a recipe, or resumes it.
 
         Args:
             name: Name of the run.
@@ -221,7 +221,7 @@ def check_resume(
     deterministic: bool = True,
     **tables: Any,
 ) -> None:
-    """Checks that a run that was stopped in a stage resumes with its earlier work.
+    """Check that a run that was stopped in a stage resumes with its earlier work.
 
     Args:
         trainer: The fixture.
@@ -254,7 +254,7 @@ def check_resume(
 
 
 def assert_no_secrets(run: Run | Path, *variables: str) -> None:
-    """Checks that neither the files nor the output of a run contain a secret.
+    """Check that neither the files nor the output of a run contain a secret.
 
     Args:
         run: A run, or any directory.

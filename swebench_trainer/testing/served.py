@@ -18,7 +18,7 @@ _TRIES, _PAUSE = 1500, 0.2
 
 @contextlib.contextmanager
 def served_model(directory: Path, log: Path) -> Iterator[str]:
-    """Serves a model on a CPU for as long as the context lasts.
+    """Serve a model on a CPU for as long as the context lasts.
 
     Needs `transformers[serving]`. The model's name is its directory's.
 

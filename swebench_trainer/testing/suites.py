@@ -27,7 +27,7 @@ from swebench_trainer.types import Candidate, Instance, Pair, Status, Tier
 
 
 def check_source(make: Callable[[], Source]) -> None:
-    """Checks a source against its contract. `make` opens the same data each time."""
+    """Check a source against its contract. `make` opens the same data each time."""
     with as_assertions():
         first, second = (as_in_runs(make(), "source").load() for _ in range(2))
     assert first == second, "load() must return the same instances each time"
@@ -43,7 +43,7 @@ def check_source(make: Callable[[], Source]) -> None:
 
 
 def check_prompt_style(style: PromptStyle, instance: Instance) -> None:
-    """Checks a prompt style against its contract."""
+    """Check a prompt style against its contract."""
     material = PromptInputs(lambda: Directory(instance.snapshot), tokens=len)
     with as_assertions():
         prompt = as_in_runs(style, "prompt style").render(instance, material)
@@ -66,7 +66,7 @@ def check_prompt_style(style: PromptStyle, instance: Instance) -> None:
 
 
 def check_grader(grader: Grader, instance: Instance, folder: Path) -> None:
-    """Checks a grader against its contract, on an instance that it can grade."""
+    """Check a grader against its contract, on an instance that it can grade."""
     gold = Candidate(instance.instance_id, 0, "gold", text="", patch=instance.patch)
     wrong = dataclasses.replace(gold, sample=1, patch="not a patch\n")
     jobs = [
@@ -86,7 +86,7 @@ def check_grader(grader: Grader, instance: Instance, folder: Path) -> None:
 def check_pair_strategy(
     strategy: PairStrategy, *, one_sided: bool = False, graded: bool = True
 ) -> None:
-    """Checks a pair strategy against its contract, on a few small instances.
+    """Check a pair strategy against its contract, on a few small instances.
 
     The instances come from `a_graded_instance`, or from `an_ungraded_instance` for a
     strategy that does not need grades.
@@ -164,7 +164,7 @@ def _pairs_of(
 
 
 def check_publisher(publisher: Publisher, folder: Path) -> None:
-    """Checks a publisher against its contract; `folder` is an empty directory."""
+    """Check a publisher against its contract; `folder` is an empty directory."""
     folder.mkdir(exist_ok=True)
     (folder / "README.md").write_text("made by swebench-trainer\n")
     publisher.check()
