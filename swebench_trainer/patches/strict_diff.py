@@ -1,4 +1,4 @@
-"""Patches: read with unidiff, written by git."""
+"""Strict reader: well-formed patches, read with unidiff, applied and written by git."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from swebench_trainer.patches.quoting import unquote
 
 @dataclass(frozen=True)
 class Hunk:
-    """Consecutive lines of a file and what replaces them, context included.
+    """Consecutive lines of a file and their replacement, including context.
 
     Attributes:
         start: Index of the first of the old lines, from 0.
@@ -36,7 +36,7 @@ class Hunk:
         return self.start + len(self.old.lines)
 
     def fits(self, text: Text) -> bool:
-        """Whether the old lines stand in a file at their numbers."""
+        """Whether a file has the old lines at their line numbers."""
         if self.start < 0 or self.old.lines != text.lines[self.start : self.end]:
             return False
         return self.old.newline or (self.end == len(text.lines) and not text.newline)
@@ -44,12 +44,12 @@ class Hunk:
 
 @dataclass(frozen=True)
 class FileChange:
-    """What a patch does to one file.
+    """Change of one file by a patch.
 
     Attributes:
         old: Path before, `None` when the patch creates the file.
         new: Path after, `None` when the patch deletes the file.
-        special: The change that is not one of text: a mode, a copy, binary
+        special: Kind of change beyond text, such as a mode change, a copy or binary
             content; else empty.
     """
 
@@ -63,7 +63,7 @@ def read_patch(patch: str) -> tuple[FileChange, ...]:
     """Reads a well-formed patch.
 
     Raises:
-        ValueError: It is not well-formed, or holds no file.
+        ValueError: It is not well-formed, or has no file.
     """
     try:
         parsed = PatchSet(patch)
@@ -93,7 +93,7 @@ def _path(name: str, prefix: str) -> str | None:
 
 
 def _special(header: list[str]) -> str:
-    """What the header announces beside text; ordinary files have mode 100644."""
+    """Kind of change beyond text in a header; ordinary files have mode 100644."""
     for line in header:
         if line.startswith(("old mode ", "copy from ")):
             return "a mode change" if line.startswith("old") else "a copy"
@@ -134,12 +134,12 @@ def make_patch(old: Mapping[str, File], new: Mapping[str, File]) -> str:
     repository, where no attribute, hook or setting can change their bytes.
 
     Args:
-        old: Files before, by path; files that stay as they are may be left out.
+        old: Files before, by path; unchanged files may be left out.
         new: Files after.
 
     Raises:
         ValueError: git refuses a path.
-        PrerequisiteError: There is no git.
+        PrerequisiteError: git is not installed.
     """
     commits = b"".join((*_commit("old", old), *_commit("new", new)))
     with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as folder:
@@ -200,17 +200,16 @@ def apply_strictly(patch: str, old: Mapping[str, bytes]) -> ChangedFiles | None:
 
 
 def fitted(patch: str, tree: Tree) -> tuple[tuple[FileChange, ...], dict[str, File]]:
-    """Reads a patch that is about these files.
+    """Reads a patch and checks that it fits the files.
 
-    The lines of some patches of SWE-bench have moved; `git apply` finds them all the
-    same, and so do graders.
+    Some patches of SWE-bench have wrong line numbers, which `git apply` and graders
+    tolerate; the result has the correct ones.
 
     Returns:
-        What it does, with every hunk about the lines at its number; and the files that
-        it changes, by path.
+        The changes, and the files before them by path.
 
     Raises:
-        ValueError: It is not well-formed, or does not fit the files.
+        ValueError: The patch is not well-formed, or does not fit the files.
     """
     changes = read_patch(patch)
     old = dict(_before(changes, tree))

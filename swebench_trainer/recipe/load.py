@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from swebench_trainer.errors import RecipeError
+from swebench_trainer.errors import RecipeError, library_message
 from swebench_trainer.recipe.explain import (
     Origin,
     Problem,
@@ -132,17 +132,18 @@ def _read_file(
 def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> str:
     lines = text.split("\n")
     # Python 3.14 has attributes for these; in older versions the message ends with them.
-    words = str(error).rpartition("(at ")
+    message = library_message(error)
+    words = message.rpartition("(at ")
     numbers = [
         int(word)
         for word in words[2].replace(",", " ").rstrip(")").split()
         if word.isdigit()
     ]
     line, column = numbers if len(numbers) == 2 else (len(lines), len(lines[-1]) + 1)
-    message = f"not valid TOML: {(words[0] or str(error)).strip()}"
+    problem = f"not valid TOML: {(words[0] or message).strip()}"
     place = Place(line, column, 1)
     origin = Origin(str(path), lines[line - 1], place)
-    return show([Problem(("syntax",), message)], {("syntax",): origin})
+    return show([Problem(("syntax",), problem)], {("syntax",): origin})
 
 
 def _toml_value(text: str) -> Any:
