@@ -84,7 +84,7 @@ class ReplaySampler:
     """A `Sampler` over recorded predictions.
 
     Args:
-        predictions: Predictions; those of an instance are its samples in order.
+        predictions: Predictions, in the order of an instance's samples.
     """
 
     def __init__(self, predictions: Sequence[Prediction]) -> None:

@@ -61,7 +61,7 @@ class Batches:
         self._path: Path | None = None
 
     def keep_in(self, folder: Path) -> None:
-        """Store batch ids in this folder, and load those of earlier attempts."""
+        """Store batch ids in this folder, and load the ids from earlier attempts."""
         self._path = folder / FILE
         for row in read_rows(self._path):
             self._sent.update(dict.fromkeys(row["requests"], row["batch"]))

@@ -82,8 +82,8 @@ class GeneratedSource:
         """Read the tasks, generating them on first use. See `Source.load`.
 
         Raises:
-            DataError: The cache is not writable, or there are not enough distinct
-                held-out tasks.
+            DataError: The cache is not writable, or not enough distinct held-out
+                tasks exist.
         """
         place = user_cache("generated", self.digest())
         with disk_errors(place):
