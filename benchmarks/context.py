@@ -22,12 +22,10 @@ from statistics import median, quantiles
 from swebench_trainer.contents.git import Repositories
 from swebench_trainer.contracts import PromptInputs, PromptStyle
 from swebench_trainer.data.rows import RowsSource, RowsTable
-from swebench_trainer.prompts.bm25 import Bm25Style, Bm25Table
-from swebench_trainer.prompts.chosen import query
-from swebench_trainer.prompts.edits import gold_edits, unseen
+from swebench_trainer.prompts.edits import first_unshown_edit, gold_edits
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
-from swebench_trainer.prompts.recall import AT, Recall
-from swebench_trainer.prompts.retrieval import Searcher
+from swebench_trainer.prompts.ranked_files import Bm25Style, Bm25Table, query
+from swebench_trainer.prompts.retrieval import RECALL_AT, Recall, Searcher
 from swebench_trainer.types import Instance
 
 BUDGETS = (6144, 13000, 27000)
@@ -62,9 +60,9 @@ def recall_table(instances: list[Instance], trees: Repositories) -> Iterator[str
                 if kind == "cold":
                     counts[name] += 1
                     recalls[name].add(instance.patch, ranked)
-    places = " | ".join(f"@{place}" for place in AT)
+    places = " | ".join(f"@{place}" for place in RECALL_AT)
     yield f"| repository | instances | all gold files {places} | share of them {places} | s cold | s warm |"
-    yield "| --- " * (4 + 2 * len(AT)) + "|"
+    yield "| --- " * (4 + 2 * len(RECALL_AT)) + "|"
     for name in sorted(counts, key=lambda name: (name.startswith("*"), name)):
         every, share = recalls[name].percent()
         cells = [f"{value:.1f} %" for value in (*every, *share)]
@@ -102,7 +100,7 @@ def _seen(style: PromptStyle, instances: list[Instance], trees: Repositories) ->
         except ValueError:
             continue
         lengths.append(estimate(prompt.text))
-        shown += not unseen(edits, prompt.shown or {})
+        shown += not first_unshown_edit(edits, prompt.shown or {})
     spent = (time.monotonic() - start) / len(instances)
     ninth = quantiles(lengths, n=10)[-1]
     cells = (

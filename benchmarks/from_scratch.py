@@ -75,13 +75,17 @@ def rate(model: dict[str, Any]) -> str:
 def seed_row(folder: Path, seed: int) -> str:
     """A row of the first table."""
     found, taken = heldout(folder), minutes(folder)
-    pair = found["paired"]["dpo against sft"]
+    (pair,) = (
+        pair["result"]
+        for pair in found["comparisons"]
+        if (pair["first"], pair["second"]) == ("sft", "dpo")
+    )
     greedy = [quotes(folder / f"stages/evaluate/{name}") for name in ("sft", "dpo")]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     cells = [
         str(seed),
         *(rate(found["models"][name]) for name in ("base", "sft", "dpo")),
-        f"{pair['only sft']} / {pair['only dpo']}",
+        f"{pair['only_first']} / {pair['only_second']}",
         f"{pair['p_value']:.1g}",
         by_quote(quotes(folder / "stages/grade", folder / "stages/generate")),
         *map(by_quote, greedy),

@@ -27,11 +27,11 @@ from typing import Any
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
+from swebench_trainer.training.models.tiny import tiny_directory
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tiny import tiny_directory
-from swebench_trainer.types import Pair, SftRow, Status
+from swebench_trainer.training.silence import silence_libraries
+from swebench_trainer.types import AnswerRef, Pair, SftRow, Status
 
 ARCHITECTURE = {
     "hidden_size": 256,
@@ -102,8 +102,9 @@ def train(stage: str, quantization: str, model: Path, sizes: list[int]) -> None:
             rows = [SftRow(str(n), p, c) for n, (p, c, _) in enumerate(texts)]
             train_sft(table, rows, SftTable(**keys), request)
         else:
+            sources = AnswerRef.gold(), AnswerRef.of_sample(0)
             pairs = [
-                Pair(str(n), p, c, r, "bench", "gold", "sample:0", Status.UNRESOLVED)
+                Pair(str(n), p, c, r, "bench", *sources, Status.UNRESOLVED)
                 for n, (p, c, r) in enumerate(texts)
             ]
             train_dpo(table, pairs, DpoTable(**keys), request)
@@ -177,7 +178,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"
-        with quiet_libraries():
+        with silence_libraries():
             write_model(model)
         for stage in ("SFT", "DPO"):
             for quantization in ("none", "nf4"):

@@ -1,16 +1,16 @@
-"""What each way to make pairs gives on real bugs, graded in Docker.
+"""Compares pair strategies on real bugs, graded in Docker.
 
     python tests/realtasks/build.py build/realtasks
     python benchmarks/preferences.py RUNS_DIR
 
 runs `recipes/realtasks.toml` with `self-generated`, serves its SFT model with
-`transformers serve`, and goes on from the same SFT model with that server as the writer
-of rejects (`api-rejects`, through the `openai` plugin). It prints a Markdown table with
-the pairs by tier and the rates of each run. Needs Docker, `swebench-trainer-openai` and
-`transformers[serving]`. A run that was stopped goes on.
+`transformers serve`, and continues from the same SFT model with rejects from that server
+(`api-rejects`, through the `openai` plugin). It prints a Markdown table with the pairs by
+tier and the resolve rates of both runs. An interrupted run is resumed. Needs Docker,
+`swebench-trainer-openai` and `transformers[serving]`.
 
-Both runs differ from the recipe by `SETTINGS`: its SFT model knows the nine issues by
-heart and hardly fails, so here it stops earlier and writes more.
+Both runs override the recipe with `SETTINGS`: its SFT model has memorized the nine issues
+and rarely fails, so here training stops earlier and more answers are sampled.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ SETTINGS = (
     "pairs.max_format=0.75",
     "evaluate.max_new_tokens=1792",
 )
-"""What differs from the recipe. No gold answer has as many tokens as these may have."""
+"""Overrides of the recipe. The token limits are above the length of every gold answer."""
 SERVED_SAMPLES = 4
-"""Answers of the server to each issue, which it writes far slower than our sampler."""
+"""Answers per issue from the server, which is much slower than our sampler."""
 SAMPLING = '{"do_sample": true, "eos_token_id": 1, "pad_token_id": 0}'
-"""Without it the server answers every sample with the most likely tokens."""
+"""Without it the server decodes every sample greedily."""
 SHARED = ("prepare", "admit", "sft")
-"""Stages of the first run from which the second goes on."""
+"""Stages of the first run that the second one reuses."""
 SERVED = """\
 extends = "{recipe}"
 [generate.model]
@@ -62,7 +62,7 @@ use = "api-rejects"
 
 
 def run(recipe: Path, name: str, runs: Path, settings: Sequence[str]) -> Path:
-    """Runs a recipe, or goes on with it; gives the folder of its stages."""
+    """Runs or resumes a recipe; returns the directory of its stages."""
     changes = [f"name={name}", *settings]
     options = [part for change in changes for part in ("--set", change)]
     command = [sys.executable, "-m", "swebench_trainer", "run", str(recipe), *options]
@@ -73,13 +73,13 @@ def run(recipe: Path, name: str, runs: Path, settings: Sequence[str]) -> Path:
 
 
 def row(stages: Path) -> str:
-    """A strategy's line of the table."""
+    """The table row of a strategy."""
     stats = _read(stages / "pairs/stats.json")
     splits = _read(stages / "evaluate/summary.json")["splits"]
     with (stages / "generate/candidates.jsonl").open() as lines:
         candidates = sum(1 for _ in lines)
-    tiers = ", ".join(f"{count} {tier}" for tier, count in stats["by tier"].items())
-    chosen = ", ".join(f"{count} {by}" for by, count in stats["by chosen"].items())
+    tiers = ", ".join(f"{count} {tier}" for tier, count in stats["by_tier"].items())
+    chosen = ", ".join(f"{count} {by}" for by, count in stats["by_chosen"].items())
     cells = [stats["strategy"], candidates, stats["pairs"], chosen, tiers]
     for model in ("base", "sft", "dpo"):
         rates = (found["models"][model] for found in splits.values())
@@ -93,7 +93,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs and prints."""
+    """Runs both recipes and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="settings")

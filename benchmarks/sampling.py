@@ -26,8 +26,8 @@ from typing import Any
 
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.sampling.transformers import TransformersSampler
-from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tiny import tiny_directory
+from swebench_trainer.training.models.tiny import tiny_directory
+from swebench_trainer.training.silence import silence_libraries
 
 SAMPLES = 8
 TEMPERATURE, TOP_P = 0.8, 0.95
@@ -54,7 +54,7 @@ def open_model(name: str) -> Any:
     from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    with quiet_libraries():
+    with silence_libraries():
         if name == "100m":
             model = Qwen2ForCausalLM(Qwen2Config(**MEDIUM))
         else:

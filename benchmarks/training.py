@@ -28,8 +28,8 @@ from swebench_trainer.training.batching.shared_prefix import (
     SharedPrefixCollator,
     share_prefixes,
 )
-from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tiny import tiny_directory
+from swebench_trainer.training.models.tiny import tiny_directory
+from swebench_trainer.training.silence import silence_libraries
 
 ARCHITECTURE = {
     "hidden_size": 256,
@@ -91,7 +91,7 @@ def train(
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from swebench_trainer.training.fit import prepared
+    from swebench_trainer.training.loop.training import for_token_rows
 
     class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
         def __init__(self) -> None:
@@ -107,7 +107,7 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(tiny_directory())
     clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = prepared(DPOTrainer)(
+        trainer = for_token_rows(DPOTrainer)(
             model=make_model(),
             args=DPOConfig(
                 output_dir=scratch,
@@ -188,7 +188,7 @@ def main() -> None:
         + "| --- " * 11
         + "|"
     )
-    with quiet_libraries():
+    with silence_libraries():
         for pairs in options.pairs:
             prompts = STEPS if pairs == 1 else 1
             what = f"{pairs} of one prompt" if pairs > 1 else "1 pair"

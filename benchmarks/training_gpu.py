@@ -28,21 +28,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.training import checkpointing, fit, guards
 from swebench_trainer.training.batching import packing
 from swebench_trainer.training.batching.microbatches import (
     Layout,
+    all_rows_at_once,
     in_parts,
     packed,
-    step_at_once,
 )
 from swebench_trainer.training.batching.shared_prefix import (
     SharedPrefixCollator,
     share_prefixes,
 )
-from swebench_trainer.training.model import TARGETS
-from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tiny import tiny_directory
+from swebench_trainer.training.loop import activation_checkpointing, guards
+from swebench_trainer.training.loop.training import (
+    exact_adapters,
+    for_token_rows,
+    keep_in_fp32,
+)
+from swebench_trainer.training.models.loading import base_of
+from swebench_trainer.training.models.table import TARGETS
+from swebench_trainer.training.models.tiny import tiny_directory
+from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.training.tokens.rows import IGNORED
 
 
@@ -259,9 +265,9 @@ def run(trainer: Any, scratch: Path, exact: dict[str, Any] | None) -> Run:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(clock)
     if exact is not None:
-        fit.keep_in_fp32(trainer.model, exact)
-        base = fit.base_of(trainer.model)
-        level = checkpointing.settle(trainer, base, "auto", scratch)
+        keep_in_fp32(trainer.model, exact)
+        base = base_of(trainer.model)
+        level = activation_checkpointing.settle(trainer, base, "auto", scratch)
     before = guards.sample_weights(trainer.model)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -283,12 +289,12 @@ def sft(shape: Shape, device: str, *, ours: bool, rows_at_once: int = 1) -> Run:
     from trl import SFTConfig, SFTTrainer
 
     model = make_model(shape, device)
-    trainer_class, exact = fit.prepared(SFTTrainer), None
+    trainer_class, exact = for_token_rows(SFTTrainer), None
     sizes = arguments(
         device, rows_at_once, shape.sft_rows, max_steps=shape.steps, learning_rate=2e-4
     )
     if ours:
-        base = fit.base_of(model)
+        base = base_of(model)
         packing.attend_by_sequence(base)
         layout = Layout(
             shape.prompt,
@@ -297,8 +303,8 @@ def sft(shape: Shape, device: str, *, ours: bool, rows_at_once: int = 1) -> Run:
             packing.collator(base),
         )
         trainer_class = in_parts(trainer_class, layout)
-        sizes = step_at_once(sizes)
-        exact = fit.exact_adapters(model)
+        sizes = all_rows_at_once(sizes)
+        exact = exact_adapters(model)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = trainer_class(
             model=model,
@@ -319,13 +325,13 @@ def dpo(
     from trl import DPOConfig, DPOTrainer
 
     model = make_model(shape, device)
-    exact = fit.exact_adapters(model) if fp32 else None
+    exact = exact_adapters(model) if fp32 else None
     sizes = arguments(
         device, 1, 1, max_steps=steps, learning_rate=rate, lr_scheduler_type="constant"
     )
     reader = tokenizer()
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = fit.prepared(DPOTrainer)(
+        trainer = for_token_rows(DPOTrainer)(
             model=model,
             args=DPOConfig(
                 output_dir=scratch, activation_checkpointing=not fp32, **sizes
@@ -335,7 +341,7 @@ def dpo(
             data_collator=SharedPrefixCollator(reader.pad_token_id) if shared else None,
         )
         if shared:
-            share_prefixes(fit.base_of(trainer.model))
+            share_prefixes(base_of(trainer.model))
         return run(trainer, Path(scratch), exact)
 
 
@@ -416,5 +422,5 @@ def report(shape: str, device: str) -> None:
     libraries = ", ".join(f"{name} {version(name)}" for name in names)
     where = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print(f"{where}, Python {platform.python_version()}, {libraries}\n")
-    with quiet_libraries():
+    with silence_libraries():
         measure(SHAPES[shape], device)

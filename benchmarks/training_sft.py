@@ -31,11 +31,11 @@ from typing import Any
 from training import Took, make_model
 
 import swebench_trainer
-from swebench_trainer.training import fit
 from swebench_trainer.training.batching import packing
 from swebench_trainer.training.batching.microbatches import Layout, in_parts, packed
-from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tiny import tiny_directory
+from swebench_trainer.training.loop.training import for_token_rows
+from swebench_trainer.training.models.tiny import tiny_directory
+from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.training.tokens.rows import IGNORED, encode_rows
 from swebench_trainer.types import SftRow
 
@@ -76,7 +76,7 @@ def train(
             wall, busy = self.start
             self.steps.append((time.perf_counter() - wall, time.process_time() - busy))
 
-    clock, model, trainer_class = Clock(), make_model(), fit.prepared(SFTTrainer)
+    clock, model, trainer_class = Clock(), make_model(), for_token_rows(SFTTrainer)
     if kind != "plain TRL":
         base = model.get_base_model()
         packing.attend_by_sequence(base)
@@ -283,7 +283,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="trainings of each side")
     parser.add_argument("--start", choices=("trl", "ours"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    with quiet_libraries():
+    with silence_libraries():
         if options.start:
             start(options.start, options.texts)
             return

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
+import typer
 from pydantic_core import PydanticUndefined
 
 from swebench_trainer import (
@@ -22,6 +23,7 @@ from swebench_trainer import (
     testing,
     types,
 )
+from swebench_trainer.cli import app
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import PluginTable, Recipe, Table
 
@@ -34,6 +36,7 @@ def pages() -> dict[str, str]:
         "hooks": hook_reference(),
         "contracts": contract_reference(),
         "recipe": recipe_reference(),
+        "cli": command_reference(),
     }
 
 
@@ -117,6 +120,34 @@ def recipe_reference() -> str:
         for names, model in _inner_tables(models.values()).items():
             parts.append(_keys(names, model))
     return "\n\n".join(parts) + "\n"
+
+
+def command_reference() -> str:
+    """Every command with its arguments, options, and help."""
+    group: Any = typer.main.get_command(app)  # a class that typer does not export
+    parts = [f"# Command line\n\n{NOTE}", group.help or ""]
+    for name, command in group.commands.items():
+        parts.append(f"## `swebench-train {name}`\n\n{command.help}")
+        if command.params:
+            rows = map(_parameter_row, command.params)
+            head = "| argument or option | default | help |\n| --- | --- | --- |"
+            parts.append("\n".join([head, *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _parameter_row(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        label = parameter.metavar or parameter.name.upper()
+    else:
+        label = ", ".join([*parameter.opts, *parameter.secondary_opts])
+    if parameter.required:
+        default = "required"
+    elif parameter.default in (None, ()) or isinstance(parameter.default, bool):
+        default = ""
+    else:
+        default = f"`{parameter.default}`"
+    cells = (f"`{label}`", default, parameter.help)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _inner_tables(models: Iterable[type[Table]]) -> dict[str, type[Table]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -445,28 +446,74 @@ class PairStrategy(Protocol):
 
 
 class LimitTeller(Protocol):
-    """A `PairStrategy` that says what kept it from making more pairs. Optional."""
+    """A `PairStrategy` that can explain why it did not make more pairs. Optional."""
 
-    def limits(self, graded: Sequence[GradedInstance]) -> Mapping[str, int]:
-        """Reasons as phrases, each with the number of instances or pairs."""
+    def limits(
+        self, graded: Sequence[GradedInstance]
+    ) -> Bottlenecks | Mapping[str, int]:
+        """Counts what kept the strategy from making more pairs.
+
+        A plain mapping has reasons for people, each with its number of instances or
+        pairs. Counts under the name of a `[pairs]` key are pairs that this key excluded.
+        """
+
+
+class MissingForPair(StrEnum):
+    """What an instance lacks for a pair."""
+
+    NO_CANDIDATES = auto()
+    NO_DECIDED_CANDIDATE = auto()
+    """Every verdict is masked."""
+    NO_FAILURE = auto()
+    """Every candidate passes."""
+    NO_RELIABLE_FAILURE = auto()
+    """Every failure is flaky or a timeout."""
+    NO_EXPRESSIBLE_FAILURE = auto()
+    """No failure can be written in the answer format."""
+    FAILURES_REPEAT_PASSES = auto()
+    FAILURES_REPEAT_GOLD = auto()
+    CANDIDATES_REPEAT_GOLD = auto()
+    """Every ungraded candidate is the gold patch again."""
+    NO_PASS = auto()
+    NO_TRUSTED_PASS = auto()
+    NO_PASS_NO_GOLD = auto()
+    """No candidate passes, and gold cannot be written in the answer format."""
+    NO_GOLD = auto()
+    """Gold cannot be written in the answer format."""
+    PASS_RATE_OUT_OF_RANGE = auto()
+
+
+@dataclass(frozen=True)
+class Bottlenecks:
+    """What kept a strategy from making more pairs.
+
+    Attributes:
+        missing: Number of instances by what they lack for a pair.
+        held_back: Number of possible pairs left out by each `[pairs]` key.
+        other: Counts by reasons of a strategy's own, which are only displayed.
+    """
+
+    missing: Mapping[MissingForPair, int] = field(default_factory=dict)
+    held_back: Mapping[str, int] = field(default_factory=dict)
+    other: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class GradedInstance:
-    """An admitted training instance with all that is known of it.
+    """An admitted training instance with its candidates and their verdicts.
 
     Attributes:
         prompt: The text that the model reads.
-        gold: The gold patch in the recipe's answer form; empty where it cannot be
-            taught, and strategies do without.
-        graded: Each candidate with its verdict, by sample number; a masked one
+        gold: The gold patch in the recipe's answer format; empty if the format cannot
+            express it.
+        graded: Each candidate with its verdict, by sample number; a masked verdict
             has the reward `None`.
-        ungraded: Candidates without a verdict, because the recipe has chosen not to
-            grade: each may be right.
-        forms: What patches make of the repository's files, comments and layout left
-            out: patches that share a form are one. By patch, gold's too; those that
-            do not apply, or whose files are not known, are not in it.
-        rendered: Patches as answers in the recipe's form, for strategies whose table
+        ungraded: Candidates without a verdict, if the recipe does not grade: any of
+            them may be correct.
+        forms: Digest of the repository's files after each patch, gold's included,
+            without comments and layout; patches with equal digests are repeats. Patches
+            that do not apply, or whose files are not available, are missing.
+        rendered: Patches as answers in the recipe's format, for strategies whose table
             asks for them (`PairsTable.renders`).
     """
 
@@ -477,6 +524,11 @@ class GradedInstance:
     ungraded: tuple[Candidate, ...] = ()
     forms: Mapping[str, str] = field(default_factory=dict)
     rendered: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All candidates, graded or not."""
+        return (*(candidate for candidate, _ in self.graded), *self.ungraded)
 
 
 class Publisher(Protocol):

@@ -57,3 +57,17 @@ class DataError(TrainerError):
 
 class StageError(TrainerError):
     """A stage cannot finish; what it has done so far is kept."""
+
+
+class UnusableInstance(ValueError):
+    """An instance cannot be used, and is dropped with the reason.
+
+    Args:
+        reason: The cause, in the same words for every instance with this cause.
+        detail: Details of this instance.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason = reason
+        self.detail = detail

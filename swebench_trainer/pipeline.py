@@ -1,10 +1,10 @@
-"""The order of the stages, what each depends on, and how a run is resumed.
+"""Runs a recipe in a run directory, and resumes it.
 
-Every stage has a fingerprint: the settings that decide its result, the
-fingerprints of the stages that it reads, and the versions of the plugins that
-it uses. A stage whose manifest has the same fingerprint is done; one that was
-begun with the same fingerprint goes on; any other difference is refused, with
-the difference and the ways out.
+Every stage has a fingerprint: the settings that decide its result, the fingerprints
+of the stages that it reads, and the versions of the plugins that it uses. A stage
+whose manifest has the same fingerprint is done. A stage that was started with the same
+fingerprint is resumed. Any other difference is refused, with the difference and the
+ways out.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from swebench_trainer.errors import RecipeError, StageError
+from swebench_trainer.errors import StageError
 from swebench_trainer.events import (
     ItemDone,
     RecipeLoaded,
@@ -38,29 +37,17 @@ from swebench_trainer.events import (
 )
 from swebench_trainer.hookspecs import hookimpl
 from swebench_trainer.plugins.manager import Plugins
-from swebench_trainer.plugins.masks import masked
 from swebench_trainer.plugins.registry import KIND_OF_TABLE
 from swebench_trainer.recipe.load import Draft
 from swebench_trainer.recipe.models import (
-    ContextTable,
     PluginTable,
     Recipe,
-    TrainTable,
     resolved_settings,
     semantic_settings,
 )
-from swebench_trainer.stages import (
-    admit,
-    dpo,
-    evaluate,
-    generate,
-    grade,
-    pairs,
-    prepare,
-    publish,
-    sft,
-)
-from swebench_trainer.stages.context import StageContext, StageSummary, token_counter
+from swebench_trainer.secrets import without_secrets
+from swebench_trainer.stages.context import Stage
+from swebench_trainer.stages.graph import choose, dependents, open_context, stages_of
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import (
     RowWriter,
@@ -70,123 +57,15 @@ from swebench_trainer.store.jsonl import (
     write_json,
 )
 from swebench_trainer.store.lock import owned
-from swebench_trainer.store.rundir import RunDir
+from swebench_trainer.store.rundir import FORMAT, RunDir
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the pipeline.
-
-    Attributes:
-        run: Does the stage; may be called again after a kill.
-        wanted: Whether a recipe has it.
-        tables: Tables of the recipe that decide its result.
-        reads: Stages whose files it reads.
-    """
-
-    name: str
-    run: Callable[[StageContext], StageSummary]
-    wanted: Callable[[Recipe], bool]
-    tables: tuple[str, ...]
-    reads: tuple[str, ...] = ()
-
-
-def _has(table: str) -> Callable[[Recipe], bool]:
-    return lambda recipe: getattr(recipe, table) is not None
-
-
-def _admits(recipe: Recipe) -> bool:
-    return recipe.grade is not None and recipe.grade.admission_runs > 0
-
-
-STAGES = (
-    Stage("prepare", prepare.run, _has("data"), ("data", "contents", "prompt")),
-    Stage("admit", admit.run, _admits, ("grade",), ("prepare",)),
-    Stage("sft", sft.run, _has("sft"), ("model", "sft"), ("prepare", "admit")),
-    Stage(
-        "generate",
-        generate.run,
-        _has("generate"),
-        ("model", "generate"),
-        ("prepare", "admit", "sft"),
-    ),
-    Stage("grade", grade.run, _has("grade"), ("grade",), ("generate", "admit")),
-    Stage(
-        "pairs",
-        pairs.run,
-        _has("pairs"),
-        ("pairs",),
-        ("prepare", "admit", "generate", "grade"),
-    ),
-    Stage("dpo", dpo.run, _has("dpo"), ("model", "dpo"), ("pairs", "sft")),
-    Stage(
-        "evaluate",
-        evaluate.run,
-        _has("evaluate"),
-        ("model", "evaluate", "grade"),
-        ("prepare", "admit", "sft", "dpo"),
-    ),
-    Stage(
-        "publish",
-        publish.run,
-        _has("publish"),
-        ("publish",),
-        ("sft", "dpo", "evaluate"),
-    ),
-)
-"""Every stage, in order."""
-
-
-def stages_of(recipe: Recipe) -> list[Stage]:
-    """The stages that a recipe has, in order."""
-    wanted = [stage for stage in STAGES if stage.wanted(recipe)]
-    ungraded = recipe.pairs is not None and not recipe.pairs.needs_grades
-    if recipe.generate is None or ungraded:  # [grade] is there for [evaluate] alone
-        wanted = [stage for stage in wanted if stage.name != "grade"]
-    return wanted
-
-
-def choose(
-    stages: Sequence[Stage],
-    *,
-    first: str | None = None,
-    last: str | None = None,
-    only: str | None = None,
-) -> list[Stage]:
-    """The part of the stages that `--from`, `--until` and `--only` ask for.
-
-    Raises:
-        RecipeError: A name is not among the stages, or nothing is left.
-    """
-    names = [stage.name for stage in stages]
-    for name in filter(None, (first, last, only)):
-        if name not in names:
-            raise RecipeError(
-                f"This recipe has no stage {name!r}.",
-                hint=f"It has: {', '.join(names)}.",
-            )
-    start = names.index(only or first or names[0])
-    end = names.index(only or last or names[-1])
-    if end < start:
-        raise RecipeError(f"Nothing lies between {first!r} and {last!r}.")
-    return list(stages[start : end + 1])
-
-
-def dependants(names: Sequence[str], stages: Sequence[Stage]) -> list[str]:
-    """Those of the stages, in order, that are named or read from one that is."""
-    found: list[str] = []
-    for stage in stages:
-        if stage.name in names or any(name in found for name in stage.reads):
-            found.append(stage.name)
-    return found
 
 
 def fingerprint(
     settings: Mapping[str, Any], plugins: Mapping[str, str], inputs: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What decides a stage's result, with its digest; see `StageDir.begin`."""
+    """Everything that decides a stage's result, with its digest; see `StageDir.begin`."""
     parts = {"settings": settings, "plugins": plugins, "inputs": inputs}
     return {**parts, "digest": digest(parts)}
 
@@ -204,27 +83,28 @@ class Pipeline:
         self._settings = resolved_settings(recipe)
 
     def run(self, chosen: Sequence[Stage], redo: Sequence[str] = ()) -> None:
-        """Does the chosen stages that are not done yet.
+        """Runs the chosen stages that are not done yet.
 
         Args:
             chosen: Stages of this recipe, in order.
-            redo: Names of stages to do anew, with all that depends on them;
-                their files are moved aside, not deleted.
+            redo: Names of stages to rerun, with everything downstream; their files
+                are moved aside, not deleted.
 
         Raises:
-            StageError: The run directory is in use, settings have changed since
-                it was made, or a stage failed.
+            StageError: The run directory is in use or from an older version,
+                settings have changed since it was made, or a stage failed.
         """
         start = time.monotonic()
         with owned(self.run_dir.lock):
+            self._refuse_other_format()
             fingerprints = self._fingerprints()
-            anew = self._with_dependants(redo)
-            self._refuse_changes(fingerprints, anew)
-            self._require_earlier(chosen[0], anew)
-            for name in anew:
+            rerun = self._with_dependents(redo)
+            self._refuse_changes(fingerprints, rerun)
+            self._require_earlier(chosen[0], rerun)
+            for name in rerun:
                 if self.run_dir.stage(name).path.exists():
                     self.run_dir.set_aside(self.run_dir.stage(name))
-            self._check_plugins(chosen)
+            self._preflight(chosen)
             attempt = self._record_attempt()
             with self._logging(attempt), self._event_log():
                 self._plugins.announce_recipe(
@@ -242,7 +122,7 @@ class Pipeline:
                 )
 
     def _do(self, stage: Stage, fingerprint: dict[str, Any]) -> None:
-        """Runs a stage, or says that it is done."""
+        """Runs a stage, or reports that it is done."""
         folder = self.run_dir.stage(stage.name)
         if manifest := folder.finished():
             self._plugins.notify(
@@ -254,20 +134,21 @@ class Pipeline:
         folder.begin(fingerprint)
         self._plugins.notify("stage_started", StageStarted(stage.name, resumed))
         start = time.monotonic()
-        context = StageContext(
-            recipe=self.recipe,
-            run=self.run_dir,
-            plugins=self._plugins,
-            dir=folder,
-            done=partial(self._item_done, stage.name),
+
+        def done(item: str, done: int, total: int, detail: str) -> None:
+            event = ItemDone(stage.name, item, done, total, detail)
+            self._plugins.notify("item_done", event)
+
+        context = open_context(
+            stage.name, self.recipe, self.run_dir, self._plugins, done
         )
         try:
             with disk_errors(folder.path):  # of backends and plugins too
-                figures = stage.run(context)
-            folder.finish({**fingerprint, "figures": figures})
+                summary = stage.run(context)
+            folder.finish({**fingerprint, "figures": summary})
         except BaseException as error:
             folder.forget()
-            text = masked(str(error)) or type(error).__name__
+            text = without_secrets(str(error)) or type(error).__name__
             stopped = isinstance(error, KeyboardInterrupt)
             if not stopped:
                 log.error("stage %s failed", stage.name, exc_info=error)
@@ -275,13 +156,8 @@ class Pipeline:
             raise
         seconds = time.monotonic() - start
         self._plugins.notify(
-            "stage_finished", StageFinished(stage.name, seconds, figures)
+            "stage_finished", StageFinished(stage.name, seconds, summary)
         )
-
-    def _item_done(
-        self, stage: str, item: str, done: int, total: int, detail: str
-    ) -> None:
-        self._plugins.notify("item_done", ItemDone(stage, item, done, total, detail))
 
     def _fingerprints(self) -> dict[str, dict[str, Any]]:
         """The fingerprint of each stage of the recipe, by name."""
@@ -301,15 +177,7 @@ class Pipeline:
             if isinstance(table, BaseModel):
                 for key, value in semantic_settings(table, stage.name).items():
                     settings[f"{name}.{key}"] = value
-        if stage.name in ("sft", "dpo"):
-            settings["prompt.max_tokens"] = self.recipe.prompt.max_tokens
-        if stage.name == "prepare":
-            source = self._plugins.registry.create("source", self.recipe.data)
-            settings["data content"] = source.digest()
-            if isinstance(self.recipe.prompt, ContextTable):
-                counter = token_counter(self.recipe, self._plugins.registry)
-                settings["tokens"] = counter.tokenizer if counter else "estimated"
-        return settings
+        return {**settings, **stage.inputs(self.recipe, self._plugins.registry)}
 
     def _origins(self, stage: Stage) -> dict[str, str]:
         origins = {}
@@ -321,7 +189,7 @@ class Pipeline:
         return origins
 
     def _plugin_tables(self, stage: Stage) -> Iterator[tuple[str, PluginTable]]:
-        """The tables of a stage that name a plugin, with the names of their kinds."""
+        """A stage's tables that name a plugin, each with the table name of its kind."""
         for name in stage.tables:
             table = getattr(self.recipe, name)
             if isinstance(table, PluginTable):
@@ -330,69 +198,60 @@ class Pipeline:
             for writer in self.recipe.generate.writers:
                 yield "model", writer
 
-    def _check_plugins(self, chosen: Sequence[Stage]) -> None:
-        """Lets each plugin that is still to work say what it lacks, before anything runs."""
-        checked: list[PluginTable] = []
-        for stage in chosen:
-            if self.run_dir.stage(stage.name).finished():
-                continue
-            self._check_training(stage)
-            for name, table in self._plugin_tables(stage):
-                if name not in ("model", "grade", "publish") or table in checked:
-                    continue
-                checked.append(table)
-                plugin = self._plugins.registry.create(KIND_OF_TABLE[name], table)
-                if name == "grade":
-                    plugin.check([])
-                    plugin.close()
-                else:
-                    plugin.check()
+    def _preflight(self, chosen: Sequence[Stage]) -> None:
+        """Runs the checks of unfinished stages, each once, before any stage starts."""
+        todo = [s for s in chosen if not self.run_dir.stage(s.name).finished()]
+        for check in dict.fromkeys(check for stage in todo for check in stage.checks):
+            check(self.recipe, self._plugins.registry)
 
-    def _check_training(self, stage: Stage) -> None:
-        settings = getattr(self.recipe, stage.name, None)
-        if isinstance(settings, TrainTable) and self.recipe.model is not None:
-            backend = self._plugins.registry.create("backend", self.recipe.model)
-            if hasattr(backend, "check_training"):
-                backend.check_training(settings)
-
-    def _with_dependants(self, names: Sequence[str]) -> list[str]:
-        """The named stages of the recipe and all that read from them."""
+    def _with_dependents(self, names: Sequence[str]) -> list[str]:
+        """The named stages of the recipe and everything downstream."""
         stages = stages_of(self.recipe)
-        choose(stages)
         for name in names:
             choose(stages, only=name)
-        return dependants(names, stages)
+        return dependents(names, stages)
+
+    def _refuse_other_format(self) -> None:
+        """Raises if another version made the run directory."""
+        facts = read_json(self.run_dir.facts)
+        if facts is not None and (found := facts.get("format", 1)) != FORMAT:
+            raise StageError(
+                f"{self.run_dir.path} has format {found}; this version resumes only "
+                f"format {FORMAT}.",
+                hint="Start a new run with --name. `swebench-train report` still reads "
+                "the old one.",
+            )
 
     def _refuse_changes(
-        self, fingerprints: Mapping[str, dict[str, Any]], anew: Sequence[str]
+        self, fingerprints: Mapping[str, dict[str, Any]], rerun: Sequence[str]
     ) -> None:
-        """Raises if a stage was begun with other settings than it has now."""
+        """Raises if a stage was started with settings that have changed since."""
         for name, new in fingerprints.items():
             old = self.run_dir.stage(name).begun()
-            if name in anew or old is None or old["digest"] == new["digest"]:
+            if name in rerun or old is None or old["digest"] == new["digest"]:
                 continue
             raise StageError(
                 f"{self.run_dir.path}: stage {name} was made with other settings.\n"
                 + "\n".join(f"  {line}" for line in _difference(old, new)),
                 hint=(
-                    f"Do it anew with --redo {name} (the old files are kept aside), "
-                    "give the run another name with --name, or take the change back."
+                    f"Rerun it with --redo {name} (the old files are moved aside), "
+                    "start another run with --name, or revert the change."
                 ),
             )
 
-    def _require_earlier(self, first: Stage, anew: Sequence[str]) -> None:
+    def _require_earlier(self, first: Stage, rerun: Sequence[str]) -> None:
         for stage in stages_of(self.recipe):
             if stage.name == first.name:
                 return
-            if stage.name in anew or not self.run_dir.stage(stage.name).finished():
+            if stage.name in rerun or not self.run_dir.stage(stage.name).finished():
                 raise StageError(
                     f"Stage {first.name} needs {stage.name}, which is not done.",
                     hint=f"Run without --from and --only, or --until {stage.name} first.",
                 )
 
     def _record_attempt(self) -> int:
-        """Writes recipe, settings and facts; returns the number of this attempt."""
-        facts = read_json(self.run_dir.facts) or {"attempts": []}
+        """Writes recipe, settings and run.json; returns the number of this attempt."""
+        facts = read_json(self.run_dir.facts) or {"format": FORMAT, "attempts": []}
         attempt = len(facts["attempts"]) + 1
         facts["attempts"].append(
             {
@@ -424,7 +283,7 @@ class Pipeline:
             yield
         finally:
             root.removeHandler(handler)
-            with suppress(OSError):  # a full disk, of which the stage has told
+            with suppress(OSError):  # a full disk, which the stage has reported
                 handler.close()
 
     @contextmanager
@@ -440,18 +299,18 @@ class Pipeline:
 
 
 class _AttemptLog(logging.FileHandler):
-    """A log file that is silent where the disk is full: the run's error says so."""
+    """A log file that ignores write errors; the stage reports a full disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Loses the record."""
+        """Drops the record."""
 
 
 class _Masking(logging.Formatter):
-    """Keeps keys out of the log, whoever speaks of them."""
+    """Keeps API keys out of the log, tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as text, its traceback too."""
-        return masked(super().format(record))
+        """The record and its traceback as text."""
+        return without_secrets(super().format(record))
 
 
 class _EventLog:
@@ -493,7 +352,7 @@ class _EventLog:
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What has changed between two fingerprints, a line each."""
+    """The differences between two fingerprints, one line each."""
     for part in ("settings", "plugins", "inputs"):
         keys = sorted(old[part].keys() | new[part].keys())
         for key in keys:
@@ -501,7 +360,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
             if before == after:
                 continue
             if part == "inputs":
-                yield f"its input, stage {key}, is another one"
+                yield f"its input has changed: stage {key}"
             else:
                 yield f"{key}: {before!r} → {after!r}"
 
@@ -510,13 +369,24 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+VERSIONED = (
+    "swebench-trainer",
+    "swebench",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "docker",
+    "pluggy",
+)
+"""Distributions whose versions run.json records."""
+
+
 def _versions() -> dict[str, str]:
-    names = (
-        *("swebench-trainer", "swebench", "torch", "transformers", "trl", "peft"),
-        *("bitsandbytes", "datasets", "docker", "pluggy"),
-    )
     found = {}
-    for name in names:
+    for name in VERSIONED:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -525,7 +395,7 @@ def _versions() -> dict[str, str]:
 
 
 def _device() -> str:
-    """The GPU's name if torch is loaded and sees one; looked up without loading it."""
+    """The GPU's name if torch is already loaded and sees one, else `GPU` or `CPU`."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return str(torch.cuda.get_device_name())

@@ -1,6 +1,6 @@
-"""What a person sees while a run goes on: bars on a terminal, lines elsewhere.
+"""Progress of a run on the console: bars on a terminal, lines elsewhere.
 
-The console is a plugin like any other: it implements the lifecycle hooks.
+The console is a plugin like any other and implements the lifecycle hooks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from swebench_trainer.hookspecs import hookimpl
 
 
 class RateColumn(ProgressColumn):
-    """Items per second, or seconds per item when they are slow."""
+    """Items per second, or seconds per item when items are slow."""
 
     def render(self, task: Task) -> Text:
         """See `rich.progress.ProgressColumn.render`."""
@@ -46,9 +46,9 @@ class RateColumn(ProgressColumn):
 class ConsoleObserver:
     """Shows the events of a run on a console.
 
-    On a terminal each stage has a bar with its rate and the time left. Anywhere
-    else a line is printed when a stage starts and ends, and at most every
-    `every` seconds in between.
+    On a terminal, each stage has a bar with its rate and remaining time. Elsewhere,
+    it prints a line when a stage starts and ends, and at most one every `every`
+    seconds in between.
     """
 
     def __init__(self, console: Console, *, every: float = 10.0) -> None:
@@ -60,9 +60,9 @@ class ConsoleObserver:
 
     @hookimpl
     def run_started(self, event: RunStarted) -> None:
-        """Says where the run's files are."""
+        """Prints the run directory."""
         again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
-        self._say(f"run {event.run_dir}{again}")
+        self._print(f"run {event.run_dir}{again}")
 
     @hookimpl
     def stage_started(self, event: StageStarted) -> None:
@@ -83,14 +83,14 @@ class ConsoleObserver:
             self._task = self._bar.add_task(event.stage, total=None, detail="")
             self._bar.start()
         else:
-            word = "goes on" if event.resumed else "starts"
-            self._say(f"{event.stage:<9} {word}")
+            verb = "resumes" if event.resumed else "starts"
+            self._print(f"{event.stage:<9} {verb}")
 
     @hookimpl
     def item_done(self, event: ItemDone) -> None:
-        """Moves the bar, or prints a line now and then."""
+        """Advances the bar, or prints a line if the last one is old enough."""
         if self._bar is not None and self._task is not None:
-            if event.done < self._bar.tasks[0].completed:  # another round begins
+            if event.done < self._bar.tasks[0].completed:  # a new round starts
                 self._bar.reset(self._task)
             self._bar.update(
                 self._task,
@@ -101,28 +101,28 @@ class ConsoleObserver:
         elif time.monotonic() - self._last_line >= self._every:
             self._last_line = time.monotonic()
             total = event.total or "?"
-            self._say(f"{event.stage:<9} {event.done}/{total} {event.detail}")
+            self._print(f"{event.stage:<9} {event.done}/{total} {event.detail}")
 
     @hookimpl
     def stage_finished(self, event: StageFinished) -> None:
-        """Closes the bar and prints the stage's figures."""
+        """Closes the bar and prints the stage's summary."""
         self._close_bar()
-        figures = "  ".join(f"{key} {value}" for key, value in event.summary.items())
-        took = "done before" if event.skipped else f"{event.seconds:.1f} s"
-        self._say(f"{event.stage:<9} {took:>11}  {figures}")
+        summary = "  ".join(f"{key} {value}" for key, value in event.summary.items())
+        took = "up to date" if event.skipped else f"{event.seconds:.1f} s"
+        self._print(f"{event.stage:<9} {took:>11}  {summary}")
 
     @hookimpl
     def stage_failed(self, event: StageFailed) -> None:
         """Closes the bar; the command line prints the error."""
         self._close_bar()
-        self._say(f"{event.stage:<9} {'stopped' if event.interrupted else 'failed'}")
+        self._print(f"{event.stage:<9} {'stopped' if event.interrupted else 'failed'}")
 
     @hookimpl
     def run_finished(self, event: RunFinished) -> None:
-        """Says how long it took."""
-        self._say(f"done in {event.seconds:.0f} s")
+        """Prints the total time."""
+        self._print(f"done in {event.seconds:.0f} s")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
 
     def _close_bar(self) -> None:

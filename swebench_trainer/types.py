@@ -9,12 +9,19 @@ and `from_row` are the only two ways in and out.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import core_schema
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+
+from swebench_trainer.errors import UnusableInstance
 
 T = TypeVar("T")
 
@@ -48,8 +55,22 @@ class Status(StrEnum):
 FLAKY = "flaky"
 """Flag of a verdict, pass or failure, that another run of the same patch contradicts."""
 
-UNANSWERED = ("too long", "refused")
-"""Ways to finish (`Candidate.finish`) that say nothing about what a model can write."""
+
+class Finish(StrEnum):
+    """How an answer ended (`Sample.finish`); samplers may leave it empty."""
+
+    STOP = "stop"
+    """The model ended its answer."""
+    LENGTH = "length"
+    """The answer reached the token limit."""
+    TOO_LONG = "too long"
+    """The prompt leaves no room for an answer."""
+    REFUSED = "refused"
+    """The model or its service declined to answer."""
+
+
+UNANSWERED = (Finish.TOO_LONG, Finish.REFUSED)
+"""Finishes without an answer, which show nothing about the model's ability."""
 
 REWARDS: dict[Status, int] = {
     Status.RESOLVED: 1,
@@ -351,12 +372,130 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class DropReason:
+    """Why an instance was dropped.
+
+    Attributes:
+        text: The cause, equal for all instances with this cause.
+        detail: Details of this instance.
+    """
+
+    text: str
+    detail: str = ""
+
+    @classmethod
+    def of(cls, error: ValueError) -> DropReason:
+        """The reason that an error gives, in two parts if it is an `UnusableInstance`."""
+        if isinstance(error, UnusableInstance):
+            return cls(error.reason, error.detail)
+        return cls(str(error))
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.detail})" if self.detail else self.text
+
+
+class LeakageKind(StrEnum):
+    """What a training instance and a held-out instance share."""
+
+    INSTANCE = "the same instance"
+    FILE = "the same commit and file"
+    ISSUE = "the same issue text"
+    PATCH = "the same gold patch"
+    SIMILAR_PATCH = "nearly the same gold patch"
+
+
+@dataclass(frozen=True)
+class PublicTests:
+    """Number of instances from public test splits, by benchmark, on each side."""
+
+    train: Mapping[str, int] = field(default_factory=dict)
+    heldout: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """What training shares with evaluation: `leakage.json` of the prepare stage.
+
+    Attributes:
+        policy: `[data] leakage` of the recipe.
+        train: Number of training instances.
+        heldout: Number of held-out instances.
+        findings: Number of rows in `leakage.jsonl`.
+        reasons: Number of findings of each kind.
+        leaking: Number of training instances that share something.
+        dropped: Number of them that were dropped.
+        examples: The first findings, one line each.
+    """
+
+    policy: str
+    train: int
+    heldout: int
+    findings: int
+    reasons: Mapping[LeakageKind, int]
+    leaking: int
+    dropped: int
+    examples: Sequence[str]
+    public_tests: PublicTests
+
+    def row(self) -> dict[str, Any]:
+        """The JSON of `leakage.json`."""
+        return {**vars(self), "public_tests": vars(self.public_tests)}
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any] | None) -> LeakageReport | None:
+        """The report from its JSON, in the current format or the first one."""
+        if row is None:
+            return None
+        values = dict(row)
+        tests = values.pop("public_tests", None) or values.pop("public test")
+        reasons = {LeakageKind(kind): n for kind, n in values.pop("reasons").items()}
+        return cls(**values, reasons=reasons, public_tests=PublicTests(**tests))
+
+
+@dataclass(frozen=True)
 class SftRow:
     """One supervised example: the text a user sends and the answer to learn."""
 
     instance_id: str
     prompt: str
     completion: str
+
+
+class AnswerRef(str):
+    """Which answer one side of a pair has: gold, or a numbered sample.
+
+    It is the text that rows hold (`gold`, `sample:<n>`, empty for no answer), so plugins
+    may pass a plain string. Use the constructors and properties instead of the text.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def gold(cls) -> AnswerRef:
+        """The gold patch."""
+        return cls("gold")
+
+    @classmethod
+    def of_sample(cls, number: int) -> AnswerRef:
+        """The candidate with that sample number."""
+        return cls(f"sample:{number}")
+
+    @property
+    def is_gold(self) -> bool:
+        """Whether the answer is the gold patch."""
+        return self == "gold"
+
+    @property
+    def sample(self) -> int | None:
+        """Sample number of the candidate; `None` for gold, no answer and unknown text."""
+        kind, _, number = self.partition(":")
+        return int(number) if kind == "sample" and number.isdecimal() else None
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, handler(str))
 
 
 @dataclass(frozen=True)
@@ -369,9 +508,8 @@ class Pair:
 
     Attributes:
         strategy: Name of the pair strategy, as the recipe has it.
-        chosen_source: `gold`, or `sample:<n>` of the candidates; empty where there is
-            none.
-        rejected_source: `sample:<n>` of the candidates; empty where there is none.
+        chosen_source: Which answer `chosen` is; empty where there is none.
+        rejected_source: Which answer `rejected` is; empty where there is none.
         tier: `Tier` of the rejected answer, or a word of the strategy's own; `resolved`
             where there is none.
         chosen_model: Who wrote `chosen`; empty for gold. Needed where several models
@@ -391,8 +529,8 @@ class Pair:
     chosen: str | None
     rejected: str | None
     strategy: str
-    chosen_source: str
-    rejected_source: str
+    chosen_source: AnswerRef
+    rejected_source: AnswerRef
     tier: str
     chosen_model: str = ""
     rejected_model: str = ""
@@ -400,6 +538,12 @@ class Pair:
     rejected_log: str = ""
     chosen_tier: str = ""
     restyled: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("chosen_source", "rejected_source"):
+            value = getattr(self, name)
+            if isinstance(value, str):  # else the plugin's contract check reports it
+                object.__setattr__(self, name, AnswerRef(value))
 
 
 def is_unicode(text: str) -> bool:
@@ -428,17 +572,17 @@ def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
 
     Raises:
         KeyError: A column without a default is missing.
+        ValueError: A column has a value of the wrong type.
     """
-    values: dict[str, Any] = {}
-    for spec in dataclasses.fields(kind):  # type: ignore[arg-type]  # callers pass dataclasses
-        if spec.name in row:
-            value = row[spec.name]
-            if spec.type == "Status":
-                value = Status(value)
-            values[spec.name] = tuple(value) if isinstance(value, list) else value
-        elif (
-            spec.default is dataclasses.MISSING
-            and spec.default_factory is dataclasses.MISSING
-        ):
-            raise KeyError(spec.name)
-    return kind(**values)
+    try:
+        return _adapter(kind).validate_python(row)  # type: ignore[no-any-return,arg-type]  # types hash
+    except ValidationError as error:
+        for detail in error.errors():
+            if detail["type"] == "missing" and len(detail["loc"]) == 1:
+                raise KeyError(detail["loc"][0]) from error
+        raise
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

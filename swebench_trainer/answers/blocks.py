@@ -29,6 +29,7 @@ from swebench_trainer.answers.errors import NothingChangesError
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.files import File, Text, read_file
+from swebench_trainer.patches.lenient_diff import FENCE
 from swebench_trainer.patches.strict_diff import FileChange, Hunk
 
 _DIVIDER = "======="
@@ -39,7 +40,6 @@ _OPENERS = {
     "<<<<<<< RENAME": ">>>>>>> RENAME",
 }
 _MARKERS = {*_OPENERS, *_OPENERS.values(), _DIVIDER}
-FENCE = re.compile(r"\s*(```|~~~)")
 _PATH = re.compile(r"\S*[^\s:]\s*|[\s#*]*`[^`]+`[\s:*]*")
 """A line that is no prose: nothing there could tell a path that is to be made from it."""
 
@@ -90,7 +90,7 @@ def blocks_of(
         ValueError: Blocks cannot say it, or the hunks do not fit `old`.
     """
     if change.special:
-        raise ValueError(f"search-replace blocks cannot say {change.special}")
+        raise ValueError(f"search-replace blocks cannot express {change.special}")
     if change.old is None:
         assert change.new is not None  # read_patch
         text = change.hunks[0].new if change.hunks else Text()
@@ -103,7 +103,7 @@ def blocks_of(
         yield Rename(change.old, change.new)
     for hunk in unique_hunks(change, old.text, context) if old else change.hunks:
         if not hunk.old.lines and hunk.start:
-            raise ValueError("an insertion without context has nothing to search for")
+            raise ValueError("an insertion without context has no text to search for")
         if hunk.old.newline == hunk.new.newline:
             yield Edit(change.old, Text(hunk.old.lines), Text(hunk.new.lines))
         else:
@@ -200,7 +200,7 @@ def write_block(block: Block) -> str:
         check_path(path)
         unclear = _creates(block) and not _PATH.fullmatch(path)
         if clean_path(path) != path or FENCE.match(path) or unclear:
-            raise ValueError("a path that blocks cannot name")
+            raise ValueError("a block cannot name the path")
     if isinstance(block, Delete):
         body = ["<<<<<<< DELETE", ">>>>>>> DELETE"]
     elif isinstance(block, Rename):
@@ -213,7 +213,7 @@ def write_block(block: Block) -> str:
 
 def _part(text: Text) -> list[str]:
     if any(line.rstrip() in (*_MARKERS, _NO_NEWLINE) for line in text.lines):
-        raise ValueError("the lines hold a marker of the search-replace form")
+        raise ValueError("the lines contain a marker of the search-replace form")
     return [*text.lines] if text.newline else [*text.lines, _NO_NEWLINE]
 
 
@@ -248,10 +248,10 @@ def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
                 repairs += [] if named.rstrip() == path else ["path"]
             block = _block(path, marker, _body(lines, _OPENERS[marker]))
             if _creates(block) and not _PATH.fullmatch(named):
-                raise ValueError(f"whether {path!r} is a path is not clear")
+                raise ValueError(f"{path!r} may not be a path")
             blocks.append(block)
         elif marker in _OPENERS.values():
-            raise ValueError("a block without a beginning")
+            raise ValueError("a block has no opening marker")
         elif FENCE.match(line):
             repairs.append("fences")
             continue
@@ -288,17 +288,17 @@ def _body(lines: Iterator[str], closer: str) -> list[str]:
         if marker in _MARKERS and marker != _DIVIDER:
             break
         body.append(line)
-    raise ValueError("unfinished block")
+    raise ValueError("a block is not finished")
 
 
 def _block(path: str, opener: str, body: list[str]) -> Block:
     if not path:
-        raise ValueError("a block without a path")
+        raise ValueError("a block has no path")
     check_path(path)
     if opener.endswith("SEARCH"):
         dividers = [i for i, line in enumerate(body) if line.rstrip() == _DIVIDER]
         if len(dividers) != 1:
-            raise ValueError(f"a block with {len(dividers)} dividers")
+            raise ValueError(f"a block has {len(dividers)} dividers instead of one")
         old, new = body[: dividers[0]], body[dividers[0] + 1 :]
         return Edit(path, _text(old), _text(new))
     if opener.endswith("RENAME") and len(body) == 1:
@@ -307,13 +307,13 @@ def _block(path: str, opener: str, body: list[str]) -> Block:
         return Rename(path, to)
     if opener.endswith("DELETE") and not body:
         return Delete(path)
-    raise ValueError("a block with the wrong number of lines")
+    raise ValueError("a block has the wrong number of lines")
 
 
 def _text(lines: list[str]) -> Text:
     if lines and lines[-1].rstrip() == _NO_NEWLINE:
         if len(lines) == 1:
-            raise ValueError("no line that could lack its newline")
+            raise ValueError("a block marks a missing newline but has no line")
         return Text(tuple(lines[:-1]), newline=False)
     return Text(tuple(lines))
 
@@ -348,14 +348,14 @@ def apply_blocks(
             continue
         taken = target != path and (target in by_path or read_file(tree, target))
         if target in new or taken:
-            raise ValueError(f"{target} exists already")
+            raise ValueError(f"{target} already exists")
         new[target] = result
     for path in new.keys() - old.keys():
         crlf = any(line.endswith("\r") for line in new[path].text.lines)
         if crlf and "crlf" in repairs:
-            raise ValueError(f"the line ends of {path} are not clear")
+            raise ValueError(f"the line endings of {path} are ambiguous")
     if any(parent in new for path in new for parent in _parents(path)):
-        raise ValueError("a file and a directory of one name")
+        raise ValueError("a file and a directory have the same name")
     if old == new:
         raise NothingChangesError
     return old, new, repairs
@@ -377,7 +377,7 @@ def _apply_to(
         raise ValueError(f"the blocks of {path} contradict each other")
     if file is None:
         if deleted or moves:
-            raise ValueError(f"there is no file {path}")
+            raise ValueError(f"the file {path} does not exist")
         if edits[0].search.lines:
             raise ValueError(f"search text not found in {path}")
         if len(edits) > 1:
@@ -412,7 +412,7 @@ def _apply_edits(text: Text, edits: Sequence[Edit]) -> Text:
         if done == len(text.lines):
             newline = _newline_after(text, edit)
         elif not edit.replace.newline:
-            raise ValueError("a line lacks its newline before the end of the file")
+            raise ValueError("only the last line of a file can lack its newline")
     return Text((*lines, *text.lines[done:]), newline)
 
 

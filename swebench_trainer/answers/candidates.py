@@ -1,20 +1,18 @@
-"""From an answer to a candidate: the one way for generation and evaluation."""
+"""Turns an answer into a candidate, for generation and evaluation alike."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from swebench_trainer.answers.checks import static_checks
-from swebench_trainer.answers.forms import extract_patch, render_answer
+from swebench_trainer.answers.forms import (
+    ExtractedPatch,
+    extract_patch,
+    render_answer,
+)
 from swebench_trainer.contracts import Sample, Tree
 from swebench_trainer.recipe.models import PromptTable
-from swebench_trainer.types import (
-    Candidate,
-    Extraction,
-    ExtractionOutcome,
-    Instance,
-    StaticChecks,
-)
+from swebench_trainer.types import Candidate, Extraction, ExtractionOutcome, Instance
 
 
 def to_candidate(
@@ -26,25 +24,20 @@ def to_candidate(
 ) -> Candidate:
     """Takes the patch from an answer.
 
-    A recorded patch is taken as it is; its text is what a model would have
-    written for it, so that preferences do not teach to tell two forms apart.
+    A recorded patch is taken as recorded. Its text becomes the answer that a model
+    would have written for it, so that preferences do not learn to tell forms apart.
 
     Args:
-        prompt: The form in which the model answers, and which repairs may be made.
+        prompt: Form in which the model answers, and the allowed repairs.
         sample: The answer.
-        instance: The instance that it is about.
-        tree: The repository's files, where they are known.
-        model: Name of the writer, unless the sample knows better.
+        instance: Instance that the answer is about.
+        tree: Files of the repository, if known.
+        model: Name of the writer, unless the sample names one.
     """
     text = sample.text
     if sample.patch is not None:
-        patch = sample.patch
-        extraction = Extraction()
-        if not patch.strip():
-            extraction = Extraction(
-                ExtractionOutcome.NO_CHANGE, reason="no patch was recorded"
-            )
-        text = _in_form(prompt, patch, instance, tree) or text
+        extracted = _recorded(sample.patch, tree)
+        text = _in_form(prompt, sample.patch, instance, tree) or text
     else:
         extracted = extract_patch(
             prompt.answer,
@@ -53,25 +46,34 @@ def to_candidate(
             finish=sample.finish,
             repairs=prompt.repairs,
         )
-        patch, extraction = extracted.patch, extracted.extraction
     return Candidate(
         instance_id=sample.instance_id,
         sample=sample.sample,
         model=sample.model or model,
         text=text,
-        patch=patch,
-        extraction=extraction,
+        patch=extracted.patch,
+        extraction=extracted.extraction,
         prompt_tokens=sample.prompt_tokens,
         completion_tokens=sample.completion_tokens,
         finish=sample.finish,
-        checks=static_checks(patch, tree) if tree and patch.strip() else StaticChecks(),
+        checks=extracted.checks,
     )
+
+
+def _recorded(patch: str, tree: Tree | None) -> ExtractedPatch:
+    if not patch.strip():
+        reason = "the recorded patch is empty"
+        extraction = Extraction(ExtractionOutcome.NO_CHANGE, reason=reason)
+        return ExtractedPatch(patch, extraction)
+    if tree is None:
+        return ExtractedPatch(patch, Extraction())
+    return ExtractedPatch(patch, Extraction(), static_checks(patch, tree))
 
 
 def _in_form(
     prompt: PromptTable, patch: str, instance: Instance, tree: Tree | None
 ) -> str:
-    """A patch as an answer; empty when the form cannot express it."""
+    """A patch as an answer; empty if the form cannot express it."""
     recorded = dataclasses.replace(instance, patch=patch)
     context = prompt.context_of(instance.instance_id)
     try:

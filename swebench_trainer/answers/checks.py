@@ -1,4 +1,4 @@
-"""Facts about a patch that are known before a sandbox runs; none of them is a verdict."""
+"""Facts about patches that are known without running them; verdicts ignore them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from swebench_trainer.answers.diffs import touched
 from swebench_trainer.contracts import Tree
-from swebench_trainer.patches.lenient_diff import scan
-from swebench_trainer.patches.strict_diff import applied, read_patch
+from swebench_trainer.patches.files import ChangedFiles
+from swebench_trainer.patches.lenient_diff import named_files, scan
+from swebench_trainer.patches.strict_diff import apply_strictly, read_patch
 from swebench_trainer.types import Candidate, StaticChecks
 
 _LARGEST = 2_000_000
@@ -19,12 +19,12 @@ _LARGEST = 2_000_000
 
 @dataclass(frozen=True)
 class CheckCounts:
-    """How many candidates have which result in their static checks.
+    """Number of candidates by result of their static checks.
 
     Attributes:
         checked: Candidates whose patch was checked.
-        refused: Those whose patch a strict `git apply` refuses.
-        unparsable: Those with a Python file that no longer parses.
+        refused: Candidates whose patch a strict `git apply` refuses.
+        unparsable: Candidates with a Python file that no longer parses.
     """
 
     checked: int = 0
@@ -33,31 +33,41 @@ class CheckCounts:
 
 
 def static_checks(patch: str, tree: Tree) -> StaticChecks:
-    """Checks a patch against the files it changes.
+    """Checks a patch against the files that it changes.
 
-    Files that did not parse before are left out: they are written for another version
-    of Python. Nothing is known of a patch with an unsafe path, binary content, or
-    text that cannot be encoded.
+    The result is empty for a patch that is not well-formed, has binary content or an
+    unsafe path, or cannot be encoded.
     """
+    found = scan(patch.split("\n"))
+    if found.problem:
+        return StaticChecks()
     try:
-        old = touched(scan(patch.split("\n")).sections, tree)
-        new = applied(patch, old)
-        came_from = {change.new: change.old for change in read_patch(patch)}
+        read_patch(patch)
+        files = apply_strictly(patch, named_files(found.sections, tree))
     except ValueError:
         return StaticChecks()
-    if new is None:
-        return StaticChecks(applies=False)
+    return check_files(files) if files else StaticChecks(applies=False)
+
+
+def check_files(files: ChangedFiles) -> StaticChecks:
+    """Checks the files of a patch that applies.
+
+    Files that did not parse before are left out, since they are written for another
+    version of Python. A new file may be one of them under a new name.
+    """
+    moved = [content for path, content in files.old.items() if path not in files.new]
     unparsable = []
-    for path, content in sorted(new.items()):
-        before = old.get(came_from.get(path) or path, b"")
-        broken = parses(path, content) is False and parses(path, before) is not False
-        if content != before and broken:
+    for path, content in sorted(files.new.items()):
+        before = [files.old[path]] if path in files.old else moved
+        if content in before or _parses(path, content) is not False:
+            continue
+        if all(_parses(path, old) is not False for old in before):
             unparsable.append(path)
     return StaticChecks(applies=True, unparsable=tuple(unparsable))
 
 
 def check_counts(candidates: Iterable[Candidate]) -> CheckCounts:
-    """Counts the static checks of candidates."""
+    """Counts candidates by result of their static checks."""
     checks = [candidate.checks for candidate in candidates]
     return CheckCounts(
         checked=sum(check.applies is not None for check in checks),
@@ -66,7 +76,7 @@ def check_counts(candidates: Iterable[Candidate]) -> CheckCounts:
     )
 
 
-def parses(path: str, content: bytes) -> bool | None:
+def _parses(path: str, content: bytes) -> bool | None:
     """Whether a Python file parses; `None` for other files and very large ones."""
     if not path.endswith(".py") or len(content) > _LARGEST:
         return None

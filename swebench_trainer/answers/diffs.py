@@ -1,32 +1,54 @@
-"""The diff form of an answer: the patch that stands somewhere in a text.
+"""The diff form of an answer: finds and repairs the patch in a text.
 
-A patch that applies is taken as it is. One that does not is mended, where the
-files leave no doubt about what it means; without files, only its form is.
+A patch that applies is taken as written. Any other patch is repaired if the files show
+exactly one meaning; without files, only its form is repaired.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from swebench_trainer.answers.envelope import tagged, without_thoughts
+from swebench_trainer.answers.checks import check_files
+from swebench_trainer.answers.envelope import inside_tags, without_thoughts
 from swebench_trainer.answers.errors import NothingChangesError
-from swebench_trainer.answers.repair_diff import mend, prefix_unclear, read_names
+from swebench_trainer.answers.repair_diff import is_prefix_ambiguous, repair_sections
 from swebench_trainer.contents.paths import UNSAFE
 from swebench_trainer.contracts import Tree
-from swebench_trainer.patches.lenient_diff import DEV_NULL, Scan, Section, scan
-from swebench_trainer.patches.strict_diff import (
-    applies,
-    make_patch,
-    read_patch,
-    unquote,
+from swebench_trainer.patches.files import ChangedFiles, encoded
+from swebench_trainer.patches.lenient_diff import (
+    DEV_NULL,
+    Scan,
+    Section,
+    named_files,
+    read_names,
+    scan,
 )
+from swebench_trainer.patches.quoting import unquote
+from swebench_trainer.patches.strict_diff import apply_strictly, make_patch, read_patch
 from swebench_trainer.recipe.models import REPAIRS, Repair
+from swebench_trainer.types import StaticChecks
 
-CUT = "length"
+LENGTH_LIMIT = "length"
 """`Sample.finish` of an answer that was cut at the token limit."""
 _STOPPED = "stop"
-BREAKS_OFF = "the answer breaks off in its patch"
-"""Reason given where the rest of a patch may be missing."""
+CUT_OFF = "the answer breaks off inside its patch"
+"""Reason given if the rest of a patch may be missing."""
+
+
+@dataclass(frozen=True)
+class FoundPatch:
+    """A patch in an answer.
+
+    Attributes:
+        patch: Unified diff; empty if the answer has none.
+        repairs: Names of the repairs made, in order of discovery, maybe repeated.
+        checks: Facts about the patch.
+    """
+
+    patch: str
+    repairs: Sequence[str] = ()
+    checks: StaticChecks = field(default_factory=StaticChecks)
 
 
 def find_diff(
@@ -35,21 +57,19 @@ def find_diff(
     *,
     finish: str = "",
     repairs: frozenset[Repair] = REPAIRS,
-) -> tuple[str, list[str]]:
-    """Takes the patch out of an answer: every file section, nothing around them.
+) -> FoundPatch:
+    """Takes the patch out of an answer: every file section, without the text around.
 
     Args:
-        answer: What the model wrote.
-        tree: The repository's files, where they are known.
-        finish: How the answer ended, as `Sample.finish` has it.
-        repairs: Those that may be made.
-
-    Returns:
-        The patch and the names of the repairs; both empty when there is none.
+        answer: Text that the model wrote.
+        tree: Files of the repository, if known.
+        finish: How the answer ended, see `Sample.finish`.
+        repairs: Allowed repairs.
 
     Raises:
-        ValueError: What looks like a patch is not one, or names an unsafe path,
-            or needs a repair that may not be made.
+        NothingChangesError: The patch leaves every file as it was.
+        ValueError: The patch is malformed or ambiguous, names an unsafe path, or
+            needs a repair that is not allowed.
     """
     text, around, closed = _peel(answer)
     lines = text.split("\n")
@@ -59,79 +79,82 @@ def find_diff(
     if crlf:
         lines = [line.removesuffix("\r") for line in lines]
     found = scan(lines)
+    if found.problem:
+        raise ValueError(found.problem)
     if not found.sections:
-        return "", []
+        return FoundPatch("")
     around += found.around
     _check_paths(found.sections)
-    # Nothing tells that the answer is complete, unless the writer itself stopped.
+    # Only a writer that stopped by itself shows that the answer is complete.
     open_end = not closed and finish != _STOPPED
-    if open_end and _hangs(found, lines, finish):
-        raise ValueError(BREAKS_OFF)
+    if open_end and _is_unfinished(found, lines, finish):
+        raise ValueError(CUT_OFF)
     if found.last == len(lines) - 1 and not (ended or closed):
         around.append("final-newline")
     check_allowed(around, repairs)
     written = _join(found.sections, "\r" if crlf else "")
     read_as_meant = True
     if tree:
-        old = touched(found.sections, tree)
+        old = named_files(found.sections, tree)
         read_as_meant = not any(_misread(section, tree) for section in found.sections)
-        if read_as_meant and applies(written, old):
-            return written, around
-    if open_end and not _last_line(lines, found) and _short(found):
-        raise ValueError(BREAKS_OFF)
+        if read_as_meant and (files := apply_strictly(written, old)):
+            return FoundPatch(written, around, check_files(files))
+    if open_end and not _last_line(lines, found) and _is_short(found):
+        raise ValueError(CUT_OFF)
     try:
-        patch, made = _mended(found.sections, tree)
-        # git refuses hunks without context, and hunks that share it.
-        made = (["crlf"] if crlf else []) + made or (["context"] if tree else [])
+        repaired = _repaired(found.sections, tree)
+        made = [*(["crlf"] if crlf else []), *repaired.repairs]
+        # git refuses hunks without context, and hunks that share context.
+        made = made or (["context"] if tree else [])
         check_allowed(made, repairs)
     except ValueError:
-        # What is a patch stays one: graders tell whether it applies.
-        if tree and read_as_meant and not crlf and _well_formed(found.sections):
-            return written, around
+        # A well-formed patch is kept, and the grader finds out whether it applies.
+        if tree and read_as_meant and not crlf and _is_well_formed(found.sections):
+            return FoundPatch(written, around, StaticChecks(applies=False))
         raise
-    return patch, around + made
+    return FoundPatch(repaired.patch, around + made, repaired.checks)
 
 
 def _peel(answer: str) -> tuple[str, list[str], bool]:
-    """The text that holds the patch, what was taken off, and whether a tag ends it."""
+    """The text with the patch, what was removed around it, and whether a tag ends it."""
     around = []
     text = without_thoughts(answer)
     if text != answer:
         around.append("thoughts")
-    inner = tagged(text)
+    inner = inside_tags(text)
     if inner:
         around.append("tags")
     return (*inner[:1], around, inner[1]) if inner else (text, around, False)
 
 
 def check_allowed(made: Iterable[str], allowed: frozenset[Repair]) -> None:
-    """Refuses an answer that needs a repair which may not be made.
+    """Refuses an answer that needs a disabled repair.
 
     Raises:
-        ValueError: It is switched off.
+        ValueError: A repair is not allowed.
     """
     if missing := [name for name in made if name not in allowed]:
-        raise ValueError(f"it needs the repair {missing[0]}, which is switched off")
+        raise ValueError(f"it needs the repair {missing[0]}, which is disabled")
 
 
-def _hangs(found: Scan, lines: Sequence[str], finish: str) -> bool:
-    """Whether the text ends with the beginning of something more, or may."""
+def _is_unfinished(found: Scan, lines: Sequence[str], finish: str) -> bool:
+    """Whether the text ends, or may end, with the beginning of another section."""
     if rest := _last_line(lines, found):
         return "diff --git ".startswith(rest) or "@@ -".startswith(rest)
     last = found.sections[-1]
     names = read_names(last)
-    says = names.creates or names.deletes or names.renamed_to or names.special
-    return finish == CUT or not (last.hunks or says)
+    complete = names.creates or names.deletes or names.renamed_to or names.special
+    return finish == LENGTH_LIMIT or not (last.hunks or complete)
 
 
 def _last_line(lines: Sequence[str], found: Scan) -> str:
-    """The last line behind the patch that is not blank; empty if there is none."""
+    """The last line after the patch that is not blank; empty without one."""
     behind = [line for line in lines[found.last + 1 :] if line.strip()]
     return behind[-1] if behind else ""
 
 
-def _short(found: Scan) -> bool:
-    """Whether the last hunk may be half of one: what would follow is not known."""
+def _is_short(found: Scan) -> bool:
+    """Whether lines of the last hunk may be missing."""
     hunks = found.sections[-1].hunks
     return bool(hunks) and hunks[-1].short
 
@@ -144,22 +167,25 @@ def _join(sections: Iterable[Section], end: str = "", *, recount: bool = False) 
     )
 
 
-def _well_formed(sections: Sequence[Section]) -> bool:
+def _is_well_formed(sections: Sequence[Section]) -> bool:
     if not all(hunk.counts for section in sections for hunk in section.hunks):
         return False
     try:
-        changes = read_patch(_join(sections))
+        return _changes_anything(_join(sections))
     except ValueError:
         return False
-    return any(c.hunks or c.special or c.old != c.new for c in changes)
+
+
+def _changes_anything(patch: str) -> bool:
+    return any(c.hunks or c.special or c.old != c.new for c in read_patch(patch))
 
 
 def _misread(section: Section, tree: Tree) -> bool:
-    """Whether git may accept the section and do something else than it says.
+    """Whether git could accept the section and do something else than it says.
 
-    Lines beyond a hunk's counts are dropped without a word, and so are the hunks of a
-    file that moves, if no line `+++` comes before them. The first folder of a path
-    without a prefix counts as one: the file is moved, or made elsewhere.
+    git silently drops lines beyond the counts of a hunk, and the hunks of a renamed
+    file without a `+++` line. It takes the first folder of a path without a prefix for
+    the prefix, and so moves the file or creates it elsewhere.
     """
     if not all(hunk.counts for hunk in section.hunks):
         return True
@@ -170,46 +196,31 @@ def _misread(section: Section, tree: Tree) -> bool:
         return False
     if not names.creates:
         return not names.git_path
-    return prefix_unclear(names.paths[-1], section, tree)
+    return is_prefix_ambiguous(names.paths[-1], section, tree)
 
 
-def touched(sections: Iterable[Section], tree: Tree) -> dict[str, bytes]:
-    """What there is under the names that git reads from the headers.
-
-    Raises:
-        ValueError: A path is unsafe.
-    """
-    found = {}
-    for section in sections:
-        names = read_names(section)
-        paths = {path.partition("/")[2] for path in names.paths}
-        for path in filter(None, {*paths, names.git_path, names.renamed_to}):
-            content = tree.read(path)
-            if content is not None:
-                found[path] = content
-    return found
-
-
-def _mended(sections: Sequence[Section], tree: Tree | None) -> tuple[str, list[str]]:
+def _repaired(sections: Sequence[Section], tree: Tree | None) -> FoundPatch:
     if tree:
-        result = mend(sections, tree)
-        return make_patch(result.old, result.new), result.repairs
+        result = repair_sections(sections, tree)
+        patch = make_patch(result.old, result.new)
+        files = ChangedFiles(encoded(result.old), encoded(result.new))
+        return FoundPatch(patch, result.repairs, check_files(files))
     repairs: list[str] = []
     kept: list[Section] = []
     for section in sections:
-        mended = Section(_with_dev_null(section), section.hunks)
-        if mended in kept:
+        repaired = Section(_with_dev_null(section), section.hunks)
+        if repaired in kept:
             repairs.append("repeats")
             continue
-        if mended.header != section.header:
+        if repaired.header != section.header:
             repairs.append("dev-null")
         if not all(hunk.counts for hunk in section.hunks):
             repairs.append("hunk-counts")
-        kept.append(mended)
+        kept.append(repaired)
     patch = _join(kept, recount=True)
-    if not any(c.hunks or c.special or c.old != c.new for c in read_patch(patch)):
+    if not _changes_anything(patch):
         raise NothingChangesError
-    return patch, repairs
+    return FoundPatch(patch, repairs)
 
 
 def _with_dev_null(section: Section) -> tuple[str, ...]:
@@ -222,7 +233,7 @@ def _with_dev_null(section: Section) -> tuple[str, ...]:
 
 
 def _check_paths(sections: Iterable[Section]) -> None:
-    """Refuses unsafe paths wherever some tool might read one from a header."""
+    """Refuses unsafe paths wherever some program might read one from a header."""
     for section in sections:
         for header in section.header:
             for word in unquote(header).split():

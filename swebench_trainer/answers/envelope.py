@@ -29,7 +29,7 @@ def _inside_hunk(text: str, at: int) -> bool:
     return text[text.rfind("\n", 0, at) + 1 : at][:1] in ("+", "-", " ")
 
 
-def tagged(text: str) -> tuple[str, bool] | None:
+def inside_tags(text: str) -> tuple[str, bool] | None:
     """What the tags of a final answer hold; `None` where none holds a diff.
 
     Several tags of one kind are joined, tags in tags are opened too.
@@ -47,7 +47,7 @@ def tagged(text: str) -> tuple[str, bool] | None:
 
 
 def _opened(text: str) -> tuple[str, bool] | None:
-    """As `tagged`, for the outermost tags."""
+    """As `inside_tags`, for the outermost tags."""
     parts: list[str] = []
     closed = False
     at = 0

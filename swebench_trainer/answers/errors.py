@@ -1,22 +1,22 @@
-"""Reasons for which an answer is refused that other code acts on.
+"""Errors of answers that other code handles differently from the rest.
 
-All are `ValueError`, as is every refusal of an answer. Their messages are for people;
-code that needs to tell refusals apart uses the types.
+Every refusal of an answer is a `ValueError` with a message for people. Code that needs
+to distinguish refusals catches one of these types.
 """
 
 from __future__ import annotations
 
 
 class NothingChangesError(ValueError):
-    """The answer is readable and leaves every file as it was."""
+    """The answer can be read, but leaves every file as it was."""
 
     def __init__(self) -> None:
-        super().__init__("nothing changes")
+        super().__init__("the answer changes nothing")
 
 
 class NoPlaceError(ValueError):
-    """No file, or no place in a file, fits a hunk."""
+    """A hunk fits nowhere: no file, or no place in its file."""
 
 
 class AmbiguousError(ValueError):
-    """A hunk fits several places in a file."""
+    """A hunk fits several places in its file."""

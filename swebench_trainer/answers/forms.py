@@ -1,14 +1,14 @@
-"""The two forms of an answer, for training and for inference alike.
+"""The forms of an answer, for training and inference alike.
 
-`render_answer` says what a model should have written for the gold patch;
-`extract_patch` turns what a model did write into a patch. The `diff` form is a
-unified diff as git writes it; the search-replace form is described in `blocks`.
+`render_answer` writes the answer that a model should give for the gold patch;
+`extract_patch` turns an answer into a patch. The `diff` form is a unified diff as git
+writes it; `blocks` describes the search-replace form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from swebench_trainer.answers.blocks import (
@@ -19,16 +19,25 @@ from swebench_trainer.answers.blocks import (
     parse_blocks,
     write_block,
 )
-from swebench_trainer.answers.diffs import BREAKS_OFF, CUT, check_allowed, find_diff
+from swebench_trainer.answers.checks import check_files
+from swebench_trainer.answers.diffs import (
+    CUT_OFF,
+    LENGTH_LIMIT,
+    FoundPatch,
+    check_allowed,
+    find_diff,
+)
 from swebench_trainer.answers.envelope import without_thoughts
 from swebench_trainer.answers.errors import NothingChangesError
 from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.files import ChangedFiles, encoded
 from swebench_trainer.patches.strict_diff import fitted, make_patch, read_patch
 from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import (
     Extraction,
     ExtractionOutcome,
     Instance,
+    StaticChecks,
     is_unicode,
 )
 
@@ -43,10 +52,12 @@ class ExtractedPatch:
         patch: Unified diff, empty if there is none. Bytes of the files that
             are not UTF-8 are surrogate escapes.
         extraction: How it was taken from the answer.
+        checks: Facts about the patch; empty if the files are not known.
     """
 
     patch: str
     extraction: Extraction
+    checks: StaticChecks = field(default_factory=StaticChecks)
 
     @classmethod
     def none(cls, outcome: ExtractionOutcome, reason: str) -> ExtractedPatch:
@@ -63,19 +74,19 @@ def render_answer(
 ) -> str:
     """Writes the gold patch in the recipe's answer form.
 
-    Search-replace blocks are checked against the repository's files and get as much
-    context as makes each unique. Without files they are the patch's own hunks: right,
-    but not known to be unique.
+    Search-replace blocks are checked against the repository's files and get enough
+    context to make each one unique. Without files they are the hunks of the patch:
+    correct, but not known to be unique.
 
     Args:
         form: Form of the answer.
-        instance: Whose gold patch it is.
-        tree: The repository's files.
-        context: Unchanged lines that a block keeps before and after its change though
-            it is unique without them; `None` keeps those of the patch.
+        instance: Instance of the gold patch.
+        tree: Files of the repository.
+        context: Unchanged lines that a block keeps before and after its change even
+            if it is unique without them; `None` keeps those of the patch.
 
     Raises:
-        ValueError: The form cannot express the patch; the message says why.
+        ValueError: The form cannot express the patch; the message gives the reason.
     """
     if not instance.patch.strip():
         raise ValueError("the gold patch is empty")
@@ -105,45 +116,50 @@ def extract_patch(
     finish: str = "",
     repairs: Iterable[Repair] = REPAIRS,
 ) -> ExtractedPatch:
-    """Turns an answer into a patch; what the answer is never makes it raise.
+    """Turns an answer into a patch; never raises because of the answer's text.
 
     Args:
         form: Form in which the model answers.
-        text: The answer.
-        tree: The repository's files; search-replace blocks need them.
-        finish: How the answer ended, as `Sample.finish` has it.
-        repairs: Those that may be made.
+        text: Text of the answer.
+        tree: Files of the repository; search-replace blocks need them.
+        finish: How the answer ended, see `Sample.finish`.
+        repairs: Allowed repairs.
     """
     allowed = frozenset(repairs)
     if not is_unicode(text) or "\0" in text:
-        return ExtractedPatch.none(ExtractionOutcome.MALFORMED, "not valid text")
+        return ExtractedPatch.none(
+            ExtractionOutcome.MALFORMED, "the answer is not valid text"
+        )
     try:
         if form == "diff":
-            patch, made = find_diff(text, tree, finish=finish, repairs=allowed)
+            found = find_diff(text, tree, finish=finish, repairs=allowed)
         else:
-            patch, made = _extract_blocks(text, tree, finish)
-            check_allowed(made, allowed)
+            found = _find_blocks(text, tree, finish)
+            check_allowed(found.repairs, allowed)
     except NothingChangesError as error:
         return ExtractedPatch.none(ExtractionOutcome.NO_CHANGE, str(error))
     except ValueError as error:
         return ExtractedPatch.none(ExtractionOutcome.MALFORMED, str(error))
-    if not patch:
-        return ExtractedPatch.none(ExtractionOutcome.NO_CHANGE, "no answer")
-    names = tuple(dict.fromkeys(made))
+    if not found.patch:
+        return ExtractedPatch.none(
+            ExtractionOutcome.NO_CHANGE, "the answer has no patch"
+        )
+    names = tuple(dict.fromkeys(found.repairs))
     outcome = ExtractionOutcome.REPAIRED if names else ExtractionOutcome.OK
-    return ExtractedPatch(patch, Extraction(outcome, names))
+    return ExtractedPatch(found.patch, Extraction(outcome, names), found.checks)
 
 
-def _extract_blocks(text: str, tree: Tree | None, finish: str) -> tuple[str, list[str]]:
+def _find_blocks(text: str, tree: Tree | None, finish: str) -> FoundPatch:
     blocks, repairs = _parse_without_thoughts(text)
     if not blocks:
-        return "", []
-    if finish == CUT and ends_in_block(text):
-        raise ValueError(BREAKS_OFF)
+        return FoundPatch("")
+    if finish == LENGTH_LIMIT and ends_in_block(text):
+        raise ValueError(CUT_OFF)
     if tree is None:
-        raise ValueError("no file contents")
+        raise ValueError("the repository's files are not known")
     old, new, more = apply_blocks(blocks, tree)
-    return make_patch(old, new), repairs + more
+    checks = check_files(ChangedFiles(encoded(old), encoded(new)))
+    return FoundPatch(make_patch(old, new), repairs + more, checks)
 
 
 def _parse_without_thoughts(text: str) -> tuple[list[Block], list[str]]:
@@ -152,7 +168,7 @@ def _parse_without_thoughts(text: str) -> tuple[list[Block], list[str]]:
         try:
             blocks, repairs = parse_blocks(answer)
         except ValueError:
-            pass  # what looks like the end of a thought is a line of a block
+            pass  # a line of a block looks like the end of a thought
         else:
             return blocks, ["thoughts", *repairs]
     return parse_blocks(text)

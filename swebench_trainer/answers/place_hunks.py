@@ -1,7 +1,7 @@
-"""Puts the hunks of a damaged diff where they belong in a file.
+"""Applies the hunks of a damaged diff to a file.
 
-Each hunk is placed by its old lines: where its header says, if they stand there,
-or else where they stand alone in the file.
+Each hunk is placed by its old lines: at the line number in its header if they are
+there, otherwise at the only place in the file that has them.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from swebench_trainer.patches.lenient_diff import RawHunk
 
 @dataclass(frozen=True)
 class _Edit:
-    """Lines `start` to `end` of a file, and what replaces them."""
+    """Lines `start` to `end` of a file, and their replacement."""
 
     start: int
     end: int
     lines: tuple[str, ...]
 
 
-def edited(
+def apply_hunks(
     path: str, text: Text, hunks: Sequence[RawHunk], tab: int
 ) -> tuple[Text, list[str]]:
-    """The text after all hunks, and the repairs.
+    """The text after all hunks, and the names of the repairs.
 
     Raises:
         NoPlaceError: A hunk fits nowhere.
         AmbiguousError: A hunk fits two places.
-        ValueError: A hunk touches lines that another one changes, or an end is unclear.
+        ValueError: Two hunks overlap, or line endings are ambiguous.
     """
     repairs: list[str] = []
     edits: list[_Edit] = []
@@ -39,7 +39,7 @@ def edited(
     lines = _spaced(text, tab)
     indented = lines != text.lines
     places = [_place(path, lines, hunk, tab, repairs) for hunk in hunks]
-    # What is known of one hunk's line ends holds for the others, which may only add.
+    # Line endings found for one hunk hold for the others too, which may only add lines.
     end_line = _line_end(path, text) if any(ends for _, ends in places) else None
     placed: list[tuple[int, tuple[str, ...]]] = []
     for hunk, (start, _) in zip(hunks, places, strict=True):
@@ -72,19 +72,19 @@ def edited(
 def _place(
     path: str, lines: Sequence[str], hunk: RawHunk, tab: int, repairs: list[str]
 ) -> tuple[int, bool]:
-    """Index of the first old line, and whether only the line ends differ.
+    """Index of the first old line, and whether only the line endings differ.
 
     Raises:
         NoPlaceError: The old lines are nowhere.
         AmbiguousError: The old lines are in several places.
-        ValueError: The hunk only inserts, and nothing shows where.
+        ValueError: The hunk only inserts lines, without context.
     """
     old = [line[1:] for line in hunk.lines if line[:1] in ("", " ", "-")]
     if not hunk.counts:
         repairs.append("hunk-counts")
     if not old:
         if lines:
-            raise ValueError(f"an insertion into {path} without a line beside it")
+            raise ValueError(f"an insertion into {path} has no context")
         return 0, False
     starts = _find(lines, old, hunk.start)
     line_ends = not starts
@@ -93,10 +93,10 @@ def _place(
         starts = _find(lines, [line.rstrip("\r") for line in old], hunk.start)
         repairs.append("crlf")
     if not starts:
-        raise NoPlaceError(f"a hunk is nowhere in {path}")
+        raise NoPlaceError(f"a hunk fits nowhere in {path}")
     stated = hunk.start == starts[0] + 1
     if len(starts) > 1 and (tab or not stated):
-        raise AmbiguousError(f"a hunk is twice in {path}")
+        raise AmbiguousError(f"a hunk fits several places in {path}")
     if not stated:
         repairs.append("line-numbers")
     return starts[0], line_ends
@@ -105,7 +105,7 @@ def _place(
 def _find(
     lines: Sequence[str], old: Sequence[str], stated: int | None
 ) -> tuple[int, ...]:
-    """Where `old` stands in `lines`: at most two indexes, the stated place first."""
+    """Up to two indexes of `lines` where `old` begins, the stated place first."""
     hay = "\n".join(("", *lines, ""))
     needle = "\n".join(("", *old, ""))
     first = hay.find(needle)
@@ -118,7 +118,7 @@ def _find(
 
 
 def _runs(hunk: RawHunk) -> tuple[int, list[tuple[int, int, list[str]]]]:
-    """The number of old lines, and the changes: from, to (among these), lines added."""
+    """The number of old lines, and the changes: from, to (old lines), lines added."""
     runs: list[tuple[int, int, list[str]]] = []
     at = 0
     changing = False
@@ -141,18 +141,18 @@ def _runs(hunk: RawHunk) -> tuple[int, list[tuple[int, int, list[str]]]]:
 
 
 def _line_end(path: str, text: Text) -> str:
-    r"""What ends the lines of a file beside the newline: nothing, or `\r`."""
+    r"""What precedes the newlines of a file: nothing, or `\r`."""
     ended = text.lines if text.newline else text.lines[:-1]
     ends = {line.endswith("\r") for line in ended}
     if len(ends) != 1:
-        raise ValueError(f"the line ends of {path} are of two kinds")
+        raise ValueError(f"{path} mixes two kinds of line endings")
     return "\r" if ends.pop() else ""
 
 
 def _as_in_file(
     line: str, spaced: Sequence[str], text: Text, tab: int, line_end: str | None
 ) -> str:
-    """An added line with the tabs and line ends of its file."""
+    """An added line with the tabs and line endings of its file."""
     if line_end is not None:
         line = line.rstrip("\r") + line_end
     if not tab:
@@ -163,7 +163,7 @@ def _as_in_file(
 
 
 def _spaced(text: Text, tab: int) -> tuple[str, ...]:
-    """The lines with tabs as spaces, if the way back is certain for every line."""
+    """The lines with tabs as spaces, if every line can be converted back."""
     if not tab:
         return text.lines
     spaced = []
@@ -196,7 +196,7 @@ def _newline(
             sides["new"] |= last in (" ", "+")
         else:
             last = line[:1] or " "
-            # A mark counts for the last line of its side alone.
+            # A mark only counts for the last line of its side.
             sides["old"] &= last == "+"
             sides["new"] &= last == "-"
     at_end = end == len(text.lines)
@@ -208,5 +208,5 @@ def _newline(
             repairs.append("end-of-file")
         return newline
     if at_end or marked:
-        raise ValueError(f"whether {path} ends with a newline is not clear")
+        raise ValueError(f"whether {path} ends with a newline is ambiguous")
     return newline

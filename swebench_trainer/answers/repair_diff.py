@@ -1,13 +1,11 @@
-"""Finds out what a damaged diff means, from the files that it is about.
+"""Works out what a damaged diff means from the files that it changes.
 
-`lines` tells where in a file a hunk belongs; here is which file it is, and whether
-that leaves one way to understand the whole. What can be understood in two ways is
-not understood.
+`place_hunks` finds the place of each hunk in a file. This module finds the file of each
+section, and accepts a repair only if there is exactly one way to understand the diff.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,26 +15,29 @@ from swebench_trainer.answers.errors import (
     NoPlaceError,
     NothingChangesError,
 )
-from swebench_trainer.answers.place_hunks import edited
+from swebench_trainer.answers.place_hunks import apply_hunks
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.files import File, Text
-from swebench_trainer.patches.lenient_diff import DEV_NULL, RawHunk, Section
-from swebench_trainer.patches.strict_diff import unquote
+from swebench_trainer.patches.lenient_diff import (
+    Names,
+    RawHunk,
+    Section,
+    read_names,
+)
+from swebench_trainer.patches.quoting import unquote
 
 _TAB_WIDTHS = (2, 3, 4, 8)
-_TWICE = re.compile(r"diff --git [^/ ]*/(?P<path>.{1,1024}) [^/ ]*/(?P=path)")
-_BARE_TWICE = re.compile(r"diff --git (?P<path>.{1,1024}) (?P=path)")
 
 
 @dataclass
-class Mended:
-    """What a diff does, and what had to be put right to say so.
+class RepairedFiles:
+    """The files that a diff changes, and the repairs needed to tell.
 
     Attributes:
-        old: The files that it touches, before, by path.
-        new: The same files after.
-        repairs: Names, in the order of their discovery.
+        old: Files before, by path.
+        new: Files after, by path.
+        repairs: Names of repairs, in order of discovery.
     """
 
     old: dict[str, File] = field(default_factory=dict)
@@ -44,88 +45,64 @@ class Mended:
     repairs: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Names:
-    """What the header of a section calls its file.
-
-    Attributes:
-        paths: Each path as written, `a/` and `b/` included, without `/dev/null`.
-        git_path: Where git would look for it, where the names agree.
-        creates: Whether the file is new.
-        deletes: Whether the file goes.
-        renamed_to: The path that it moves to, else empty; `paths` is then its old one.
-        executable: Whether a new file is to be executable.
-        special: Whether there is more than text in it, which nobody mends.
-        repairs: What is wrong with the header, whatever the files are.
-    """
-
-    paths: tuple[str, ...]
-    git_path: str
-    creates: bool
-    deletes: bool
-    renamed_to: str
-    executable: bool
-    special: bool
-    repairs: tuple[str, ...]
-
-
-def mend(sections: Sequence[Section], tree: Tree) -> Mended:
+def repair_sections(sections: Sequence[Section], tree: Tree) -> RepairedFiles:
     """Works out the files before and after.
 
     Raises:
-        ValueError: It cannot be worked out, or not with certainty.
+        NothingChangesError: The diff leaves every file as it was.
+        ValueError: The files cannot be worked out with certainty.
     """
     try:
-        return _mend(sections, tree, tab=0)
+        return _repair(sections, tree, tab=0)
     except NoPlaceError as error:
         found = list(_with_tabs(sections, tree))
         if not found:
             raise
         if any(other.new != found[0].new for other in found[1:]):
-            raise ValueError("the width of a tab is not clear") from error
+            raise ValueError("the tab width is ambiguous") from error
         return found[0]
 
 
-def _with_tabs(sections: Sequence[Section], tree: Tree) -> Iterator[Mended]:
+def _with_tabs(sections: Sequence[Section], tree: Tree) -> Iterator[RepairedFiles]:
     for width in _TAB_WIDTHS:
-        # Any other error means doubt about this width, and so about the others.
+        # Any other error makes all widths doubtful, so it is not caught.
         with suppress(NoPlaceError):
-            yield _mend(sections, tree, tab=width)
+            yield _repair(sections, tree, tab=width)
 
 
-def _mend(sections: Sequence[Section], tree: Tree, tab: int) -> Mended:
-    result = Mended()
+def _repair(sections: Sequence[Section], tree: Tree, tab: int) -> RepairedFiles:
+    result = RepairedFiles()
     hunks: dict[str, list[RawHunk]] = {}
     moves: dict[str, str] = {}
-    for section in _unrepeated(sections, result):
+    for section in _without_repeats(sections, result):
         names = read_names(section)
         result.repairs += names.repairs
         if names.special:
-            raise ValueError("a change that is not one of text")
-        if names.creates or _says_new(names, section, tree):
+            raise ValueError("the diff changes more than text")
+        if names.creates or _looks_new(names, section, tree):
             result.repairs += [] if names.creates else ["dev-null"]
             _create(names, section, tree, tab, result)
             continue
         path = _resolve(names, section, tree, tab, result)
-        gone = names.renamed_to or ("" if names.deletes else path)
-        if moves.setdefault(path, gone) != gone:
+        target = names.renamed_to or ("" if names.deletes else path)
+        if moves.setdefault(path, target) != target:
             raise ValueError(f"two sections about {path} contradict each other")
         hunks.setdefault(path, []).extend(section.hunks)
     for path, target in moves.items():
         result.old[path] = file = _file(tree, path)
-        text, repairs = edited(path, file.text, hunks[path], tab)
+        text, repairs = apply_hunks(path, file.text, hunks[path], tab)
         result.repairs += repairs
         if not target:
             if text.lines:
-                raise ValueError(f"the patch deletes {path}, but not all of it")
+                raise ValueError(f"the patch deletes {path}, but not all of its lines")
         elif target in result.new or (target != path and tree.read(target) is not None):
-            raise ValueError(f"{target} exists already")
+            raise ValueError(f"{target} already exists")
         else:
             result.new[target] = File(text)
     for path in result.new.keys() - result.old.keys():
         crlf = any(line.endswith("\r") for line in result.new[path].text.lines)
         if crlf and "crlf" in result.repairs:
-            raise ValueError(f"the line ends of {path} are not clear")
+            raise ValueError(f"the line endings of {path} are ambiguous")
     if tab:
         result.repairs.append("tabs")
     if result.old == result.new:
@@ -133,7 +110,9 @@ def _mend(sections: Sequence[Section], tree: Tree, tab: int) -> Mended:
     return result
 
 
-def _unrepeated(sections: Sequence[Section], result: Mended) -> list[Section]:
+def _without_repeats(
+    sections: Sequence[Section], result: RepairedFiles
+) -> list[Section]:
     kept: list[Section] = []
     for section in sections:
         if section in kept:
@@ -143,86 +122,11 @@ def _unrepeated(sections: Sequence[Section], result: Mended) -> list[Section]:
     return kept
 
 
-# --- Which file ---
+# --- Finding the file of a section ---
 
 
-def read_names(section: Section) -> Names:
-    """Reads the header of a section.
-
-    Raises:
-        ValueError: It names no file, or an unsafe path.
-    """
-    lines = section.header
-    starts = {
-        start: line.removeprefix(start)
-        for line in lines
-        for start in ("--- ", "+++ ", "rename from ", "rename to ", "new file mode ")
-        if line.startswith(start)
-    }
-    words = [_name(starts.get(start, "")) for start in ("--- ", "+++ ")]
-    repairs = ["prefixes"] if any("/./" in word for word in words) else []
-    words = [word.replace("/./", "/") for word in words]
-    if not any(words):
-        found = _TWICE.match(lines[0]) or _BARE_TWICE.match(lines[0])
-        if section.hunks:
-            repairs.append("headers")
-        words = [f"a/{found['path']}", f"b/{found['path']}"] if found else ["", ""]
-    null = [
-        word in (DEV_NULL, "dev/null", "a/dev/null", "b/dev/null") for word in words
-    ]
-    declared = (
-        "new file mode " in starts,
-        any(line.startswith("deleted file mode ") for line in lines),
-    )
-    if any(n and word != DEV_NULL for n, word in zip(null, words, strict=True)) or (
-        any(d and not n for d, n in zip(declared, null, strict=True)) and section.hunks
-    ):
-        repairs.append("dev-null")
-    creates, deletes = (n or d for n, d in zip(null, declared, strict=True))
-    paths = tuple(
-        dict.fromkeys(w for w, n in zip(words, null, strict=True) if w and not n)
-    )
-    renamed_to = ""
-    if "rename from " in starts and "rename to " in starts:
-        paths = (_name(starts["rename from "]),)
-        renamed_to = _name(starts["rename to "])
-        check_path(renamed_to)
-    if not paths or (creates and deletes):
-        raise ValueError("not a well-formed patch")
-    stripped = {path if renamed_to else path.partition("/")[2] for path in paths}
-    for path in stripped:
-        check_path(path or paths[0])
-    return Names(
-        paths=paths,
-        git_path=stripped.pop() if len(stripped) == 1 else "",
-        creates=creates,
-        deletes=deletes,
-        renamed_to=renamed_to,
-        executable=starts.get("new file mode ") == "100755",
-        special=_special(lines),
-        repairs=tuple(repairs),
-    )
-
-
-def _special(lines: Sequence[str]) -> bool:
-    return any(
-        line.startswith(("old mode ", "copy from ", "Binary files "))
-        or (line.startswith("index ") and line.endswith((" 120000", " 160000")))
-        or (
-            line.startswith("new file mode ")
-            and not line.endswith(("100644", "100755"))
-        )
-        for line in lines
-    )
-
-
-def _name(written: str) -> str:
-    """The name in a header, without the time that diff(1) writes behind a tab."""
-    return unquote(written.partition("\t")[0].rstrip())
-
-
-def _says_new(names: Names, section: Section, tree: Tree) -> bool:
-    """Whether `@@ -0,0` alone tells that the file is new."""
+def _looks_new(names: Names, section: Section, tree: Tree) -> bool:
+    """Whether the file is new although only `@@ -0,0` shows it."""
     return (
         not (names.renamed_to or names.deletes)
         and len(section.hunks) == 1
@@ -233,43 +137,44 @@ def _says_new(names: Names, section: Section, tree: Tree) -> bool:
 
 
 def _resolve(
-    names: Names, section: Section, tree: Tree, tab: int, result: Mended
+    names: Names, section: Section, tree: Tree, tab: int, result: RepairedFiles
 ) -> str:
-    """The one file of the tree that the section is about.
+    """Path of the one file of the tree that the section is about.
 
     Raises:
-        ValueError: There is none, or more than one.
+        NoPlaceError: No file fits.
+        ValueError: Several files fit.
     """
     if names.renamed_to:
         if tree.read(names.paths[0]) is None:
-            raise ValueError(f"there is no file {names.paths[0]}")
+            raise ValueError(f"the file {names.paths[0]} does not exist")
         return names.paths[0]
     readings = [v for path in names.paths for v in _readings(path)]
-    there = [path for path in dict.fromkeys(readings) if _exists(tree, path)]
+    existing = [path for path in dict.fromkeys(readings) if _exists(tree, path)]
     first, last = (set(_readings(names.paths[at])) for at in (0, -1))
-    # With two names the file may be one that moves.
-    if not first & last and not last.issuperset(there):
-        raise ValueError(f"whether {names.paths[0]} moves is not clear")
+    # Two names may also mean a file that moves.
+    if not first & last and not last.issuperset(existing):
+        raise ValueError(f"whether {names.paths[0]} moves is ambiguous")
     repair = "prefixes"
-    if len(there) != 1:
-        candidates = there
+    if len(existing) != 1:
+        candidates = existing
         if not candidates:
             repair = "paths"
-            candidates = _namesakes(names, section, tree)
-        there = [path for path in candidates if _fits(path, section, tree, tab)]
+            candidates = _same_file_name(names, section, tree)
+        existing = [path for path in candidates if _fits(path, section, tree, tab)]
     shown = names.git_path or names.paths[0]
-    if len(there) > 1:
-        raise ValueError(f"{len(there)} files fit {shown}")
-    if not there:
-        # Another width of tabs may make one fit.
-        raise NoPlaceError(f"a hunk is nowhere in {shown}, or any file of that name")
-    if there[0] != names.git_path:
+    if len(existing) > 1:
+        raise ValueError(f"{len(existing)} files fit {shown}")
+    if not existing:
+        # With another tab width one may fit.
+        raise NoPlaceError(f"no file fits the hunks of {shown}")
+    if existing[0] != names.git_path:
         result.repairs.append(repair)
-    return there[0]
+    return existing[0]
 
 
 def _readings(name: str) -> list[str]:
-    """What a name may mean: with or without its first part."""
+    """Possible paths of a name: without or with its first part."""
     inner = name.partition("/")[2]
     return [path for path in (inner, name, inner.removeprefix("./")) if path]
 
@@ -282,15 +187,15 @@ def _exists(tree: Tree, path: str) -> bool:
         return False
 
 
-def _namesakes(names: Names, section: Section, tree: Tree) -> list[str]:
-    """Files with the same last part, if the section says enough to know one of them."""
-    telling = {
+def _same_file_name(names: Names, section: Section, tree: Tree) -> list[str]:
+    """Files of the same name, if the section has enough lines to recognize one of them."""
+    distinct = {
         line[1:].strip()
         for hunk in section.hunks
         for line in hunk.lines
         if line[:1] in (" ", "-")
     }
-    if len(telling - {""}) < 2:
+    if len(distinct - {""}) < 2:
         return []
     last = {path.rpartition("/")[2] for path in names.paths}
     return [path for path in tree.paths() if path.rpartition("/")[2] in last]
@@ -298,7 +203,7 @@ def _namesakes(names: Names, section: Section, tree: Tree) -> list[str]:
 
 def _fits(path: str, section: Section, tree: Tree, tab: int) -> bool:
     try:
-        edited(path, _file(tree, path).text, section.hunks, tab)
+        apply_hunks(path, _file(tree, path).text, section.hunks, tab)
     except AmbiguousError:
         # Two places are too many for a repair, but the file does fit.
         return True
@@ -310,14 +215,14 @@ def _fits(path: str, section: Section, tree: Tree, tab: int) -> bool:
 def _file(tree: Tree, path: str) -> File:
     content = tree.read(path)
     if content is None:
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"the file {path} does not exist")
     if b"\0" in content:
         raise ValueError(f"{path} is a binary file")
     return File(Text.decoded(content))
 
 
-def prefix_unclear(name: str, section: Section, tree: Tree) -> bool:
-    """Whether the first part of a new file's name may be a folder of the repository."""
+def is_prefix_ambiguous(name: str, section: Section, tree: Tree) -> bool:
+    """Whether the first part of a new file's name could be a folder of the repository."""
     first, _, path = name.partition("/")
     if unquote(section.header[0]) == f"diff --git a/{path} b/{path}":
         return False
@@ -326,24 +231,24 @@ def prefix_unclear(name: str, section: Section, tree: Tree) -> bool:
 
 
 def _create(
-    names: Names, section: Section, tree: Tree, tab: int, result: Mended
+    names: Names, section: Section, tree: Tree, tab: int, result: RepairedFiles
 ) -> None:
     name = names.paths[-1]
     folder, _, path = name.partition("/")
     if folder not in ("a", "b") or not path:
         path = name
         result.repairs.append("prefixes")
-    elif prefix_unclear(name, section, tree):
-        raise ValueError(f"whether {name} has a prefix is not clear")
+    elif is_prefix_ambiguous(name, section, tree):
+        raise ValueError(f"whether {name} starts with a prefix is ambiguous")
     check_path(path)
     if path in result.new or tree.read(path) is not None:
-        raise ValueError(f"{path} exists already")
+        raise ValueError(f"{path} already exists")
     lines = [line for hunk in section.hunks for line in hunk.lines]
     marks = {line[:1] for line in lines}
     if len(section.hunks) > 1 or marks - {"+", "\\"}:
-        raise ValueError(f"the patch creates {path} with lines that are there already")
+        raise ValueError(f"the patch creates {path} but expects lines in it")
     if tab and any(line.startswith("+ ") for line in lines):
-        raise ValueError(f"whether {path} has tabs is not clear")
+        raise ValueError(f"whether {path} is indented with tabs is ambiguous")
     if any(not hunk.counts for hunk in section.hunks):
         result.repairs.append("hunk-counts")
     newline = not lines or not lines[-1].startswith("\\")

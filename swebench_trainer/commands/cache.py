@@ -1,4 +1,4 @@
-"""What is in the user's cache, shown and removed: clones, indexes, image roots, runs."""
+"""`swebench-train cache`: the local caches, shown and pruned."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from swebench_trainer.errors import TrainerError
+from swebench_trainer.errors import RecipeError, TrainerError
 from swebench_trainer.grading.cache import SqliteRunCache, cache_path, set_aside
 from swebench_trainer.grading.namespace.kept_roots import kept_roots, prune_roots
+from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.store.kept import KINDS, kept, prune, user_cache
 
-_LARGEST = "those that take the most room"
+_LARGEST = "largest entries"
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is to be removed; nothing unless it is told.
+    """What to remove; nothing by default.
 
     Attributes:
-        unused_for: Seconds; what was not used since goes. Below zero, all goes.
-        max_size: Bytes that the things of each kind may take together.
+        unused_for: Seconds; entries unused for longer are removed. Below zero, all are.
+        max_size: Bytes that the entries of each kind may occupy.
     """
 
     unused_for: int | None = None
@@ -35,23 +38,58 @@ class Limits:
 
     @property
     def prune(self) -> bool:
-        """Whether anything may have to go."""
+        """Whether to remove anything."""
         return self.unused_for is not None or self.max_size is not None
 
 
-def keep_house(limits: Limits) -> Iterator[str | Table]:
-    """Removes what is to be removed, and tells what was and what is left.
+def execute(older_than: str | None, max_size: str | None, *, clear: bool) -> None:
+    """Prunes the caches if requested, and shows what is left.
+
+    Args:
+        older_than: Remove entries unused for this long, such as `30d`.
+        max_size: Remove the least recently used entries beyond this size per kind,
+            such as `2g`.
+        clear: Remove everything.
 
     Raises:
-        TrainerError: The runs cannot be read or removed; the rest is done by then.
+        RecipeError: An amount is malformed.
+        TrainerError: Cached test runs cannot be read or removed.
     """
-    yield from _things(limits)
-    yield from _roots(limits)
-    yield from _runs(limits)
+    age = -1 if clear else _amount(older_than, _SECONDS, "--prune-older-than")
+    size = _amount(max_size, _BYTES, "--max-size")
+    console = open_console()
+    for part in prune_and_show(Limits(age, size)):
+        if isinstance(part, str):
+            print_line(console, part)
+        else:
+            console.print(part)
 
 
-def _things(limits: Limits) -> Iterator[str | Table]:
-    """Whatever `store.kept` keeps."""
+def _amount(text: str | None, units: dict[str, int], option: str) -> int | None:
+    """Parses an amount with a unit, such as `30d`, into the smallest unit."""
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:].lower()
+    if not number.isdecimal() or unit not in units:
+        known = ", ".join(f"10{unit}" for unit in units)
+        raise RecipeError(f"{option} takes amounts like {known}, not {text!r}.")
+    return int(number) * units[unit]
+
+
+def prune_and_show(limits: Limits) -> Iterator[str | Table]:
+    """Prunes the caches, and describes what was removed and what is left.
+
+    Raises:
+        TrainerError: Cached test runs cannot be read or removed; all other caches have
+            been pruned by then.
+    """
+    yield from _cached_directories(limits)
+    yield from _image_roots(limits)
+    yield from _test_runs(limits)
+
+
+def _cached_directories(limits: Limits) -> Iterator[str | Table]:
+    """Clones, indexes, and other directories in the cache."""
     if limits.prune:
         removed = []
         for kind, name in KINDS.items():
@@ -61,9 +99,9 @@ def _things(limits: Limits) -> Iterator[str | Table]:
                 max_size=limits.max_size,
             )
             removed.append(f"{number} {name}")
-        yield f"{', '.join(removed)} removed; those that are written to stay"
-    table = Table("kept")
-    for name in ("number", "size"):
+        yield f"removed {', '.join(removed)}; entries being written are never removed"
+    table = Table("cached")
+    for name in ("count", "size"):
         table.add_column(name, justify="right")
     table.add_column("last used")
     for kind, name in KINDS.items():
@@ -76,16 +114,16 @@ def _things(limits: Limits) -> Iterator[str | Table]:
         yield f"{user_cache()}:"
         yield table
     else:
-        yield "No repository or index is kept."
+        yield "No repositories or indexes are cached."
 
 
-def _roots(limits: Limits) -> Iterator[str | Table]:
+def _image_roots(limits: Limits) -> Iterator[str | Table]:
     if limits.prune:
         removed = prune_roots(unused_for=limits.unused_for, max_size=limits.max_size)
-        yield f"{removed} image roots removed; those in use stay"
+        yield f"removed {removed} image roots; those in use are never removed"
     roots = kept_roots()
     if not roots:
-        yield "No image root is kept."
+        yield "No image roots are cached."
         return
     total = decimal(sum(root.size for root in roots))
     yield f"{roots[0].folder.parent}: {len(roots)} image roots, {total}"
@@ -98,14 +136,17 @@ def _roots(limits: Limits) -> Iterator[str | Table]:
     yield table
 
 
-def _runs(limits: Limits) -> Iterator[str | Table]:
+def _test_runs(limits: Limits) -> Iterator[str | Table]:
     path = cache_path()
     if path is None or not path.exists():
-        yield "No test run is kept."
+        yield "No test runs are cached."
         return
     with contextlib.closing(SqliteRunCache(path)) as run_cache:
         if run_cache.path is None:
-            raise TrainerError(f"{path} cannot be used; is the disk full?")
+            raise TrainerError(
+                f"{path} cannot be opened.",
+                hint="Check that the disk is not full and that the file is writable.",
+            )
         if limits.prune:
             try:
                 removed = run_cache.prune(
@@ -114,23 +155,23 @@ def _runs(limits: Limits) -> Iterator[str | Table]:
             except sqlite3.Error as error:
                 raise TrainerError(
                     f"{path} cannot be pruned: {error}",
-                    hint="Make room on the disk, or end what else uses it.",
+                    hint="Free some disk space, or stop the process that uses the cache.",
                 ) from error
-            yield f"{removed} runs removed"
+            yield f"removed {removed} test runs"
         if limits.unused_for is not None and limits.unused_for < 0:
             shutil.rmtree(set_aside(path), ignore_errors=True)
-        yield from _kept_runs(run_cache)
+        yield from _test_run_tables(run_cache)
 
 
-def _kept_runs(run_cache: SqliteRunCache) -> Iterator[str | Table]:
+def _test_run_tables(run_cache: SqliteRunCache) -> Iterator[str | Table]:
     total = run_cache.totals()
     size = decimal(total.size)
-    yield f"{run_cache.path}: {total.runs} runs, {size}, {total.hits} times used"
+    yield f"{run_cache.path}: {total.runs} test runs, {size}, used {total.hits} times"
     if not total.runs:
         return
-    yield f"made from {_day(total.oldest)} to {_day(total.newest)}"
+    yield f"created from {_day(total.oldest)} to {_day(total.newest)}"
     table = Table("instance", title=_LARGEST)
-    for name in ("runs", "size", "times used"):
+    for name in ("runs", "size", "hits"):
         table.add_column(name, justify="right")
     for name, mine in run_cache.totals_by_instance(10).items():
         row = (name, str(mine.runs), decimal(mine.size), str(mine.hits))

@@ -1,89 +1,150 @@
-"""Grading outside a recipe: `swebench-train grade`."""
+"""`swebench-train grade`: predictions files graded outside a recipe."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from swebench_trainer.contracts import ItemProgress, Source
+from swebench_trainer.commands.inputs import load_plugins, open_source, show_progress
+from swebench_trainer.contracts import ItemProgress
 from swebench_trainer.errors import DataError, RecipeError
+from swebench_trainer.events import ItemDone, StageFailed, StageFinished, StageStarted
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.plugins.manager import Plugins
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
 from swebench_trainer.store.lock import owned
 from swebench_trainer.store.predictions import read_predictions
-from swebench_trainer.store.rundir import StageDir
+from swebench_trainer.store.rundir import FORMAT, StageDir
 from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row
 
 INSTANCES = "instances.jsonl"
-"""Name of the file beside the verdicts that holds the data as it was graded."""
+"""Name of the file with the graded data, in the output directory."""
 
 LOCK = "lock.json"
-"""Says who grades into a directory; it may be all that a failed check leaves."""
+"""Name of the lock of an output directory; a failed check may leave nothing else."""
+
+ANSWERED_BY = {"cache": "the cache", "tree": "a patch that leaves the same files"}
+
+
+@dataclass(frozen=True)
+class GradeOptions:
+    """What to grade, and how.
+
+    Attributes:
+        data: A task repo's directory, a file of rows, a Hub dataset, or an alias.
+        split: Split of a Hub dataset.
+        predictions: Predictions files in any format of the harness.
+        out: Output directory; grading resumes there.
+        grader: Name of a grader.
+        workers: Number of concurrent candidates; 0 means three quarters of the cores.
+        timeout: Seconds per candidate.
+        cache: Whether to share test runs with other gradings.
+    """
+
+    data: str
+    split: str
+    predictions: Sequence[Path]
+    out: Path
+    grader: str
+    workers: int
+    timeout: int
+    cache: bool
+
+
+def execute(options: GradeOptions) -> None:
+    """Grades predictions files, shows progress, and prints the path of the report.
+
+    Args:
+        options: What to grade, and how.
+    """
+    plugins, console, out = load_plugins(), open_console(), options.out
+    plugins.tables([("grade", options.grader)])
+    show_progress(plugins, console)
+    verdicts = _grade_with_events(plugins, options)
+    if flagged := sum(v.status is Status.RESOLVED and bool(v.flags) for v in verdicts):
+        print_line(
+            console, f"{flagged} passes are suspicious; see flags in verdicts.jsonl"
+        )
+    for name, count in answered_without_run(out).items():
+        print_line(console, f"{count} answered by {ANSWERED_BY[name]}, without a run")
+    print_line(console, str(out / "report.json"))
+
+
+def _grade_with_events(plugins: Plugins, options: GradeOptions) -> list[Verdict]:
+    """Grades, and reports the events of a stage named `grade`."""
+    start = time.monotonic()
+
+    def item_done(item: str, done: int, total: int, detail: str) -> None:
+        plugins.notify("item_done", ItemDone("grade", item, done, total, detail))
+
+    plugins.notify("stage_started", StageStarted("grade", options.out.exists()))
+    try:
+        verdicts = grade_predictions(plugins, options, item_done)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        plugins.notify("stage_failed", StageFailed("grade", str(error), interrupted))
+        raise
+    counts = dict(Counter(v.status.value for v in verdicts).most_common())
+    seconds = time.monotonic() - start
+    plugins.notify("stage_finished", StageFinished("grade", seconds, counts))
+    return verdicts
 
 
 def grade_predictions(
-    plugins: Plugins,
-    *,
-    data: str,
-    split: str,
-    predictions: Sequence[Path],
-    out: Path,
-    grader: str,
-    workers: int,
-    timeout: int,
-    cache: bool,
-    done: ItemProgress,
+    plugins: Plugins, options: GradeOptions, progress: ItemProgress
 ) -> list[Verdict]:
-    """Grades predictions files; any number of predictions per instance.
+    """Grades predictions files, which may hold several predictions per instance.
 
     Writes `verdicts.jsonl` (a row per prediction, in the order of the files), the
-    harness's logs, the data that was graded (for `regrade`), and `report.json` in the
-    harness's schema, in which an instance counts by the best of its predictions.
+    harness's logs, the graded data (for `regrade`), and `report.json` in the harness's
+    schema, where the best prediction of an instance counts.
 
     Args:
-        plugins: Where the source and the grader come from.
-        data: A task repo's directory, a file of rows, or a dataset of the Hub.
-        split: Split of a Hub dataset.
-        predictions: Predictions files in any of the harness's forms.
-        out: Directory for the results; grading goes on where it stopped.
-        grader: Name of a grader.
-        workers: Candidates at once; 0 means three quarters of the cores.
-        timeout: Seconds that one candidate's tests may take.
-        cache: Whether runs are kept for, and taken from, other gradings.
-        done: Called after each verdict.
+        plugins: Where the source and the grader are looked up.
+        options: What to grade, and how.
+        progress: Called after each verdict.
 
     Raises:
-        DataError: Data or predictions cannot be used, or `out` holds verdicts of
-            other data or another grader.
-        PrerequisiteError: The grader cannot work on this machine.
-        StageError: The machine failed for some of them; the rest is written.
+        DataError: Data or predictions cannot be used, or the output directory holds
+            verdicts of other data or another grader.
+        PrerequisiteError: The grader does not work on this machine.
+        StageError: Infrastructure errors left predictions without a verdict; all other
+            verdicts are written.
     """
-    source = open_source(plugins, data, split)
+    source = open_source(plugins, options.data, options.split)
     instances = {i.instance_id: i for i in source.load().instances}
-    candidates = _candidates(predictions, instances)
+    candidates = _candidates(options.predictions, instances)
     named = [instances[i] for i in dict.fromkeys(c.instance_id for c in candidates)]
-    if without := [i for i in named if not i.gradable]:
+    if ungradable := [i for i in named if not i.gradable]:
         raise DataError(
-            f"{len(without)} of {len(named)} instances cannot be graded, for example "
-            f"{without[0].instance_id}: {without[0].ungradable}.",
+            f"{len(ungradable)} of {len(named)} instances cannot be graded, for example "
+            f"{ungradable[0].instance_id}: {ungradable[0].ungradable}.",
             hint="Grading needs eval_script, log_parser and FAIL_TO_PASS. Rows without "
             "them can be trained on, but not graded.",
         )
-    settings = {"data": source.digest(), "grader": grader, "timeout": timeout}
-    folder = _own_directory(out, settings)
-    entry = plugins.registry.get("grader", grader)
-    table = entry.config(use=grader, workers=workers, timeout=timeout, cache=cache)  # type: ignore[call-arg]  # a GradeTable
+    out, use = options.out, options.grader
+    settings = {"data": source.digest(), "grader": use, "timeout": options.timeout}
+    folder = _claim_directory(out, settings)
+    table = plugins.registry.config(GradeTable, use)(
+        use=use,
+        workers=options.workers,
+        timeout=options.timeout,
+        cache=options.cache,
+    )
     with owned(out / LOCK):
         engine = plugins.registry.create("grader", table)
         try:
             engine.check(named)
-            folder.begin(settings)
+            folder.begin({**settings, "format": FORMAT})
             write_rows(out / INSTANCES, map(as_row, instances.values()))
             ledger = Ledger(out, named, run_id="grade")
-            verdicts = ledger.grade(engine, candidates, done)
+            verdicts = ledger.grade(engine, candidates, progress)
         finally:
             engine.close()
         report = final_report(list(instances.values()), best_verdicts(verdicts))
@@ -92,46 +153,36 @@ def grade_predictions(
     return verdicts
 
 
-def _own_directory(out: Path, settings: dict[str, object]) -> StageDir:
-    """The directory of a new grading, or of one with these settings to go on with.
+def _claim_directory(out: Path, settings: dict[str, object]) -> StageDir:
+    """The directory of a new grading, or of one to resume with the same settings.
 
     Raises:
-        DataError: It is another's.
+        DataError: The directory holds something else.
     """
     folder = StageDir(out)
     begun = folder.begun()
+    if begun is not None:  # gradings of older formats can be resumed
+        begun.pop("format", None)
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if begun is None and found - {LOCK}:
         raise DataError(
-            f"{out} holds something else than a grading.",
-            hint="Name a new directory with --out.",
+            f"{out} exists and is not a grading.",
+            hint="Choose a new directory with --out.",
         )
     if begun not in (None, settings):
         raise DataError(
             f"{out} was graded with other settings: {begun}, now {settings}.",
-            hint="Name another directory with --out.",
+            hint="Choose another directory with --out.",
         )
     return folder
 
 
-def answers(out: Path) -> dict[str, int]:
-    """How often something else than a run of the tests has answered, by what it was."""
+def answered_without_run(out: Path) -> dict[str, int]:
+    """Number of verdicts that needed no test run, by where they came from."""
     rows = each_row(out / "timings.jsonl")
     found = Counter(row["answered_by"] for row in rows)
     del found["run"]
     return dict(found.most_common())
-
-
-def open_source(plugins: Plugins, data: str, split: str) -> Source:
-    """The source that a command line's `--data` names."""
-    use = "task-repo" if Path(data).is_dir() else "rows"
-    values = {"use": use, "path": data}
-    if use == "rows":
-        values["split"] = split
-    entry = plugins.registry.get("source", use)
-    table = entry.config.model_validate(values)
-    source: Source = plugins.registry.create("source", table)
-    return source
 
 
 def _candidates(
@@ -145,7 +196,8 @@ def _candidates(
             if prediction.instance_id not in instances:
                 raise DataError(
                     f"{prediction.place}: the data has no instance "
-                    f"{prediction.instance_id!r}."
+                    f"{prediction.instance_id!r}.",
+                    hint="Name the data that the predictions were made for: --data",
                 )
             key = (prediction.model, prediction.instance_id)
             patch = prediction.patch
@@ -160,7 +212,7 @@ def _candidates(
             )
             seen[key] += 1
     if not candidates:
-        raise RecipeError("The predictions files hold no prediction.")
+        raise RecipeError("The predictions files are empty: no predictions to grade.")
     return candidates
 
 
@@ -168,7 +220,7 @@ _RANK = (Status.RESOLVED, Status.UNRESOLVED)
 
 
 def best_verdicts(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """Of each instance the verdict that counts: resolved before unresolved before errors."""
+    """The best verdict of each instance: resolved before unresolved before errors."""
     best: dict[str, Verdict] = {}
     for verdict in verdicts:
         known = best.get(verdict.instance_id)

@@ -1,49 +1,97 @@
-"""The pairs that a recipe would make of a run, without writing any."""
+"""`swebench-train pairs`: preference pairs of a run, counted and shown."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from swebench_trainer.commands import run as run_command
+from swebench_trainer.commands.inputs import load_plugins, load_recipe
 from swebench_trainer.errors import PluginFault, RecipeError, StageError
-from swebench_trainer.pipeline import stages_of
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
+from swebench_trainer.reporting.console import open_console
+from swebench_trainer.reporting.pairs import print_pairs
+from swebench_trainer.reporting.preferences import to_show
 from swebench_trainer.stages import pairs
-from swebench_trainer.stages.context import StageContext
+from swebench_trainer.stages.graph import open_context, stages_of
 from swebench_trainer.store.rundir import RunDir
 
 
-def rehearse(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Preferences:
-    """Makes the pairs of a run from its earlier stages; the run stays as it is.
+@dataclass(frozen=True)
+class Display:
+    """How much to show.
+
+    Attributes:
+        number: Pairs.
+        lines: Lines per answer; 0 shows all.
+    """
+
+    number: int
+    lines: int
+
+
+def execute(
+    recipe: Path,
+    overrides: list[str],
+    runs_dir: Path,
+    display: Display,
+    *,
+    dry_run: bool,
+) -> None:
+    """Makes a run's pairs, prints some of them and the figures of all.
 
     Args:
-        plugins: With what the recipe names.
-        recipe: A valid one; its `[pairs]` need not be those of the run.
-        runs_dir: Where run directories are.
+        recipe: The recipe's file.
+        overrides: `table.key=value`, as given to `--set`.
+        runs_dir: Directory that contains the run directories.
+        display: How much to show.
+        dry_run: Whether to leave the run unchanged.
+    """
+    if not dry_run:
+        only_pairs = run_command.StageChoice(only="pairs")
+        run_command.execute(recipe, overrides, runs_dir, only_pairs)
+    plugins = load_plugins()
+    valid, _ = load_recipe(recipe, overrides, plugins)
+    plugins.load_installed()  # installed plugins may drop pairs
+    made = make_pairs(plugins, valid, runs_dir)
+    examples = to_show(made.pairs, display.number)
+    print_pairs(open_console(), made.stats, examples, display.lines)
+
+
+def make_pairs(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Preferences:
+    """Makes pairs from the finished stages of a run, without writing to the run.
+
+    Args:
+        plugins: Plugins that the recipe names.
+        recipe: A validated recipe; its `[pairs]` may differ from the run's.
+        runs_dir: Directory that contains the run directories.
 
     Raises:
-        RecipeError: The recipe makes no pairs.
-        StageError: The run, or a stage that pairs are made from, is not there.
-        PluginFault: The strategy, or a hook that drops pairs, misbehaves.
-        DataError: The files of a repository are no longer where they were.
+        RecipeError: The recipe has no `[pairs]`.
+        StageError: The run, or a stage that pairs are made from, is missing.
+        PluginFault: The strategy, or a hook that drops pairs, failed.
+        DataError: Files of a repository are missing.
     """
     if recipe.pairs is None:
-        raise RecipeError("This recipe has no [pairs].", hint="Add the table.")
+        raise RecipeError("This recipe has no [pairs].", hint="Add a [pairs] table.")
     run = RunDir(runs_dir / recipe.name)
     stages = {stage.name: stage for stage in stages_of(recipe)}
     reads = [name for name in stages["pairs"].reads if name in stages]
     for name in reads:
         if not run.stage(name).finished():
             raise StageError(
-                f"{run.path}: stage {name} is not done, and pairs are made from it.",
-                hint=f"First: swebench-train run RECIPE --until {reads[-1]}",
+                f"{run.path}: stage {name}, which pairs are made from, has not finished.",
+                hint=f"Run it first: swebench-train run RECIPE --until {reads[-1]}",
             )
-    context = StageContext(recipe, run, plugins, run.stage("pairs"), lambda *_: None)
+    context = open_context("pairs", recipe, run, plugins)
     try:
         return pairs.prefer(context)
-    except PluginFault as fault:  # its hint speaks of an attempt, which this is not
+    except (
+        PluginFault
+    ) as fault:  # its hint names the log of an attempt, and a dry run has none
         raise PluginFault(
             fault.message,
-            hint="`swebench-train run RECIPE --only pairs` leaves a log with the "
-            "traceback, for the plugin's author.",
+            hint="For a log with the traceback, for the plugin's author, run "
+            "`swebench-train run RECIPE --only pairs`.",
         ) from fault

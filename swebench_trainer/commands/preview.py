@@ -1,7 +1,7 @@
-"""What a recipe makes of its data, as its model will see it; nothing is trained.
+"""`swebench-train preview`: prompts and answers as the model will see them.
 
-Data and prompts are prepared by the stage itself, in a directory that is gone
-afterwards. The run's own directory is neither read nor written.
+The prepare stage itself prepares data and prompts, in a temporary directory. The run's
+own directory is neither read nor written.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from swebench_trainer.commands.inputs import load_plugins, load_recipe
 from swebench_trainer.contracts import TokenView
 from swebench_trainer.errors import (
     DataError,
@@ -20,8 +21,10 @@ from swebench_trainer.errors import (
 )
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
+from swebench_trainer.reporting.console import open_console
+from swebench_trainer.reporting.preview import Example, Preview, print_preview
 from swebench_trainer.stages import prepare
-from swebench_trainer.stages.context import StageContext
+from swebench_trainer.stages.graph import open_context
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import read_rows
 from swebench_trainer.store.rundir import RunDir
@@ -29,83 +32,69 @@ from swebench_trainer.types import Instance, SftRow, Split
 
 
 @dataclass(frozen=True)
-class Example:
-    """One prepared instance in tokens.
+class SampleChoice:
+    """The samples to show.
 
     Attributes:
-        context: What its prompt shows; see `PromptStyle`.
-        learned: Whether it has an answer that SFT would learn.
-        view: With its texts if it was asked for, else with its lengths alone.
+        number: How many to draw with the recipe's seed.
+        instances: Show these instead.
+        split: Limit samples and figures to this split; default: both.
     """
 
-    instance_id: str
-    split: Split
-    context: str
-    learned: bool
-    view: TokenView
-
-    @property
-    def length(self) -> int:
-        """Tokens of prompt and answer."""
-        return self.view.prompt_tokens + self.view.answer_tokens
+    number: int
+    instances: Sequence[str] = ()
+    split: Split | None = None
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What a recipe would train on and ask.
-
-    Attributes:
-        examples: Every prepared instance of the splits that were asked for.
-        samples: Those to be shown, with their texts.
-        dropped: `dropped.jsonl` of the stage, of both splits.
-    """
-
-    examples: tuple[Example, ...]
-    samples: tuple[Example, ...]
-    dropped: tuple[dict[str, str], ...]
-
-    def too_long(self, max_tokens: int) -> list[Example]:
-        """Examples that SFT would leave out for their length."""
-        return [e for e in self.examples if e.learned and e.length > max_tokens]
-
-
-def look(
-    plugins: Plugins,
-    recipe: Recipe,
-    *,
-    number: int,
-    instances: Sequence[str] = (),
-    split: Split | None = None,
-) -> Preview:
-    """Prepares a recipe's data in memory and encodes it with the recipe's tokenizer.
+def execute(
+    recipe: Path, overrides: list[str], choice: SampleChoice, lines: int
+) -> None:
+    """Prints samples, lengths, and dropped rows of a recipe.
 
     Args:
-        plugins: With what the recipe names.
-        recipe: A valid one.
-        number: How many samples to show, drawn with the recipe's seed.
-        instances: Show these instead.
-        split: This split alone; default: both.
+        recipe: The recipe's file.
+        overrides: `table.key=value`, as given to `--set`.
+        choice: The samples to show.
+        lines: Maximum number of lines per prompt; 0 prints all.
+    """
+    plugins = load_plugins()
+    valid, _ = load_recipe(recipe, overrides, plugins)
+    plugins.load_installed()  # installed plugins may drop instances
+    preview = prepare_preview(plugins, valid, choice)
+    print_preview(open_console(), valid, preview, lines)
+
+
+def prepare_preview(plugins: Plugins, recipe: Recipe, choice: SampleChoice) -> Preview:
+    """Prepares a recipe's data and encodes it with the recipe's tokenizer.
+
+    Args:
+        plugins: Plugins that the recipe names.
+        recipe: A validated recipe.
+        choice: The samples to show.
 
     Raises:
-        RecipeError: There is no model, or an instance of that name.
-        PluginError: The backend does not show its tokens.
+        RecipeError: The recipe has no model, or a chosen instance does not exist.
+        PluginError: The backend cannot show its tokens.
         PrerequisiteError: The model's tokenizer is not on this machine.
         DataError: The data cannot be used.
-        StageError: Nothing is left after preparation.
+        StageError: No instances are left after preparation.
     """
     view = _open_view(plugins, recipe)
     with tempfile.TemporaryDirectory(prefix="swebench-train-preview-") as folder:
         prepared, dropped = _prepare(plugins, recipe, Path(folder))
-    chosen = [row for row in prepared if split in (None, row.split)]
+    chosen = [row for row in prepared if choice.split in (None, row.split)]
     if not chosen:
-        raise StageError(f"No instance is in the split {split!r}.")
+        raise StageError(
+            f"The split {choice.split!r} has no instances.",
+            hint="Preview the other split, or change [data] holdout.",
+        )
     names = {row.instance_id for row in chosen}
-    for name in instances:
+    for name in choice.instances:
         if name not in names:
             raise RecipeError(f"{name}: {_why_missing(name, dropped)}")
-    # By digest, so that the draw stays when instances come and go.
-    drawn = sorted(names, key=lambda name: digest([recipe.seed, name]))[:number]
-    wanted = list(dict.fromkeys(instances)) or drawn
+    # By digest, so that adding or removing instances does not change the draw.
+    drawn = sorted(names, key=lambda name: digest([recipe.seed, name]))[: choice.number]
+    wanted = list(dict.fromkeys(choice.instances)) or drawn
 
     examples = []
     shown: dict[str, Example] = {}
@@ -119,7 +108,7 @@ def look(
         )
         if row.instance_id in wanted:
             shown[row.instance_id] = example
-        # The texts of all the others would fill the memory.
+        # Texts of every example would not fit into memory.
         examples.append(replace(example, view=replace(example.view, parts=())))
     samples = tuple(shown[name] for name in wanted)
     return Preview(tuple(examples), samples, tuple(dropped))
@@ -139,14 +128,15 @@ def _open_view(
 ) -> Callable[[str, str | None], TokenView]:
     if recipe.model is None:
         raise RecipeError(
-            "This recipe has no [model], so there is no tokenizer to preview with.",
+            "This recipe has no [model], so preview has no tokenizer.",
             hint='Name one: --set model.name="Qwen/Qwen2.5-Coder-7B-Instruct"',
         )
     backend = plugins.registry.create("backend", recipe.model)
     if not hasattr(backend, "open_view"):
         raise PluginError(
-            f"The backend {recipe.model.use!r} does not show what it makes of a text.",
-            hint="Its author can offer `open_view`; see TokenViewer in swebench_trainer.contracts.",
+            f"The backend {recipe.model.use!r} cannot show its tokens.",
+            hint="Its author can implement `open_view`; see TokenViewer in "
+            "swebench_trainer.contracts.",
         )
     opened: Callable[[str, str | None], TokenView] = backend.open_view()
     if recipe.sft is None or not recipe.sft.prompt_loss:
@@ -165,21 +155,21 @@ def _open_view(
 def _prepare(
     plugins: Plugins, recipe: Recipe, folder: Path
 ) -> tuple[list[_Prepared], list[dict[str, str]]]:
-    """What the stage makes of the data, and the rows that it drops."""
+    """Prepared instances, and dropped rows."""
     run = RunDir(folder)
     stage = run.stage("prepare")
     stage.path.mkdir(parents=True)
-    context = StageContext(recipe, run, plugins, stage, lambda *_: None)
+    context = open_context("prepare", recipe, run, plugins)
     try:
         prepare.run(context)
     except (DataError, StageError) as error:
         if str(folder) not in error.hint:
             raise
-        # The files that it names are about to vanish.
+        # The files that the hint names are temporary.
         hint = error.hint.replace(f"{run.path}/", "")
         raise type(error)(
             error.message,
-            hint=f"{hint} To have that file: swebench-train run RECIPE --until prepare",
+            hint=f"{hint} To keep that file: swebench-train run RECIPE --until prepare",
         ) from error
     prompts = {
         row["instance_id"]: row for row in read_rows(stage.file("prompts.jsonl"))
@@ -202,4 +192,4 @@ def _prepare(
 def _why_missing(name: str, dropped: Sequence[dict[str, str]]) -> str:
     reasons = (row["reason"] for row in dropped if row["instance_id"] == name)
     reason = next(reasons, None)
-    return f"dropped: {reason}." if reason else "there is no such instance to be shown."
+    return f"dropped: {reason}." if reason else "no such instance in the chosen split."

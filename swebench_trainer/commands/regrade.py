@@ -1,4 +1,4 @@
-"""`swebench-train regrade`: new verdicts from kept logs, and what follows from them."""
+"""`swebench-train regrade`: verdicts derived again from stored logs."""
 
 from __future__ import annotations
 
@@ -11,48 +11,74 @@ from pathlib import Path
 from swebench_trainer.commands.grade import INSTANCES, best_verdicts
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.official import final_report
-from swebench_trainer.grading.regrade import Regraded, regraded
-from swebench_trainer.pipeline import STAGES, dependants, fingerprint
+from swebench_trainer.grading.rejudge import RejudgedFile, rejudge_file
+from swebench_trainer.pipeline import fingerprint
+from swebench_trainer.reporting.console import open_console, print_line
+from swebench_trainer.reporting.listings import verdict_change
 from swebench_trainer.stages.context import gold_runs
-from swebench_trainer.store.jsonl import each_row, write_json
+from swebench_trainer.stages.graph import STAGES, dependents
+from swebench_trainer.store.jsonl import each_row, read_json, write_json
 from swebench_trainer.store.lock import owned
-from swebench_trainer.store.rundir import RunDir, StageDir
+from swebench_trainer.store.rundir import FORMAT, RunDir, StageDir
 from swebench_trainer.types import Instance, Verdict, from_row
 
 Change = tuple[str, Verdict, Verdict]
-"""The directory of a verdict, the verdict as it was, and as it is."""
+"""The directory of a verdict, the old verdict, and the new one."""
 
 GRADED = ("admit", "grade", "evaluate")
-"""Stages with verdicts, in order."""
+"""Stages with verdicts, in the order of a run."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What regrading has found.
+    """The result of regrading a directory.
 
     Attributes:
-        changes: Each verdict that changes.
-        derived: How many were derived from logs.
-        total: How many there are.
-        again: Stages of a run that its next call does or finishes again, in order.
+        changes: Every verdict that changes.
+        derived: Number of verdicts that could be derived from logs.
+        total: Number of all verdicts.
+        reruns: Stages that the next `swebench-train run` reruns, in order.
     """
 
     changes: tuple[Change, ...]
     derived: int
     total: int
-    again: tuple[str, ...] = ()
+    reruns: tuple[str, ...] = ()
+
+
+def execute(folder: Path, *, dry_run: bool) -> None:
+    """Regrades a directory and prints the changes.
+
+    Args:
+        folder: A run directory, or the output of `grade --out`.
+        dry_run: Whether to leave the directory unchanged.
+    """
+    console = open_console()
+    summary = regrade(folder, dry_run=dry_run)
+    for change in summary.changes:
+        print_line(console, verdict_change(*change))
+    rest = summary.total - summary.derived
+    print_line(
+        console,
+        f"{len(summary.changes)} of {summary.total} verdicts change; {rest} have no "
+        "logs of a finished run and stay unchanged",
+    )
+    if summary.reruns:
+        will = "would" if dry_run else "will"
+        stages = ", ".join(summary.reruns)
+        print_line(console, f"the next `swebench-train run` {will} rerun: {stages}")
 
 
 def regrade(folder: Path, *, dry_run: bool) -> Summary:
-    """Derives every verdict of a directory again, as far as its logs are there.
+    """Derives every verdict that has logs again.
 
     Args:
-        folder: What `swebench-train grade --out` has written, or a run directory.
-        dry_run: Whether nothing is written.
+        folder: A run directory, or the output of `grade --out`.
+        dry_run: Whether to leave the directory unchanged.
 
     Raises:
         DataError: The directory is neither.
-        StageError: It is in use, or its grading is not done.
+        StageError: The directory is in use, or its grading has not finished.
     """
     run = RunDir(folder)
     if run.facts.exists():
@@ -60,69 +86,80 @@ def regrade(folder: Path, *, dry_run: bool) -> Summary:
             return _regrade_run(run, dry_run)
     if StageDir(folder).begun() is None or not (folder / INSTANCES).exists():
         raise DataError(
-            f"{folder} is neither a run directory nor what `grade --out` has written.",
-            hint="Run directories are called runs/NAME.",
+            f"{folder} is neither a run directory (expected runs/NAME) nor the output of "
+            "`grade --out`.",
         )
     with owned(folder / "lock.json"):
         return _regrade_grading(folder, dry_run)
 
 
 def _regrade_grading(folder: Path, dry_run: bool) -> Summary:
-    """The directory of `grade --out`."""
+    """Regrades the output of `grade --out`."""
     if not (folder / "report.json").exists():
         raise StageError(
-            f"The grading in {folder} is not done.",
-            hint="Go on with the same `swebench-train grade` command first.",
+            f"{folder}: grading has not finished.",
+            hint="Run the same `swebench-train grade` command again first.",
         )
     instances = _instances(folder / INSTANCES)
-    found = regraded(folder / "verdicts.jsonl", instances, lambda _: None)
+    found = rejudge_file(folder / "verdicts.jsonl", instances, lambda _: None)
     if found.changes and not dry_run:
         found.write()
-        report = final_report(list(instances.values()), best_verdicts(found.now))
+        report = final_report(list(instances.values()), best_verdicts(found.after))
         write_json(folder / "report.json", report)
     return _summary([found], folder)
 
 
 def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
-    """A run directory: its verdicts are replaced, what follows is to be done again."""
+    """Regrades a run, and marks the stages downstream of changed verdicts for a rerun."""
     instances = _instances(run.stage("prepare").file("instances.jsonl"))
     found = {name: _stage_verdicts(run, name, instances) for name in GRADED}
     here = [stage for stage in STAGES if run.stage(stage.name).path.exists()]
-    changed = [name for name in GRADED if _matters(name, found[name])]
-    anew = {
+    changed = [name for name in GRADED if _affects_results(name, found[name])]
+    resumable = (read_json(run.facts) or {}).get("format", 1) == FORMAT
+    if changed and not resumable and not dry_run:
+        raise StageError(
+            f"{run.path}: verdicts change, but an older version created this run, so its "
+            "later stages cannot be rerun.",
+            hint="Show the changes with --dry-run, or start a new run with --name.",
+        )
+    stale = {
         follower
         for name in changed
-        for follower in dependants([name], here)
+        for follower in dependents([name], here)
         if follower != name
     }
     if not dry_run:
-        for name in anew:
+        for name in stale:
             run.set_aside(run.stage(name))
         for name in GRADED:
-            if name not in anew:
-                if name in changed:  # its verdicts decide what else it writes
+            if name not in stale:
+                if name in changed:  # its other files depend on its verdicts
                     run.stage(name).file("stage.json").unlink(missing_ok=True)
                 for file in found[name]:
                     file.write()
-        _adopt_harness(run)
-    again = tuple(s.name for s in here if s.name in anew.union(changed))
-    return _summary(itertools.chain(*found.values()), run.path / "stages", again)
+        if resumable:
+            _adopt_harness(run)
+    reruns = tuple(s.name for s in here if s.name in stale.union(changed))
+    return _summary(itertools.chain(*found.values()), run.path / "stages", reruns)
 
 
 def _stage_verdicts(
     run: RunDir, name: str, instances: Mapping[str, Instance]
-) -> list[Regraded]:
-    """Every file of verdicts of a stage; gold itself has no gold to compare with."""
-    gold = (lambda _: None) if name == "admit" else gold_runs(run)
+) -> list[RejudgedFile]:
+    """Regrades every verdicts file of a stage.
+
+    Admission runs gold itself, so its verdicts have no gold runs to compare with.
+    """
+    gold = (lambda _: None) if name == "admit" else gold_runs(run.stage("admit"))
     patterns = ("verdicts.jsonl", "*/verdicts.jsonl", "again/*/verdicts.jsonl")
     paths = sorted(
         p for pattern in patterns for p in run.stage(name).path.glob(pattern)
     )
-    return [regraded(path, instances, gold) for path in paths]
+    return [rejudge_file(path, instances, gold) for path in paths]
 
 
-def _matters(stage: str, files: Iterable[Regraded]) -> bool:
-    """Whether a stage's result may change; admission does not look at flags."""
+def _affects_results(stage: str, files: Iterable[RejudgedFile]) -> bool:
+    """Whether a stage's result may change; admission ignores flags."""
     changes = [change for file in files for change in file.changes]
     if stage == "admit":
         return any(was.status is not now.status for was, now in changes)
@@ -130,10 +167,10 @@ def _matters(stage: str, files: Iterable[Regraded]) -> bool:
 
 
 def _adopt_harness(run: RunDir) -> None:
-    """Records that the verdicts are now those of the installed harness.
+    """Records that the verdicts now come from the installed harness.
 
-    Fingerprints name its version; a run that has been regraded goes on under the new
-    one, though nothing else may have changed.
+    Fingerprints include the version of the harness. A regraded run resumes with the
+    installed version; any other difference is still refused.
     """
     version = importlib.metadata.version("swebench")
     digests: dict[str, str] = {}
@@ -161,7 +198,7 @@ def _instances(path: Path) -> dict[str, Instance]:
 
 
 def _summary(
-    files: Iterable[Regraded], base: Path, again: tuple[str, ...] = ()
+    files: Iterable[RejudgedFile], base: Path, reruns: tuple[str, ...] = ()
 ) -> Summary:
     files = list(files)
     changes = [
@@ -172,6 +209,6 @@ def _summary(
     return Summary(
         tuple(changes),
         derived=sum(file.derived for file in files),
-        total=sum(len(file.was) for file in files),
-        again=again,
+        total=sum(len(file.before) for file in files),
+        reruns=reruns,
     )

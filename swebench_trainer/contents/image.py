@@ -43,7 +43,7 @@ class Archives(Protocol):
     def image_id(self, image: str) -> str:
         """The digest of an image, which is pulled when it is not here."""
 
-    def unstarted(self, image_id: str) -> AbstractContextManager[Take]:
+    def unstarted_container(self, image_id: str) -> AbstractContextManager[Take]:
         """A container that is never started, and gone in the end."""
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class ImageTrees:
                 _init(place, kind)
             source = _Source(instance.workdir, wanted, place, lock)
             if not objects.tree(ref):
-                with self._archives.unstarted(image_id) as take:
+                with self._archives.unstarted_container(image_id) as take:
                     if wanted and source.fetch_commit(take):
                         return GitTree(objects, wanted)
                     source.import_files(take, ref)

@@ -11,7 +11,7 @@ from swebench_trainer.contents.git import Repositories
 from swebench_trainer.contents.image import Archives, ImageTrees
 from swebench_trainer.contents.reasons import Unavailable
 from swebench_trainer.contracts import Tree
-from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.errors import PrerequisiteError, UnusableInstance
 from swebench_trainer.recipe.models import ContentsTable
 from swebench_trainer.types import Contents, Instance
 
@@ -69,7 +69,7 @@ class Library:
 
     def _find(self, instance: Instance) -> tuple[Contents, Tree]:
         reasons = []
-        kind: type[ValueError] = ValueError
+        kind: type[UnusableInstance] = UnusableInstance
         for place in (instance.contents,) if instance.contents else self._places:
             try:
                 return place, self._open_at[place](instance)
@@ -78,7 +78,7 @@ class Library:
                     kind = Unavailable
                 reasons.append(f"{place}: {' '.join(str(error).split()).rstrip('.')}")
         raise kind(
-            f"no place of [contents] has the repository's files ({'; '.join(reasons)})"
+            "no place of [contents] has the repository's files", "; ".join(reasons)
         )
 
 

@@ -1,7 +1,9 @@
-"""Why the files of a repository cannot be had."""
+"""Why the files of a repository are unavailable."""
 
 from __future__ import annotations
 
+from swebench_trainer.errors import UnusableInstance
 
-class Unavailable(ValueError):
-    """Not the row is to blame but the machine, the network or the recipe: try again."""
+
+class Unavailable(UnusableInstance):
+    """The machine, the network or the recipe is at fault, not the row: try again."""

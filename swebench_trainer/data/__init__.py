@@ -1,1 +1,1 @@
-"""Instance sources, splits, and the checks that every row must pass."""
+"""Instance sources, selection, splits, and leakage checks."""

@@ -10,7 +10,7 @@ from swebench_trainer.errors import DataError
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
 
-# A revision follows the last @, if no slash comes behind it: `ssh://git@host/x` has none.
+# A revision follows the last @ if no slash follows it: `ssh://git@host/x` has none.
 _ADDRESS = re.compile(
     r"(?P<url>(?:https?|git)://\w[^@\s]*?"
     r"|ssh://\w\S*?|file:///\S*?|\w[\w.]*@\w[\w.-]*:\S+?)"
@@ -19,23 +19,23 @@ _ADDRESS = re.compile(
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is the address of a repository, not a path of this machine."""
+    """Whether a text is the address of a repository and not a local path."""
     return _ADDRESS.fullmatch(text) is not None
 
 
 def checkout(address: str) -> Path:
-    """The files of a repository at a revision; nobody may write to them.
+    """A read-only checkout of a repository at a revision.
 
-    What is in the cache is not fetched again: an address without a revision keeps
-    what its branch was the first time.
+    Cached checkouts are not fetched again, so an address without a revision stays at the
+    commit of its first checkout.
 
     Args:
         address: `https://host/owner/name`, `ssh://…`, `git@host:owner/name` or
-            `file:///path`, with `@` and a branch, a tag or a full commit id behind it.
+            `file:///path`, optionally followed by `@` and a branch, tag or full commit id.
 
     Raises:
-        DataError: It is no address, or the revision cannot be had.
-        PrerequisiteError: There is no git.
+        DataError: The address is invalid, or the revision cannot be fetched.
+        PrerequisiteError: git is not installed.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None:
@@ -45,7 +45,7 @@ def checkout(address: str) -> Path:
     note_use(place)
     if not place.is_dir():
         with held(place) as lock:
-            if not place.is_dir():  # else another process was first
+            if not place.is_dir():  # another process may have cloned it
                 _clone(url, revision, unfinished(place), lock)
                 unfinished(place).rename(place)
     return place
@@ -54,15 +54,15 @@ def checkout(address: str) -> Path:
 def _clone(url: str, revision: str, place: Path, *locks: int) -> None:
     place.mkdir()
     fetch = ("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules")
-    # A link of the repository could lead to any file of this machine.
-    plain = ("-c", "core.symlinks=false", "-c", "core.autocrlf=false")
+    # A symbolic link in the repository could point to any local file.
+    safe = ("-c", "core.symlinks=false", "-c", "core.autocrlf=false")
     try:
         git("-C", str(place), "init", "--quiet", "--template=")
         git("-C", str(place), *fetch, "--", url, revision, online=True, held=locks)
         git(
             "-C",
             str(place),
-            *plain,
+            *safe,
             "checkout",
             "--quiet",
             "--detach",
@@ -72,6 +72,6 @@ def _clone(url: str, revision: str, place: Path, *locks: int) -> None:
     except GitError as error:
         raise DataError(
             f"{error}.",
-            hint="Check the address and the network. A revision is a branch, a tag or "
-            "a full commit id; or clone it by yourself and give the directory.",
+            hint="Check the address and the network. A revision is a branch, a tag or a "
+            "full commit id. Or clone the repository yourself and use its directory.",
         ) from error

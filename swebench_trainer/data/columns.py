@@ -1,21 +1,21 @@
-"""From a dataset row to an `Instance`, or to the reason why not.
+"""Conversion of dataset rows to instances.
 
-One function takes the rows of the whole family; `_classic` knows what is special.
-Where the facts come from (read in November 2026):
+`instance_from_row` accepts the rows of the whole SWE-bench family; `_classic` handles
+their differences. Sources (read in November 2026):
 
-- swebench 5 rows: `swebench.harness.utils.make_test_spec`, which names the columns that
+- swebench 5 rows: `swebench.harness.utils.make_test_spec`, which lists the columns that
   grading needs, and `image_assets`, JSON on the Hub and an object elsewhere.
-- Rows from before (SWE-bench's card on the Hub): the same without `image`, `eval_script`,
+- Older rows (SWE-bench's card on the Hub): the same without `image`, `eval_script`,
   `log_parser` and `eval_type`, lists of tests as JSON, `environment_setup_commit`.
   SWE-bench's train split has no tests (issue 182 of its repository).
 - SWE-Gym's card: these columns too, lists of tests as lists.
 - SWE-smith's cards: `image_name`, no `base_commit`, and `patch` is "the diff that, when
   applied, creates the bug" (its guide on harnesses). Its `gather.py` commits that diff
-  to a branch that is called like the instance, in a mirror `swesmith/owner__name.commit`.
+  to a branch named like the instance, in a mirror `swesmith/owner__name.commit`.
 - SWE-rebench: the classic columns and `install_config` (its fork of the harness names it)
-  and `docker_image` and `meta`, whose forms we have not seen: the first is used where it
-  is a text, the second not at all. Its `requirements` are those of pip, not a text
-  for the model as in SWE-bench Pro.
+  and `docker_image` and `meta`, whose formats we have not seen: `docker_image` is used
+  if it is a string, `meta` is ignored. Its `requirements` are pip requirements, not a
+  text for the model as in SWE-bench Pro.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
 
-from swebench_trainer.patches.changes import reverse
+from swebench_trainer.patches.reverse import reverse
 from swebench_trainer.types import Instance, is_unicode
 
 _REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement", "patch")
@@ -39,15 +39,15 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 
 
 def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
-    """Checks a row and makes an instance of it.
+    """Validate a row and convert it to an instance.
 
     Args:
-        row: Columns of a data set of the family; those that only grading needs may be
-            missing.
-        source: Where the row came from.
+        row: Columns of a data set of the family. Columns that only grading needs may
+            be missing.
+        source: Name of the row's source.
 
     Raises:
-        ValueError: The row cannot be used; the message says why.
+        ValueError: The row is unusable; the message gives the reason.
     """
     row = _classic(row)
     for column in _REQUIRED:
@@ -61,7 +61,7 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
     for column in _NAMES:
         # They become arguments of git.
         if row[column].startswith("-") or not row[column].isprintable():
-            raise ValueError(f"column {column!r} is not a name")
+            raise ValueError(f"column {column!r} is not a valid name")
     texts: dict[str, Any] = {column: _text(row, column) for column in _TEXT}
     assets = _assets(row)
     return Instance(
@@ -81,10 +81,10 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
 
 
 def _classic(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row in the columns of SWE-bench.
+    """The row with the columns of SWE-bench.
 
     Raises:
-        ValueError: A patch that must be reversed cannot be.
+        ValueError: A patch that must be reversed is not reversible.
     """
     others = (row.get("image_name"), row.get("docker_image"))
     if not row.get("image") and (images := [o for o in others if isinstance(o, str)]):
@@ -92,7 +92,7 @@ def _classic(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if "install_config" in row:
         row = {**row, "requirements": None}
     if any("swesmith" in str(row.get(c)).lower() for c in ("image_name", "repo")):
-        # The branch of the mirror, which has the bug; the commit of it in older rows.
+        # The mirror's branch with the bug; older rows have its commit.
         row = {**row, "base_commit": row.get("base_commit") or row.get("instance_id")}
         if isinstance(row.get("patch"), str):
             row["patch"] = reverse(row["patch"])
@@ -101,7 +101,7 @@ def _classic(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _require_unicode(column: str, value: str) -> None:
     if not is_unicode(value):
-        raise ValueError(f"column {column!r} holds half a character")
+        raise ValueError(f"column {column!r} has a lone surrogate")
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:
@@ -109,14 +109,14 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str | int | float | date):
-        raise ValueError(f"column {column!r} is not a text")
+        raise ValueError(f"column {column!r} is not a string")
     text = str(value)
     _require_unicode(column, text)
     return text
 
 
 def _names(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
-    """Test names, given as a list or as the JSON of one."""
+    """Test names, from a list or a JSON list."""
     value = row.get(column)
     if value is None or value == "":
         return ()
@@ -129,13 +129,13 @@ def _names(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
         raise ValueError(f"column {column!r} is not a list")
     for name in value:
         if not isinstance(name, str):
-            raise ValueError(f"column {column!r} holds something that is not a string")
+            raise ValueError(f"column {column!r} has an item that is not a string")
         _require_unicode(column, name)
     return tuple(value)
 
 
 def _assets(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """SWE-bench Multimodal's files beside the texts, by the text that they belong to."""
+    """SWE-bench Multimodal's asset files, by the column that they belong to."""
     assets = row.get("image_assets") or {}
     if isinstance(assets, str):
         try:
@@ -148,12 +148,14 @@ def _assets(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _places(entries: Any, key: str) -> Iterator[str]:
-    """Addresses or paths of assets, each a text or an object that has it under `key`."""
+    """URLs or paths of assets; each entry is a string or an object with `key`."""
     if entries is not None and not isinstance(entries, list | tuple):
-        raise ValueError("column 'image_assets' holds something that is not a list")
+        raise ValueError("column 'image_assets' has a value that is not a list")
     for entry in entries or ():
         place = entry.get(key) if isinstance(entry, Mapping) else entry
         if place is not None and not (isinstance(place, str) and is_unicode(place)):
-            raise ValueError("column 'image_assets' names something that is not a text")
+            raise ValueError(
+                "column 'image_assets' names something that is not a string"
+            )
         if place:
             yield place

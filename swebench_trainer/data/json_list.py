@@ -1,24 +1,26 @@
-"""A JSON list read item by item, because the file may be larger than the memory."""
+"""A JSON list read item by item, because the file may not fit into memory."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 _READ = 1 << 20
-"""Characters that are read at once; an item that is longer doubles it."""
+"""Characters per read, doubled for longer items."""
 _SPACE = " \t\r\n"
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 class JsonList:
     """The items of one JSON list.
 
     Args:
-        file: An open text file that holds the list and nothing else.
+        file: An open text file that contains only the list.
 
     Attributes:
-        line: Line of the file, from 1, on which the last item or error begins.
+        line: Line of the file, from 1, where the last item or error starts.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -27,10 +29,10 @@ class JsonList:
         self._text, self._at = "", 0
 
     def __iter__(self) -> Iterator[Any]:
-        """The items, each read when it is asked for.
+        """The items, read lazily.
 
         Raises:
-            json.JSONDecodeError: This is no JSON list; `line` says where.
+            json.JSONDecodeError: The file is not a JSON list; see `line`.
             ValueError: A number has too many digits.
             RecursionError: An item is nested too deeply.
         """
@@ -45,7 +47,7 @@ class JsonList:
             self._take(",")
             self._next()
         if self._next():
-            raise self._wrong("nothing may follow the list")
+            raise self._wrong("unexpected content after the list")
 
     def _item(self) -> Any:
         decode = json.JSONDecoder().raw_decode
@@ -53,13 +55,18 @@ class JsonList:
             try:
                 value, end = decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                cut = error.pos > len(self._text) - 64 or "Unterminated" in error.msg
-                if cut and self._more():
+                if self._is_cut_at(error.pos) and self._more():
                     continue
                 self._go_to(error.pos)
                 raise self._wrong(error.msg) from error
             self._go_to(end)
             return value
+
+    def _is_cut_at(self, place: int) -> bool:
+        """Whether the error at a place may be due to the end of the text read so far."""
+        if place > len(self._text) - 64:
+            return True
+        return self._text[place] == '"' and not _STRING.match(self._text, place)
 
     def _take(self, sign: str) -> None:
         if self._next() != sign:
@@ -67,7 +74,7 @@ class JsonList:
         self._at += 1
 
     def _next(self) -> str:
-        """The next character that is no space; empty at the end."""
+        """The next non-space character; empty at the end."""
         while True:
             at = self._at
             while at < len(self._text) and self._text[at] in _SPACE:
@@ -83,7 +90,7 @@ class JsonList:
         self._at = place
 
     def _more(self) -> bool:
-        """Reads on; what was used is forgotten."""
+        """Read more text and discard the consumed part."""
         rest = self._text[self._at :]
         read = self._file.read(max(_READ, len(rest)))
         self._text, self._at = rest + read, 0

@@ -1,14 +1,14 @@
-"""Does training see what evaluation asks for?
+"""Leakage between training and evaluation.
 
 Training and evaluation may share no instance, no commit of a repository together with a
-file that both gold patches touch, and no gold patch. Nothing is compared pair by pair:
-what the held-out instances have is put into an index, and each training instance looks
-itself up, so time and memory grow with the number of rows.
+file that both gold patches touch, and no gold patch. Instead of comparing pairs, the
+held-out instances are indexed and each training instance is looked up, so time and
+memory are linear in the number of rows.
 
-Also here: which rows belong to the public test split of a benchmark. SWE-bench's are
-known by their repositories: its train split comes from 37 others and its dev split from
-6 more (Jimenez et al., 2024). SWE-bench Pro's public instances are known by how their
-ids begin, the others by the name of their data set.
+This module also recognizes rows of public test splits. SWE-bench's are recognized by
+repository: its train split comes from 37 other repositories and its dev split from 6
+more (Jimenez et al., 2024). SWE-bench Pro's public instances are recognized by the
+prefix of their ids, the others by the name of their data set.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from swebench_trainer.data.facts import Facts, Rows
-from swebench_trainer.patches.changes import sections
+from swebench_trainer.data.metadata import InstanceSet, Metadata
+from swebench_trainer.patches.lenient_diff import lines_by_file
 from swebench_trainer.store.digest import digest
-from swebench_trainer.types import Instance
+from swebench_trainer.types import Instance, LeakageKind
 
 NGRAM = 5
 """Tokens of an n-gram of added code."""
 ENOUGH = 12
-"""Patches with fewer n-grams than this are compared as a whole and with their files."""
+"""Shorter patches, by number of n-grams, are compared exactly and with their file names."""
 SAMPLE = 32
-"""N-grams of a held-out patch that are looked for: those with the smallest checksums."""
+"""Number of indexed n-grams of a held-out patch: those with the smallest checksums."""
 OVERLAP = 0.8
-"""Share of the sample that makes two gold patches the same."""
+"""Share of the indexed n-grams from which two gold patches count as nearly the same."""
 NAMED = 20
-"""Training instances that one finding names; the others are counted."""
+"""Number of training instances that a finding names; the rest are counted."""
 
 _CROWD = 64
-"""Held-out instances that one n-gram is looked for: licence headers are everywhere."""
+"""Maximum number of held-out instances indexed for an n-gram, because of license headers."""
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _PRO_ID = re.compile(r"instance_(.+?)(?:-v[0-9a-z]+)?")
 _LONG = 100
-"""Characters from which equal issue texts are no accident, whatever the repository."""
+"""Characters. Equal issue texts of this length match across repositories too."""
 
 
 @dataclass
@@ -50,14 +50,14 @@ class Finding:
 
     Attributes:
         heldout: Id of the held-out instance.
-        reason: What kind of thing is shared.
-        what: Which one.
+        reason: What is shared.
+        what: The shared commit and file, else empty.
         train: Ids of the first training instances that share it.
-        count: How many share it.
+        count: Number of training instances that share it.
     """
 
     heldout: str
-    reason: str
+    reason: LeakageKind
     what: str
     train: list[str] = field(default_factory=list)
     count: int = 0
@@ -67,7 +67,7 @@ class Finding:
         return {**vars(self)}
 
     def __str__(self) -> str:
-        """The finding in a line."""
+        """The finding as one line."""
         others = f" and {self.count - 1} more" if self.count > 1 else ""
         what = f" ({self.what})" if self.what else ""
         return f"{self.heldout} and {self.train[0]}{others}: {self.reason}{what}"
@@ -75,63 +75,66 @@ class Finding:
 
 @dataclass
 class Leakage:
-    """What training and evaluation share.
+    """Everything that training and evaluation share.
 
     Attributes:
-        findings: In the order of the held-out instances.
-        train: Ids of all training instances that share something.
+        findings: The findings, in the order of the held-out instances.
+        train: Ids of all leaking training instances.
     """
 
     findings: list[Finding]
     train: set[str]
 
     def examples(self, count: int = 5) -> list[str]:
-        """The first findings, a line each."""
+        """The first findings, one line each."""
         lines = [str(finding) for finding in self.findings[:count]]
         return [*lines, "…"] if len(self.findings) > count else lines
 
 
-_TREE = "the same commit and file"
-_Key = tuple[str, str]
-"""What kind of thing is shared, in words, and which one."""
+_Key = tuple[LeakageKind, str]
+"""What is shared: its kind and its identity."""
 
 
 @dataclass
-class _Group:
-    """The held-out instances that have one thing, and the training instances that do."""
+class _Overlap:
+    """The held-out and the training instances that share one thing."""
 
     heldout: list[str] = field(default_factory=list)
     train: list[str] = field(default_factory=list)
     count: int = 0
 
     def add(self, name: str) -> None:
-        """Counts a training instance."""
+        """Add a training instance."""
         self.count += 1
         if len(self.train) < NAMED:
             self.train.append(name)
 
 
-def find_leakage(heldout: Rows, train: Rows) -> Leakage:
-    """Finds what the two sides share; each is read once."""
-    groups: dict[_Key, _Group] = {}
+def find_leakage(heldout: InstanceSet, train: InstanceSet) -> Leakage:
+    """Find everything that the two sides share. Each side is read once."""
+    groups: dict[_Key, _Overlap] = {}
     patches = _Patches()
     order = {name: number for number, name in enumerate(heldout.names)}
-    for instance, facts in zip(heldout, heldout.facts, strict=True):
-        for key in _things(instance, facts):
-            groups.setdefault(key, _Group()).heldout.append(facts.instance_id)
-        patches.add(instance, facts)
+    for instance, metadata in zip(heldout, heldout.metadata, strict=True):
+        for key in _keys(instance, metadata):
+            groups.setdefault(key, _Overlap()).heldout.append(metadata.instance_id)
+        patches.add(instance, metadata)
     leaking: set[str] = set()
-    for instance, facts in zip(train, train.facts, strict=True):
-        shared = [groups[key] for key in _things(instance, facts) if key in groups]
+    for instance, metadata in zip(train, train.metadata, strict=True):
+        shared = [groups[key] for key in _keys(instance, metadata) if key in groups]
         for group in shared:
-            group.add(facts.instance_id)
-        if patches.look_up(instance, facts) or shared:
-            leaking.add(facts.instance_id)
+            group.add(metadata.instance_id)
+        if patches.look_up(instance, metadata) or shared:
+            leaking.add(metadata.instance_id)
     findings = [
         Finding(
-            name, reason, which if reason == _TREE else "", group.train, group.count
+            heldout=name,
+            reason=kind,
+            what=identity if kind is LeakageKind.FILE else "",
+            train=group.train,
+            count=group.count,
         )
-        for (reason, which), group in groups.items()
+        for (kind, identity), group in groups.items()
         if group.count
         for name in group.heldout
     ]
@@ -140,17 +143,18 @@ def find_leakage(heldout: Rows, train: Rows) -> Leakage:
     return Leakage(findings, leaking)
 
 
-def _things(instance: Instance, facts: Facts) -> set[_Key]:
-    """What an instance may share, beside its gold patch, as equal keys."""
+def _keys(instance: Instance, metadata: Metadata) -> set[_Key]:
+    """Keys that are equal for instances that share something other than a gold patch."""
     name = instance.instance_id
     if pro := _PRO_ID.fullmatch(name):
         name = pro[1]
     issue = " ".join(instance.problem_statement.lower().split())
-    where = "" if len(issue) >= _LONG else facts.project
-    files = {(_TREE, f"{facts.project}@{facts.commit} {file}") for file in facts.files}
+    where = "" if len(issue) >= _LONG else metadata.project
+    commit = f"{metadata.project}@{metadata.commit}"
+    files = {(LeakageKind.FILE, f"{commit} {file}") for file in metadata.files}
     return {
-        ("the same instance", name.lower()),
-        ("the same issue text", digest([where, issue])),
+        (LeakageKind.INSTANCE, name.lower()),
+        (LeakageKind.ISSUE, digest([where, issue])),
         *files,
     }
 
@@ -159,16 +163,16 @@ class _Patches:
     """An index of the gold patches of held-out instances."""
 
     def __init__(self) -> None:
-        self._whole: dict[str, _Group] = {}
+        self._whole: dict[str, _Overlap] = {}
         self._names: list[str] = []
         self._enough: list[float] = []
         self._holders: dict[int, list[int]] = defaultdict(list)
-        self._near: dict[int, _Group] = {}
+        self._near: dict[int, _Overlap] = {}
 
-    def add(self, instance: Instance, facts: Facts) -> None:
-        """Remembers the patch of a held-out instance."""
-        whole, grams = _fingerprint(instance.patch, facts.project)
-        self._whole.setdefault(whole, _Group()).heldout.append(instance.instance_id)
+    def add(self, instance: Instance, metadata: Metadata) -> None:
+        """Index the patch of a held-out instance."""
+        whole, grams = _fingerprint(instance.patch, metadata.project)
+        self._whole.setdefault(whole, _Overlap()).heldout.append(instance.instance_id)
         if len(grams) < ENOUGH:
             return
         number, sampled = len(self._names), 0
@@ -179,12 +183,12 @@ class _Patches:
             if sampled == SAMPLE:
                 break
         self._names.append(instance.instance_id)
-        # What is left of a patch that is nearly all boilerplate says nothing.
+        # The rest of a patch that is mostly boilerplate is not evidence.
         self._enough.append(OVERLAP * sampled if sampled >= ENOUGH else math.inf)
 
-    def look_up(self, instance: Instance, facts: Facts) -> bool:
-        """Counts what the patch of a training instance is the same as."""
-        whole, grams = _fingerprint(instance.patch, facts.project)
+    def look_up(self, instance: Instance, metadata: Metadata) -> bool:
+        """Record the matches of a training patch; whether it has any."""
+        whole, grams = _fingerprint(instance.patch, metadata.project)
         if same := self._whole.get(whole):
             same.add(instance.instance_id)
         found: Counter[int] = Counter()
@@ -193,15 +197,15 @@ class _Patches:
         near = [n for n, hits in found.items() if hits >= self._enough[n]]
         for number in near:
             if same is None or self._names[number] not in same.heldout:
-                group = self._near.setdefault(number, _Group([self._names[number]]))
+                group = self._near.setdefault(number, _Overlap([self._names[number]]))
                 group.add(instance.instance_id)
         return bool(same or near)
 
     def findings(self) -> Iterator[Finding]:
-        """A finding for each held-out patch that training has too."""
+        """A finding for each held-out patch that also appears in training."""
         for reason, groups in (
-            ("the same gold patch", self._whole.values()),
-            ("nearly the same gold patch", self._near.values()),
+            (LeakageKind.PATCH, self._whole.values()),
+            (LeakageKind.SIMILAR_PATCH, self._near.values()),
         ):
             for group in groups:
                 for name in group.heldout if group.count else ():
@@ -209,17 +213,17 @@ class _Patches:
 
 
 def _fingerprint(patch: str, project: str) -> tuple[str, set[int]]:
-    """A digest of the changed lines, and checksums of the n-grams of what they add.
+    """A digest of the changed lines, and checksums of the n-grams of added code.
 
-    Neither spaces count nor the order of files. A patch that adds nothing is known by
-    what it removes, a short one by the names of its files too: a changed default is no
-    secret, unless in such a file of a repository of that name, whoever's copy it is.
+    Whitespace and the order of files are ignored. A patch that adds nothing is compared
+    by its removed lines. A short patch is compared with its file names and the name of
+    its repository (of any owner), since short changes such as a default are common.
     """
     files: set[str] = set()
     lines: list[str] = []
-    for section in sections(patch):
-        files |= {path.rpartition("/")[2] for path in section.paths}
-        lines += [line[0] + line[1:].strip() for line in section.changes]
+    for file in lines_by_file(patch):
+        files |= {path.rpartition("/")[2] for path in file.paths}
+        lines += [line[0] + line[1:].strip() for line in file.lines]
     lines = [line for line in lines if len(line) > 1]
     added = [line[1:] for line in lines if line[0] == "+"] or lines
     tokens = _TOKEN.findall(" ".join(added))
@@ -228,7 +232,7 @@ def _fingerprint(patch: str, project: str) -> tuple[str, set[int]]:
         for n in range(len(tokens) - NGRAM + 1)
     }
     where = [project.rpartition("/")[2], *sorted(files)] if len(grams) < ENOUGH else []
-    # What is no diff changes nothing that could be compared, so it is itself.
+    # A text without changed lines only equals itself.
     return digest([*where, *sorted(lines)] if lines else [patch]), grams
 
 
@@ -255,17 +259,19 @@ _BY_NAME = re.compile(
 )
 
 
-def public_tests(rows: Iterable[Facts]) -> Counter[str]:
-    """How many of the instances belong to the public test split of each benchmark."""
+def public_tests(rows: Iterable[Metadata]) -> Counter[str]:
+    """Number of instances in the public test split of each benchmark."""
     return Counter(name for name in map(public_test, rows) if name)
 
 
-def public_test(facts: Facts) -> str:
-    """The benchmark whose public test split an instance belongs to; empty if none."""
-    if facts.instance_id.startswith("instance_"):
+def public_test(metadata: Metadata) -> str:
+    """The benchmark whose public test split has the instance; empty if none."""
+    if metadata.instance_id.startswith("instance_"):
         return "SWE-bench Pro"
-    if named := _BY_NAME.search(facts.source):
+    if named := _BY_NAME.search(metadata.source):
         return f"SWE-bench {named[1].title()}"
-    if facts.project in _TEST_REPOSITORIES and _CLASSIC_ID.fullmatch(facts.instance_id):
+    if metadata.project in _TEST_REPOSITORIES and _CLASSIC_ID.fullmatch(
+        metadata.instance_id
+    ):
         return "SWE-bench"
     return ""

@@ -1,8 +1,8 @@
 """The `swebench-pro` source: rows of SWE-bench Pro, made gradable by the harness.
 
-A row of SWE-bench Pro says which tests decide, not how they are run: that is in the
-scripts of its evaluation repository. Here both become one self-contained instance, with
-an eval script that does what the official one does and writes a log for swebench.
+A row of SWE-bench Pro lists the deciding tests. The scripts that run them are in its
+evaluation repository. This module combines both into a self-contained instance, whose
+eval script does the same as the official one and writes a log for swebench.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from swebench_trainer.data.checkout import checkout, is_address
 from swebench_trainer.data.columns import instance_from_row
 from swebench_trainer.data.rows import (
     RowsPath,
-    collect,
-    read_rows,
+    load_rows,
     rows_digest,
     rows_name,
+    to_instances,
 )
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import VOLATILE, DataTable, PlacePath
@@ -38,7 +38,7 @@ DATASET = "ScaleAI/SWE-bench_Pro"
 IMAGES = "jefzda/sweap-images"
 WORKDIR = "/app"
 TAG_LENGTH = 128
-"""Longest tag of an image; longer ones are cut."""
+"""Maximum length of an image tag; longer tags are cut."""
 
 _RUN_SCRIPT, _PARSER = "run_script.sh", "parser.py"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -71,19 +71,19 @@ class ProTable(DataTable):
         AfterValidator(_beside_recipe),
         Field(min_length=1, json_schema_extra={VOLATILE: True}),
     ]
-    """The evaluation repository `SWE-bench_Pro-os`, which has `run_scripts/`: a checkout, or a git address with `@` and a tag, branch or full commit id behind it."""
+    """The evaluation repository `SWE-bench_Pro-os`, which has `run_scripts/`: a local checkout, or a git address followed by `@` and a tag, branch or full commit id."""
     digests: PlacePath | None = None
-    """A JSON file that gives the sha256 digest of each image tag; such images are taken by digest, the others by tag."""
+    """JSON file with the sha256 digest of image tags; listed images are pulled by digest, others by tag."""
 
 
 class ProSource:
-    """Reads rows of SWE-bench Pro; one that cannot be used is dropped with its reason."""
+    """Reads rows of SWE-bench Pro; an unusable row is dropped with the reason."""
 
     def __init__(self, table: ProTable) -> None:
         self._table = table
 
     def load(self) -> SourceData:
-        """Reads every row, with its scripts. See `Source.load`."""
+        """Read every row with its scripts. See `Source.load`."""
         table = self._table
         folder = _run_scripts(table.scripts)
         digests = _read_digests(table.digests) if table.digests else {}
@@ -91,11 +91,11 @@ class ProSource:
         def make(row: Mapping[str, Any], *, source: str) -> Instance:
             return pro_instance(row, folder=folder, digests=digests, source=source)
 
-        rows = read_rows(table.path, table.split)
-        return collect(rows, source=rows_name(table.path, table.split), make=make)
+        rows = load_rows(table.path, table.split)
+        return to_instances(rows, source=rows_name(table.path, table.split), make=make)
 
     def digest(self) -> str:
-        """Digest of the rows, of all scripts, and of the file of digests."""
+        """Digest of the rows, all scripts, and the image digests."""
         table = self._table
         folder = _run_scripts(table.scripts)
         scripts = sorted(
@@ -113,16 +113,16 @@ class ProSource:
 def pro_instance(
     row: Mapping[str, Any], *, folder: Path, digests: Mapping[str, str], source: str
 ) -> Instance:
-    """Makes an instance of a row.
+    """Convert a row to an instance.
 
     Args:
-        row: The 16 columns; the names of the tests may be in upper case.
+        row: The 16 columns; those with tests may have upper-case names.
         folder: The directory `run_scripts` of the evaluation repository.
-        digests: Image tag → digest, as far as they are known.
-        source: Where the row came from.
+        digests: Known image digests by tag.
+        source: Name of the row's source.
 
     Raises:
-        ValueError: The row cannot be used; the message says why.
+        ValueError: The row is unusable; the message gives the reason.
     """
     prose = ("problem_statement", "requirements", "interface")
     columns = {
@@ -137,9 +137,9 @@ def pro_instance(
     }
     instance = instance_from_row(columns, source=source)
     if not instance.FAIL_TO_PASS:
-        raise ValueError("column 'fail_to_pass' names no test")
+        raise ValueError("column 'fail_to_pass' is empty")
     if not _COMMIT.fullmatch(instance.base_commit):
-        raise ValueError("column 'base_commit' is no commit id")
+        raise ValueError("column 'base_commit' is not a commit id")
     tag = image_tag(instance.instance_id, instance.repo)
     scripts = folder / instance.instance_id
     return dataclasses.replace(
@@ -159,8 +159,8 @@ def pro_instance(
 def image_tag(instance_id: str, repo: str) -> str:
     """Tag of an instance's image, by the rule of the official evaluation.
 
-    The rule decides, not the column `dockerhub_tag`: the official evaluation does not
-    read that, rows in other forms lack it, and the two are equal where it is there.
+    The column `dockerhub_tag` is not used: the official evaluation ignores it, some
+    formats of the rows lack it, and it equals the result of the rule otherwise.
 
     Raises:
         ValueError: `repo` has no owner.
@@ -176,10 +176,10 @@ def image_tag(instance_id: str, repo: str) -> str:
     return f"{owner}.{name}-{unique}"[:TAG_LENGTH]
 
 
-# The control character DLE, whose job this is, takes the place of `\` in tests' output:
-# escaped are itself, carriage returns, which the harness would take for line ends, and
-# what could be taken for a marker. The dot at the end tells whether a last newline is
-# there. Alpine's sed would end a line at a NUL, so these go.
+# Test output is escaped with the control character DLE: the character itself, carriage
+# returns, which the harness would read as line ends, and text that resembles a marker.
+# The trailing dot records whether the last line ends in a newline. NULs are removed
+# because Alpine's sed would end a line there.
 _WRITE_LOG = r"""write_log() {
   { cat "$1"; echo .; } | tr -d '\000' |
     LC_ALL=C sed $'s/\020/&&/g;s/>>>>/&\020./g;s/\r/\020r/g;s/^/'"$2/"
@@ -187,26 +187,26 @@ _WRITE_LOG = r"""write_log() {
 
 
 def eval_script(checkout_tests: str, files: Sequence[str], run_script: str) -> str:
-    """The eval script of an instance; everything that it needs is in it.
+    """The self-contained eval script of an instance.
 
-    It runs the tests as the official evaluation does, with both streams in files of
-    their own, and then writes the files into the log, stdout behind `O:` and stderr
-    behind `E:` on each line. What tests print can therefore be no framing. `S:` goes
-    before the digest of the run script, which the tests could have overwritten.
+    It runs the tests like the official evaluation, with stdout and stderr in separate
+    files, and then writes both files to the log, each line prefixed with `O:` or `E:`.
+    So test output cannot imitate the log's framing. `S:` precedes the digest of the run
+    script, which the tests could have overwritten.
 
     Args:
-        checkout_tests: Command that puts the files of the tests in place.
-        files: What the run script is to run.
-        run_script: The run script.
+        checkout_tests: Command that checks out the test files.
+        files: Arguments of the run script.
+        run_script: Content of the run script.
 
     Raises:
-        ValueError: One of them holds a marker of the harness.
+        ValueError: An argument contains a marker of the harness.
     """
     from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
 
-    # A line of its own might be one that the harness takes out of eval scripts.
+    # The harness removes some lines from eval scripts; the prefix protects them.
     quoted = "".join(f"|{line}\n" for line in run_script.removesuffix("\n").split("\n"))
-    # The list stays unquoted, because it does so officially.
+    # The list stays unquoted, as in the official evaluation.
     script = f"""\
 #!/bin/bash
 set -uxo pipefail
@@ -227,7 +227,7 @@ true
 """
     for marker in (START_TEST_OUTPUT, END_TEST_OUTPUT):
         if script.count(marker) != 1:
-            raise ValueError(f"the scripts hold the harness's marker {marker!r}")
+            raise ValueError(f"the scripts contain the harness's marker {marker!r}")
     return script
 
 
@@ -237,9 +237,9 @@ def _run_scripts(scripts: str) -> Path:
     folder = root / "run_scripts"
     if not folder.is_dir():
         raise DataError(
-            f"{scripts} has no directory run_scripts.",
-            hint="[data] scripts is the evaluation repository SWE-bench_Pro-os: a "
-            "directory, relative to the recipe's own, or a git address such as "
+            f"{scripts} has no run_scripts directory.",
+            hint="Set [data] scripts to the evaluation repository SWE-bench_Pro-os: a "
+            "directory, relative to the recipe's directory, or a git address such as "
             "https://host/owner/name@revision.",
         )
     return folder
@@ -254,30 +254,30 @@ def _read_script(path: Path) -> str:
 
 
 def _read_digests(path: Path) -> dict[str, str]:
-    """Image tag → digest."""
+    """Image digests by tag."""
     try:
         digests: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}.") from error
-    sound = isinstance(digests, dict) and all(
+        raise DataError(f"Cannot read {path} as JSON: {error}.") from error
+    valid = isinstance(digests, dict) and all(
         isinstance(value, str) and _DIGEST.fullmatch(value)
         for value in digests.values()
     )
-    if not sound:
+    if not valid:
         raise DataError(
-            f'{path} must hold one object, {{"image tag": "sha256:…"}}, with 64 '
-            "hexadecimal digits each."
+            f'{path} must contain one object {{"image tag": "sha256:…"}} with 64 '
+            "hexadecimal digits per digest."
         )
     return digests
 
 
 def _tests(row: Mapping[str, Any], column: str) -> list[str]:
-    """Names of tests; the evaluation's own table has these columns in upper case."""
+    """Test names; the evaluation repository's table has upper-case column names."""
     return _list(row, column if row.get(column) is not None else column.upper())
 
 
 def _list(row: Mapping[str, Any], column: str) -> list[str]:
-    """Texts, given as a list, as JSON, or as Python writes a list."""
+    """Strings from a list, a JSON list, or a Python list literal."""
     value = row.get(column)
     if value is None or value == "":
         return []
@@ -288,23 +288,23 @@ def _list(row: Mapping[str, Any], column: str) -> list[str]:
             value = _literal(value, column)
     if not isinstance(value, list | tuple):
         raise ValueError(f"column {column!r} is not a list")
-    # What is no text in a row cannot be the name of a test, nor be written.
+    # Other values are neither test names nor serializable.
     if not all(isinstance(item, str) and is_unicode(item) for item in value):
-        raise ValueError(f"column {column!r} holds something that is not a text")
+        raise ValueError(f"column {column!r} has an item that is not a string")
     return list(value)
 
 
 def _literal(value: str, column: str) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about escapes such as "\d"
+            warnings.simplefilter("ignore")  # invalid escapes such as "\d"
             return ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise ValueError(f"column {column!r} is not a list") from error
 
 
 def _prose(value: Any) -> Any:
-    """A text, which some rows hold as JSON."""
+    """A text, decoded if the row has it as a JSON string."""
     if isinstance(value, str) and value.startswith('"'):
         try:
             text = json.loads(value)
@@ -316,10 +316,10 @@ def _prose(value: Any) -> Any:
 
 
 def _checkout_tests(row: Mapping[str, Any], instance: Instance) -> str:
-    """The command that puts the tests of the fix in place: the last line of a column.
+    """The command that checks out the tests of the fix: the last line of a column.
 
     Raises:
-        ValueError: The column is empty, and the rest of the row does not tell.
+        ValueError: The column is empty, and the command cannot be derived from the row.
     """
     command = str(row.get("before_repo_set_cmd") or "").strip().split("\n")[-1]
     if command:
@@ -328,21 +328,19 @@ def _checkout_tests(row: Mapping[str, Any], instance: Instance) -> str:
     files = list(_files_after(instance.test_patch))
     if not fix or not files:
         raise ValueError(
-            "column 'before_repo_set_cmd' is empty, and cannot be made up for: the id "
-            "has no commit, or 'test_patch' no files"
+            "column 'before_repo_set_cmd' is empty and cannot be derived: the id has no "
+            "commit, or 'test_patch' has no files"
         )
     return shlex.join(["git", "checkout", fix[1], "--", *files])
 
 
 def _files_after(test_patch: str) -> Iterator[str]:
-    """The files that a patch leaves changed or new."""
+    """The files that a patch changes or creates."""
     for section in _DIFF.split(test_patch)[1:]:
         header = section.partition("\n@@ ")[0]
         if "\ndeleted file mode " in header:
             continue
         found = _NEW_PATH.search(header)
         if not found:
-            raise ValueError(
-                "'test_patch' has a path that is written in an unusual way"
-            )
+            raise ValueError("'test_patch' has a path in an unsupported notation")
         yield found["same"] or found["path"] or found["name"]

@@ -30,16 +30,16 @@ ALIASES = {
 """Short names of the datasets that swebench publishes."""
 
 ROW_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
-"""How files of rows are called."""
+"""Suffixes of files of rows."""
 
-_DAMAGED = "Mend the file, or get it again: it may not have come as a whole."
+_DAMAGED = "Fix the file or download it again; the download may be incomplete."
 
 
 def _beside_recipe(path: str, info: ValidationInfo) -> str:
     if not path.endswith(ROW_SUFFIXES):
         return ALIASES.get(path.lower(), path)
     folder = (info.context or {}).get("folder", Path())
-    # Not resolve(): caches keep files under names without their suffix.
+    # Not resolve(): caches store files under names without the suffix.
     return str(Path(folder, Path(path).expanduser()).absolute())
 
 
@@ -48,7 +48,7 @@ RowsPath = Annotated[
     AfterValidator(_beside_recipe),
     Field(min_length=1, json_schema_extra={VOLATILE: True}),
 ]
-"""A file of rows, or the name of a dataset of the Hub."""
+"""A file of rows, or the name of a Hub dataset."""
 
 
 class RowsTable(DataTable):
@@ -61,39 +61,39 @@ class RowsTable(DataTable):
 
 
 class RowsSource:
-    """Reads swebench rows; a row that cannot be used is dropped with its reason."""
+    """Reads swebench rows; an unusable row is dropped with the reason."""
 
     def __init__(self, table: RowsTable) -> None:
         self._path = table.path
         self._split = table.split
 
     def load(self) -> SourceData:
-        """Reads every row. See `Source.load`."""
-        rows = read_rows(self._path, self._split)
-        return collect(rows, source=rows_name(self._path, self._split))
+        """Read every row. See `Source.load`."""
+        rows = load_rows(self._path, self._split)
+        return to_instances(rows, source=rows_name(self._path, self._split))
 
     def digest(self) -> str:
-        """Digest of the file; of the name alone when the rows are on the Hub."""
+        """Digest of the file, or of the name of a Hub dataset."""
         return rows_digest(self._path, self._split)
 
 
-def collect(
+def to_instances(
     rows: Iterable[Mapping[str, Any]],
     *,
     source: str,
     dropped: list[tuple[str, str]] | None = None,
     make: Callable[..., Instance] = instance_from_row,
 ) -> SourceData:
-    """Makes instances of rows, dropping the unusable and the repeated.
+    """Convert rows to instances, dropping unusable and duplicate rows.
 
     Args:
-        rows: What the source holds.
-        source: Its name.
-        dropped: Receives the reasons; `rows` may add its own while it is read.
-        make: Makes an instance of a row, as `instance_from_row` does.
+        rows: Rows of the source.
+        source: Name of the source.
+        dropped: Receives the reasons; `rows` may append to it during iteration.
+        make: Converts a row, with the signature of `instance_from_row`.
 
     Raises:
-        DataError: No row can be used.
+        DataError: No row is usable.
     """
     instances: Spool[Instance] = Spool()
     seen: set[str] = set()
@@ -106,43 +106,43 @@ def collect(
             dropped.append((name, str(error)))
             continue
         if name in seen:
-            dropped.append((name, "repeats the instance_id of an earlier row"))
+            dropped.append((name, "duplicates the instance_id of an earlier row"))
         else:
             seen.add(name)
             instances.append(instance)
     if not instances:
-        why = f"; the first: {dropped[0][0]}: {dropped[0][1]}" if dropped else ""
+        why = f"; first: {dropped[0][0]}: {dropped[0][1]}" if dropped else ""
         raise DataError(
             f"{source} has no usable row ({len(dropped)} dropped{why}).",
-            hint="Rows have instance_id, repo, base_commit, problem_statement and patch; "
-            "those of SWE-smith and SWE-rebench are known too.",
+            hint="Rows need instance_id, repo, base_commit, problem_statement and patch, or "
+            "the columns of SWE-smith or SWE-rebench.",
         )
     return SourceData(instances, tuple(dropped))
 
 
-def read_rows(path: str, split: str) -> Iterator[Mapping[str, Any]]:
-    """Rows of a file, or of a split of a dataset of the Hub.
+def load_rows(path: str, split: str) -> Iterator[Mapping[str, Any]]:
+    """Read the rows of a file, or of a split of a Hub dataset.
 
     Raises:
         DataError: They cannot be read.
     """
     if path.endswith(ROW_SUFFIXES):
-        yield from read_file(Path(path))
+        yield from read_rows_file(Path(path))
     else:
         yield from _hub_rows(path, split)
 
 
 def rows_name(path: str, split: str) -> str:
-    """What rows are called in messages: the file, or the dataset and its split."""
+    """Display name: the file, or the dataset and its split."""
     name = Path(path).name
     return name if path.endswith(ROW_SUFFIXES) else f"{name}:{split}"
 
 
 def rows_digest(path: str, split: str) -> str:
-    """Digest of a file's content, or of the name of a dataset of the Hub.
+    """Digest of a file's content, or of the name of a Hub dataset.
 
     Raises:
-        DataError: There is no such file.
+        DataError: The file does not exist.
     """
     if path.endswith(ROW_SUFFIXES):
         _check_file(Path(path))
@@ -150,11 +150,11 @@ def rows_digest(path: str, split: str) -> str:
     return digest([path, split])
 
 
-def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Rows of a `.parquet`, `.jsonl`, `.json` or `.csv` file.
+def read_rows_file(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Read the rows of a `.parquet`, `.jsonl`, `.json` or `.csv` file.
 
     Raises:
-        DataError: The file cannot be read; for JSON and CSV with the line.
+        DataError: The file cannot be read; the message names the line for JSON and CSV.
     """
     _check_file(path)
     if path.suffix == ".parquet":
@@ -170,11 +170,11 @@ def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise DataError(
-            f"There is no file {path}.",
-            hint="A path in a recipe is relative to the recipe's own directory.",
+            f"{path} does not exist.",
+            hint="Paths in a recipe are relative to the recipe's directory.",
         )
     if not os.access(path, os.R_OK):
-        raise DataError(f"{path} may not be read.", hint="Check its permissions.")
+        raise DataError(f"No permission to read {path}.", hint="Check its permissions.")
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -194,10 +194,10 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _cell(column: Any, row: int) -> Any:
-    """A value; bytes, which no column of ours has, where Python cannot hold it."""
+    """The value of a cell; `bytes`, which no column has, if Python cannot represent it."""
     try:
         return column[row].as_py()
-    except (ValueError, OverflowError):  # not UTF-8, or a day after the year 9999
+    except (ValueError, OverflowError):  # not UTF-8, or a date after the year 9999
         return b""
 
 
@@ -244,7 +244,7 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    # The limit is the whole process's; patches are longer than what it is at first.
+    # The limit is global to the process; patches exceed its default.
     csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size))
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -252,8 +252,8 @@ def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
             for row in reader:
                 if None in row or None in row.values():
                     raise DataError(
-                        f"{path}, line {reader.line_num}: the row does not have as "
-                        "many columns as the first line.",
+                        f"{path}, line {reader.line_num}: the number of columns differs "
+                        "from the first line.",
                         hint=_DAMAGED,
                     )
                 yield row
@@ -280,15 +280,13 @@ def _hub_rows(name: str, split: str) -> Iterator[Mapping[str, Any]]:
         validate_repo_id(name)
     except HFValidationError as error:
         raise DataError(
-            f"There is no file or directory {name}, and the Hub has no such names.",
-            hint="Rows come as .parquet, .jsonl, .json or .csv.",
+            f"{name} is neither an existing file nor a valid Hub dataset name.",
+            hint="Use a .parquet, .jsonl, .json or .csv file, or a Hub dataset id.",
         ) from error
     try:
         yield from load_dataset(name, split=split)
-    except (
-        Exception
-    ) as error:  # datasets raises many types for one cause: it is not there
+    except Exception as error:  # datasets raises many types for a missing dataset
         raise DataError(
-            f"The dataset {name!r} (split {split!r}) cannot be loaded: {error}",
-            hint="Check the name and the network, or give a .parquet, .jsonl, .json or .csv file.",
+            f"Cannot load the dataset {name!r} (split {split!r}): {error}",
+            hint="Check the name and the network, or use a .parquet, .jsonl, .json or .csv file.",
         ) from error

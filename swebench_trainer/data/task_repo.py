@@ -1,4 +1,4 @@
-"""The `task-repo` source: swebench 5's own format, one directory per instance."""
+"""The `task-repo` source: swebench 5's native format, one directory per instance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from swebench_trainer.contracts import SourceData
 from swebench_trainer.data.columns import instance_from_row
-from swebench_trainer.data.rows import collect
+from swebench_trainer.data.rows import to_instances
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import DataTable, PlacePath
 from swebench_trainer.store.digest import digest_path
@@ -22,17 +22,17 @@ class TaskRepoTable(DataTable):
     """Keys of `[data] use = "task-repo"`."""
 
     path: PlacePath
-    """Directory with `sweb.yaml` and `tasks/<instance id>/`."""
+    """Directory that contains `sweb.yaml` and `tasks/<instance id>/`."""
 
 
 class TaskRepoSource:
-    """Reads a task repo. A task's `repo/` directory, if there, is its snapshot."""
+    """Reads a task repo. The `repo/` directory of a task, if it exists, is its snapshot."""
 
     def __init__(self, table: TaskRepoTable) -> None:
         self._path = table.path
 
     def load(self) -> SourceData:
-        """Reads every task. See `Source.load`."""
+        """Read every task. See `Source.load`."""
         dropped: list[tuple[str, str]] = []
         tasks = self._tasks()
 
@@ -43,21 +43,21 @@ class TaskRepoSource:
             )
 
         rows = self._rows(dropped)
-        return collect(rows, source=self._path.name, dropped=dropped, make=make)
+        return to_instances(rows, source=self._path.name, dropped=dropped, make=make)
 
     def digest(self) -> str:
-        """Digest of every file below `tasks/`."""
+        """Digest of all files under `tasks/`."""
         try:
             return digest_path(self._tasks())
         except OSError as error:
-            raise DataError(f"{self._path} cannot be read: {error}.") from error
+            raise DataError(f"Cannot read {self._path}: {error}.") from error
 
     def _tasks(self) -> Path:
         tasks = self._path / "tasks"
         if not tasks.is_dir():
             raise DataError(
-                f"{self._path} is not a task repo: it has no tasks/ directory.",
-                hint="A path in a recipe is relative to the recipe's own directory.",
+                f"{self._path} is not a task repo: tasks/ is missing.",
+                hint="Paths in a recipe are relative to the recipe's directory.",
             )
         return tasks
 
@@ -79,7 +79,7 @@ class TaskRepoSource:
                 continue
             if row.get("instance_id") != folder.name:
                 unreadable.append(
-                    (folder.name, "instance_id is not the directory's name")
+                    (folder.name, "instance_id differs from the directory name")
                 )
                 continue
             yield row

@@ -1,9 +1,8 @@
-"""How a patch gets into the repository: the harness's apply chain as one script.
+"""Script that applies a patch with the harness's chain of commands.
 
-The harness sends each command by itself; the commands, their order and what
-happens between them are the same here, at the cost of one call. After that the
-script says which files it has left: patches that leave the same ones share one
-run of the tests.
+The harness sends each command separately. Here the same commands run in the same order
+in one script. It then prints the id of the resulting tree, because patches that produce
+the same files share one run of the tests.
 """
 
 from __future__ import annotations
@@ -16,22 +15,22 @@ from pathlib import PurePosixPath
 from swebench_trainer.types import Instance
 
 REFUSED = 10
-"""Exit code of the script when no command accepted the patch."""
+"""Exit code of the script if no command accepts the patch."""
 
 NO_GIT = 11
-"""Exit code of the script when the machine has no git."""
+"""Exit code of the script if the sandbox has no git."""
 
 APPLY_SECONDS = 300.0
-"""Longest time before the tests start; no honest patch comes near it."""
+"""Time limit of the script; no honest patch comes near it."""
 
 NAMED_PATHS = "/tmp/named_paths"  # noqa: S108 - in a sandbox of its own
-"""Where the script finds the paths that the patch names, each ended by a NUL byte."""
+"""Input of the script: the paths in the patch, each terminated by a NUL byte."""
 
-# Every file is in the tree but for those that git ignores. When the patch may have
-# written or deleted one of these, nothing is said. What it has written counts byte by
-# byte, because git may see through line ends. The index counts too: `git apply --3way`
-# and `git checkout` of an eval script read it. Objects go elsewhere, so that the
-# repository stays as the harness would leave it.
+# The tree contains every file except those that git ignores. If the patch may have
+# written or deleted an ignored file, no tree is printed. Written files also count byte
+# by byte, because git may normalize line endings. The index counts too: `git apply
+# --3way` and `git checkout` in an eval script read it. New objects are stored elsewhere,
+# so that the repository ends in the same state as with the harness.
 _UNTRACKED = f"""\
 untracked=
 if [ -e {NAMED_PATHS} ]; then
@@ -66,9 +65,9 @@ _TREE_LINE = re.compile(r"(?:^|\n)tree ([0-9a-f]{40,64}(?: [0-9a-f]{40,64}){2})\
 
 
 def apply_script(instance: Instance) -> str:
-    """The script; it is run in the repository, with the patch in the harness's place.
+    """The script, to run in the repository with the patch at the harness's path.
 
-    It exits with 0, `REFUSED` or `NO_GIT`, and its output says which command it was.
+    It exits with 0, `REFUSED` or `NO_GIT`, and prints which command succeeded.
     """
     from swebench.harness.constants import (
         APPLY_PATCH_FAIL,
@@ -83,10 +82,10 @@ def apply_script(instance: Instance) -> str:
             f"{{ echo '{APPLY_PATCH_PASS}: {command}'; left; exit 0; }}\n"
         )
 
-    # A failed attempt leaves half of the patch behind, which makes the next one fail.
+    # A failed attempt may leave a part of the patch, which makes the next one fail.
     reset = "git checkout -- . ; git clean -fd\n"
     chain = reset.join(attempt(command) for command in GIT_APPLY_CMDS)
-    # The chain can apply all of the patch while each command fails.
+    # The chain may have applied the whole patch although each command failed.
     chain += attempt("git apply --check --reverse")
     if instance.apply_mode == "pro":
         base = shlex.quote(instance.base_commit)
@@ -101,29 +100,29 @@ def apply_script(instance: Instance) -> str:
 
 
 def applied_tree(log: str) -> str:
-    """What the script says it has left, empty if it does not; its last line counts."""
+    """The tree id in the last line of the log; empty if it has none."""
     found = _TREE_LINE.search(log)
     return found[1] if found else ""
 
 
 def named_paths(paths: Iterable[str]) -> bytes:
-    """The file that `NAMED_PATHS` is to be; `patch` may leave two more beside each."""
+    """Content of `NAMED_PATHS`, including the files that `patch` may leave for each path."""
     suffixes = ("", ".orig", ".rej")
     all_paths = sorted({f"{path}{suffix}" for path in paths for suffix in suffixes})
     return b"".join(p.encode("utf-8", "surrogateescape") + b"\0" for p in all_paths)
 
 
 def is_contained(path: str) -> bool:
-    """Whether a path of a patch lies in the repository and not in its `.git`."""
+    """Whether a path in a patch is inside the repository but not in its `.git`."""
     parts = PurePosixPath(path).parts
     return bool(parts) and parts[0] != "/" and not {"..", ".git"} & set(parts)
 
 
 def patch_bytes(patch: str) -> bytes | None:
-    """The file that the patch becomes; a missing last newline stays missing.
+    """The patch as the content of a file; a missing final newline stays missing.
 
-    Surrogates that stand for undecodable bytes become those bytes, where the
-    harness gives up; `None` when the text cannot be any file's.
+    Surrogate escapes become the original bytes, where the harness fails. `None` if the
+    text cannot be encoded.
     """
     try:
         return patch.encode("utf-8", "surrogateescape")

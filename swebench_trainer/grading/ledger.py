@@ -1,8 +1,8 @@
-"""Grades many candidates against a file of verdicts that survives a kill.
+"""Grading of many candidates, with verdicts in a file that survives a kill.
 
-Each decided verdict is a row that is written at once and never asked for again.
-A fault of the machine is not decided: it stays owed and is tried again by the
-next attempt. Equal patches of one instance are graded once.
+Each verdict is written at once and never graded again. An infrastructure failure is
+not a verdict: the candidate stays owed, and the next attempt grades it again. Equal
+patches of one instance are graded once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from swebench_trainer.types import (
 )
 
 Key = tuple[str, str, int, str]
-"""Model, instance id, sample number and digest of the patch: what a verdict is about."""
+"""Model, instance id, sample number and digest of the patch of a verdict."""
 
 
 class Ledger:
@@ -37,7 +37,7 @@ class Ledger:
 
     Args:
         folder: Directory of the stage.
-        instances: The instances that candidates may be about.
+        instances: The instances that candidates may refer to.
         run_id: Name of the run in the harness's log layout.
     """
 
@@ -59,16 +59,16 @@ class Ledger:
         repeat: Callable[[Candidate], int] = lambda _: 0,
         gold: Callable[[Instance], GoldRun | None] = lambda _: None,
     ) -> list[Verdict]:
-        """Decides every candidate that is not decided yet.
+        """Grade every candidate that has no verdict yet.
 
         Args:
-            grader: Who runs the tests.
-            candidates: What to grade; each `(model, instance_id, sample)` once.
+            grader: Runs the tests.
+            candidates: Candidates; each `(model, instance_id, sample)` once.
             done: Called after each verdict.
             once_per_patch: Whether equal patches share one run. Repeated runs
                 of one patch (gold, flakiness) need `False`.
-            repeat: Which run of its patch a candidate asks for.
-            gold: The gold run of an instance; asked once, and only when needed.
+            repeat: Number of the run of its patch that a candidate needs.
+            gold: The gold run of an instance; called once, and only if needed.
 
         Returns:
             The verdicts, in the order of the candidates.
@@ -121,13 +121,13 @@ class Ledger:
         found: dict[Key, Verdict] = {}
         names: dict[str, str] = {}
         for row in each_row(self.path):
-            row["report"] = _sharing(row["report"], names)
+            row["report"] = _interned(row["report"], names)
             v = from_row(Verdict, row)
             found[v.model, v.instance_id, v.sample, v.patch] = v
         return found
 
     def _job(self, candidate: Candidate, repeat: int, gold: GoldRun | None) -> GradeJob:
-        """The job of a candidate, with the harness's own log layout."""
+        """The job of a candidate, with the harness's log layout."""
         model = _folder_name(candidate.model)
         folder = self._folder / self._logs / f"{model}.{candidate.sample}"
         return GradeJob(
@@ -146,30 +146,31 @@ _STATUS_OF_EXTRACTION = {
 
 
 def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
-    """Stops a stage whose machine has failed, so that it can be called again.
+    """Fail a stage that had infrastructure failures, so that it can be resumed.
 
-    A candidate that uses up its memory, or whose log speaks of a failing machine, is
-    masked but stops nothing: both can be the candidate's own doing, every time.
+    A candidate that runs out of memory, or whose log shows an infrastructure failure,
+    is masked but does not fail the stage: the patch itself may be the cause, so that
+    every rerun would end the same way.
 
     Args:
         verdicts: All verdicts of the stage.
-        max_faults: How many may stay undecided for good.
+        max_faults: Number of candidates that may stay without a verdict.
 
     Raises:
-        StageError: The machine has failed for more of them.
+        StageError: More candidates have infrastructure failures.
     """
     owed = [v for v in verdicts if v.status is Status.INFRA_ERROR and not v.report]
     if len(owed) > max_faults:
         raise StageError(
-            f"{len(owed)} of {len(verdicts)} could not be graded on this machine; "
+            f"{len(owed)} of {len(verdicts)} candidates had infrastructure failures; "
             f"the first, {owed[0].instance_id}: {owed[0].status}, {owed[0].reason}.",
-            hint="Mend the cause and run the same command again: what was decided is "
-            f"kept. To leave them masked: --set grade.max_faults={len(owed)}",
+            hint="Fix the cause and run the same command again; existing verdicts are "
+            f"kept. To mask the failures instead: --set grade.max_faults={len(owed)}",
         )
 
 
 def _without_tests(candidate: Candidate) -> Outcome | None:
-    """The outcome of a candidate that no test run could change."""
+    """The outcome of a candidate that needs no test run."""
     if candidate.is_no_op:
         return None
     if status := _STATUS_OF_EXTRACTION.get(candidate.extraction.outcome):
@@ -180,24 +181,24 @@ def _without_tests(candidate: Candidate) -> Outcome | None:
 
 
 def _folder_name(model: str) -> str:
-    """A model's name as a directory's: safe, short, and no two names the same."""
+    """A safe, short and unique directory name for a model."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", model).lstrip(".")[:100]
     return safe if safe == model else f"{safe}.{digest(model)[:8]}"
 
 
-def _sharing(value: Any, strings: dict[str, str]) -> Any:
-    """The value, its strings once in memory: all reports of an instance name its tests."""
+def _interned(value: Any, strings: dict[str, str]) -> Any:
+    """Intern the strings of a value: the reports of an instance repeat its test names."""
     if isinstance(value, str):
         return strings.setdefault(value, value)
     if isinstance(value, list):
-        return [_sharing(item, strings) for item in value]
+        return [_interned(item, strings) for item in value]
     if isinstance(value, dict):
-        return {key: _sharing(item, strings) for key, item in value.items()}
+        return {key: _interned(item, strings) for key, item in value.items()}
     return value
 
 
 def _outcome(verdict: Verdict) -> Outcome:
-    """The outcome of an equal patch that was graded before."""
+    """The outcome of an equal patch graded earlier."""
     return Outcome(
         verdict.status,
         verdict.report,
@@ -239,7 +240,7 @@ def _key(candidate: Candidate) -> Key:
 
 
 def _group(about: Candidate | Verdict, patch: str, once_per_patch: bool) -> Key:
-    """What shares one run: everything with one patch, or each sample by itself."""
+    """Key of candidates that share one run: equal patches, or each sample alone."""
     if once_per_patch:
         return ("", about.instance_id, 0, patch)
     return (about.model, about.instance_id, about.sample, patch)

@@ -1,7 +1,7 @@
-"""The authority: swebench's own functions decide every verdict.
+"""Interface to the official harness, whose functions decide every verdict.
 
-The log is always on disk before it is graded, because the harness reads it back
-in text mode, which is not the same as the bytes that were written.
+The log is always written to disk before it is judged, because the harness reads it in
+text mode, which may differ from the bytes written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swebench.types import TestSpec
 
 DISK_FULL = "No space left on device"
-"""How every program tells of a full disk; the harness does not know it as a fault."""
+"""Error of a full disk, which the harness does not treat as an infrastructure failure."""
 
 NOOP = "no-op"
 """`Candidate.model` of runs of the tests without a patch; see `types.NO_OP`."""
@@ -30,7 +30,7 @@ APPLY_LOG = "run_instance.log"
 REPORT = "report.json"
 
 OWED = (Status.INFRA_ERROR, Status.OOM)
-"""Statuses that are the machine's doing and are tried again."""
+"""Statuses of infrastructure failures, which are graded again."""
 
 ROW_COLUMNS = (
     "instance_id",
@@ -56,7 +56,7 @@ def harness_row(instance: Instance) -> dict[str, Any]:
 
 
 def test_spec(instance: Instance) -> TestSpec:
-    """The harness's own view of an instance, with its eval script and its parser."""
+    """The harness's `TestSpec` of an instance, with its eval script and parser."""
     from swebench.harness.utils import make_test_spec
 
     spec = make_test_spec(harness_row(instance))
@@ -65,14 +65,14 @@ def test_spec(instance: Instance) -> TestSpec:
     return spec
 
 
-test_spec.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks
+test_spec.__test__ = False  # type: ignore[attr-defined]  # not a test for pytest to collect
 
 
 def judge(instance: Instance, patch: str, log: Path) -> dict[str, Any]:
-    """Grades a log and writes `report.json` beside it, in the harness's form.
+    """Judge a log and write `report.json` next to it, in the harness's format.
 
     Args:
-        instance: What was graded.
+        instance: The graded instance.
         patch: The candidate's patch.
         log: The test log, on disk.
 
@@ -97,11 +97,11 @@ def judge(instance: Instance, patch: str, log: Path) -> dict[str, Any]:
 
 
 def status_of(report: dict[str, Any], log: str = "") -> tuple[Status, str]:
-    """What a report of the harness means for us, with the reason for people.
+    """The status for a report of the harness, with an explanation for people.
 
     Args:
         report: The harness's report of the instance.
-        log: The test log that it is about, to look for a cause.
+        log: The judged test log, to find the cause of a failure.
     """
     if report["resolved"]:
         return Status.RESOLVED, ""
@@ -109,21 +109,21 @@ def status_of(report: dict[str, Any], log: str = "") -> tuple[Status, str]:
         tests = report["tests_status"].values()
         failed = [name for group in tests for name in group["failure"]]
         if DISK_FULL in log:
-            return Status.INFRA_ERROR, f"{DISK_FULL}, says the log"
-        return Status.UNRESOLVED, f"{len(failed)} tests fail, such as {failed[0]}"
+            return Status.INFRA_ERROR, f"the log contains {DISK_FULL!r}"
+        return Status.UNRESOLVED, f"{len(failed)} tests fail, for example {failed[0]}"
     reason = report.get("infra_failure_reason", "")
-    if words := _void_words(log):  # only the candidate prints them, so nobody retries
-        reason = f"its own words, {words!r}, make the log void"
+    if words := _void_words(log):  # printed by the candidate, so a retry is pointless
+        reason = f"the patch printed {words!r}, which voids the log"
     elif report["infra_failure"]:
         return Status.INFRA_ERROR, reason
     return (
         Status.UNRESOLVED,
-        f"no test results in the log ({reason or 'no known cause'})",
+        f"no test results in the log ({reason or 'unknown cause'})",
     )
 
 
 def _void_words(log: str) -> str:
-    """Words for which the harness reads no result in a log; empty if there are none."""
+    """A phrase in the log that makes the harness ignore it; empty if it has none."""
     from swebench.harness import constants
 
     void = (
@@ -141,11 +141,11 @@ def final_report(
     """The harness's final report (schema 2) of one prediction per instance.
 
     Args:
-        instances: The whole dataset; those without a verdict are incomplete.
-        verdicts: One verdict for each prediction.
+        instances: The whole dataset; instances without a verdict are incomplete.
+        verdicts: One verdict per prediction.
 
     Raises:
-        ValueError: Two verdicts are about one instance.
+        ValueError: Two verdicts refer to one instance.
     """
     by_id = {verdict.instance_id: verdict for verdict in verdicts}
     if len(by_id) != len(verdicts):
@@ -155,7 +155,7 @@ def final_report(
         return sorted(verdict.instance_id for verdict in keep)
 
     tried = [v for v in verdicts if v.status is not Status.NO_PATCH]
-    # As the harness has it: what has a report is completed, the rest are errors.
+    # Like the harness: a verdict with a report is completed, any other is an error.
     completed = [v for v in tried if v.report]
     failed = [v for v in tried if not v.report.get("resolved")]
     reasons = {v.instance_id: r for v in failed if (r := _failure_reason(v))}
@@ -192,7 +192,7 @@ def final_report(
 
 
 def _failure_reason(verdict: Verdict) -> str:
-    """The harness's word for a failure that may be the machine's; empty if none."""
+    """The harness's term for a failure that the machine may cause; empty for others."""
     if verdict.status is Status.OOM:
         return "out_of_memory"
     if verdict.status is Status.TIMEOUT:

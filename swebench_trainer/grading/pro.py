@@ -1,10 +1,10 @@
-"""SWE-bench Pro's way of grading, in the harness's terms.
+"""SWE-bench Pro's grading rule, expressed as log parsers of the harness.
 
-Its tests write stdout and stderr to two files, and a program of its evaluation
-repository, one per instance, reads names and statuses from them. Officially that
-program runs in the container, where a patch can overwrite it and what it writes. Here
-it runs on this host, confined, with what the log holds of the two files, and becomes a
-parser of the harness; `get_eval_report` then says exactly what the official rule says.
+Pro's tests write stdout and stderr to two files. A program of its evaluation repository,
+one per instance, parses names and statuses of tests from them. Officially, that program
+runs in the container, where a patch can overwrite it and its output. Here it runs on the
+host with limits, on the contents of the two files in the log, as a log parser of the
+harness. The result of `get_eval_report` then equals that of the official rule.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from swebench_trainer.store.digest import digest
 if TYPE_CHECKING:
     from swebench.types import TestSpec
 
-CONFINED = Path(__file__).with_name("confined.py")
+LIMITED_PROCESS = Path(__file__).with_name("limited_process.py")
 WALL_SECONDS = 600.0
-"""Far more than `confined.CPU_SECONDS`, so that a busy machine decides nothing."""
+"""Far above `limited_process.CPU_SECONDS`, so that a busy machine cannot affect results."""
 
-REMEMBERED = 64
-"""A log is judged two or three times while it is new."""
+CACHED_RESULTS = 64
+"""Number of cached results; a new log is judged two or three times."""
 
 _STREAMS = {"O:": "stdout.log", "E:": "stderr.log"}
 _OUTPUT = "output.json"
@@ -49,9 +49,9 @@ _SCRIPT = re.compile(
 
 
 def parser_name(source: str) -> str:
-    """Makes a program known to the harness as a log parser, and returns its name.
+    """Register a program as a log parser of the harness, and return its name.
 
-    The name is the program's own, so that instances with different programs can be
+    Each program has its own name, so that instances with different programs can be
     graded at the same time.
     """
     from swebench.harness.log_parsers import PARSER_REGISTRY
@@ -62,13 +62,13 @@ def parser_name(source: str) -> str:
 
 
 def parse_log(source: str, log: str, spec: TestSpec) -> dict[str, str]:
-    """A parser of the harness: what stands between the markers → status of each test.
+    """Log parser of the harness: map the log between the markers to test statuses.
 
     Args:
-        source: The program that reads the two files.
-        log: The part of the log between the markers. For the whole log, in which the
-            harness looks when that gave nothing, the answer is nothing again.
-        spec: Has the names of the expected tests.
+        source: The program that parses the two files.
+        log: The part of the log between the markers. The harness retries with the
+            whole log if that has no results; then the result is empty as well.
+        spec: Contains the names of the expected tests.
     """
     from swebench.harness.constants import START_TEST_OUTPUT
 
@@ -86,10 +86,10 @@ def parse_log(source: str, log: str, spec: TestSpec) -> dict[str, str]:
 def status_map(
     passed_by_name: Mapping[str, bool], expected: Iterable[str]
 ) -> dict[str, str]:
-    """Statuses with which the harness's rule becomes Pro's: only PASSED is a pass.
+    """Statuses for which the harness's rule equals Pro's: only PASSED is a pass.
 
-    An expected test that was not seen has failed. That is so for the harness too, but
-    not for a name with an open bracket, which it takes for the start of one.
+    A missing expected test has failed. The harness agrees, except for names with an open
+    bracket, which it treats as prefixes.
     """
     if not passed_by_name:
         return {}
@@ -101,7 +101,7 @@ def status_map(
 
 
 def streams(log: str) -> dict[str, str]:
-    """The files that the eval script has written into the log, by name."""
+    """Contents of the two files that the eval script wrote to the log, by name."""
     lines: dict[str, list[str]] = {prefix: [] for prefix in _STREAMS}
     for line in log.split("\n"):
         if line[:2] in lines:
@@ -113,18 +113,18 @@ def streams(log: str) -> dict[str, str]:
 
 
 def run_parser(source: str, files: Mapping[str, str]) -> dict[str, bool]:
-    """Runs a program on the two files; see `read_tests` for what it returns.
+    """Run a parser program on the two files; see `read_tests` for the result.
 
-    A program that fails, or that its limits end, has seen no test.
+    The result is empty if the program fails or exceeds its limits.
 
     Raises:
-        OSError: The machine had no time or no memory for it.
+        OSError: The machine is too busy or out of memory.
     """
     with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as name:
         folder = Path(name)
         for path, text in {"parser.py": source, **files}.items():
             (folder / path).write_text(text, encoding="utf-8", newline="")
-        program = [sys.executable, "-I", "-S", "-X", "utf8", str(CONFINED)]
+        program = [sys.executable, "-I", "-S", "-X", "utf8", str(LIMITED_PROCESS)]
         try:
             done = subprocess.run(
                 [*program, "parser.py", *_STREAMS.values(), _OUTPUT],
@@ -136,7 +136,9 @@ def run_parser(source: str, files: Mapping[str, str]) -> dict[str, bool]:
                 timeout=WALL_SECONDS,
             )
         except subprocess.TimeoutExpired as error:
-            raise OSError(f"the parser took {WALL_SECONDS:g} seconds") from error
+            raise OSError(
+                f"the parser took more than {WALL_SECONDS:g} seconds"
+            ) from error
         if done.returncode == -signal.SIGKILL:
             raise OSError("the parser was killed")
         try:
@@ -146,14 +148,14 @@ def run_parser(source: str, files: Mapping[str, str]) -> dict[str, bool]:
 
 
 def read_tests(document: Any) -> dict[str, bool]:
-    """The tests that a program has found, with whether any entry says PASSED.
+    """Whether each test passed: whether any of its entries has the status PASSED.
 
     Args:
-        document: Officially `{"tests": [{"name": …, "status": …}, …]}`. Of anything
-            else, no test is believed.
+        document: Output of a parser program, officially
+            `{"tests": [{"name": …, "status": …}, …]}`. Any other form gives no tests.
     """
     try:
-        # The official rule, which fails where it does.
+        # The official rule, including its failures.
         passed = {t["name"] for t in document["tests"] if t["status"] == "PASSED"}
         seen = [
             name for t in document["tests"] if isinstance(name := t.get("name"), str)
@@ -164,19 +166,19 @@ def read_tests(document: Any) -> dict[str, bool]:
 
 
 def without_binary_hunks(patch: str) -> str:
-    """A patch without the files that it changes as binary ones.
+    """A patch without its binary files.
 
-    The official evaluation does so, although git could apply some of them.
+    The official evaluation removes them, although git could apply some of them.
     """
     sections = _SECTION.split(patch)
     return "".join(s for s in sections if s.strip() and not _BINARY.search(s))
 
 
 def script_was_changed(eval_script: str, log: str) -> bool:
-    """Whether the run script, which tests could write to, is another after the run.
+    """Whether the run script, which tests can write to, changed during the run.
 
     Args:
-        eval_script: Holds the run script, and writes its digest behind `S:`.
+        eval_script: Contains the run script, and prints its digest after `S:`.
         log: The test log.
     """
     script = _SCRIPT.search(eval_script)
@@ -193,8 +195,8 @@ def _unescaped(text: str) -> str:
     return _ESCAPED.sub(lambda match: _PLAIN[match[1]], text)
 
 
-class _Recent:
-    """What was found of late, by digest of what it was found in."""
+class _ResultCache:
+    """The most recent results, by digest of program and files."""
 
     def __init__(self) -> None:
         self._found: OrderedDict[str, dict[str, bool]] = OrderedDict()
@@ -207,8 +209,8 @@ class _Recent:
     def put(self, key: str, tests: dict[str, bool]) -> None:
         with self._lock:
             self._found[key] = tests
-            if len(self._found) > REMEMBERED:
+            if len(self._found) > CACHED_RESULTS:
                 self._found.popitem(last=False)
 
 
-_RECENT = _Recent()
+_RECENT = _ResultCache()

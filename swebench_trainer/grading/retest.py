@@ -1,4 +1,4 @@
-"""Which candidates run again, and what becomes of a verdict that does not hold."""
+"""Repeated runs: which candidates need them, and how they change a verdict's flags."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import FLAKY, Status, Verdict
 
 UNCONFIRMED = "unconfirmed"
-"""Flag of a pass that should have been one again, trusted and all, but was not seen to be."""
+"""Flag of a pass without the required number of trusted passes in repeated runs."""
 
-_OURS = {FLAKY, UNCONFIRMED}
+_RETEST_FLAGS = {FLAKY, UNCONFIRMED}
 
 
 def runs_owed(verdict: Verdict, table: GradeTable, seed: int) -> int:
-    """How often a candidate is to run again.
+    """How many repeated runs a candidate needs.
 
-    It depends on the patch and on what is in the recipe alone: not on the order of
-    the candidates, and not on what earlier repeated runs have said.
+    Depends only on the verdict and the recipe, not on the order of candidates or the
+    results of earlier repeated runs.
     """
     if verdict.status is Status.RESOLVED:
-        return 0 if set(verdict.flags) - _OURS else table.confirmations
+        return 0 if set(verdict.flags) - _RETEST_FLAGS else table.confirmations
     if verdict.status is Status.UNRESOLVED:
-        if verdict.report.get("infra_failure_reason"):  # it may be the machine's doing
+        if verdict.report.get("infra_failure_reason"):  # the machine may be the cause
             return 1
         return int(_drawn(verdict, seed) < table.retest)
     return 0
 
 
-def holds(first: Verdict, again: Verdict) -> bool:
-    """Whether a repeated run does not contradict; a fault of the machine never does."""
+def agrees(first: Verdict, again: Verdict) -> bool:
+    """Whether a repeated run agrees with the first; infrastructure failures always do."""
     return again.status is first.status or again.status in OWED
 
 
-def with_second_opinion(first: Verdict, again: Sequence[Verdict], owed: int) -> Verdict:
-    """The verdict with what `owed` repeated runs have added to its flags.
+def with_retests(first: Verdict, again: Sequence[Verdict], owed: int) -> Verdict:
+    """The verdict with the flags that its repeated runs add.
 
     Args:
-        first: The verdict; its status and its report stay.
-        again: The repeated runs, of which a contradiction is the last.
-        owed: How many there should be.
+        first: The verdict; its status and report stay unchanged.
+        again: The repeated runs; no run follows one that contradicts.
+        owed: Required number of repeated runs.
     """
     if not owed:
         return first
-    flags = set(without_retests(first).flags)
-    if not all(holds(first, verdict) for verdict in again):
+    flags = set(without_retest_flags(first).flags)
+    if not all(agrees(first, verdict) for verdict in again):
         flags.add(FLAKY)
     elif first.status is Status.RESOLVED:
         confirmed = sum(v.status is Status.RESOLVED and not v.flags for v in again)
@@ -57,14 +57,14 @@ def with_second_opinion(first: Verdict, again: Sequence[Verdict], owed: int) -> 
     return dataclasses.replace(first, flags=tuple(sorted(flags)))
 
 
-def without_retests(verdict: Verdict) -> Verdict:
-    """The verdict as its own run gave it."""
-    flags = tuple(flag for flag in verdict.flags if flag not in _OURS)
+def without_retest_flags(verdict: Verdict) -> Verdict:
+    """The verdict without flags from repeated runs."""
+    flags = tuple(flag for flag in verdict.flags if flag not in _RETEST_FLAGS)
     return dataclasses.replace(verdict, flags=flags)
 
 
 def retest_row(first: Verdict, again: Sequence[Verdict]) -> dict[str, Any]:
-    """What a candidate's repeated runs said, for people who look into it."""
+    """A row of `retests.jsonl`: the repeated runs of a candidate."""
     return {
         "instance_id": first.instance_id,
         "sample": first.sample,
@@ -73,12 +73,12 @@ def retest_row(first: Verdict, again: Sequence[Verdict]) -> dict[str, Any]:
         "first": first.status,
         "again": [verdict.status for verdict in again],
         "flags": sorted({flag for verdict in again for flag in verdict.flags}),
-        "holds": all(holds(first, verdict) for verdict in again),
+        "holds": all(agrees(first, verdict) for verdict in again),
         "logs": [verdict.log for verdict in again],
     }
 
 
 def _drawn(verdict: Verdict, seed: int) -> float:
-    """A number from 0 to 1 that equal patches of an instance share."""
+    """A reproducible random number in [0, 1), equal for equal patches of an instance."""
     name = f"{seed}/{verdict.instance_id}/{verdict.patch}".encode()
     return int.from_bytes(hashlib.sha256(name).digest()[:6], "big") / 2**48

@@ -1,4 +1,4 @@
-"""How one candidate is graded, whatever the sandbox: apply, test, judge, remember."""
+"""Grading of one candidate in a sandbox of any kind: apply, test, judge, store."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading.apply import (
-    APPLY_SECONDS,
     NAMED_PATHS,
-    NO_GIT,
     REFUSED,
     applied_tree,
     apply_script,
@@ -24,326 +24,265 @@ from swebench_trainer.grading.apply import (
     named_paths,
     patch_bytes,
 )
-from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.official import (
     APPLY_LOG,
-    DISK_FULL,
     EVAL_SCRIPT,
     PATCH,
     REPORT,
     TEST_LOG,
     judge,
-    status_of,
     test_spec,
 )
+from swebench_trainer.grading.outcome import derive_outcome, outcome_without_patch
 from swebench_trainer.grading.pro import without_binary_hunks
 from swebench_trainer.grading.sandbox import (
     EXECUTION,
-    KILLED,
-    Engine,
     Execution,
     Files,
     NullCache,
     RunCache,
     Sandbox,
+    SandboxFactory,
     write_execution,
 )
-from swebench_trainer.grading.trust.flags import REFUSED_PATCH, trust_flags
 from swebench_trainer.patches.hostile_diff import patched_paths
-from swebench_trainer.types import Candidate, Status
+from swebench_trainer.types import Status
 
 SANDBOX_VERSION = 1
-"""Part of every key: a sandbox that runs things otherwise is another number."""
+"""Part of every cache key. Increase it when sandboxes execute runs differently."""
 
-NO_MEMORY = re.compile(rb"\bMemoryError\b|Cannot allocate memory|std::bad_alloc")
-"""What programs say when a limit of the process, not the kernel, keeps memory from them."""
+OUT_OF_MEMORY = re.compile(rb"\bMemoryError\b|Cannot allocate memory|std::bad_alloc")
+"""Output of programs that hit a per-process memory limit, which kills nothing."""
 
-KEPT = (Status.RESOLVED, Status.UNRESOLVED, Status.NOT_APPLIED)
-"""What is remembered; the rest may be the machine's doing."""
+CACHEABLE = (Status.RESOLVED, Status.UNRESOLVED, Status.NOT_APPLIED)
+"""Statuses of cached runs. Any other status may be the machine's fault."""
 
 
-def grade_in(
+def run_candidate(
     job: GradeJob,
-    engine: Engine,
+    factory: SandboxFactory,
     timeout: float,
     *,
     run_cache: RunCache | None = None,
     same_tree: bool = True,
 ) -> Outcome:
-    """Grades one job in a sandbox, unless the run cache has an equal run.
+    """Grade one job in a sandbox, unless the run cache has an equal run.
 
-    What is remembered is the run, not the verdict: that is derived from the logs
-    each time, so no change of a parser or of a list of tests can leave a stale one.
+    The cache stores the run, not the verdict. The verdict is derived from the logs
+    each time, so changes to a parser or a list of tests take effect.
 
     Args:
-        job: The candidate; its `log_dir` is made and emptied of an earlier run.
-        engine: Makes the sandbox.
+        job: The candidate. Its `log_dir` is created, and cleared of an earlier run.
+        factory: Creates the sandbox.
         timeout: Seconds that the tests may take.
         run_cache: Earlier runs; `None` for none.
-        same_tree: Whether the run of another patch that leaves the same files counts.
+        same_tree: Whether to reuse the run of another patch that produces the same
+            files.
     """
-    if (outcome := without_patch(job.candidate)) is not None:
+    if (outcome := outcome_without_patch(job.candidate)) is not None:
         return outcome
-    run_cache = run_cache or NullCache()
-    files = _files(job, tree=same_tree)
-    clear_logs(job.log_dir)
-    for path, name in (("tmp/patch.diff", PATCH), ("eval.sh", EVAL_SCRIPT)):
-        if path in files:
-            (job.log_dir / name).write_bytes(files[path])
-    facts = {
-        "environment": dict(engine.environment(job.instance)),
-        "sandbox": SANDBOX_VERSION,
-        "workdir": job.instance.workdir,
-        "repeat": job.repeat,
-        "eval": files["eval.sh"],
-    }
-    by_patch = _key(facts, files)
-    if recalled := _recalled(job, timeout, run_cache, by_patch):
-        return dataclasses.replace(recalled[0], answered_by="cache")
-    begin = time.monotonic()
-    keys = [by_patch]
-    with engine.open(job, files) as sandbox, contextlib.ExitStack() as turn:
-        execution = Execution(seconds={"start": _since(begin)})
-        if "tmp/apply.sh" in files:
-            execution = _apply(job, sandbox, execution)
-        if same_tree and execution.tree:
-            by_tree = _key(facts, {"tree": execution.tree.encode()})
-            waited = turn.enter_context(run_cache.single_flight(by_tree))
-            if recalled := _recalled(job, timeout, run_cache, by_tree):
-                outcome, earlier = recalled
-                about = job.instance.instance_id
-                run_cache.put(keys, earlier, job.log_dir, about)
-                return dataclasses.replace(outcome, answered_by="tree")
-            keys.append(by_tree)
-            if waited:
-                # That run left nothing: it hung, or the machine failed. The others
-                # that wait need not wait for this one too.
-                turn.close()
-        return _finish(job, sandbox, timeout, execution, run_cache, keys)
+    run = CandidateRun(job, factory, timeout, run_cache or NullCache(), same_tree)
+    return run.outcome()
 
 
 def clear_logs(log_dir: Path) -> None:
-    """Makes the directory, without what an earlier run has left in it."""
+    """Create the directory, and remove the files of an earlier run from it."""
     log_dir.mkdir(parents=True, exist_ok=True)
     for name in (PATCH, EVAL_SCRIPT, APPLY_LOG, TEST_LOG, REPORT, EXECUTION):
         (log_dir / name).unlink(missing_ok=True)
 
 
-def without_patch(candidate: Candidate) -> Outcome | None:
-    """The outcome of a candidate that has no patch, which needs no sandbox."""
-    if candidate.is_no_op:
+@dataclass
+class CandidateRun:
+    """One candidate, from the cache lookup to the stored run.
+
+    Attributes:
+        job: The candidate; it has a patch, or is the no-op.
+        factory: Creates the sandbox.
+        timeout: Seconds that the tests may take.
+        run_cache: Earlier runs.
+        same_tree: Whether to reuse the run of a patch that produces the same files.
+        execution: The record of the run so far.
+    """
+
+    job: GradeJob
+    factory: SandboxFactory
+    timeout: float
+    run_cache: RunCache
+    same_tree: bool
+    execution: Execution = dataclasses.field(default_factory=Execution)
+
+    def outcome(self) -> Outcome:
+        """Run the candidate, or reuse an equal run."""
+        self._write_inputs()
+        keys = [self._key(self.files)]
+        if (outcome := self._cached_outcome(keys[0])) is not None:
+            return dataclasses.replace(outcome, answered_by="cache")
+        begin = time.monotonic()
+        with (
+            self.factory.open(self.job, self.files) as sandbox,
+            contextlib.ExitStack() as turn,
+        ):
+            self.execution = Execution(seconds={"start": _since(begin)})
+            self._apply(sandbox)
+            if self.same_tree and self.execution.tree:
+                tree_key = self._key({"tree": self.execution.tree.encode()})
+                waited = turn.enter_context(self.run_cache.single_flight(tree_key))
+                if (outcome := self._cached_outcome(tree_key)) is not None:
+                    self._put(keys)
+                    return dataclasses.replace(outcome, answered_by="tree")
+                keys.append(tree_key)
+                if waited:
+                    # The run before stored nothing: it hung, or the machine failed.
+                    # Do not make the other threads wait for this run as well.
+                    turn.close()
+            if self._should_test():
+                exit_code = self._test(sandbox)
+                self._inspect(sandbox, exit_code)
+            return self._store(keys)
+
+    @cached_property
+    def files(self) -> Files:
+        """The files that the sandbox receives."""
+        instance, candidate = self.job.instance, self.job.candidate
+        script = test_spec(instance).eval_script
+        files = {"eval.sh": script.encode("utf-8", "surrogateescape")}
+        # Pro's evaluation resets the repository first, with or without a patch.
+        is_pro = instance.apply_mode == "pro"
+        if candidate.is_no_op and not is_pro:
+            return files
+        patch = without_binary_hunks(candidate.patch) if is_pro else candidate.patch
+        content = patch_bytes(patch)
+        if content is not None:
+            files["tmp/patch.diff"] = content
+            files["tmp/apply.sh"] = apply_script(instance).encode()
+            paths = set(patched_paths(patch))
+            # Without this file, the script does not print the tree that it produced.
+            if self.same_tree and all(map(is_contained, paths)):
+                files[NAMED_PATHS.removeprefix("/")] = named_paths(paths)
+        return files
+
+    def _write_inputs(self) -> None:
+        """Write the patch and the eval script to the empty log directory."""
+        files = self.files
+        clear_logs(self.job.log_dir)
+        for path, name in (("tmp/patch.diff", PATCH), ("eval.sh", EVAL_SCRIPT)):
+            if path in files:
+                (self.job.log_dir / name).write_bytes(files[path])
+
+    @cached_property
+    def _facts(self) -> Mapping[str, Any]:
+        """Everything that determines the run, except the patch."""
+        instance = self.job.instance
+        return {
+            "environment": dict(self.factory.environment(instance)),
+            "sandbox": SANDBOX_VERSION,
+            "workdir": instance.workdir,
+            "repeat": self.job.repeat,
+            "eval": self.files["eval.sh"],
+        }
+
+    def _key(self, patch: Files) -> str:
+        """The cache key of a run with this patch, given by its files or its tree."""
+        text = json.dumps([self._facts, dict(patch)], sort_keys=True, default=bytes.hex)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _cached_outcome(self, key: str) -> Outcome | None:
+        """The outcome of a cached run, which becomes this run; `None` for none."""
+        execution = self.run_cache.get(key, self.job.log_dir)
+        if execution is None:
+            return None
+        if execution.seconds.get("test", 0) <= self.timeout:
+            outcome = derive_outcome(self.job, self.timeout, execution)
+            # Sandboxes are inspected only after a pass. A run that did not pass then
+            # but passes by today's rules lacks its evidence.
+            inspected = outcome.status is not Status.RESOLVED or execution.evidence
+            if inspected and _is_cacheable(outcome):
+                self.execution = execution
+                write_execution(execution, self.job.log_dir)
+                return outcome
+        for name in (TEST_LOG, REPORT):
+            (self.job.log_dir / name).unlink(missing_ok=True)
         return None
-    if not candidate.patch.strip():
-        return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
-    if patch_bytes(candidate.patch) is None:
-        return Outcome(Status.MALFORMED, {}, reason="the patch is not encodable text")
-    return None
+
+    def _apply(self, sandbox: Sandbox) -> None:
+        """Apply the patch, if there is one."""
+        if "tmp/apply.sh" not in self.files:
+            return
+        begin, path = time.monotonic(), self.job.log_dir / APPLY_LOG
+        with CappedLog(path) as log:
+            result = sandbox.apply(log)
+        tree = ""
+        if result.code == 0:
+            tree = applied_tree(path.read_text(encoding="utf-8", errors="replace"))
+        self.execution = dataclasses.replace(
+            self.execution,
+            apply_code=result.code,
+            timed_out=result.timed_out,
+            oom=bool(result.oom),
+            fault="the sandbox died while applying the patch" if result.died else "",
+            tree=tree,
+            seconds=self.execution.seconds | {"apply": _since(begin)},
+        )
+
+    def _should_test(self) -> bool:
+        """Whether to run the tests; SWE-bench Pro runs them for refused patches too."""
+        execution = self.execution
+        if execution.fault or execution.timed_out or execution.oom:
+            return False
+        refused = REFUSED if self.job.instance.apply_mode == "pro" else 0
+        return execution.apply_code in (None, 0, refused)
+
+    def _test(self, sandbox: Sandbox) -> int:
+        """Run the eval script and return its exit code; 0 if it was killed."""
+        begin, path = time.monotonic(), self.job.log_dir / TEST_LOG
+        with CappedLog(path) as log:
+            result = sandbox.test(log, self.timeout)
+        seconds = _since(begin)
+        if result.timed_out:  # the harness's own words
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"\n\nTimeout error: {self.timeout:g} seconds exceeded.")
+        oom = result.oom
+        if oom is None:
+            oom = bool(OUT_OF_MEMORY.search(path.read_bytes()))
+        self.execution = dataclasses.replace(
+            self.execution,
+            timed_out=result.timed_out,
+            oom=oom,
+            fault="the sandbox died while running the tests" if result.died else "",
+            seconds=self.execution.seconds | {"test": seconds},
+        )
+        return result.code or 0
+
+    def _inspect(self, sandbox: Sandbox, exit_code: int) -> None:
+        """Collect evidence from the sandbox if the tests passed."""
+        if self.execution.fault or self.execution.timed_out:
+            return
+        job, log = self.job, self.job.log_dir / TEST_LOG
+        if judge(job.instance, job.candidate.patch, log)["resolved"]:
+            evidence = dataclasses.replace(sandbox.inspect(), script_code=exit_code)
+            self.execution = dataclasses.replace(self.execution, evidence=evidence)
+
+    def _store(self, keys: Sequence[str]) -> Outcome:
+        """Write the record, derive the outcome, and cache the run if possible."""
+        write_execution(self.execution, self.job.log_dir)
+        outcome = derive_outcome(self.job, self.timeout, self.execution)
+        if _is_cacheable(outcome):
+            self._put(keys)
+        return dataclasses.replace(outcome, seconds=self.execution.seconds)
+
+    def _put(self, keys: Sequence[str]) -> None:
+        job = self.job
+        name = job.instance.instance_id
+        self.run_cache.put(keys, self.execution, job.log_dir, name)
 
 
-def conclude(job: GradeJob, timeout: float, execution: Execution) -> Outcome:
-    """Derives the outcome of a run from what it left and the logs in `log_dir`."""
-    if (outcome := _without_report(job, timeout, execution)) is not None:
-        return outcome
-    log = job.log_dir / TEST_LOG
-    report = judge(job.instance, job.candidate.patch, log)
-    text = log.read_text(encoding="utf-8", errors="replace")
-    status, reason = status_of(report, text)
-    if status is not Status.RESOLVED and (execution.oom or _was_killed(text)):
-        status, reason = Status.OOM, "the kernel killed the tests (out of memory)"
-    elif status is Status.UNRESOLVED and _was_refused(job, execution):
-        status, reason = Status.NOT_APPLIED, _apply_reason_in(job.log_dir)
-    flags: tuple[str, ...] = ()
-    if status is Status.RESOLVED:
-        flags = trust_flags(job, text, execution.evidence)
-        if _was_refused(job, execution):
-            flags = tuple(sorted({*flags, REFUSED_PATCH}))
-    return Outcome(status, report, flags, reason)
-
-
-def apply_reason(log: str) -> str:
-    """The first complaint of the apply commands."""
-    complaints = (line for line in log.splitlines() if line.startswith("error:"))
-    return next(complaints, "no apply command accepts the patch")
-
-
-def _files(job: GradeJob, *, tree: bool) -> dict[str, bytes]:
-    """What the sandbox is given; `tree` asks for the tree that the patch leaves."""
-    script = test_spec(job.instance).eval_script
-    files = {"eval.sh": script.encode("utf-8", "surrogateescape")}
-    patch = job.candidate.patch
-    pro = job.instance.apply_mode == "pro"
-    if pro:
-        patch = without_binary_hunks(patch)
-    # Pro's evaluation resets the repository first, whether there is a patch or not.
-    wanted = pro or not job.candidate.is_no_op
-    content = patch_bytes(patch) if wanted else None
-    if content is not None:
-        files["tmp/patch.diff"] = content
-        files["tmp/apply.sh"] = apply_script(job.instance).encode()
-        paths = set(patched_paths(patch))
-        # Without this file the script does not say which tree it has left.
-        if tree and all(map(is_contained, paths)):
-            files[NAMED_PATHS.removeprefix("/")] = named_paths(paths)
-    return files
-
-
-def _key(facts: Mapping[str, Any], files: Files) -> str:
-    """Stands for all that decides a run."""
-    text = json.dumps([facts, dict(files)], sort_keys=True, default=bytes.hex)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _recalled(
-    job: GradeJob, timeout: float, run_cache: RunCache, key: str
-) -> tuple[Outcome, Execution] | None:
-    """A remembered run and its outcome, if it can stand for one that is made now."""
-    execution = run_cache.get(key, job.log_dir)
-    if execution is None:
-        return None
-    if execution.seconds.get("test", 0) <= timeout:
-        outcome = conclude(job, timeout, execution)
-        # If it did not pass when it ran, nobody has looked into its sandbox.
-        looked_at = outcome.status is not Status.RESOLVED or execution.evidence
-        if looked_at and _is_lasting(outcome):
-            write_execution(execution, job.log_dir)
-            return outcome, execution
-    for name in (TEST_LOG, REPORT):
-        (job.log_dir / name).unlink(missing_ok=True)
-    return None
-
-
-def _finish(
-    job: GradeJob,
-    sandbox: Sandbox,
-    timeout: float,
-    execution: Execution,
-    run_cache: RunCache,
-    keys: Sequence[str],
-) -> Outcome:
-    """Runs the tests, unless the patch has failed already, and remembers the run."""
-    if _goes_on(job, execution):
-        execution = _test(job, sandbox, timeout, execution)
-    write_execution(execution, job.log_dir)
-    outcome = conclude(job, timeout, execution)
-    if _is_lasting(outcome):
-        run_cache.put(keys, execution, job.log_dir, job.instance.instance_id)
-    return dataclasses.replace(outcome, seconds=execution.seconds)
-
-
-def _is_lasting(outcome: Outcome) -> bool:
+def _is_cacheable(outcome: Outcome) -> bool:
     """Whether another run on this machine would end the same way."""
-    return outcome.status in KEPT and not outcome.report.get("infra_failure_reason")
-
-
-def _apply(job: GradeJob, sandbox: Sandbox, execution: Execution) -> Execution:
-    begin = time.monotonic()
-    with CappedLog(job.log_dir / APPLY_LOG) as log:
-        ended = sandbox.apply(log)
-    tree = ""
-    if ended.code == 0:
-        text = (job.log_dir / APPLY_LOG).read_text(encoding="utf-8", errors="replace")
-        tree = applied_tree(text)
-    fault = ""
-    if ended.code is None and not (ended.timed_out or ended.oom):
-        fault = "the sandbox ended while the patch was applied"
-    return dataclasses.replace(
-        execution,
-        apply_code=ended.code,
-        timed_out=ended.timed_out,
-        oom=bool(ended.oom),
-        fault=fault,
-        tree=tree,
-        seconds=execution.seconds | {"apply": _since(begin)},
+    return outcome.status in CACHEABLE and not outcome.report.get(
+        "infra_failure_reason"
     )
-
-
-def _goes_on(job: GradeJob, execution: Execution) -> bool:
-    """Whether the tests are run; SWE-bench Pro runs them whatever became of the patch."""
-    if execution.fault or execution.timed_out or execution.oom:
-        return False
-    refused = REFUSED if job.instance.apply_mode == "pro" else 0
-    return execution.apply_code in (None, 0, refused)
-
-
-def _test(
-    job: GradeJob, sandbox: Sandbox, timeout: float, execution: Execution
-) -> Execution:
-    begin = time.monotonic()
-    path = job.log_dir / TEST_LOG
-    with CappedLog(path) as log:
-        ended = sandbox.test(log, timeout)
-    seconds = execution.seconds | {"test": _since(begin)}
-    if ended.timed_out:  # as the harness has it
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"\n\nTimeout error: {timeout:g} seconds exceeded.")
-    fault = ""
-    if ended.code is None and not (ended.timed_out or ended.oom):
-        fault = "the sandbox vanished while the tests ran"
-    execution = dataclasses.replace(
-        execution,
-        timed_out=ended.timed_out,
-        oom=_lacks_memory(path) if ended.oom is None else ended.oom,
-        fault=fault,
-        seconds=seconds,
-    )
-    if fault or ended.timed_out:
-        return execution
-    report = judge(job.instance, job.candidate.patch, path)
-    if not report["resolved"]:
-        return execution
-    evidence = dataclasses.replace(sandbox.inspect(), script_code=ended.code or 0)
-    return dataclasses.replace(execution, evidence=evidence)
-
-
-def _lacks_memory(log: Path) -> bool:
-    """Whether programs complain that there is no memory."""
-    return bool(NO_MEMORY.search(log.read_bytes()))
-
-
-def _without_report(
-    job: GradeJob, timeout: float, execution: Execution
-) -> Outcome | None:
-    """The outcome of a run that ended before there was a log to judge."""
-    if execution.fault:
-        return Outcome(Status.INFRA_ERROR, {}, reason=execution.fault)
-    if execution.timed_out:
-        reason = f"not done after {timeout:g} seconds"
-        if not execution.tested:
-            reason = f"the patch was not applied after {APPLY_SECONDS:.0f} seconds"
-        return Outcome(Status.TIMEOUT, {}, reason=reason)
-    if execution.tested:
-        return None
-    if execution.oom:
-        return Outcome(Status.OOM, {}, reason="no memory to apply the patch")
-    if execution.apply_code == REFUSED:
-        reason = _apply_reason_in(job.log_dir)
-        # The names in a patch cannot end a complaint of git.
-        full = reason.endswith(f": {DISK_FULL}")
-        status = Status.INFRA_ERROR if full else Status.NOT_APPLIED
-        return Outcome(status, {}, reason=reason)
-    if execution.apply_code == NO_GIT:
-        reason = "the sandbox has no git"
-    else:
-        reason = f"the apply script ended with {execution.apply_code}"
-    return Outcome(Status.INFRA_ERROR, {}, reason=reason)
-
-
-def _was_refused(job: GradeJob, execution: Execution) -> bool:
-    """Whether there was a patch and it did not apply; Pro tests it all the same."""
-    noop = job.candidate.is_no_op
-    return execution.apply_code == REFUSED and not noop
-
-
-def _apply_reason_in(log_dir: Path) -> str:
-    log = (log_dir / APPLY_LOG).read_text(encoding="utf-8", errors="replace")
-    return apply_reason(log)
-
-
-def _was_killed(log: str) -> bool:
-    """Whether the test command itself ended by SIGKILL."""
-    from swebench.harness.grading import parse_test_exit_code
-
-    return bool(parse_test_exit_code(log) == KILLED)
 
 
 def _since(begin: float) -> float:

@@ -13,45 +13,50 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from swebench_trainer.contracts import GradeJob
-from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.store.jsonl import damaged, write_json
 from swebench_trainer.types import Instance
 
 KILLED = 137
-"""Exit code of a process that got SIGKILL; only the kernel sends it to a test run."""
+"""Exit code of a process killed by SIGKILL. Only the kernel sends it to a test run."""
 
 EXECUTION = "execution.json"
-"""Name of the file beside the logs that holds the `Execution`."""
+"""Name of the file next to the logs that stores the `Execution`."""
 
 Files = Mapping[str, bytes]
-"""What a sandbox is given: path from its root → content."""
+"""Contents of the files that a sandbox receives, by path relative to its root."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """How a command in a sandbox ended.
 
     Attributes:
         code: Exit code; `None` when the command was killed.
-        timed_out: The deadline ended it.
-        oom: The kernel ended it, or something that it started, for want of memory;
-            `None` where memory is limited in a way that only the output tells of.
+        timed_out: Whether it was killed at the deadline.
+        oom: Whether the kernel killed it, or a process it started, for lack of
+            memory; `None` if only the output can show this.
     """
 
     code: int | None = None
     timed_out: bool = False
     oom: bool | None = False
 
+    @property
+    def died(self) -> bool:
+        """Whether it was killed for no known reason."""
+        return self.code is None and not (self.timed_out or self.oom)
+
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is seen in a sandbox when everything in it has been killed.
+    """State of a sandbox after all its processes have been killed.
 
     Attributes:
-        changed: Absolute paths of the files outside the repository that are new,
-            changed or gone, without those that the sandbox was given.
-        script_intact: Whether the eval script is still the one that was put there.
-        script_code: Exit code of the eval script; a signal's is below 0 or above 128.
+        changed: Absolute paths of new, changed and deleted files outside the
+            repository, except the files that the sandbox received.
+        script_intact: Whether the eval script is unchanged.
+        script_code: Exit code of the eval script; below 0 or above 128 for a signal.
     """
 
     changed: tuple[str, ...] = ()
@@ -61,15 +66,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Execution:
-    """What a run leaves beside its logs; together they give the verdict, any time.
+    """Record of a run. Together with the logs, it determines the verdict.
 
     Attributes:
-        apply_code: Exit code of the apply script; `None` when it did not end.
-        timed_out: The deadline ended the run.
-        oom: The kernel ended it for want of memory.
-        fault: What was wrong with the machine; empty when nothing was.
-        tree: The files that the patch left, as git names them; empty if unknown.
-        evidence: Looked for only when the tests passed.
+        apply_code: Exit code of the apply script; `None` if it did not finish.
+        timed_out: Whether the run was killed at a deadline.
+        oom: Whether the kernel killed it for lack of memory.
+        fault: Description of an infrastructure failure; empty if there was none.
+        tree: Git's id of the patched files; empty if unknown.
+        evidence: State of the sandbox; collected only if the tests passed.
         seconds: Wall time by phase (`start`, `apply`, `test`).
     """
 
@@ -92,7 +97,7 @@ EXECUTION_ADAPTER = TypeAdapter(Execution)
 
 
 def write_execution(execution: Execution, log_dir: Path) -> None:
-    """Writes what a run left beside its logs."""
+    """Write the record of a run next to its logs."""
     write_json(log_dir / EXECUTION, dataclasses.asdict(execution), sync=False)
 
 
@@ -112,26 +117,26 @@ def read_execution(log_dir: Path) -> Execution | None:
 
 
 class Sandbox(Protocol):
-    """A fresh machine for one candidate, with its files in place."""
+    """An isolated environment for one candidate, with its files in place."""
 
-    def apply(self, log: CappedLog) -> Ended:
-        """Runs `/tmp/apply.sh` in the repository, for at most `APPLY_SECONDS`."""
+    def apply(self, log: CappedLog) -> CommandResult:
+        """Run `/tmp/apply.sh` in the repository, for at most `APPLY_SECONDS`."""
 
-    def test(self, log: CappedLog, timeout: float) -> Ended:
-        """Runs `/eval.sh` until its end or the deadline; both streams in order."""
+    def test(self, log: CappedLog, timeout: float) -> CommandResult:
+        """Run `/eval.sh` until its end or the deadline; logs both streams in order."""
 
     def inspect(self) -> Evidence:
-        """Kills everything in the sandbox and looks at what is left."""
+        """Kill everything in the sandbox and collect evidence."""
 
 
-class Engine(Protocol):
-    """Makes sandboxes of one kind. What fails for the machine's sake raises."""
+class SandboxFactory(Protocol):
+    """Creates sandboxes of one kind. Infrastructure failures raise."""
 
     def environment(self, instance: Instance) -> Mapping[str, Any]:
-        """What decides a run beside the files it is given: image, limits, network."""
+        """Everything that determines a run except its files: image, limits, network."""
 
     def open(self, job: GradeJob, files: Files) -> AbstractContextManager[Sandbox]:
-        """A sandbox with the files in place, gone when the context ends."""
+        """Start a sandbox with the files in place; remove it when the context ends."""
 
 
 class RunCache(Protocol):

@@ -1,7 +1,7 @@
-"""The `stock` grader: the unmodified harness in a process of its own.
+"""The `stock` grader: the unmodified harness in a separate process.
 
-It is the reference that the others are tested against, and slow: the harness waits
-fifteen seconds for each container to stop.
+It is the reference for the other graders. It is slow, because the harness waits fifteen
+seconds for each container to stop.
 """
 
 from __future__ import annotations
@@ -28,23 +28,20 @@ from swebench_trainer.grading.official import (
     harness_row,
     status_of,
 )
-from swebench_trainer.grading.pool import grade_all, in_time
-from swebench_trainer.grading.run_candidate import (
-    apply_reason,
-    clear_logs,
-    without_patch,
-)
+from swebench_trainer.grading.outcome import apply_error, outcome_without_patch
+from swebench_trainer.grading.run_candidate import clear_logs
+from swebench_trainer.grading.scheduler import grade_all, with_deadlines
 from swebench_trainer.grading.trust.flags import trust_flags
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Instance, Status
 
 MODEL = "candidate"
-"""`model_name_or_path` for the harness; ours may be no directory's name."""
+"""`model_name_or_path` for the harness; ours may not be a valid directory name."""
 
 GRACE_SECONDS = 600
-"""What the harness may need beside the tests: a pull, two starts, two stops."""
+"""Time of the harness besides the tests: a pull, two starts, two stops."""
 
-# `run_instance` can leave the tree unpatched, but its command line cannot ask for it.
+# `run_instance` can skip the patch, but the command line has no option for it.
 RUN_UNPATCHED = """
 import json, sys
 from swebench.harness.run_evaluation import _docker_client, make_test_spec, run_instance
@@ -56,49 +53,49 @@ run_instance(spec, prediction, _docker_client(), run_id, int(timeout), skip_patc
 
 
 class StockGrader:
-    """Grades with the harness's own program; made from the recipe's `[grade]` table."""
+    """Grades with the harness's own command."""
 
     def __init__(self, table: GradeTable) -> None:
         self._table = table
 
     def check(self, instances: Sequence[Instance]) -> None:
-        """Looks for the `docker` program, which the harness calls, and its daemon.
+        """Check the `docker` program, which the harness calls, and its daemon.
 
         Raises:
-            PrerequisiteError: One of them is missing, or an image is none that the
-                harness can start.
+            PrerequisiteError: One of them is missing, or the harness cannot run one of
+                the instances.
         """
         if any(instance.apply_mode == "pro" for instance in instances):
             raise PrerequisiteError(
-                "The stock harness cannot run SWE-bench Pro: it keeps the images' "
-                "entrypoint, and looks for the repository in /testbed.",
+                "The stock harness cannot run SWE-bench Pro: it runs the images' "
+                "entrypoint and expects the repository in /testbed.",
                 hint='Grade with [grade] use = "docker".',
             )
         docker = shutil.which("docker")
         done = docker and subprocess.run([docker, "info"], capture_output=True)
         if not done or done.returncode != 0:
             raise PrerequisiteError(
-                "The stock harness needs the docker program and a daemon that answers.",
-                hint="Install docker and try `docker info`. Task repos that carry "
-                'their files need none: [grade] use = "namespace".',
+                "The stock harness needs the docker program and a reachable daemon.",
+                hint="Install Docker and check that `docker info` works. Task repos that "
+                'contain their files need no Docker: [grade] use = "namespace".',
             )
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
-        """Grades the jobs; see `Grader.grade`."""
+        """Grade the jobs; see `Grader.grade`."""
         stop = threading.Event()
         return grade_all(
             jobs,
-            in_time(self._table, functools.partial(self._grade, stop)),
+            with_deadlines(self._table, functools.partial(self._grade, stop)),
             workers=self._table.workers,
             retries=self._table.retries,
             stop=stop.set,
         )
 
     def close(self) -> None:
-        """Nothing is left: each job has removed its container."""
+        """Do nothing: each job has removed its container."""
 
     def _grade(self, stop: threading.Event, job: GradeJob, timeout: float) -> Outcome:
-        if (outcome := without_patch(job.candidate)) is not None:
+        if (outcome := outcome_without_patch(job.candidate)) is not None:
             return outcome
         begin = time.monotonic()
         run_id = uuid.uuid4().hex[:12]
@@ -116,13 +113,13 @@ class StockGrader:
 def _run_harness(
     job: GradeJob, run_id: str, timeout: float, cwd: Path, stop: threading.Event
 ) -> str:
-    """Runs the harness on one candidate in `cwd` and returns what it prints."""
+    """Run the harness on one candidate in `cwd` and return its output."""
     prediction = {
         "instance_id": job.instance.instance_id,
         "model_name_or_path": MODEL,
         "model_patch": job.candidate.patch,
     }
-    seconds = math.ceil(timeout)  # the harness takes whole ones
+    seconds = math.ceil(timeout)  # the harness accepts only whole seconds
     (cwd / "dataset.jsonl").write_text(json.dumps(harness_row(job.instance)) + "\n")
     (cwd / "predictions.jsonl").write_text(json.dumps(prediction) + "\n")
     if job.candidate.is_no_op:
@@ -150,7 +147,7 @@ def _run_harness(
 
 
 def _remove_containers(run_id: str) -> None:
-    """Removes the containers that a killed harness has left."""
+    """Remove the containers of a killed harness."""
     find = ["docker", "ps", "--all", "--quiet", "--filter", f"name={run_id}"]
     left = subprocess.run(find, capture_output=True, text=True).stdout.split()
     if left:
@@ -159,7 +156,7 @@ def _remove_containers(run_id: str) -> None:
 
 
 def _read_outcome(job: GradeJob, output: str, seconds: dict[str, float]) -> Outcome:
-    """Reads the outcome from the files that the harness has left."""
+    """Read the outcome from the files of the harness."""
     from swebench.harness.constants import APPLY_PATCH_FAIL
 
     report_file, log_file = job.log_dir / REPORT, job.log_dir / APPLY_LOG
@@ -173,12 +170,12 @@ def _read_outcome(job: GradeJob, output: str, seconds: dict[str, float]) -> Outc
         return Outcome(status, report, flags, reason, seconds)
     log = log_file.read_text(errors="replace") if log_file.exists() else output
     if APPLY_PATCH_FAIL in log:
-        status, reason = Status.NOT_APPLIED, apply_reason(log)
+        status, reason = Status.NOT_APPLIED, apply_error(log)
     elif "Test timed out" in log:
         status, reason = Status.TIMEOUT, "the tests timed out"
     else:
         status = Status.INFRA_ERROR
-        lines = log.strip().splitlines() or ["the harness wrote nothing"]
+        lines = log.strip().splitlines() or ["the harness printed nothing"]
         errors = [line for line in lines if " - ERROR - " in line]
         reason = errors[0].partition(" - ERROR - ")[2] if errors else lines[-1]
     return Outcome(status, {}, reason=reason, seconds=seconds)

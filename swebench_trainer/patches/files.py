@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from swebench_trainer.contents.paths import UNSAFE
@@ -57,6 +58,24 @@ class File:
 
     text: Text
     mode: str = "100644"
+
+
+@dataclass(frozen=True)
+class ChangedFiles:
+    """Contents of the files that a patch names, by path.
+
+    Attributes:
+        old: Existing files before.
+        new: Files after.
+    """
+
+    old: Mapping[str, bytes]
+    new: Mapping[str, bytes]
+
+
+def encoded(files: Mapping[str, File]) -> dict[str, bytes]:
+    """The contents of files as bytes."""
+    return {path: file.text.encoded() for path, file in files.items()}
 
 
 def read_file(tree: Tree, path: str) -> File | None:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from swebench_trainer.patches.quoting import unquote
+
 # patch(1) skips blanks, and the letter X, before a header.
 _HEADER = re.compile(
     r"^[ \tX]*"
@@ -33,9 +35,7 @@ _MODE = re.compile(
 )
 # Equal names with different prefixes, such as `a/my file b/my file`.
 _TWICE = re.compile(r"[^/]*/+(?P<path>.+) [^/ ]*/+(?P=path)")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_ESCAPE = re.compile(r"\\([0-7]{3}|.)")
-_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _FROM_ROOT = re.compile(r"/|[^/]+//")
 _DATE = re.compile(r"(?<![ \t])[ \t]+\d+-\d+-\d+[ \t].*")
 
@@ -92,42 +92,25 @@ def _pair(text: str) -> Iterator[str]:
     first = _QUOTED.match(text)
     end = first.end() if first else text.find(' "')
     if end > 0:
-        yield _unquoted(text[:end])
-        yield _unquoted(text[end:].strip())
+        yield _name(text[:end])
+        yield _name(text[end:].strip())
     yield from re.split(r" (?=b/)", text)
 
 
 def _readings(text: str) -> Iterator[str]:
     """The names that the text of a header may stand for, where a date may follow."""
     if text.startswith('"'):
-        yield _unquoted(text)
+        yield _name(text)
         return
     yield text.partition("\t")[0]
     yield _DATE.sub("", text)
     yield from text.split()[:1]
 
 
-def _unquoted(name: str) -> str:
-    """A name as the file's, if git has put it in quotes."""
-    quoted = _QUOTED.match(name)
-    if quoted is None:
-        return name
-    text = _ESCAPE.sub(_unescaped, quoted[1])
-    try:
-        return text.encode("utf-8", "surrogateescape").decode(
-            "utf-8", "surrogateescape"
-        )
-    except UnicodeEncodeError:  # a surrogate that stands for no byte
-        return text
-
-
-def _unescaped(escape: re.Match[str]) -> str:
-    """What an escape of git stands for; a byte that is not ASCII as a surrogate."""
-    code = escape[1]
-    if not code[0].isdigit():
-        return _ESCAPES.get(code, code)
-    byte = int(code, 8) & 0xFF
-    return chr(byte if byte < 0x80 else 0xDC00 + byte)
+def _name(text: str) -> str:
+    """A name without git's quotes, and without what follows the closing one."""
+    quoted = _QUOTED.match(text)
+    return unquote(quoted[0]) if quoted else text
 
 
 def _without_prefix(name: str) -> str:

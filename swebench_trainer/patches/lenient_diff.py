@@ -1,14 +1,22 @@
-"""A text as the sections of a diff: read as it stands, with nothing put right."""
+"""Lenient reader: finds the sections of a diff in any text, such as a model's answer.
+
+Nothing in a text makes the reader fail, and nothing is repaired here. What it cannot
+make sense of is reported as `Scan.problem`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from swebench_trainer.answers.blocks import FENCE
+from swebench_trainer.contents.paths import check_path
+from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.quoting import unquote
 
 DEV_NULL = "/dev/null"
+FENCE = re.compile(r"\s*(```|~~~)")
+"""First or last line of a Markdown code block."""
 
 _NUMBERS = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(.*)")
 _LOOSE_START = re.compile(r"@@+ *-(\d{1,9})\b")
@@ -18,22 +26,26 @@ _HEADER = re.compile(
     r"|---|\+\+\+) "
 )
 _SIGNATURE = "-- "
-"""Ends what `git format-patch` writes; it looks like a deleted line."""
+"""Last line of `git format-patch` output; it looks like a deleted line."""
 _LIST = re.compile(r"[-+] \S")
-"""An item of a list in prose, or a line of a diff."""
+"""A list item in prose, or a line of a diff."""
 _STRAY = re.compile(r"(?!-{2,} ?$|[-+] \S)[-+]|(rename|copy) (from|to) ")
-"""A line that has a meaning in a diff alone: no item of a list, no rule, no signature."""
+"""A line that only makes sense in a diff: not a list item, rule or signature."""
+_GIT_HEADER = re.compile(r"diff --git a/(.+) b/(.+)")
+# Equal names, with and without prefixes.
+_TWICE = re.compile(r"diff --git [^/ ]*/(?P<path>.{1,1024}) [^/ ]*/(?P=path)")
+_BARE_TWICE = re.compile(r"diff --git (?P<path>.{1,1024}) (?P=path)")
 
 
 @dataclass(frozen=True)
 class RawHunk:
-    """A hunk as it was written.
+    """A hunk as written.
 
     Attributes:
-        header: Its first line, which starts with `@@`.
-        lines: Its lines with their marks; an empty one is an empty context line.
-        counts: Whether the header gives the numbers of the lines, and rightly.
-        short: Whether the header announces more lines than there are.
+        header: First line, which starts with `@@`.
+        lines: Lines with their marks; an empty one is an empty context line.
+        counts: Whether the header states the numbers of lines correctly.
+        short: Whether the header announces more lines than the hunk has.
     """
 
     header: str
@@ -43,26 +55,26 @@ class RawHunk:
 
     @property
     def start(self) -> int | None:
-        """The first old line, from 1; `None` when the header does not say."""
+        """First old line, from 1; `None` if the header does not state it."""
         found = _LOOSE_START.match(self.header)
         return int(found[1]) if found else None
 
     @property
     def has_old(self) -> bool:
-        """Whether there are lines to be found in the file as it was."""
+        """Whether any line must be found in the file before the change."""
         return any(line[:1] in ("", " ", "-") for line in self.lines)
 
     def recounted(self) -> str:
-        """The header with the right numbers of lines.
+        """The header with the correct numbers of lines.
 
         Raises:
-            ValueError: It has no line numbers.
+            ValueError: The header has no line numbers.
         """
         if self.counts:
             return self.header
         found = _NUMBERS.match(self.header)
         if not found:
-            raise ValueError("a hunk without line numbers")
+            raise ValueError("a hunk has no line numbers")
         old = sum(line[:1] in ("", " ", "-") for line in self.lines)
         new = sum(line[:1] in ("", " ", "+") for line in self.lines)
         return f"@@ -{found[1]},{old} +{found[3]},{new} @@{found[5]}"
@@ -70,13 +82,13 @@ class RawHunk:
 
 @dataclass
 class Section:
-    """What a diff says of one file: header lines, then hunks."""
+    """The part of a diff about one file: header lines, then hunks."""
 
     header: tuple[str, ...]
     hunks: list[RawHunk] = field(default_factory=list)
 
     def lines(self, *, recount: bool = False) -> Iterator[str]:
-        """The lines as they were written, or with the counts of the hunks put right."""
+        """The lines as written, or with corrected line counts in the hunk headers."""
         yield from self.header
         for hunk in self.hunks:
             yield hunk.recounted() if recount else hunk.header
@@ -88,24 +100,22 @@ class Scan:
     """The sections of a text.
 
     Attributes:
-        around: Names of what stands around them.
-        last: Number of the last line of a section, from 0.
+        around: Kinds of text around the sections: `fences`, `prose`.
+        last: Index of the last line of the last section, from 0.
+        problem: First reason why the text is not a readable diff; empty if it is one.
     """
 
     sections: tuple[Section, ...]
     around: tuple[str, ...]
     last: int
+    problem: str
 
 
 def scan(lines: Sequence[str]) -> Scan:
-    """Finds every section in the lines of a text.
-
-    Raises:
-        ValueError: A hunk has no lines, or breaks off, or lacks its header; or the
-            patch is binary.
-    """
+    """Finds every section in the lines of a text."""
     sections: list[Section] = []
     around: list[str] = []
+    problems: list[str] = []
     at = last = 0
     in_patch = False
     while at < len(lines):
@@ -114,16 +124,16 @@ def scan(lines: Sequence[str]) -> Scan:
             end = _header_end(lines, at)
             sections.append(Section(tuple(lines[at:end])))
         elif sections and (line.startswith("@@ ") or line == "@@"):
-            hunk, end = _hunk(lines, at)
+            hunk, end = _hunk(lines, at, problems)
             sections[-1].hunks.append(hunk)
-        elif line == "GIT binary patch" and sections:
-            raise ValueError("a binary patch")
         else:
             fence = FENCE.match(line)
             if fence:
                 in_patch = bool(sections) and "diff" in line
+            if line == "GIT binary patch" and sections:
+                problems.append("the patch is binary")
             if in_patch and _STRAY.match(line):
-                raise ValueError("lines of a patch outside of its hunks")
+                problems.append("lines of the patch are outside its hunks")
             if line.strip():
                 around.append("fences" if fence else "prose")
             at += 1
@@ -131,7 +141,8 @@ def scan(lines: Sequence[str]) -> Scan:
         in_patch = True
         last = end - 1
         at = end
-    return Scan(tuple(sections), tuple(dict.fromkeys(around)), last)
+    problem = problems[0] if problems else ""
+    return Scan(tuple(sections), tuple(dict.fromkeys(around)), last, problem)
 
 
 def _starts_file(lines: Sequence[str], at: int) -> bool:
@@ -150,14 +161,14 @@ def _header_end(lines: Sequence[str], at: int) -> int:
     return end
 
 
-def _hunk(lines: Sequence[str], at: int) -> tuple[RawHunk, int]:
-    """The hunk whose header is line `at`, and where it ends."""
+def _hunk(lines: Sequence[str], at: int, problems: list[str]) -> tuple[RawHunk, int]:
+    """The hunk whose header is line `at`, and the index after its last line."""
     found = _NUMBERS.match(lines[at])
     old, new = (int(found[2] or 1), int(found[4] or 1)) if found else (0, 0)
     end = _counted_end(lines, at + 1, old, new) if found else None
     if end:
         return RawHunk(lines[at], tuple(lines[at + 1 : end]), True, False), end
-    end = _body_end(lines, at + 1)
+    end = _body_end(lines, at + 1, problems)
     body = tuple(lines[at + 1 : end])
     olds = sum(line[:1] in ("", " ", "-") for line in body)
     news = sum(line[:1] in ("", " ", "+") for line in body)
@@ -166,7 +177,7 @@ def _hunk(lines: Sequence[str], at: int) -> tuple[RawHunk, int]:
 
 
 def _counted_end(lines: Sequence[str], at: int, old: int, new: int) -> int | None:
-    """Where a hunk of so many lines ends; `None` when its lines do not add up."""
+    """End of a hunk with these numbers of lines; `None` if its lines do not add up."""
     while old > 0 or new > 0:
         kind = lines[at][:1] if at < len(lines) else "@"
         if kind not in ("", *" +-\\"):
@@ -176,24 +187,20 @@ def _counted_end(lines: Sequence[str], at: int, old: int, new: int) -> int | Non
         at += 1
     while at < len(lines) and lines[at].startswith("\\"):
         at += 1
-    return None if old or new or _goes_on(lines, at) else at
+    return None if old or new or _continues(lines, at) else at
 
 
-def _goes_on(lines: Sequence[str], at: int) -> bool:
-    """Whether there are more lines of a hunk than its counts say, which end at `at`."""
+def _continues(lines: Sequence[str], at: int) -> bool:
+    """Whether a hunk has more lines than its counts, which end at `at`."""
     behind = at
     while behind < len(lines) and _in_body(lines, behind):
         behind += 1
-    # Prose may follow an empty line, which may be one of context as well.
+    # Prose may follow an empty line, which could also be a line of context.
     return (behind > at and bool(lines[at])) or any(map(_STRAY.match, lines[at:behind]))
 
 
-def _body_end(lines: Sequence[str], at: int) -> int:
-    """Where the lines end that can be a hunk's.
-
-    Raises:
-        ValueError: There is none, or the hunk breaks off in the middle.
-    """
+def _body_end(lines: Sequence[str], at: int, problems: list[str]) -> int:
+    """End of the lines that can belong to a hunk; appends what is wrong with them."""
     stop = at
     while stop < len(lines) and _in_body(lines, stop):
         stop += 1
@@ -201,7 +208,8 @@ def _body_end(lines: Sequence[str], at: int) -> int:
     while end > at and not lines[end - 1]:
         end -= 1
     if end == at:
-        raise ValueError("a hunk without lines")
+        problems.append("a hunk has no lines")
+        return end
     ended = stop < len(lines) and (
         lines[stop].startswith("@@")
         or lines[stop] == _SIGNATURE
@@ -209,9 +217,9 @@ def _body_end(lines: Sequence[str], at: int) -> int:
         or _starts_file(lines, stop)
     )
     if end == stop < len(lines) and not ended:
-        raise ValueError("a hunk with a line that is not marked")
+        problems.append("a line of a hunk has no mark")
     if _LIST.match(lines[end - 1]) and not ended:
-        raise ValueError("whether a hunk or a list ends the patch is not clear")
+        problems.append("the patch ends with lines that could be a list")
     return end
 
 
@@ -219,3 +227,164 @@ def _in_body(lines: Sequence[str], at: int) -> bool:
     line = lines[at]
     marked = line[:1] in ("", *" +-\\")
     return marked and line != _SIGNATURE and not _starts_file(lines, at)
+
+
+# --- Files that a diff changes ---
+
+
+@dataclass(frozen=True)
+class ChangedLines:
+    """Lines that a diff changes in one file.
+
+    Attributes:
+        paths: Path before and after: one path, or two if the file moves.
+        lines: Removed and added lines in order, each starting with `-` or `+`.
+    """
+
+    paths: frozenset[str]
+    lines: tuple[str, ...]
+
+
+def lines_by_file(patch: str) -> Iterator[ChangedLines]:
+    """Yields the changes of each file in a diff; a text without a diff has none."""
+    for section in scan(patch.replace("\r\n", "\n").split("\n")).sections:
+        paths = frozenset(_any_names(section.header)) - {DEV_NULL, ""}
+        lines = (line for hunk in section.hunks for line in hunk.lines)
+        changed = tuple(line for line in lines if line.startswith(("-", "+")))
+        if paths:
+            yield ChangedLines(paths, changed)
+
+
+def _any_names(header: Iterable[str]) -> Iterator[str]:
+    """Every name in a header, whether they agree or not, without `a/` and `b/`."""
+    for line in header:
+        if match := _GIT_HEADER.fullmatch(unquote(line)):
+            yield from match.groups()
+        for start, prefix in (
+            ("--- ", "a/"),
+            ("+++ ", "b/"),
+            ("rename from ", ""),
+            ("rename to ", ""),
+        ):
+            if line.startswith(start):
+                yield _name(line.removeprefix(start)).removeprefix(prefix)
+
+
+# --- Names in a header ---
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the header of a section says about its file.
+
+    Attributes:
+        paths: Each path as written, including `a/` and `b/`, without `/dev/null`.
+        git_path: Where git would look for the file, if the names agree.
+        creates: Whether the file is new.
+        deletes: Whether the file is deleted.
+        renamed_to: New path of a renamed file, else empty; `paths` is its old one.
+        executable: Whether a new file is executable.
+        special: Whether the section changes more than text, which is never repaired.
+        repairs: Repairs that the header needs, whatever the files are.
+    """
+
+    paths: tuple[str, ...]
+    git_path: str
+    creates: bool
+    deletes: bool
+    renamed_to: str
+    executable: bool
+    special: bool
+    repairs: tuple[str, ...]
+
+
+def read_names(section: Section) -> Names:
+    """Reads the header of a section.
+
+    Raises:
+        ValueError: It does not name a file, or names an unsafe path.
+    """
+    lines = section.header
+    starts = {
+        start: line.removeprefix(start)
+        for line in lines
+        for start in ("--- ", "+++ ", "rename from ", "rename to ", "new file mode ")
+        if line.startswith(start)
+    }
+    words = [_name(starts.get(start, "")) for start in ("--- ", "+++ ")]
+    repairs = ["prefixes"] if any("/./" in word for word in words) else []
+    words = [word.replace("/./", "/") for word in words]
+    if not any(words):
+        found = _TWICE.match(lines[0]) or _BARE_TWICE.match(lines[0])
+        if section.hunks:
+            repairs.append("headers")
+        words = [f"a/{found['path']}", f"b/{found['path']}"] if found else ["", ""]
+    null = [
+        word in (DEV_NULL, "dev/null", "a/dev/null", "b/dev/null") for word in words
+    ]
+    declared = (
+        "new file mode " in starts,
+        any(line.startswith("deleted file mode ") for line in lines),
+    )
+    if any(n and word != DEV_NULL for n, word in zip(null, words, strict=True)) or (
+        any(d and not n for d, n in zip(declared, null, strict=True)) and section.hunks
+    ):
+        repairs.append("dev-null")
+    creates, deletes = (n or d for n, d in zip(null, declared, strict=True))
+    paths = tuple(
+        dict.fromkeys(w for w, n in zip(words, null, strict=True) if w and not n)
+    )
+    renamed_to = ""
+    if "rename from " in starts and "rename to " in starts:
+        paths = (_name(starts["rename from "]),)
+        renamed_to = _name(starts["rename to "])
+        check_path(renamed_to)
+    if not paths or (creates and deletes):
+        raise ValueError("the patch is not well-formed")
+    stripped = {path if renamed_to else path.partition("/")[2] for path in paths}
+    for path in stripped:
+        check_path(path or paths[0])
+    return Names(
+        paths=paths,
+        git_path=stripped.pop() if len(stripped) == 1 else "",
+        creates=creates,
+        deletes=deletes,
+        renamed_to=renamed_to,
+        executable=starts.get("new file mode ") == "100755",
+        special=_special(lines),
+        repairs=tuple(repairs),
+    )
+
+
+def _special(lines: Sequence[str]) -> bool:
+    return any(
+        line.startswith(("old mode ", "copy from ", "Binary files "))
+        or (line.startswith("index ") and line.endswith((" 120000", " 160000")))
+        or (
+            line.startswith("new file mode ")
+            and not line.endswith(("100644", "100755"))
+        )
+        for line in lines
+    )
+
+
+def _name(written: str) -> str:
+    """The name in a header, without the timestamp that diff(1) adds after a tab."""
+    return unquote(written.partition("\t")[0].rstrip())
+
+
+def named_files(sections: Iterable[Section], tree: Tree) -> dict[str, bytes]:
+    """Contents of the existing files that git would look for, by path.
+
+    Raises:
+        ValueError: A path is unsafe.
+    """
+    found = {}
+    for section in sections:
+        names = read_names(section)
+        paths = {path.partition("/")[2] for path in names.paths}
+        for path in filter(None, {*paths, names.git_path, names.renamed_to}):
+            content = tree.read(path)
+            if content is not None:
+                found[path] = content
+    return found

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from unidiff.errors import UnidiffParseError
 
 from swebench_trainer.contracts import Tree
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.patches.files import File, Text, read_file
+from swebench_trainer.patches.files import ChangedFiles, File, Text, encoded, read_file
+from swebench_trainer.patches.quoting import unquote
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,9 @@ def read_patch(patch: str) -> tuple[FileChange, ...]:
     try:
         parsed = PatchSet(patch)
     except UnidiffParseError as error:
-        raise ValueError("not a well-formed patch") from error
+        raise ValueError("the patch is not well-formed") from error
     if not parsed:
-        raise ValueError("not a patch")
+        raise ValueError("the text has no patch")
     return tuple(_file_change(file) for file in parsed)
 
 
@@ -80,7 +79,7 @@ def _file_change(file: Any) -> FileChange:
     header = [line.rstrip("\n") for line in file.patch_info or ()]
     old, new = _path(file.source_file, "a/"), _path(file.target_file, "b/")
     if old is None and (new is None or len(file) > 1):
-        raise ValueError("not a well-formed patch")
+        raise ValueError("the patch is not well-formed")
     return FileChange(
         old=old,
         new=new,
@@ -98,7 +97,7 @@ def _special(header: list[str]) -> str:
     """What the header announces beside text; ordinary files have mode 100644."""
     for line in header:
         if line.startswith(("old mode ", "copy from ")):
-            return "a change of mode" if line.startswith("old") else "a copy"
+            return "a mode change" if line.startswith("old") else "a copy"
         if line.startswith("new file mode ") and not line.endswith(" 100644"):
             return f"a new file of {line.removeprefix('new file ')}"
         if line.startswith("index ") and line.endswith((" 120000", " 160000")):
@@ -127,26 +126,6 @@ def _hunk(hunk: Any) -> Hunk:
         Text(tuple(old), newline=not set(ended) & {" ", "-"}),
         Text(tuple(new), newline=not set(ended) & {" ", "+"}),
     )
-
-
-_ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
-
-
-def unquote(name: str) -> str:
-    """Undoes git's C-style quoting of unusual paths, anywhere in a line."""
-    if '"' not in name:
-        return name
-
-    def plain(match: re.Match[str]) -> str:
-        code = match[1]
-        if code.isdigit():
-            return chr(int(code, 8))
-        return chr(_ESCAPES[code]) if code in _ESCAPES else code
-
-    # Escapes stand for bytes: go through latin-1 so that each is one character.
-    raw = name.encode("utf-8", "surrogatepass").decode("latin-1")
-    raw = re.sub(r"\\([0-3][0-7]{2}|.)", plain, raw.replace('\\"', "\\042"))
-    return raw.replace('"', "").encode("latin-1").decode("utf-8", "surrogateescape")
 
 
 def make_patch(old: Mapping[str, File], new: Mapping[str, File]) -> str:
@@ -187,37 +166,38 @@ def _commit(branch: str, files: Mapping[str, File]) -> Iterator[bytes]:
         yield content + b"\n"
 
 
-def applies(patch: str, old: Mapping[str, bytes]) -> bool:
-    """Whether a strict `git apply` accepts the patch; nothing is written.
+def apply_strictly(patch: str, old: Mapping[str, bytes]) -> ChangedFiles | None:
+    """The files before and after a strict `git apply`; `None` if git refuses the patch.
 
     Args:
         patch: Unified diff; its paths have been checked.
-        old: The files that it names and that are there, by path.
+        old: Existing files that it names, by path.
 
     Raises:
-        PrerequisiteError: There is no git.
+        PrerequisiteError: git is not installed.
     """
-    with _written(old) as folder:
-        return _accepts(folder, patch, "--check")
-
-
-def applied(patch: str, old: Mapping[str, bytes]) -> dict[str, bytes] | None:
-    """The files after a strict `git apply`, links left out; `None` if git refuses.
-
-    Arguments and errors are those of `applies`.
-    """
-    with _written(old) as folder:
-        if not _accepts(folder, patch):
+    with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as name:
+        folder = Path(name)
+        for path, content in old.items():
+            place = folder / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        stdin = patch.encode("utf-8", "surrogateescape")
+        try:
+            # There is no repository, so the patch is applied to the directory.
+            _git(folder / ".git", "apply", "-", stdin=stdin, folder=folder)
+        except subprocess.CalledProcessError:
             return None
-        # git stays in the folder, and does not write through links.
+        # git stays in the folder and does not write through links.
         files = [
             Path(here, name) for here, _, names in os.walk(folder) for name in names
         ]
-        return {
+        new = {
             file.relative_to(folder).as_posix(): file.read_bytes()
             for file in files
             if not file.is_symlink()
         }
+    return ChangedFiles(old, new)
 
 
 def fitted(patch: str, tree: Tree) -> tuple[tuple[FileChange, ...], dict[str, File]]:
@@ -238,13 +218,13 @@ def fitted(patch: str, tree: Tree) -> tuple[tuple[FileChange, ...], dict[str, Fi
     misfits = [c.old for c in changes if c.old and not _fits(c, old[c.old])]
     if not misfits:
         return changes, old
-    new = applied(patch, {path: file.text.encoded() for path, file in old.items()})
-    if new is None:
+    result = apply_strictly(patch, encoded(old))
+    if result is None:
         raise ValueError(f"the patch does not fit {misfits[0]} at its commit")
     modes = {path: file.mode for path, file in old.items()}
     files = {
         path: File(Text.decoded(content), modes.get(path, "100644"))
-        for path, content in new.items()
+        for path, content in result.new.items()
     }
     return read_patch(make_patch(old, files)), old
 
@@ -259,26 +239,6 @@ def _before(changes: Iterable[FileChange], tree: Tree) -> Iterator[tuple[str, Fi
 
 def _fits(change: FileChange, file: File) -> bool:
     return all(hunk.fits(file.text) for hunk in change.hunks)
-
-
-@contextmanager
-def _written(files: Mapping[str, bytes]) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as folder:
-        for path, content in files.items():
-            place = Path(folder, path)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
-        yield Path(folder)
-
-
-def _accepts(folder: Path, patch: str, *options: str) -> bool:
-    try:
-        # No repository: the patch is about the directory and nothing else.
-        stdin = patch.encode("utf-8", "surrogateescape")
-        _git(folder / ".git", "apply", *options, "-", stdin=stdin, folder=folder)
-    except subprocess.CalledProcessError:
-        return False
-    return True
 
 
 _SETTINGS = (

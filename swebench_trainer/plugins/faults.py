@@ -1,60 +1,85 @@
-"""What a plugin raises becomes one kind of error, which says whose fault it is."""
+"""Calls into plugin code: what it raises becomes one error type that names the plugin."""
 
 from __future__ import annotations
 
 import errno
+import logging
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from swebench_trainer.errors import PluginFault, TrainerError
-from swebench_trainer.plugins.masks import masked
+from swebench_trainer.secrets import without_secrets
+
+log = logging.getLogger(__name__)
 
 HINT = (
-    "It is a fault of the plugin: tell its author. What the run has done is kept, and "
-    "the same command goes on with it; the log of the attempt has the traceback."
+    "This is a bug in the plugin: report it to its author. Finished work is kept, and "
+    "the same command resumes the run. The log of this attempt has the traceback."
 )
-LONGEST = 500
-"""Characters of a stranger's message that are shown."""
+MAX_MESSAGE = 500
+"""Most characters of a plugin's error message to show."""
+SLOW_CALL = 600.0
+"""Seconds after which the log names a plugin call that has not returned."""
 
 
-def fault(who: str, what: str) -> PluginFault:
-    """The error for `who` having done `what`."""
-    return PluginFault(f"{who} {what}.", hint=HINT)
+def plugin_fault(who: str, problem: str) -> PluginFault:
+    """The error for a plugin that broke its contract.
+
+    Args:
+        who: The plugin, as messages name it.
+        problem: What it did, to follow its name in a sentence.
+    """
+    return PluginFault(f"{who} {problem}.", hint=HINT)
 
 
 @contextmanager
-def faults_of(
-    who: str, where: str, allowed: tuple[type[Exception], ...] = (TrainerError,)
+def plugin_call(
+    who: str, method: str, allowed: tuple[type[Exception], ...] = (TrainerError,)
 ) -> Iterator[None]:
-    """Turns what a stranger's code raises into a `PluginFault` that names it.
+    """Runs plugin code, and turns errors that the contract forbids into `PluginFault`.
 
     Args:
-        who: The plugin, for people.
-        where: Which of its functions was called.
-        allowed: What the contract lets it raise.
+        who: The plugin, as messages name it.
+        method: Name of the function that is called.
+        allowed: Errors that the contract allows; they pass through.
     """
     try:
-        yield
+        with slow_call_logged(who, method):
+            yield
     except allowed:
         raise
-    except (Exception, SystemExit) as error:  # a stranger's code can raise anything
+    except (Exception, SystemExit) as error:  # plugin code can raise anything
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise  # nobody's fault: the stage says which disk is full
-        raise fault(who, f"failed in {where}: {told(error)}") from error
+            raise  # not the plugin's fault: the stage reports which disk is full
+        raise plugin_fault(who, f"failed in {method}: {one_line(error)}") from error
 
 
-def told(error: BaseException) -> str:
-    """An error in a line: its type, its message, and the line of code that raised it."""
-    text = " ".join(masked(str(error)).split())[:LONGEST]
-    words = f"{type(error).__name__}: {text}" if text else type(error).__name__
+@contextmanager
+def slow_call_logged(who: str, method: str) -> Iterator[None]:
+    """Logs one line if the body takes longer than `SLOW_CALL`."""
+    message = "%s has been running %s for %.0f seconds"
+    timer = threading.Timer(SLOW_CALL, log.warning, (message, who, method, SLOW_CALL))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def one_line(error: BaseException) -> str:
+    """An error's type, message and the source line that raised it, in one line."""
+    text = " ".join(without_secrets(str(error)).split())[:MAX_MESSAGE]
+    summary = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
-        return words
-    return f"{words} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+        return summary
+    return f"{summary} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
 
 
-def described(value: object) -> str:
-    """What a value is, for a message that says what it ought to have been."""
+def type_name(value: object) -> str:
+    """The type of a value with its article, for messages: `a list`, or `None`."""
     return "None" if value is None else f"a {type(value).__name__}"

@@ -1,23 +1,24 @@
-"""A plugin's object as the stages see it: each call watched, each result checked.
+"""Third-party plugin objects as stages see them: errors named, results checked.
 
-The object may have more methods than its contract; they pass through, watched and
-without a check, under any public name. Nothing here knows what a stage does with a result.
+An object may have more methods than its contract. They pass through unchecked; what
+they raise is still attributed to the plugin. The checks here are about types and about
+answering what was asked, not about what a stage does with a result.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from swebench_trainer.contracts import (
-    GradedInstance,
+    Bottlenecks,
     GradeJob,
     Outcome,
     Prompt,
@@ -26,13 +27,8 @@ from swebench_trainer.contracts import (
     TrainRequest,
 )
 from swebench_trainer.errors import PluginError, TrainerError
-from swebench_trainer.plugins.faults import described, fault, faults_of
-from swebench_trainer.plugins.shapes import wrong_with
-from swebench_trainer.plugins.watchdog import Watchdog
-from swebench_trainer.types import Candidate, Instance, Pair, Verdict, is_unicode
-
-Require = Callable[[bool, str], None]
-"""Raises a `PluginFault` that says what was done, unless the first holds."""
+from swebench_trainer.plugins.faults import plugin_call, plugin_fault, type_name
+from swebench_trainer.types import Instance, Pair, as_row
 
 Role = Literal[
     "source",
@@ -44,7 +40,7 @@ Role = Literal[
     "publisher",
 ]
 
-METHODS: Mapping[Role, tuple[str, ...]] = {
+REQUIRED_METHODS: Mapping[Role, tuple[str, ...]] = {
     "source": ("load", "digest"),
     "prompt style": ("render",),
     "backend": ("check",),
@@ -53,86 +49,78 @@ METHODS: Mapping[Role, tuple[str, ...]] = {
     "pair strategy": ("pairs",),
     "publisher": ("check", "publish"),
 }
-"""What an object of each kind must have."""
 
-ALLOWED: Mapping[Role, tuple[type[Exception], ...]] = {
+ALLOWED_ERRORS: Mapping[Role, tuple[type[Exception], ...]] = {
     "prompt style": (TrainerError, ValueError)
 }
-"""What an object may raise, where it is more than `TrainerError`."""
+"""Errors that pass through, for roles that allow more than `TrainerError`."""
 
-OFFERS = ("train_sft", "train_dpo", "open_sampler")
-"""What a backend may have; it needs no method for what it does not offer."""
+OPTIONAL_METHODS = ("train_sft", "train_dpo", "open_sampler")
+"""Methods that a backend may leave out."""
 
 WEIGHTS = ("adapter", "model")
-"""Directories in which a backend leaves weights, in the directory of the stage."""
+"""Names of weights directories, in the stage's directory."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a plugin.
+    """One call of a plugin's method.
 
     Attributes:
-        held: Whose it is.
-        method: What was called.
-        arguments: Positional ones.
+        arguments: Positional arguments.
     """
 
-    held: GuardedPlugin
+    plugin: GuardedPlugin
     method: str
     arguments: tuple[Any, ...]
 
-    def require(self, holds: bool, what: str) -> None:
-        """Raises a `PluginFault` that says what the plugin has done, unless it `holds`."""
+    def require(self, holds: bool, problem: str) -> None:
+        """Raises a `PluginFault` with the problem unless the condition holds."""
         if not holds:
-            raise fault(self.held._who, what)
+            raise plugin_fault(self.plugin._who, problem)
 
     def require_type(self, value: object, kind: type[Any]) -> None:
-        """Raises a `PluginFault` if a result is no `kind`."""
-        given = f"returned {described(value)} from {self.method}, not a {kind.__name__}"
-        self.require(isinstance(value, kind), given)
+        """Raises a `PluginFault` if a result is not a `kind`."""
+        problem = (
+            f"returned {type_name(value)} from {self.method}, not a {kind.__name__}"
+        )
+        self.require(isinstance(value, kind), problem)
 
-    def require_shape(self, value: object, kind: type[Any]) -> None:
-        """Raises a `PluginFault` if a result is no `kind`, or one with wrong fields."""
-        wrong = wrong_with(value, kind)
-        self.require(not wrong, f"gave {wrong}, from {self.method}")
+    def require_fields(self, value: object, kind: type[Any]) -> None:
+        """Raises a `PluginFault` if a result is not a `kind`, or has a wrong field."""
+        problem = wrong_field(value, kind)
+        self.require(not problem, f"gave {problem}, from {self.method}")
 
 
 class GuardedPlugin:
-    """A plugin's object, held to the contract of its role.
+    """An object of a plugin, checked against the contract of its role.
 
     Args:
-        thing: What the plugin's factory, or `open_sampler`, has returned.
-        role: What it ought to be.
-        who: The plugin, for people.
-        watchdog: Watches its calls.
-        table: The plugin's table of the recipe.
+        plugin: Return value of the plugin's factory, or of `open_sampler`.
+        role: The contract to check.
+        who: The plugin, as messages name it.
 
     Raises:
-        PluginFault: It lacks a method of its role.
+        PluginFault: A method that the role requires is missing.
     """
 
-    def __init__(
-        self, thing: Any, role: Role, who: str, watchdog: Watchdog, table: Any
-    ) -> None:
-        lacking = [name for name in METHODS[role] if not hasattr(thing, name)]
-        if lacking:
-            raise fault(
-                who, f"gave {described(thing)} as its {role}, without {lacking[0]}()"
-            )
-        self._thing = thing
+    def __init__(self, plugin: Any, role: Role, who: str) -> None:
+        for name in REQUIRED_METHODS[role]:
+            if not hasattr(plugin, name):
+                problem = f"gave {type_name(plugin)} as its {role}, without {name}()"
+                raise plugin_fault(who, problem)
+        self._plugin = plugin
         self._role = role
-        self._watchdog = watchdog
-        self._running: list[Generator[Any, None, None]] = []
+        self._open: list[Generator[Any, None, None]] = []
         self._who = who
-        self._table = table
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # ours, and not set yet: a copy is being made
+        if name.startswith("_"):  # our own, unset while a copy is being made
             raise AttributeError(name)
-        if self._role == "backend" and name in OFFERS:
-            value = getattr(self._thing, name, self._refusal(name))
+        if self._role == "backend" and name in OPTIONAL_METHODS:
+            value = getattr(self._plugin, name, self._refusal(name))
         else:
-            value = getattr(self._thing, name)
+            value = getattr(self._plugin, name)
         if callable(value):
             return partial(self._call, name, value)
         if self._role == "backend" and name == "name":
@@ -143,29 +131,22 @@ class GuardedPlugin:
         def refuse(*_: Any, **__: Any) -> Any:
             raise PluginError(
                 f"{self._who} does not offer {name}.",
-                hint="Name another backend for this, such as hf.",
+                hint="Use another backend for this, such as hf.",
             )
 
         return refuse
 
     def _call(
-        self, name: str, method: Callable[..., Any], *given: Any, **named: Any
+        self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         if name == "close":
-            self._stop()
-        call = Call(self, name, given)
-        allowed = ALLOWED.get(self._role, (TrainerError,))
-        with self._waited(name) as alive, faults_of(self._who, name, allowed):
-            result = method(*_lively(given, alive), **named)
+            self._close_iterators()
+        call = Call(self, name, args)
+        allowed = ALLOWED_ERRORS.get(self._role, (TrainerError,))
+        with plugin_call(self._who, name, allowed):
+            result = method(*args, **kwargs)
         check = CHECKS.get((self._role, name))
         return check(call, result) if check else result
-
-    @contextmanager
-    def _waited(self, name: str) -> Iterator[Callable[[], None]]:
-        """Watches a call; gives the function that tells of a sign of life."""
-        who, patience = f"{self._who} in {name}", self._watchdog.call_patience
-        with self._watchdog.watching(who, patience) as watched:
-            yield watched.alive
 
     def _checked(
         self,
@@ -175,9 +156,9 @@ class GuardedPlugin:
         at_end: Callable[[], None] = lambda: None,
     ) -> Iterator[Any]:
         """The results of an iterable, each checked before it is handed on."""
-        running = self._each(call, results, check, at_end)
-        self._running.append(running)
-        return running
+        generator = self._each(call, results, check, at_end)
+        self._open.append(generator)
+        return generator
 
     def _each(
         self,
@@ -188,10 +169,10 @@ class GuardedPlugin:
     ) -> Generator[Any, None, None]:
         iterator: Any = None
         try:
-            with faults_of(self._who, call.method):
+            with plugin_call(self._who, call.method):
                 iterator = iter(results)
             while True:
-                with self._waited(call.method), faults_of(self._who, call.method):
+                with plugin_call(self._who, call.method):
                     result = next(iterator, _END)
                 if result is _END:
                     break
@@ -200,37 +181,50 @@ class GuardedPlugin:
             at_end()
         finally:
             if close := getattr(iterator, "close", None):
-                with faults_of(self._who, call.method):
+                with plugin_call(self._who, call.method):
                     close()
 
-    def _stop(self) -> None:
-        """Closes what still runs, so that `close` frees all of it."""
-        while self._running:
-            with suppress(ValueError):  # another thread is in it, and will see its end
-                self._running.pop().close()
+    def _close_iterators(self) -> None:
+        """Closes unfinished iterators, so that `close` frees everything."""
+        while self._open:
+            with suppress(ValueError):  # running in another thread, which will finish
+                self._open.pop().close()
 
 
 _END = object()
 
 
-def _lively(given: tuple[Any, ...], alive: Callable[[], None]) -> list[Any]:
-    """The arguments; each step of a training is a sign of life."""
+def wrong_field(value: object, kind: type[Any]) -> str:
+    """Why a value is not a valid `kind`, a dataclass; empty if it is."""
+    if not isinstance(value, kind):
+        return f"{type_name(value)}, not a {kind.__name__}"
+    try:
+        _strict_model(kind).model_validate(as_row(value))  # type: ignore[arg-type]  # types hash
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        message = first["msg"][:1].lower() + first["msg"][1:]
+        given = type_name(first["input"])
+        return f"a {kind.__name__} with the wrong {field} ({given}: {message})"
+    return ""
 
-    def stepping(request: TrainRequest) -> TrainRequest:
-        def step(done: int, total: int, word: str) -> None:
-            alive()
-            request.step(done, total, word)
 
-        return dataclasses.replace(request, step=step)
-
-    return [stepping(x) if isinstance(x, TrainRequest) else x for x in given]
+@cache
+def _strict_model(kind: type[Any]) -> type[BaseModel]:
+    """A model with the fields of a dataclass, which itself checks nothing."""
+    hints = get_type_hints(kind, include_extras=True)
+    fields = {spec.name: (hints[spec.name], ...) for spec in dataclasses.fields(kind)}
+    config = ConfigDict(
+        strict=True, arbitrary_types_allowed=True, protected_namespaces=()
+    )
+    return create_model(kind.__name__, __config__=config, **fields)  # type: ignore[call-overload,no-any-return]  # fields by name
 
 
 def _loaded(call: Call, result: Any) -> Any:
     call.require_type(result, SourceData)
     seen: set[str] = set()
     for instance in result.instances:
-        call.require_shape(instance, Instance)
+        call.require_fields(instance, Instance)
         name = instance.instance_id
         call.require(name not in seen, f"gave the instance {name!r} twice")
         seen.add(name)
@@ -243,7 +237,7 @@ def _text(call: Call, result: Any) -> Any:
 
 
 def _prompt(call: Call, result: Any) -> Any:
-    call.require_shape(result, Prompt)
+    call.require_fields(result, Prompt)
     return result
 
 
@@ -253,30 +247,29 @@ def _weights(call: Call, result: Any) -> Any:
     places = [request.out / name for name in WEIGHTS]
     call.require(
         result in places and result.is_dir(),
-        f"returned {result.name!r} from {call.method}, and must leave the weights in "
-        "adapter/ or model/ of request.out",
+        f"returned {result.name!r} from {call.method}; weights belong in adapter/ or "
+        "model/ of request.out",
     )
     return result
 
 
 def _sampler(call: Call, result: Any) -> Any:
-    held = call.held
-    return GuardedPlugin(result, "sampler", held._who, held._watchdog, held._table)
+    return GuardedPlugin(result, "sampler", call.plugin._who)
 
 
 def _samples(call: Call, result: Any) -> Any:
     owed = {(r.instance_id, r.sample) for r in call.arguments[0]}
-    asked = frozenset(owed)
+    requested = frozenset(owed)
 
     def check(sample: Any) -> None:
-        call.require_shape(sample, Sample)
+        call.require_fields(sample, Sample)
         key = (sample.instance_id, sample.sample)
         name = f"{sample.instance_id} #{sample.sample}"
-        call.require(key in asked, f"answered {name}, which nobody asked for")
+        call.require(key in requested, f"answered {name}, which was not requested")
         call.require(key in owed, f"answered {name} twice")
         owed.remove(key)
 
-    return call.held._checked(call, result, check)
+    return call.plugin._checked(call, result, check)
 
 
 def _outcomes(call: Call, result: Any) -> Any:
@@ -287,18 +280,18 @@ def _outcomes(call: Call, result: Any) -> Any:
         paired = isinstance(item, tuple) and len(item) == 2
         call.require(
             paired and isinstance(item[0], GradeJob),
-            f"gave {described(item)} from grade, not a pair of job and outcome",
+            f"gave {type_name(item)} from grade, not a (job, outcome) tuple",
         )
-        call.require_shape(item[1], Outcome)
+        call.require_fields(item[1], Outcome)
         name = f"{item[0].candidate.instance_id} #{item[0].candidate.sample}"
         asked = _key(item[0]) in owed
-        call.require(asked, f"graded {name} twice, or without being asked to")
+        call.require(asked, f"graded {name} twice, or without a request")
         del owed[_key(item[0])]
 
     def at_end() -> None:
         call.require(not owed, f"ended without deciding {len(owed)} of {count} jobs")
 
-    return call.held._checked(call, result, check, at_end)
+    return call.plugin._checked(call, result, check, at_end)
 
 
 def _key(job: GradeJob) -> tuple[str, str, int, int]:
@@ -307,122 +300,27 @@ def _key(job: GradeJob) -> tuple[str, str, int, int]:
 
 
 def _pairs(call: Call, result: Any) -> Any:
-    given = {item.instance.instance_id: item for item in call.arguments[0]}
-    table = call.held._table  # that of a suite says less than a recipe's
-    alone = getattr(table, "one_sided", False)
-    most = getattr(table, "max_per_instance", math.inf)
-    made: set[Pair] = set()
-    counts: Counter[str] = Counter()
-
-    def check(pair: Any) -> None:
-        call.require_shape(pair, Pair)
-        name = pair.instance_id
-        call.require(
-            name in given, f"made a pair of {name!r}, which is no given instance"
-        )
-
-        def require(holds: bool, what: str) -> None:
-            call.require(holds, f"made a pair of {name!r} {what}")
-
-        require(pair.prompt == given[name].prompt, "with a prompt of its own")
-        sides = [text for text in (pair.chosen, pair.rejected) if text is not None]
-        require(bool(sides), "without an answer")
-        require(all(map(is_unicode, sides)), "with text that cannot be written")
-        good = pair.chosen is None or bool(pair.chosen.strip())
-        require(good, "whose chosen answer is empty")
-        require(
-            alone or len(sides) == 2,
-            "whose answer stands alone, which its table (one_sided) denies",
-        )
-        require(len(set(sides)) == len(sides), "whose answers are one")
-        require(pair not in made, "twice")
-        made.add(pair)
-        counts[name] += 1
-        require(counts[name] <= most, f"beyond max_per_instance, {most}")
-        own = pair.strategy == getattr(table, "use", pair.strategy)
-        require(own, f"in the name of the strategy {pair.strategy!r}")
-        _require_verdicts(given[name], pair, require)
-
-    return call.held._checked(call, result, check)
-
-
-def _require_verdicts(item: GradedInstance, pair: Pair, require: Require) -> None:
-    """Holds a pair to the candidates that it names, and to their verdicts."""
-    rewards = [
-        *_chosen_rewards(item, pair, require),
-        *_rejected_rewards(item, pair, require),
-    ]
-    known = [reward for reward in rewards if reward is not None]
-    require(len(known) == len(rewards), "with a verdict that is masked")
-    require(known == sorted(known, reverse=True), "that prefers the worse answer")
-
-
-def _chosen_rewards(
-    item: GradedInstance, pair: Pair, require: Require
-) -> Iterator[float | None]:
-    """The reward of `chosen`, unless it is gold or nobody graded it."""
-    if pair.chosen is None:
-        return
-    if pair.chosen_source == "gold":
-        require(pair.chosen == item.gold, "whose chosen answer is not gold, as it says")
-        return
-    source = pair.chosen_source
-    for candidate, verdict in _named(item, source, pair.chosen_model, require):
-        own = pair.chosen == candidate.text
-        require(own, f"whose chosen answer is not what {source} says")
-        if verdict:
-            sound = verdict.reward != 1 or verdict.trusted_pass
-            require(sound, "whose chosen answer passes, and is not to be trusted")
-            told = verdict.reward in (1, None) or bool(pair.chosen_tier)
-            require(told, "whose chosen answer fails, without a chosen_tier")
-            yield verdict.reward
-
-
-def _rejected_rewards(
-    item: GradedInstance, pair: Pair, require: Require
-) -> Iterator[float | None]:
-    """The reward of `rejected`, unless nobody graded it."""
-    if pair.rejected is None:
-        return
-    source = pair.rejected_source
-    for candidate, verdict in _named(item, source, pair.rejected_model, require):
-        own = pair.restyled or pair.rejected == candidate.text
-        require(own, f"whose rejected answer is not what {source} says")
-        if verdict:
-            require(not verdict.flaky, "whose rejected answer is flaky")
-            require(verdict.reward != 1, "whose rejected answer passes")
-            yield verdict.reward
-
-
-def _named(
-    item: GradedInstance, source: str, model: str, require: Require
-) -> list[tuple[Candidate, Verdict | None]]:
-    """The candidate that a pair names, with its verdict; none where it may be either of two."""
-    everybody = [*item.graded, *((candidate, None) for candidate in item.ungraded)]
-    named = [
-        (candidate, verdict)
-        for candidate, verdict in everybody
-        if source == f"sample:{candidate.sample}" and model in ("", candidate.model)
-    ]
-    require(bool(named), f"from {source!r}, which is no candidate of it")
-    return named if len(named) == 1 else []
+    return call.plugin._checked(
+        call, result, lambda pair: call.require_fields(pair, Pair)
+    )
 
 
 def _counts(call: Call, result: Any) -> Any:
+    if isinstance(result, Bottlenecks):
+        call.require_fields(result, Bottlenecks)
+        return result
     call.require_type(result, Mapping)
     for reason, count in result.items():
-        known = isinstance(reason, str) and isinstance(count, int)
-        call.require(
-            known, f"gave {reason!r}: {described(count)}, no count of a reason"
-        )
+        valid = isinstance(reason, str) and isinstance(count, int)
+        call.require(valid, f"gave {reason!r}: {type_name(count)}, not a count")
     return result
 
 
 def _figures(call: Call, result: Any) -> Any:
     call.require_type(result, Mapping)
     for name, value in result.items():
-        known = isinstance(name, str) and isinstance(value, str | int | float)
-        call.require(known, f"gave {name!r}: {described(value)}, no text and no number")
+        valid = isinstance(name, str) and isinstance(value, str | int | float)
+        call.require(valid, f"gave {name!r}: {type_name(value)}, not text or a number")
     return result
 
 
@@ -440,4 +338,4 @@ CHECKS: Mapping[tuple[Role, str], Callable[[Call, Any], Any]] = {
     ("backend", "figures"): _figures,
     ("publisher", "publish"): _text,
 }
-"""What is made of a result: it is checked, and handed on as the stages want it."""
+"""Checks of results, by role and method; each returns the result for the stage."""

@@ -6,7 +6,6 @@ import importlib.metadata
 import logging
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,13 @@ import pluggy
 from swebench_trainer import hookspecs
 from swebench_trainer.errors import PluginError, PluginFault
 from swebench_trainer.events import RecipeLoaded
-from swebench_trainer.plugins.faults import described, fault, faults_of
+from swebench_trainer.plugins.faults import (
+    plugin_call,
+    plugin_fault,
+    slow_call_logged,
+    type_name,
+)
 from swebench_trainer.plugins.registry import KIND_OF_TABLE, Kind, Registry
-from swebench_trainer.plugins.watchdog import Watchdog
 from swebench_trainer.recipe.explain import TableModels
 from swebench_trainer.recipe.models import TABLES
 from swebench_trainer.types import Instance, Pair
@@ -59,16 +62,12 @@ class Plugins:
 
     Args:
         builtins: Our own plugins, by name; registered before anything else.
-        watchdog: Says whom the run waits for.
     """
 
-    def __init__(
-        self, builtins: Mapping[str, Any], watchdog: Watchdog | None = None
-    ) -> None:
+    def __init__(self, builtins: Mapping[str, Any]) -> None:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
-        self.watchdog = watchdog or Watchdog()
-        self.registry = Registry(self.watchdog)
+        self.registry = Registry()
         self.broken: list[BrokenPlugin] = []
         self.origins: dict[str, str] = {}
         self.failures: Counter[str] = Counter()
@@ -122,8 +121,9 @@ class Plugins:
             if required and not hook.has_spec():
                 log.warning(
                     "%s implements %s, which this version never calls; it may be "
-                    "for another one, or misspelt",
-                    *(self._who(name), hook.name),
+                    "misspelled, or from another version",
+                    self._who(name),
+                    hook.name,
                 )
 
     def _register(self, kind: Kind, origin: str) -> hookspecs.Register:
@@ -153,17 +153,18 @@ class Plugins:
         points = importlib.metadata.entry_points(group=hookspecs.PROJECT)
         for point in sorted(points, key=lambda p: p.name):
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
-            who = f"plugin {point.name!r} ({origin}) while it is loaded"
             try:
-                with self.watchdog.watching(who, self.watchdog.hook_patience):
-                    self.add(point.load(), point.name, origin)
+                self.add(point.load(), point.name, origin)
             except (Exception, SystemExit) as error:  # a stranger can raise anything
                 if _is_clash(error):
                     raise
                 self.broken.append(BrokenPlugin(point.name, origin, error))
                 log.warning(
                     "plugin %r (%s) cannot be loaded: %s: %s",
-                    *(point.name, origin, type(error).__name__, error),
+                    point.name,
+                    origin,
+                    type(error).__name__,
+                    error,
                 )
 
     def tables(self, uses: Iterable[tuple[str, str]] = ()) -> TableModels:
@@ -221,14 +222,10 @@ class Plugins:
             if only not in (None, name):
                 continue
             try:
-                with self._watching(name, hook):
+                with slow_call_logged(self._who(name), hook):
                     call(event=event)
             except (Exception, SystemExit):  # an observer must not end the run
                 self._failed(f"plugin {name!r}", hook)
-
-    def _watching(self, name: str, hook: str) -> AbstractContextManager[Any]:
-        who = f"{self._who(name)} in {hook}"
-        return self.watchdog.watching(who, self.watchdog.hook_patience)
 
     def _who(self, name: str) -> str:
         origin = self.origins.get(name)
@@ -293,7 +290,7 @@ class Plugins:
                 which = ", ".join(map(repr, beyond[:SHOWN]))
                 rest = f" and {len(beyond) - SHOWN} more" if len(beyond) > SHOWN else ""
                 what = f"drops what is not there in {hook}: {which}{rest}"
-                raise fault(self._who(name), what)
+                raise plugin_fault(self._who(name), what)
         return {
             key: "; ".join(sorted(set(reasons.values())))
             for key, reasons in dropped.items()
@@ -315,7 +312,7 @@ class Plugins:
         """
         for name, call in self._each(hook):
             try:
-                with self._watching(name, hook), faults_of(self._who(name), hook):
+                with plugin_call(self._who(name), hook):
                     results = call(**arguments)
                 for result in results:
                     self._check_result(name, hook, result)
@@ -329,13 +326,13 @@ class Plugins:
 
     def _check_result(self, name: str, hook: str, result: Any) -> None:
         if not isinstance(result, Mapping):
-            what = f"returned {described(result)} from {hook}, not a mapping"
-            raise fault(self._who(name), what)
+            what = f"returned {type_name(result)} from {hook}, not a mapping"
+            raise plugin_fault(self._who(name), what)
         for key, text in result.items():
             for value, wanted in ((key, _KEYS[hook]), (text, str)):
                 if type(value) is bool or not isinstance(value, wanted):
-                    what = f"returned {described(value)} in {hook}, not a {wanted.__name__}"
-                    raise fault(self._who(name), what)
+                    what = f"returned {type_name(value)} in {hook}, not a {wanted.__name__}"
+                    raise plugin_fault(self._who(name), what)
 
     def _each(self, hook: str) -> Iterator[tuple[str, pluggy.HookCaller]]:
         """Each plugin that implements `hook`, with a caller for it alone."""

@@ -1,4 +1,4 @@
-"""Who offers what: (kind, name) → factory, config model, origin."""
+"""The registered implementations: (kind, name) → factory, config model, origin."""
 
 from __future__ import annotations
 
@@ -6,17 +6,36 @@ import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
+from swebench_trainer.contracts import (
+    Backend,
+    Grader,
+    PairStrategy,
+    PromptStyle,
+    Publisher,
+    Source,
+)
 from swebench_trainer.errors import PluginError, PluginFault
-from swebench_trainer.plugins.faults import described, faults_of
+from swebench_trainer.plugins.faults import plugin_call, type_name
 from swebench_trainer.plugins.guard import GuardedPlugin
-from swebench_trainer.plugins.watchdog import Watchdog
-from swebench_trainer.recipe.models import TABLES, Table
+from swebench_trainer.recipe.models import (
+    TABLES,
+    DataTable,
+    GradeTable,
+    ModelTable,
+    PairsTable,
+    PluginTable,
+    PromptTable,
+    PublishTable,
+    Table,
+)
 
 Kind = Literal[
     "source", "prompt style", "backend", "grader", "pair strategy", "publisher"
 ]
+
+TableT = TypeVar("TableT", bound=PluginTable)
 
 KIND_OF_TABLE: dict[str, Kind] = {
     "data": "source",
@@ -26,21 +45,21 @@ KIND_OF_TABLE: dict[str, Kind] = {
     "pairs": "pair strategy",
     "publish": "publisher",
 }
-"""The tables of a recipe that name a plugin, and the kind that they name."""
+"""Recipe tables that name a plugin, with the kind of the plugin."""
 
 DISTRIBUTION = "swebench-trainer"
-"""The distribution that the built-in implementations come with."""
+"""The distribution of the built-in implementations."""
 
 _TABLE_OF_KIND = {kind: table for table, kind in KIND_OF_TABLE.items()}
 
 
 @dataclass(frozen=True)
-class Entry:
+class Implementation:
     """One registered implementation.
 
     Attributes:
         config: Model of the recipe's table, a subclass of the kind's base table.
-        origin: Distribution and version that it came with.
+        origin: Distribution and version that registered it.
     """
 
     kind: Kind
@@ -52,32 +71,27 @@ class Entry:
 
     @property
     def who(self) -> str:
-        """The implementation and where it comes from, for people."""
+        """The implementation with its origin, for messages."""
         return f"{self.kind.capitalize()} {self.name!r} of {self.origin}"
 
     @property
     def slug(self) -> str:
-        """Its kind as command lines write it."""
+        """Its kind in the form that command lines use."""
         return self.kind.replace(" ", "-")
 
     @property
-    def ours(self) -> bool:
-        """Whether it is built in: what it raises is then a mistake of ours."""
+    def is_builtin(self) -> bool:
+        """Whether it comes with this distribution; its errors are then our own bugs."""
         return self.origin.split()[0] == DISTRIBUTION
 
 
 class Registry:
-    """What the plugins have registered.
+    """The implementations that plugins have registered, by kind and name."""
 
-    Args:
-        watchdog: Watches the calls of what is created.
-    """
+    def __init__(self) -> None:
+        self._entries: dict[tuple[Kind, str], Implementation] = {}
 
-    def __init__(self, watchdog: Watchdog | None = None) -> None:
-        self._watchdog = watchdog or Watchdog()
-        self._entries: dict[tuple[Kind, str], Entry] = {}
-
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[Implementation]:
         return iter(sorted(self._entries.values(), key=lambda e: (e.kind, e.name)))
 
     def add(
@@ -93,21 +107,23 @@ class Registry:
         """Adds an implementation.
 
         Raises:
-            PluginError: The name is taken (both origins are named).
+            PluginError: The name is taken (the message names both origins).
             PluginFault: The config model does not extend the table's base model,
-                or what is registered is no name with a factory.
+                or the name or the factory is not one.
         """
         if not (isinstance(name, str) and name and callable(factory)):
             raise PluginFault(
-                f"{origin} registers the {kind} {name!r} with {described(factory)}.",
-                hint="It takes a name and a factory: register('name', MyClass, …)",
+                f"{origin} registers the {kind} {name!r} with {type_name(factory)}.",
+                hint="Pass a name and a factory: register('name', MyClass, …)",
             )
         base = TABLES[_TABLE_OF_KIND[kind]]
         config = config or base
         if not (isinstance(config, type) and issubclass(config, base)):
             raise PluginFault(
-                f"{kind} {name!r} of {origin} has a config model that does not extend {base.__name__}.",
-                hint=f"Derive it: class {name.title().replace('-', '')}({base.__name__}): …",
+                f"The config model of {kind} {name!r} of {origin} does not extend "
+                f"{base.__name__}.",
+                hint="Derive it: "
+                f"class {name.title().replace('-', '')}({base.__name__}): …",
             )
         taken = self._entries.get((kind, name))
         if taken:
@@ -115,11 +131,13 @@ class Registry:
                 f"Two plugins offer the {kind} {name!r}: {taken.origin} and {origin}.",
                 hint="Uninstall one of them.",
             )
-        self._entries[kind, name] = Entry(kind, name, factory, config, summary, origin)
+        self._entries[kind, name] = Implementation(
+            kind, name, factory, config, summary, origin
+        )
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Takes back what is added in the body of the `with` if that raises."""
+        """Removes implementations added in the `with` body if it raises."""
         before = dict(self._entries)
         try:
             yield
@@ -131,45 +149,82 @@ class Registry:
         """Registered names of a kind, sorted."""
         return sorted(name for k, name in self._entries if k == kind)
 
-    def find(self, kind: Kind, name: str) -> Entry | None:
-        """The implementation of that name, or `None`."""
+    def find(self, kind: Kind, name: str) -> Implementation | None:
+        """The implementation with that name, or `None`."""
         return self._entries.get((kind, name))
 
-    def get(self, kind: Kind, name: str) -> Entry:
-        """The implementation of that name.
+    def get(self, kind: Kind, name: str) -> Implementation:
+        """The implementation with that name.
 
         Raises:
-            PluginError: There is none; the message has the names that there are.
+            PluginError: No plugin offers it; the hint lists the installed names.
         """
         entry = self.find(kind, name)
         if entry is None:
             raise PluginError(
-                f"There is no {kind} {name!r}.", hint=self.suggestion(kind, name)
+                f"No {kind} is called {name!r}.", hint=self._suggestion(kind, name)
             )
         return entry
 
-    def suggestion(self, kind: Kind, name: str) -> str:
-        """What could have been meant, and how to get more."""
+    def config(self, base: type[TableT], name: str) -> type[TableT]:
+        """The config model of the implementation with that name.
+
+        Args:
+            base: Base table of its kind, such as `GradeTable`.
+            name: Value of `use` in a recipe.
+
+        Raises:
+            PluginError: No plugin offers it.
+        """
+        table = next(table for table, model in TABLES.items() if model is base)
+        config = self.get(KIND_OF_TABLE[table], name).config
+        assert issubclass(config, base)  # see `add`
+        return config
+
+    def _suggestion(self, kind: Kind, name: str) -> str:
         names = self.names(kind)
         close = difflib.get_close_matches(name, names, 1)
         meant = f"Did you mean {close[0]!r}? " if close else ""
-        return f"{meant}Installed: {', '.join(names) or 'none'}. Others come as distributions called swebench-trainer-NAME."
+        return (
+            f"{meant}Installed: {', '.join(names) or 'none'}. Plugins add more; they "
+            "are distributions called swebench-trainer-NAME."
+        )
 
-    def create(self, kind: Kind, table: Any) -> Any:
-        """Calls the factory that `table.use` names with the table.
+    @overload
+    def create(self, kind: Literal["source"], table: DataTable) -> Source: ...
 
-        What is not built in comes back held to its contract (`plugins.guard`).
+    @overload
+    def create(
+        self, kind: Literal["prompt style"], table: PromptTable
+    ) -> PromptStyle: ...
+
+    @overload
+    def create(self, kind: Literal["backend"], table: ModelTable) -> Backend: ...
+
+    @overload
+    def create(self, kind: Literal["grader"], table: GradeTable) -> Grader: ...
+
+    @overload
+    def create(
+        self, kind: Literal["pair strategy"], table: PairsTable
+    ) -> PairStrategy: ...
+
+    @overload
+    def create(self, kind: Literal["publisher"], table: PublishTable) -> Publisher: ...
+
+    def create(self, kind: Kind, table: PluginTable) -> object:
+        """Calls the factory that `table.use` names, with the table.
+
+        Third-party implementations come back checked against their contract, see
+        `GuardedPlugin`.
 
         Raises:
-            PluginFault: The factory has failed, or returned something else.
+            PluginFault: The factory failed, or its result misses a required method.
         """
         entry = self.get(kind, table.use)
-        if entry.ours:
-            return entry.factory(table)
-        who = f"{entry.who} in its factory"
-        with (
-            self._watchdog.watching(who, self._watchdog.call_patience),
-            faults_of(entry.who, "its factory"),
-        ):
-            made = entry.factory(table)
-        return GuardedPlugin(made, kind, entry.who, self._watchdog, table)
+        if entry.is_builtin:
+            created: object = entry.factory(table)
+            return created
+        with plugin_call(entry.who, "its factory"):
+            created = entry.factory(table)
+        return GuardedPlugin(created, kind, entry.who)

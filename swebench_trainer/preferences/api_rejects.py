@@ -1,34 +1,35 @@
-"""`api-rejects`: the gold patch is preferred to what other models got wrong."""
+"""`api-rejects`: the gold patch is preferred to failures of other models."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from swebench_trainer.contracts import GradedInstance
+from swebench_trainer.contracts import GradedInstance, MissingForPair
 from swebench_trainer.preferences.balance import (
+    BalancedStrategy,
     BalancedTable,
     Share,
-    balanced,
-    gap,
+    length_gap,
 )
-from swebench_trainer.preferences.counts import lack
-from swebench_trainer.preferences.offers import in_rows, in_turn
-from swebench_trainer.preferences.select import differing, failures, preference
+from swebench_trainer.preferences.eligibility import (
+    Reject,
+    differing,
+    failures,
+    preference,
+)
 from swebench_trainer.preferences.tiers import TIERS
-from swebench_trainer.types import Candidate, Pair, Tier
+from swebench_trainer.types import Pair
 
 
 class ApiRejectsTable(BalancedTable):
-    """Gold, and candidates of whoever `[generate] model` names."""
+    """Gold, and candidates of the models in `[generate] model`."""
 
     graded: bool = True
-    """Whether rejects must have failed their tests. `false` needs no `[grade]` and takes every patch that is another one than gold: some of them will be right, and training turns the model away from them. Each such pair has the tier `ungraded`, and `stats.json` says so."""
+    """Whether rejects must have failed their tests. `false` needs no `[grade]` and takes every patch that differs from gold: some of them are correct, and training discourages those too. Such pairs have the tier `ungraded`, and `stats.json` records the setting."""
     restyle: bool = True
-    """Write the patch of a reject in the answer form, as gold is written. `false` keeps the writer's own words, which may tell it from gold without a look at the code."""
+    """Whether to rewrite a reject's patch in the answer format, as gold is written. `false` keeps the model's own words, whose style may give the reject away without its code."""
     length_skew: Share = 0.25
-    """Largest share of the pairs that may be of unlike length without a pair that is so the other way round. 0 gives length no say about which answer is better, 1 takes pairs as they come."""
+    """Maximum share of pairs with a length difference that no pair in the opposite direction balances. At 0, length says nothing about which answer is better; 1 sets no bound."""
 
     @property
     def needs_grades(self) -> bool:
@@ -41,52 +42,39 @@ class ApiRejectsTable(BalancedTable):
         return self.restyle
 
 
-class ApiRejects:
-    """Gold against decided failures of whoever wrote the candidates."""
-
-    def __init__(self, table: ApiRejectsTable) -> None:
-        self._table = table
-
-    def pairs(self, graded: Sequence[GradedInstance]) -> Iterable[Pair]:
-        """Pairs by instance, hard failures first; none where gold has no answer form."""
-        return in_rows(self._balanced(graded)[0])
-
-    def limits(self, graded: Sequence[GradedInstance]) -> Mapping[str, int]:
-        """What instances lack, and how many pairs each key holds back."""
-        lacks = Counter(filter(None, map(self._lack, graded)))
-        return {**lacks, **self._balanced(graded)[1]}
-
-    def _balanced(
-        self, graded: Sequence[GradedInstance]
-    ) -> tuple[list[Pair], dict[str, int]]:
-        return balanced(in_turn(map(self._offers, graded)), self._table)
+class ApiRejects(BalancedStrategy[ApiRejectsTable]):
+    """Prefers gold to decided failures; makes no pair if gold has no answer text."""
 
     def _offers(self, instance: GradedInstance) -> list[Pair]:
-        """Every reject of an instance; of those of one tier the nearest in length first."""
-        rejected = self._rejects(instance) if instance.gold else []
+        """Every reject of an instance; within a tier, those of nearly gold's length first."""
+        rejects = self._rejects(instance) if instance.gold else []
         offers = [
-            self._styled(
-                preference(instance, self._table.use, None, candidate, tier),
-                instance.rendered.get(candidate.patch),
+            self._restyled(
+                preference(instance, self._table.use, None, reject),
+                instance.rendered.get(reject[0].patch),
             )
-            for candidate, tier in rejected
+            for reject in rejects
         ]
         order = {str(tier): place for place, tier in enumerate(TIERS)}
-        return sorted(offers, key=lambda pair: (order[pair.tier], abs(gap(pair))))
+        return sorted(
+            offers, key=lambda pair: (order[pair.tier], abs(length_gap(pair)))
+        )
 
-    def _rejects(self, instance: GradedInstance) -> list[tuple[Candidate, Tier]]:
+    def _rejects(self, instance: GradedInstance) -> list[Reject]:
         return failures(instance) if self._table.graded else differing(instance)
 
-    def _styled(self, pair: Pair, answer: str | None) -> Pair:
+    def _restyled(self, pair: Pair, answer: str | None) -> Pair:
         if not self._table.restyle or not answer or answer == pair.rejected:
             return pair
         return replace(pair, rejected=answer, restyled=True)
 
-    def _lack(self, instance: GradedInstance) -> str:
+    def _missing(self, instance: GradedInstance) -> MissingForPair | None:
         if not instance.gold:
-            return "gold has no answer form"
+            return MissingForPair.NO_GOLD
         if self._rejects(instance):
-            return ""
+            return None
         if self._table.graded:
-            return lack(instance)
-        return "every candidate repeats gold" if instance.ungraded else "no candidates"
+            return super()._missing(instance)
+        if instance.ungraded:
+            return MissingForPair.CANDIDATES_REPEAT_GOLD
+        return MissingForPair.NO_CANDIDATES

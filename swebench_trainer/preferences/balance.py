@@ -1,21 +1,25 @@
-"""Which of all possible pairs are taken, so that shares and lengths are as asked.
+"""Selection of pairs so that shares of tiers and lengths stay within their bounds.
 
-Pairs come in order of preference. Of what a rule has too much, half is left out, from
-the end; others take its place where an instance has more, and all is counted anew until
-every rule holds. Each round leaves some out for good, so there is an end. All at once
-would be too many: what takes their place makes room for some of them.
+Possible pairs come in order of preference. While some bound is exceeded, the last half
+of its excess is removed; others take the free places of their instance, and every bound
+is checked again. Each round removes pairs permanently, so the loop ends. Removing only
+half at a time matters because the replacements can make room for some of the excess.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from math import floor, log
-from typing import Annotated, Self
+from typing import Annotated, Generic, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from swebench_trainer.contracts import Bottlenecks, GradedInstance, MissingForPair
+from swebench_trainer.preferences.bottlenecks import missing_counts, missing_for_pair
+from swebench_trainer.preferences.ordering import by_instance, round_robin
 from swebench_trainer.preferences.tiers import FORMAT
 from swebench_trainer.recipe.models import PairsTable, Table
 from swebench_trainer.types import Pair
@@ -24,25 +28,25 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Mix(Table):
-    """At most which share of the pairs may have a reject of which tier; what is not named has no bound."""
+    """Maximum share of pairs by the tier of their reject; a tier without a key has no bound."""
 
     breaks_others: Share = 1.0
-    """Fixes what the issue asks for and breaks other tests."""
+    """Rejects that fix the issue and break other tests."""
     fails: Share = 1.0
-    """Applies, and does not fix the issue."""
+    """Rejects that apply and do not fix the issue."""
     ungraded: Share = 1.0
-    """Was not graded (`graded = false` of `api-rejects`)."""
+    """Rejects that were not graded (`graded = false` of `api-rejects`)."""
     not_applied: Share = 1.0
-    """Does not apply."""
+    """Rejects that do not apply."""
     malformed: Share = 1.0
-    """Is no patch in the expected form."""
+    """Rejects that are not a patch in the expected format."""
     no_patch: Share = 1.0
-    """Changes nothing."""
+    """Rejects that change nothing."""
 
     @model_validator(mode="after")
-    def _some_pair_is_possible(self) -> Self:
+    def _require_a_possible_pair(self) -> Self:
         if sum(share for _, share in self) < 1:
-            raise ValueError("the shares of all tiers together are less than 1")
+            raise ValueError("the shares of all tiers add up to less than 1")
         return self
 
 
@@ -50,28 +54,60 @@ class BalancedTable(PairsTable):
     """Base of the strategies that put a good answer against a bad one."""
 
     mix: Mix = Mix()
-    """At most which share of the pairs may be of which tier of rejects, such as `{ fails = 0.7, not_applied = 0.3 }`; what is not named has no bound. Shares that add up to 1 are met as they are, by as many pairs as the scarcest tier allows."""
+    """Maximum share of pairs by the tier of their reject, such as `{ fails = 0.7, not_applied = 0.3 }`; a tier without a key has no bound. Shares that add up to 1 are met exactly, by as many pairs as the scarcest tier allows."""
     max_format: Share = 0.5
-    """Largest share of the pairs whose reject says nothing about the issue: it does not apply, is malformed, or changes nothing. Otherwise DPO may learn the form of an answer alone."""
+    """Maximum share of pairs whose reject teaches nothing about the issue: it does not apply, is malformed, or changes nothing. With too many of them, DPO may learn only the answer format."""
     length_skew: Share = 0.5
-    """Largest share of the pairs that may be of unlike length without a pair that is so the other way round. 0 gives length no say about which answer is better, 1 takes pairs as they come."""
+    """Maximum share of pairs with a length difference that no pair in the opposite direction balances. At 0, length says nothing about which answer is better; 1 sets no bound."""
+
+
+TableT = TypeVar("TableT", bound=BalancedTable)
+
+
+class BalancedStrategy(ABC, Generic[TableT]):
+    """A strategy that selects from all possible pairs within the bounds of its table."""
+
+    def __init__(self, table: TableT) -> None:
+        self._table = table
+
+    def pairs(self, graded: Sequence[GradedInstance]) -> Iterable[Pair]:
+        """Pairs by instance, hard failures first, using each candidate evenly."""
+        return by_instance(self._balanced(graded)[0])
+
+    def limits(self, graded: Sequence[GradedInstance]) -> Bottlenecks:
+        """See `LimitTeller.limits`."""
+        missing = missing_counts(map(self._missing, graded))
+        return Bottlenecks(missing, self._balanced(graded)[1])
+
+    def _balanced(
+        self, graded: Sequence[GradedInstance]
+    ) -> tuple[list[Pair], dict[str, int]]:
+        return balanced(round_robin(map(self._offers, graded)), self._table)
+
+    @abstractmethod
+    def _offers(self, instance: GradedInstance) -> list[Pair]:
+        """Every possible pair of an instance, in order of preference."""
+
+    def _missing(self, instance: GradedInstance) -> MissingForPair | None:
+        """What the instance lacks for a pair."""
+        return missing_for_pair(instance)
 
 
 Rule = Callable[[Sequence[Pair]], list[int]]
-"""Which pairs, by their place, are too many; the last ones are wanted least."""
+"""Indexes of the pairs that exceed a bound, the least wanted last."""
 
 
 def balanced(
     offers: Sequence[Pair], table: BalancedTable
 ) -> tuple[list[Pair], dict[str, int]]:
-    """Takes pairs as far as the table's bounds allow.
+    """Selects as many pairs as the bounds allow.
 
     Args:
-        offers: All possible pairs, the preferred ones first.
-        table: The bounds. A share above 0 allows one pair at least.
+        offers: All possible pairs in order of preference.
+        table: The bounds. A share above 0 allows at least one pair.
 
     Returns:
-        The pairs in their order, and how many each key has held back.
+        The selected pairs in their order, and how many pairs each key has held back.
     """
     held: Counter[str] = Counter()
     left = list(offers)
@@ -92,49 +128,51 @@ def balanced(
 def _rules(table: BalancedTable) -> Iterator[tuple[str, Rule]]:
     for tier, share in table.mix:
         if share < 1:
-            yield f"mix.{tier}", partial(_too_many, frozenset({tier}), share)
+            yield f"mix.{tier}", partial(_excess_of_tiers, frozenset({tier}), share)
     if table.max_format < 1:
-        yield "max_format", partial(_too_many, FORMAT, table.max_format)
+        yield "max_format", partial(_excess_of_tiers, FORMAT, table.max_format)
     if table.length_skew < 1:
-        yield "length_skew", partial(_one_way, table.length_skew)
+        yield "length_skew", partial(_excess_of_length_gaps, table.length_skew)
 
 
-def _too_many(tiers: Collection[str], share: float, pairs: Sequence[Pair]) -> list[int]:
+def _excess_of_tiers(
+    tiers: Collection[str], share: float, pairs: Sequence[Pair]
+) -> list[int]:
     members = [place for place, pair in enumerate(pairs) if pair.tier in tiers]
-    return members[_most(len(members), len(pairs), share) :]
+    return members[_allowed(len(members), len(pairs), share) :]
 
 
-def _most(members: int, total: int, share: float) -> int:
-    """How many of the members may stay so that they are no larger share of what is left."""
+def _allowed(members: int, total: int, share: float) -> int:
+    """How many members may stay so that they are at most that share of what is left."""
     others = total - members
-    least = 1 if share else 0  # else the only pair there is would always be too many
+    least = 1 if share else 0  # otherwise a single pair would always be too many
     while members > max(least, floor(share * (others + members) + 1e-9)):
         members -= 1
     return members
 
 
-def _one_way(share: float, pairs: Sequence[Pair]) -> list[int]:
-    """Pairs of unlike length that are too many, the most unlike ones last."""
+def _excess_of_length_gaps(share: float, pairs: Sequence[Pair]) -> list[int]:
+    """Unbalanced pairs above the share, those with the largest gap last."""
     by_gap: dict[int, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
-        by_gap[gap(pair)].append(place)
-    unmatched = [
+        by_gap[length_gap(pair)].append(place)
+    unbalanced = [
         (abs(size), place)
         for size, places in list(by_gap.items())
         for place in (places[len(by_gap.get(-size, ())) :] if size else ())
     ]
-    stay = _most(len(unmatched), len(pairs), share)
-    return [place for _, place in sorted(unmatched)[stay:]]
+    stay = _allowed(len(unbalanced), len(pairs), share)
+    return [place for _, place in sorted(unbalanced)[stay:]]
 
 
-def gap(pair: Pair) -> int:
-    """How much longer `chosen` is, in steps of one half more; negative if it is shorter."""
+def length_gap(pair: Pair) -> int:
+    """How much longer `chosen` is, in factors of 1.5; negative if it is shorter."""
     chosen, rejected = (len(text or "") + 1 for text in (pair.chosen, pair.rejected))
     return round(log(chosen / rejected) / log(1.5))
 
 
 def _capped(pairs: Sequence[Pair], most: int) -> list[int]:
-    """Places of the first so many pairs of each instance."""
+    """Indexes of the first pairs of each instance, at most that many."""
     counts: Counter[str] = Counter()
     places = []
     for place, pair in enumerate(pairs):

@@ -1,4 +1,4 @@
-"""From a pair back to the verdicts that it rests on."""
+"""Links from each pair to the models and logs behind its answers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from swebench_trainer.contracts import GradedInstance
-from swebench_trainer.types import Candidate, Pair
+from swebench_trainer.types import AnswerRef, Candidate, Pair
 
 Logs = Mapping[tuple[str, str, int], str]
-"""Directory of logs by model, instance id and sample, relative to the run directory."""
-
-_SAMPLE = "sample:"
+"""Log directory by model, instance id and sample, relative to the run directory."""
 
 
 def traced(
@@ -20,27 +18,21 @@ def traced(
     logs: Logs,
     gold_logs: Mapping[str, str],
 ) -> list[Pair]:
-    """Adds to each pair who wrote its answers and where the logs of their tests are.
+    """Adds to each pair the models of its answers and the logs of their tests.
 
-    A strategy need not name the writers where a sample number has only one.
+    A strategy may leave a model empty if only one model has that sample number.
     """
-    writers = {
-        item.instance.instance_id: _writers(
-            [*(candidate for candidate, _ in item.graded), *item.ungraded]
-        )
-        for item in graded
-    }
+    models = {item.instance.instance_id: _models(item.candidates) for item in graded}
 
-    def origin(pair: Pair, source: str, model: str) -> tuple[str, str]:
+    def origin(pair: Pair, source: AnswerRef, model: str) -> tuple[str, str]:
         name = pair.instance_id
-        if source == "gold":
+        if source.is_gold:
             return "", gold_logs.get(name, "")
-        sample = source.removeprefix(_SAMPLE)
-        if not source.startswith(_SAMPLE) or not sample.isdecimal():
+        if source.sample is None:
             return model, ""
-        known = writers.get(name, {}).get(int(sample), [])
+        known = models.get(name, {}).get(source.sample, [])
         model = model or (known[0] if len(known) == 1 else "")
-        return model, logs.get((model, name, int(sample)), "")
+        return model, logs.get((model, name, source.sample), "")
 
     found = []
     for pair in pairs:
@@ -58,8 +50,8 @@ def traced(
     return found
 
 
-def _writers(candidates: Sequence[Candidate]) -> dict[int, list[str]]:
-    """The models that have written each sample number."""
+def _models(candidates: Sequence[Candidate]) -> dict[int, list[str]]:
+    """The models by sample number."""
     found: dict[int, list[str]] = {}
     for candidate in candidates:
         found.setdefault(candidate.sample, []).append(candidate.model)

@@ -1,8 +1,9 @@
-"""How well a look at the surface tells `chosen` from `rejected`, without the code.
+"""A classifier that sees only the surface of answers: lengths, blank lines, fences.
 
-DPO learns whatever tells the two apart. Were it the length or a habit of the writer,
-it would learn that. So a small judge learns as DPO does, from pairs, on numbers that
-know nothing of the issue, and is asked about issues that it has not seen.
+DPO learns any difference between `chosen` and `rejected`, including length and habits
+of style. So a logistic regression is trained on surface features of pairs, as DPO is on
+their text, and tested on other issues. If it is much better than chance, DPO may learn
+style instead of correctness.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 FOLDS = 5
-LEAST = 20
-"""Fewer pairs say nothing."""
+MIN_PAIRS = 20
+"""With fewer pairs the accuracy means nothing."""
 
 _RIDGE = 1.0
-"""Strength of the prior that a feature says nothing."""
+"""Strength of the prior towards zero weights."""
 
 
 def _lines(text: str) -> list[str]:
@@ -36,44 +37,43 @@ def _lines(text: str) -> list[str]:
 FEATURES: Mapping[str, Callable[[str], float]] = {
     "characters": lambda text: log(len(text) + 1),
     "lines": lambda text: log(len(_lines(text)) + 1),
-    "longest line": lambda text: log(max(map(len, _lines(text))) + 1),
-    "blank lines": lambda text: (
+    "longest_line": lambda text: log(max(map(len, _lines(text))) + 1),
+    "blank_lines": lambda text: (
         sum(not x.strip() for x in _lines(text)) / len(_lines(text))
     ),
-    "comment lines": lambda text: (
+    "comment_lines": lambda text: (
         sum(x.lstrip(" \t+-").startswith(("#", "//")) for x in _lines(text))
         / len(_lines(text))
     ),
-    "white space": lambda text: 1 - len("".join(text.split())) / (len(text) + 1),
+    "whitespace": lambda text: 1 - len("".join(text.split())) / (len(text) + 1),
     "letters": lambda text: sum(map(str.isalpha, text)) / (len(text) + 1),
-    "not ASCII": lambda text: 1 - len(text.encode("ascii", "ignore")) / (len(text) + 1),
+    "non_ascii": lambda text: 1 - len(text.encode("ascii", "ignore")) / (len(text) + 1),
     "fences": lambda text: float(text.count("```")),
-    "ends with a newline": lambda text: float(text.endswith("\n")),
+    "final_newline": lambda text: float(text.endswith("\n")),
 }
-"""What can be seen of an answer without reading it, each as a number."""
+"""Surface features of an answer."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the surface gives away.
+class SurfaceResult:
+    """Result of the surface-only classifier.
 
     Attributes:
-        pairs: Pairs that were judged, each by a judge that has not seen its issue.
-        right: In how many of them the judge preferred `chosen`; one that it cannot
-            tell apart counts half.
-        higher: By feature, the share of pairs in which `chosen` has the larger number,
-            equal ones counting half.
+        pairs: Classified pairs, each by a classifier that has not seen its issue.
+        correct: How many of them it got right; an undecided pair counts as one half.
+        chosen_higher: Share of pairs in which `chosen` has the larger value, by
+            feature; equal values count as one half.
     """
 
     pairs: int
-    right: float
-    higher: Mapping[str, float]
+    correct: float
+    chosen_higher: Mapping[str, float]
 
 
-def judge(pairs: Sequence[Pair]) -> Judgement | None:
-    """Judges the pairs by their surface; `None` where there are too few, or one issue.
+def classify(pairs: Sequence[Pair]) -> SurfaceResult | None:
+    """Cross-validates the classifier; `None` for too few pairs or only one issue.
 
-    Answers that stand alone are left out.
+    Pairs with only one answer are left out.
     """
     import numpy as np
 
@@ -81,19 +81,19 @@ def judge(pairs: Sequence[Pair]) -> Judgement | None:
         pair for pair in pairs if pair.chosen is not None and pair.rejected is not None
     ]
     issues = sorted({pair.instance_id for pair in both}, key=lambda name: digest(name))
-    if len(both) < LEAST or len(issues) < 2:
+    if len(both) < MIN_PAIRS or len(issues) < 2:
         return None
     differences = np.array([_difference(pair) for pair in both])
     fold_of = {name: place % FOLDS for place, name in enumerate(issues)}
     folds = np.array([fold_of[pair.instance_id] for pair in both])
-    right = 0.0
+    correct = 0.0
     for fold in range(min(FOLDS, len(issues))):
         held_out = folds == fold
         weights = _fitted(differences[~held_out])
-        right += _halves(differences[held_out] @ weights).sum()
+        correct += _halves(differences[held_out] @ weights).sum()
     higher = _halves(differences).mean(axis=0)
     named = {name: round(float(x), 4) for name, x in zip(FEATURES, higher, strict=True)}
-    return Judgement(len(both), float(right), named)
+    return SurfaceResult(len(both), float(correct), named)
 
 
 def _difference(pair: Pair) -> list[float]:
@@ -102,16 +102,19 @@ def _difference(pair: Pair) -> list[float]:
 
 
 def _halves(values: Numbers) -> Numbers:
-    """1 where a value is above 0, one half where it is 0."""
+    """1 for each value above 0, one half for each 0, 0 below."""
     import numpy as np
 
     return (np.sign(np.where(abs(values) < 1e-9, 0.0, values)) + 1) / 2
 
 
 def _fitted(differences: Numbers) -> Numbers:
-    """Weights that make `weights @ difference` positive: a logistic regression of pairs.
+    """Weights of a logistic regression that makes `differences @ weights` positive.
 
-    It maximises the log of the sigmoid, as DPO does, by Newton's method with a ridge.
+    Newton's method maximizes the log-sigmoid, as DPO does, with a ridge penalty.
+
+    Args:
+        differences: Feature differences of shape (pairs, features).
     """
     import numpy as np
 

@@ -1,42 +1,30 @@
-"""`tiered`: of two answers the one with the higher reward is preferred."""
+"""`tiered`: the answer with the higher reward is preferred."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 
 from swebench_trainer.contracts import GradedInstance
-from swebench_trainer.preferences.balance import BalancedTable, balanced
-from swebench_trainer.preferences.counts import limits
-from swebench_trainer.preferences.offers import evenly, in_rows, in_turn
-from swebench_trainer.preferences.select import Reject, failures, passes, preference
+from swebench_trainer.preferences.balance import BalancedStrategy, BalancedTable
+from swebench_trainer.preferences.eligibility import (
+    Reject,
+    failures,
+    passes,
+    preference,
+)
+from swebench_trainer.preferences.ordering import balanced_product
 from swebench_trainer.preferences.tiers import FORMAT
 from swebench_trainer.types import Candidate, Pair
 
 
 class TieredTable(BalancedTable):
-    """Graded candidates by reward: +1 passes (or gold where none does), 0 applies and fails, -1 does not apply. A `chosen` may be wrong too; `chosen_tier` says how."""
+    """Graded candidates by reward: +1 for a pass (gold if none passes), 0 for a patch that applies and fails, -1 for one that does not apply. `chosen` may fail too; `chosen_tier` has its tier."""
 
 
-class Tiered:
-    """Passes above failures, and failures that apply above those that do not."""
-
-    def __init__(self, table: TieredTable) -> None:
-        self._table = table
-
-    def pairs(self, graded: Sequence[GradedInstance]) -> Iterable[Pair]:
-        """Pairs by instance, of neighbouring rewards."""
-        return in_rows(self._balanced(graded)[0])
-
-    def limits(self, graded: Sequence[GradedInstance]) -> Mapping[str, int]:
-        """What instances lack, and how many pairs each key holds back."""
-        return {**limits(graded), **self._balanced(graded)[1]}
-
-    def _balanced(
-        self, graded: Sequence[GradedInstance]
-    ) -> tuple[list[Pair], dict[str, int]]:
-        return balanced(in_turn(map(self._offers, graded)), self._table)
+class Tiered(BalancedStrategy[TieredTable]):
+    """Prefers passes to failures, and failures that apply to those that do not."""
 
     def _offers(self, instance: GradedInstance) -> list[Pair]:
         failed = failures(instance)
@@ -46,8 +34,8 @@ class Tiered:
         best = best or ([None] if instance.gold else [])
         upper = self._step(instance, [(c, "") for c in best], zero or below)
         lower = self._step(instance, [(c, str(tier)) for c, tier in zero], below)
-        turns = chain.from_iterable(zip_longest(upper, lower))
-        return [pair for pair in turns if pair]
+        alternating = chain.from_iterable(zip_longest(upper, lower))
+        return [pair for pair in alternating if pair]
 
     def _step(
         self,
@@ -55,11 +43,11 @@ class Tiered:
         better: Sequence[tuple[Candidate | None, str]],
         worse: Sequence[Reject],
     ) -> list[Pair]:
-        """Every answer of one reward above every one of another."""
+        """Every answer of one reward preferred to every answer of a lower one."""
         return [
             replace(
-                preference(instance, self._table.use, better[i][0], *worse[j]),
+                preference(instance, self._table.use, better[i][0], worse[j]),
                 chosen_tier=better[i][1],
             )
-            for i, j in evenly(len(better), len(worse))
+            for i, j in balanced_product(len(better), len(worse))
         ]

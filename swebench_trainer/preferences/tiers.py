@@ -1,4 +1,4 @@
-"""How wrong a failure is: its tier, and how much of what was asked it does."""
+"""How wrong a failure is: its tier, and its share of passing tests."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from swebench_trainer.types import Candidate, ExtractionOutcome, Status, Tier, Verdict
 
 TIERS = tuple(Tier)
-"""The hardest to tell from a success first."""
+"""From the closest to a success to the farthest."""
 
 FORMAT = frozenset({Tier.NOT_APPLIED, Tier.MALFORMED, Tier.NO_PATCH})
-"""Tiers that teach how an answer is written, and nothing about the issue."""
+"""Tiers that teach the answer format and nothing about the issue."""
 
 _TIER_OF = {
     Status.UNRESOLVED: Tier.FAILS,
@@ -19,7 +19,7 @@ _TIER_OF = {
     Status.MALFORMED: Tier.MALFORMED,
     Status.NO_PATCH: Tier.NO_PATCH,
 }
-"""Tier of a decided failure; what is not in here is no lesson."""
+"""Tiers of decided failures; other statuses are not used for training."""
 
 _TIER_OF_EXTRACTION = {
     ExtractionOutcome.NO_CHANGE: Tier.NO_PATCH,
@@ -28,10 +28,10 @@ _TIER_OF_EXTRACTION = {
 
 
 def tier_of(verdict: Verdict) -> Tier | None:
-    """The tier of a failure; `None` for what is none, or none that can be learned from.
+    """The tier of a failure; `None` for passes and for failures not used for training.
 
-    A timeout is no lesson, even one that is the patch's doing: how slow is too slow
-    depends on the machine.
+    Timeouts are never used, even if the patch causes them: how slow is too slow depends
+    on the machine.
     """
     tier = _TIER_OF.get(verdict.status)
     if tier is Tier.FAILS and _fixes(verdict.report) and _broken(verdict.report):
@@ -40,18 +40,18 @@ def tier_of(verdict: Verdict) -> Tier | None:
 
 
 def ungraded_tier(candidate: Candidate) -> Tier:
-    """What is known of a candidate that nobody has graded."""
+    """The tier of an ungraded candidate."""
     if tier := _TIER_OF_EXTRACTION.get(candidate.extraction.outcome):
         return tier
     if not candidate.patch.strip():
         return Tier.NO_PATCH
-    # The harness is less strict, but nothing else is known of it.
+    # The harness is less strict than `git apply`, but this is all that is known.
     refused = candidate.checks.applies is False
     return Tier.NOT_APPLIED if refused else Tier.UNGRADED
 
 
-def share_right(verdict: Verdict) -> float:
-    """Share of the tests that are as they should be, FAIL_TO_PASS counting half."""
+def share_of_passing_tests(verdict: Verdict) -> float:
+    """Share of tests with the expected result; FAIL_TO_PASS counts for half of it."""
     groups = [
         _counts(verdict.report, name) for name in ("FAIL_TO_PASS", "PASS_TO_PASS")
     ]
@@ -68,8 +68,8 @@ def _broken(report: Mapping[str, Any]) -> int:
 
 
 def _counts(report: Mapping[str, Any], group: str) -> tuple[int, int]:
-    """Tests of a group that are as they should be, and that are not."""
-    # A grader of somebody else may have a report of another form.
+    """Number of tests of a group that pass, and that fail."""
+    # A third-party grader may have a report of another form.
     tests = report.get("tests_status")
     ends = tests.get(group) if isinstance(tests, Mapping) else None
     if not isinstance(ends, Mapping):

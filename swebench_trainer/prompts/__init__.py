@@ -1,1 +1,1 @@
-"""What goes into the model: the issue, and what of the repository is shown with it."""
+"""What the model reads: the issue, and the parts of the repository shown with it."""

@@ -1,4 +1,4 @@
-"""Which regions of a file to show when it is too long to be shown whole."""
+"""Which regions of a file to show when the whole file does not fit."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from swebench_trainer.prompts.views import merge
-from swebench_trainer.prompts.words import words
+from swebench_trainer.prompts.excerpts import merge
+from swebench_trainer.prompts.terms import terms
 
 _WINDOW, _STRIDE = 30, 10
-"""Lines of a region that is chosen for its words, and between the starts of two."""
+"""Lines of a region that is chosen for its terms, and between the starts of two regions."""
 
 
-def around(
-    needed: Sequence[range], length: int, lines: int, draw: random.Random
+def regions_around(
+    needed: Sequence[range], length: int, lines: int, rng: random.Random
 ) -> tuple[range, ...]:
-    """Regions with the needed lines in them, and others where nothing is needed.
+    """Regions that contain the needed lines, and decoy regions elsewhere.
 
-    The sizes of all regions are drawn alike, and where in its region a needed line
-    stands is drawn too, so neither tells what is to be edited.
+    The sizes of all regions come from one distribution, and the position of a needed
+    line in its region is random too, so neither reveals the lines to edit.
 
     Args:
-        needed: What must be shown, by ranges of line indexes.
+        needed: Ranges of line indexes that must be shown.
         length: Lines of the file.
-        lines: How many lines to show, about.
-        draw: Equal generators give regions that grow as `lines` does.
+        lines: Approximate number of lines to show.
+        rng: Equal generators return regions that grow with `lines`.
     """
-    wanted = merge(needed, length)
-    others = draw.randint(1, len(wanted) + 1)
-    points = [draw.randrange(length) for _ in range(others)]
-    regions = [*wanted, *(range(point, point) for point in points)]
-    weights = [draw.uniform(0.5, 1.5) for _ in regions]
-    before = [draw.random() for _ in regions]
+    merged = merge(needed, length)
+    others = rng.randint(1, len(merged) + 1)
+    points = [rng.randrange(length) for _ in range(others)]
+    regions = [*merged, *(range(point, point) for point in points)]
+    weights = [rng.uniform(0.5, 1.5) for _ in regions]
+    before = [rng.random() for _ in regions]
     grown = [
         _grow(region, int(lines * weight / sum(weights)), share, length)
         for region, weight, share in zip(regions, weights, before, strict=True)
@@ -42,30 +42,30 @@ def around(
 
 
 def _grow(region: range, lines: int, before: float, length: int) -> range:
-    """The region with context, of which the share `before` stands above it."""
+    """The region with context, the share `before` of it above the region."""
     extra = max(0, lines - len(region))
     start = max(0, region.start - round(extra * before))
     stop = min(length, start + len(region) + extra)
     return range(max(0, min(start, stop - len(region) - extra)), max(stop, region.stop))
 
 
-Choose = Callable[[int], tuple[range, ...]]
-"""The regions to show in about so many lines; nothing where there is nothing to show."""
+ChooseRegions = Callable[[int], tuple[range, ...]]
+"""Returns the regions to show for an approximate number of lines; may be empty."""
 
 
-def about(asked: frozenset[str], text: Sequence[str]) -> Choose:
-    """Chooses the regions that have most of the words that are asked for.
+def regions_about(wanted: frozenset[str], text: Sequence[str]) -> ChooseRegions:
+    """Choose the regions with the highest weight of the wanted terms.
 
-    The fewer lines of the file a word is in, the more it counts. One region at least is
-    chosen, however few lines are allowed, unless the file has none of the words.
+    A term weighs more if it is on fewer lines of the file. At least one region is
+    chosen, however few lines are allowed, unless the file has none of the terms.
 
     Args:
-        asked: Words of the issue, as `words` gives them.
+        wanted: Terms of the issue, as returned by `terms`.
         text: Lines of the file.
     """
-    found = [asked.intersection(words(line)) for line in text]
-    often = Counter(chain.from_iterable(found))
-    scores = [sum(1 / often[word] for word in sorted(line)) for line in found]
+    found = [wanted.intersection(terms(line)) for line in text]
+    counts = Counter(chain.from_iterable(found))
+    scores = [sum(1 / counts[term] for term in sorted(line)) for line in found]
     windows = [
         range(start, min(start + _WINDOW, len(text)))
         for start in range(0, len(text), _STRIDE)

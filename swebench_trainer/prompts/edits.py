@@ -1,4 +1,4 @@
-"""Which lines of the repository an answer is about."""
+"""Which lines of the repository an answer quotes, and whether a prompt shows them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from swebench_trainer.types import Instance
 def gold_edits(
     form: AnswerForm, instance: Instance, tree: Tree, context: int | None = None
 ) -> dict[str, tuple[range, ...]]:
-    """The old lines that the gold patch quotes when it is written as an answer.
+    """The old lines that the gold patch quotes in an answer format.
 
     Args:
-        form: Form of the answer.
-        instance: Whose gold patch it is.
+        form: Answer format.
+        instance: The instance with the gold patch.
         tree: The repository's files.
         context: See `render_answer`.
 
     Returns:
-        By path, the ranges of line indexes that SEARCH texts or hunks take; none for a
-        file that is only deleted or moved. New files are not in it.
+        The ranges of line indexes of the SEARCH texts or hunks, by path; no ranges for
+        a file that is only deleted or moved. New files are left out.
 
     Raises:
         ValueError: The patch does not fit the files.
@@ -46,14 +46,14 @@ def _hunks(
 ) -> Iterable[Hunk]:
     if form == "diff":
         return change.hunks
-    # Of a file that goes, the answer names it and quotes nothing.
+    # The answer names a deleted file without quoting it.
     return unique_hunks(change, text, context) if change.new else ()
 
 
-def unseen(
+def first_unshown_edit(
     edits: Mapping[str, Sequence[range]], shown: Mapping[str, Sequence[range]]
 ) -> str:
-    """The first file with an edit outside what is shown of it; empty if there is none."""
+    """The first file with an edit outside its shown lines; empty if all are shown."""
     for path, wanted in edits.items():
         seen = {line for region in shown.get(path, ()) for line in region}
         if path not in shown or not all(seen.issuperset(lines) for lines in wanted):

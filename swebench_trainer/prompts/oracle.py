@@ -1,4 +1,4 @@
-"""The style that shows the files which the gold patch touches, among others."""
+"""The style that shows the files of the gold patch, and distractors."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from pathlib import PurePosixPath
 from pydantic import NonNegativeInt
 
 from swebench_trainer.contracts import Prompt, PromptInputs, Tree
+from swebench_trainer.errors import UnusableInstance
 from swebench_trainer.patches.strict_diff import read_patch
-from swebench_trainer.prompts.crops import around
-from swebench_trainer.prompts.documents import is_test
+from swebench_trainer.prompts.budget import Measure, compose, crop
+from swebench_trainer.prompts.crops import regions_around
 from swebench_trainer.prompts.edits import gold_edits
-from swebench_trainer.prompts.pages import Measure, compose, crop
-from swebench_trainer.prompts.views import View, merge, read_source, read_text
+from swebench_trainer.prompts.excerpts import Excerpt, merge, read_source, read_text
+from swebench_trainer.prompts.source_files import is_test
 from swebench_trainer.recipe.models import ContextTable
 from swebench_trainer.store.digest import digest
 from swebench_trainer.types import Instance
 
 Lines = Mapping[str, tuple[str, ...]]
-"""Files by path."""
+"""Lines of files by path."""
 
 _LEAST_SHARE = 128
-"""Tokens below which a file that is not needed is not worth its place."""
+"""Tokens. A distractor with less room is not shown."""
 
 
 class OracleTable(ContextTable):
     """`[prompt]` of the `oracle` style."""
 
     distractors: NonNegativeInt = 1
-    """Files beside those of the gold patch, from near them, so that a model does not learn that every file it sees is to be edited."""
+    """Number of additional files from nearby folders, so that the model does not learn to edit every file it sees."""
 
 
 class OracleStyle:
-    """The issue with the files that the gold patch touches, and some that it does not.
+    """The issue with the files of the gold patch, and distractors.
 
-    It tells the model where to look, so its results are no leaderboard results.
+    It shows the model where to look, so its results are not leaderboard results.
     """
 
     context = "oracle"
@@ -47,11 +48,11 @@ class OracleStyle:
         self._table = table
 
     def render(self, instance: Instance, material: PromptInputs) -> Prompt:
-        """Whole files where there is room, else regions with the edits in them.
+        """Show whole files where they fit, otherwise regions that contain the edits.
 
         Raises:
-            ValueError: The repository's files cannot be had, one is missing or not
-                UTF-8 text, the patch does not fit them, or the budget its lines.
+            ValueError: The repository's files are unavailable, a file is missing or not
+                UTF-8 text, the patch does not apply, or its lines exceed the budget.
         """
         tree = material.tree()
         paths = [change.old for change in read_patch(instance.patch) if change.old]
@@ -65,14 +66,14 @@ class OracleStyle:
         near = self._distractors(instance, material, tree, gold)
         others = dict(islice(near, self._table.distractors if gold else 0))
 
-        def lay(room: int, measure: Measure) -> Sequence[View]:
-            def draw(path: str) -> random.Random:
-                # Not for secrets: the same for everybody.
+        def lay(room: int, measure: Measure) -> Sequence[Excerpt]:
+            def rng(path: str) -> random.Random:
+                # Reproducible, not secret.
                 return random.Random(  # noqa: S311
                     digest([material.seed, instance.instance_id, path, "regions"])
                 )
 
-            return list(_lay({**gold, **others}, edits, room, measure, draw))
+            return list(_lay({**gold, **others}, edits, room, measure, rng))
 
         return compose(self._table, instance, material, lay)
 
@@ -83,7 +84,7 @@ class OracleStyle:
         tree: Tree,
         gold: Collection[str],
     ) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Files like those of the gold patch, the nearest in the tree first."""
+        """Files like the gold patch's, nearest in the tree first."""
 
         def rank(path: str) -> tuple[int, str]:
             drawn = digest([material.seed, instance.instance_id, path])
@@ -103,7 +104,7 @@ def _suffix(path: str) -> str:
 
 
 def _shared(path: str, other: str) -> int:
-    """How many folders two paths share."""
+    """Number of leading folders that two paths share."""
     pairs = zip(path.split("/")[:-1], other.split("/")[:-1], strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
@@ -113,20 +114,22 @@ def _lay(
     edits: Mapping[str, Sequence[range]],
     room: int,
     measure: Measure,
-    draw: Callable[[str], random.Random],
-) -> Iterator[View]:
-    """Shows each file in its share of the room: whole, cropped, or not at all."""
-    whole = {path: View.whole(path, lines) for path, lines in files.items()}
+    rng: Callable[[str], random.Random],
+) -> Iterator[Excerpt]:
+    """Show each file in its share of the room: whole, cropped, or not at all."""
+    whole = {path: Excerpt.whole(path, lines) for path, lines in files.items()}
     least = {
-        path: View(path, files[path], merge(needed, len(files[path])))
+        path: Excerpt(path, files[path], merge(needed, len(files[path])))
         for path, needed in edits.items()
     }
-    costs = {path: measure(view) for path, view in whole.items()}
-    floors = {path: min(measure(view), costs[path]) for path, view in least.items()}
+    costs = {path: measure(excerpt) for path, excerpt in whole.items()}
+    floors = {
+        path: min(measure(excerpt), costs[path]) for path, excerpt in least.items()
+    }
     if (needed := sum(floors.values())) > room:
-        raise ValueError(
-            "the lines that the gold patch edits are longer than context_tokens leaves "
-            f"room for ({needed} tokens of {room})"
+        raise UnusableInstance(
+            "the lines that the gold patch edits do not fit into context_tokens",
+            f"{needed} of {room} tokens",
         )
     level = _level(costs, floors, room)
     for path, lines in files.items():
@@ -135,20 +138,20 @@ def _lay(
         def regions(
             number: int, path: str = path, lines: tuple[str, ...] = lines
         ) -> tuple[range, ...]:
-            return around(edits.get(path, ()), len(lines), number, draw(path))
+            return regions_around(edits.get(path, ()), len(lines), number, rng(path))
 
         if costs[path] <= share:
             yield whole[path]
         elif path in edits:
             yield crop(path, lines, share, measure, regions) or least[path]
         elif share >= _LEAST_SHARE and (
-            view := crop(path, lines, share, measure, regions)
+            excerpt := crop(path, lines, share, measure, regions)
         ):
-            yield view
+            yield excerpt
 
 
 def _level(costs: Mapping[str, int], floors: Mapping[str, int], room: int) -> int:
-    """The largest share that every file which wants it can have."""
+    """The largest share that is affordable for every file that needs it."""
 
     def spent(level: int) -> int:
         return sum(min(c, max(floors.get(p, 0), level)) for p, c in costs.items())

@@ -1,9 +1,8 @@
-"""BM25 over the source files of a repository, its indexes kept from run to run.
+"""BM25 over the source files of a repository, with indexes cached between runs.
 
-A document is the path and the content of a source file. An index belongs to exactly
-the files that it was made of, by their git object ids: it does not matter where they
-were read, and a commit that was searched before is searched at once. A file that many
-commits share is read once.
+A document is the path and the content of a source file. The cache key of an index is the
+list of its files with their git object ids, so any copy of a commit hits the same index.
+A file that many commits share is read once.
 """
 
 from __future__ import annotations
@@ -14,30 +13,74 @@ import tempfile
 import zipfile
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swebench_trainer.contracts import Tree
-from swebench_trainer.prompts.documents import is_source
-from swebench_trainer.prompts.words import names, words, words_of
+from swebench_trainer.patches.strict_diff import read_patch
+from swebench_trainer.prompts.source_files import is_source
+from swebench_trainer.prompts.terms import names, terms, terms_of
 from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
 
 if TYPE_CHECKING:
     from bm25s import BM25
 
+RETRIEVED = "retrieved"
+"""Fact of a prompt (`Prompt.facts`): the ranked paths, best first."""
+RECALL_AT = (1, 5, 10)
+"""Cutoffs of the recall figures."""
+
 _VERSION = 1
-"""Of what a document is, and of its words; another one makes every index anew."""
+"""Version of documents and terms; a new version rebuilds every index."""
 
 _LARGEST = 1 << 20
-"""Bytes of a document; what is larger is data, or generated."""
+"""Bytes of a document; larger files are data or generated."""
 
 _KEPT = 64 << 20
-"""Words kept in memory, of 4 bytes each."""
+"""Terms kept in memory, 4 bytes each."""
+
+
+@dataclass
+class Recall:
+    """Recall of gold files over instances, at each cutoff of `RECALL_AT`.
+
+    Attributes:
+        instances: Number of instances whose gold patch touches an existing file.
+        all_found: Number of them with every such file within the cutoff.
+        shares: Sum over them of the share of such files within the cutoff.
+    """
+
+    instances: int = 0
+    all_found: list[int] = field(default_factory=lambda: [0] * len(RECALL_AT))
+    shares: list[float] = field(default_factory=lambda: [0.0] * len(RECALL_AT))
+
+    def add(self, patch: str, ranked: Sequence[str]) -> None:
+        """Count an instance by its gold patch and the ranked files, best first."""
+        try:
+            gold = {change.old for change in read_patch(patch) if change.old}
+        except ValueError:  # a patch that cannot be trained on
+            return
+        if not gold:
+            return
+        self.instances += 1
+        for n, cutoff in enumerate(RECALL_AT):
+            found = gold.intersection(ranked[:cutoff])
+            self.all_found[n] += found == gold
+            self.shares[n] += len(found) / len(gold)
+
+    def percent(self) -> tuple[list[float], list[float]]:
+        """Percent of the instances with all files found, and mean percent of files found."""
+        total = max(1, self.instances)
+        return (
+            [100 * count / total for count in self.all_found],
+            [100 * share / total for share in self.shares],
+        )
 
 
 class Searcher:
-    """Finds the files of a repository that have the words of a text."""
+    """Ranks the source files of a repository for a query."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -46,9 +89,9 @@ class Searcher:
         self._kept = 0
 
     def rank(self, tree: Tree, text: str) -> list[str]:
-        """Paths of the source files that share words with `text`, the best first.
+        """Paths of the source files that share terms with `text`, best first.
 
-        Files of equal score are in the order of their paths.
+        Files with equal scores are in path order.
         """
         files = [
             (path, _object_id(tree, path)) for path in tree.paths() if is_source(path)
@@ -61,7 +104,7 @@ class Searcher:
         if index is None:
             index = self._build(tree, files)
             _save(index, place)
-        scores = index.get_scores_from_ids(index.get_tokens_ids([*words(text)]))
+        scores = index.get_scores_from_ids(index.get_tokens_ids([*terms(text)]))
         order = (-scores).argsort(kind="stable")
         return [files[n][0] for n in order if scores[n] > 0]
 
@@ -74,8 +117,8 @@ class Searcher:
             self._numbers.clear()
             self._names.clear()
             self._kept = 0
-        documents = [self._words(tree, path, blob) for path, blob in files]
-        # The numbers of all repositories, in those of this index.
+        documents = [self._document(tree, path, blob) for path, blob in files]
+        # Renumber the terms of all repositories for this index.
         used, numbers = np.unique(np.concatenate(documents), return_inverse=True)
         ends = np.cumsum([len(document) for document in documents])
         names = list(self._numbers)
@@ -89,24 +132,24 @@ class Searcher:
         )
         return index
 
-    def _words(self, tree: Tree, path: str, blob: str) -> array[int]:
-        """The words of a path and of what lies there, by number."""
+    def _document(self, tree: Tree, path: str, blob: str) -> array[int]:
+        """Term ids of a path and its content."""
         if (path, blob) not in self._documents:
             content = _content(tree, path)
             text = path
             if b"\0" not in content and len(content) <= _LARGEST:
                 text += "\n" + content.decode("utf-8", "replace")
-            found = array("I", chain.from_iterable(map(self._numbered, names(text))))
+            found = array("I", chain.from_iterable(map(self._term_ids, names(text))))
             self._documents[path, blob] = found
             self._kept += len(found)
         return self._documents[path, blob]
 
-    def _numbered(self, name: str) -> tuple[int, ...]:
-        """The words of a name, by number; most names come again and again."""
+    def _term_ids(self, name: str) -> tuple[int, ...]:
+        """Term ids of a name, cached because most names repeat."""
         found = self._names.get(name)
         if found is None:
             numbers = self._numbers
-            found = tuple(numbers.setdefault(w, len(numbers)) for w in words_of(name))
+            found = tuple(numbers.setdefault(w, len(numbers)) for w in terms_of(name))
             self._names[name] = found
         return found
 
@@ -114,12 +157,12 @@ class Searcher:
 def _content(tree: Tree, path: str) -> bytes:
     try:
         return tree.read(path) or b""
-    except ValueError:  # larger than anything that is read
+    except ValueError:  # too large to read
         return b""
 
 
 def _object_id(tree: Tree, path: str) -> str:
-    """What git calls the content of a file; a tree that knows need not read it."""
+    """Git's object id of a file, without reading it if the tree has the id."""
     if hasattr(tree, "blob"):
         return str(tree.blob(path))
     content = _content(tree, path)
@@ -133,7 +176,7 @@ def _key(files: Iterable[tuple[str, str]]) -> str:
 
 
 def _load(place: Path, documents: int) -> BM25 | None:
-    """An index of earlier; `None` if there is none, or it is damaged."""
+    """A cached index; `None` if it is missing or damaged."""
     from bm25s import BM25
 
     try:
@@ -146,7 +189,7 @@ def _load(place: Path, documents: int) -> BM25 | None:
 
 
 def _save(index: BM25, place: Path) -> None:
-    """Keeps an index. Where it cannot be written, the next run makes it again."""
+    """Cache an index. If it cannot be written, the next run rebuilds it."""
     try:
         with held(place):
             folder = unfinished(place)

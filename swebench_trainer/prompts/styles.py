@@ -1,4 +1,4 @@
-"""The issue as every prompt has it, and the style that shows nothing else."""
+"""The issue text of every prompt, and the style that shows only the issue."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ INSTRUCTIONS = {
         "lines to search for empty."
     ),
 }
-"""What a prompt that shows files says about the form of the answer."""
+"""Instructions about the answer format, for prompts that show files."""
 
 
 class IssueStyle:
-    """The issue alone."""
+    """The issue without files."""
 
     context = "issue"
 
     def __init__(self, table: PromptTable) -> None:
-        del table  # the answer's form is learned from the examples
+        del table  # the answer format is learned from the examples
 
     def render(self, instance: Instance, material: PromptInputs) -> Prompt:
-        """The issue in one fixed sentence before and one behind it."""
+        """The issue between two fixed sentences."""
         del material  # it shows no files
         return Prompt(ask(instance))
 
 
 def ask(instance: Instance) -> str:
-    """The issue, with what SWE-bench Pro says beside it, and what is asked for."""
+    """The issue, SWE-bench Pro's requirements and interface, and the task."""
     statement = instance.problem_statement
     if instance.requirements:
         statement += f"\n\nRequirements:\n{instance.requirements}"

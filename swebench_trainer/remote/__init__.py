@@ -20,6 +20,8 @@ from swebench_trainer.remote.service import (
     seconds_of,
 )
 from swebench_trainer.remote.tables import Address, Budget, Price, RemoteTable, Variable
+from swebench_trainer.store.digest import digest
+from swebench_trainer.store.jsonl import RowWriter, read_rows
 
 __all__ = [
     "Address",
@@ -31,10 +33,13 @@ __all__ = [
     "RemoteBackend",
     "RemoteTable",
     "Reply",
+    "RowWriter",
     "Service",
     "Usage",
     "Variable",
+    "digest",
     "fault_of_status",
     "parsed",
+    "read_rows",
     "seconds_of",
 ]

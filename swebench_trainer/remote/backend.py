@@ -10,12 +10,12 @@ from typing import Generic, NoReturn, TypeVar
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import PluginError
 from swebench_trainer.recipe.models import DpoTable, SftTable, semantic_settings
-from swebench_trainer.remote.failures import error_of
-from swebench_trainer.remote.kept import KeptResponses
-from swebench_trainer.remote.keys import read_key
-from swebench_trainer.remote.meter import Meter
+from swebench_trainer.remote.api_key import read_key
+from swebench_trainer.remote.errors import error_of
+from swebench_trainer.remote.response_store import KeptResponses
 from swebench_trainer.remote.sampler import RemoteSampler
 from swebench_trainer.remote.service import Fault, Service
+from swebench_trainer.remote.spending import Meter
 from swebench_trainer.remote.tables import RemoteTable
 from swebench_trainer.types import Pair, SftRow
 

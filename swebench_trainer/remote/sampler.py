@@ -19,13 +19,13 @@ from tenacity import (
 
 from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.errors import TrainerError
-from swebench_trainer.remote.failures import budget_spent, error_of
-from swebench_trainer.remote.kept import KeptResponses
-from swebench_trainer.remote.keys import hide, hide_in
-from swebench_trainer.remote.loop import LoopThread
-from swebench_trainer.remote.meter import Meter, estimated, worst_case
+from swebench_trainer.remote.api_key import hide, hide_in
+from swebench_trainer.remote.errors import budget_spent, error_of
+from swebench_trainer.remote.event_loop import LoopThread
 from swebench_trainer.remote.pace import Pace
+from swebench_trainer.remote.response_store import KeptResponses
 from swebench_trainer.remote.service import Ask, Fault, Reply, Service, Usage
+from swebench_trainer.remote.spending import Meter, estimated, worst_case
 from swebench_trainer.remote.tables import RemoteTable
 
 _PATIENCE = 3

@@ -19,7 +19,7 @@ from typing import Any
 
 from swebench_trainer.contracts import Backend, Sample, SampleRequest
 from swebench_trainer.errors import TrainerError
-from swebench_trainer.remote.loop import LoopThread
+from swebench_trainer.remote.event_loop import LoopThread
 
 
 @dataclass(frozen=True)

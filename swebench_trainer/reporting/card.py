@@ -1,4 +1,4 @@
-"""The model card: how the model was made, and by how much training helped."""
+"""The model card: how the model was trained, and how much training helped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from swebench_trainer.reporting.tables import contamination, context_label, doubts
+from swebench_trainer.reporting.summaries import EvaluationSummary, GradeSummary
+from swebench_trainer.reporting.tables import caveats, contamination, context_label
+from swebench_trainer.types import LeakageReport
 
 _FRONT = """\
 ---
@@ -24,19 +26,19 @@ def model_card(
     stage: str,
     *,
     settings: Mapping[str, Any],
-    summary: Mapping[str, Any] | None,
-    candidates: Mapping[str, Any] | None,
+    summary: EvaluationSummary | None,
+    candidates: GradeSummary | None,
     is_adapter: bool,
     leakage: Mapping[str, Any] | None = None,
 ) -> str:
-    """The card as Markdown with the Hub's front matter.
+    """The card in Markdown, with the front matter of the Hugging Face Hub.
 
     Args:
         name: Name of the run.
-        stage: The training stage whose weights are released.
+        stage: Training stage that produced the weights.
         settings: The resolved recipe.
-        summary: `summary.json` of the evaluation, if there was one.
-        candidates: `summary.json` of the grade stage, if there was one.
+        summary: Summary of the evaluation, if there was one.
+        candidates: Summary of the grade stage, if there was one.
         is_adapter: Whether the weights are a PEFT adapter.
         leakage: `leakage.json` of the prepare stage, if it has one.
     """
@@ -49,9 +51,9 @@ def model_card(
     parts = [
         front,
         f"# {name}",
-        f"{'An adapter for' if is_adapter else 'All weights of'} `{base}` after "
-        f"{stage.upper()}, made by swebench-trainer.",
-        *_data(leakage),
+        f"{'A LoRA adapter for' if is_adapter else 'Full weights of'} `{base}` after "
+        f"{stage.upper()}, trained with swebench-trainer.",
+        *_data(LeakageReport.parse(leakage)),
         "## Evaluation",
         _evaluation(summary, candidates),
         "## Recipe",
@@ -60,25 +62,25 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _data(leakage: Mapping[str, Any] | None) -> list[str]:
-    """What the model was trained on, as far as it bears on what the rates mean."""
+def _data(leakage: LeakageReport | None) -> list[str]:
+    """Sizes of the splits, and overlap between them."""
     if not leakage:
         return []
-    sides = f"{leakage['train']} training instances, {leakage['heldout']} held out."
-    if leakage["heldout"] and not leakage["findings"]:
-        sides += (
-            " They share no instance, no commit with a file that both gold patches "
-            "touch, and no gold patch."
+    sizes = f"{leakage.train} training instances and {leakage.heldout} held-out ones."
+    if leakage.heldout and not leakage.findings:
+        sizes += (
+            " No issue, gold patch, or file that gold patches change at the same commit "
+            "is on both sides."
         )
     warnings = [f"**{line}.**" for line in contamination(leakage)]
-    return ["## Data", sides, *warnings]
+    return ["## Data", sizes, *warnings]
 
 
 def _public(value: Any) -> Any:
-    """Settings for the public, without what is known of our machines.
+    """Settings without details of this machine.
 
-    Of a path on this machine only its last part is left, of an address other than a
-    web page's only its kind, and nobody's name or password in any.
+    Absolute paths keep only their last part, addresses other than web pages only their
+    scheme, and no address keeps a user name or password.
     """
     if isinstance(value, Mapping):
         return {key: _public(inner) for key, inner in value.items()}
@@ -98,24 +100,24 @@ def _public(value: Any) -> Any:
 
 
 def _evaluation(
-    summary: Mapping[str, Any] | None, candidates: Mapping[str, Any] | None
+    summary: EvaluationSummary | None, candidates: GradeSummary | None
 ) -> str:
     if summary is None:
-        return "This run had no evaluation."
+        return "This model was not evaluated."
     lines = [
-        "Graded by the official SWE-bench harness; prompt style "
-        f"`{summary['prompt']}`, context: {context_label(summary)}.",
+        "Graded by the official SWE-bench harness. Prompt style: "
+        f"`{summary.prompt}`. Context: {context_label(summary)}.",
         "",
-        "| split | model | resolved | rate | 95 % interval |",
+        "| split | model | resolved | rate | 95% interval |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for split, content in summary["splits"].items():
-        for model, m in content["models"].items():
-            low, high = m["ci95"]
+    for split, content in summary.splits.items():
+        for model, result in content.models.items():
+            low, high = result.ci95
             lines.append(
-                f"| {split} | {model} | {m['resolved']} of {m['total']} "
-                f"| {m['rate']:.1%} | {low:.1%} to {high:.1%} |"
+                f"| {split} | {model} | {result.resolved} of {result.total} "
+                f"| {result.rate:.1%} | {low:.1%} to {high:.1%} |"
             )
-    if "train" in summary["splits"]:
-        lines.append("\nThe model was trained on the split `train`.")
-    return "\n".join([*lines, *(f"\n{line}." for line in doubts(summary, candidates))])
+    if "train" in summary.splits:
+        lines.append("\nThe model was trained on the `train` split.")
+    return "\n".join([*lines, *(f"\n{line}." for line in caveats(summary, candidates))])

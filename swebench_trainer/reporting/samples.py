@@ -1,8 +1,8 @@
 """Prompts and answers in tokens, for a terminal.
 
-All texts are a stranger's: nothing in them is markup or a command to the
-terminal, and what cannot be seen is spelled out. The loss is on the lines with a
-bar before them, so that it can be seen without colour, too.
+Texts come from strangers: nothing in them is markup or a terminal control sequence,
+and invisible characters are spelled out. Lines that the loss covers have a bar in
+front, so that they stand out without color, too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from rich.text import Text
 from swebench_trainer.contracts import TokenView
 
 LEGEND = (
-    "Lines behind ▌ are learned, the others are read. … before a line: it goes on "
-    "with the line above. <U+001B>: a character that cannot be seen."
+    "Lines marked ▌ are learned; the others are only read. … marks the continuation of "
+    "the line above. <U+001B> is an invisible character."
 )
-_LEARNED, _SPECIAL, _ASIDE = "green", "bold magenta", "dim"
+_LEARNED, _SPECIAL, _NOTE = "green", "bold magenta", "dim"
 _BAR = 12
 """Width of the longest bar of a histogram, in characters."""
 
@@ -35,28 +35,28 @@ class _Line:
 
 
 def visible(text: str) -> str:
-    """The text with each character spelled out that a terminal hides or obeys."""
+    """Spells out each character that a terminal would hide or interpret."""
     return "".join(
         c if c.isprintable() or c == "\t" else f"<U+{ord(c):04X}>" for c in text
     )
 
 
-def sample(view: TokenView, lines: int) -> Text:
-    """A row line by line, learned lines behind a bar.
+def marked_lines(view: TokenView, lines: int) -> Text:
+    """A prompt with its answer, line by line, with a bar before learned lines.
 
     Args:
-        view: The row with its texts.
-        lines: Show about so many lines of what is only read, from its beginning
-            and its end; 0 shows all.
+        view: The tokens, with their texts.
+        lines: Approximate number of lines to show of the part that is only read, from
+            its beginning and its end; 0 shows all.
     """
     text = Text()
     for line in _shortened(_lines(view), lines):
         if isinstance(line, int):
-            text.append(f"  ⋮ {line} more lines\n", _ASIDE)
+            text.append(f"  ⋮ {line} more lines\n", _NOTE)
             continue
         style = _LEARNED if line.learned else ""
         text.append("▌" if line.learned else " ", style)
-        text.append("…" if line.continued else " ", _ASIDE)
+        text.append("…" if line.continued else " ", _NOTE)
         for content, special in line.spans:
             text.append(visible(content), _SPECIAL if special else style)
         text.append("\n")
@@ -76,27 +76,29 @@ def _lines(view: TokenView) -> list[_Line]:
                 last.learned = part.trained
             if content:
                 lines[-1].spans.append((content, part.special))
-    if lines and not lines[-1].spans:  # behind the last newline
+    if lines and not lines[-1].spans:  # after the last newline
         lines.pop()
     return lines
 
 
 def _shortened(lines: Sequence[_Line], most: int) -> list[_Line | int]:
-    """The lines without the middle of what is read; a number says how many it had."""
+    """Replaces the middle of the part that is only read by its number of lines."""
     read = sum(not line.learned for line in lines)
-    if not most or read <= most + 1:  # a note is as long as one line
+    if not most or read <= most + 1:  # the note takes a line, too
         return list(lines)
     head, tail = (most + 1) // 2, most // 2
     return [*lines[:head], read - most, *lines[read - tail :]]
 
 
-def lengths(prompts: Sequence[int], answers: Sequence[int], max_tokens: int) -> Table:
+def length_histogram(
+    prompts: Sequence[int], answers: Sequence[int], max_tokens: int
+) -> Table:
     """A histogram of the tokens of prompts, answers, and both together.
 
     Args:
         prompts: Tokens of each prompt.
-        answers: Tokens of each answer in the same order; 0 where there is none.
-        max_tokens: Longest row that is trained on, an edge of the histogram.
+        answers: Tokens of each answer, in the same order; 0 without an answer.
+        max_tokens: Maximum length of a training row, which becomes a bin edge.
     """
     totals = [p + a for p, a in zip(prompts, answers, strict=True)]
     columns = {
@@ -121,14 +123,14 @@ def lengths(prompts: Sequence[int], answers: Sequence[int], max_tokens: int) -> 
         bars = [_bar(counts, bin_) for counts in binned.values()]
         table.add_row(Text(name, style), *bars)
     table.add_section()
-    for name, share in (("half", 0.5), ("nine of ten", 0.9)):
+    for name, share in (("median", 0.5), ("90th percentile", 0.9)):
         table.add_row(name, *(_quantile(values, share) for values in columns.values()))
-    table.add_row("all", *(_quantile(values, 1) for values in columns.values()))
+    table.add_row("maximum", *(_quantile(values, 1) for values in columns.values()))
     return table
 
 
 def _edges(longest: int, max_tokens: int) -> list[int]:
-    """Upper ends of the bins: powers of two and `max_tokens`."""
+    """Upper edges of the bins: powers of two, and `max_tokens`."""
     edges = [32]
     while edges[-1] < longest:
         edges.append(2 * edges[-1])
@@ -150,14 +152,14 @@ def _quantile(values: Iterable[int], share: float) -> str:
     return f"{ordered[max(0, -(-int(share * 100) * len(ordered) // 100) - 1)]:,}"
 
 
-def reasons(dropped: Sequence[Mapping[str, str]]) -> Table:
-    """What was dropped from where, and why, with the ids of some."""
+def dropped_table(dropped: Sequence[Mapping[str, str]]) -> Table:
+    """Dropped rows by origin and cause, with example ids."""
     ids: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in dropped:
-        ids[row["from"], row["reason"].partition(" (")[0]].append(row["instance_id"])
-    table = Table("dropped from", "why", title="dropped")
+        ids[row["from"], row["cause"]].append(row["instance_id"])
+    table = Table("dropped from", "reason", title="dropped")
     table.add_column("rows", justify="right")
-    table.add_column("such as")
+    table.add_column("examples")
     for (place, reason), names in sorted(ids.items(), key=lambda item: -len(item[1])):
         cells = (place, reason, str(len(names)), ", ".join(names[:3]))
         table.add_row(*(Text(visible(cell)) for cell in cells))

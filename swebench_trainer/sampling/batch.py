@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from swebench_trainer.contracts import SampleRequest
-from swebench_trainer.sampling.draws import Draws, chances
+from swebench_trainer.sampling.token_sampler import Draws, chances
 
 if TYPE_CHECKING:
     import torch

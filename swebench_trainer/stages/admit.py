@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import NOOP, OWED
+from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.stages.context import GOLD, StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.types import NO_OP, Candidate, Instance, Status, Verdict
@@ -20,8 +21,7 @@ def run(context: StageContext) -> StageSummary:
         PrerequisiteError: The grader cannot work on this machine.
         StageError: No instance is admitted, or the machine failed.
     """
-    table = context.recipe.grade
-    assert table is not None  # the pipeline runs this stage only with [grade]
+    table = context.table(GradeTable)
     instances = context.instances()
     gradable = [i for i in instances if i.gradable]
     verdicts: list[Verdict] = []

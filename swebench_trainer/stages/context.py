@@ -1,18 +1,19 @@
-"""One file per stage, and what each is given.
+"""What a stage is, and its access to the recipe, the plugins and the run directory.
 
-Stages meet only through the files of the run directory; none imports another.
-A stage is a function `run(context) -> figures` which may be killed at any moment
-and is then called again with what it has written so far.
+Stages meet only through files of the run directory; none imports another. A stage is
+a function `run(context) -> summary`. It may be killed at any moment, and is then
+called again with the files it has written so far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from swebench_trainer.contents.image import Archives
 from swebench_trainer.contents.library import Library
 from swebench_trainer.contracts import (
     Backend,
@@ -22,66 +23,137 @@ from swebench_trainer.contracts import (
     Tree,
 )
 from swebench_trainer.errors import DataError, StageError
-from swebench_trainer.grading.docker.archives import DockerArchives
 from swebench_trainer.grading.trust.gold import gold_run
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.plugins.registry import Registry
-from swebench_trainer.recipe.models import Recipe
+from swebench_trainer.recipe.models import TABLES, Recipe, Table
 from swebench_trainer.store.jsonl import each_row, read_json, read_rows
 from swebench_trainer.store.rundir import RunDir, StageDir
 from swebench_trainer.types import Instance, Verdict, from_row
 
 T = TypeVar("T")
+TableT = TypeVar("TableT", bound=Table)
 GOLD = "gold"
 """`Candidate.model` of the gold runs of `admit`."""
 StageSummary = dict[str, str | int | float]
-"""What a stage says of itself in one line, by name."""
+"""The figures of a stage's closing line, by label; for people only."""
+Check = Callable[[Recipe, Registry], None]
+"""Raises a `TrainerError` if a stage could not run on this machine."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    Attributes:
+        run: Runs the stage; called again after a kill.
+        is_wanted: Whether a recipe includes the stage.
+        tables: Recipe tables that decide its result.
+        reads: Stages whose files it reads; `StageContext` refuses any other.
+        inputs: Further settings that decide its result, for the fingerprint.
+        checks: Preflight checks; each runs once per call, before any stage starts.
+    """
+
+    name: str
+    run: Callable[[StageContext], StageSummary]
+    is_wanted: Callable[[Recipe], bool]
+    tables: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    inputs: Callable[[Recipe, Registry], Mapping[str, Any]] = lambda *_: {}
+    checks: tuple[Check, ...] = ()
+
+
+class UndeclaredReadError(Exception):
+    """A stage opened the files of a stage that its `Stage.reads` does not list."""
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage is given.
+    """A stage's access to everything outside its own module.
 
     Attributes:
-        dir: The stage's own directory, the only one that it writes to.
-        done: Tells observers of one item: its name, items done, items in all,
-            a word about it.
+        run_dir: The run directory. Stages use `input`, which checks what they read.
+        available: Names of the recipe's stages. A run directory may still hold files
+            of others, from before the recipe changed; they are not used.
+        done: Called after each item: its name, items done, total, a short detail.
+        open_archives: Opens the Docker images that hold files of repositories.
     """
 
+    stage: Stage
     recipe: Recipe
-    run: RunDir
+    run_dir: RunDir
     plugins: Plugins
-    dir: StageDir
+    available: frozenset[str]
     done: ItemProgress
+    open_archives: Callable[[], Archives]
+
+    @property
+    def dir(self) -> StageDir:
+        """The stage's own directory, the only one that it writes to."""
+        return self.run_dir.stage(self.stage.name)
+
+    def input(self, stage: str) -> StageDir:
+        """The directory of a stage that this one reads.
+
+        Raises:
+            UndeclaredReadError: `Stage.reads` does not list it.
+        """
+        if stage != self.stage.name and stage not in self.stage.reads:
+            raise UndeclaredReadError(
+                f"Stage {self.stage.name} reads {stage} without declaring it."
+            )
+        return self.run_dir.stage(stage)
+
+    def table(self, kind: type[TableT]) -> TableT:
+        """The recipe's table with this base model.
+
+        Raises:
+            LookupError: The recipe has no such table, although the stage needs it.
+        """
+        for name, base in TABLES.items():
+            table = getattr(self.recipe, name)
+            if base is kind and isinstance(table, kind):
+                return table
+        raise LookupError(f"Stage {self.stage.name} needs a {kind.__name__}.")
+
+    def summary(self, stage: str, file: str = "summary.json") -> Any:
+        """A JSON file of another stage, or `None` if the recipe has no such stage."""
+        path = self.input(stage).file(file)
+        return read_json(path) if stage in self.available else None
 
     def read(self, stage: str, file: str, kind: type[T]) -> list[T]:
-        """The rows that another stage has written, as values of `kind`."""
-        rows = read_rows(self.run.stage(stage).file(file))
+        """The rows of another stage's file, as values of `kind`."""
+        rows = read_rows(self.input(stage).file(file))
         return [from_row(kind, row) for row in rows]
 
     def instances(self) -> list[Instance]:
         """Every prepared instance, of both splits.
 
         Raises:
-            DataError: The files of a repository are no longer where they were.
+            DataError: The files of a repository have moved.
         """
         instances = self.read("prepare", "instances.jsonl", Instance)
         for instance in instances:
             if instance.snapshot and not Path(instance.snapshot).is_dir():
                 raise DataError(
                     f"The files of {instance.instance_id} are gone: {instance.snapshot}.",
-                    hint="Put the data back there, or start anew with --redo prepare.",
+                    hint="Put the data back there, or prepare it again with "
+                    "--redo prepare.",
                 )
         return instances
 
+    def library(self) -> Library:
+        """Opens the repositories' files, for the caller to close."""
+        return Library(self.recipe.contents, self.open_archives())
+
     @contextmanager
     def files(self) -> Iterator[Callable[[Instance], Tree | None]]:
-        """Gives a function that opens the repository's files as `prepare` has found them.
+        """Yields a function that opens an instance's files where `prepare` found them.
 
-        It gives `None` for an instance whose files nothing needed, and raises
-        `DataError` where they cannot be had any more.
+        It returns `None` for an instance whose files nothing needed, and raises
+        `DataError` where they are no longer available.
         """
-        library = Library(self.recipe.contents, DockerArchives())
+        library = self.library()
 
         def tree(instance: Instance) -> Tree | None:
             if not instance.contents:
@@ -91,8 +163,7 @@ class StageContext:
             except ValueError as error:
                 raise DataError(
                     f"{instance.instance_id}: {error}.",
-                    hint="Bring them back, or look elsewhere with [contents] and "
-                    "--redo prepare.",
+                    hint="Restore them, or change [contents] and use --redo prepare.",
                 ) from error
 
         with closing(library):
@@ -100,16 +171,16 @@ class StageContext:
 
     def prompts(self) -> dict[str, str]:
         """The prompt of each prepared instance."""
-        rows = read_rows(self.run.stage("prepare").file("prompts.jsonl"))
+        rows = read_rows(self.input("prepare").file("prompts.jsonl"))
         return {row["instance_id"]: row["prompt"] for row in rows}
 
     def prompt_context(self, instances: Iterable[Instance]) -> str:
         """What the prompts of these instances show; see `PromptStyle`.
 
         Raises:
-            StageError: They show different things, so their rates are no one rate.
+            StageError: They show different things, so one rate would mix them.
         """
-        rows = read_rows(self.run.stage("prepare").file("prompts.jsonl"))
+        rows = read_rows(self.input("prepare").file("prompts.jsonl"))
         wanted = {instance.instance_id for instance in instances}
         contexts = {
             row.get("context", self.recipe.prompt.use)
@@ -124,7 +195,7 @@ class StageContext:
         return str(contexts.pop()) if contexts else self.recipe.prompt.use
 
     def admitted(self) -> list[Instance]:
-        """Instances whose labels can be trusted, or that nobody was asked to check."""
+        """Gradable instances, except those that `admit` refused."""
         refused = {row["instance_id"] for row in self.refusals()}
         return [
             i for i in self.instances() if i.gradable and i.instance_id not in refused
@@ -132,36 +203,35 @@ class StageContext:
 
     def refusals(self) -> list[dict[str, Any]]:
         """The rows of the instances that were not admitted."""
-        if self.recipe.grade is None or not self.recipe.grade.admission_runs:
+        if "admit" not in self.available:
             return []
-        path = self.run.stage("admit").file("admission.jsonl")
-        return [row for row in read_rows(path) if not row["admitted"]]
+        rows = read_rows(self.input("admit").file("admission.jsonl"))
+        return [row for row in rows if not row["admitted"]]
 
     def gold_runs(self) -> Callable[[Instance], GoldRun | None]:
-        """Looks up the gold run of an instance, which `admit` has made."""
-        if self.recipe.grade is None or not self.recipe.grade.admission_runs:
+        """Looks up the gold run of an instance, made by `admit`."""
+        if "admit" not in self.available:
             return lambda _: None
-        return gold_runs(self.run)
+        return gold_runs(self.input("admit"))
 
     def weights(self, stage: str) -> Path | None:
-        """What a training stage has made, or `None` if it is not in the recipe."""
-        if getattr(self.recipe, stage) is None:
+        """The weights of a training stage, or `None` if the recipe has no such stage."""
+        if stage not in self.available:
             return None
         for name in ("adapter", "model"):
-            path = self.run.stage(stage).file(name)
+            path = self.input(stage).file(name)
             if path.is_dir():
                 return path
         return None
 
 
-def gold_runs(run: RunDir) -> Callable[[Instance], GoldRun | None]:
+def gold_runs(admit: StageDir) -> Callable[[Instance], GoldRun | None]:
     """Looks up the first gold run of an instance in the logs of `admit`."""
-    stage = run.stage("admit")
     verdicts = (
-        from_row(Verdict, row) for row in each_row(stage.file("verdicts.jsonl"))
+        from_row(Verdict, row) for row in each_row(admit.file("verdicts.jsonl"))
     )
     logs = {
-        verdict.instance_id: stage.file(verdict.log)
+        verdict.instance_id: admit.file(verdict.log)
         for verdict in verdicts
         if verdict.model == GOLD and verdict.sample == 0 and verdict.log
     }
@@ -178,32 +248,34 @@ def token_counter(recipe: Recipe, registry: Registry) -> TokenCounter | None:
     if recipe.model is None:
         return None
     backend = registry.create("backend", recipe.model)
-    return backend if hasattr(backend, "open_counter") else None
+    return cast(TokenCounter, backend) if hasattr(backend, "open_counter") else None
 
 
 def keep_responses(backend: Backend, folder: Path) -> None:
-    """Tells a backend where its answers are kept, if it keeps them."""
+    """Sets where a backend keeps its responses, if it keeps them."""
     if hasattr(backend, "keep_responses"):
         backend.keep_responses(folder)
 
 
 def costs(backends: Sequence[Backend]) -> StageSummary:
-    """What the answers of these writers have cost, where they say."""
-    figures: StageSummary = {}
+    """The cost of the answers of these writers, as far as they report it."""
+    summary: StageSummary = {}
     for backend in backends:
         if hasattr(backend, "figures"):
             name = f"{backend.name} " if len(backends) > 1 else ""
-            figures |= {f"{name}{key}": v for key, v in backend.figures().items()}
-    return figures
+            summary |= {f"{name}{key}": v for key, v in backend.figures().items()}
+    return summary
 
 
-def loss_figures(context: StageContext) -> StageSummary:
-    """The last training loss, and the held-out loss of the weights that were kept."""
+def training_summary(context: StageContext) -> StageSummary:
+    """The last training loss, and the validation loss of the weights that were kept."""
     rows = read_rows(context.dir.file("metrics.jsonl"))
     losses = [row["loss"] for row in rows if "loss" in row]
-    figures: StageSummary = {"loss": f"{losses[-1]:.4f}" if losses else "?"}
+    summary: StageSummary = {"loss": f"{losses[-1]:.4f}" if losses else "?"}
     audit = read_json(context.dir.file("audit.json")) or {}
     if kept := audit.get("validation"):
-        best = f"{kept['kept_loss']:.4f} at step {kept['kept_step']}, which was kept"
-        figures["held-out loss"] = best
-    return figures
+        best = f"{kept['kept_loss']:.4f} at step {kept['kept_step']} (kept)"
+        summary["held-out loss"] = best
+    if lost := audit.get("lost_checkpoints"):
+        summary["resumed from an earlier checkpoint because"] = ", ".join(lost)
+    return summary

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from swebench_trainer.answers.candidates import to_candidate
-from swebench_trainer.answers.checks import check_counts
+from swebench_trainer.answers.checks import CheckCounts, check_counts
 from swebench_trainer.contracts import Backend, Grader, Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
-from swebench_trainer.recipe.models import GradeTable
-from swebench_trainer.reporting.metrics import not_believed, paired, wilson
+from swebench_trainer.recipe.models import EvaluateTable, GradeTable, ModelTable
+from swebench_trainer.reporting.metrics import Rate, paired
+from swebench_trainer.reporting.summaries import (
+    Comparison,
+    CurvePoint,
+    EvaluationSummary,
+    ModelResult,
+    SplitResult,
+    summary_row,
+    verdict_counts,
+)
 from swebench_trainer.reporting.tables import context_label
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.stages.context import (
@@ -42,14 +48,13 @@ def run(context: StageContext) -> StageSummary:
         StageError: A split has no admitted instance, or nothing could be graded.
     """
     recipe = context.recipe
-    assert recipe.evaluate is not None  # the pipeline
-    assert recipe.model is not None and recipe.grade is not None  # the recipe's rules
-    instances = _instances(context, recipe.evaluate.splits)
+    splits = context.table(EvaluateTable).splits
+    instances = _instances(context, splits)
     shown = context.prompt_context(instances)
-    backend = context.plugins.registry.create("backend", recipe.model)
-    grader = context.plugins.registry.create("grader", recipe.grade)
+    backend = context.plugins.registry.create("backend", context.table(ModelTable))
+    grader = context.plugins.registry.create("grader", context.table(GradeTable))
     verdicts: dict[str, list[Verdict]] = {}
-    checks: dict[str, dict[str, int]] = {}
+    checks: dict[str, CheckCounts] = {}
     models = _models(context)
     milestones = _milestones(context, models)
     try:
@@ -58,38 +63,25 @@ def run(context: StageContext) -> StageSummary:
             {m.model: m.weights for m in milestones} | models
         ).items():
             candidates = _answers(context, backend, name, weights, instances)
-            checks[name] = dataclasses.asdict(check_counts(candidates))
-            verdicts[name] = _verdicts(
-                *(context, grader, name, instances, candidates), recipe.grade
-            )
+            checks[name] = check_counts(candidates)
+            verdicts[name] = _verdicts(context, grader, name, instances, candidates)
     finally:
         grader.close()
     compared = {name: verdicts[name] for name in models}
-    of = {
-        split: [i for i in instances if i.split == split]
-        for split in recipe.evaluate.splits
-    }
-    summary = {
-        "splits": {split: _split_summary(some, compared) for split, some in of.items()},
-        "curve": {
-            split: [
-                {
-                    "stage": m.stage,
-                    "step": m.step,
-                    "seconds": m.seconds,
-                    **_rate(_resolved(some, verdicts[m.model])),
-                }
-                for m in milestones
-            ]
+    of = {split: [i for i in instances if i.split == split] for split in splits}
+    summary = EvaluationSummary(
+        splits={split: _split_result(some, compared) for split, some in of.items()},
+        prompt=recipe.prompt.use,
+        context=shown,
+        answer=recipe.prompt.answer,
+        model=backend.name,
+        curve={
+            split: tuple(_curve_point(m, some, verdicts[m.model]) for m in milestones)
             for split, some in of.items()
         },
-        "checks": checks,
-        "prompt": recipe.prompt.use,
-        "context": shown,
-        "answer": recipe.prompt.answer,
-        "model": backend.name,
-    }
-    write_json(context.dir.file("summary.json"), summary)
+        checks=checks,
+    )
+    write_json(context.dir.file("summary.json"), summary_row(summary))
     figures = _figures(summary)
     return figures | costs([backend]) | figures  # no plugin overwrites ours
 
@@ -100,7 +92,7 @@ def _instances(context: StageContext, splits: Sequence[str]) -> list[Instance]:
         if not any(i.split == split for i in admitted):
             raise StageError(
                 f"No instance of the {split} split can be graded.",
-                hint=f"See {context.run.stage('admit').file('admission.jsonl')}",
+                hint=f"See {context.input('admit').file('admission.jsonl')}",
             )
     return [i for i in admitted if i.split in splits]
 
@@ -136,7 +128,7 @@ def _milestones(
     """The moments whose weights the trainings have kept, their ends among them."""
     found = []
     for stage in [name for name in models if models[name]]:
-        folder = context.run.stage(stage)
+        folder = context.input(stage)
         for row in read_rows(folder.file("milestones.jsonl")):
             midst = "weights" in row
             model = f"{stage}-{row['step']}" if midst else stage
@@ -154,8 +146,7 @@ def _answers(
 ) -> list[Candidate]:
     """One greedy answer per instance, and the predictions that the harness reads."""
     recipe = context.recipe
-    settings = recipe.evaluate
-    assert settings is not None
+    settings = context.table(EvaluateTable)
     prompts = context.prompts()
     by_id = {i.instance_id: i for i in instances}
     model = f"{recipe.name}-{name}"
@@ -202,8 +193,8 @@ def _verdicts(
     name: str,
     instances: Sequence[Instance],
     candidates: Sequence[Candidate],
-    table: GradeTable,
 ) -> list[Verdict]:
+    table = context.table(GradeTable)
     ledger = Ledger(context.dir.file(name), instances, run_id=context.recipe.name)
     verdicts = ledger.grade(
         grader,
@@ -219,33 +210,38 @@ def _verdicts(
     return verdicts
 
 
-def _split_summary(
+def _split_result(
     instances: Sequence[Instance], verdicts: Mapping[str, Sequence[Verdict]]
-) -> dict[str, Any]:
-    """Rates of each model on one split, and each two models against each other.
+) -> SplitResult:
+    """Rates of each model on one split, and comparisons of each two models.
 
-    An instance that the machine could not grade counts as not resolved, as the
-    harness counts it; `statuses` shows how many there are.
+    As in the harness, an instance that the machine failed to grade is not resolved;
+    `statuses` counts them.
     """
     ids = {i.instance_id for i in instances}
-    models: dict[str, Any] = {}
-    resolved: dict[str, dict[str, bool]] = {}
+    resolved = {name: _resolved(instances, given) for name, given in verdicts.items()}
+    models = {}
     for name, given in verdicts.items():
-        mine = [v for v in given if v.instance_id in ids]
-        resolved[name] = _resolved(instances, given)
-        models[name] = {
-            **_rate(resolved[name]),
-            "statuses": dict(Counter(v.status.value for v in mine)),
-            "explained timeouts": sum(v.explained for v in mine),
-            **not_believed(mine),
-        }
-    return {
-        "models": models,
-        "paired": {
-            f"{later} against {earlier}": _paired(resolved, earlier, later)
-            for earlier, later in combinations(resolved, 2)
-        },
-    }
+        counts = verdict_counts(v for v in given if v.instance_id in ids)
+        models[name] = ModelResult(**vars(_rate(resolved[name])), **vars(counts))
+    return SplitResult(
+        models=models,
+        comparisons=tuple(
+            Comparison(first, second, paired(resolved[first], resolved[second]))
+            for first, second in combinations(resolved, 2)
+        ),
+    )
+
+
+def _curve_point(
+    milestone: _Milestone, instances: Sequence[Instance], verdicts: Sequence[Verdict]
+) -> CurvePoint:
+    return CurvePoint(
+        stage=milestone.stage,
+        step=milestone.step,
+        seconds=milestone.seconds,
+        **vars(_rate(_resolved(instances, verdicts))),
+    )
 
 
 def _resolved(
@@ -256,36 +252,16 @@ def _resolved(
     return {i.instance_id: i.instance_id in passed for i in instances}
 
 
-def _rate(resolved: Mapping[str, bool]) -> dict[str, Any]:
-    count, total = sum(resolved.values()), len(resolved)
-    return {
-        "resolved": count,
-        "total": total,
-        "rate": count / total,
-        "ci95": list(wilson(count, total)),
-    }
+def _rate(resolved: Mapping[str, bool]) -> Rate:
+    return Rate.of(sum(resolved.values()), len(resolved))
 
 
-def _paired(
-    resolved: Mapping[str, Mapping[str, bool]], earlier: str, later: str
-) -> dict[str, int | float]:
-    """Two models on the same instances, with the p-value of McNemar's exact test."""
-    result = paired(resolved[earlier], resolved[later])
-    return {
-        "both": result.both,
-        f"only {earlier}": result.only_a,
-        f"only {later}": result.only_b,
-        "neither": result.neither,
-        "p_value": result.p_value,
-    }
-
-
-def _figures(summary: Mapping[str, Any]) -> StageSummary:
+def _figures(summary: EvaluationSummary) -> StageSummary:
     figures: StageSummary = {}
-    for split, content in summary["splits"].items():
+    for split, content in summary.splits.items():
         rates = (
-            f"{name} {m['resolved']}/{m['total']}"
-            for name, m in content["models"].items()
+            f"{name} {result.resolved}/{result.total}"
+            for name, result in content.models.items()
         )
         figures[split] = " ".join(rates)
     figures["context"] = context_label(summary)

@@ -10,7 +10,7 @@ from swebench_trainer.answers.candidates import to_candidate
 from swebench_trainer.answers.checks import check_counts
 from swebench_trainer.contracts import Backend, Sample, SampleRequest
 from swebench_trainer.errors import StageError
-from swebench_trainer.recipe.models import GenerateTable
+from swebench_trainer.recipe.models import GenerateTable, ModelTable
 from swebench_trainer.sampling.collect import collect, seed_of
 from swebench_trainer.sampling.relay import Relay, Writer
 from swebench_trainer.stages.context import (
@@ -32,12 +32,11 @@ def run(context: StageContext) -> StageSummary:
             had no answer at all.
     """
     recipe = context.recipe
-    settings = recipe.generate
-    assert settings is not None  # the pipeline
+    settings = context.table(GenerateTable)
     instances = {i.instance_id: i for i in context.admitted() if i.split == "train"}
     if not instances:
         raise StageError("No instance of the training split can be graded.")
-    tables = settings.writers or (recipe.model,)
+    tables = settings.writers or (context.table(ModelTable),)
     weights = None if settings.model else context.weights("sft")
     registry = context.plugins.registry
     backends = [registry.create("backend", table) for table in tables]

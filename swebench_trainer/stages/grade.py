@@ -1,8 +1,8 @@
-"""grade: a verdict for every candidate, and a second opinion where labels need one."""
+"""grade: a verdict for every candidate, and repeated runs where labels need them."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,29 +10,34 @@ from swebench_trainer.contracts import Grader
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import OWED
 from swebench_trainer.grading.retest import (
-    holds,
+    agrees,
     retest_row,
     runs_owed,
-    with_second_opinion,
+    with_retests,
 )
-from swebench_trainer.reporting.metrics import not_believed, wilson
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.reporting.metrics import wilson
+from swebench_trainer.reporting.summaries import (
+    GradeSummary,
+    summary_row,
+    verdict_counts,
+)
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.types import Candidate, Instance, Verdict, as_row
 
-Again = Mapping[int, Sequence[Verdict]]
-"""The repeated runs of each candidate, by its place."""
+Retests = Mapping[int, Sequence[Verdict]]
+"""Repeated runs of each candidate, by the candidate's position."""
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes verdicts, repeated runs (`retests.jsonl`), a summary, and the logs.
+    """Write verdicts, repeated runs (`retests.jsonl`), a summary, and the logs.
 
     Raises:
-        PrerequisiteError: The grader cannot work on this machine.
-        StageError: The machine failed for some of the candidates.
+        PrerequisiteError: The grader cannot run on this machine.
+        StageError: Infrastructure failures left some candidates without a verdict.
     """
-    table = context.recipe.grade
-    assert table is not None  # the pipeline
+    table = context.table(GradeTable)
     candidates = context.read("generate", "candidates.jsonl", Candidate)
     named = {candidate.instance_id for candidate in candidates}
     instances = [i for i in context.admitted() if i.instance_id in named]
@@ -53,14 +58,14 @@ def run(context: StageContext) -> StageSummary:
     finally:
         grader.close()
     verdicts = [
-        with_second_opinion(verdict, again.get(place, ()), owed[place])
+        with_retests(verdict, again.get(place, ()), owed[place])
         for place, verdict in enumerate(first)
     ]
     write_rows(context.dir.file("verdicts.jsonl"), map(as_row, verdicts))
     retests = [retest_row(first[place], again[place]) for place in sorted(again)]
     write_rows(context.dir.file("retests.jsonl"), retests)
     summary = _summary(verdicts, retests)
-    write_json(context.dir.file("summary.json"), summary)
+    write_json(context.dir.file("summary.json"), summary_row(summary))
     return _figures(summary)
 
 
@@ -71,14 +76,14 @@ def _repeat(
     candidates: Sequence[Candidate],
     first: Sequence[Verdict],
     owed: Sequence[int],
-) -> Again:
-    """Runs candidates again, each until it has had its runs or is contradicted."""
+) -> Retests:
+    """Rerun candidates, each until its runs are complete or one disagrees."""
     again: dict[int, list[Verdict]] = defaultdict(list)
     for number in range(1, max(owed, default=0) + 1):
         places = [
             place
             for place, count in enumerate(owed)
-            if count >= number and all(holds(first[place], v) for v in again[place])
+            if count >= number and all(agrees(first[place], v) for v in again[place])
         ]
         chosen = [candidates[place] for place in places]
         verdicts = _run_again(context, grader, instances, chosen, number)
@@ -94,8 +99,7 @@ def _run_again(
     candidates: Sequence[Candidate],
     number: int,
 ) -> list[Verdict]:
-    table = context.recipe.grade
-    assert table is not None  # the pipeline
+    table = context.table(GradeTable)
     folder = context.dir.file("again", str(number))
     verdicts = Ledger(folder, instances, run_id=context.recipe.name).grade(
         grader,
@@ -113,34 +117,32 @@ def _run_again(
 
 def _summary(
     verdicts: Sequence[Verdict], retests: Iterable[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Counts of what was decided and of what is not believed."""
-    # Candidates with one patch share their runs, which count once.
+) -> GradeSummary:
+    # Candidates with equal patches share their runs, which count once.
     held = {
         (row["instance_id"], row["patch"]): row["holds"]
         for row in retests
         if not set(row["again"]) <= set(OWED)
     }
-    contradicted = sum(not holds for holds in held.values())
-    return {
-        "candidates": len(verdicts),
-        "statuses": dict(Counter(v.status.value for v in verdicts).most_common()),
-        **not_believed(verdicts),
-        "explained timeouts": sum(v.explained for v in verdicts),
-        "retested": len(held),
-        "flaky": contradicted,
-        "flaky ci95": list(wilson(contradicted, len(held))),
-    }
+    flaky = sum(not holds for holds in held.values())
+    return GradeSummary(
+        **vars(verdict_counts(verdicts)),
+        candidates=len(verdicts),
+        retested=len(held),
+        flaky=flaky,
+        flaky_ci95=wilson(flaky, len(held)),
+    )
 
 
-def _figures(summary: Mapping[str, Any]) -> StageSummary:
-    figures: StageSummary = dict(summary["statuses"])
-    for name in ("flagged", "explained timeouts"):
-        if summary[name]:
-            figures[name] = summary[name]
-    if summary["retested"]:
-        low, high = summary["flaky ci95"]
+def _figures(summary: GradeSummary) -> StageSummary:
+    figures: StageSummary = dict(summary.statuses)
+    if summary.suspicious:
+        figures["suspicious passes"] = len(summary.suspicious)
+    if summary.explained_timeouts:
+        figures["explained timeouts"] = summary.explained_timeouts
+    if summary.retested:
+        low, high = summary.flaky_ci95
         figures["flaky"] = (
-            f"{summary['flaky']}/{summary['retested']} ({low:.0%} to {high:.0%})"
+            f"{summary.flaky}/{summary.retested} ({low:.0%} to {high:.0%})"
         )
     return figures

@@ -1,4 +1,4 @@
-"""pairs: preferences from graded candidates."""
+"""pairs: makes preferences from graded candidates."""
 
 from __future__ import annotations
 
@@ -6,21 +6,31 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from swebench_trainer.answers.forms import render_answer
-from swebench_trainer.contracts import GradedInstance, Tree
+from swebench_trainer.contracts import Bottlenecks, GradedInstance, Tree
 from swebench_trainer.errors import DataError, StageError
-from swebench_trainer.preferences.counts import limits
-from swebench_trainer.preferences.normal import form_in
+from swebench_trainer.plugins.faults import plugin_fault
+from swebench_trainer.preferences.balance import BalancedTable, length_gap
+from swebench_trainer.preferences.bottlenecks import bottlenecks
+from swebench_trainer.preferences.normalize import form_in
 from swebench_trainer.preferences.provenance import traced
-from swebench_trainer.preferences.surface import judge
-from swebench_trainer.preferences.tally import patches_of, tally
+from swebench_trainer.preferences.rules import BrokenRuleError, PairRules
+from swebench_trainer.preferences.surface import classify
+from swebench_trainer.recipe.models import PairsTable
 from swebench_trainer.reporting.metrics import wilson
+from swebench_trainer.reporting.preferences import accuracy_label, bottleneck_lines
+from swebench_trainer.reporting.summaries import (
+    LengthCounts,
+    PairStats,
+    SurfaceAccuracy,
+    summary_row,
+)
 from swebench_trainer.stages.context import GOLD, StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.types import (
     UNANSWERED,
+    AnswerRef,
     Candidate,
     Instance,
     Pair,
@@ -30,11 +40,14 @@ from swebench_trainer.types import (
     as_row,
 )
 
-LEAST_LEFT = 0.1
-"""Share of the possible pairs below which a balance is no balance any more."""
+MIN_SHARE_LEFT = 0.1
+"""Minimum share of the possible pairs that the bounds of a balance must leave."""
 
-MANY = 100
-"""Possible pairs from which that is judged: the pairs of a small run are few anyway."""
+MIN_POSSIBLE = 100
+"""With fewer possible pairs that share is not checked."""
+
+BALANCE_KEYS = BalancedTable.model_fields.keys() - PairsTable.model_fields.keys()
+"""Keys of `[pairs]` that bound shares of pairs."""
 
 Verdicts = Mapping[tuple[str, str, int], Verdict]
 """By model, instance id and sample."""
@@ -42,34 +55,32 @@ Verdicts = Mapping[tuple[str, str, int], Verdict]
 
 @dataclass(frozen=True)
 class Preferences:
-    """What a strategy makes of the candidates of a run.
+    """The pairs of a run.
 
     Attributes:
-        instances: How many instances it was given.
-        made: How many pairs it made, before plugins dropped some.
-        stats: What `stats.json` says of the pairs.
+        made: Number of pairs before plugins dropped some.
+        stats: Content of `stats.json`.
     """
 
     pairs: list[Pair]
-    instances: int
     made: int
-    stats: dict[str, Any]
+    stats: PairStats
 
 
 def run(context: StageContext) -> StageSummary:
     """Writes `pairs.jsonl` and `stats.json`.
 
     Raises:
-        StageError: No pair could be made, or hardly any of those that could; the
-            message counts the reasons.
+        StageError: The strategy made no pairs, or the bounds of its balance left
+            hardly any; the message lists the reasons.
     """
     found = prefer(context)
-    write_json(context.dir.file("stats.json"), found.stats)
+    write_json(context.dir.file("stats.json"), summary_row(found.stats))
     if not found.pairs:
         raise StageError(
             _why_none(found),
-            hint="[pairs] may be changed and the same command run again; "
-            "`swebench-train pairs RECIPE --dry-run` shows what a change would bring.",
+            hint="Change [pairs] and run the same command again; "
+            "`swebench-train pairs RECIPE --dry-run` shows the effect of a change.",
         )
     require_balance(found)
     write_rows(context.dir.file("pairs.jsonl"), map(as_row, found.pairs))
@@ -77,65 +88,136 @@ def run(context: StageContext) -> StageSummary:
 
 
 def prefer(context: StageContext) -> Preferences:
-    """Makes the pairs from the files of the earlier stages; writes nothing."""
-    table = context.recipe.pairs
-    assert table is not None  # the pipeline
-    strategy = context.plugins.registry.create("pair strategy", table)
+    """Makes the pairs from the files of earlier stages without writing them."""
+    table = context.table(PairsTable)
+    registry = context.plugins.registry
+    strategy = registry.create("pair strategy", table)
     verdicts = _verdicts(context)
     graded = _graded(context, verdicts)
     logs = {key: f"stages/grade/{v.log}" for key, v in verdicts.items() if v.log}
-    made = traced(list(strategy.pairs(graded)), graded, logs, _gold_logs(context))
+    try:
+        rules = PairRules.of_table(table)
+        sound = list(rules.checked(strategy.pairs(graded), graded))
+    except BrokenRuleError as error:
+        who = registry.get("pair strategy", table.use).who
+        raise plugin_fault(who, error.problem) from error
+    made = traced(sound, graded, logs, _gold_logs(context))
     dropped = context.plugins.dropped_pairs(made)
     pairs = [pair for number, pair in enumerate(made) if number not in dropped]
-    teller = getattr(strategy, "limits", limits)
-    stats = {
-        "strategy": table.use,
-        "graded": table.needs_grades,
-        "pairs": len(pairs),
-        "instances": len(graded),
-        **tally(pairs, graded),
-        "surface": _surface(pairs),
-        "dropped by plugins": Counter(dropped.values()),
-        "limits": dict(teller(graded)),
-    }
-    return Preferences(pairs, len(graded), len(made), stats)
+    reported = getattr(strategy, "limits", bottlenecks)(graded)
+    stats = pair_counts(
+        pairs, graded, table, Counter(dropped.values()), _bottlenecks(reported, table)
+    )
+    return Preferences(pairs, len(made), stats)
 
 
-def _surface(pairs: Sequence[Pair]) -> dict[str, Any] | None:
-    found = judge(pairs)
+def pair_counts(
+    pairs: Sequence[Pair],
+    graded: Sequence[GradedInstance],
+    table: PairsTable,
+    dropped: Mapping[str, int],
+    found: Bottlenecks,
+) -> PairStats:
+    """Counts pairs by strategy, tier, source of `chosen`, repository, issue and length.
+
+    Args:
+        pairs: The pairs.
+        graded: The instances they were made from.
+        table: Settings of the strategy.
+        dropped: Number of pairs that plugins dropped, by reason.
+        found: What kept the strategy from making more pairs.
+    """
+    repos = {item.instance.instance_id: item.instance.repo for item in graded}
+    return PairStats(
+        strategy=table.use,
+        graded=table.needs_grades,
+        pairs=len(pairs),
+        instances=len(graded),
+        by_strategy=Counter(pair.strategy for pair in pairs),
+        by_tier=Counter(str(pair.tier) for pair in pairs),
+        by_chosen=Counter(_kind(pair.chosen_source) for pair in pairs),
+        by_repository=Counter(repos.get(pair.instance_id, "") for pair in pairs),
+        by_instance=Counter(pair.instance_id for pair in pairs),
+        restyled=sum(pair.restyled for pair in pairs),
+        compared_by_changed_lines=sum(
+            not _patches(item) <= item.forms.keys() for item in graded
+        ),
+        lengths=_lengths(pairs),
+        surface=_surface(pairs),
+        dropped_by_plugins=dropped,
+        bottlenecks=found,
+    )
+
+
+def _kind(source: AnswerRef) -> str:
+    if source.is_gold:
+        return "gold"
+    return "none" if source.sample is None else "sample"
+
+
+def _lengths(pairs: Sequence[Pair]) -> LengthCounts:
+    gaps = [
+        length_gap(pair)
+        for pair in pairs
+        if pair.chosen is not None and pair.rejected is not None
+    ]
+    return LengthCounts(
+        chosen_longer=sum(gap > 0 for gap in gaps),
+        similar=gaps.count(0),
+        rejected_longer=sum(gap < 0 for gap in gaps),
+    )
+
+
+def _surface(pairs: Sequence[Pair]) -> SurfaceAccuracy | None:
+    found = classify(pairs)
     if found is None:
         return None
-    return {
-        "pairs": found.pairs,
-        "told apart": round(found.right / found.pairs, 4),
-        "ci95": [round(x, 4) for x in wilson(round(found.right), found.pairs)],
-        "chosen has more": dict(found.higher),
-    }
+    low, high = wilson(round(found.correct), found.pairs)
+    return SurfaceAccuracy(
+        pairs=found.pairs,
+        accuracy=round(found.correct / found.pairs, 4),
+        ci95=(round(low, 4), round(high, 4)),
+        chosen_higher=found.chosen_higher,
+    )
+
+
+def _bottlenecks(
+    reported: Bottlenecks | Mapping[str, int], table: PairsTable
+) -> Bottlenecks:
+    """The report of a strategy; a plain mapping is split into keys and other reasons."""
+    if isinstance(reported, Bottlenecks):
+        return reported
+    keys = type(table).model_fields
+    held = {key: n for key, n in reported.items() if key.partition(".")[0] in keys}
+    other = {reason: n for reason, n in reported.items() if reason not in held}
+    return Bottlenecks(held_back=held, other=other)
 
 
 def _held_back(found: Preferences) -> dict[str, int]:
-    """How many pairs each bound of the balance has left out."""
-    bounds = ("max_format", "length_skew", "mix.")
-    limits = found.stats["limits"].items()
-    return {key: count for key, count in limits if key.startswith(bounds)}
+    """Number of pairs that each bound of the balance has left out."""
+    return {
+        key: count
+        for key, count in found.stats.bottlenecks.held_back.items()
+        if key.partition(".")[0] in BALANCE_KEYS
+    }
 
 
 def require_balance(found: Preferences) -> None:
-    """Stops where the balance is met by hardly any of the pairs that could be made.
+    """Fails if the bounds of the balance leave hardly any of the possible pairs.
 
     Raises:
-        StageError: The key that holds most of them back.
+        StageError: Names the key that held back the most pairs.
     """
     held = _held_back(found)
     left, possible = len(found.pairs), len(found.pairs) + sum(held.values())
-    if possible < MANY or left >= LEAST_LEFT * possible:
+    if possible < MIN_POSSIBLE or left >= MIN_SHARE_LEFT * possible:
         return
     key = max(held, key=lambda name: held[name])
     raise StageError(
-        f"Of {possible} pairs that could be made, [pairs] {key} leaves {left}: "
-        "nearly all of them are of one kind, which it bounds.",
-        hint=f"Raise [pairs] {key} to take them as they are and run the same command "
-        "again, or have more answers written ([generate] samples).",
+        f"[pairs] {key} leaves {left} of {possible} possible pairs: nearly all of them "
+        "are of one kind, whose share it bounds.",
+        hint=f"Raise [pairs] {key} to accept that imbalance and run the same command "
+        "again, or sample more answers ([generate] samples).",
     )
 
 
@@ -144,26 +226,22 @@ def _figures(found: Preferences) -> StageSummary:
     figures: StageSummary = {
         "pairs": len(pairs),
         "issues": len({pair.instance_id for pair in pairs}),
-        "gold as chosen": sum(pair.chosen_source == "gold" for pair in pairs),
+        "gold as chosen": sum(pair.chosen_source.is_gold for pair in pairs),
     }
     for key, count in _held_back(found).items():
         figures[f"held back by {key}"] = count
     if guessed := sum(pair.tier == Tier.UNGRADED for pair in pairs):
-        figures["rejects that nobody graded"] = guessed
-    if surface := found.stats["surface"]:
-        low, high = surface["ci95"]
-        figures["told apart by their surface"] = (
-            f"{surface['told apart']:.0%} ({low:.0%} to {high:.0%}; 50% is blind)"
-        )
+        figures["ungraded rejects"] = guessed
+    if surface := found.stats.surface:
+        figures["surface-only classifier accuracy"] = accuracy_label(surface)
     return figures
 
 
 def _graded(context: StageContext, verdicts: Verdicts) -> list[GradedInstance]:
-    """Each admitted training instance with its candidates, and what their patches make."""
-    table = context.recipe.pairs
-    assert table is not None  # the pipeline
+    """Each admitted training instance with its candidates and normal forms."""
+    table = context.table(PairsTable)
     prompts = context.prompts()
-    # Where prepare has made none, its dropped.jsonl says why.
+    # Gold that prepare could not express is missing; its dropped.jsonl has the reasons.
     taught = context.read("prepare", "sft.jsonl", SftRow)
     gold = {row.instance_id: row.completion for row in taught}
     candidates = _candidates(context)
@@ -181,8 +259,8 @@ def _graded(context: StageContext, verdicts: Verdicts) -> list[GradedInstance]:
                 ungraded=() if table.needs_grades else tuple(mine),
             )
             if item.graded or item.ungraded:
-                files = _files(tree, instance) if patches_of(item) else None
-                graded.append(_looked_at(context, item, files))
+                files = _files(tree, instance) if _patches(item) else None
+                graded.append(_with_forms(context, item, files))
     return graded
 
 
@@ -190,30 +268,35 @@ def _candidates(context: StageContext) -> dict[str, list[Candidate]]:
     """The candidates of each instance."""
     found: dict[str, list[Candidate]] = {}
     for candidate in context.read("generate", "candidates.jsonl", Candidate):
-        # A prompt that nobody answered says nothing about answers.
+        # Unanswered prompts are not failures of the model.
         if candidate.finish not in UNANSWERED:
             found.setdefault(candidate.instance_id, []).append(candidate)
     return found
 
 
 def _files(tree: Callable[[Instance], Tree | None], instance: Instance) -> Tree | None:
-    """The repository's files; none where they are no longer to be had."""
+    """The repository's files; `None` if they are no longer available."""
     try:
         return tree(instance)
-    except DataError:  # the verdicts are there, and often on another machine
+    except DataError:  # verdicts are often used on another machine than the files
         return None
 
 
-def _looked_at(
+def _patches(item: GradedInstance) -> set[str]:
+    """The nonempty patches of an instance's candidates."""
+    return {c.patch for c in item.candidates if c.patch.strip()}
+
+
+def _with_forms(
     context: StageContext, item: GradedInstance, tree: Tree | None
 ) -> GradedInstance:
-    """Adds what needs the repository's files: forms of patches, patches as answers."""
-    assert context.recipe.pairs is not None  # the pipeline
+    """Adds what needs the repository's files: normal forms, and patches as answers."""
+    renders = context.table(PairsTable).renders
     forms, rendered = {}, {}
-    for patch in sorted(patches_of(item) | {item.instance.patch}):
+    for patch in sorted(_patches(item) | {item.instance.patch}):
         if tree and (form := form_in(tree, patch)) is not None:
             forms[patch] = form
-        if context.recipe.pairs.renders:
+        if renders:
             rendered[patch] = _rendered(context, item.instance, patch, tree)
     return dataclasses.replace(item, forms=forms, rendered=rendered)
 
@@ -221,25 +304,25 @@ def _looked_at(
 def _rendered(
     context: StageContext, instance: Instance, patch: str, tree: Tree | None
 ) -> str:
-    """A patch as an answer; empty where the form cannot express it."""
-    meant = dataclasses.replace(instance, patch=patch)
+    """A patch as an answer; empty if the answer format cannot express it."""
+    patched = dataclasses.replace(instance, patch=patch)
     prompt = context.recipe.prompt
     try:
         lines = prompt.context_of(instance.instance_id)
-        return render_answer(prompt.answer, meant, tree, context=lines)
+        return render_answer(prompt.answer, patched, tree, context=lines)
     except ValueError:
         return ""
 
 
 def _verdicts(context: StageContext) -> Verdicts:
-    """Every verdict on a candidate; none where the strategy does without."""
-    if context.recipe.pairs is None or not context.recipe.pairs.needs_grades:
+    """Every verdict on a candidate; none if the strategy does not need them."""
+    if not context.table(PairsTable).needs_grades:
         return {}
     return {_key(v): v for v in context.read("grade", "verdicts.jsonl", Verdict)}
 
 
 def _gold_logs(context: StageContext) -> dict[str, str]:
-    """Where the logs of gold's first run are, from the run directory, by instance."""
+    """Log directory of gold's first run by instance, relative to the run directory."""
     return {
         verdict.instance_id: f"stages/admit/{verdict.log}"
         for verdict in context.read("admit", "verdicts.jsonl", Verdict)
@@ -252,9 +335,8 @@ def _key(about: Candidate | Verdict) -> tuple[str, str, int]:
 
 
 def _why_none(found: Preferences) -> str:
-    """Says why there is no pair."""
     if found.made:
         return f"Plugins dropped all {found.made} pairs."
-    counts = found.stats["limits"].items()
-    reasons = "; ".join(f"{reason}: {count}" for reason, count in counts)
-    return f"No pair could be made from {found.instances} instances. {reasons}."
+    lines = bottleneck_lines(found.stats.bottlenecks)
+    reasons = "; ".join(f"{reason}: {count}" for reason, count in lines)
+    return f"No pairs could be made from {found.stats.instances} instances. {reasons}."

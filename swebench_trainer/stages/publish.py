@@ -1,28 +1,31 @@
-"""publish: the last adapter with its card, released by the recipe's publisher."""
+"""publish: release the last trained weights with a model card."""
 
 from __future__ import annotations
 
 import shutil
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.recipe.models import resolved_settings
+from swebench_trainer.recipe.models import PublishTable, resolved_settings
 from swebench_trainer.reporting.card import model_card
+from swebench_trainer.reporting.summaries import evaluation_summary, grade_summary
 from swebench_trainer.stages.context import StageContext, StageSummary
-from swebench_trainer.store.jsonl import read_json, write_bytes, write_json
+from swebench_trainer.store.jsonl import write_bytes, write_json
 
 
 def run(context: StageContext) -> StageSummary:
     """Writes `release/` (weights and card) and `receipt.json`.
 
     Raises:
-        StageError: There is nothing to publish.
+        StageError: The run has no trained weights.
     """
     recipe = context.recipe
     stage = "dpo" if context.weights("dpo") else "sft"
     weights = context.weights(stage)
     if weights is None:
-        raise StageError("There are no trained weights to publish.")
-    publisher = context.plugins.registry.create("publisher", recipe.publish)
+        raise StageError("The run has no trained weights to publish.")
+    publisher = context.plugins.registry.create(
+        "publisher", context.table(PublishTable)
+    )
     release = context.dir.file("release")
     shutil.rmtree(release, ignore_errors=True)
     shutil.copytree(weights, release)
@@ -30,10 +33,10 @@ def run(context: StageContext) -> StageSummary:
         recipe.name,
         stage,
         settings=resolved_settings(recipe),
-        summary=read_json(context.run.stage("evaluate").file("summary.json")),
-        candidates=read_json(context.run.stage("grade").file("summary.json")),
+        summary=evaluation_summary(context.summary("evaluate")),
+        candidates=grade_summary(context.summary("grade")),
         is_adapter=weights.name == "adapter",
-        leakage=read_json(context.run.stage("prepare").file("leakage.json")),
+        leakage=context.summary("prepare", "leakage.json"),
     )
     write_bytes(release / "README.md", card.encode())
     place = publisher.publish(release)

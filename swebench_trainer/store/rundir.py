@@ -8,6 +8,9 @@ from typing import Any
 
 from swebench_trainer.store.jsonl import read_json, write_json
 
+FORMAT = 2
+"""Version of the files of run directories and gradings; files without it have 1."""
+
 REASONS = ("dropped.jsonl", "leakage.jsonl", "stats.json")
 """Files that tell why a stage refused to go on: alone they are no work to keep."""
 

@@ -28,13 +28,13 @@ from swebench_trainer.errors import (
     TrainerError,
 )
 from swebench_trainer.recipe.models import DpoTable, SftTable
-from swebench_trainer.testing.as_in_runs import as_assertions, as_held
 from swebench_trainer.testing.examples import (
     no_progress,
     some_pairs,
     some_requests,
     some_rows,
 )
+from swebench_trainer.testing.guarded import as_assertions, as_in_runs
 
 SFT = SftTable(learning_rate=1e-3, batch_size=2, save_every=0)
 DPO = DpoTable(learning_rate=1e-3, batch_size=2, save_every=0)
@@ -57,7 +57,7 @@ def check_backend(
         samples: `False` for one whose sampler is tested apart, with `check_sampling`.
         deterministic: `False` for a service that promises no equal answers.
     """
-    held = as_held(backend, "backend")
+    held = as_in_runs(backend, "backend")
     with as_assertions():
         backend.check()
         assert held.name, "a backend has a name for predictions"
@@ -124,7 +124,7 @@ def check_training_resume(
 
         request = dataclasses.replace(_request(out), step=step)
         with as_assertions():
-            held = as_held(make(), "backend")
+            held = as_in_runs(make(), "backend")
             weights: Path = held.train_sft(some_rows(), settings, request)
         return weights
 
@@ -321,7 +321,7 @@ def _answers(
 ) -> dict[tuple[str, int], str]:
     """The text of each answer, checked for what a run would refuse."""
     with as_assertions():
-        sampler = as_held(backend, "backend").open_sampler(
+        sampler = as_in_runs(backend, "backend").open_sampler(
             weights, batch_size=batch_size
         )
         try:
@@ -340,7 +340,7 @@ class _Resources:
 
     def __init__(self) -> None:
         me = psutil.Process()
-        self.threads = {t for t in threading.enumerate() if t.name != "watchdog"}
+        self.threads = set(threading.enumerate())
         self.children = {child.pid for child in me.children(recursive=True)}
         self.connections = {
             (c.laddr, c.raddr) for c in me.net_connections(kind="inet") if c.raddr

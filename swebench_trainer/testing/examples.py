@@ -7,6 +7,7 @@ import dataclasses
 from swebench_trainer.contracts import GradedInstance, SampleRequest
 from swebench_trainer.types import (
     FLAKY,
+    AnswerRef,
     Candidate,
     Extraction,
     ExtractionOutcome,
@@ -127,8 +128,8 @@ def some_pairs() -> list[Pair]:
             row.completion,
             "no",
             "test",
-            chosen_source="gold",
-            rejected_source="sample:0",
+            chosen_source=AnswerRef.gold(),
+            rejected_source=AnswerRef.of_sample(0),
             tier=Tier.FAILS,
         )
         for row in some_rows()

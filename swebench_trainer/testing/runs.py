@@ -145,15 +145,15 @@ class Trainer:
         from rich.console import Console
 
         from swebench_trainer import builtin
-        from swebench_trainer.pipeline import Pipeline, choose, stages_of
+        from swebench_trainer.pipeline import Pipeline
         from swebench_trainer.plugins.manager import Plugins
         from swebench_trainer.progress import ConsoleObserver
         from swebench_trainer.recipe.load import read_draft, validate
+        from swebench_trainer.stages.graph import choose, stages_of
         from swebench_trainer.testing import fakes
 
         console = Console(file=output, width=200)
         plugins = Plugins({"builtin": builtin})
-        plugins.watchdog.tell = lambda text: console.print(text, markup=False)
         plugins.add(fakes, "fakes", "swebench_trainer.testing")
         for plugin in self._added:
             plugins.add(*plugin)

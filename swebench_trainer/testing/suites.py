@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from swebench_trainer.contents.directory import Directory
@@ -18,18 +17,19 @@ from swebench_trainer.contracts import (
     Publisher,
     Source,
 )
-from swebench_trainer.testing.as_in_runs import as_assertions, as_held
+from swebench_trainer.preferences.rules import BrokenRuleError, PairRules
 from swebench_trainer.testing.examples import (
     a_graded_instance,
     an_ungraded_instance,
 )
+from swebench_trainer.testing.guarded import as_assertions, as_in_runs
 from swebench_trainer.types import Candidate, Instance, Pair, Status, Tier
 
 
 def check_source(make: Callable[[], Source]) -> None:
     """Holds a source to its contract. `make` opens it on the same data each time."""
     with as_assertions():
-        first, second = (as_held(make(), "source").load() for _ in range(2))
+        first, second = (as_in_runs(make(), "source").load() for _ in range(2))
     assert first == second, "load() must give the same instances each time"
     ids = [i.instance_id for i in first.instances]
     assert ids, "the example data must hold an instance"
@@ -42,7 +42,7 @@ def check_prompt_style(style: PromptStyle, instance: Instance) -> None:
     """Holds a prompt style to its contract."""
     material = PromptInputs(lambda: Directory(instance.snapshot), tokens=len)
     with as_assertions():
-        prompt = as_held(style, "prompt style").render(instance, material)
+        prompt = as_in_runs(style, "prompt style").render(instance, material)
     again = style.render(instance, material)
     assert prompt == again, "render() must be deterministic"
     assert instance.problem_statement in prompt.text, "the prompt must hold the issue"
@@ -66,7 +66,7 @@ def check_grader(grader: Grader, instance: Instance, folder: Path) -> None:
     try:
         grader.check([instance])
         with as_assertions():
-            graded = list(as_held(grader, "grader").grade(jobs))
+            graded = list(as_in_runs(grader, "grader").grade(jobs))
         found = {job.candidate.sample: outcome.status for job, outcome in graded}
     finally:
         grader.close()
@@ -112,7 +112,7 @@ def check_pair_strategy(
             f"the tier of a pair is a Tier or a word of the strategy's own, not "
             f"{pair.tier!r}"
         )
-        if not graded:  # what verdicts forbid, `as_held` knows
+        if not graded:  # PairRules covers what verdicts forbid
             _check_ungraded_pair(pair)
     assert not _pairs_of(strategy, [], one_sided), "no instances, no pairs"
 
@@ -146,16 +146,12 @@ def _sorted(pairs: Sequence[Pair]) -> list[Pair]:
 def _pairs_of(
     strategy: PairStrategy, graded: Sequence[GradedInstance], one_sided: bool
 ) -> list[Pair]:
-    held = as_held(strategy, "pair strategy", _OneSided(one_sided))
+    guarded = as_in_runs(strategy, "pair strategy")
     with as_assertions():
-        return list(held.pairs(graded))
-
-
-@dataclass(frozen=True)
-class _OneSided:
-    """What is asked of a strategy's table."""
-
-    one_sided: bool
+        try:
+            return list(PairRules(one_sided).checked(guarded.pairs(graded), graded))
+        except BrokenRuleError as error:
+            raise AssertionError(f"the strategy {error.problem}") from error
 
 
 def check_publisher(publisher: Publisher, folder: Path) -> None:

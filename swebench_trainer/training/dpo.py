@@ -1,4 +1,4 @@
-"""Direct preference optimisation with TRL, from and against the same weights."""
+"""Direct preference optimization with TRL; the reference is the model at its start."""
 
 from __future__ import annotations
 
@@ -8,98 +8,105 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
-from swebench_trainer.training import attention, failures, fit
-from swebench_trainer.training.batching.collator_audit import check_collated
+from swebench_trainer.training import failures
+from swebench_trainer.training.batching import shared_prefix
+from swebench_trainer.training.batching.collator_audit import audit_collator
 from swebench_trainer.training.batching.microbatches import (
     Layout,
     Row,
+    all_rows_at_once,
+    in_order,
     in_parts,
-    in_turn,
-    step_at_once,
 )
-from swebench_trainer.training.batching.samplers import length_order, ordered
-from swebench_trainer.training.batching.shared_prefix import (
+from swebench_trainer.training.batching.samplers import (
     PromptSampler,
-    SharedPrefixCollator,
-    share_prefixes,
-    why_not,
+    length_sampler,
+    with_sampler,
 )
 from swebench_trainer.training.kto import train_kto
-from swebench_trainer.training.model import HfTable, load_tokenizer
-from swebench_trainer.training.preference_models import load_policy
-from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tokens.encoding import end_of_answer
-from swebench_trainer.training.tokens.rows import Encoded, encode_pairs, fit_rows
-from swebench_trainer.training.validation import hold_back
+from swebench_trainer.training.loop.training import Training, finished, for_token_rows
+from swebench_trainer.training.models import attention
+from swebench_trainer.training.models.loading import base_of, load_policy_and_reference
+from swebench_trainer.training.models.table import HfTable
+from swebench_trainer.training.silence import silence_libraries
+from swebench_trainer.training.tokens.rows import Encoded, encode_pairs
 from swebench_trainer.types import Pair
 
 
-@quiet_libraries()
+@silence_libraries()
 def train_dpo(
     table: HfTable, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
 ) -> Path:
     """Trains on pairs; see `Backend.train_dpo`.
 
-    The reference is what the training starts from. With adapters TRL keeps a
-    frozen copy of them, called "ref", on the same base; without, the model is
-    loaded twice.
-
     Raises:
-        StageError: No pairs fit, or nothing was learned.
+        StageError: No pairs fit, or the model learned nothing.
         RecipeError: The settings contradict each other or the model.
     """
     failures.require_bitsandbytes()
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    if weights := fit.finished(request.out):
+    if weights := finished(request.out):
         return weights
     if settings.loss == "kto":
         return train_kto(table, pairs, settings, request)
-    tokenizer = load_tokenizer(table, request.start)
-    kept, audit = fit_rows(
-        encode_pairs(tokenizer, pairs),
-        request.max_tokens,
-        settings.max_dropped,
-        end_of_answer(tokenizer),
+
+    # Rows of tokens, and the arguments that follow from their number.
+    training = Training.prepare(
+        table, settings, request, lambda tokenizer: encode_pairs(tokenizer, pairs)
     )
-    train, held = hold_back(kept, settings.validation, request.seed)
-    arguments = fit.common_arguments(table, settings, request, len(train))
-    table = attention.settled(table, masked=settings.shared_prefix)
-    model, reference = load_policy(table, request, settings)
-    exact = fit.exact_adapters(model)
-    bases = [fit.base_of(m) for m in (model, reference) if m is not None]
-    obstacle = why_not(bases[0]) if settings.shared_prefix else None
-    shared = settings.shared_prefix and not obstacle
-    audit |= {"shared_prefix": shared, "prompts_read_twice": obstacle}
+    audit = training.audit
+    arguments = training.arguments()
+
+    # The policy, and its reference where that is a model of its own.
+    training.table = attention.settled(table, masked=settings.shared_prefix)
+    policy, reference = load_policy_and_reference(
+        training.table, request, sharded=training.sharded
+    )
+    bases = [base_of(model) for model in (policy, reference) if model is not None]
     audit["attention"] = bases[0].config._attn_implementation
-    sampler = _order(train, settings, request.seed)
-    trainer_class = ordered(fit.prepared(DPOTrainer), sampler)
+
+    # Batches: whether a prompt is read once for both answers, and the order of pairs.
+    obstacle = shared_prefix.obstacle(bases[0]) if settings.shared_prefix else None
+    shared = settings.shared_prefix and not obstacle
+    audit["shared_prefix"] = shared
+    audit["prompts_read_twice"] = obstacle
+    sampler = _sampler(training.train, settings, request.seed)
+    trainer_class = with_sampler(for_token_rows(DPOTrainer), sampler)
     if layout := _layout(settings, shared=shared):
         trainer_class = in_parts(trainer_class, layout)
-        arguments = step_at_once(arguments)
-    trainer = trainer_class(
-        model=model,
+        arguments = all_rows_at_once(arguments)
+    collator = None
+    if shared:
+        collator = shared_prefix.SharedPrefixCollator(training.tokenizer.pad_token_id)
+
+    # TRL's trainer.
+    held_out = [row.as_preference() for row in training.held_out]
+    trainer = training.build(
+        trainer_class,
+        model=policy,
         ref_model=reference,
         args=DPOConfig(**arguments, beta=settings.beta, **losses(settings)),
-        train_dataset=Dataset.from_list([row.as_preference() for row in train]),
-        eval_dataset=(
-            Dataset.from_list([row.as_preference() for row in held]) if held else None
+        train_dataset=Dataset.from_list(
+            [row.as_preference() for row in training.train]
         ),
-        processing_class=tokenizer,
-        data_collator=SharedPrefixCollator(tokenizer.pad_token_id) if shared else None,
+        eval_dataset=Dataset.from_list(held_out) if held_out else None,
+        data_collator=collator,
     )
     for base in bases if shared else ():
-        share_prefixes(base)
-    audit |= check_collated(
-        trainer.data_collator, trainer.train_dataset, train, settings.micro_batch
+        shared_prefix.share_prefixes(base)
+    audit |= audit_collator(
+        trainer.data_collator,
+        trainer.train_dataset,
+        training.train,
+        settings.micro_batch,
     )
-    fit.keep_in_fp32(trainer.model, exact)
-    return fit.fit(trainer, table, request, audit, settings, held)
+    return training.fit(trainer)
 
 
 def losses(settings: DpoTable) -> dict[str, Any]:
-    """The arguments of `DPOConfig` that say what is minimised."""
+    """Arguments of `DPOConfig` for the loss and its weights."""
     kinds: dict[str, float] = {settings.loss: 1.0}
     if settings.sft_weight:
         kinds["sft"] = settings.sft_weight
@@ -110,33 +117,33 @@ def losses(settings: DpoTable) -> dict[str, Any]:
     }
 
 
-def _order(rows: Sequence[Encoded], settings: DpoTable, seed: int) -> Any:
-    """What takes the pairs of one prompt, or of like length, together; else `None`."""
+def _sampler(rows: Sequence[Encoded], settings: DpoTable, seed: int) -> Any:
+    """Takes pairs of one prompt, or of similar length, together; `None` for neither."""
     if settings.group_by_prompt:
         return PromptSampler([tuple(row.prompt) for row in rows], seed)
-    return length_order(rows, settings, seed)
+    return length_sampler(rows, settings, seed)
 
 
 def _layout(settings: DpoTable, *, shared: bool) -> Layout | None:
-    """How the pairs of a step become parts; `None` leaves them to the trainer.
+    """How the pairs of a step are split into parts; `None` leaves that to the trainer.
 
-    It takes a mean of the means of the parts, in which a pair of the smaller part at an
-    epoch's end counts for more. Several processes have no such part: they are given
-    full ones.
+    The trainer averages the means of its micro-batches, so pairs in a smaller one at the
+    end of an epoch would count for more. With several processes every micro-batch is
+    full, so this cannot happen.
     """
     if settings.micro_tokens:
         return Layout(settings.micro_tokens, _length_shared if shared else _length)
     if settings.processes == 1 and settings.micro_batch > 1:
-        return Layout(settings.micro_batch, lambda _: 1, in_turn)
+        return Layout(settings.micro_batch, lambda _: 1, in_order)
     return None
 
 
 def _length_shared(row: Row) -> int:
-    """Tokens of a pair that is read as one row."""
+    """Tokens of a pair in one row with a shared prompt."""
     return sum(len(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
 
 
 def _length(row: Row) -> int:
-    """Tokens of a pair that is read as two rows, the shorter filled up."""
+    """Tokens of a pair in two rows, the shorter one padded."""
     answers = (len(row[name]) for name in ("chosen_ids", "rejected_ids"))
     return 2 * (len(row["prompt_ids"]) + max(answers))

@@ -26,10 +26,10 @@ from swebench_trainer.errors import (
     TrainerError,
 )
 from swebench_trainer.recipe.models import DpoTable, TrainTable
-from swebench_trainer.training import checkpointing
+from swebench_trainer.training.loop import activation_checkpointing
 
 if TYPE_CHECKING:
-    from swebench_trainer.training.model import HfTable
+    from swebench_trainer.training.models.table import HfTable
 
 GOES_ON = "the same command goes on from the last checkpoint"
 
@@ -226,7 +226,8 @@ def _out_of_memory(
     """What was on the device, and the keys that put less there, cheapest first."""
     stage = "dpo" if isinstance(settings, DpoTable) else "sft"
     probed = "".join(
-        f", {name} {value}" for name, value in checkpointing.figures(out).items()
+        f", {name} {value}"
+        for name, value in activation_checkpointing.figures(out).items()
     )
     longest = audit["longest_kept"]
     at_once = "micro_tokens" if settings.micro_tokens else "micro_batch"

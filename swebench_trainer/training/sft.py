@@ -1,6 +1,6 @@
-"""Supervised fine-tuning with TRL: the loss is on the answer and its end.
+"""Supervised fine-tuning with TRL: the loss is on the answer and its end token.
 
-It is on the prompt too only if the recipe says so.
+With `[sft] prompt_loss` it is also on the prompt.
 """
 
 from __future__ import annotations
@@ -11,98 +11,105 @@ from typing import Any
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
-from swebench_trainer.training import attention, failures, fit
+from swebench_trainer.training import failures
 from swebench_trainer.training.batching import packing
-from swebench_trainer.training.batching.collator_audit import check_collated
+from swebench_trainer.training.batching.collator_audit import audit_collator
 from swebench_trainer.training.batching.microbatches import (
     Layout,
     Row,
+    all_rows_at_once,
     in_parts,
     packed,
-    step_at_once,
 )
-from swebench_trainer.training.batching.prompt_loss import weighing
-from swebench_trainer.training.batching.samplers import length_order, ordered
-from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
-from swebench_trainer.training.silence import quiet_libraries
-from swebench_trainer.training.tokens.encoding import end_of_answer
-from swebench_trainer.training.tokens.rows import encode_rows, fit_rows
-from swebench_trainer.training.validation import hold_back
+from swebench_trainer.training.batching.prompt_loss import weighted
+from swebench_trainer.training.batching.samplers import length_sampler, with_sampler
+from swebench_trainer.training.loop.training import Training, finished, for_token_rows
+from swebench_trainer.training.models import attention
+from swebench_trainer.training.models.loading import base_of, load_trainable
+from swebench_trainer.training.models.table import HfTable
+from swebench_trainer.training.silence import silence_libraries
+from swebench_trainer.training.tokens.rows import encode_rows
 from swebench_trainer.types import SftRow
 
 
-@quiet_libraries()
+@silence_libraries()
 def train_sft(
     table: HfTable, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
 ) -> Path:
-    """Trains on prompt and completion; see `Backend.train_sft`.
+    """Trains on prompts and completions; see `Backend.train_sft`.
 
     Raises:
-        StageError: No rows fit, or nothing was learned.
+        StageError: No rows fit, or the model learned nothing.
         RecipeError: The settings contradict each other or the model.
     """
     failures.require_bitsandbytes()
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    if weights := fit.finished(request.out):
+    if weights := finished(request.out):
         return weights
-    tokenizer = load_tokenizer(table, request.start)
-    kept, audit = fit_rows(
-        encode_rows(tokenizer, rows),
-        request.max_tokens,
-        settings.max_dropped,
-        end_of_answer(tokenizer),
+
+    # Rows of tokens, and the arguments that follow from their number.
+    training = Training.prepare(
+        table, settings, request, lambda tokenizer: encode_rows(tokenizer, rows)
     )
+    audit = training.audit
     if settings.prompt_loss:
-        audit["trained_tokens"] += sum(len(row.prompt) - 1 for row in kept)
-    train, held = hold_back(kept, settings.validation, request.seed)
-    arguments = fit.common_arguments(table, settings, request, len(train))
-    table = attention.settled(table, masked=False)
+        prompts = [row.prompt for row in (*training.train, *training.held_out)]
+        audit["trained_tokens"] += sum(len(prompt) - 1 for prompt in prompts)
+    arguments = training.arguments()
+
+    # The model: fresh adapters, earlier ones, or every weight.
+    training.table = attention.settled(table, masked=False)
     model = load_trainable(
-        table, request.start, request.seed, sharded=settings.sharding == "fsdp"
+        training.table, request.start, request.seed, sharded=training.sharded
     )
-    exact = fit.exact_adapters(model)
-    obstacle = packing.why_not(fit.base_of(model)) if settings.packing else None
-    audit |= {"packed": settings.packing and not obstacle, "padded_because": obstacle}
-    audit["attention"] = fit.base_of(model).config._attn_implementation
+    audit["attention"] = base_of(model).config._attn_implementation
+
+    # Batches: which rows go on the device together, and in which order.
+    obstacle = packing.obstacle(base_of(model)) if settings.packing else None
+    audit["packed"] = settings.packing and not obstacle
+    audit["padded_because"] = obstacle
     layout = _layout(model, settings, audit)
-    sampler = length_order(train, settings, request.seed)
-    trainer_class = weighing(fit.prepared(SFTTrainer), settings.prompt_loss)
-    trainer_class = ordered(trainer_class, sampler)
+    sampler = length_sampler(training.train, settings, request.seed)
+    trainer_class = weighted(for_token_rows(SFTTrainer), settings.prompt_loss)
+    trainer_class = with_sampler(trainer_class, sampler)
     if layout:
         trainer_class = in_parts(trainer_class, layout)
-        arguments = step_at_once(arguments)
-    trainer = trainer_class(
+        arguments = all_rows_at_once(arguments)
+
+    # TRL's trainer.
+    held_out = [row.as_sft() for row in training.held_out]
+    trainer = training.build(
+        trainer_class,
         model=model,
         args=SFTConfig(**arguments),
         train_dataset=Dataset.from_list(
-            [row.as_sft(prompt_loss=settings.prompt_loss) for row in train]
+            [row.as_sft(prompt_loss=settings.prompt_loss) for row in training.train]
         ),
-        eval_dataset=Dataset.from_list([row.as_sft() for row in held])
-        if held
-        else None,
-        processing_class=tokenizer,
+        eval_dataset=Dataset.from_list(held_out) if held_out else None,
     )
     collate = (layout and layout.collate) or trainer.data_collator
-    audit |= check_collated(
-        *(collate, trainer.train_dataset, train, settings.micro_batch),
+    audit |= audit_collator(
+        collate,
+        trainer.train_dataset,
+        training.train,
+        settings.micro_batch,
         prompt_loss=settings.prompt_loss > 0,
     )
-    fit.keep_in_fp32(trainer.model, exact)
-    return fit.fit(trainer, table, request, audit, settings, held)
+    return training.fit(trainer)
 
 
 def _layout(model: Any, settings: SftTable, audit: dict[str, Any]) -> Layout | None:
-    """How the rows of a step are put on the device; `None` means a few at a time."""
+    """How the rows of a step are split into parts; `None` leaves that to the trainer."""
 
     def length(row: Row) -> int:
         return len(row["input_ids"])
 
     if audit["packed"]:
-        base = fit.base_of(model)
+        base = base_of(model)
         packing.attend_by_sequence(base)
-        # No more than padding could come to, so that what fitted in memory still does.
+        # At most the size of a padded micro-batch, so that memory does not grow.
         room = settings.micro_tokens or settings.micro_batch * audit["longest_kept"]
         return Layout(room, length, packed, packing.collator(base))
     if settings.micro_tokens:

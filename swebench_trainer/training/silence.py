@@ -1,4 +1,4 @@
-"""Keeps the chatter of the training libraries off the user's terminal."""
+"""Keeps log lines and progress bars of the training libraries off the terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _LIBRARIES = ("transformers", "trl", "peft", "accelerate", "bitsandbytes", "data
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Silences log lines below errors, progress bars and deprecation notices.
 
-    What matters in them is checked by us and raised as an error; the notices are
-    addressed to the libraries' callers, of which the user is none.
+    Our own checks raise errors for what matters in them; deprecation notices address
+    programmers who call the libraries, not users.
     """
     from transformers.utils import logging as transformers_logging
 

@@ -82,7 +82,7 @@ def test_pair_strategies(make, use):
 
 def test_a_strategy_for_answers_that_stand_alone(make):
     check_pair_strategy(make("pair strategy", "unpaired"), one_sided=True)
-    with pytest.raises(AssertionError, match="stands alone"):
+    with pytest.raises(AssertionError, match="only one answer"):
         check_pair_strategy(make("pair strategy", "unpaired"))
 
 

@@ -1,9 +1,11 @@
 """What plugins rely on stays: the released surface, and plugins that know less of it."""
 
+import ast
 import dataclasses
 import inspect
 import json
 import types as python_types
+from pathlib import Path
 
 import pluggy
 import pytest
@@ -13,6 +15,7 @@ from swebench_trainer import (
     contracts,
     errors,
     events,
+    hf,
     hookimpl,
     hookspecs,
     testing,
@@ -93,7 +96,88 @@ def surface():
             if inspect.isclass(value) and value.__module__ == errors.__name__
         ],
         "testing": list(testing.__all__),
+        "hf": {
+            "names": list(hf.__all__),
+            "methods": [name for name in vars(hf.HfBackend) if name[0] != "_"],
+            "codec": [field.name for field in dataclasses.fields(hf.Codec)],
+            "location": [field.name for field in dataclasses.fields(hf.Location)],
+        },
         "names of the package": list(swebench_trainer.__all__),
+    }
+
+
+PUBLIC = (
+    "swebench_trainer",
+    "swebench_trainer.contracts",
+    "swebench_trainer.errors",
+    "swebench_trainer.events",
+    "swebench_trainer.hf",
+    "swebench_trainer.hookspecs",
+    "swebench_trainer.recipe.models",
+    "swebench_trainer.remote",
+    "swebench_trainer.testing",
+    "swebench_trainer.types",
+)
+"""The modules that docs/plugins.md promises to keep."""
+
+
+def is_public(module):
+    return module in PUBLIC or module.startswith(
+        ("swebench_trainer.remote.", "swebench_trainer.testing.")
+    )
+
+
+def imported_modules(source):
+    """Modules of ours that some Python source imports from."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            # `from swebench_trainer import errors` imports a module, too.
+            found = [n for n in names if is_module(n)] or [node.module]
+            yield from (
+                name for name in found if name.split(".")[0] == "swebench_trainer"
+            )
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            yield from (
+                name for name in names if name.split(".")[0] == "swebench_trainer"
+            )
+
+
+def is_module(name):
+    """Whether a dotted name of ours is a module."""
+    if not name.startswith("swebench_trainer."):
+        return False
+    folder = Path(swebench_trainer.__file__).parents[1].joinpath(*name.split("."))
+    return folder.with_suffix(".py").is_file() or folder.is_dir()
+
+
+PLUGIN_SOURCES = sorted(
+    path
+    for path in Path(__file__).parents[2].glob("plugins/*/swebench_trainer_*/**/*.py")
+)
+
+
+@pytest.mark.parametrize(
+    "path", PLUGIN_SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}"
+)
+def test_our_plugin_distributions_import_only_public_modules(path):
+    modules = set(imported_modules(path.read_text(encoding="utf-8")))
+    assert {name for name in modules if not is_public(name)} == set()
+
+
+def test_private_modules_are_recognized():
+    source = (
+        "import swebench_trainer.training.sft\n"
+        "from swebench_trainer import TrainerError, training\n"
+        "from swebench_trainer.sampling.batch import Batch\n"
+        "from swebench_trainer.remote.testing import ApiServer\n"
+    )
+    private = {name for name in imported_modules(source) if not is_public(name)}
+    assert private == {
+        "swebench_trainer.training.sft",
+        "swebench_trainer.training",
+        "swebench_trainer.sampling.batch",
     }
 
 

@@ -126,7 +126,7 @@ def test_the_container_is_never_started(
     docker_client: DockerClient, commit: str
 ) -> None:
     archives = DockerArchives()
-    with archives.unstarted(archives.image_id(GIT)) as take:
+    with archives.unstarted_container(archives.image_id(GIT)) as take:
         assert take("/nothing") is None
         mine = [
             c
@@ -194,7 +194,7 @@ def test_no_docker_at_all(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
     trees = ImageTrees(DockerArchives())
     for _ in range(2):
-        with pytest.raises(PrerequisiteError, match="Docker does not answer"):
+        with pytest.raises(PrerequisiteError, match="Docker is unreachable"):
             trees.tree(instance())
     trees.close()
     forget_sockets()

@@ -1,4 +1,4 @@
-"""The doctor on a real task, with the unmodified harness beside it."""
+"""`swebench-train doctor` on a real task, compared with the unmodified harness."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def test_gold_no_op_and_parity(tasks: str, capsys: pytest.CaptureFixture[str]) -
     arguments = ["doctor", "--data", tasks, "--sample", "1", "--stock"]
     assert run_command_line([*arguments, "--grader", "docker"]) == 0
     lines = capsys.readouterr().out
-    assert "all 11 are there" in lines
+    assert "all 11 present" in lines
     assert "gold passes and no-op fails" in lines
-    assert "2 statuses are the harness's" in lines
+    assert "all 2 statuses equal the harness's" in lines
     assert lines.count("resolved") == 4
 
 
@@ -39,7 +39,7 @@ def test_gold_no_op_and_parity(tasks: str, capsys: pytest.CaptureFixture[str]) -
 def test_a_task_whose_gold_fails(
     use: str, tasks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its gold patch applies and mends nothing."""
+    """Its gold patch applies and fixes nothing."""
     row = json.loads((TASKS / "dataset.jsonl").read_text().splitlines()[0])
     row["patch"] = "--- /dev/null\n+++ b/nothing.txt\n@@ -0,0 +1 @@\n+nothing\n"
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))

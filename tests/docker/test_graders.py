@@ -20,17 +20,17 @@ from tiny import Task, make_task
 
 from swebench_trainer.contracts import GradeJob, Grader, Outcome
 from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.docker import containers as containers_module
 from swebench_trainer.grading.docker import hosts
 from swebench_trainer.grading.docker.containers import (
     LABEL,
     MAX_TOLD,
     Container,
-    Limits,
+    ContainerLimits,
     start_container,
 )
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
-from swebench_trainer.grading.log import CappedLog
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.grading.sandbox import read_execution
@@ -409,7 +409,7 @@ def test_the_container_of_a_killed_trainer_ends_by_itself(
 @pytest.fixture
 def container(docker_client: DockerClient, tiny_image: str) -> Iterator[Container]:
     """A container whose layer and cgroup nobody can read, as on another machine."""
-    limits = Limits(memory="64m", cpus=None, pids=64, shm="1m", network=False)
+    limits = ContainerLimits(memory="64m", cpus=None, pids=64, shm="1m", network=False)
     image = docker_client.images.get(tiny_image).id
     found = start_container(docker_client.api, image, limits, owner="tests", life=120)
     try:

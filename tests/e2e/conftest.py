@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.warm import HUB, WarmServer
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "recipes" / "quickstart"
@@ -56,11 +59,19 @@ def site(tmp_path_factory):
     return target
 
 
+@pytest.fixture(scope="session")
+def server():
+    """Has the imports done for every run."""
+    with closing(WarmServer()) as server:
+        yield server
+
+
 class Shell:
     """Runs `swebench-train` in a directory."""
 
-    def __init__(self, folder, site):
+    def __init__(self, folder, site, server):
         self.folder = folder
+        self._server = server
         self.env = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(
@@ -73,6 +84,8 @@ class Shell:
         }
 
     def start(self, *arguments):
+        if not self.env.keys() & set(HUB):
+            return self._server.start(arguments, self.folder, self.env)
         return subprocess.Popen(
             [sys.executable, "-m", "swebench_trainer", *arguments],
             cwd=self.folder,
@@ -144,13 +157,18 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path, site):
-    return Shell(tmp_path, site)
+def shell(tmp_path, new_shell):
+    return new_shell(tmp_path)
 
 
-@pytest.fixture
-def new_shell(tmp_path_factory, site):
-    return lambda: Shell(tmp_path_factory.mktemp("shell"), site)
+@pytest.fixture(scope="session")
+def new_shell(tmp_path_factory, site, server):
+    """Makes a shell in a directory, or in a new one."""
+
+    def make(folder=None):
+        return Shell(folder or tmp_path_factory.mktemp("shell"), site, server)
+
+    return make
 
 
 @pytest.fixture

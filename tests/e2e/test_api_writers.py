@@ -11,7 +11,7 @@ import pytest
 from swebench_trainer.remote.testing import LocalService, Response
 from swebench_trainer.testing import served_model
 
-from .conftest import QUICKSTART, ROOT, Shell
+from .conftest import QUICKSTART, ROOT
 
 pytest.importorskip("openai", reason="the openai SDK is not installed")
 
@@ -35,7 +35,7 @@ n = true
 
 
 @pytest.fixture(scope="module")
-def api_shell(tmp_path_factory, site):
+def api_shell(tmp_path_factory, new_shell):
     """A shell with the plugin installed, and a key in its environment."""
     target = str(tmp_path_factory.mktemp("plugins"))
     command = [
@@ -46,7 +46,7 @@ def api_shell(tmp_path_factory, site):
     subprocess.run(command, check=True)
 
     def shell():
-        made = Shell(tmp_path_factory.mktemp("api"), site)
+        made = new_shell()
         made.env["OUR_KEY"] = KEY
         made.env["PYTHONPATH"] = os.pathsep.join([target, made.env["PYTHONPATH"]])
         return made
@@ -285,6 +285,6 @@ def test_a_served_model_writes_rejects_that_are_graded_and_trained_on(api_shell)
             "infra_error",
         )
     stats = shell.json("pairs", "stats.json")
-    assert stats["graded"] and sum(stats["by tier"].values()) == len(pairs)
+    assert stats["graded"] and sum(stats["by_tier"].values()) == len(pairs)
     assert (shell.stage("dpo") / "model/model.safetensors").exists()
     assert shell.json("dpo", "audit.json")["moved"] > 0

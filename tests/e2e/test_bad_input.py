@@ -1,38 +1,38 @@
-"""What people get wrong: a paragraph and a next step, never a traceback."""
+"""User errors: a paragraph and a next step, never a traceback."""
 
 import json
 
 import pytest
 
 
-def test_a_wrong_recipe(shell, recipe):
+def test_an_unknown_key_is_an_error(shell, recipe):
     out = shell.run(shell.write(recipe.replace("[sft]", "[sft]\nepoch = 2")), code=2)
     assert "[sft] has no key 'epoch'" in out and "did you mean 'epochs'?" in out
 
 
-def test_a_missing_recipe_and_no_arguments(shell):
+def test_a_missing_recipe_and_an_unknown_command_are_errors(shell):
     assert "There is no recipe none.toml" in shell.run("none.toml", code=2)
     assert "No such command" in shell.run("bake", code=2)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "code", "says"),
+    ("old", "new", "code", "message"),
     [
         ('use = "task-repo"\npath = ', 'use = "task-repo"\npath = "none" # ', 1, "not a task repo"),
-        ('use = "task-repo"\npath = ', 'use = "rows"\npath = "none.jsonl" # ', 1, "There is no file"),
+        ('use = "task-repo"\npath = ', 'use = "rows"\npath = "none.jsonl" # ', 1, "none.jsonl"),
         ('use = "believer"', 'use = "believer"\ndoubts = "all"', 1, "None of 5 instances is admitted; the first"),
         ('use = "parrot"', 'use = "parrot"\nspoil = 0.0', 1, "No pair could be made from 3 instances. all candidates pass: 3."),
         ('use = "parrot"', 'use = "cockatoo"', 2, "nothing called 'cockatoo' is installed"),
-        ("include = [", 'holdout = { by = "repo", fraction = 0.2 }\ninclude = ["quickstart__foldline-4"]\nexclude = [', 1, "cannot be split by repo"),
-        ("include = [", 'include = ["nobody-1"]\nexclude = [', 1, "nobody-1"),
+        ("include = [", 'holdout = { by = "repo", fraction = 0.2 }\ninclude = ["quickstart__foldline-4"]\nexclude = [', 1, "split by instance"),
+        ("include = [", 'include = ["missing-1"]\nexclude = [', 1, "missing-1"),
     ],
 )  # fmt: skip
-def test_a_run_that_cannot_go_on_says_why(shell, recipe, old, new, code, says):
+def test_a_failed_run_prints_the_reason(shell, recipe, old, new, code, message):
     assert old in recipe
-    assert says in shell.run(shell.write(recipe.replace(old, new, 1)), code=code)
+    assert message in shell.run(shell.write(recipe.replace(old, new, 1)), code=code)
 
 
-def test_a_gold_patch_that_fails_is_counted_and_the_run_goes_on(shell, recipe):
+def test_a_failing_gold_patch_is_counted_and_the_run_continues(shell, recipe):
     doubted = "quickstart__foldline-1"
     text = recipe.replace('use = "believer"', f'use = "believer"\ndoubts = "{doubted}"')
     out = shell.run(shell.write(text))
@@ -77,7 +77,7 @@ def grade(shell):
     return grade
 
 
-def test_a_predictions_file_with_a_broken_line(shell, grade):
+def test_a_broken_line_of_predictions_is_named(shell, grade):
     rows = [prediction() for _ in range(20)]
     rows[16] = '{"instance_id": '
     out = grade(predictions(shell, *rows), code=1)
@@ -85,7 +85,7 @@ def test_a_predictions_file_with_a_broken_line(shell, grade):
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("row", "message"),
     [
         (prediction(99), "the data has no instance 'quickstart__foldline-99'"),
         (prediction(model_name_or_path=None), "model_name_or_path"),
@@ -93,9 +93,9 @@ def test_a_predictions_file_with_a_broken_line(shell, grade):
         ("[]", "line 2"),
     ],
 )
-def test_a_predictions_file_with_a_wrong_row(shell, grade, row, says):
+def test_a_wrong_row_of_predictions_is_named(shell, grade, row, message):
     out = grade(predictions(shell, prediction(), row), code=1)
-    assert says in out and "line 2" in out
+    assert message in out and "line 2" in out
 
 
 def test_grading_takes_many_predictions_per_instance(shell, grade):
@@ -130,12 +130,12 @@ def test_grading_takes_many_predictions_per_instance(shell, grade):
     assert report["total_instances"] == 24
 
 
-def test_no_file_of_predictions(grade, shell):
+def test_missing_and_empty_predictions_are_errors(grade, shell):
     assert "none.jsonl" in grade("none.jsonl", code=1)
-    assert "no prediction" in grade(predictions(shell), code=2)
+    assert "no predictions" in grade(predictions(shell), code=2)
 
 
-def test_another_patch_is_graded_anew_and_the_same_is_not(shell, grade):
+def test_a_changed_patch_is_graded_again(shell, grade):
     from swebench.task.repo import load_task
 
     from .conftest import QUICKSTART
@@ -152,7 +152,7 @@ def test_another_patch_is_graded_anew_and_the_same_is_not(shell, grade):
     assert statuses() == ["resolved"]
 
 
-def test_a_directory_of_another_grading_is_refused(shell, grade):
+def test_the_directory_of_another_grading_is_refused(shell, grade):
     file = predictions(shell, prediction(1))
     grade(file)
     arguments = ("--data", str(shell.folder / "rows.jsonl"), "--out", "out")
@@ -173,24 +173,24 @@ def test_a_directory_of_another_grading_is_refused(shell, grade):
     assert "was graded with other settings" in out and "--out" in out
 
 
-def test_places_that_cannot_be_used(shell, recipe, grade):
+def test_unusable_directories_are_named(shell, recipe, grade):
     name = shell.write(recipe)
     (shell.folder / "afile").write_text("")
     assert "afile" in shell.run(name, "--runs-dir", "afile", code=1)
     assert "afile" in shell.run("new", "quickstart", "--to", "afile", code=1)
     shell.run(name, "--until", "prepare")
     out = grade(predictions(shell, prediction()), out="runs/small", code=1)
-    assert "holds something else" in out
+    assert "is not a grading" in out
 
 
-def test_a_dataset_that_is_neither_file_nor_on_the_hub(shell):
+def test_a_missing_file_of_rows_is_an_error(shell):
     file = predictions(shell, prediction())
     arguments = ("--predictions", file, "--out", "out")
     out = shell.run("grade", "--data", "../rows.csv", *arguments, code=1)
-    assert "There is no file" in out and "rows.csv" in out
+    assert "rows.csv" in out
 
 
-def test_a_report_that_is_not_there(shell, recipe):
+def test_a_missing_report_is_an_error(shell, recipe):
     shell.run(shell.write(recipe), "--until", "prepare")
-    assert "is not done" in shell.run("report", "runs/small", code=1)
-    assert "is no run directory" in shell.run("report", "runs/large", code=1)
+    assert "has not finished" in shell.run("report", "runs/small", code=1)
+    assert "is not a run directory" in shell.run("report", "runs/large", code=1)

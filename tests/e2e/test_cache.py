@@ -1,4 +1,4 @@
-"""`swebench-train cache`: what is kept for later, shown and removed."""
+"""`swebench-train cache`: entries are shown and removed."""
 
 import contextlib
 import os
@@ -38,30 +38,30 @@ def filled(shell):
     return path
 
 
-def test_it_shows_what_is_kept_and_removes_some(shell, filled):
+def test_test_runs_are_shown_and_removed(shell, filled):
     out = " ".join(shell.run("cache").split())
-    assert f"{filled}: 12 runs, " in out and ", 1 times used" in out
+    assert f"{filled}: 12 test runs, " in out and ", used 1 times" in out
     assert "│ owner__project-1 │ 4 │" in out
-    assert "4 runs removed" in shell.run("cache", "--prune-older-than", "30d")
-    assert "0 runs removed" in shell.run("cache", "--prune-older-than", "30d")
+    assert "removed 4 test runs" in shell.run("cache", "--prune-older-than", "30d")
+    assert "removed 0 test runs" in shell.run("cache", "--prune-older-than", "30d")
     out = shell.run("cache", "--max-size", "1k")
-    assert " runs removed" in out and "0 runs removed" not in out
+    assert "removed 0 test runs" not in out and " test runs" in out
     set_aside(filled).mkdir()
     out = shell.run("cache", "--clear")
-    assert f"{filled}: 0 runs, 0 bytes, 0 times used" in out
+    assert f"{filled}: 0 test runs, 0 bytes, used 0 times" in out
     assert not set_aside(filled).exists()
 
 
-def test_it_names_what_it_does_not_understand(shell, filled):
+def test_a_malformed_amount_is_named(shell, filled):
     out = shell.run("cache", "--max-size", "2 gigs", code=2)
     assert "--max-size takes amounts like 10k, 10m, 10g, not '2 gigs'" in out
-    assert "12 runs" in shell.run("cache")
+    assert "12 test runs" in shell.run("cache")
 
 
 def test_nothing_kept_is_no_error(shell):
     out = shell.run("cache")
-    assert "No repository or index is kept" in out
-    assert "No test run is kept" in out and "No image root is kept" in out
+    assert "No repositories or indexes are cached" in out
+    assert "No test runs are cached" in out and "No image roots are cached" in out
     assert not (shell.folder / "cache").exists()
 
 
@@ -69,7 +69,7 @@ def test_a_cache_of_a_newer_version_is_shown_as_a_new_one(shell, filled):
     run_cache = SqliteRunCache(filled)
     run_cache._database.execute("PRAGMA user_version = 99")
     run_cache.close()
-    assert ": 0 runs" in shell.run("cache")
+    assert ": 0 test runs" in shell.run("cache")
     assert [p.name for p in set_aside(filled).iterdir()] == ["runs.sqlite.1"]
 
 
@@ -125,12 +125,12 @@ def test_clones_checkouts_and_indexes_are_shown_and_removed(shell, origin):
     assert "0 evaluation repositories, 1 BM25 indexes, 0 sets of generated" in out
     assert not any((cache / "bm25").iterdir())
     (clone,) = cache.glob("repositories/*.lock")
-    with held(clone.with_suffix("")):  # as by a fetch that takes long
+    with held(clone.with_suffix("")):  # as during a long fetch
         out = shell.run("cache", "--max-size", "1k")
         assert "0 repositories, 1 evaluation repositories, 0 BM25 indexes" in out
-        assert "those that are written to stay" in out
+        assert "being written are never removed" in out
     out = shell.run("cache", "--clear")
-    assert "1 repositories, " in out and "No repository or index is kept" in out
+    assert "1 repositories, " in out and "No repositories or indexes are cached" in out
     assert read(origin)
 
 
@@ -160,20 +160,20 @@ def roots(shell, monkeypatch):
 def test_image_roots_are_shown_and_removed(shell, roots):
     out = " ".join(shell.run("cache").split())
     assert f"{roots}: 2 image roots, " in out and "│ owner/image:0 │" in out
-    assert "1 image roots removed" in shell.run("cache", "--prune-older-than", "30d")
+    assert "removed 1 image roots" in shell.run("cache", "--prune-older-than", "30d")
     assert [p.name for p in roots.glob("*/root")] == ["root"]
-    assert "0 image roots removed" in shell.run("cache", "--max-size", "1m")
-    assert "1 image roots removed" in shell.run("cache", "--max-size", "10k")
+    assert "removed 0 image roots" in shell.run("cache", "--max-size", "1m")
+    assert "removed 1 image roots" in shell.run("cache", "--max-size", "10k")
     assert list(roots.glob("sha256-*/*")) == list(roots.glob("names/*")) == []
-    assert "No image root is kept" in shell.run("cache")
+    assert "No image roots are cached" in shell.run("cache")
 
 
 def test_the_root_of_a_running_grader_stays(shell, roots):
     with contextlib.closing(KeptRoots()) as grader:
         assert grader.take("owner/image:1", "sha256:1")
-        assert "1 image roots removed" in shell.run("cache", "--clear")
+        assert "removed 1 image roots" in shell.run("cache", "--clear")
         assert grader.take("owner/image:1", "sha256:1")
-    assert "1 image roots removed" in shell.run("cache", "--clear")
+    assert "removed 1 image roots" in shell.run("cache", "--clear")
 
 
 def test_a_removal_that_was_killed_is_finished_by_the_next_export(shell, roots):
@@ -187,7 +187,7 @@ def test_a_removal_that_was_killed_is_finished_by_the_next_export(shell, roots):
     assert not (roots / "sha256-1.new").exists()
 
 
-def test_what_a_kill_has_left_is_removed(shell, roots):
+def test_leftovers_of_a_killed_process_are_removed(shell, roots):
     (roots / "sha256-1").rename(roots / "sha256-1.new")
     shell.run("cache", "--max-size", "9g")
     assert not (roots / "sha256-1.new").exists()
@@ -213,7 +213,7 @@ def test_a_damaged_root_is_an_error_that_costs_no_lock_and_can_be_removed(shell,
             kept.take("owner/image:1", "sha256:1")
     assert kept._held == []
     assert "owner/image:1" in shell.run("cache")
-    assert "2 image roots removed" in shell.run("cache", "--clear")
+    assert "removed 2 image roots" in shell.run("cache", "--clear")
 
 
 def test_an_export_that_fails_leaves_nothing(shell, roots):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from swebench_trainer.training.backend import HfBackend
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.hf import HfBackend
+from swebench_trainer.training.models.table import HfTable
 
 from .conftest import QUICKSTART
 
@@ -38,7 +38,7 @@ def prepare(shell):
 
 def test_prompts_are_as_long_as_the_models_own_tokens_allow(shell, prepare):
     prepare()
-    count = HfBackend(HfTable(name="builtin:tiny"), None).open_counter()
+    count = HfBackend(HfTable(name="builtin:tiny")).open_counter()
     lengths = [count(row["prompt"]) for row in shell.rows("prepare", "prompts.jsonl")]
     assert len(lengths) > 3
     assert 700 < max(lengths) <= 900
@@ -105,4 +105,4 @@ def test_a_list_of_files_counts_by_its_content(shell, prepare):
     assert "prompt.list:" in prepare(recipe=recipe, code=1)
     (shell.folder / "list.jsonl").write_text("{\n")
     out = prepare("--redo", "prepare", recipe=recipe, code=1)
-    assert "list.jsonl, line 1: no JSON" in out
+    assert "list.jsonl, line 1: invalid JSON" in out

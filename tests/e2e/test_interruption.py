@@ -1,4 +1,4 @@
-"""Killed at any moment and called again, a run ends as if nothing had happened."""
+"""A run that is killed at any moment and resumed ends like an undisturbed one."""
 
 import os
 import random
@@ -14,9 +14,9 @@ SLOW = ("--set", "model.pause=0.03", "--set", "grade.pause=0.03")
 WAVERING = ("--set", "grade.wavers=0.4", "--set", "grade.retest=0.7")
 
 
-def test_kill_and_resume_gives_the_undisturbed_result(new_shell, recipe):
+def test_a_killed_and_resumed_run_gives_the_undisturbed_result(new_shell, recipe):
     undisturbed, killed = new_shell(), new_shell()
-    # `pause` is a setting like any other: both runs have it.
+    # `pause` is part of the fingerprint, so both runs need it.
     settings = (*SLOW, *WAVERING, "--set", "grade.confirmations=2")
     undisturbed.run(undisturbed.write(recipe), *settings)
     name = killed.write(recipe)
@@ -28,8 +28,10 @@ def test_kill_and_resume_gives_the_undisturbed_result(new_shell, recipe):
 
 
 @pytest.mark.slow
-def test_kill_and_resume_with_real_runs_and_their_cache(new_shell, recipe):
-    """What a killed attempt has kept in the cache must not show in the results."""
+def test_a_killed_and_resumed_run_with_real_test_runs_gives_the_undisturbed_result(
+    new_shell, recipe
+):
+    """Cache entries of a killed attempt must not show in the results."""
     try:
         repository_view()
     except PrerequisiteError as error:
@@ -41,7 +43,7 @@ def test_kill_and_resume_with_real_runs_and_their_cache(new_shell, recipe):
     kills = killed.run_killed(name, moments=random.Random(11))
     assert kills >= 2
     assert killed.results() == undisturbed.results()
-    # With a warm cache the same again runs no test, and says the same.
+    # With a warm cache, the same run needs no test runs and gives the same results.
     undisturbed.run(name, "--name", "again")
     again, first = undisturbed.results("again"), undisturbed.results()
     assert again.keys() == first.keys()
@@ -54,7 +56,7 @@ def test_kill_and_resume_with_real_runs_and_their_cache(new_shell, recipe):
         assert answers <= {"cache", "tree"}
 
 
-def test_nothing_that_was_decided_is_done_again(shell, recipe):
+def test_decided_items_are_not_graded_again(shell, recipe):
     name = shell.write(recipe)
     arguments = (name, "--set", "grade.pause=0.2")
     process = shell.start(*arguments)
@@ -82,7 +84,7 @@ def test_nothing_that_was_decided_is_done_again(shell, recipe):
     assert decided >= 2
 
 
-def test_ctrl_c_prints_how_to_go_on(shell, recipe):
+def test_ctrl_c_prints_how_to_resume(shell, recipe):
     name = shell.write(recipe)
     process = shell.start(name, "--set", "model.pause=20")
     while not shell.stage("generate").exists():
@@ -91,7 +93,7 @@ def test_ctrl_c_prints_how_to_go_on(shell, recipe):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert f"To go on: swebench-train run {name} --set model.pause=20" in err
+    assert f"To resume: swebench-train run {name} --set model.pause=20" in err
     assert "Traceback" not in err
 
 

@@ -65,7 +65,7 @@ def test_a_finished_run_does_nothing_again(shell, recipe):
     shell.run(name)
     before = {p: p.stat().st_mtime_ns for p in shell.stage("x").parent.rglob("*")}
     out = shell.run(name)
-    assert out.count("done before") == len(ALL)
+    assert out.count("up to date") == len(ALL)
     assert before == {p: p.stat().st_mtime_ns for p in before}
     facts = json.loads((shell.folder / "runs/small/run.json").read_text())
     assert [a["number"] for a in facts["attempts"]] == [1, 2]

@@ -1,4 +1,4 @@
-"""What the machine lacks: a paragraph and a next step, and nothing is lost."""
+"""Missing prerequisites: a paragraph and a next step, and no lost work."""
 
 import json
 import shutil
@@ -9,18 +9,18 @@ import pytest
 
 
 def without_namespaces():
-    """A command prefix under which no user namespace can be made."""
+    """A command prefix under which user namespaces cannot be created."""
     script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
     prefix = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
     if (
         shutil.which("unshare") is None
         or subprocess.run([*prefix, "true"], capture_output=True).returncode
     ):
-        pytest.skip("this machine cannot forbid namespaces, having none")
+        pytest.skip("this machine has no user namespaces to forbid")
     return prefix
 
 
-def test_no_namespaces(shell, recipe):
+def test_missing_namespaces_name_another_grader(shell, recipe):
     name = shell.write(recipe.replace("believer", "namespace"))
     done = subprocess.run(
         [*without_namespaces(), sys.executable, "-m", "swebench_trainer", name],
@@ -34,8 +34,8 @@ def test_no_namespaces(shell, recipe):
     assert "Traceback" not in done.stderr
 
 
-def test_no_docker_daemon(shell, recipe):
-    shell.env["DOCKER_HOST"] = f"unix://{shell.folder}/nobody.sock"
+def test_a_missing_daemon_names_the_next_step(shell, recipe):
+    shell.env["DOCKER_HOST"] = f"unix://{shell.folder}/missing.sock"
     for grader in ("docker", "stock"):
         name = shell.write(recipe.replace("believer", grader))
         out = shell.run(name, "--name", grader, code=3)
@@ -43,14 +43,14 @@ def test_no_docker_daemon(shell, recipe):
 
 
 @pytest.mark.parametrize(
-    ("name", "says", "code"),
+    ("name", "message", "code"),
     [
-        ("nobody/no-such-model", "nobody/no-such-model", 3),
+        ("example/no-such-model", "example/no-such-model", 3),
         ("bert", "is not a causal language model", 2),
         ("empty", "config.json", 2),
     ],
 )
-def test_an_unusable_model(shell, recipe, name, says, code):
+def test_an_unusable_model_is_an_error(shell, recipe, name, message, code):
     bert = shell.folder / "bert"
     bert.mkdir()
     config = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
@@ -58,12 +58,12 @@ def test_an_unusable_model(shell, recipe, name, says, code):
     (shell.folder / "empty").mkdir()
     model = f'use = "hf"\nname = "{name}"\nquantization = "none"'
     shell.write(recipe.replace('use = "parrot"', model))
-    assert says in shell.run("recipe.toml", code=code)
+    assert message in shell.run("recipe.toml", code=code)
 
 
 @pytest.fixture
 def small_disk(shell):
-    """Mounts the runs directory as a file system of 100 KiB; gives a way to grow it."""
+    """Mounts the runs directory as a 100 KiB file system; yields a function that grows it."""
     disk = shell.folder / "runs"
     disk.mkdir()
     options = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)]

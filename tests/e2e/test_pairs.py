@@ -1,4 +1,4 @@
-"""Pairs of a run: where they come from, and what a dry run says of them."""
+"""Pairs of a run: their sources, and the output of a dry run."""
 
 import json
 
@@ -15,7 +15,7 @@ def own(recipe, **keys):
     return recipe.replace('use = "first-pass"', f'use = "self-generated"{lines}')
 
 
-def test_every_pair_leads_to_its_verdicts_and_logs(shell, recipe):
+def test_every_pair_names_its_verdicts_and_logs(shell, recipe):
     shell.run(shell.write(own(recipe)), "--until", "pairs")
     pairs = shell.rows("pairs", "pairs.jsonl")
     verdicts = {
@@ -32,11 +32,13 @@ def test_every_pair_leads_to_its_verdicts_and_logs(shell, recipe):
             assert pair[f"{side}_log"] == log and verdicts[key]["log"]
         assert pair["tier"] == "fails" and pair["strategy"] == "self-generated"
     stats = shell.json("pairs", "stats.json")
-    assert stats["by tier"] == {"fails": len(pairs)} and stats["graded"] is True
-    assert sum(stats["by repository"].values()) == stats["pairs"] == len(pairs)
+    assert stats["by_tier"] == {"fails": len(pairs)} and stats["graded"] is True
+    assert sum(stats["by_repository"].values()) == stats["pairs"] == len(pairs)
 
 
-def test_gold_leads_to_its_run_too_and_a_plugin_need_not_name_writers(shell, recipe):
+def test_pairs_name_the_run_of_gold_and_the_models_that_a_plugin_left_out(
+    shell, recipe
+):
     text = recipe.replace('use = "first-pass"', 'use = "api-rejects"')
     shell.run(shell.write(text), "--until", "pairs")
     gold = {
@@ -55,9 +57,9 @@ def test_gold_leads_to_its_run_too_and_a_plugin_need_not_name_writers(shell, rec
         assert pair["chosen_log"] and pair["rejected_log"]
 
 
-def test_a_dry_run_counts_and_writes_nothing(shell, recipe):
+def test_a_dry_run_counts_pairs_and_writes_nothing(shell, recipe):
     name = shell.write(own(recipe))
-    assert "prepare is not done" in shell.run("pairs", name, "--dry-run", code=1)
+    assert "stage prepare" in shell.run("pairs", name, "--dry-run", code=1)
     shell.run(name, "--until", "grade")
     before = files(shell.folder / "runs")
     out = shell.run("pairs", name, "--dry-run")
@@ -66,16 +68,19 @@ def test_a_dry_run_counts_and_writes_nothing(shell, recipe):
     assert "│ strategy │ self-generated │" in words
     assert "│ tier of rejected │ fails │" in words
     assert "│ repository │ quickstart/" in words
-    assert "│ length │ alike │" in words and "what limits the count" in words
+    assert "│ length │ similar │" in words and "Why there are not more pairs" in words
     assert out.count("rejected: sample:") == 3
     assert "- )spoiled(" in out and "+ )spoiled(" not in out
-    assert "lines in which both are alike" in out
+    assert " identical lines" in out
 
     shell.run("pairs", name, "-n", "0")
     assert f"{len(shell.rows('pairs', 'pairs.jsonl'))} pairs" in out
     band = ("--set", "pairs.min_pass_rate=1.0", "--set", "pairs.outside='skip'")
     easy = shell.run("pairs", name, "--dry-run", *band)
-    assert "0 pairs" in easy and "pass rate outside the band" in easy
+    assert (
+        "0 pairs" in easy
+        and "pass rate outside min_pass_rate and max_pass_rate" in easy
+    )
     none = shell.run("pairs", name, "--dry-run", "--set", "pairs.mix={fails=0}")
     assert "0 pairs" in none and "pairs held back by mix.fails" in none
 
@@ -105,29 +110,29 @@ def test_a_dry_run_names_a_broken_strategy_and_the_command_that_logs_it(shell, r
     shell.run(name, "--until", "grade")
     out = shell.run("pairs", name, "--dry-run", code=1)
     assert "'broken' of broken 1.0 failed in pairs: KeyError: 'lost'" in out
-    assert "swebench-train run RECIPE --only pairs` leaves a log" in out
+    assert "swebench-train run RECIPE --only pairs`" in out
     assert "log of the attempt" not in out
     shell.run("run", name, "--only", "pairs", code=1)
     logs = shell.folder.glob("runs/small/logs/attempt_*/swebench-train.log")
     assert any("KeyError: 'lost'" in log.read_text() for log in logs)
 
 
-def test_keys_that_leave_no_pair_can_be_changed_without_redo(shell, recipe):
+def test_settings_that_leave_no_pair_can_be_changed_without_redo(shell, recipe):
     name = shell.write(own(recipe))
     nothing = shell.run(
         *(name, "--until", "pairs", "--set", "pairs.mix={fails=0}"), code=1
     )
-    assert "No pair could be made" in nothing and "mix.fails: " in nothing
+    assert "No pairs could be made" in nothing and "mix.fails: " in nothing
     assert "--dry-run" in nothing
     shell.run(name, "--until", "pairs")
     assert shell.rows("pairs", "pairs.jsonl")
 
 
-def test_pairs_are_made_where_the_files_are_gone(shell, recipe):
+def test_pairs_are_made_after_the_files_are_gone(shell, recipe):
     text = own(recipe).replace("[model]", "[contents]\nalways = true\n[model]")
     shell.run(shell.write(text), "--until", "pairs")
     pairs = (shell.stage("pairs") / "pairs.jsonl").read_text()
-    assert shell.json("pairs", "stats.json")["compared by changed lines"] == 0
+    assert shell.json("pairs", "stats.json")["compared_by_changed_lines"] == 0
     rows = shell.rows("prepare", "instances.jsonl")
     assert {row["contents"] for row in rows} == {"task"}
     for row in rows:
@@ -136,7 +141,7 @@ def test_pairs_are_made_where_the_files_are_gone(shell, recipe):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     shell.run("recipe.toml", "--until", "pairs", "--redo", "pairs")
     assert (shell.stage("pairs") / "pairs.jsonl").read_text() == pairs
-    assert shell.json("pairs", "stats.json")["compared by changed lines"] == 3
+    assert shell.json("pairs", "stats.json")["compared_by_changed_lines"] == 3
 
 
 UNGRADED = f"""\
@@ -164,7 +169,7 @@ graded = false
 
 @pytest.fixture
 def predictions(shell):
-    """Gold twice, once with a remark, a patch that is wrong, and one that is none."""
+    """Gold, gold with a comment, a wrong patch, and an empty one."""
     gold = (QUICKSTART / "tasks" / NAME / "gold.patch").read_text()
     added = next(
         line for line in gold.splitlines() if line[:1] == "+" and line[:3] != "+++"
@@ -184,7 +189,9 @@ def predictions(shell):
     return texts
 
 
-def test_without_grading_only_patches_other_than_gold_are_rejected(shell, predictions):
+def test_without_grading_only_patches_that_differ_from_gold_are_rejected(
+    shell, predictions
+):
     out = shell.run(shell.write(UNGRADED))
     pairs = shell.rows("pairs", "pairs.jsonl")
     assert [(p["tier"], p["rejected_source"]) for p in pairs] == [
@@ -194,11 +201,11 @@ def test_without_grading_only_patches_other_than_gold_are_rejected(shell, predic
     assert not shell.stage("grade").exists()
     assert pairs[0]["chosen_log"] == pairs[0]["rejected_log"] == ""
     stats = shell.json("pairs", "stats.json")
-    assert stats["graded"] is False and stats["by tier"] == {
+    assert stats["graded"] is False and stats["by_tier"] == {
         "ungraded": 1,
         "no_patch": 1,
     }
-    assert "rejects that nobody graded 1" in out
+    assert "ungraded rejects 1" in out
     (answer,) = (
         r["completion"]
         for r in shell.rows("prepare", "sft.jsonl")
@@ -206,10 +213,10 @@ def test_without_grading_only_patches_other_than_gold_are_rejected(shell, predic
     )
     assert pairs[0]["chosen"] == answer
     shown = shell.run("pairs", "recipe.toml", "--dry-run")
-    assert "Nobody has graded these rejects" in shown
+    assert "rejects were not graded" in shown
 
 
-def test_the_choice_to_go_ungraded_must_be_made(shell, predictions):
+def test_pairs_without_grading_must_be_requested(shell, predictions):
     graded = UNGRADED.replace("graded = false\n", "")
     assert "[pairs] needs [grade] beside it" in shell.run(shell.write(graded), code=2)
     other = UNGRADED.replace('use = "api-rejects"', 'use = "self-generated"')

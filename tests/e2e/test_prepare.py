@@ -73,7 +73,7 @@ def test_when_all_that_could_train_leaks_nothing_is_trained(shell, write):
     twins = (row(1), row(3, patch=row(1)["patch"]))
     recipe = RECIPE.replace("holdout", 'leakage = "drop"\nholdout')
     out = shell.run(write(*twins, recipe=recipe), code=1)
-    assert "so that none is left" in out and "leakage.jsonl" in out
+    assert "none is left" in out and "leakage.jsonl" in out
 
 
 def test_leakage_that_is_allowed_and_training_on_a_public_test_are_recorded(
@@ -87,7 +87,7 @@ def test_leakage_that_is_allowed_and_training_on_a_public_test_are_recorded(
     assert figures["trains on the public test of"] == "SWE-bench (3)"
     assert found["policy"] == "allow"
     assert found["reasons"] == {"the same gold patch": 1}
-    assert found["public test"] == {
+    assert found["public_tests"] == {
         "train": {"SWE-bench": 3},
         "heldout": {"SWE-bench": 1},
     }
@@ -130,7 +130,7 @@ def test_rows_without_tests_train_but_are_refused_where_they_are_to_be_graded(
     name = write(row(1), row(2), recipe=graded)
     out = shell.run(name, "--name", "graded", code=1)
     assert (
-        "None of the 1 heldout instances can be graded, and the recipe asks for it: "
+        "None of the 1 heldout instances can be graded, but the recipe grades them: "
         "1 x the row has no eval_script, log_parser, FAIL_TO_PASS."
     ) in out
 
@@ -164,11 +164,11 @@ def test_files_that_are_missing_stop_the_run_until_they_are_there(shell, write):
     write(*rows, row(7, repo="no/where", base_commit=commit), recipe=recipe + contents)
 
     out = shell.run("recipe.toml", code=1)
-    assert "The files of 4 instances cannot be had. 4 x no place of [contents]" in out
+    assert "The files of 4 instances are unavailable. 4 x no place of [contents]" in out
     assert 'missing = "drop"' in out
     (shell.folder / "elsewhere").rename(shell.folder / "mirrors")
     out = shell.run("recipe.toml", code=1)
-    assert "The files of 1 instances cannot be had" in out
+    assert "The files of 1 instances are unavailable" in out
     assert f"no clone of {shell.folder}/mirrors/no/where" in out
     shell.run("recipe.toml", "--set", 'contents.missing="drop"')
     assert len(shell.rows("prepare", "prompts.jsonl")) == 3

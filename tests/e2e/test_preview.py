@@ -1,4 +1,4 @@
-"""`swebench-train preview`: what the model will see, before anything is trained."""
+"""`swebench-train preview`: prompts and answers as the model will see them."""
 
 import json
 
@@ -17,7 +17,7 @@ def tiny(recipe):
 
 
 def learned(out):
-    """The lines behind a bar, as one text."""
+    """The lines marked with a bar, as one text."""
     return "".join(line[2:] + "\n" for line in out.splitlines() if line[:1] == "▌")
 
 
@@ -29,8 +29,8 @@ def files(folder):
     }
 
 
-def test_the_quickstart_is_shown_as_a_run_would_train_it(shell, tiny):
-    """And a run that is there already is not touched, nor anything left behind."""
+def test_the_quickstart_is_shown_as_a_run_trains_it(shell, tiny):
+    """An existing run is not touched, and no files are left behind."""
     shell.run(shell.write(tiny), "--until", "prepare")
     rows = {r["instance_id"]: r for r in shell.rows("prepare", "sft.jsonl")}
     name = "quickstart__daytally-1"
@@ -46,7 +46,7 @@ def test_the_quickstart_is_shown_as_a_run_would_train_it(shell, tiny):
     read = [line[2:] for line in out.splitlines() if line.startswith("  ")]
     asked = f"<|im_start|>user\n{rows[name]['prompt']}<|im_end|>\n<|im_start|>assistant"
     assert asked in "\n".join(read)
-    assert "5 instances, " in out and " 0 would be dropped for more than" in out
+    assert "5 instances, " in out and "; 0 exceed max_tokens" in out
 
 
 def test_a_hostile_issue_is_shown_harmlessly(shell, tiny):
@@ -65,13 +65,13 @@ def test_a_hostile_issue_is_shown_harmlessly(shell, tiny):
     out = shell.run("preview", recipe)
     assert "<U+001B>]0;owned<U+0007>" in out and "<U+202E> reversed" in out
     assert MARKUP in out
-    assert "\x1b[32m" in out  # ours
+    assert "\x1b[32m" in out  # from our own styling
     for hostile in ("\x1b]0", "\x1b[31mred", "\x9b", "\x07", "\u202e"):
         assert hostile not in out
 
 
-def test_without_the_models_tokenizer_the_next_step_is_told(shell, tiny):
-    """No model at all, and what an interrupted download leaves behind."""
+def test_a_missing_tokenizer_names_the_next_step(shell, tiny):
+    """Without the model, and after an interrupted download."""
     shell.env["HF_HOME"] = str(shell.folder / "hf")
     recipe = shell.write(tiny)
     out = shell.run("preview", recipe, "--set", "model.name=org/none", code=3)

@@ -11,13 +11,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def undisturbed(site, tmp_path_factory):
+def undisturbed(new_shell):
     """Where the quickstart has been run; `.ci/run` has done so already, from the wheel."""
-    from .conftest import Shell
-
     if done := os.environ.get("SWEBENCH_TRAINER_QUICKSTART"):
-        return Shell(Path(done), site)
-    shell = Shell(tmp_path_factory.mktemp("quickstart"), site)
+        return new_shell(Path(done))
+    shell = new_shell()
     shell.run("new", "quickstart")
     shell.run("quickstart.toml")
     return shell

@@ -48,12 +48,10 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def graded_once(tmp_path_factory, site):
+def graded_once(new_shell):
     from swebench.task.repo import load_task_repo
 
-    from .conftest import Shell
-
-    shell = Shell(tmp_path_factory.mktemp("graded"), site)
+    shell = new_shell()
     tasks = [t for t in load_task_repo(QUICKSTART) if t["instance_id"] in IDS]
     predictions = [
         {"instance_id": t["instance_id"], "model_name_or_path": name, "model_patch": p}
@@ -112,7 +110,7 @@ def test_other_lists_of_tests_change_verdicts_and_reports(graded):
     beside = json.loads((folder / gold["log"] / "report.json").read_text())
     assert beside == {IDS[0]: gold["report"]}
     again = graded.run("regrade", "out")
-    assert "0 of 6 verdicts change; 2 stay" in again
+    assert "0 of 6 verdicts change; 2 have no logs" in again
 
 
 def test_better_flags_are_found_in_old_logs(graded):
@@ -151,15 +149,15 @@ def test_what_is_no_grading_is_refused(graded):
     with pytest.raises(DataError, match="neither a run directory"):
         regrade(graded.folder / "empty", dry_run=False)
     (graded.folder / "out/report.json").unlink()
-    with pytest.raises(StageError, match="is not done"):
+    with pytest.raises(StageError, match="has not finished"):
         regrade(graded.folder / "out", dry_run=False)
 
 
 @pytest.fixture(scope="module")
-def trained_once(tmp_path_factory, site):
-    from .conftest import RECIPE, Shell
+def trained_once(new_shell):
+    from .conftest import RECIPE
 
-    shell = Shell(tmp_path_factory.mktemp("trained"), site)
+    shell = new_shell()
     shell.run(shell.write(RECIPE.replace("believer", "namespace")))
     return shell
 
@@ -176,9 +174,9 @@ def trained(trained_once, shell):
 def test_a_run_without_changes_stays_finished(trained):
     before = trained.results()
     out = trained.run("regrade", "runs/small")
-    assert " verdicts change" in out and "0 of " in out and "again" not in out
+    assert " verdicts change" in out and "0 of " in out and "rerun" not in out
     assert trained.results() == before
-    assert trained.run("recipe.toml").count("done before") == 9
+    assert trained.run("recipe.toml").count("up to date") == 9
 
 
 @pytest.mark.slow
@@ -199,13 +197,13 @@ def test_a_run_goes_on_from_its_new_verdicts(trained):
     before = trained.results()
     shown = trained.run("regrade", "runs/small", "--dry-run")
     assert "unresolved → resolved +unconfirmed" in shown
-    assert "would be done again by the next `swebench-train run`: grade, pairs" in shown
+    assert "the next `swebench-train run` would rerun: grade, pairs" in shown
     assert trained.results() == before
     trained.run("regrade", "runs/small")
     aside = {p.name for p in (trained.folder / "runs/small/superseded").iterdir()}
     assert aside == {"pairs.1", "dpo.1", "evaluate.1", "publish.1"}
     out = trained.run("recipe.toml")
-    assert out.count("done before") == 4  # prepare, admit, sft, generate
+    assert out.count("up to date") == 4  # prepare, admit, sft, generate
     now = trained.rows("grade", "verdicts.jsonl")
     mended = next(
         v
@@ -227,4 +225,4 @@ def test_a_run_takes_over_the_installed_harness(trained):
     out = trained.run("recipe.toml", code=1)
     assert "swebench: '5.0.0' → '5." in out
     trained.run("regrade", "runs/small")
-    assert trained.run("recipe.toml").count("done before") == 9
+    assert trained.run("recipe.toml").count("up to date") == 9

@@ -1,4 +1,4 @@
-"""The doctor's checks, each against a machine that lacks something."""
+"""The checks of `swebench-train doctor`, each on a machine that lacks something."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ import pytest
 from swebench_trainer import builtin
 from swebench_trainer.cli import run_command_line
 from swebench_trainer.commands import doctor
-from swebench_trainer.commands.doctor import Finding, Report, Request, Trial
+from swebench_trainer.commands.doctor import Report, Request
 from swebench_trainer.contracts import GradeJob, Outcome
+from swebench_trainer.doctor import machine, trials
+from swebench_trainer.doctor.machine import Finding
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.reporting.listings import Trial
 from swebench_trainer.testing import FakeGrader, an_instance
 from swebench_trainer.types import Instance, Status
 
@@ -29,8 +32,8 @@ def instances(count: int, image: str = "example/greet:{}") -> list[Instance]:
     return [an_instance(n, image=image.format(n)) for n in range(count)]
 
 
-def test_all_packages_are_there() -> None:
-    finding = doctor.check_packages()
+def test_installed_packages_are_listed() -> None:
+    finding = machine.check_packages()
     assert finding.level == "ok"
     assert "swebench 5." in finding.text
 
@@ -41,17 +44,17 @@ def test_a_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
             raise PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(doctor, "version", without_trl)
-    finding = doctor.check_packages()
+    monkeypatch.setattr(machine, "version", without_trl)
+    finding = machine.check_packages()
     assert finding.level == "problem"
     assert finding.text.endswith("missing: trl")
 
 
 def test_missing_programs_are_named(tmp_path: Path) -> None:
     (tmp_path / "git").touch(mode=0o755)
-    finding = doctor.check_programs(str(tmp_path))
+    finding = machine.check_programs(str(tmp_path))
     assert finding.level == "warning"
-    assert "bash, patch missing" in finding.text
+    assert "missing: bash, patch" in finding.text
     assert finding.hint.endswith("install bash patch")
 
 
@@ -59,21 +62,21 @@ def test_missing_programs_are_named(tmp_path: Path) -> None:
 def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     yield
-    with warnings.catch_warnings():  # the SDK never closes what it cannot connect
+    with warnings.catch_warnings():  # the SDK does not close failed connections
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 
 
 @pytest.mark.usefixtures("no_docker")
-def test_no_daemon_is_a_warning() -> None:
-    finding, info = doctor.docker_info()
+def test_a_missing_daemon_is_a_warning() -> None:
+    finding, info = machine.docker_info()
     assert info is None
     assert finding.level == "warning"
     assert "docker info" in finding.hint
 
 
 @pytest.mark.parametrize(
-    ("config", "logged_in", "says"),
+    ("config", "logged_in", "shown"),
     [
         (None, False, "not logged in to the default registry"),
         ("{", False, "not logged in to the default registry"),
@@ -82,49 +85,49 @@ def test_no_daemon_is_a_warning() -> None:
         ({"credHelpers": {"index": "pass"}}, True, "logged in to the default"),
     ],
 )
-def test_login(
+def test_registry_login_is_detected(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     config: object,
     logged_in: bool,
-    says: str,
+    shown: str,
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     if config is not None:
         text = config if isinstance(config, str) else json.dumps(config)
         (tmp_path / "config.json").write_text(text)
-    finding, found = doctor.check_login({"IndexServerAddress": "index"})
+    finding, found = machine.check_login({"IndexServerAddress": "index"})
     assert found is logged_in
-    assert says in finding.text
+    assert shown in finding.text
     assert "SECRET" not in str(finding)
 
 
-def test_images_that_are_there() -> None:
+def test_present_images_are_ok() -> None:
     data = instances(3)
-    finding = doctor.check_images(data, {i.image for i in data}, logged_in=False)
-    assert finding == Finding("ok", "images", "all 3 are there")
+    finding = machine.check_images(data, {i.image for i in data}, logged_in=False)
+    assert finding == Finding("ok", "images", "all 3 present")
 
 
 @pytest.mark.parametrize(
     ("count", "logged_in", "hours"),
     [(731, False, 42), (731, True, 18), (101, False, 6), (100, False, 0)],
 )
-def test_pull_limits(count: int, logged_in: bool, hours: int) -> None:
-    finding = doctor.check_images(instances(count), set(), logged_in)
-    assert f"{count} of {count} are to be pulled" in finding.text
+def test_pull_limits_are_estimated(count: int, logged_in: bool, hours: int) -> None:
+    finding = machine.check_images(instances(count), set(), logged_in)
+    assert f"{count} of {count} must be pulled" in finding.text
     assert (f"about {hours} hours" in finding.text) is bool(hours)
     assert finding.level == ("warning" if hours else "ok")
 
 
-def test_other_registries_do_not_count() -> None:
+def test_other_registries_have_no_pull_limit() -> None:
     data = instances(500, "registry.example:5000/greet:{}")
-    finding = doctor.check_images(data, set(), logged_in=False)
-    assert (finding.level, finding.text) == ("ok", "500 of 500 are to be pulled")
+    finding = machine.check_images(data, set(), logged_in=False)
+    assert (finding.level, finding.text) == ("ok", "500 of 500 must be pulled")
 
 
-def test_instances_without_an_image() -> None:
+def test_instances_without_an_image_are_a_problem() -> None:
     data = [*instances(2), an_instance(3, image="")]
-    finding = doctor.check_images(data, set(), logged_in=False)
+    finding = machine.check_images(data, set(), logged_in=False)
     assert finding.level == "problem"
     assert "1 of 3" in finding.text
 
@@ -139,26 +142,26 @@ def test_instances_without_an_image() -> None:
             "1",
             "kernel.apparmor_restrict_unprivileged_userns=0",
         ),
-        ("user/max_user_namespaces", "100", "more rights"),
+        ("user/max_user_namespaces", "100", "more privileges"),
     ],
 )
-def test_what_forbids_namespaces(
+def test_the_setting_that_forbids_namespaces_is_named(
     tmp_path: Path, name: str, value: str, hint: str
 ) -> None:
     file = tmp_path / "sys" / name
     file.parent.mkdir(parents=True)
     file.write_text(f"{value}\n")
-    assert hint in doctor._switch(tmp_path)
+    assert hint in machine._switch(tmp_path)
 
 
-def test_no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_namespaces_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> str:
         raise PrerequisiteError("the kernel says no")
 
     monkeypatch.setattr(
         "swebench_trainer.grading.namespace.grader.repository_view", refuse
     )
-    finding, works = doctor.check_namespaces()
+    finding, works = machine.check_namespaces()
     assert (finding.level, finding.text, works) == (
         "warning",
         "the kernel says no",
@@ -168,31 +171,31 @@ def test_no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("low", "level"), [(0, "ok"), (10**20, "warning")])
-def test_disk(
+def test_low_disk_space_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: int, level: str
 ) -> None:
-    monkeypatch.setattr(doctor, "LOW_DISK", low)
-    finding = doctor.check_disk("runs", tmp_path / "not" / "there")
+    monkeypatch.setattr(machine, "LOW_DISK", low)
+    finding = machine.check_disk("runs", tmp_path / "not" / "there")
     assert finding.level == level
     assert "GB free for runs" in finding.text
     assert (str(tmp_path) in finding.hint) is (level == "warning")
 
 
-def test_the_sample_prefers_images_that_are_there() -> None:
+def test_the_sample_prefers_present_images() -> None:
     data = [*instances(20), an_instance(99, FAIL_TO_PASS=())]
-    there = {data[3].image, data[7].image, data[20].image}
-    sample = doctor.choose_sample(data, 4, there)
+    present = {data[3].image, data[7].image, data[20].image}
+    sample = trials.choose_sample(data, 4, present)
     assert {i.image for i in sample[:2]} == {data[3].image, data[7].image}
     assert len(sample) == 4
-    assert sample == doctor.choose_sample(data, 4, there)
-    assert data[20] not in doctor.choose_sample(data, 50, there)
+    assert sample == trials.choose_sample(data, 4, present)
+    assert data[20] not in trials.choose_sample(data, 50, present)
 
 
 # --- With a grader --------------------------------------------------------------------
 
 
 class Machine(FakeGrader):
-    """A fake that refuses to work, or to pass gold, if it is told so."""
+    """A fake grader that can refuse to work or fail gold."""
 
     refuses = breaks_gold = False
     closed = 0
@@ -222,12 +225,12 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Plugins:
     return plugins
 
 
-def examine(plugins: Plugins, **wishes: object) -> Report:
+def examine(plugins: Plugins, **options: object) -> Report:
     table = GradeTable(use="fake")
-    request = Request(instances(5), table, **wishes)  # type: ignore[arg-type]  # by name
-    said: list[Finding] = []
-    report = doctor.examine(plugins, request, said.append)
-    assert said == report.findings
+    request = Request(instances(5), table, **options)  # type: ignore[arg-type]  # by name
+    shown: list[Finding] = []
+    report = doctor.examine(plugins, request, shown.append)
+    assert shown == report.findings
     return report
 
 
@@ -237,15 +240,15 @@ def texts(report: Report, what: str) -> list[str]:
 
 @pytest.mark.usefixtures("no_docker")
 class TestExamination:
-    def test_all_is_well(self, plugins: Plugins) -> None:
+    def test_a_working_machine_has_no_problems(self, plugins: Plugins) -> None:
         closed = Machine.closed
         report = examine(plugins, sample=2)
         assert report.exit_code == 0
         assert texts(report, "fake") == [
-            "gold passes and no-op fails; instances tried: 2"
+            "gold passes and no-op fails on all 2 instances tried"
         ]
         assert [trial.patch for trial in report.ours] == ["gold", "no-op"] * 2
-        assert report.official == []
+        assert report.stock == []
         assert Machine.closed == closed + 1
 
     def test_gold_that_fails_is_a_problem(
@@ -258,7 +261,7 @@ class TestExamination:
         assert text.startswith("gold of example__greet-")
         assert text.endswith("is unresolved: 3 tests fail")
 
-    def test_a_grader_that_cannot_work_is_three(
+    def test_a_grader_that_does_not_work_exits_with_three(
         self, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Machine, "refuses", True)
@@ -274,53 +277,57 @@ class TestExamination:
         examine(plugins, sample=1)
         assert list(Path().iterdir()) == []
 
-    def test_no_sample_grades_nothing(self, plugins: Plugins) -> None:
+    def test_an_empty_sample_grades_nothing(self, plugins: Plugins) -> None:
         report = examine(plugins, sample=0)
         assert report.exit_code == 0
         assert report.ours == []
 
-    def test_neither_docker_nor_namespaces_is_three(
+    def test_neither_docker_nor_namespaces_exits_with_three(
         self, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         refused = Finding("warning", "namespaces", "no"), False
-        monkeypatch.setattr(doctor, "check_namespaces", lambda: refused)
+        monkeypatch.setattr(machine, "check_namespaces", lambda: refused)
         report = doctor.examine(plugins, Request(), lambda _: None)
         assert report.exit_code == 3
-        assert texts(report, "grading") == ["neither Docker nor namespaces"]
+        assert texts(report, "grading") == ["neither Docker nor namespaces work"]
 
-    def test_the_command_looks_at_the_machine(
+    def test_the_command_prints_its_findings(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         works = Finding("ok", "namespaces", "sandboxes work"), True
-        monkeypatch.setattr(doctor, "check_namespaces", lambda: works)
+        monkeypatch.setattr(machine, "check_namespaces", lambda: works)
         assert run_command_line(["doctor"]) == 0
         lines = capsys.readouterr().out
         assert "warning  docker      no answer" in lines
         assert "ok       namespaces  sandboxes work" in lines
 
 
-def trials(*statuses: Status, seconds: float = 1.0) -> list[Trial]:
+def some_trials(*statuses: Status, seconds: float = 1.0) -> list[Trial]:
     return [Trial(f"i-{n}", "gold", s, seconds) for n, s in enumerate(statuses)]
 
 
-def test_parity() -> None:
-    ours = trials(Status.RESOLVED, Status.UNRESOLVED)
-    same = trials(Status.RESOLVED, Status.UNRESOLVED, seconds=20.0)
-    finding = doctor.judge_parity(ours, same)
+def test_equal_statuses_are_parity() -> None:
+    ours = some_trials(Status.RESOLVED, Status.UNRESOLVED)
+    same = some_trials(Status.RESOLVED, Status.UNRESOLVED, seconds=20.0)
+    finding = trials.judge_parity(ours, same)
     assert (finding.level, finding.text) == (
         "ok",
-        "2 statuses are the harness's, 20.0 times as fast",
+        "all 2 statuses equal the harness's, 20.0 times as fast",
     )
 
 
 def test_a_status_that_differs_is_a_problem() -> None:
-    ours = trials(Status.RESOLVED, Status.RESOLVED)
-    finding = doctor.judge_parity(ours, trials(Status.RESOLVED, Status.NOT_APPLIED))
+    ours = some_trials(Status.RESOLVED, Status.RESOLVED)
+    finding = trials.judge_parity(
+        ours, some_trials(Status.RESOLVED, Status.NOT_APPLIED)
+    )
     assert finding.level == "problem"
-    assert "1 of 2 differ, such as i-1" in finding.text
+    assert "1 of 2 statuses differ, for example i-1" in finding.text
 
 
-def test_wrong_data_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_wrong_data_is_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert run_command_line(["doctor", "--data", str(tmp_path)]) == 1
     assert "not a task repo" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Looking at the command line and at a recipe costs next to nothing."""
+"""Commands that only look at recipes and plugins import nothing heavy."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ assert not heavy, heavy
     ],
     ids=" ".join,
 )
-def test_nothing_heavy_is_loaded(arguments, request):
+def test_light_commands_import_nothing_heavy(arguments, request):
     command = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=request.config.rootpath

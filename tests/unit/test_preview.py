@@ -1,4 +1,4 @@
-"""`swebench-train preview` on rows and tasks, without a process for each."""
+"""`swebench-train preview` on rows and tasks, in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = [
 
 @pytest.fixture
 def preview(tmp_path, monkeypatch, capsys):
-    """Writes rows and a recipe, runs the command, gives its exit code and words."""
+    """Writes rows and a recipe, runs the command, returns its exit code and output."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
 
@@ -59,7 +59,7 @@ def test_samples_can_be_chosen(preview):
     assert titles(named) == ["demo__demo-3", "demo__demo-1"]
 
 
-def test_a_prompt_is_marked_as_learned_where_it_is(preview):
+def test_learned_prompts_are_marked(preview):
     def learned(more):
         lines = preview("--split", "train", "-n", "1", more=more)[1].splitlines()
         return {line.strip("▌ ") for line in lines if line.strip().startswith("▌")}
@@ -78,28 +78,26 @@ def test_a_split_can_be_chosen(preview):
     assert preview("--split", "test")[0] == 2
 
 
-def test_what_is_too_long_is_counted_and_named(preview):
+def test_too_long_examples_are_counted_and_named(preview):
     code, out = preview("--split", "train", "-n", "9")
     assert code == 0
     lengths = {
-        title: int(line.split("together ")[1].split(" of 120")[0].replace(",", ""))
+        title: int(line.split("total ")[1].split(" of 120")[0].replace(",", ""))
         for title, line in zip(
-            titles(out), [x for x in out.splitlines() if "together" in x], strict=True
+            titles(out), [x for x in out.splitlines() if "total " in x], strict=True
         )
     }
     long = {title: length for title, length in lengths.items() if length > 120}
     assert 0 < len(long) <= len(lengths) == 3
-    assert (
-        f"of which {len(long)} would be dropped for more than max_tokens = 120" in out
-    )
+    assert f"{len(long)} exceed max_tokens = 120 and would be dropped" in out
     for title, length in long.items():
         assert f"  {title}: {length}" in out
     assert out.count("too long, dropped") == len(long)
-    assert ("Training would stop: [sft] max_dropped" in out) == (len(long) > 1)
-    assert "nothing is trained" in preview(more="")[1]
+    assert ("[sft] max_dropped" in out) == (len(long) > 1)
+    assert "not trained on" in preview(more="")[1]
 
 
-def test_what_is_dropped_is_told_with_the_reason(preview):
+def test_dropped_rows_are_shown_with_the_reason(preview):
     rows = [*ROWS, {**ROWS[0], "instance_id": "demo__bad-1", "base_commit": ""}]
     code, out = preview(rows=rows)
     assert code == 0
@@ -108,23 +106,23 @@ def test_what_is_dropped_is_told_with_the_reason(preview):
     assert "run" in line and "base_commit" in line and " 1 " in line
     code, out = preview("--instance", "demo__bad-1", rows=rows)
     assert code == 2 and "demo__bad-1: dropped: " in out
-    code, out = preview("--instance", "nobody-1")
-    assert code == 2 and "nobody-1: there is no such instance" in out
+    code, out = preview("--instance", "none-1")
+    assert code == 2 and "none-1: no such instance" in out
 
 
-def test_when_nothing_is_left_the_way_to_the_reasons_is_told(preview):
+def test_an_empty_preview_names_the_command_that_keeps_the_reasons(preview):
     code, out = preview(
         "--set", "prompt.answer=search-replace", more="[grade]\n[evaluate]"
     )
     assert code == 1
     assert (
-        "The files of 6 instances cannot be had. 6 x " in out
+        "The files of 6 instances are unavailable. 6 x " in out
         and "--until prepare" in out
     )
     assert "/tmp" not in out
 
 
-def test_advice_is_kept_and_names_no_file_that_is_gone(preview):
+def test_hints_do_not_name_temporary_files(preview):
     code, out = preview(
         "--set", "data.leakage=refuse", "--set", "data.holdout.by=instance"
     )
@@ -136,36 +134,36 @@ def test_advice_is_kept_and_names_no_file_that_is_gone(preview):
     assert "--until prepare" not in out
 
 
-def test_what_the_tokenizer_cannot_write_is_told(preview):
+def test_answers_that_the_tokenizer_changes_are_counted(preview):
     decomposed = PATCH.replace("+y", "+e\u0301")
     rows = [{**row, "patch": decomposed} for row in ROWS]
     code, out = preview(rows=rows)
     assert code == 0
-    assert "3 answers have characters that the tokenizer changes" in out
+    assert "3 answers contain characters that the tokenizer changes" in out
 
 
 @pytest.mark.parametrize(
-    ("model", "code", "says"),
+    ("model", "code", "message"),
     [
         (
             'use = "replay"\npath = "rows.jsonl"',
             2,
-            "'replay' does not show what it makes",
+            "'replay' cannot show its tokens",
         ),
-        ('name = "./none"', 2, "There is no directory ./none"),
+        ('name = "./none"', 2, "directory ./none"),
         ('name = "empty"\nquantization = "none"', 2, "has no tokenizer"),
     ],
 )
-def test_without_a_tokenizer_the_next_step_is_told(
-    preview, tmp_path, model, code, says
+def test_a_missing_tokenizer_is_an_error_with_a_next_step(
+    preview, tmp_path, model, code, message
 ):
     (tmp_path / "empty").mkdir()
     config = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
     (tmp_path / "empty" / "config.json").write_text(json.dumps(config))
     found, out = preview(model=f"[model]\n{model}", more="")
-    assert says in out and found == code
+    assert message in out and found == code
 
 
-def test_a_recipe_without_a_model_is_told_to_name_one(preview):
+def test_a_recipe_without_a_model_is_an_error_with_a_next_step(preview):
     code, out = preview(model="", more="")
     assert code == 2 and "--set model.name=" in out

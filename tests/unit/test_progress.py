@@ -1,4 +1,4 @@
-"""What the console shows: bars on a terminal, lines elsewhere, text as it is."""
+"""Progress on the console: bars on a terminal, lines elsewhere, text verbatim."""
 
 import io
 import re
@@ -30,16 +30,16 @@ def show(tmp_path, *, terminal):
     return output.getvalue()
 
 
-def test_lines_elsewhere(tmp_path):
+def test_lines_are_printed_without_a_terminal(tmp_path):
     lines = show(tmp_path, terminal=False).splitlines()
     assert lines[0].endswith("(attempt 2)")
-    assert lines[1] == "grade     goes on"
+    assert lines[1] == "grade     resumes"
     assert lines[2] == "grade     1/3 not [red]found[/oops]"
     assert lines[-1] == "grade           1.2 s  resolved 2"
     assert "\x1b" not in "".join(lines)
 
 
-def test_a_bar_with_rate_and_time_left_on_a_terminal(tmp_path):
+def test_a_terminal_shows_a_bar_with_rate_and_remaining_time(tmp_path):
     text = show(tmp_path, terminal=True)
     assert "━" in text and "3/3" in text
     assert re.search(r"\d/s|s each", text), "no rate"

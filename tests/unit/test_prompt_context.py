@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.prompts.bm25 import Bm25Style
-from swebench_trainer.prompts.listed import ListedStyle
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
+from swebench_trainer.prompts.ranked_files import Bm25Style, ListedStyle
 from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.stages.context import StageContext
+from swebench_trainer.stages.graph import STAGES
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.store.rundir import RunDir
 from swebench_trainer.types import Instance
@@ -31,7 +31,7 @@ def context_of(tmp_path):
         run.stage("prepare").path.mkdir(parents=True, exist_ok=True)
         write_rows(run.stage("prepare").file("prompts.jsonl"), rows)
         recipe = SimpleNamespace(prompt=SimpleNamespace(use="a-style"))
-        context = StageContext(recipe, run, None, run.stage("evaluate"), None)
+        context = StageContext(STAGES[-2], recipe, run, None, frozenset(), None, None)
         instances = [
             Instance(row["instance_id"], "r/r", "0" * 40, "p", "")
             for row in rows[:count]

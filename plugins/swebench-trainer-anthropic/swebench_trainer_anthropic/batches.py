@@ -11,8 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.remote import Fault, fault_of_status
-from swebench_trainer.store.jsonl import RowWriter, read_rows
+from swebench_trainer.remote import Fault, RowWriter, fault_of_status, read_rows
 
 FILE = "batches.jsonl"
 SIZE = 2_000

@@ -12,11 +12,11 @@ from swebench_trainer.remote import (
     Fault,
     Reply,
     Usage,
+    digest,
     fault_of_status,
     parsed,
     seconds_of,
 )
-from swebench_trainer.store.digest import digest
 from swebench_trainer_anthropic import ANTHROPIC, AnthropicTable
 from swebench_trainer_anthropic.batches import Batches
 

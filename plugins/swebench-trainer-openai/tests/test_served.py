@@ -1,13 +1,15 @@
 """The same backend against a real model behind a real server: `transformers serve`."""
 
+from pathlib import Path
+
 import pytest
 from swebench_trainer_openai import OpenAITable
 from swebench_trainer_openai.service import OpenAIService
 
 from swebench_trainer.contracts import SampleRequest
+from swebench_trainer.hf import HfTable, locate
 from swebench_trainer.remote import RemoteBackend
 from swebench_trainer.testing import served_model
-from swebench_trainer.training.tiny import write_tiny
 
 pytestmark = pytest.mark.slow
 for package in ("fastapi", "uvicorn"):
@@ -17,9 +19,9 @@ for package in ("fastapi", "uvicorn"):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """The address of a server, and the name of its model."""
-    folder = tmp_path_factory.mktemp("served") / "model"
-    write_tiny(folder)
-    with served_model(folder, folder.with_name("serve.log")) as url:
+    folder = Path(locate(HfTable(name="builtin:tiny")).model)
+    log = tmp_path_factory.mktemp("served") / "serve.log"
+    with served_model(folder, log) as url:
         yield url, str(folder)
 
 

@@ -1,4 +1,4 @@
-"""Backend `vllm`: trains as `hf` does, and samples with vLLM in this process."""
+"""Backend `vllm`: trains as `hf` does and samples with vLLM in the same process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field, JsonValue, PositiveInt
 
 from swebench_trainer import hookimpl
+from swebench_trainer.hf import HfTable
 from swebench_trainer.hookspecs import Register
 from swebench_trainer.recipe.models import VOLATILE
-from swebench_trainer.training.model import HfTable
 
 
 class VllmTable(HfTable):
@@ -20,18 +20,18 @@ class VllmTable(HfTable):
     gpu_memory: Annotated[
         float, Field(gt=0, le=1, json_schema_extra={VOLATILE: True})
     ] = 0.9
-    """Share of the GPU's memory that vLLM may take."""
+    """Share of GPU memory for vLLM."""
     gpus: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
-    """GPUs that hold the model together while it samples."""
+    """Number of GPUs to split the model over while sampling."""
     engine: Annotated[
         dict[str, JsonValue], Field(json_schema_extra={VOLATILE: True})
     ] = Field(default_factory=dict)
-    """Further arguments of `vllm.LLM`, such as `{ max_model_len = 16384 }`."""
+    """Extra arguments for `vllm.LLM`, such as `{ max_model_len = 16384 }`."""
 
 
 @hookimpl
 def register_backends(register: Register) -> None:
-    """VLLM."""
+    """Register `vllm`."""
 
     def vllm(table: VllmTable) -> Any:
         from swebench_trainer_vllm.backend import VllmBackend
@@ -42,5 +42,5 @@ def register_backends(register: Register) -> None:
         "vllm",
         vllm,
         config=VllmTable,
-        summary="models of hf, sampled by vLLM in this process",
+        summary="hf models sampled with vLLM in the same process",
     )

@@ -1,4 +1,4 @@
-"""Writes answers with an engine of vLLM, which reads a prompt once for its samples."""
+"""Samples with a vLLM engine, which reads each prompt once for all its samples."""
 
 from __future__ import annotations
 
@@ -8,52 +8,48 @@ from dataclasses import replace
 from typing import Any
 
 from swebench_trainer.contracts import Sample, SampleRequest
+from swebench_trainer.hf import Codec
 
-AT_ONCE = 512
-"""Requests that are handed over together: enough to fill a GPU, few enough to lose."""
+CHUNK = 512
+"""Requests per call of the engine: enough to fill a GPU, few enough to lose in a crash."""
 
 
 class VllmSampler:
     """A `Sampler` over `vllm.LLM`.
 
     Args:
-        engine: The engine; prompts go there as token ids, those of training.
+        engine: The engine; it gets prompts as token ids, the same as in training.
         parameters: Makes `vllm.SamplingParams`.
-        encode: Prompt to token ids.
-        decode: Token ids of an answer to its text.
-        stop: Ids that end an answer.
-        lora: The adapter to answer with, if any.
+        codec: Text to token ids and back.
+        lora: The adapter to apply, if any.
     """
 
     def __init__(
         self,
         engine: Any,
         parameters: Callable[..., Any],
+        codec: Codec,
         *,
-        encode: Callable[[str], list[int]],
-        decode: Callable[[Sequence[int]], str],
-        stop: list[int],
         lora: Any = None,
     ) -> None:
         self._engine = engine
         self._parameters = parameters
-        self._encode = encode
-        self._decode = decode
-        self._stop = stop
+        self._codec = codec
+        self._stop = sorted(codec.stop)
         self._lora = lora
         self._length: int = engine.llm_engine.model_config.max_model_len
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
-        """See `Sampler.sample`. The samples of a prompt go together.
+        """See `Sampler.sample`. Groups the samples of each prompt.
 
-        A prompt that leaves no room to answer is not shown to the model; its answer is
-        empty, with `too long` as `finish`.
+        A prompt that leaves no room for an answer is skipped: its answer is empty, with
+        `too long` as `finish`.
         """
         queue: list[tuple[list[int], SampleRequest]] = []
         encoded: dict[str, list[int]] = {}
         for request in sorted(requests, key=lambda r: r.prompt):
             if request.prompt not in encoded:
-                encoded = {request.prompt: self._encode(request.prompt)}
+                encoded = {request.prompt: self._codec.encode(request.prompt)}
             ids = encoded[request.prompt]
             room = self._length - len(ids)
             if room > 0:
@@ -61,8 +57,8 @@ class VllmSampler:
                 queue.append((ids, replace(request, max_new_tokens=limit)))
             else:
                 yield _empty(request, len(ids))
-        for start in range(0, len(queue), AT_ONCE):
-            yield from self._write(queue[start : start + AT_ONCE])
+        for start in range(0, len(queue), CHUNK):
+            yield from self._write(queue[start : start + CHUNK])
 
     def close(self) -> None:
         """Frees the GPU's memory."""
@@ -82,7 +78,7 @@ class VllmSampler:
             yield Sample(
                 instance_id=request.instance_id,
                 sample=request.sample,
-                text=self._decode(written),
+                text=self._codec.decode(written),
                 prompt_tokens=len(ids),
                 completion_tokens=len(answer.token_ids),
                 finish=answer.finish_reason or "",

@@ -1,4 +1,4 @@
-"""What can be said without vLLM and a GPU: what the engine is asked, and what comes of it."""
+"""Requests to the engine and the handling of its output, without vLLM and a GPU."""
 
 import dataclasses
 import json
@@ -14,21 +14,22 @@ from swebench_trainer_vllm.sampler import VllmSampler
 from swebench_trainer import builtin
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.hf import Codec, locate
 from swebench_trainer.plugins.manager import Plugins
 
 END = 9
 
 
 class Engine:
-    """Stands in for `vllm.LLM`: answers with the ids of the prompt, turned round."""
+    """Stands in for `vllm.LLM`: answers with the ids of the prompt in reverse order."""
 
     def __init__(self):
         config = SimpleNamespace(max_model_len=12)
         self.llm_engine = SimpleNamespace(model_config=config)
-        self.asked = []
+        self.calls = []
 
     def generate(self, prompts, settings, *, lora_request, use_tqdm):
-        self.asked.append((prompts, settings, lora_request))
+        self.calls.append((prompts, settings, lora_request))
         for prompt, given in zip(prompts, settings, strict=True):
             ids = [*reversed(prompt["prompt_token_ids"]), END][: given.max_tokens]
             finish = "stop" if ids[-1] == END else "length"
@@ -37,27 +38,26 @@ class Engine:
 
 
 def sampler(engine, **options):
-    return VllmSampler(
-        engine,
-        SimpleNamespace,
+    codec = Codec(
         encode=lambda text: [int(c) for c in text],
         decode=lambda ids: "".join(map(str, ids)),
-        stop=[END],
-        **options,
+        stop=frozenset({END}),
+        pad=0,
     )
+    return VllmSampler(engine, SimpleNamespace, codec, **options)
 
 
 def request(prompt, sample=0, **changes):
-    made = SampleRequest(f"i-{prompt}", sample, prompt, 8, 0.8, 0.9, seed=5 + sample)
-    return dataclasses.replace(made, **changes)
+    default = SampleRequest(f"i-{prompt}", sample, prompt, 8, 0.8, 0.9, seed=5 + sample)
+    return dataclasses.replace(default, **changes)
 
 
-def test_answers_belong_to_their_requests():
-    asked = [request(p, s) for s in range(2) for p in ("123", "45")]
+def test_answers_are_matched_to_their_requests():
+    requests = [request(p, s) for s in range(2) for p in ("123", "45")]
     engine = Engine()
     found = {
         (s.instance_id, s.sample): s
-        for s in sampler(engine, lora="adapter").sample(asked)
+        for s in sampler(engine, lora="adapter").sample(requests)
     }
     assert {key: s.text for key, s in found.items()} == {
         ("i-123", 0): "321",
@@ -68,7 +68,7 @@ def test_answers_belong_to_their_requests():
     assert {
         (s.finish, s.completion_tokens - s.prompt_tokens) for s in found.values()
     } == {("stop", 1)}
-    ((prompts, settings, lora),) = engine.asked
+    ((prompts, settings, lora),) = engine.calls
     assert [p["prompt_token_ids"] for p in prompts] == [
         [1, 2, 3],
         [1, 2, 3],
@@ -79,32 +79,40 @@ def test_answers_belong_to_their_requests():
     assert settings[0].stop_token_ids == [END] and settings[0].top_p == 0.9
 
 
-def test_greedy_has_no_nucleus_and_room_is_a_limit():
+def test_greedy_sampling_ignores_top_p_and_answers_fit_the_window():
     engine = Engine()
-    asked = [request("1" * 10, temperature=0.0), request("1" * 12), request("1234567")]
-    found = {s.instance_id: s for s in sampler(engine).sample(asked)}
+    requests = [
+        request("1" * 10, temperature=0.0),
+        request("1" * 12),
+        request("1234567"),
+    ]
+    found = {s.instance_id: s for s in sampler(engine).sample(requests)}
     assert found["i-" + "1" * 12].finish == "too long"
     assert found["i-" + "1" * 10].text == "11"
     assert found["i-" + "1" * 10].finish == "length"
-    ((_, settings, _),) = engine.asked
+    ((_, settings, _),) = engine.calls
     assert [(s.max_tokens, s.top_p) for s in settings] == [(2, 1.0), (5, 0.9)]
 
 
-def test_adapters_and_whole_models_are_opened_as_such(tmp_path):
+def test_adapters_and_whole_models_get_different_engine_arguments(tmp_path):
     table = VllmTable(name="org/model", revision="abc", engine={"max_model_len": 64})
-    base = engine_arguments(table, None)
+
+    def arguments(weights):
+        return engine_arguments(table, locate(table, weights))
+
+    base = arguments(None)
     assert base["model"] == "org/model" and base["revision"] == "abc"
     assert base["quantization"] == "bitsandbytes" and base["enable_prefix_caching"]
     assert base["max_model_len"] == 64 and "enable_lora" not in base
-    whole = engine_arguments(table, tmp_path)
+    whole = arguments(tmp_path)
     assert whole["model"] == str(tmp_path) and whole["revision"] is None
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 48}))
-    adapted = engine_arguments(table, tmp_path)
+    adapted = arguments(tmp_path)
     assert adapted["model"] == "org/model" and adapted["max_lora_rank"] == 48
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")
-def test_without_vllm_it_says_what_to_do():
+def test_check_without_vllm_explains_what_to_install():
     plugins = Plugins({"builtin": builtin})
     plugins.add(swebench_trainer_vllm, "vllm", "swebench-trainer-vllm 0.1")
     backend = plugins.registry.create("backend", VllmTable(name="builtin:tiny"))

@@ -1,1 +1,1 @@
-"""The `generated` source: small repair tasks that are drawn from a seed."""
+"""The `generated` source: small repair tasks generated from a seed."""

@@ -1,4 +1,4 @@
-"""Functions, and the faults that are put into them, drawn from `forms.toml`."""
+"""Random functions from the templates in `forms.toml`, and bugs inserted into them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any
 from swebench_trainer.data.generated.values import draw_arguments
 
 _CALLS = 24
-"""Calls that a function is tried with."""
+"""Number of calls that a function is tried with."""
 _LONGEST = 60
-"""Characters of a call or a result that an issue can tell."""
+"""Maximum characters of a call or a result in an issue."""
 _DIGITS = 12
-"""Of a ticket: so many that some repeat, and the last one does not tell the next."""
+"""Digits of a ticket number; long enough that digits repeat unpredictably."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What functions of one kind have in common; see `forms.toml`."""
+    """A template for functions of one kind; see `forms.toml`."""
 
     call: tuple[str, ...]
     arguments: tuple[str, ...]
@@ -33,7 +33,7 @@ class Form:
 
     @property
     def numbered(self) -> bool:
-        """Whether each of its functions has other small numbers in it."""
+        """Whether its functions contain random small numbers."""
         return (
             re.search(r"\$[nm]\b", f"{self.call} {self.code} {self.faults}") is not None
         )
@@ -41,11 +41,11 @@ class Form:
 
 @dataclass(frozen=True)
 class Function:
-    """A function as it should be.
+    """A correct function.
 
     Attributes:
-        holes: What its form's holes were filled with.
-        ticket: A number that its docstring names; empty if it names none.
+        holes: Values of the placeholders of its form.
+        ticket: Ticket number in its docstring; empty if it has none.
     """
 
     form: Form
@@ -54,31 +54,31 @@ class Function:
 
     @property
     def name(self) -> str:
-        """How it is called."""
+        """Its name."""
         return self.holes["f"]
 
     @property
     def code(self) -> str:
-        """Its definition."""
+        """Its source code."""
         return self.signed(self.fill(self.form.code))
 
     def fill(self, text: str) -> str:
-        """A text of its form, with its own names in it."""
+        """Fill the placeholders of a text of its form."""
         return Template(text).substitute(self.holes)
 
     def signed(self, code: str) -> str:
-        """Its code, or that of its faulty version, with the ticket in the docstring."""
+        """Code of this function, or of its buggy version, with the ticket in the docstring."""
         ends = f'. Ticket {self.ticket}."""' if self.ticket else '."""'
         return code.replace('."""', ends, 1)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a call.
+class CallResult:
+    """The result of a call.
 
     Attributes:
-        value: What it returned.
-        error: The class of the exception that it raised instead; empty if none.
+        value: The return value.
+        error: Class name of the raised exception; empty if it returned.
     """
 
     value: object
@@ -87,32 +87,32 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """A call, what it should give, and what it gives in the faulty function."""
+    """A call, its correct result, and its result in the buggy function."""
 
     call: str
     want: object
-    got: Outcome
+    got: CallResult
 
     @property
     def fails(self) -> bool:
-        """Whether a test of it fails; as `assertEqual` sees it."""
+        """Whether `assertEqual` fails in the buggy function."""
         return bool(self.got.error) or self.got.value != self.want
 
     @property
     def size(self) -> int:
-        """Characters of the longest that can be told of it."""
-        told = (self.call, repr(self.want), repr(self.got.value))
-        return max(map(len, told))
+        """Characters of the longest of the call and its results."""
+        texts = (self.call, repr(self.want), repr(self.got.value))
+        return max(map(len, texts))
 
 
 @dataclass(frozen=True)
-class Faulty:
-    """A function with a fault.
+class BuggyFunction:
+    """A function with a bug.
 
     Attributes:
-        kind: Which of the kinds of faults.
-        failing: Cases that show the fault, as `draw_cases` gives them.
-        passing: Cases that do not.
+        kind: Kind of the bug.
+        failing: Cases that show the bug, in the order of `draw_cases`.
+        passing: Cases that do not show it.
     """
 
     function: Function
@@ -124,13 +124,13 @@ class Faulty:
 
 @cache
 def vocabulary() -> dict[str, Any]:
-    """What `forms.toml` has beside the forms: names, things and issues."""
+    """The other tables of `forms.toml`: names, things and issues."""
     return {key: value for key, value in _content().items() if key != "form"}
 
 
 @cache
 def every_form() -> tuple[Form, ...]:
-    """The forms, in the order of the file."""
+    """All forms, in file order."""
     return tuple(
         Form(
             call=tuple(entry["call"]),
@@ -145,11 +145,11 @@ def every_form() -> tuple[Form, ...]:
 
 
 def shortest_forms(number: int, *, numbered: bool = True) -> tuple[Form, ...]:
-    """So many forms, those with the least code.
+    """The forms with the shortest code.
 
     Args:
-        number: How many; 0 takes all.
-        numbered: Whether forms are among them whose functions have numbers of their own.
+        number: Number of forms; 0 means all.
+        numbered: Whether to include forms with random small numbers.
     """
     forms = [form for form in every_form() if numbered or not form.numbered]
     if not number:
@@ -158,7 +158,7 @@ def shortest_forms(number: int, *, numbered: bool = True) -> tuple[Form, ...]:
 
 
 def forms_text() -> str:
-    """The text of `forms.toml`."""
+    """The content of `forms.toml`."""
     return files(__package__).joinpath("forms.toml").read_text(encoding="utf-8")
 
 
@@ -167,89 +167,89 @@ def _content() -> dict[str, Any]:
     return tomllib.loads(forms_text())
 
 
-def draw_function(draw: Random, form: Form, tickets: float = 0) -> Function:
-    """Fills the holes of a form.
+def draw_function(rng: Random, form: Form, tickets: float = 0) -> Function:
+    """Fill the placeholders of a form.
 
     Args:
-        draw: Chooses.
-        form: What the function is of.
-        tickets: How likely its docstring names one.
+        rng: Random generator.
+        form: Form of the function.
+        tickets: Probability that its docstring has a ticket number.
     """
     names = vocabulary()["names"]
-    (x, xs), (_, ys) = draw.sample(sorted(vocabulary()["things"].items()), 2)
-    n, m = draw.sample(range(2, 10), 2)
+    (x, xs), (_, ys) = rng.sample(sorted(vocabulary()["things"].items()), 2)
+    n, m = rng.sample(range(2, 10), 2)
     holes = {"x": x, "xs": xs, "ys": ys, "n": str(n), "m": str(m)}
-    holes |= {hole: draw.choice(some) for hole, some in sorted(names.items())}
-    holes["f"] = Template(draw.choice(form.call)).substitute(holes)
-    named = tickets and draw.random() < tickets
-    return Function(form, holes, _ticket(draw) if named else "")
+    holes |= {hole: rng.choice(some) for hole, some in sorted(names.items())}
+    holes["f"] = Template(rng.choice(form.call)).substitute(holes)
+    ticketed = tickets and rng.random() < tickets
+    return Function(form, holes, _ticket(rng) if ticketed else "")
 
 
-def _ticket(draw: Random) -> str:
-    return f"{draw.randrange(10**_DIGITS):0{_DIGITS}}"
+def _ticket(rng: Random) -> str:
+    return f"{rng.randrange(10**_DIGITS):0{_DIGITS}}"
 
 
-def draw_fault(draw: Random, function: Function) -> Faulty | None:
-    """Puts a fault into a function, and finds calls that show it.
+def draw_bug(rng: Random, function: Function) -> BuggyFunction | None:
+    """Insert a bug into a function, and find calls that show it.
 
     Returns:
-        `None` if no call that an issue can tell of shows it.
+        `None` if no call that is short enough for an issue shows it.
     """
-    kind, right, wrong = draw.choice(function.form.faults)
-    code = put_fault(function, right, wrong)
-    cases = draw_cases(draw, function, code)
+    kind, right, wrong = rng.choice(function.form.faults)
+    code = insert_bug(function, right, wrong)
+    cases = draw_cases(rng, function, code)
     failing = tuple(case for case in cases if case.fails)
     passing = tuple(case for case in cases if not case.fails)
-    return Faulty(function, kind, code, failing, passing) if failing else None
+    return BuggyFunction(function, kind, code, failing, passing) if failing else None
 
 
-def put_fault(function: Function, right: str, wrong: str) -> str:
-    """The code of a function with what is wrong in the place of what is right.
+def insert_bug(function: Function, right: str, wrong: str) -> str:
+    """The code of a function with `right` replaced by `wrong`.
 
     Raises:
-        ValueError: What is right does not stand in the code exactly once.
+        ValueError: `right` does not occur exactly once in the code.
     """
     code, right = function.fill(function.form.code), function.fill(right)
     if code.count(right) != 1:
-        raise ValueError(f"{right!r} stands {code.count(right)} times in {code}")
+        raise ValueError(f"{right!r} occurs {code.count(right)} times in {code}")
     return function.signed(code.replace(right, function.fill(wrong)))
 
 
 def draw_cases(
-    draw: Random, function: Function, code: str, tries: int = _CALLS
+    rng: Random, function: Function, code: str, tries: int = _CALLS
 ) -> list[Case]:
-    """Calls that the function answers, with what some other code makes of them.
+    """Calls for which the function returns, with the results of the buggy code.
 
     Args:
-        draw: Chooses the arguments.
-        function: As it should be.
-        code: Of the other function, which has the same name.
-        tries: How many calls are tried.
+        rng: Random generator.
+        function: The correct function.
+        code: Code of the buggy function, with the same name.
+        tries: Number of calls to try.
 
     Returns:
-        The shortest first, none twice, and none that is too long to be told.
+        Distinct cases that are short enough for an issue, shortest first.
     """
-    arguments = (draw_arguments(draw, function.form.arguments) for _ in range(tries))
+    arguments = (draw_arguments(rng, function.form.arguments) for _ in range(tries))
     calls = [f"{function.name}({some})" for some in dict.fromkeys(arguments)]
-    answers = zip(outcomes(function.code, calls), outcomes(code, calls), strict=True)
+    answers = zip(call_all(function.code, calls), call_all(code, calls), strict=True)
     cases = [
         Case(call, want.value, got)
         for call, (want, got) in zip(calls, answers, strict=True)
         if not want.error
     ]
-    told = (case for case in cases if case.size <= _LONGEST)
-    return sorted(told, key=lambda case: case.size)
+    short = (case for case in cases if case.size <= _LONGEST)
+    return sorted(short, key=lambda case: case.size)
 
 
-def outcomes(code: str, calls: Sequence[str]) -> list[Outcome]:
-    """Runs calls of what some code defines, each with arguments of its own."""
+def call_all(code: str, calls: Sequence[str]) -> list[CallResult]:
+    """Run calls of a function defined by `code`."""
     space: dict[str, Any] = {}
     exec(code, space)  # noqa: S102 - the code comes from forms.toml
-    return [_outcome(call, space) for call in calls]
+    return [_call(call, space) for call in calls]
 
 
-def _outcome(call: str, space: dict[str, Any]) -> Outcome:
+def _call(call: str, space: dict[str, Any]) -> CallResult:
     try:
-        return Outcome(eval(call, space))  # noqa: S307 - see above
-    except Exception as error:  # a fault may raise anything
-        return Outcome(None, type(error).__name__)
+        return CallResult(eval(call, space))  # noqa: S307 - see above
+    except Exception as error:  # a bug may raise anything
+        return CallResult(None, type(error).__name__)

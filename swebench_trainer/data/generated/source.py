@@ -1,4 +1,4 @@
-"""The `generated` source: draws its tasks once, into the user's cache."""
+"""The `generated` source: generates its tasks once, in the user cache."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance, as_row, from_row
 
 VERSION = 2
-"""Grows when the same settings and forms would give other tasks."""
+"""Version of the generator; increased when the same settings give different tasks."""
 
 
 class GeneratedTable(DataTable):
     """Keys of `[data] use = "generated"`."""
 
     count: PositiveInt = 4000
-    """Tasks to train on."""
+    """Number of training tasks."""
     forms: NonNegativeInt = 0
-    """So many kinds of functions, the shortest ones, make up a smaller world that is learned sooner; 0 takes all."""
+    """Number of function templates, shortest first; fewer are learned sooner. 0 means all."""
     numbers: bool = True
-    """Whether there are kinds whose functions have small numbers of their own, which a small model learns to quote last, if at all."""
+    """Whether to include templates with random small numbers, which small models find hardest to quote."""
     tickets: Annotated[float, Field(ge=0, le=1)] = 0
-    """Share of the functions whose docstring ends in the number of a ticket, which is hard to quote without a slip."""
+    """Share of the functions whose docstring ends with a ticket number, which is hard to quote exactly."""
     graded: NonNegativeInt = 400
-    """So many of them come with tests, for `[generate]`; the others are for `[sft]` alone."""
+    """Number of training tasks with tests, for `[generate]`; the others are only for `[sft]`."""
     heldout: PositiveInt = 200
-    """Tasks to evaluate on, with tests. They share no function, issue or longer change with any other."""
+    """Number of held-out tasks, with tests. They share no function, issue or long change with other tasks."""
     seed: NonNegativeInt = 0
-    """What the tasks are drawn from; another one gives others."""
+    """Seed of the tasks."""
     holdout: Holdout = Holdout(by="time", after=date.fromisoformat(HELDOUT_FROM))
-    """Which instances are kept back: by default the `heldout` tasks, which are dated later than the others."""
+    """Rule for the held-out instances; by default the `heldout` tasks, which have later dates."""
 
     @model_validator(mode="after")
     def _forms_fill_a_module(self) -> Self:
-        there_are = len(shortest_forms(0, numbered=self.numbers))
-        if self.forms and not LARGEST <= self.forms <= there_are:
+        available = len(shortest_forms(0, numbered=self.numbers))
+        if self.forms and not LARGEST <= self.forms <= available:
             raise ValueError(
-                f"forms is 0 for all, or between {LARGEST}, which a module may need, "
-                f"and {there_are}, which there are"
+                f"forms must be 0 (all) or between {LARGEST} (the minimum for a module) "
+                f"and {available}"
             )
         return self
 
@@ -73,44 +73,48 @@ class GeneratedTable(DataTable):
 
 
 class GeneratedSource:
-    """Small modules with a fault, issues about them, and tests; drawn from a seed."""
+    """Small modules with a bug, issues and tests, generated from a seed."""
 
     def __init__(self, table: GeneratedTable) -> None:
         self._table = table
 
     def load(self) -> SourceData:
-        """Reads the tasks, which are made on first use. See `Source.load`.
+        """Read the tasks, generating them on first use. See `Source.load`.
 
         Raises:
-            DataError: The cache cannot be written to, or so many tasks that share
-                nothing cannot be drawn.
+            DataError: The cache is not writable, or there are not enough distinct
+                held-out tasks.
         """
         place = user_cache("generated", self.digest())
         note_use(place)
         if not place.is_dir():
             with disk_errors(place), held(place):
-                if not place.is_dir():  # else another process was first
+                if not place.is_dir():  # another process may have generated it
                     self._write(unfinished(place))
                     unfinished(place).rename(place)
         return SourceData(Spool(_read(place)))
 
     def digest(self) -> str:
-        """Digest of what decides the tasks: settings and forms."""
+        """Digest of the settings and forms."""
         table = self._table
-        world = (table.forms, table.numbers, table.tickets)
-        return digest([VERSION, forms_text(), *self._settings(), *world])
-
-    def _settings(self) -> tuple[int, int, int, int]:
-        table = self._table
-        return (table.seed, table.heldout, table.graded, table.count)
+        counts = [table.seed, table.heldout, table.graded, table.count]
+        functions = [table.forms, table.numbers, table.tickets]
+        return digest([VERSION, forms_text(), *counts, *functions])
 
     def _write(self, place: Path) -> None:
-        """Writes the rows, and a directory for the files of each task."""
+        """Write the rows, and a directory with the files of each task."""
 
         def instances() -> Iterator[Instance]:
             table = self._table
             forms = shortest_forms(table.forms, numbered=table.numbers)
-            tasks = draw_tasks(*self._settings(), forms, table.tickets)
+            tasks = draw_tasks(
+                seed=table.seed,
+                heldout=table.heldout,
+                graded=table.graded,
+                count=table.count,
+                forms=forms,
+                tickets=table.tickets,
+            )
             for task in tasks:
                 repository = _repository(place, task.instance)
                 repository.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Tasks: a module with a fault, the issue about it, and the tests of both."""
+"""Tasks: a module with a bug, an issue about it, and tests."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from random import Random
 from string import Template
 
 from swebench_trainer.data.generated.functions import (
+    BuggyFunction,
     Case,
-    Faulty,
     Form,
     Function,
+    draw_bug,
     draw_cases,
-    draw_fault,
     draw_function,
     every_form,
     vocabulary,
 )
-from swebench_trainer.patches.changes import sections
+from swebench_trainer.patches.lenient_diff import lines_by_file
 from swebench_trainer.types import Instance
 
 HELDOUT_FROM = "2001-01-01"
-"""Day from which on the held-out tasks were created; all others are older."""
+"""Creation date of the held-out tasks; all others are older."""
 _TRAIN_FROM = "2000-01-01"
 
 LARGEST = 3
-"""Functions of a module, at most; each is of another form."""
+"""Maximum number of functions in a module, each of a different form."""
 _TESTED = 4
-"""Calls that a test makes, where there are so many."""
+"""Maximum number of calls in a test."""
 _ATTEMPTS = 1000
-"""How often a task is drawn anew before that is given up."""
+"""Maximum attempts to draw a task."""
 _SHORT = 32
-"""Characters that say little; the leakage guard has a rule of this kind too."""
+"""Characters. Shorter changes may repeat, as in the leakage check."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Task:
     """A repair task.
 
     Attributes:
-        kind: Of the fault.
-        files: The repository, by path.
-        things: What another task could have in common with it: the functions as they
-            should be, the issue, and what the patch adds if that says much.
+        kind: Kind of the bug.
+        files: Files of the repository by path.
+        parts: Texts that no held-out task may share: the correct functions, the issue,
+            and the lines that the patch adds if they are long enough.
     """
 
     instance: Instance
     kind: str
     files: Mapping[str, str]
-    things: frozenset[str]
+    parts: frozenset[str]
 
 
 def draw_tasks(
@@ -62,61 +62,61 @@ def draw_tasks(
     forms: Sequence[Form] = (),
     tickets: float = 0,
 ) -> Iterator[Task]:
-    """The held-out tasks, then those to train on, which share nothing with them.
+    """Generate held-out tasks, then training tasks that share nothing with them.
 
-    Held-out tasks share nothing among each other either. Each task is drawn by its
-    number, so that a larger count adds some and changes none.
+    Held-out tasks share nothing with each other either. Each task has its own seed, so
+    a larger count adds tasks without changing others.
 
     Args:
-        seed: Of everything.
-        heldout: How many are held out.
-        graded: How many of the others can be graded too.
-        count: How many others there are.
-        forms: Of the functions; without, every form.
-        tickets: Share of the functions whose docstring names a ticket.
+        seed: Seed of all tasks.
+        heldout: Number of held-out tasks.
+        graded: Number of training tasks with tests.
+        count: Number of training tasks.
+        forms: Forms of the functions; empty means all.
+        tickets: Share of the functions with a ticket number in the docstring.
 
     Raises:
-        ValueError: So many held-out tasks that share nothing cannot be drawn.
+        ValueError: There are not enough distinct held-out tasks.
     """
     forms = forms or every_form()
     taken: set[str] = set()
     for number in range(heldout + count):
         created = HELDOUT_FROM if number < heldout else _TRAIN_FROM
         for attempt in range(_ATTEMPTS):
-            draw = Random(f"{seed} {number} {attempt}")  # noqa: S311 - no secret
-            module = _draw_module(draw, forms, tickets)
-            task = _draw_task(draw, module, number, created)
-            if task and taken.isdisjoint(task.things):
+            rng = Random(f"{seed} {number} {attempt}")  # noqa: S311 - not a secret
+            module = _draw_module(rng, forms, tickets)
+            task = _draw_task(rng, module, number, created)
+            if task and taken.isdisjoint(task.parts):
                 break
         else:
-            raise ValueError(f"{heldout} held-out tasks leave nothing to draw from")
+            raise ValueError(f"{heldout} held-out tasks exhaust the distinct tasks")
         if number < heldout:
-            taken |= task.things
+            taken |= task.parts
         if number < heldout + graded:
             yield task
         else:
             yield _without_tests(task)
 
 
-def _draw_task(draw: Random, module: _Module, number: int, created: str) -> Task | None:
-    """A task; `None` if what was drawn makes none: its fault does not show, say."""
-    faulty = draw_fault(draw, draw.choice(module.functions))
-    if faulty is None or len(set(module.names)) < len(module.names):
+def _draw_task(rng: Random, module: _Module, number: int, created: str) -> Task | None:
+    """A random task; `None` if the draw is unusable, such as a bug without symptoms."""
+    buggy = draw_bug(rng, rng.choice(module.functions))
+    if buggy is None or len(set(module.names)) < len(module.names):
         return None
-    good, bad = module.code(), module.code(faulty)
+    good, bad = module.code(), module.code(buggy)
     tests = [
         _test(function.name, cases)
         for function in module.functions
-        if (cases := _passing(draw, function, faulty))
+        if (cases := _passing(rng, function, buggy))
     ]
     if not tests:
         return None
-    shown = _test(f"{faulty.function.name}_issue", _some(draw, faulty.failing))
+    shown = _test(f"{buggy.function.name}_issue", _sample(rng, buggy.failing))
     before = module.test_code(tests)
     files = {module.path: bad, module.test_path: before}
     test_patch = _diff(module.test_path, before, module.test_code([*tests, shown]))
     commit = commit_id(files)
-    issue = _issue(draw, faulty)
+    issue = _issue(rng, buggy)
     instance = Instance(
         instance_id=f"generated__{module.theme}-{number}",
         repo=f"generated/{module.theme}-{number}",
@@ -133,13 +133,13 @@ def _draw_task(draw: Random, module: _Module, number: int, created: str) -> Task
         language="python",
     )
     functions = (function.code for function in module.functions)
-    things = {*functions, issue, *_telling(instance.patch)}
-    return Task(instance, faulty.kind, files, frozenset(things))
+    parts = {*functions, issue, *_long_additions(instance.patch)}
+    return Task(instance, buggy.kind, files, frozenset(parts))
 
 
 @dataclass(frozen=True)
 class _Test:
-    """A test method: its name, and its calls."""
+    """A test method with its calls."""
 
     name: str
     lines: tuple[str, ...]
@@ -150,7 +150,7 @@ class _Test:
 
 @dataclass(frozen=True)
 class _Module:
-    """A module of several functions, and the module with its tests."""
+    """A module of several functions and its test module."""
 
     theme: str
     functions: tuple[Function, ...]
@@ -167,23 +167,23 @@ class _Module:
     def test_path(self) -> str:
         return f"test_{self.theme}.py"
 
-    def code(self, faulty: Faulty | None = None) -> str:
-        """As it should be, or with a fault in one function."""
+    def code(self, buggy: BuggyFunction | None = None) -> str:
+        """The correct module, or the one with a buggy function."""
         codes = (
-            faulty.code if faulty and function is faulty.function else function.code
+            buggy.code if buggy and function is buggy.function else function.code
             for function in self.functions
         )
         return "\n\n".join((f'"""Functions about {self.theme}."""\n', *codes))
 
     def test_code(self, tests: Sequence[_Test]) -> str:
-        """The module with the tests."""
+        """The test module."""
         return (
             f"import unittest\n\nfrom {self.theme} import {', '.join(self.names)}\n\n\n"
             f"class {self._case}(unittest.TestCase):\n" + "\n\n".join(map(str, tests))
         ) + "\n"
 
     def test_name(self, test: _Test) -> str:
-        """What `unittest` calls a test."""
+        """The name that `unittest` reports for a test."""
         return f"{test.name} (test_{self.theme}.{self._case}.{test.name})"
 
     @property
@@ -191,22 +191,22 @@ class _Module:
         return f"{self.theme.title()}Test"
 
 
-def _draw_module(draw: Random, forms: Sequence[Form], tickets: float) -> _Module:
-    chosen = draw.sample(forms, draw.randint(2, LARGEST))
-    theme = draw.choice(sorted(vocabulary()["things"].values()))
-    functions = (draw_function(draw, form, tickets) for form in chosen)
+def _draw_module(rng: Random, forms: Sequence[Form], tickets: float) -> _Module:
+    chosen = rng.sample(forms, rng.randint(2, LARGEST))
+    theme = rng.choice(sorted(vocabulary()["things"].values()))
+    functions = (draw_function(rng, form, tickets) for form in chosen)
     return _Module(theme, tuple(functions))
 
 
-def _passing(draw: Random, function: Function, faulty: Faulty) -> Sequence[Case]:
-    """Calls that the fault does not change."""
-    if function is faulty.function:
-        return _some(draw, faulty.passing)
-    return _some(draw, draw_cases(draw, function, function.code, _TESTED))
+def _passing(rng: Random, function: Function, buggy: BuggyFunction) -> Sequence[Case]:
+    """Calls whose result the bug does not change."""
+    if function is buggy.function:
+        return _sample(rng, buggy.passing)
+    return _sample(rng, draw_cases(rng, function, function.code, _TESTED))
 
 
-def _some(draw: Random, cases: Sequence[Case]) -> Sequence[Case]:
-    return draw.sample(cases, min(_TESTED, len(cases)))
+def _sample(rng: Random, cases: Sequence[Case]) -> Sequence[Case]:
+    return rng.sample(cases, min(_TESTED, len(cases)))
 
 
 def _test(name: str, cases: Sequence[Case]) -> _Test:
@@ -214,20 +214,22 @@ def _test(name: str, cases: Sequence[Case]) -> _Test:
     return _Test(f"test_{name}", tuple(lines))
 
 
-def _issue(draw: Random, faulty: Faulty) -> str:
-    """What somebody says who has seen the fault."""
-    case = faulty.failing[0]
+def _issue(rng: Random, buggy: BuggyFunction) -> str:
+    """A bug report by a user."""
+    case = buggy.failing[0]
     if case.got.error:
         seen = "raises"
     else:
         seen = "nothing" if case.got.value is None else "returns"
-    text = draw.choice(vocabulary()["issues"][seen])
-    told = {"call": case.call, "want": repr(case.want), "got": repr(case.got.value)}
-    return Template(text).substitute(told, f=faulty.function.name, error=case.got.error)
+    text = rng.choice(vocabulary()["issues"][seen])
+    values = {"call": case.call, "want": repr(case.want), "got": repr(case.got.value)}
+    return Template(text).substitute(
+        values, f=buggy.function.name, error=case.got.error
+    )
 
 
 def _diff(path: str, old: str, new: str, context: int = 3) -> str:
-    """A patch as git writes it; answers are as long as its context makes them."""
+    """A patch in git's format; less context makes shorter answers."""
     lines = difflib.unified_diff(
         old.splitlines(keepends=True),
         new.splitlines(keepends=True),
@@ -238,16 +240,16 @@ def _diff(path: str, old: str, new: str, context: int = 3) -> str:
     return f"diff --git a/{path} b/{path}\n" + "".join(lines)
 
 
-def _telling(patch: str) -> Iterator[str]:
-    """What a patch adds, unless it is short: `return total` is in many functions."""
-    (section,) = sections(patch)
-    added = "".join(line[1:].strip() for line in section.changes if line[0] == "+")
+def _long_additions(patch: str) -> Iterator[str]:
+    """The lines that a patch adds, unless short: `return total` is in many functions."""
+    (file,) = lines_by_file(patch)
+    added = "".join(line[1:].strip() for line in file.lines if line[0] == "+")
     if len(added) > _SHORT:
         yield added
 
 
 def _eval_script(commit: str, path: str, test_patch: str) -> str:
-    """The script that grades, in the manner of SWE-bench's."""
+    """The eval script, like SWE-bench's."""
     return f"""#!/bin/bash
 set -uxo pipefail
 export PYTHONDONTWRITEBYTECODE=1
@@ -264,7 +266,7 @@ git checkout {commit} {path}
 
 
 def _without_tests(task: Task) -> Task:
-    """A task to train on, and not to grade."""
+    """A task for training only."""
     instance = replace(
         task.instance,
         test_patch="",
@@ -277,15 +279,15 @@ def _without_tests(task: Task) -> Task:
 
 
 def commit_id(files: Mapping[str, str]) -> str:
-    """The id of the commit of some files, as the grader makes it of a snapshot."""
+    """The id of the commit that the grader creates from these files."""
     blobs = {path: _object_id("blob", text.encode()) for path, text in files.items()}
     entries = (
         f"100644 {path}\0".encode() + bytes.fromhex(blobs[path])
         for path in sorted(blobs)
     )
     tree = _object_id("tree", b"".join(entries))
-    who = "swebench-trainer <swebench-trainer@localhost> 946684800 +0000"
-    text = f"tree {tree}\nauthor {who}\ncommitter {who}\n\nbase\n"
+    author = "swebench-trainer <swebench-trainer@localhost> 946684800 +0000"
+    text = f"tree {tree}\nauthor {author}\ncommitter {author}\n\nbase\n"
     return _object_id("commit", text.encode())
 
 

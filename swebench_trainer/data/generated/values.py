@@ -1,4 +1,4 @@
-"""Arguments for the functions of generated modules, as Python writes them."""
+"""Random arguments for generated functions, as Python literals."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ _WORDS = (
 _LETTERS = "abdelmnorst"
 
 
-def _numbers(draw: Random, least: int = 0) -> list[int]:
-    return [draw.randint(0, 12) for _ in range(draw.randint(least, 6))]
+def _numbers(rng: Random, least: int = 0) -> list[int]:
+    return [rng.randint(0, 12) for _ in range(rng.randint(least, 6))]
 
 
-def _words(draw: Random) -> list[str]:
-    return draw.sample(_WORDS, draw.randint(0, 5))
+def _words(rng: Random) -> list[str]:
+    return rng.sample(_WORDS, rng.randint(0, 5))
 
 
-def _word(draw: Random) -> str:
-    word = draw.choice(_WORDS)
-    return draw.choice((word, word.title()))
+def _word(rng: Random) -> str:
+    word = rng.choice(_WORDS)
+    return rng.choice((word, word.title()))
 
 
-def _repeats(draw: Random) -> list[str]:
-    return draw.choices(_WORDS[:4], k=draw.randint(1, 5))
+def _repeats(rng: Random) -> list[str]:
+    return rng.choices(_WORDS[:4], k=rng.randint(1, 5))
 
 
-def _pairs(draw: Random) -> list[tuple[str, int]]:
-    return [(word, draw.randint(0, 9)) for word in draw.sample(_WORDS, 3)]
+def _pairs(rng: Random) -> list[tuple[str, int]]:
+    return [(word, rng.randint(0, 9)) for word in rng.sample(_WORDS, 3)]
 
 
-def _table(draw: Random) -> dict[str, int]:
-    return {word: draw.randint(0, 9) for word in draw.sample(_WORDS[:9], 3)}
+def _table(rng: Random) -> dict[str, int]:
+    return {word: rng.randint(0, 9) for word in rng.sample(_WORDS[:9], 3)}
 
 
 _KINDS: dict[str, Callable[[Random], object]] = {
-    "number": lambda draw: draw.randint(0, 12),
-    "low": lambda draw: draw.randint(1, 5),
-    "high": lambda draw: draw.randint(6, 10),
-    "small": lambda draw: draw.randint(0, 4),
-    "short": lambda draw: draw.randint(0, 99),
-    "minutes": lambda draw: draw.randint(0, 300),
+    "number": lambda rng: rng.randint(0, 12),
+    "low": lambda rng: rng.randint(1, 5),
+    "high": lambda rng: rng.randint(6, 10),
+    "small": lambda rng: rng.randint(0, 4),
+    "short": lambda rng: rng.randint(0, 99),
+    "minutes": lambda rng: rng.randint(0, 300),
     "numbers": _numbers,
-    "some numbers": lambda draw: _numbers(draw, 2),
-    "letter": lambda draw: draw.choice(_LETTERS),
+    "some numbers": lambda rng: _numbers(rng, 2),
+    "letter": lambda rng: rng.choice(_LETTERS),
     "word": _word,
     "words": _words,
-    "text": lambda draw: " ".join(draw.sample(_WORDS, draw.randint(2, 3))),
+    "text": lambda rng: " ".join(rng.sample(_WORDS, rng.randint(2, 3))),
     "repeats": _repeats,
-    "repeated": lambda draw: draw.choice(_WORDS[:4]),
+    "repeated": lambda rng: rng.choice(_WORDS[:4]),
     "pairs": _pairs,
     "table": _table,
 }
 
 
-def draw_arguments(draw: Random, kinds: tuple[str, ...]) -> str:
-    """The arguments of a call; one whose kind ends in `?` may be left out."""
-    wanted = [kind for kind in kinds if kind[-1] != "?" or draw.random() < 0.5]
-    return ", ".join(repr(_KINDS[kind.rstrip("?")](draw)) for kind in wanted)
+def draw_arguments(rng: Random, kinds: tuple[str, ...]) -> str:
+    """The arguments of a call; kinds that end in `?` are optional."""
+    wanted = [kind for kind in kinds if kind[-1] != "?" or rng.random() < 0.5]
+    return ", ".join(repr(_KINDS[kind.rstrip("?")](rng)) for kind in wanted)

@@ -1,4 +1,4 @@
-"""Files out of images, through containers that are created and never started."""
+"""Files of images, read through containers that are created but never started."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from swebench_trainer.grading.docker.containers import (
     GONE,
     LABEL,
     LostError,
-    lenient,
-    losses,
+    ignore_docker_errors,
+    translate_losses,
 )
 from swebench_trainer.grading.docker.hosts import TRY_DOCKER, Host
-from swebench_trainer.grading.docker.images import UNREACHABLE, ImageError, Images
-from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
+from swebench_trainer.grading.docker.images import (
+    ImageError,
+    Images,
+    RegistryUnreachableError,
+)
+from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 
 _CHUNK = 1 << 20
 
 
 @contextlib.contextmanager
-def unstarted(host: Host, image_id: str) -> Iterator[str]:
-    """A container that is never started, for as long as its files are needed.
+def unstarted_container(host: Host, image_id: str) -> Iterator[str]:
+    """Create a container without starting it, and remove it when the context ends.
 
     Yields:
-        Its id.
+        The id of the container.
 
     Raises:
-        DockerException: There is no such image.
-        OSError: The daemon does not answer.
+        DockerException: The image does not exist.
+        OSError: The daemon is unreachable.
     """
     api: Any = host.client.api
     owner = uuid.uuid4().hex
-    claim = Claim(owner)
+    claim = GraderClaim(owner)
     gone = False
     try:
         claim.add(host.daemon_id)
@@ -54,26 +58,25 @@ def unstarted(host: Host, image_id: str) -> Iterator[str]:
 
 
 class DockerArchives:
-    """The images of the daemon of this machine; see `contents.image.Archives`."""
+    """Images of the default Docker daemon; see `contents.image.Archives`."""
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
         self._host = Host("", 0)
         self._images: Images | None = None
-        self._complaint = ""
+        self._problem = ""
 
     def image_id(self, image: str) -> str:
         """See `Archives`."""
-        with _reasons():
+        with _unavailable():
             try:
                 return self._connected().get(image).id
-            except ImageError as error:
-                if UNREACHABLE.search(str(error)):
-                    self._stopped.set()  # no patience with the next one
+            except RegistryUnreachableError:
+                self._stopped.set()  # do not wait for the next image
                 raise
 
     @contextlib.contextmanager
-    def unstarted(
+    def unstarted_container(
         self, image_id: str
     ) -> Iterator[Callable[[str], Iterator[bytes] | None]]:
         """See `Archives`."""
@@ -83,7 +86,7 @@ class DockerArchives:
         def take(path: str) -> Iterator[bytes] | None:
             from docker.errors import APIError
 
-            with _reasons():
+            with _unavailable():
                 try:
                     return _checked(api.get_archive(container, path, _CHUNK)[0])
                 except APIError as error:
@@ -91,7 +94,7 @@ class DockerArchives:
                         return None
                     raise
 
-        with _reasons(), unstarted(self._host, image_id) as container:
+        with _unavailable(), unstarted_container(self._host, image_id) as container:
             yield take
 
     def close(self) -> None:
@@ -102,38 +105,38 @@ class DockerArchives:
         self._host.close()
 
     def _connected(self) -> Images:
-        """The daemon's images; it is asked for once.
+        """The daemon's images. Connects on the first call.
 
         Raises:
-            PrerequisiteError: It does not answer.
+            PrerequisiteError: The daemon is unreachable.
         """
-        if self._images is None and not self._complaint:
-            self._complaint = self._host.complaint()
-            if not self._complaint:
+        if self._images is None and not self._problem:
+            self._problem = self._host.connection_error()
+            if not self._problem:
                 api = self._host.client.api
                 self._images = Images(api, {}, None, self._stopped)
-                with lenient():
-                    remove_leftovers({self._host.daemon_id: api})
+                with ignore_docker_errors():
+                    remove_orphans({self._host.daemon_id: api})
         if self._images is None:
             raise PrerequisiteError(
-                f"Docker does not answer: {self._complaint}", hint=TRY_DOCKER
+                f"Docker is unreachable: {self._problem}", hint=TRY_DOCKER
             )
         return self._images
 
 
 def _checked(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    with _reasons():
+    with _unavailable():
         yield from chunks
 
 
 @contextlib.contextmanager
-def _reasons() -> Iterator[None]:
-    """Turns what Docker cannot do into the reason of one instance."""
+def _unavailable() -> Iterator[None]:
+    """Turn errors of Docker into the reason why one instance is unavailable."""
     from docker.errors import DockerException
 
     try:
-        with losses(image_may_go=True):
+        with translate_losses(image_may_go=True):
             yield
     except (DockerException, ImageError, LostError) as error:
-        said = str(getattr(error, "explanation", None) or error)
-        raise Unavailable(" ".join(said.split())) from error
+        message = str(getattr(error, "explanation", None) or error)
+        raise Unavailable(" ".join(message.split())) from error

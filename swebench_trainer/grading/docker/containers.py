@@ -1,7 +1,7 @@
-"""One container: started, given its files, run twice, looked at, killed.
+"""One container: start, upload files, run commands, inspect, kill.
 
-The daemon is spoken to in as few words as it takes. A container is fresh for each
-candidate and never used again.
+The number of requests to the daemon is kept small. A container serves one candidate
+and is never reused.
 """
 
 from __future__ import annotations
@@ -24,55 +24,55 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.docker.hosts import CONNECT_SECONDS
-from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.sandbox import KILLED, Ended, Files
+from swebench_trainer.grading.sandbox import KILLED, CommandResult, Files
 
 LABEL = "swebench-trainer"
-"""Label of every container; its value names the grader that made it."""
+"""Label of every container; its value is the name of the grader that owns it."""
 
 MAX_PATHS = 10_000
-"""Changed paths that are looked at; an honest run changes a handful."""
+"""Maximum number of changed paths to read; an honest run changes a handful."""
 
 SILENCE_SECONDS = 60.0
-"""What may pass after a deadline before a daemon that says nothing counts as lost."""
+"""How long a daemon may be silent after a deadline before it counts as lost."""
 
-MAX_TOLD = 1 << 16
-"""Bytes of what a container is asked about itself."""
+MAX_STATE_BYTES = 1 << 16
+"""Maximum output, in bytes, of a command that reads the state of a container."""
 
 SETTLE_SECONDS = 2.0
-"""How long a daemon under load takes to notice that a container has ended."""
+"""How long a busy daemon takes to notice that a container has ended."""
 
 FREE_BYTES = 16 << 20
-"""With less disk than this, what failed may have failed for want of it."""
+"""With less free disk space than this, a failure may be due to a full disk."""
 
 GONE, NOT_RUNNING = 404, 409
-"""What the daemon answers about a container that has ended."""
+"""The daemon's status codes for a container that has ended."""
 
 MEMORY_EVENTS = (
     "/sys/fs/cgroup/memory.events",
     "/sys/fs/cgroup/memory/memory.oom_control",
 )
-"""Where a container's own cgroup tells of processes killed for want of memory (v2, v1)."""
+"""Files of a container's cgroup that count out-of-memory kills (v2, v1)."""
 
-KERNEL = ("/proc/", "/sys/", "/dev/")
-"""What every container has of its own; no image has files there."""
+KERNEL_DIRS = ("/proc/", "/sys/", "/dev/")
+"""Directories that the kernel provides; images have no files there."""
 
 
 class LostError(Exception):
-    """The container, or the daemon that had it, is gone, through no fault of the patch."""
+    """The container or its daemon is gone, and the patch is not to blame."""
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a container may use.
+class ContainerLimits:
+    """Resource limits of a container.
 
     Attributes:
         memory: Memory and swap together, such as `8g`.
-        cpus: Cores; `None` does not limit them.
-        pids: Processes and threads at once.
+        cpus: Cores; `None` for no limit.
+        pids: Processes and threads.
         shm: Size of `/dev/shm`, such as `64m`.
-        network: Whether there is a network beside the loopback device.
+        network: Whether the container has a network besides the loopback device.
     """
 
     memory: str
@@ -83,12 +83,12 @@ class Limits:
 
 
 class Container:
-    """A container that runs, with nothing of ours in it yet.
+    """A running container without files of a candidate yet.
 
     Args:
         api: The SDK's `APIClient`.
-        container_id: The daemon's name for it.
-        life: Seconds after which it ends by itself.
+        container_id: Its id on the daemon.
+        life: Seconds until it exits on its own.
     """
 
     def __init__(self, api: Any, container_id: str, life: float) -> None:
@@ -98,24 +98,26 @@ class Container:
         self._layer: Path | None = None
 
     def lives_for(self, seconds: float) -> bool:
-        """Whether it will still be there in so many seconds."""
+        """Whether it will run for at least this many seconds."""
         return time.monotonic() + seconds < self._dies_at
 
     def put(self, files: Files) -> None:
-        """Puts files into it, owned by root."""
-        with losses():
+        """Upload files, owned by root."""
+        with translate_losses():
             self._api.put_archive(self._id, "/", archive(files))
 
-    def run(self, command: str, workdir: str, seconds: float, log: CappedLog) -> Ended:
-        """Runs a shell command as root until its end or the deadline, which kills.
+    def run(
+        self, command: str, workdir: str, seconds: float, log: CappedLog
+    ) -> CommandResult:
+        """Run a shell command as root; kill the container at the deadline.
 
         Raises:
-            LostError: The container ended, but neither the deadline nor want of
-                memory ended it.
-            OSError: There is no disk left.
+            LostError: The container ended for a reason other than the deadline and
+                lack of memory.
+            OSError: The disk is full.
         """
-        with losses():
-            # One pipe for both streams, so that lines stay in order.
+        with translate_losses():
+            # One pipe for both streams keeps their lines in order.
             command = f"exec 2>&1; {command}"
             created = self._api.exec_create(
                 self._id, ["sh", "-c", command], user="root", workdir=workdir
@@ -124,23 +126,23 @@ class Container:
                 for chunk in self._output(created["Id"], seconds):
                     log.write(chunk)
             if expired.is_set():
-                return Ended(timed_out=True)
+                return CommandResult(timed_out=True)
             ended = self._api.exec_inspect(created["Id"])
             state = self._state(settle=ended["ExitCode"] == KILLED)
         if state["OOMKilled"] or (state["Running"] and self._oom_kills(state["Pid"])):
-            return Ended(ended["ExitCode"], oom=True)
+            return CommandResult(ended["ExitCode"], oom=True)
         if ended["Running"] or not state["Running"]:
             raise LostError("the container was killed from outside")
         if self._layer is not None and shutil.disk_usage(self._layer).free < FREE_BYTES:
             raise OSError(errno.ENOSPC, "the disk of the containers is full")
-        return Ended(ended["ExitCode"])
+        return CommandResult(ended["ExitCode"])
 
     def _state(self, *, settle: bool) -> Mapping[str, Any]:
-        """What the daemon knows of it.
+        """The state of the container on the daemon.
 
         Args:
-            settle: Whether to wait until the daemon has noticed an end from outside,
-                which the commands in it notice first.
+            settle: Whether to wait until the daemon notices that the container was
+                killed, because its commands end first.
         """
         deadline = time.monotonic() + (SETTLE_SECONDS if settle else 0)
         while True:
@@ -152,37 +154,37 @@ class Container:
             time.sleep(0.1)
 
     def _oom_kills(self, pid: int) -> bool:
-        """Whether the kernel has killed a process in it for want of memory.
+        """Whether the kernel has killed a process in it for lack of memory.
 
-        The daemon itself tells it of the first process alone.
+        The daemon reports only kills of the container's first process.
         """
-        told = _memory_events(pid, self._id)
-        if told is None:  # the daemon is elsewhere
-            told = self._told(f"cat {' '.join(MEMORY_EVENTS)} 2> /dev/null")
-        return bool(re.search(r"^oom_kill [1-9]", told, re.MULTILINE))
+        events = _memory_events(pid, self._id)
+        if events is None:  # the daemon runs on another machine
+            events = self._read_state(f"cat {' '.join(MEMORY_EVENTS)} 2> /dev/null")
+        return bool(re.search(r"^oom_kill [1-9]", events, re.MULTILINE))
 
-    def _told(self, command: str) -> str:
-        """The first output of a command that the candidate may have replaced."""
+    def _read_state(self, command: str) -> str:
+        """Output of a command, cut off, because the candidate may have replaced it."""
         output = b""
-        with losses():
+        with translate_losses():
             created = self._api.exec_create(
                 self._id, ["sh", "-c", command], user="root"
             )
             with self._deadline(SILENCE_SECONDS):
                 for chunk in self._output(created["Id"], SILENCE_SECONDS):
-                    output += chunk[:MAX_TOLD]
-                    if len(output) >= MAX_TOLD:
+                    output += chunk[:MAX_STATE_BYTES]
+                    if len(output) >= MAX_STATE_BYTES:
                         break
         return output.decode(errors="replace")
 
     @contextlib.contextmanager
     def _deadline(self, seconds: float) -> Iterator[threading.Event]:
-        """Kills the container after so many seconds."""
+        """Kill the container after this many seconds."""
         expired = threading.Event()
 
         def expire() -> None:
             expired.set()
-            with lenient():
+            with ignore_docker_errors():
                 self.kill()
 
         timer = threading.Timer(seconds, expire)
@@ -195,10 +197,10 @@ class Container:
             timer.join()
 
     def _output(self, exec_id: str, seconds: float) -> Iterator[bytes]:
-        """Starts an exec and gives its output as it comes.
+        """Start an exec and yield its output as it arrives.
 
-        The SDK's `exec_start` reads past its own buffer, which loses the first bytes
-        now and then, and does not close its connection.
+        The SDK's `exec_start` sometimes loses the first bytes in its own buffer, and
+        does not close its connection.
         """
         url = f"{self._api.base_url}/v{self._api.api_version}/exec/{exec_id}/start"
         with self._api.post(
@@ -213,14 +215,14 @@ class Container:
                 yield response.raw.read(size)
 
     def kill(self) -> None:
-        """Ends every process in it; that it has ended already is fine.
+        """Kill every process in it. A container that has ended already is fine.
 
         Raises:
-            LostError: Nobody knows whether they have ended.
+            LostError: The state of its processes is unknown.
         """
         from docker.errors import APIError
 
-        with losses():
+        with translate_losses():
             try:
                 self._api.kill(self._id)
             except APIError as error:
@@ -228,20 +230,20 @@ class Container:
                     raise
 
     def remove(self) -> None:
-        """Removes it by SIGKILL; that it has gone already is fine."""
-        with lenient():
+        """Remove it by SIGKILL. A container that is gone already is fine."""
+        with ignore_docker_errors():
             self._api.remove_container(self._id, force=True, v=True)
 
     def changed(self) -> Iterator[str]:
-        """Absolute paths of the files that are not as the image has them.
+        """Absolute paths of the files that differ from the image.
 
-        The daemon compares the whole image, which takes half a second; root on the
-        daemon's machine can read the container's own layer instead.
+        The daemon takes half a second to compare the whole image. Root on the daemon's
+        machine can read the container's writable layer instead.
         """
         if self._layer is not None:
             yield from _files_below(self._layer)
             return
-        with losses():
+        with translate_losses():
             changes = self._api.diff(self._id) or ()
         paths = {change["Path"] for change in changes}
         folders = {
@@ -250,9 +252,9 @@ class Container:
         yield from paths - folders
 
     def stamp(self, path: str) -> tuple[int, int] | None:
-        """What no program in it can restore once it has written to a file.
+        """Metadata that no program in it can restore after writing to a file.
 
-        `None` where the container's own layer cannot be read.
+        `None` if the container's writable layer is not readable.
         """
         if self._layer is None:
             return None
@@ -263,15 +265,16 @@ class Container:
         return state.st_ino, state.st_ctime_ns
 
     def holds(self, path: str, content: bytes) -> bool:
-        """Whether a plain file in its root directory has this content.
+        """Whether a regular file in its root directory has this content.
 
-        It may be anything now, of any size, or a device: nothing else is opened.
+        The candidate may have replaced it by a file of any size or by a device, so
+        only a regular file of the expected size is read.
         """
         if self._layer is not None:
             return _holds(self._layer / path, content)
         from docker.errors import NotFound
 
-        with losses():
+        with translate_losses():
             try:
                 stream, state = self._api.get_archive(self._id, f"/{path}")
             except NotFound as error:
@@ -289,20 +292,20 @@ class Container:
 
 
 def start_container(
-    api: Any, image_id: str, limits: Limits, *, owner: str, life: float
+    api: Any, image_id: str, limits: ContainerLimits, *, owner: str, life: float
 ) -> Container:
-    """Starts a container like the harness's, whatever the image's entrypoint.
+    """Start a container like the harness's, without the image's entrypoint.
 
     Args:
         api: The SDK's `APIClient`.
-        image_id: What to make it from.
-        limits: What it may use.
+        image_id: Id of the image.
+        limits: Resource limits.
         owner: Value of its label.
-        life: Seconds after which it ends by itself, should this process be killed.
+        life: Seconds until it exits on its own, in case this process is killed.
     """
-    # A test that kills every `sleep` it sees takes a second of its life, no more.
+    # A test that kills every `sleep` shortens the container's life by a second.
     wait = f"n={life:.0f}; while [ $((n -= 1)) -ge 0 ]; do sleep 1; done"
-    with losses(image_may_go=True):
+    with translate_losses(image_may_go=True):
         created = api.create_container(
             image_id,
             entrypoint=["/bin/sh", "-c"],
@@ -323,21 +326,21 @@ def start_container(
         container = Container(api, created["Id"], life)
         try:
             api.start(created["Id"])
-        except Exception:  # whatever it is, the created container must go
+        except Exception:  # on any error, remove the created container
             container.remove()
             raise
     return container
 
 
 def remove_containers(api: Any, owner: str) -> None:
-    """Removes every container with this label, the running ones too."""
+    """Remove every container with this label, including running ones."""
     labelled = {"label": f"{LABEL}={owner}"}
     for found in api.containers(all=True, filters=labelled):
         Container(api, found["Id"], 0).remove()
 
 
 def archive(files: Files) -> bytes:
-    """A tar archive of files that belong to root."""
+    """A tar archive of files owned by root."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as packed:
         for name, content in files.items():
@@ -348,16 +351,18 @@ def archive(files: Files) -> bytes:
     return buffer.getvalue()
 
 
-def outside(paths: Iterator[str], workdir: str, given: Files) -> tuple[str, ...]:
-    """The changed files that are neither the repository's, ours, nor the kernel's."""
+def changed_outside(
+    paths: Iterator[str], workdir: str, given: Files
+) -> tuple[str, ...]:
+    """Changed files outside the repository, except `given` files and kernel files."""
     ours = {f"/{path}" for path in given}
-    inside = (workdir.rstrip("/") + "/", *KERNEL)
+    inside = (workdir.rstrip("/") + "/", *KERNEL_DIRS)
     kept = (p for p in paths if p not in ours and not p.startswith(inside))
     return tuple(sorted(itertools.islice(kept, MAX_PATHS)))
 
 
 def _memory_events(pid: int, container_id: str) -> str | None:
-    """What the kernel tells of a container's memory; `None` if it is not our kernel."""
+    """The memory events of a container; `None` if it runs on another kernel."""
     try:
         groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except OSError:
@@ -373,8 +378,8 @@ def _memory_events(pid: int, container_id: str) -> str | None:
     return None
 
 
-def lenient() -> contextlib.suppress:
-    """Lets a clean-up pass whose container has gone, or whose daemon has."""
+def ignore_docker_errors() -> contextlib.suppress:
+    """Suppress errors during cleanup of containers or daemons that may be gone."""
     from docker.errors import DockerException
 
     # The client's own connection errors are OSErrors.
@@ -382,8 +387,8 @@ def lenient() -> contextlib.suppress:
 
 
 @contextlib.contextmanager
-def losses(*, image_may_go: bool = False) -> Iterator[None]:
-    """Turns what the SDK says of a container or daemon that is gone into a loss."""
+def translate_losses(*, image_may_go: bool = False) -> Iterator[None]:
+    """Turn the SDK's errors about a lost container or daemon into `LostError`."""
     from docker.errors import APIError
     from requests.exceptions import RequestException
     from urllib3.exceptions import HTTPError
@@ -400,7 +405,7 @@ def losses(*, image_may_go: bool = False) -> Iterator[None]:
 
 
 def _layer(container: Mapping[str, Any]) -> Path | None:
-    """Where the daemon keeps what a container writes, if we may read it."""
+    """The writable layer of a container, if this process can read it."""
     driver = container.get("GraphDriver") or {}
     upper = (driver.get("Data") or {}).get("UpperDir")
     if driver.get("Name") != "overlay2" or not upper:
@@ -410,13 +415,13 @@ def _layer(container: Mapping[str, Any]) -> Path | None:
 
 
 def _files_below(layer: Path) -> Iterator[str]:
-    """Files of an overlay's upper layer; a character device stands for a lost file."""
+    """Files of an overlay's upper layer. A character device marks a deleted file."""
     folders = [""]
     while folders:
         folder = folders.pop()
         try:
             entries = list(os.scandir(f"{layer}{folder}"))
-        except OSError:  # a path too long to be read is a find, too
+        except OSError:  # a path too long to read is suspicious as well
             yield _text(folder)
             continue
         for entry in entries:
@@ -428,12 +433,12 @@ def _files_below(layer: Path) -> Iterator[str]:
 
 
 def _text(path: str) -> str:
-    """A path as text that can be written, whatever its bytes."""
+    """A path as valid text, with undecodable bytes replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _holds(path: Path, content: bytes) -> bool:
-    """Whether a plain file has this content; nobody can write to it any more."""
+    """Whether a regular file has this content. All its writers have been killed."""
     try:
         state = path.lstat()
         if not stat.S_ISREG(state.st_mode) or state.st_size != len(content):

@@ -1,11 +1,10 @@
 """The `docker` grader: the official eval script in a fresh container per candidate.
 
-The container is as the harness makes it: root, `SYS_ADMIN` and the image's own
-environment, with limits on memory, cores and processes added. It is faster because
-the container is there before its candidate, because one archive and two execs are all
-that the daemon is asked for, and because the container is removed by SIGKILL, in the
-background, where the harness waits fifteen seconds for a process that cannot be
-stopped politely. The Docker SDK is all it needs.
+The container matches the harness's: root, `SYS_ADMIN` and the image's own environment,
+plus limits on memory, cores and processes. It is faster for three reasons: containers
+start before they are needed, a candidate takes one archive upload and two execs, and
+containers are removed by SIGKILL in the background, where the harness waits fifteen
+seconds for a process that ignores SIGTERM. It depends only on the Docker SDK.
 """
 
 from __future__ import annotations
@@ -23,62 +22,62 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.apply import APPLY_SECONDS
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.docker.containers import (
     Container,
-    Limits,
+    ContainerLimits,
     LostError,
-    lenient,
-    outside,
+    changed_outside,
+    ignore_docker_errors,
     remove_containers,
     start_container,
 )
 from swebench_trainer.grading.docker.hosts import Host, Hosts
 from swebench_trainer.grading.docker.images import Images
-from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
-from swebench_trainer.grading.docker.ready import Ready
-from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.pool import grade_all, in_time
-from swebench_trainer.grading.run_candidate import grade_in
-from swebench_trainer.grading.sandbox import Ended, Evidence, Files, RunCache
+from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
+from swebench_trainer.grading.docker.warm_containers import WarmContainers
+from swebench_trainer.grading.run_candidate import run_candidate
+from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files, RunCache
+from swebench_trainer.grading.scheduler import grade_all, with_deadlines
 from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
 from swebench_trainer.types import Instance
 
 SLACK_SECONDS = 600.0
-"""What a container may need beside the patch and the tests, on a busy daemon."""
+"""Container lifetime beyond the timeouts of patch and tests, for a busy daemon."""
 
 MAX_LOSSES = 5
-"""So often a job is begun anew because its container or its daemon was lost."""
+"""Attempts at a job whose container or daemon was lost."""
 
 SCRIPT = "eval.sh"
-"""The eval script among a sandbox's files."""
+"""Path of the eval script in a sandbox."""
 
 PULL_AHEAD = 2
-"""So many of the next images are pulled while the tests of others run."""
+"""Number of upcoming images to pull while other candidates run."""
 
 
 class DockerTable(GradeTable):
     """`[grade]` of the `docker` grader."""
 
     memory: Size = "8g"
-    """Memory of one container; a candidate that needs more is `oom`."""
+    """Memory limit of a container; a candidate that exceeds it is `oom`."""
     cpus: PositiveFloat | None = None
-    """Cores that one container may use, such as `1.5`; by default all of them."""
+    """Core limit of a container, such as `1.5`; by default, none."""
     pids: PositiveInt = 4096
-    """Processes and threads of one container."""
+    """Maximum number of processes and threads in a container."""
     shm: Size = "64m"
-    """Size of `/dev/shm` in one container."""
+    """Size of `/dev/shm` in a container."""
     network: bool = True
-    """Whether tests reach the network; many official scripts install packages."""
+    """Whether tests have network access, which many official scripts need to install packages."""
     image_gb: Annotated[
         PositiveFloat | None, Field(json_schema_extra={VOLATILE: True})
     ] = None
-    """While a daemon's images take more disk than this, in GB, images that no job needs any more and that can be pulled again are removed before the next one is used; by default none are."""
+    """Disk space for a daemon's images, in GB. Above it, images that no remaining job needs and that can be pulled again are removed. By default, none are removed."""
     hosts: Annotated[tuple[str, ...], Field(json_schema_extra={VOLATILE: True})] = ()
-    """Docker daemons that share the work, such as `["ssh://a", "unix:///x.sock", "tcp://c:2376"]`, `workers` on each; by default `DOCKER_HOST` alone."""
+    """Docker daemons to share the work, such as `["ssh://a", "unix:///x.sock", "tcp://c:2376"]`, with `workers` jobs on each; by default, only `DOCKER_HOST`."""
 
 
 class DockerGrader:
-    """Grades in Docker containers; made from the recipe's `[grade]` table.
+    """Grades in Docker containers.
 
     Args:
         table: The recipe's table.
@@ -94,42 +93,42 @@ class DockerGrader:
         self._hosts = Hosts(
             [Host(address, table.workers) for address in addresses], self._stopped
         )
-        self._engines: dict[Host, HostEngine] = {}
+        self._factories: dict[Host, DockerSandboxFactory] = {}
         self._making = threading.Lock()
         self._needed: Counter[str] = Counter()
-        self._claim: Claim | None = None
+        self._claim: GraderClaim | None = None
 
     def check(self, instances: Sequence[Instance]) -> None:
-        """Asks each daemon whether it is there, and removes what killed graders left.
+        """Connect to each daemon, and remove containers of killed graders.
 
         Missing images are pulled later.
 
         Raises:
-            PrerequisiteError: A daemon does not answer, or an instance names no image.
+            PrerequisiteError: A daemon is unreachable, or an instance has no image.
         """
         self._hosts.check()
-        with lenient():
-            remove_leftovers({host.daemon_id: host.client.api for host in self._hosts})
+        with ignore_docker_errors():
+            remove_orphans({host.daemon_id: host.client.api for host in self._hosts})
         nameless = [i.instance_id for i in instances if not i.image]
         if nameless:
             raise PrerequisiteError(
-                f"{len(nameless)} instances name no image, such as {nameless[0]}.",
-                hint="Add the column `image`, or leave these instances out.",
+                f"{len(nameless)} instances have no image, for example {nameless[0]}.",
+                hint="Add an `image` column, or exclude these instances.",
             )
         warn_of_emulation({host.name: host.architecture for host in self._hosts})
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
-        """Grades the jobs; see `Grader.grade`."""
+        """Grade the jobs; see `Grader.grade`."""
         self._stopped.clear()
-        self._claim = self._claim or Claim(self._owner)
+        self._claim = self._claim or GraderClaim(self._owner)
         self._needed.update(job.instance.image for job in jobs)
         graded = grade_all(
             jobs,
-            in_time(self._table, self._grade),
-            workers=self._hosts.meet(),
+            with_deadlines(self._table, self._grade),
+            workers=self._hosts.connect(),
             retries=self._table.retries,
             stop=self._stop,
-            ahead=self._expect,
+            ahead=self._prefetch,
         )
         try:
             with contextlib.closing(graded):
@@ -139,15 +138,15 @@ class DockerGrader:
         finally:
             for image in self._needed:
                 self._needed[image] = 0
-            for engine in self._engines.values():
-                engine.rest()
+            for factory in self._factories.values():
+                factory.reset()
 
     def close(self) -> None:
-        """Removes what is left and waits for the removals."""
+        """Remove all containers and wait for the removals."""
         self._stopped.set()
-        for engine in self._engines.values():
-            engine.close()
-        gone = [self._remove_all(host) for host in self._engines]
+        for factory in self._factories.values():
+            factory.close()
+        gone = [self._remove_all(host) for host in self._factories]
         if self._claim is not None:
             self._claim.release(empty=all(gone))
         for host in self._hosts:
@@ -156,14 +155,14 @@ class DockerGrader:
             self._run_cache.close()
 
     def _grade(self, job: GradeJob, timeout: float) -> Outcome:
-        """Grades a job on whichever daemon has a place, and stays there till the end."""
+        """Grade a job on the first daemon with a free slot; retry if the daemon is lost."""
         losses = 0
         while True:
-            with self._hosts.place() as host:
+            with self._hosts.slot() as host:
                 try:
-                    return grade_in(
+                    return run_candidate(
                         job,
-                        self._engine(host),
+                        self._factory(host),
                         timeout,
                         run_cache=self._run_cache,
                         same_tree=self._table.dedupe == "tree",
@@ -176,25 +175,25 @@ class DockerGrader:
                         raise
 
     def _is_loss(self, host: Host, error: Exception) -> bool:
-        """Whether a job that ended so is to be begun anew, here or elsewhere."""
+        """Whether the error means that the job should run again, here or elsewhere."""
         if self._stopped.is_set():
             return False
         if not host.answers():
-            self._hosts.lose(host)
+            self._hosts.mark_lost(host)
         elif not isinstance(error, LostError):
             return False
-        if host in self._engines:  # what was ready may be gone as well
-            self._engines[host].rest()
+        if host in self._factories:  # its warm containers may be gone as well
+            self._factories[host].reset()
         return True
 
-    def _engine(self, host: Host) -> HostEngine:
-        """The engine of a daemon, made when it is first needed."""
+    def _factory(self, host: Host) -> DockerSandboxFactory:
+        """The sandbox factory of a daemon, created on first use."""
         with self._making:
-            if host not in self._engines:
+            if host not in self._factories:
                 api = host.client.api
                 assert self._claim is not None
                 self._claim.add(host.daemon_id)
-                self._engines[host] = HostEngine(
+                self._factories[host] = DockerSandboxFactory(
                     api,
                     self._table,
                     owner=self._owner,
@@ -202,36 +201,36 @@ class DockerGrader:
                     needed=self._needed,
                     stopped=self._stopped,
                 )
-            return self._engines[host]
+            return self._factories[host]
 
-    def _expect(self, jobs: Sequence[GradeJob]) -> None:
-        """Takes note of the jobs that come next."""
+    def _prefetch(self, jobs: Sequence[GradeJob]) -> None:
+        """Prepare for the next jobs."""
         images = [job.instance.image for job in jobs]
-        for engine in list(self._engines.values()):
-            engine.expect(images)
+        for factory in list(self._factories.values()):
+            factory.prefetch(images)
 
     def _stop(self) -> None:
         self._stopped.set()
-        for host in list(self._engines):
+        for host in list(self._factories):
             self._remove_all(host)
 
     def _remove_all(self, host: Host) -> bool:
-        """Removes our containers from a daemon; false if it does not answer."""
-        with lenient():
+        """Remove our containers from a daemon; false if it is unreachable."""
+        with ignore_docker_errors():
             remove_containers(host.client.api, self._owner)
             return True
         return False
 
 
-class HostEngine:
-    """Makes the sandboxes of one daemon; see `Engine`.
+class DockerSandboxFactory:
+    """Creates the sandboxes of one daemon; see `SandboxFactory`.
 
     Args:
         api: The SDK's `APIClient`.
-        table: The recipe's table.
+        table: The `[grade]` table.
         owner: Label of the containers.
-        workers: Jobs at once.
-        needed: Image → jobs that are not done.
+        workers: Number of concurrent jobs.
+        needed: Number of unfinished jobs by image.
         stopped: Set when grading stops.
     """
 
@@ -248,17 +247,17 @@ class HostEngine:
         self._api = api
         self._owner = owner
         self._stopped = stopped
-        self._limits = Limits(
+        self._limits = ContainerLimits(
             table.memory, table.cpus, table.pids, table.shm, table.network
         )
         self._use = APPLY_SECONDS + table.timeout + SLACK_SECONDS
         self._workers = workers
         self._images = Images(api, needed, table.image_gb, stopped)
-        self._ready = Ready(self._start, workers)
+        self._warm = WarmContainers(self._start, workers)
         self._next: Sequence[str] = ()
 
     def environment(self, instance: Instance) -> Mapping[str, Any]:
-        """What decides a run beside its files; see `Engine.environment`."""
+        """See `SandboxFactory.environment`."""
         image = self._images.get(instance.image)
         return {
             "backend": "docker",
@@ -269,53 +268,53 @@ class HostEngine:
 
     @contextlib.contextmanager
     def open(self, job: GradeJob, files: Files) -> Iterator[DockerSandbox]:
-        """A container with the files in place; see `Engine.open`."""
+        """See `SandboxFactory.open`."""
         container = self._take(job.instance.image)
         try:
-            if self._stopped.is_set():  # too late to be removed with the others
+            if self._stopped.is_set():  # started after the others were removed
                 raise LostError("grading was stopped")
-            # Who needs a container predicts that the next ones will; runs that
-            # memory answers start none.
-            self._ready.want(self._next_images())
+            # A job that needs a container predicts that the next ones do too. Jobs
+            # answered by the cache never get here.
+            self._warm.keep(self._next_images())
             container.put(files)
             yield DockerSandbox(container, job.instance.workdir, files)
         finally:
-            self._ready.give_back(container)
+            self._warm.discard(container)
 
-    def expect(self, images: Sequence[str]) -> None:
-        """Takes note of the images that are needed next, and pulls the first ones."""
+    def prefetch(self, images: Sequence[str]) -> None:
+        """Record the images that are needed next, and pull the first ones."""
         self._next = images[: self._workers]
         for name in list(dict.fromkeys(images))[: PULL_AHEAD + 1]:
             self._images.find(name)
 
-    def rest(self) -> None:
-        """Removes the containers that are ready, and gives missing images a chance."""
+    def reset(self) -> None:
+        """Remove the warm containers, and allow failed images to be pulled again."""
         self._next = ()
-        self._ready.clear()
+        self._warm.clear()
         self._images.retry()
 
     def close(self) -> None:
-        """Waits for what goes on in the background."""
+        """Wait for background work."""
         self._images.close()
-        self._ready.close()
+        self._warm.close()
 
     def _take(self, name: str) -> Container:
         from docker.errors import ImageNotFound
 
         try:
-            return self._ready.take(self._images.get(name).id, self._use)
+            return self._warm.take(self._images.get(name).id, self._use)
         except ImageNotFound:
             self._images.forget(name)
             raise
 
     def _next_images(self) -> list[str]:
-        """Ids of the next images, as far as they are here."""
+        """Ids of the next images that are already on the daemon."""
         found = [self._images.find(name) for name in self._next]
         here = [image for image in found if image.done() and not image.exception()]
         return [image.result().id for image in here]
 
     def _start(self, image_id: str) -> Container:
-        # Twice the time of a run: half of it may pass before somebody takes it.
+        # Twice the time of a run: half may pass before a worker takes the container.
         return start_container(
             self._api,
             image_id,
@@ -334,36 +333,36 @@ class DockerSandbox:
         self._files = files
         self._stamp: tuple[int, int] | None = None
 
-    def apply(self, log: CappedLog) -> Ended:
-        """Runs the apply script; see `Sandbox.apply`."""
+    def apply(self, log: CappedLog) -> CommandResult:
+        """See `Sandbox.apply`."""
         return self._run("exec sh /tmp/apply.sh", APPLY_SECONDS, log)
 
-    def test(self, log: CappedLog, timeout: float) -> Ended:
-        """Runs the eval script; see `Sandbox.test`."""
+    def test(self, log: CappedLog, timeout: float) -> CommandResult:
+        """See `Sandbox.test`."""
         self._stamp = self._container.stamp(SCRIPT)
         return self._run("exec /bin/bash /eval.sh", timeout, log)
 
     def inspect(self) -> Evidence:
-        """Kills the container and looks at what is left; see `Sandbox.inspect`."""
+        """See `Sandbox.inspect`."""
         self._container.kill()
         same = self._container.holds(SCRIPT, self._files[SCRIPT])
-        # It may have been put back after it had been changed.
+        # A script that was changed and restored has the same content, but a new stamp.
         untouched = self._container.stamp(SCRIPT) == self._stamp
         return Evidence(
-            outside(self._container.changed(), self._workdir, self._files),
+            changed_outside(self._container.changed(), self._workdir, self._files),
             script_intact=same and (untouched or self._stamp is None),
         )
 
-    def _run(self, command: str, seconds: float, log: CappedLog) -> Ended:
+    def _run(self, command: str, seconds: float, log: CappedLog) -> CommandResult:
         return self._container.run(command, self._workdir, seconds, log)
 
 
 def warn_of_emulation(architectures: Mapping[str, str]) -> None:
-    """Says which daemons are of another kind than the images of SWE-bench."""
+    """Warn about daemons with another architecture than SWE-bench images."""
     for name, architecture in architectures.items():
         if architecture not in ("x86_64", "amd64"):
             warnings.warn(
-                f"{name} runs on {architecture}: images for x86_64 are emulated "
-                "there, which is slow.",
+                f"{name} runs on {architecture}, so x86_64 images are emulated, "
+                "which is slow.",
                 stacklevel=3,
             )

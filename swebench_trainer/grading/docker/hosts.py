@@ -1,7 +1,7 @@
-"""The Docker daemons that share the queue: the way to each, and which of them answer.
+"""Docker daemons that share the queue: their connections and job slots.
 
-A daemon that stops answering loses its jobs to the others. While none answers, the
-jobs wait for a while, because a daemon that restarts is soon back.
+If a daemon stops responding, the others take over its jobs. While no daemon responds,
+jobs wait for a while, because a restarting daemon returns soon.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.pool import worker_count
+from swebench_trainer.grading.scheduler import worker_count
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 PATIENCE_SECONDS = 60.0
-"""How long jobs wait for a daemon when none answers."""
+"""How long jobs wait while no daemon responds."""
 
 CONNECT_SECONDS = 120
-"""Longest wait for an answer of a daemon; output may pause for longer."""
+"""Timeout of requests to a daemon; output may pause for longer."""
 
 PING_SECONDS = 10.0
 TUNNEL_SECONDS = 30.0
 POLL_SECONDS = 1.0
 
 REMOTE_SOCKET = "/var/run/docker.sock"
-"""Where the daemon of an `ssh://` host listens, unless the address says otherwise."""
+"""Default socket of the daemon on an `ssh://` host."""
 
-# ssh asks nothing, ends when the way is blocked, and notices when the far end is gone.
+# ssh never prompts, exits if forwarding fails, and detects a lost connection.
 SSH = (
     "ssh",
     "-nNT",
@@ -50,24 +50,24 @@ SSH = (
 )
 
 TRY_DOCKER = (
-    "Start it and try `docker info`, as the user who runs this. Task repos that carry "
-    'their files need no Docker: [grade] use = "namespace".'
+    "Start Docker and check that `docker info` works for the current user. Task repos "
+    'that contain their files need no Docker: [grade] use = "namespace".'
 )
 TRY_SSH = (
-    "Try `ssh -o BatchMode=yes HOST docker info`: it must work with a key that needs no "
-    "password, and the user must be allowed to use Docker there."
+    "Check that `ssh -o BatchMode=yes HOST docker info` works. It needs a key without a "
+    "passphrase, and a remote user with access to Docker."
 )
 
 
 class NoHostError(Exception):
-    """No daemon has answered for longer than jobs wait."""
+    """No daemon has responded for longer than jobs wait."""
 
 
 class Tunnel:
-    """A socket on this machine that leads to a daemon's on another, by ssh(1).
+    """A local socket that forwards to a daemon on another machine, by ssh(1).
 
     Args:
-        url: `ssh://[user@]host[:port][/path of the far socket]`.
+        url: `ssh://[user@]host[:port][/path of the remote socket]`.
     """
 
     def __init__(self, url: str) -> None:
@@ -76,18 +76,18 @@ class Tunnel:
         host = f"{parts.username}@{parts.hostname}" if parts.username else None
         self._folder = tempfile.mkdtemp(prefix="swebench-trainer-")
         self.socket = Path(self._folder, "docker.sock")
-        far_socket = parts.path if parts.path.strip("/") else REMOTE_SOCKET
+        remote_socket = parts.path if parts.path.strip("/") else REMOTE_SOCKET
         self._command = [
-            *(*SSH, *port, "-L", f"{self.socket}:{far_socket}"),
+            *(*SSH, *port, "-L", f"{self.socket}:{remote_socket}"),
             *("--", host or parts.hostname or ""),
         ]
         self._process: subprocess.Popen[str] | None = None
 
     def open(self) -> None:
-        """Starts ssh, unless it runs.
+        """Start ssh unless it is running.
 
         Raises:
-            OSError: There is no ssh, or it gives up; the message is its own.
+            OSError: ssh is missing or fails; the message is its own.
         """
         if self._process is not None and self._process.poll() is None:
             return
@@ -105,7 +105,7 @@ class Tunnel:
         deadline = time.monotonic() + TUNNEL_SECONDS
         while not self.socket.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise OSError(f"ssh failed: {self._end() or 'no reason given'}")
+                raise OSError(f"ssh failed: {self._end() or 'no error message'}")
             time.sleep(0.02)
 
     def _keep(
@@ -113,9 +113,9 @@ class Tunnel:
         started: list[subprocess.Popen[str] | OSError],
         ready: threading.Event,
     ) -> None:
-        """Starts ssh in a thread that lives as long as it, for the kernel's sake.
+        """Start ssh in a thread that lives as long as ssh does.
 
-        The kernel ends ssh when the thread that started it ends: kill -9 leaves none.
+        The kernel ends ssh when the thread that started it ends, even after kill -9.
         """
         setpriv = shutil.which("setpriv")
         die_with_us = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
@@ -127,7 +127,7 @@ class Tunnel:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # Ctrl-C must leave time to remove containers
+                start_new_session=True,  # Ctrl-C must not end it before containers are removed
             )
         except OSError as error:
             started.append(error)
@@ -138,26 +138,26 @@ class Tunnel:
             process.wait()
 
     def close(self) -> None:
-        """Ends ssh and removes the socket."""
+        """End ssh and remove the socket."""
         self._end()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end(self) -> str:
-        """Ends ssh; returns what it complained of."""
+        """End ssh and return its stderr."""
         if self._process is None:
             return ""
         self._process.kill()
-        _, complaint = self._process.communicate()
+        _, stderr = self._process.communicate()
         self._process = None
-        return complaint.strip()
+        return stderr.strip()
 
 
 class Host:
-    """One daemon and the client that talks to it.
+    """One daemon and its client.
 
     Args:
-        url: `unix://…`, `tcp://…` or `ssh://…`; empty means `DOCKER_HOST`, or the
-            socket where Docker usually listens.
+        url: `unix://…`, `tcp://…` or `ssh://…`; empty for `DOCKER_HOST`, or else
+            Docker's default socket.
         workers: The recipe's `workers`.
     """
 
@@ -165,9 +165,9 @@ class Host:
         self._url = url or os.environ.get("DOCKER_HOST", "")
         self.name = self._url or "Docker"
         self.workers = worker_count(workers)
-        """Jobs at once; 0 in the recipe counts the daemon's own cores."""
+        """Number of concurrent jobs; 0 in the recipe means a share of the daemon's cores."""
         self.daemon_id = ""
-        """The daemon's own name for itself, whatever its address."""
+        """The id that the daemon reports, independent of its address."""
         self.architecture = ""
         self._workers = workers
         self._tunnel = Tunnel(self._url) if self._url.startswith("ssh://") else None
@@ -176,11 +176,11 @@ class Host:
 
     @property
     def client(self) -> DockerClient:
-        """The client; it is made, and the daemon asked who it is, on first use.
+        """The client; connects on first use.
 
         Raises:
-            OSError: The daemon does not answer.
-            DockerException: Likewise.
+            OSError: The daemon is unreachable.
+            DockerException: The daemon is unreachable.
         """
         import docker
 
@@ -201,11 +201,11 @@ class Host:
             return self._client
 
     def answers(self) -> bool:
-        """Whether the daemon answers now."""
-        return not self.complaint()
+        """Whether the daemon responds now."""
+        return not self.connection_error()
 
-    def complaint(self) -> str:
-        """Why the daemon does not answer; empty if it does."""
+    def connection_error(self) -> str:
+        """Why the daemon is unreachable; empty if it responds."""
         from docker.errors import DockerException
 
         try:
@@ -216,7 +216,7 @@ class Host:
         return ""
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         if self._client is not None:
             self._client.close()
         if self._tunnel is not None:
@@ -224,11 +224,11 @@ class Host:
 
 
 class Hosts:
-    """Shares out the places of several daemons among the workers.
+    """Assigns the job slots of several daemons to the workers.
 
     Args:
         hosts: The daemons.
-        stopped: Set when nobody wants a place any more.
+        stopped: Set when grading stops.
     """
 
     def __init__(self, hosts: Sequence[Host], stopped: threading.Event) -> None:
@@ -237,39 +237,40 @@ class Hosts:
         self._busy: Counter[Host] = Counter()
         self._lost_at: dict[Host, float] = {}
         self._changed = threading.Condition()
-        self._looking = threading.Lock()
-        self._looked_at = 0.0
+        self._checking = threading.Lock()
+        self._checked_at = 0.0
 
     def __iter__(self) -> Iterator[Host]:
         return iter(self._hosts)
 
     def check(self) -> None:
-        """Asks every daemon whether it is there.
+        """Connect to every daemon.
 
         Raises:
-            PrerequisiteError: One of them does not answer.
+            PrerequisiteError: One of them is unreachable.
         """
         for host in self._hosts:
-            if complaint := host.complaint():
-                far = host.name.startswith("ssh://")
+            if problem := host.connection_error():
+                is_remote = host.name.startswith("ssh://")
                 raise PrerequisiteError(
-                    f"{host.name} does not answer: {complaint}",
-                    hint=TRY_SSH if far else TRY_DOCKER,
+                    f"{host.name} is unreachable: {problem}",
+                    hint=TRY_SSH if is_remote else TRY_DOCKER,
                 )
 
-    def meet(self) -> int:
-        """Asks each daemon who it is, and returns the places that all have together."""
+    def connect(self) -> int:
+        """Connect to every reachable daemon, and return the total number of slots."""
         for host in self._hosts:
             if not host.answers():
-                self.lose(host)
+                self.mark_lost(host)
         return sum(host.workers for host in self._hosts)
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[Host]:
-        """A place on a daemon that answers, when one is free.
+    def slot(self) -> Iterator[Host]:
+        """Occupy a slot on a responding daemon, once one is free.
 
         Raises:
-            NoHostError: None has answered for `PATIENCE_SECONDS`, or grading stops.
+            NoHostError: No daemon has responded for `PATIENCE_SECONDS`, or grading
+                stops.
         """
         host = self._take()
         try:
@@ -279,8 +280,8 @@ class Hosts:
                 self._busy[host] -= 1
                 self._changed.notify()
 
-    def lose(self, host: Host) -> None:
-        """Gives a daemon no more jobs until it answers again."""
+    def mark_lost(self, host: Host) -> None:
+        """Give a daemon no more jobs until it responds again."""
         with self._changed:
             self._lost_at.setdefault(host, time.monotonic())
 
@@ -290,15 +291,15 @@ class Hosts:
                 if (host := self._free()) is not None:
                     self._busy[host] += 1
                     return host
-            self._look_for_lost()
+            self._check_lost()
             with self._changed:
                 if self._free() is None:
-                    self._lose_patience()
+                    self._raise_if_all_lost()
                     self._changed.wait(POLL_SECONDS)
         raise NoHostError("grading was stopped")
 
     def _free(self) -> Host | None:
-        """The daemon with most places free, as a share of all of its places."""
+        """The daemon with the largest share of free slots."""
         free = {
             host: self._busy[host] / host.workers
             for host in self._hosts
@@ -306,26 +307,26 @@ class Hosts:
         }
         return min(free, key=lambda host: free[host], default=None)
 
-    def _look_for_lost(self) -> None:
-        """Asks the lost daemons whether they are back, one thread now and then."""
-        if not self._looking.acquire(blocking=False):
+    def _check_lost(self) -> None:
+        """Check whether lost daemons are back, in one thread at a time."""
+        if not self._checking.acquire(blocking=False):
             return
         try:
-            if time.monotonic() - self._looked_at < POLL_SECONDS:
+            if time.monotonic() - self._checked_at < POLL_SECONDS:
                 return
             back = [host for host in list(self._lost_at) if host.answers()]
-            self._looked_at = time.monotonic()
+            self._checked_at = time.monotonic()
         finally:
-            self._looking.release()
+            self._checking.release()
         with self._changed:
             for host in back:
                 del self._lost_at[host]
             self._changed.notify_all()
 
-    def _lose_patience(self) -> None:
+    def _raise_if_all_lost(self) -> None:
         all_lost = len(self._lost_at) == len(self._hosts)
         if all_lost and (
             time.monotonic() - max(self._lost_at.values()) > PATIENCE_SECONDS
         ):
             names = ", ".join(host.name for host in self._hosts)
-            raise NoHostError(f"no answer from {names}")
+            raise NoHostError(f"no response from {names}")

@@ -1,8 +1,7 @@
-"""The images of one daemon: found or pulled once each, and removed when disk is short.
+"""Images of one daemon: found or pulled once each, and removed to save disk space.
 
-Registries count pulls and turn away those who pull too often. So an image is pulled
-by one thread, the others wait for it, and a refusal is answered with patience where
-patience helps.
+Registries limit the rate of pulls. So each image is pulled by one thread while others
+wait for it, and pulls are retried after errors that may pass.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from swebench_trainer.grading.docker.containers import losses
+from swebench_trainer.grading.docker.containers import translate_losses
 
 PULLS = 3
-"""Pulls at once: one that waits for a registry must not hold up the others."""
+"""Number of concurrent pulls, so that one slow registry does not block others."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds between two tries; each pause is twice the one before."""
+"""Seconds between two attempts; each pause is twice the previous one."""
 
 BUSY_SECONDS = 600.0
-"""How long a registry is asked again that is overloaded or counts our pulls."""
+"""How long to retry a registry that is overloaded or limits our rate."""
 
 UNREACHABLE_SECONDS = 5.0
-"""How long one is asked again that cannot be reached at all."""
+"""How long to retry a registry that is unreachable."""
 
 REFUSED = re.compile(
     r"not found|unknown|denied|unauthorized|authentication|invalid reference", re.I
@@ -36,19 +35,23 @@ UNREACHABLE = re.compile(r"no such host|refused|unreachable|server misbehaving",
 LIMITED = re.compile(r"toomanyrequests|too many requests|rate limit", re.I)
 OTHER_PLATFORM = re.compile(r"no matching manifest", re.I)
 AMD64 = "linux/amd64"
-"""What the images of SWE-bench are made for; elsewhere it is emulated."""
+"""Platform of SWE-bench images; other machines emulate it."""
 
 
 class ImageError(Exception):
-    """An image cannot be had; the message says why."""
+    """An image is unavailable; the message explains why."""
+
+
+class RegistryUnreachableError(ImageError):
+    """The registry of an image is unreachable."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """What a name stands for on this daemon.
+    """An image on the daemon.
 
     Attributes:
-        id: Digest of its content; `:latest` may be another one tomorrow.
+        id: Digest of its content; a tag such as `:latest` may move.
         platform: Such as `linux/amd64`.
     """
 
@@ -61,9 +64,10 @@ class Images:
 
     Args:
         api: The SDK's `APIClient`.
-        needed: Name → jobs that are not done; the names are all that may be removed.
-        limit_gb: Disk that the daemon's images may take before some are removed.
-        stopped: Ends the waiting for a registry.
+        needed: Number of unfinished jobs by image name. Only these images may be
+            removed.
+        limit_gb: Disk space of the daemon's images above which some are removed.
+        stopped: Ends waits for a registry.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class Images:
         self._room = threading.Lock()
 
     def find(self, name: str) -> Future[Image]:
-        """Looks for an image, and pulls it if need be, in the background."""
+        """Find an image, or pull it if it is missing, in the background."""
         with self._lock:
             self._used_at[name] = time.monotonic()
             if name not in self._found:
@@ -92,34 +96,34 @@ class Images:
             return self._found[name]
 
     def get(self, name: str) -> Image:
-        """Waits for an image.
+        """Wait for an image.
 
         Raises:
-            ImageError: It cannot be had. It is not asked for again before `retry`.
+            ImageError: It is unavailable. It is not requested again before `retry`.
             LostError: The daemon is gone.
         """
         return self.find(name).result()
 
     def retry(self) -> None:
-        """Forgets what could not be had, so that it is asked for again."""
+        """Forget failures, so that unavailable images are requested again."""
         with self._lock:
             for name, found in list(self._found.items()):
                 if found.done() and (found.cancelled() or found.exception()):
                     del self._found[name]
 
     def forget(self, name: str) -> None:
-        """Looks for an image again when it is needed; somebody has removed it."""
+        """Forget an image that was removed, so that it is looked up again."""
         with self._lock:
             self._found.pop(name, None)
 
     def close(self) -> None:
-        """Ends the waiting for images."""
+        """Stop waiting for images."""
         self._pulls.shutdown(cancel_futures=True)
 
     def _find(self, name: str) -> Image:
         from docker.errors import ImageNotFound
 
-        with losses(image_may_go=True):
+        with translate_losses(image_may_go=True):
             try:
                 facts = self._api.inspect_image(name)
             except ImageNotFound:
@@ -129,24 +133,27 @@ class Images:
         return Image(facts["Id"], f"{facts['Os']}/{facts['Architecture']}")
 
     def _pull(self, name: str) -> None:
-        """Pulls an image, as long as there is hope.
+        """Pull an image, and retry while the error may pass.
 
         Raises:
-            ImageError: There is none.
+            ImageError: The image is unavailable.
         """
         begin = time.monotonic()
         pause, platform = FIRST_PAUSE, None
-        while complaint := self._pull_once(name, platform):
-            if OTHER_PLATFORM.search(complaint) and platform is None:
+        while problem := self._pull_once(name, platform):
+            if OTHER_PLATFORM.search(problem) and platform is None:
                 platform = AMD64
                 continue
             spent = time.monotonic() - begin
-            if spent + pause > patience(complaint) or self._stopped.wait(pause):
-                raise ImageError(f"no image {name} after {spent:.0f} s: {complaint}")
+            if spent + pause > retry_seconds(problem) or self._stopped.wait(pause):
+                kind = ImageError
+                if UNREACHABLE.search(problem):
+                    kind = RegistryUnreachableError
+                raise kind(f"no image {name} after {spent:.0f} s: {problem}")
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _pull_once(self, name: str, platform: str | None) -> str:
-        """Pulls an image; returns what went wrong, or nothing."""
+        """Pull an image once; returns the error, or nothing."""
         from docker.errors import DockerException
         from requests.exceptions import ReadTimeout
 
@@ -166,7 +173,7 @@ class Images:
         return ""
 
     def _make_room(self) -> None:
-        """Removes images that nobody needs, while they take more than they may."""
+        """Remove images that no job needs while the images exceed the limit."""
         if self._limit_gb is None:
             return
         with self._room:
@@ -176,39 +183,39 @@ class Images:
                 self._remove(name)
 
     def _idle(self) -> list[str]:
-        """Images of graded instances without a job, the longest unused first."""
+        """Images without unfinished jobs, the least recently used first."""
         with self._lock:
             names = [name for name, jobs in list(self._needed.items()) if not jobs]
             return sorted(names, key=lambda name: self._used_at.get(name, 0.0))
 
     def _remove(self, name: str) -> None:
-        """Removes an image that can be pulled again."""
+        """Remove an image if it can be pulled again."""
         from docker.errors import APIError, ImageNotFound
 
         try:
             digests = self._api.inspect_image(name)["RepoDigests"] or ()
-            # The content of a name that was made here may have been pulled as another.
+            # A locally built image may share its content with one pulled by another name.
             if not any(digest.startswith(f"{repository(name)}@") for digest in digests):
                 return
             self._api.remove_image(name)
         except ImageNotFound:
             pass
-        except APIError:  # a container of somebody else has it
+        except APIError:  # in use by a container that is not ours
             return
         self.forget(name)
 
 
 def repository(name: str) -> str:
-    """An image's name without tag and digest; a port is no tag."""
+    """The name of an image without tag and digest; a port is not a tag."""
     name = name.partition("@")[0]
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}{last.partition(':')[0]}"
 
 
-def patience(complaint: str) -> float:
-    """Seconds for which a pull that ended so is worth another try."""
-    if LIMITED.search(complaint):
+def retry_seconds(problem: str) -> float:
+    """How long to retry a pull that failed with this error of the daemon."""
+    if LIMITED.search(problem):
         return BUSY_SECONDS
-    if REFUSED.search(complaint):
+    if REFUSED.search(problem):
         return 0.0
-    return UNREACHABLE_SECONDS if UNREACHABLE.search(complaint) else BUSY_SECONDS
+    return UNREACHABLE_SECONDS if UNREACHABLE.search(problem) else BUSY_SECONDS

@@ -1,8 +1,8 @@
-"""Limits that hold for everything in a sandbox together: cgroups of our own.
+"""Cgroups, which limit all processes of a sandbox together.
 
-Root may make them anywhere; an ordinary user where the machine has delegated a part
-of the tree to him, which systemd does for user services. Version 2 is one hierarchy;
-of version 1 `memory` and `pids` are used.
+Root may create them anywhere; other users only in a delegated subtree, which systemd
+provides for user services. Version 2 has one hierarchy; of version 1, the `memory` and
+`pids` hierarchies are used.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from pathlib import Path
 PREFIX = "swebench-trainer-"
 CONTROLLERS = ("memory", "pids")
 REMOVE_SECONDS = 5.0
-"""How long the kernel may take to bury the last process of a cgroup."""
+"""How long the kernel may take to reap the last process of a cgroup."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """The cgroups of one sandbox, a directory in each hierarchy."""
+class SandboxCgroup:
+    """The cgroup of one sandbox: a directory in each hierarchy."""
 
     folders: tuple[Path, ...]
 
     @property
     def entrances(self) -> list[str]:
-        """Files that a process writes `0` to in order to be in."""
+        """Files to which a process writes `0` to enter the cgroup."""
         return [str(folder / "cgroup.procs") for folder in self.folders]
 
     def out_of_memory(self) -> bool:
-        """Whether the kernel has killed something in it for want of memory."""
+        """Whether the kernel has killed a process in it for lack of memory."""
         for folder in self.folders:
             for name in ("memory.events", "memory.oom_control"):
                 with contextlib.suppress(FileNotFoundError):
@@ -48,10 +48,10 @@ class Group:
         return False
 
     def limit(self, memory: int, pids: int) -> None:
-        """Sets the limits, swap included.
+        """Set the limits, including swap.
 
         Raises:
-            OSError: There is no such limit here.
+            OSError: A controller is missing.
         """
         values = {
             "memory.max": memory,
@@ -66,14 +66,14 @@ class Group:
                 (folder / name).write_text(str(values[name]))
                 done.add(name.partition(".")[0])
         if done != set(CONTROLLERS):
-            raise OSError(f"no cgroup controllers but {sorted(done)}")
+            raise OSError(f"the only cgroup controllers are {sorted(done)}")
 
 
-class Cgroups:
-    """The cgroups of one grader: a directory that holds those of its sandboxes.
+class GraderCgroups:
+    """The cgroup of one grader, which contains the cgroups of its sandboxes.
 
     Raises:
-        OSError: They cannot be made here.
+        OSError: This user may not create cgroups there.
     """
 
     def __init__(self, parents: Sequence[Path]) -> None:
@@ -94,38 +94,38 @@ class Cgroups:
             raise
 
     @contextlib.contextmanager
-    def group(self, memory: int, pids: int) -> Iterator[Group]:
+    def group(self, memory: int, pids: int) -> Iterator[SandboxCgroup]:
         """Makes the cgroups of a sandbox; they go when the last process in them has."""
-        self._bury()
+        self._remove_empty()
         number = str(next(self._numbers))
-        group = Group(tuple(folder / number for folder in self._folders))
+        group = SandboxCgroup(tuple(folder / number for folder in self._folders))
         try:
             for folder in group.folders:
                 folder.mkdir()
             group.limit(memory, pids)
             yield group
         finally:
-            self._bury(*group.folders)
+            self._remove_empty(*group.folders)
 
     def close(self) -> None:
-        """Removes them all, with every process in them."""
+        """Remove all cgroups with every process in them."""
         for folder in (*self._dying, *self._folders):
             _remove(folder)
         while self._claims:
             os.close(self._claims.pop())
 
-    def _bury(self, *folders: Path) -> None:
-        """Removes the cgroups that are empty; nobody waits for the others."""
+    def _remove_empty(self, *folders: Path) -> None:
+        """Remove the empty cgroups, without waiting for the others."""
         with self._lock:
             self._dying = [f for f in (*self._dying, *folders) if not _gone(f)]
 
 
 @functools.cache
 def cgroup_parents() -> tuple[Path, ...]:
-    """Where we may make cgroups with limits, found by trying; empty if nowhere."""
+    """Directories where cgroups with limits can be created; empty if there are none."""
     for parents in _candidates():
         with contextlib.suppress(OSError):
-            cgroups = Cgroups(parents)
+            cgroups = GraderCgroups(parents)
             try:
                 with cgroups.group(1 << 30, 100) as group:
                     script = 'for file do echo $$ > "$file" || exit; done'
@@ -140,10 +140,10 @@ def cgroup_parents() -> tuple[Path, ...]:
 
 
 def reap_cgroups() -> None:
-    """Removes what killed graders have left, with every process in it."""
+    """Remove the cgroups of killed graders with every process in them."""
     for parent in cgroup_parents():
         for folder in parent.glob(f"{PREFIX}*"):
-            with contextlib.suppress(OSError):  # in use, or another one removes it
+            with contextlib.suppress(OSError):  # in use, or removed by another process
                 claim = _claim(folder)
                 try:
                     for child in [*folder.glob("*/"), folder]:
@@ -153,7 +153,7 @@ def reap_cgroups() -> None:
 
 
 def _candidates() -> Iterator[tuple[Path, ...]]:
-    """Directories to try: our own cgroup, which must be empty in version 2, or above."""
+    """Directories to try: our own cgroup, which must be empty in version 2, or its parent."""
     ours: dict[str, str] = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -176,10 +176,10 @@ def _candidates() -> Iterator[tuple[Path, ...]]:
 
 
 def _claim(folder: Path) -> int:
-    """Locks a directory for as long as this process lives.
+    """Lock a directory until this process ends.
 
     Raises:
-        BlockingIOError: Its owner lives.
+        BlockingIOError: Its owner is alive.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -191,7 +191,7 @@ def _claim(folder: Path) -> int:
 
 
 def _gone(folder: Path) -> bool:
-    """Removes a cgroup, unless there is still a process in it."""
+    """Remove a cgroup unless a process is still in it."""
     try:
         folder.rmdir()
     except FileNotFoundError:
@@ -202,9 +202,9 @@ def _gone(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a cgroup, and kills what is still in it."""
+    """Remove a cgroup and kill all processes in it."""
     deadline = time.monotonic() + REMOVE_SECONDS
-    # A process may hang in the kernel: the next check() tries again.
+    # A process may hang in the kernel; the next check() tries again.
     while not _gone(folder) and time.monotonic() < deadline:
         with contextlib.suppress(OSError):
             for line in (folder / "cgroup.procs").read_text().split():

@@ -1,17 +1,16 @@
 """The `namespace` grader: the official eval script in a Linux sandbox, without Docker.
 
-It needs nothing but the kernel's namespaces and overlayfs. An instance that carries
-its repository's files (`snapshot`) runs with the programs of the host and this
-interpreter, shown read-only. Any other runs on the root of its image, which is
-exported once, see `rootfs.py`. Either way what a candidate writes goes to a layer in
-memory that is thrown away, and nothing else of the host is visible; `sandbox.py`
-says how.
+It needs only the kernel's namespaces and overlayfs. An instance that contains its
+repository's files (`snapshot`) runs with the programs of the host and this interpreter,
+mounted read-only. Any other instance runs on the root filesystem of its image, which is
+exported once (see `rootfs.py`). In both cases, writes go to a layer in memory that is
+discarded, and nothing else of the host is visible (see `sandbox_init.py`).
 
-Memory and processes are limited together where this user may make cgroups (root may).
-Elsewhere the limit of memory is one for each process, and only the number of processes
-and the size of the files in memory hold for the sandbox as a whole. Processor time has
-no limit but the deadline. The kernel is the host's: for patches that are made to attack
-it, a machine of its own is the right place.
+Where this user may create cgroups (root may), the limits of memory and processes apply
+to the sandbox as a whole. Elsewhere, the memory limit applies to each process, and only
+the number of processes and the size of files apply to the whole. Processor time is
+limited only by the deadline. The sandbox shares the host's kernel: use a separate
+machine for patches that may attack it.
 """
 
 from __future__ import annotations
@@ -34,25 +33,25 @@ from pydantic import PositiveInt
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.namespace.cgroup import (
-    Cgroups,
-    Group,
+    GraderCgroups,
+    SandboxCgroup,
     cgroup_parents,
     reap_cgroups,
 )
 from swebench_trainer.grading.namespace.kept_roots import ImageRoot
 from swebench_trainer.grading.namespace.launch import (
-    Launched,
     Launcher,
-    Limits,
-    Root,
+    NamespaceSandbox,
+    SandboxLimits,
+    SandboxRoot,
     interpreter_dirs,
 )
 from swebench_trainer.grading.namespace.rootfs import ImageRoots
-from swebench_trainer.grading.pool import grade_all, in_time
-from swebench_trainer.grading.run_candidate import grade_in
+from swebench_trainer.grading.run_candidate import run_candidate
 from swebench_trainer.grading.sandbox import Files, RunCache, Sandbox
+from swebench_trainer.grading.scheduler import grade_all, with_deadlines
 from swebench_trainer.grading.snapshot import snapshot_repository
 from swebench_trainer.recipe.models import GradeTable, Size
 from swebench_trainer.types import Instance
@@ -60,7 +59,7 @@ from swebench_trainer.types import Instance
 USE_DOCKER = 'Grade with Docker instead: [grade] use = "docker".'
 
 View = Literal["overlay", "copy"]
-"""How the repository appears in the sandbox."""
+"""How the repository gets into the sandbox."""
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOSTS = b"127.0.0.1\tlocalhost sandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n"
@@ -69,18 +68,18 @@ root:x:0:0:root:/root:/bin/bash
 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 """
 GROUPS = b"root:x:0:\nnogroup:x:65534:\n"
-SHOWN_ETC = ("ld.so.cache", "localtime", "mime.types", "protocols", "services")
-"""What else of `/etc` programs of the host want to see."""
+ETC_FILES = ("ld.so.cache", "localtime", "mime.types", "protocols", "services")
+"""Other files of `/etc` that programs of the host need."""
 
 PACKAGE_DATABASES = ("/var/lib/dpkg/status", "/var/lib/rpm", "/lib/apk/db/installed")
 
 EXPORTS_AHEAD = 2
-"""So many of the next images are exported while the tests of others run."""
+"""Number of upcoming images to export while other candidates run."""
 
 PROBE = b"""\
 set -e
 command -v git bash
-command -v patch || { echo 'there is no patch(1)'; exit 1; }
+command -v patch || { echo 'patch(1) is missing'; exit 1; }
 rm launch.py
 mkdir launch.py
 [ -z "$(ls -A launch.py)" ]
@@ -88,37 +87,37 @@ mkdir launch.py
 echo written > cgroup.py
 [ "$(cat cgroup.py)" = written ]
 """
-"""What overlays of some kernels cannot do, with the files of this directory.
+"""Checks of overlay features that some kernels lack, using files of this directory.
 
-A command a line: behind `&&` the shell would go on after a failure.
+One command per line, because `set -e` ignores failures before `&&`.
 """
 
 PROBE_SECONDS = 60.0
-PROBE_LIMITS = Limits(memory=1 << 30, pids=256, disk=1 << 28, shm=1 << 20)
+PROBE_LIMITS = SandboxLimits(memory=1 << 30, pids=256, disk=1 << 28, shm=1 << 20)
 
 
 class NamespaceTable(GradeTable):
     """`[grade]` of the `namespace` grader."""
 
     programs: Literal["auto", "image"] = "auto"
-    """Whose programs the tests use: the image's, or the host's where an instance carries its files (`auto`)."""
+    """Source of the programs that tests use: the image, or the host for instances that contain their files (`auto`)."""
     memory: Size = "8g"
-    """Memory of one candidate, its files included; where there are no cgroups, of one process without what it shares. Needing more is `oom`."""
+    """Memory limit of a candidate, including its files; without cgroups, of each process, excluding shared memory. A candidate that exceeds it is `oom`."""
     disk: Size = "4g"
-    """What one candidate may write; it lies in memory."""
+    """Maximum size of the files that a candidate writes; they are kept in memory."""
     shm: Size = "64m"
-    """Size of `/dev/shm` of one candidate."""
+    """Size of `/dev/shm` of a candidate."""
     pids: PositiveInt = 4096
-    """Processes and threads of one candidate."""
+    """Maximum number of processes and threads of a candidate."""
     network: bool = False
-    """Whether tests have the network of this machine, its local services included; else they have their own loopback."""
+    """Whether tests use the network of this machine, including its local services; otherwise they have only their own loopback."""
 
 
 class NamespaceGrader:
-    """Grades in namespaces of the kernel; made from the recipe's `[grade]` table.
+    """Grades in namespaces of the kernel.
 
     Args:
-        table: The recipe's `[grade]`.
+        table: The `[grade]` table.
         run_cache: Earlier runs; `None` for none.
     """
 
@@ -127,55 +126,55 @@ class NamespaceGrader:
     ) -> None:
         self._table = table
         self._run_cache = run_cache
-        self._engine = NamespaceEngine(table)
+        self._factory = NamespaceSandboxFactory(table)
 
     def check(self, instances: Sequence[Instance]) -> None:
-        """Runs a sandbox, reads every snapshot, and removes what killed graders left.
+        """Start a sandbox, read every snapshot, and remove cgroups of killed graders.
 
         Raises:
-            PrerequisiteError: The machine allows no sandbox, or an instance has
+            PrerequisiteError: The machine does not allow sandboxes, or an instance has
                 neither snapshot nor image.
-            DataError: A snapshot is not its instance's `base_commit`.
+            DataError: A snapshot does not match its instance's `base_commit`.
         """
         reap_cgroups()
         repository_view()
         for instance in instances:
-            self._engine.check(instance)
+            self._factory.check(instance)
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
-        """Grades the jobs; see `Grader.grade`."""
-        self._engine.resume()
+        """Grade the jobs; see `Grader.grade`."""
+        self._factory.resume()
         return grade_all(
             jobs,
-            in_time(self._table, self._grade),
+            with_deadlines(self._table, self._grade),
             workers=self._table.workers,
             retries=self._table.retries,
-            stop=self._engine.stop,
-            ahead=self._engine.expect,
+            stop=self._factory.stop,
+            ahead=self._factory.prefetch,
         )
 
     def close(self) -> None:
-        """Ends what runs; a sandbox ends with everything in it."""
-        self._engine.close()
+        """End all sandboxes with everything in them."""
+        self._factory.close()
         if self._run_cache is not None:
             self._run_cache.close()
 
     def _grade(self, job: GradeJob, timeout: float) -> Outcome:
-        return grade_in(
+        return run_candidate(
             job,
-            self._engine,
+            self._factory,
             timeout,
             run_cache=self._run_cache,
             same_tree=self._table.dedupe == "tree",
         )
 
 
-class NamespaceEngine:
-    """Makes sandboxes; see `engine.Engine`."""
+class NamespaceSandboxFactory:
+    """Creates sandboxes; see `SandboxFactory`."""
 
     def __init__(self, table: NamespaceTable) -> None:
         self._programs = table.programs
-        self._limits = Limits(
+        self._limits = SandboxLimits(
             memory=_byte_count(table.memory),
             pids=table.pids,
             disk=_byte_count(table.disk),
@@ -186,22 +185,22 @@ class NamespaceEngine:
         self._repositories: dict[tuple[str, str], Path] = {}
         self._images = ImageRoots()
         self._launcher = Launcher()
-        self._running: weakref.WeakSet[Launched] = weakref.WeakSet()
+        self._running: weakref.WeakSet[NamespaceSandbox] = weakref.WeakSet()
         self._stopped = False
 
     def check(self, instance: Instance) -> None:
-        """Finds out whether an instance can be graded; see `NamespaceGrader.check`."""
+        """Check whether an instance can be graded; see `NamespaceGrader.check`."""
         if self._on_host(instance):
             self._repository(instance)
         elif not instance.image:
             raise PrerequisiteError(
-                f"{instance.instance_id} has neither the files of its repository nor "
-                "an image, one of which the namespace grader needs.",
-                hint="Add the column `image`, or leave the instance out.",
+                f"The namespace grader needs the repository's files or an image, but "
+                f"{instance.instance_id} has neither.",
+                hint="Add an `image` column, or exclude the instance.",
             )
         elif repository_view() != "overlay":
             raise PrerequisiteError(
-                "This machine has no overlays for sandboxes, which images need.",
+                "Sandboxes on images need overlayfs, which this machine does not allow.",
                 hint=USE_DOCKER,
             )
         else:
@@ -233,17 +232,17 @@ class NamespaceEngine:
         ):
             with self._lock:
                 self._running.add(sandbox)
-            if self._stopped:  # it came too late to be ended with the others
+            if self._stopped:  # started after the others were ended
                 raise InterruptedError("grading was stopped")
             yield sandbox
 
-    def expect(self, jobs: Sequence[GradeJob]) -> None:
-        """Exports the images of jobs that are soon to come."""
+    def prefetch(self, jobs: Sequence[GradeJob]) -> None:
+        """Export the images of the next jobs."""
         images = [j.instance.image for j in jobs if not self._on_host(j.instance)]
-        self._images.expect(list(dict.fromkeys(images))[:EXPORTS_AHEAD])
+        self._images.prefetch(list(dict.fromkeys(images))[:EXPORTS_AHEAD])
 
     def stop(self) -> None:
-        """Ends what runs."""
+        """End all running sandboxes."""
         with self._lock:
             self._stopped = True
             running = list(self._running)
@@ -252,12 +251,12 @@ class NamespaceEngine:
             sandbox.kill()
 
     def resume(self) -> None:
-        """Lets sandboxes run again, and asks again for what could not be had."""
+        """Allow sandboxes again, and retry unavailable images."""
         self._stopped = False
         self._images.retry()
 
     def close(self) -> None:
-        """Ends what runs and removes the cgroups."""
+        """End all sandboxes and remove the cgroups."""
         self.stop()
         self._launcher.close()
         self._images.close()
@@ -266,11 +265,11 @@ class NamespaceEngine:
             del self._cgroups
 
     @functools.cached_property
-    def _cgroups(self) -> Cgroups | None:
+    def _cgroups(self) -> GraderCgroups | None:
         parents = cgroup_parents()
-        return Cgroups(parents) if parents else None
+        return GraderCgroups(parents) if parents else None
 
-    def _group(self) -> AbstractContextManager[Group | None]:
+    def _group(self) -> AbstractContextManager[SandboxCgroup | None]:
         with self._lock:
             cgroups = self._cgroups
         if cgroups is None:
@@ -280,23 +279,23 @@ class NamespaceEngine:
     def _on_host(self, instance: Instance) -> bool:
         return bool(instance.snapshot) and self._programs == "auto"
 
-    def _root(self, instance: Instance) -> Root:
+    def _root(self, instance: Instance) -> SandboxRoot:
         if self._on_host(instance):
             return host_root(self._repository(instance), self._limits.network)
         return image_root(self._images.root(instance.image), self._limits.network)
 
     def _repository(self, instance: Instance) -> Path:
         key = (instance.snapshot, instance.base_commit)
-        with self._lock:  # read once by this grader, however many candidates there are
+        with self._lock:  # read once per grader, not once per candidate
             if key not in self._repositories:
                 self._repositories[key] = snapshot_repository(instance)
             return self._repositories[key]
 
 
-def host_root(repository: Path, network: bool = False) -> Root:
-    """A root with the programs of the host and a repository."""
-    etc = _own_etc(network) | {"etc/passwd": USERS, "etc/group": GROUPS}
-    for name in SHOWN_ETC:
+def host_root(repository: Path, network: bool = False) -> SandboxRoot:
+    """A root filesystem with the programs of the host and a repository."""
+    etc = _etc_files(network) | {"etc/passwd": USERS, "etc/group": GROUPS}
+    for name in ETC_FILES:
         with contextlib.suppress(OSError):
             etc[f"etc/{name}"] = Path("/etc", name).read_bytes()
     environment = {
@@ -305,7 +304,7 @@ def host_root(repository: Path, network: bool = False) -> Root:
         "LANG": "C.UTF-8",
         "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
     }
-    return Root(
+    return SandboxRoot(
         environment,
         etc,
         repository=str(repository),
@@ -314,16 +313,16 @@ def host_root(repository: Path, network: bool = False) -> Root:
     )
 
 
-def image_root(image: ImageRoot, network: bool = False) -> Root:
-    """The root of an image, with the environment that `docker exec` gives in it."""
+def image_root(image: ImageRoot, network: bool = False) -> SandboxRoot:
+    """The root filesystem of an image, with the environment of `docker exec`."""
     environment = {"HOME": "/root", "HOSTNAME": "sandbox", "PATH": SYSTEM_PATH}
     environment |= image.environment
-    return Root(environment, _own_etc(network), rootfs=str(image.path))
+    return SandboxRoot(environment, _etc_files(network), rootfs=str(image.path))
 
 
 @functools.cache
 def host_programs() -> str:
-    """Stands for the host's programs: another digest, and tests may end otherwise."""
+    """Digest of the host's programs, which may affect the result of tests."""
     facts: list[object] = [sys.version, sys.prefix, platform.uname()]
     with contextlib.suppress(OSError):
         facts.append(Path("/etc/os-release").read_text())
@@ -336,27 +335,29 @@ def host_programs() -> str:
 
 @functools.cache
 def repository_view() -> View:
-    """Finds out by trying whether this machine allows sandboxes, and of which kind.
+    """Start a sandbox to find out which kind this machine allows.
 
     Raises:
-        PrerequisiteError: It allows none.
+        PrerequisiteError: It does not allow any.
     """
-    complaint = ""
+    problem = ""
     for view in ("overlay", "copy"):
-        complaint = _probe(copy=view == "copy")
-        if not complaint:
+        problem = _probe(copy=view == "copy")
+        if not problem:
             return view
     raise PrerequisiteError(
-        f"This machine allows no sandbox of namespaces: {complaint}",
+        f"This machine does not allow namespace sandboxes: {problem}",
         hint="It needs unprivileged user namespaces, bash, git and patch under /usr. "
         + USE_DOCKER,
     )
 
 
 def _probe(copy: bool) -> str:
-    """Runs a tiny sandbox; returns what went wrong, or nothing."""
+    """Run a tiny sandbox; returns the error, or nothing."""
     environment = {"PATH": SYSTEM_PATH}
-    root = Root(environment, {}, repository=str(Path(__file__).parent), copy=copy)
+    root = SandboxRoot(
+        environment, {}, repository=str(Path(__file__).parent), copy=copy
+    )
     output = os.memfd_create("output")
     try:
         with (
@@ -375,8 +376,8 @@ def _probe(copy: bool) -> str:
     return "" if ended.code == 0 else [*text.splitlines(), "no output"][-1]
 
 
-def _own_etc(network: bool) -> dict[str, bytes]:
-    """Files of `/etc` that a sandbox has of its own."""
+def _etc_files(network: bool) -> dict[str, bytes]:
+    """Files of `/etc` specific to a sandbox."""
     resolv = b""
     if network:
         with contextlib.suppress(OSError):
@@ -389,5 +390,5 @@ def _own_etc(network: bool) -> dict[str, bytes]:
 
 
 def _byte_count(text: str) -> int:
-    """What `8g` means."""
+    """Number of bytes of a size such as `8g`."""
     return int(text[:-1]) << 10 * "bkmg".index(text[-1])

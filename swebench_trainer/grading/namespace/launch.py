@@ -1,4 +1,4 @@
-"""The host's side of a sandbox: starts `sandbox.py`, talks with it, ends it."""
+"""Host side of a sandbox: start `sandbox_init.py`, talk to it, end it."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.grading.apply import APPLY_SECONDS
-from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.namespace.cgroup import Group
-from swebench_trainer.grading.sandbox import Ended, Evidence, Files
+from swebench_trainer.grading.capped_log import CappedLog
+from swebench_trainer.grading.namespace.cgroup import SandboxCgroup
+from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files
 
-SANDBOX = Path(__file__).with_name("sandbox.py")
+SANDBOX = Path(__file__).with_name("sandbox_init.py")
 START_SECONDS = 60.0
-"""Longest time that a sandbox may take to build."""
+"""Maximum time to start a sandbox."""
 INSPECT_SECONDS = 60.0
 LAST_SECONDS = 2.0
-"""How long the last output of killed processes is waited for."""
+"""How long to wait for the last output of killed processes."""
 CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Root:
-    """What a sandbox sees.
+class SandboxRoot:
+    """The filesystem and environment of a sandbox.
 
     Attributes:
         environment: Variables of every process in it.
-        etc: Files that it gets beside the candidate's, as the engine's `Files`.
-        rootfs: Directory that is its root, by an overlay; or else
-        repository: what is put at the workdir of a root of the host's programs,
-        copy: as a copy, where the machine has no overlays for us, and
-        host_dirs: what is shown beside `/usr`, where it is.
+        etc: Files that it receives in addition to the candidate's `Files`.
+        rootfs: Directory with its root filesystem. If empty, the root consists of the
+            host's programs, with the following attributes:
+        repository: Directory to mount at the workdir.
+        copy: Whether to copy the repository, because overlays are not allowed.
+        host_dirs: Directories of the host to mount in addition to `/usr`.
     """
 
     environment: Mapping[str, str]
@@ -53,13 +54,13 @@ class Root:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a sandbox may use.
+class SandboxLimits:
+    """Resource limits of a sandbox.
 
     Attributes:
-        memory: Bytes; of everything in it with a cgroup, of a process without.
+        memory: Bytes of the whole sandbox with a cgroup, of each process without.
         pids: Processes and threads.
-        disk: Bytes of its files, which lie in memory and count there too.
+        disk: Bytes of its files, which are kept in memory and count there too.
         shm: Bytes of its `/dev/shm`.
         network: Whether it has the host's network.
     """
@@ -72,62 +73,71 @@ class Limits:
 
 
 @dataclass(eq=False)
-class Launched:
-    """A running sandbox; see `engine.Sandbox`."""
+class NamespaceSandbox:
+    """A running sandbox; see `Sandbox`.
+
+    Attributes:
+        process: Handle (pidfd) of its outermost process.
+        control: Socket to its pid 1.
+        apply_output: Read end of the output of `apply.sh`.
+        test_output: Read end of the output of `eval.sh`.
+        errors: File with its error messages.
+        cgroup: Its cgroup, if it has one.
+    """
 
     process: int
     control: socket.socket
     apply_output: int
     test_output: int
-    complaints: int
-    group: Group | None
+    errors: int
+    cgroup: SandboxCgroup | None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
 
     def wait_until_ready(self) -> None:
-        """Waits for the sandbox to be built.
+        """Wait until the sandbox has started.
 
         Raises:
-            OSError: It was not.
+            OSError: It did not start.
         """
         if self._answer(START_SECONDS) != b"ready\n":
             self.kill()
-            lines = os.pread(self.complaints, CHUNK, 0).decode(errors="replace")
-            reason = [*lines.strip().splitlines(), "no reason given"][0]
+            lines = os.pread(self.errors, CHUNK, 0).decode(errors="replace")
+            reason = [*lines.strip().splitlines(), "no error message"][0]
             raise OSError(f"the sandbox did not start: {reason}")
 
-    def apply(self, log: CappedLog) -> Ended:
-        """See `engine.Sandbox`."""
+    def apply(self, log: CappedLog) -> CommandResult:
+        """See `Sandbox`."""
         return self._run(b"a", self.apply_output, log, APPLY_SECONDS)
 
-    def test(self, log: CappedLog, timeout: float) -> Ended:
-        """See `engine.Sandbox`."""
+    def test(self, log: CappedLog, timeout: float) -> CommandResult:
+        """See `Sandbox`."""
         return self._run(b"t", self.test_output, log, timeout)
 
     def inspect(self) -> Evidence:
-        """See `engine.Sandbox`; everything was killed when the tests ended.
+        """See `Sandbox`. All processes were killed when the tests ended.
 
         Raises:
-            OSError: The sandbox gives no answer.
+            OSError: The sandbox does not respond.
         """
         self.control.send(b"i")
         answer = bytearray()
         while not answer.endswith(b"\0end\0"):
             more = self._answer(INSPECT_SECONDS)
             if not more:
-                raise OSError("the sandbox vanished before anybody could look")
+                raise OSError("the sandbox died before it could be inspected")
             answer += more
         intact, *changed = map(os.fsdecode, bytes(answer).split(b"\0")[:-2])
         return Evidence(tuple(changed), intact == "intact")
 
     def kill(self) -> None:
-        """Ends the sandbox: its pid 1 takes every process in it along."""
+        """End the sandbox: all processes in it die with its pid 1."""
         with self._lock, contextlib.suppress(ProcessLookupError):
             if not self._closed:
                 signal.pidfd_send_signal(self.process, signal.SIGKILL)
 
     def close(self) -> None:
-        """Ends the sandbox and lets go of it."""
+        """End the sandbox and release its files."""
         self.kill()
         with self._lock:
             self._closed = True
@@ -136,21 +146,23 @@ class Launched:
             self.process,
             self.apply_output,
             self.test_output,
-            self.complaints,
+            self.errors,
         ):
             os.close(file)
 
     def _answer(self, seconds: float) -> bytes:
-        """What the sandbox says next; empty when it has ended or takes too long."""
+        """The next message of the sandbox; empty if it has ended or takes too long."""
         self.control.settimeout(seconds)
         with contextlib.suppress(OSError):
             return self.control.recv(CHUNK)
         return b""
 
-    def _run(self, word: bytes, output: int, log: CappedLog, seconds: float) -> Ended:
-        """Has a script run to its end or the deadline; its output goes to the log."""
+    def _run(
+        self, word: bytes, output: int, log: CappedLog, seconds: float
+    ) -> CommandResult:
+        """Run a script until its end or the deadline, and log its output."""
         deadline = time.monotonic() + seconds
-        with contextlib.suppress(OSError):  # gone: there will be no answer
+        with contextlib.suppress(OSError):  # it has ended, so no answer will come
             self.control.send(word)
         poll = select.poll()
         poll.register(output, select.POLLIN)
@@ -164,19 +176,19 @@ class Launched:
                 answer = self._answer(0)
         if not answer:
             self.kill()
-        # It answers when every process in it is dead, so there is an end to read to.
+        # It answers after all its processes are dead, so the output has an end.
         poll = select.poll()
         poll.register(output, select.POLLIN)
         last = time.monotonic() + LAST_SECONDS
         while (left := last - time.monotonic()) > 0 and poll.poll(left * 1000):
             if not _copy(output, log):
                 break
-        oom = self.group.out_of_memory() if self.group is not None else None
-        return Ended(int(answer) if answer else None, answer is None, oom)
+        oom = self.cgroup.out_of_memory() if self.cgroup is not None else None
+        return CommandResult(int(answer) if answer else None, answer is None, oom)
 
 
 class Launcher:
-    """Starts sandboxes, which all end when it is closed, or when this process ends."""
+    """Starts sandboxes. They all end when it is closed, or when this process ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -190,28 +202,28 @@ class Launcher:
         self.close()
 
     def close(self) -> None:
-        """Ends the process that forks sandboxes, and every sandbox."""
+        """End the process that forks sandboxes, and every sandbox."""
         with self._lock:
             self._end()
 
     @contextlib.contextmanager
     def launch(
         self,
-        root: Root,
+        root: SandboxRoot,
         workdir: str,
         files: Files,
-        limits: Limits,
-        group: Group | None,
-    ) -> Iterator[Launched]:
-        """Starts a sandbox, which ends with the context at the latest.
+        limits: SandboxLimits,
+        cgroup: SandboxCgroup | None,
+    ) -> Iterator[NamespaceSandbox]:
+        """Start a sandbox, and end it with the context.
 
         Args:
-            root: What it sees.
-            workdir: Where the scripts run.
-            files: What it is given, such as `eval.sh`.
-            limits: What it may use.
-            group: Cgroups that it is to enter, with their limits set; `None` where
-                there are none to be had, which leaves the limits of single processes.
+            root: Its filesystem and environment.
+            workdir: Working directory of the scripts.
+            files: Files that it receives, such as `eval.sh`.
+            limits: Resource limits.
+            cgroup: Cgroup for it to enter, with limits already set; `None` if this
+                user may not create cgroups, so that limits apply to each process.
 
         Raises:
             OSError: It does not start.
@@ -223,45 +235,47 @@ class Launcher:
             "etc": dict(root.etc),
             "files": dict(files),
             "workdir": workdir,
-            "cgroups": group.entrances if group else [],
+            "cgroups": cgroup.entrances if cgroup else [],
         }
-        sandbox = self._start(marshal.dumps(settings), group)
+        sandbox = self._start(marshal.dumps(settings), cgroup)
         try:
             sandbox.wait_until_ready()
             yield sandbox
         finally:
             sandbox.close()
 
-    def _start(self, settings: bytes, group: Group | None) -> Launched:
-        """Hands over the ends of the pipes, and takes a handle of the process."""
+    def _start(self, settings: bytes, cgroup: SandboxCgroup | None) -> NamespaceSandbox:
+        """Pass the ends of the pipes to a new sandbox, and receive its process handle."""
         ours, theirs = socket.socketpair()
         apply_output, apply_end = os.pipe()
         test_output, test_end = os.pipe()
-        complaints = os.memfd_create("complaints")
+        errors = os.memfd_create("errors")
         with theirs, os.fdopen(os.memfd_create("settings"), "w+b") as file:
             file.write(settings)
             file.seek(0)
-            ends = [file.fileno(), theirs.fileno(), apply_end, test_end, complaints]
+            ends = [file.fileno(), theirs.fileno(), apply_end, test_end, errors]
             try:
                 process = self._request(ends)
             except BaseException:
                 ours.close()
-                for descriptor in (apply_output, test_output, complaints):
+                for descriptor in (apply_output, test_output, errors):
                     os.close(descriptor)
                 raise
             finally:
                 os.close(apply_end)
                 os.close(test_end)
-        return Launched(process, ours, apply_output, test_output, complaints, group)
+        return NamespaceSandbox(
+            process, ours, apply_output, test_output, errors, cgroup
+        )
 
     def _request(self, files: list[int]) -> int:
-        """Has a sandbox forked; returns a handle of its process.
+        """Have a sandbox forked; returns a handle of its process.
 
         Raises:
-            OSError: The machine has no room for another process.
+            OSError: The machine cannot start another process.
         """
         with self._lock:
-            for _ in range(2):  # what forks them may have been killed
+            for _ in range(2):  # the forking process may have been killed
                 requests = self._connection()
                 with contextlib.suppress(ConnectionError):
                     socket.send_fds(requests, [b"s"], files)
@@ -271,7 +285,7 @@ class Launcher:
                     if answer:
                         raise OSError(answer.decode(errors="replace"))
                 self._end()
-            raise OSError("the process that forks sandboxes ends at once")
+            raise OSError("the process that forks sandboxes exits at once")
 
     def _connection(self) -> socket.socket:
         if self._requests is None:
@@ -298,18 +312,18 @@ class Launcher:
 
 
 def interpreter_dirs() -> tuple[str, ...]:
-    """Where this interpreter and its packages lie, unless `/usr` shows them anyway."""
+    """Directories outside `/usr` with this interpreter and its packages."""
     prefixes = {sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix)}
     return tuple(sorted(p for p in prefixes if not f"{p}/".startswith("/usr/")))
 
 
 def _copy(output: int, log: CappedLog) -> bool:
-    """Takes what there is of the output; false at its end."""
+    """Copy available output to the log; false at its end."""
     chunk = os.read(output, CHUNK)
     log.write(chunk)
     return bool(chunk)
 
 
 def _loader() -> dict[str, str]:
-    """What an interpreter of an unusual place may need to start."""
+    """Environment that a non-standard interpreter may need to start."""
     return {n: os.environ[n] for n in ("LD_LIBRARY_PATH",) if n in os.environ}

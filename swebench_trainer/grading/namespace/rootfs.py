@@ -1,6 +1,6 @@
-"""The roots of images: exported through Docker once, and used without it ever after.
+"""Root filesystems of images, exported through Docker once and used without it later.
 
-Nobody writes to one, because every sandbox writes to a layer of its own above it.
+They are never written to: every sandbox writes to its own layer above.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any, cast
 
 from swebench_trainer.contents.archive import CHUNK
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.docker.archives import unstarted
-from swebench_trainer.grading.docker.containers import lenient
+from swebench_trainer.grading.docker.archives import unstarted_container
+from swebench_trainer.grading.docker.containers import ignore_docker_errors
 from swebench_trainer.grading.docker.hosts import Host
 from swebench_trainer.grading.docker.images import Images
-from swebench_trainer.grading.docker.leftovers import remove_leftovers
+from swebench_trainer.grading.docker.orphans import remove_orphans
 from swebench_trainer.grading.namespace.kept_roots import ImageRoot, KeptRoots
 from swebench_trainer.grading.namespace.unpack import unpack
 
 
 class ImageRoots:
-    """The images whose roots this user has, or can get from Docker."""
+    """Root filesystems of images, from this user's cache or from Docker."""
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
@@ -38,29 +38,31 @@ class ImageRoots:
         self._roots: dict[str, ImageRoot] = {}
         self._kept = KeptRoots()
         self._exports = ThreadPoolExecutor(1, "export")
-        self._expected: set[str] = set()
+        self._prefetched: set[str] = set()
 
     def check(self, name: str) -> None:
-        """Finds out whether there is a way to an image, without taking it.
+        """Check that an image is exported or can be, without exporting it.
 
         Raises:
-            PrerequisiteError: It has not been exported, and Docker does not answer.
+            PrerequisiteError: It is not exported, and Docker is unreachable.
         """
-        if not self._kept.image_id(name) and not self._docker_answers():
+        if not self._kept.image_id(name) and not self._docker_responds():
             raise PrerequisiteError(
-                f"The image {name} has not been exported on this machine, and Docker, "
-                f"which could do it, does not answer: {self._no_docker}",
-                hint="Start Docker once: what is exported then needs it no more.",
+                f"The image {name} has not been exported on this machine yet, which "
+                f"needs Docker, and Docker is unreachable: {self._no_docker}",
+                hint="Start Docker and run again; exported images do not need it later.",
             )
 
-    def expect(self, names: Iterable[str]) -> None:
-        """Exports images in the background, before somebody waits for them."""
-        for name in set(names) - self._expected:
-            self._expected.add(name)
-            self._exports.submit(self.root, name)  # who needs it meets its errors
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Export images in the background, before they are needed."""
+        for name in set(names) - self._prefetched:
+            self._prefetched.add(name)
+            self._exports.submit(
+                self.root, name
+            )  # errors are raised again when it is needed
 
     def image_id(self, name: str) -> str:
-        """The digest of an image, which is pulled when nobody here has it.
+        """The digest of an image, which is pulled if it is missing.
 
         Raises:
             PrerequisiteError: See `check`.
@@ -72,12 +74,12 @@ class ImageRoots:
         return self._ids[name]
 
     def root(self, name: str) -> ImageRoot:
-        """The root of an image, exported by the first who asks.
+        """The root filesystem of an image, exported by the first caller.
 
         Raises:
             PrerequisiteError: See `check`.
             ImageError: It cannot be pulled.
-            DataError: It is no root that can be unpacked.
+            DataError: It cannot be unpacked.
         """
         if name not in self._roots:
             image_id = self.image_id(name)
@@ -88,11 +90,11 @@ class ImageRoots:
         return self._roots[name]
 
     def stop(self) -> None:
-        """Ends the waiting for a registry."""
+        """Stop waiting for a registry."""
         self._stopped.set()
 
     def retry(self) -> None:
-        """Forgets what could not be had, so that it is asked for again."""
+        """Forget failures, so that unavailable images are requested again."""
         self._stopped.clear()
         with self._lock:
             self._no_docker = ""
@@ -100,7 +102,7 @@ class ImageRoots:
             self._images.retry()
 
     def close(self) -> None:
-        """Lets go of the daemon and the roots."""
+        """Release the daemon and the root filesystems."""
         self.stop()
         self._exports.shutdown(cancel_futures=True)
         if self._images is not None:
@@ -109,51 +111,54 @@ class ImageRoots:
         self._kept.close()
 
     def _alone(self, name: str) -> threading.Lock:
-        """The lock of a name or an id: the others need not wait for it."""
+        """The lock of a name or an id, so that others do not wait."""
         with self._lock:
             return self._locks[name]
 
-    def _docker_answers(self) -> bool:
-        """Asks the daemon, once."""
+    def _docker_responds(self) -> bool:
+        """Whether the daemon is reachable; connects once."""
         with self._lock:
             if self._images is None and not self._no_docker:
-                self._no_docker = self._host.complaint()
+                self._no_docker = self._host.connection_error()
                 if not self._no_docker:
                     api = self._host.client.api
                     self._images = Images(api, {}, None, self._stopped)
-                    with lenient():
-                        remove_leftovers({self._host.daemon_id: api})
+                    with ignore_docker_errors():
+                        remove_orphans({self._host.daemon_id: api})
         return self._images is not None
 
     def _find(self, name: str) -> str:
-        """Asks the daemon, then our own notes, then the registry."""
+        """Look the image up on the daemon, then in the cache, then pull it."""
         from docker.errors import DockerException, ImageNotFound
 
         self.check(name)
         known = self._kept.image_id(name)
-        if not self._docker_answers() or self._images is None:
+        if not self._docker_responds() or self._images is None:
             return known
         try:
             return str(_api(self._host).inspect_image(name)["Id"])
         except ImageNotFound:
             return known or self._images.get(name).id
-        except (DockerException, OSError):  # the daemon answered once, and no more
+        except (
+            DockerException,
+            OSError,
+        ):  # the daemon was reachable earlier, but is not now
             if not known:
                 raise
             return known
 
     def _export(self, image_id: str, target: Path) -> Mapping[str, Any]:
-        """Unpacks an image through a container that is never started.
+        """Unpack an image through a container that is never started.
 
         Returns:
             The image's `Config`.
         """
         api = _api(self._host)
-        with unstarted(self._host, image_id) as container:
+        with unstarted_container(self._host, image_id) as container:
             unpack(api.export(container, CHUNK), target)
         return cast("Mapping[str, Any]", api.inspect_image(image_id)["Config"])
 
 
 def _api(host: Host) -> Any:
-    """The daemon's own interface, whose types nobody has written down."""
+    """The daemon's low-level client, which has no type hints."""
     return host.client.api

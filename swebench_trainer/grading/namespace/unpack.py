@@ -1,4 +1,4 @@
-"""Unpacks the archive of a root into a directory, and nowhere else."""
+"""Safe unpacking of the archive of a root filesystem into a directory."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from swebench_trainer.errors import DataError
 
 
 def unpack(chunks: Iterator[bytes], target: Path) -> None:
-    """Unpacks an archive into an empty directory.
+    """Unpack an archive into an empty directory.
 
-    Owners are kept where we are root; other users own all that they unpack.
+    Owners are preserved if this process is root; otherwise it owns all files.
 
     Args:
-        chunks: The archive, piece by piece.
+        chunks: The archive in chunks.
         target: The directory.
 
     Raises:
-        DataError: The archive is damaged, or wants to write elsewhere.
+        DataError: The archive is damaged, or would write outside the directory.
     """
     top = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     folders: list[tuple[tuple[str, ...], tarfile.TarInfo]] = []
@@ -40,10 +40,10 @@ def unpack(chunks: Iterator[bytes], target: Path) -> None:
                 if parts:
                     _unpack_one(archive, member, top, parts)
         stream.finish()
-        # When they are full: some may not be written to, and a file changes the time.
+        # After all files: a mode may forbid writing, and writing changes the time.
         for parts, member in reversed(folders):
             with _folder_below(top, parts) as folder:
-                _dress(folder, member)
+                _set_metadata(folder, member)
     except (tarfile.TarError, OSError, ValueError) as error:
         raise DataError(f"the image cannot be unpacked: {error}") from error
     finally:
@@ -56,7 +56,7 @@ def _unpack_one(
     top: int,
     parts: tuple[str, ...],
 ) -> None:
-    """Unpacks one file, but for devices; directories are dressed later."""
+    """Unpack one member, except devices. Metadata of directories is set later."""
     *above, name = parts
     with _folder_below(top, above) as folder:
         if member.isdir():
@@ -64,7 +64,7 @@ def _unpack_one(
                 return
         if member.issym():
             os.symlink(member.linkname, name, dir_fd=folder)
-            _own(name, member, folder)
+            _set_owner_and_time(name, member, folder)
         elif member.islnk():
             *source_above, source = _parts(member.linkname)
             with _folder_below(top, source_above) as source_folder:
@@ -77,7 +77,7 @@ def _unpack_one(
                 )
         elif member.isfifo():
             os.mkfifo(name, member.mode, dir_fd=folder)
-            _own(name, member, folder)
+            _set_owner_and_time(name, member, folder)
         elif member.isfile():
             content = archive.extractfile(member)
             assert content is not None
@@ -86,12 +86,12 @@ def _unpack_one(
             with os.fdopen(descriptor, "wb") as file:
                 shutil.copyfileobj(content, file, CHUNK)
                 file.flush()
-                _dress(descriptor, member)
+                _set_metadata(descriptor, member)
 
 
 @contextlib.contextmanager
 def _folder_below(top: int, parts: Sequence[str]) -> Iterator[int]:
-    """Opens a directory, made if need be; a link on the way leads nowhere."""
+    """Open a directory, creating it if needed, without following links."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     folder = os.dup(top)
     try:
@@ -106,16 +106,16 @@ def _folder_below(top: int, parts: Sequence[str]) -> Iterator[int]:
         os.close(folder)
 
 
-def _dress(descriptor: int, member: tarfile.TarInfo) -> None:
-    """Gives an open file or directory its owner, mode and time."""
+def _set_metadata(descriptor: int, member: tarfile.TarInfo) -> None:
+    """Set owner, mode and time of an open file or directory."""
     if os.geteuid() == 0:
         os.fchown(descriptor, member.uid, member.gid)
     os.fchmod(descriptor, stat.S_IMODE(member.mode))
     os.utime(descriptor, (member.mtime, member.mtime))
 
 
-def _own(name: str, member: tarfile.TarInfo, folder: int) -> None:
-    """Gives what cannot be opened its owner and time."""
+def _set_owner_and_time(name: str, member: tarfile.TarInfo, folder: int) -> None:
+    """Set owner and time of a file that cannot be opened."""
     if os.geteuid() == 0:
         os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
     times = (member.mtime, member.mtime)
@@ -123,12 +123,12 @@ def _own(name: str, member: tarfile.TarInfo, folder: int) -> None:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """The names on the way to a member.
+    """The components of a member's path.
 
     Raises:
-        ValueError: The way leads out of the archive.
+        ValueError: The path leads outside the archive.
     """
     parts = PurePosixPath(name).parts
     if ".." in parts or "/" in parts[:1]:
-        raise ValueError(f"{name} is outside")
+        raise ValueError(f"{name} is outside the archive")
     return parts

@@ -1,1 +1,1 @@
-"""Trust flags: why a pass is not believed, by what the patch, the log and the sandbox tell."""
+"""Trust flags: signs in the patch, the log and the sandbox that a pass is not genuine."""

@@ -1,7 +1,7 @@
-"""Why a pass is not believed. The official verdict stays what it is beside these.
+"""Trust flags of passes. They do not change the official verdict.
 
-A flag is the default and the gold run is what excuses: what the official fix does to
-the machine and to the tests that do not count, a candidate may do too.
+Anything suspicious is flagged unless the gold run shows it as well: whatever the official
+fix changes on the machine, or in tests that do not count, a candidate may change too.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ SCRIPT_KILLED = "script_killed"
 TAMPERED = "tampered"
 
 MEANINGS = {
-    MULTI_MARKER: "the log holds more markers than the eval script writes",
-    TWO_EXIT_CODES: "the log gives the tests two exit codes",
-    UNEXPLAINED_EXIT: "the tests end with an error that no test explains",
-    MISSING_EXIT_MARKER: "the log does not hold the exit code of the tests",
-    OUTSIDE_MARKERS: "all results of tests lie outside the markers",
-    EXCUSED_TESTS: "an expected test was skipped, or expected to fail",
-    REFUSED_TESTS: "git could not put the official tests in their place",
+    MULTI_MARKER: "the log has more markers than the eval script writes",
+    TWO_EXIT_CODES: "the log has two exit codes of the tests",
+    UNEXPLAINED_EXIT: "the test command fails without a failing test to explain it",
+    MISSING_EXIT_MARKER: "the log has no exit code of the tests",
+    OUTSIDE_MARKERS: "all test results are outside the markers",
+    EXCUSED_TESTS: "an expected test was skipped or marked as an expected failure",
+    REFUSED_TESTS: "git could not install the official tests",
     REFUSED_PATCH: "the tests pass although the patch was refused",
-    TOUCHES_TESTS: "the patch changes tests, or what runs them",
-    UNSAFE_PATH: "the patch names what is not plain source in the repository",
-    RUNNER_CODE: "new code ends the process, or speaks of the test run",
-    SCRIPT_CHANGED: "the eval script, or what it runs, was changed while it ran",
-    SCRIPT_KILLED: "a signal ended the eval script",
-    TAMPERED: "files changed outside the repository that the tests do not explain",
+    TOUCHES_TESTS: "the patch changes tests or test infrastructure",
+    UNSAFE_PATH: "the patch touches something other than plain source files of the repository",
+    RUNNER_CODE: "new code exits the process or refers to the test run",
+    SCRIPT_CHANGED: "the eval script or its run script changed during the run",
+    SCRIPT_KILLED: "a signal killed the eval script",
+    TAMPERED: "unexplained changes to files outside the repository",
 }
-"""What each flag says, for people."""
+"""Explanation of each flag for people."""
 
 
 def trust_flags(
     job: GradeJob, log_text: str, evidence: Evidence | None
 ) -> tuple[str, ...]:
-    """The flags of a candidate that passes, in alphabetical order.
+    """The flags of a pass, in alphabetical order.
 
     Args:
-        job: What was graded, with the gold run to compare with.
+        job: The graded job, with its gold run for comparison.
         log_text: The test log, as the harness reads it.
-        evidence: What was seen in the sandbox; `None` where nobody could look.
+        evidence: State of the sandbox; `None` if it was not inspected.
     """
     instance, patch, gold = job.instance, job.candidate.patch, job.gold
     log = Transcript(instance, log_text)

@@ -1,4 +1,4 @@
-"""What the gold patch of an instance did on this machine, from the logs it left."""
+"""The gold run of an instance on this machine, read from its logs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from swebench_trainer.types import Instance
 
 
 def gold_run(instance: Instance, log_dir: Path) -> GoldRun | None:
-    """The gold run whose logs lie in `log_dir`; `None` where it ran no tests.
+    """The gold run with logs in `log_dir`; `None` if it ran no tests.
 
-    Of a run that did not pass nobody has looked at the files, so that no change of
-    one is explained by it.
+    The sandbox of a run that did not pass was not inspected, so such a run does not
+    explain any changed files.
     """
     execution = read_execution(log_dir)
     if execution is None or not execution.tested:

@@ -1,8 +1,8 @@
-"""What a test log says that makes a pass hard to believe.
+"""Signs in a test log that a pass is not genuine.
 
-The eval script runs under `set -x`, so an honest log holds each of the harness's
-markers as often as the script writes it. A candidate can print more, and anything
-else, but cannot take the real ones away.
+The eval script runs under `set -x`, so an honest log has each of the harness's markers
+exactly as often as the script writes it. A candidate can print anything, including more
+markers, but cannot remove the real ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from swebench_trainer.types import Instance
 if TYPE_CHECKING:
     from swebench.types import TestSpec
 
-# What git says when the script cannot put the official tests in their place.
+# Errors of git when the script cannot install the official tests.
 _GIT_ERROR = re.compile(
     r"^error: (?:pathspec '(?P<path>.+)' did not match|patch failed: |.+: (?:already "
     r"exists in (?:working directory|index)|patch does not apply|does not exist in "
@@ -32,11 +32,11 @@ _GIT_ERROR = re.compile(
 
 @dataclass(frozen=True)
 class Transcript:
-    """A test log with what the harness reads in it.
+    """A test log, parsed as the harness does.
 
     Attributes:
-        instance: What was tested.
-        text: The log, as `get_eval_report` reads it.
+        instance: The tested instance.
+        text: The log, as read by `get_eval_report`.
     """
 
     instance: Instance
@@ -44,12 +44,12 @@ class Transcript:
 
     @functools.cached_property
     def spec(self) -> TestSpec:
-        """The harness's view of the instance."""
+        """The harness's `TestSpec` of the instance."""
         return test_spec(self.instance)
 
     @functools.cached_property
     def between(self) -> Mapping[str, str]:
-        """Statuses of the tests, read between the first markers."""
+        """Test statuses between the first markers."""
         from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
 
         _, *after_start = self.text.split(START_TEST_OUTPUT)
@@ -59,18 +59,18 @@ class Transcript:
 
     @functools.cached_property
     def statuses(self) -> Mapping[str, str]:
-        """Statuses of the tests, as they count for the verdict."""
+        """Test statuses that count for the verdict."""
         return self.between or self._parsed(self.text)
 
     @property
     def exit_codes(self) -> list[int]:
-        """Each exit code that the log gives for the tests, in order."""
+        """Each exit code of the tests in the log, in order."""
         from swebench.harness.grading import TEST_EXIT_CODE_RE
 
         return [int(code) for code in TEST_EXIT_CODE_RE.findall(self.text)]
 
     def named(self, *statuses: str) -> frozenset[str]:
-        """The tests that have one of these statuses of the harness."""
+        """The tests with one of these statuses of the harness."""
         found = self.statuses.items()
         return frozenset(name for name, status in found if status in statuses)
 
@@ -89,33 +89,33 @@ def failing(log: Transcript) -> frozenset[str]:
 
 
 def excused(log: Transcript) -> frozenset[str]:
-    """The tests that did not have to pass: skipped, or expected to fail."""
+    """The tests that were skipped or marked as expected failures."""
     return log.named("SKIPPED", "XFAIL")
 
 
 def has_extra_markers(log: Transcript) -> bool:
-    """Whether the log holds more markers than the eval script writes."""
+    """Whether the log has more markers than the eval script writes."""
     return any(log.text.count(marker) > n for marker, n in _markers(log.spec).items())
 
 
 def lacks_exit_marker(log: Transcript) -> bool:
-    """Whether the script should have recorded the tests' exit code but has not."""
+    """Whether the exit code that the script should record is missing from the log."""
     from swebench.harness.constants import TEST_EXIT_CODE
 
     return bool(_markers(log.spec)[TEST_EXIT_CODE]) and TEST_EXIT_CODE not in log.text
 
 
 def has_two_exit_codes(log: Transcript) -> bool:
-    """Whether the first exit code, which the harness reads, is not the last one."""
+    """Whether the first exit code, which the harness reads, differs from the last."""
     codes = log.exit_codes
     return bool(codes) and codes[0] != codes[-1]
 
 
 def has_unexplained_exit(log: Transcript, gold: GoldRun | None) -> bool:
-    """Whether the tests end with an error that no test explains.
+    """Whether the test command fails without a failing test to explain it.
 
-    Every test that must pass does so, or this would not be asked. What else fails is
-    an explanation only where it fails with the gold patch too.
+    All expected tests have passed. Failures of other tests are an explanation only if
+    those tests fail with the gold patch as well.
     """
     codes = log.exit_codes
     if not codes or codes[-1] == 0:
@@ -125,28 +125,28 @@ def has_unexplained_exit(log: Transcript, gold: GoldRun | None) -> bool:
 
 
 def has_results_outside(log: Transcript) -> bool:
-    """Whether the harness finds results only when it looks beyond the markers."""
+    """Whether the harness finds results only outside the markers."""
     return not log.between and bool(log.statuses)
 
 
 def has_excused_tests(log: Transcript, gold: GoldRun | None) -> bool:
-    """Whether an expected test counts although it was skipped or expected to fail.
+    """Whether an expected test was skipped or marked as an expected failure.
 
-    Where the gold run is not known, only a FAIL_TO_PASS test is held to have to pass.
+    Without a gold run, only FAIL_TO_PASS tests are required to pass.
     """
     expected = list(log.spec.FAIL_TO_PASS)
     names = excused(log)
     if gold is not None:
         expected += log.spec.PASS_TO_PASS
         names -= gold.skipped
-    return any(_stands_for(name, names) for name in expected)
+    return any(_matches(name, names) for name in expected)
 
 
 def has_refused_tests(log: Transcript) -> bool:
-    """Whether git could not put the official tests in their place.
+    """Whether git could not install the official tests.
 
-    Some official scripts check out the very files that the test patch is yet to add,
-    which fails for everybody.
+    Some official scripts check out files that the test patch adds only later; that
+    error occurs for every candidate and does not count.
     """
     patch = log.instance.test_patch
     added = set(patched_paths(patch)) - existing_paths(patch)
@@ -154,7 +154,7 @@ def has_refused_tests(log: Transcript) -> bool:
 
 
 def _git_errors(text: str) -> Iterator[re.Match[str]]:
-    """Complaints of git before and after the tests, whose own output may hold any."""
+    """Errors of git before and after the tests, whose own output is ignored."""
     from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
 
     before, after = (
@@ -165,18 +165,17 @@ def _git_errors(text: str) -> Iterator[re.Match[str]]:
     yield from _GIT_ERROR.finditer(after)
 
 
-def _stands_for(expected: str, names: frozenset[str]) -> bool:
-    """Whether a name is the expected one, or one that was cut off within brackets."""
+def _matches(expected: str, names: frozenset[str]) -> bool:
+    """Whether `names` contains the expected name, or one that it is a prefix of."""
     if expected.count("[") > expected.count("]"):
         return any(name.startswith(expected) for name in names)
     return expected in names
 
 
 def _markers(spec: TestSpec) -> dict[str, int]:
-    """How often an honest log holds each marker.
+    """Number of occurrences of each marker in an honest log.
 
-    `: 'marker'` shows once, as the trace, and `echo 'marker'` twice, as the trace and
-    as its output.
+    `: 'marker'` occurs once, as a trace; `echo 'marker'` twice, as trace and output.
     """
     from swebench.harness.constants import (
         END_TEST_OUTPUT,

@@ -1,4 +1,4 @@
-"""What is left in a sandbox that makes a pass hard to believe."""
+"""Signs in the state of a sandbox that a pass is not genuine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from swebench_trainer.grading.sandbox import Evidence
 SCRATCH = re.compile(
     r"/(tmp|var/tmp|dev/shm|run)/|/(root|home/[^/]+)/(\.cache/|\.gitconfig$)"
 )
-"""Where a test may write as it likes."""
+"""Directories where tests may write freely."""
 
 PROGRAMS = re.compile(
     r"(.*/)?s?bin/.*|/(usr/)?(local/)?lib(exec|32|64|x32)?/.*"
@@ -18,28 +18,28 @@ PROGRAMS = re.compile(
     r"|.*/(site|dist)-packages/(_pytest|pytest|pluggy|py|nose|tox|coverage)(/.*|\.py)"
     r"|/etc/.*|/eval\.sh|.*/\.(bash|profile|zsh|pytest|pdb|python)\w*"
 )
-"""Programs, libraries, and what they read before a test has its turn."""
+"""Programs, libraries, and files that they load before tests run."""
 
 INSTALLED = re.compile(
     r".*/(site|dist)-packages/([^/]+\.(dist|egg)-info/.*|__editable__.*"
     r"|[^/]+\.egg-link|easy-install\.pth)|.*/__pycache__/.*\.pyc"
 )
-"""What `pip install -e .`, which most official scripts run, leaves beside programs."""
+"""Files of `pip install -e .`, which most official scripts run."""
 
 TOO_MANY = 10_000
-"""So many changed files may hide others: nobody lists them without end."""
+"""Number of changed files at which the list may be cut off."""
 
 
 def is_script_killed(evidence: Evidence) -> bool:
-    """Whether a signal ended the eval script, whatever the log says of its end."""
+    """Whether a signal killed the eval script, whatever the log shows."""
     return not 0 <= evidence.script_code <= 128
 
 
 def is_tampered(evidence: Evidence, gold: GoldRun | None) -> bool:
-    """Whether files changed outside the repository that the tests do not explain.
+    """Whether files outside the repository changed without explanation.
 
-    What the gold run changed too is explained; a number in a name may differ, because
-    it may be a version or a date. Without a gold run only `PROGRAMS` are looked at.
+    Files that the gold run changed too are explained. Numbers in names may differ,
+    because they may be versions or dates. Without a gold run, only `PROGRAMS` count.
     """
     changed = {path for path in evidence.changed if not SCRATCH.match(path)}
     if gold is None:

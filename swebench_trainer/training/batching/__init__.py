@@ -1,1 +1,1 @@
-"""Which rows the model reads at once, and how."""
+"""From rows of tokens to the batches that a model reads."""

@@ -1,8 +1,8 @@
-"""What the collator gives the model, held against what it was given.
+"""Compares the tokens that a collator marks as trained with the rows it was given.
 
-The rows are counted before they are collated; whatever cuts an answer, drops its end
-or trains a prompt behind that would not be seen in these numbers. So the tokens that
-carry a label are compared with the answers, once, before the first step.
+The audit counts rows before they are collated, so it would not show a collator that
+truncates an answer, drops its end token, or trains on a prompt. Hence one comparison of
+labeled tokens with answers, before the first step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.training.tokens.rows import IGNORED, Encoded
 
 
-def check_collated(
+def audit_collator(
     collate: Callable[[list[Any]], Mapping[str, Any]],
     examples: Sequence[Any],
     rows: Sequence[Encoded],
@@ -22,21 +22,21 @@ def check_collated(
     *,
     prompt_loss: bool = False,
 ) -> dict[str, int]:
-    """Collates the longest rows, which are cut first if any are, and looks at them.
+    """Collates the longest rows, the first to be truncated, and checks the result.
 
     Args:
         collate: The trainer's collator.
         examples: The trainer's rows.
-        rows: What they were made from, in the same order.
-        micro_batch: Rows that are collated at once.
-        prompt_loss: Whether the prompts are to be trained too.
+        rows: The rows that they were made from, in the same order.
+        micro_batch: Rows to collate at once.
+        prompt_loss: Whether prompts are trained as well.
 
     Returns:
-        For the audit: `cut`, how many tokens of the answers are not trained, and
-        `collated`, of how many rows that was looked up.
+        For the audit: `cut`, the number of answer tokens that are not trained, and
+        `collated`, the number of rows that were checked.
 
     Raises:
-        StageError: The tokens that are trained are not those that should be.
+        StageError: The trained tokens differ from those of the rows.
     """
     longest = sorted(range(len(rows)), key=lambda n: rows[n].length)[-micro_batch:]
     answers = zip(*(rows[n].answers for n in longest), strict=True)
@@ -44,19 +44,19 @@ def check_collated(
         token
         for side in answers
         for n, answer in zip(longest, side, strict=True)
-        for token in (*(rows[n].prompt[1:] if prompt_loss else ()), *answer)
+        for token in (rows[n].prompt[1:] + answer if prompt_loss else answer)
     ]
     trained = _trained(collate([examples[n] for n in longest]))
     if trained != wanted:
         raise StageError(
-            f"The collator gives {len(trained)} trained tokens where the rows have {len(wanted)}, or others: an answer is cut, its end is not trained, or a prompt is that should not be.",
-            hint="This is a fault of the versions of trl and transformers that are installed; see pyproject.toml for those that are tested.",
+            f"The collator's trained tokens ({len(trained)}) differ from those of the rows ({len(wanted)}): an answer is truncated, its end token is not trained, or a prompt is.",
+            hint="The installed versions of trl and transformers do not work together; pyproject.toml lists the tested ones.",
         )
     return {"cut": len(wanted) - len(trained), "collated": len(longest)}
 
 
 def _trained(batch: Mapping[str, Any]) -> list[int]:
-    """The tokens that have a label, sequence by sequence."""
+    """The tokens with a label, sequence by sequence; empty if labels are other tokens."""
     ids = batch["input_ids"]
     mask = (
         batch["labels"] != IGNORED

@@ -1,8 +1,12 @@
-"""The rows of an optimizer step on the device in parts: as few as fit, or of so many rows.
+"""Splits the rows of an optimizer step into parts that fit on the device.
 
-The trainer is given all rows of a step as one batch, and its step forwards them part
-by part. An optimizer step stays what it is, `batch_size` rows whose gradients count as
-in one batch, whatever the parts.
+The trainer takes all rows of a step as one batch, and its training step forwards them
+part by part, weighting each part's loss by its rows. So an optimizer step is always
+`batch_size` rows whose gradients count the same, however they are split:
+
+    rows of a step    [r0, r1, …]           batch_size rows
+    parts             [[r3, r0], [r1], …]   each at most `room` tokens, or rows
+    loss              sum over parts of (rows in the part / rows in the step) * mean loss
 """
 
 from __future__ import annotations
@@ -18,17 +22,17 @@ Collate = Callable[[list[Row]], dict[str, Any]]
 
 
 def packed(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Puts sequences behind one another, each where it leaves the least room.
+    """Splits sequences to concatenate: best fit, the longest sequence first.
 
     Args:
         lengths: Tokens of each sequence.
         room: Tokens of a part; a longer sequence is a part of its own.
 
     Returns:
-        The numbers of the sequences of each part.
+        The numbers of the sequences in each part.
     """
     parts: list[list[int]] = []
-    free: list[tuple[int, int]] = []  # room left, part
+    free: list[tuple[int, int]] = []  # (room left, part)
     for number in _longest_first(lengths):
         place = bisect_left(free, (lengths[number], -1))
         left, part = free.pop(place) if place < len(free) else (room, len(parts))
@@ -40,14 +44,14 @@ def packed(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def padded(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Puts sequences beside one another that are filled up to the longest of them.
+    """Splits sequences to pad to the longest in their part.
 
     Args:
         lengths: Tokens of each sequence.
-        room: Tokens of a part, padding included; a longer sequence is a part alone.
+        room: Tokens of a part, including padding; a longer sequence is a part of its own.
 
     Returns:
-        The numbers of the sequences of each part.
+        The numbers of the sequences in each part.
     """
     parts: list[list[int]] = []
     for number in _longest_first(lengths):
@@ -58,15 +62,15 @@ def padded(lengths: Sequence[int], room: int) -> list[list[int]]:
     return parts
 
 
-def in_turn(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Puts sequences into parts as they come.
+def in_order(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Splits sequences in their given order.
 
     Args:
-        lengths: What each sequence takes.
-        room: What a part holds.
+        lengths: Size of each sequence.
+        room: Size of a part.
 
     Returns:
-        The numbers of the sequences of each part.
+        The numbers of the sequences in each part.
     """
     parts: list[list[int]] = []
     left = 0
@@ -85,31 +89,31 @@ def _longest_first(lengths: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the rows of a step become parts.
+    """How to split the rows of a step into parts.
 
     Attributes:
-        room: Tokens of a part, or rows.
-        length: How much of it a row takes.
-        place: `packed`, `padded` or `in_turn`.
-        collate: Makes a batch of the rows of a part; `None` leaves it to the trainer.
+        room: Size of a part, in tokens or rows.
+        length: Size of a row in the same unit.
+        split: `packed`, `padded` or `in_order`.
+        collate: Makes a batch of the rows of a part; `None` means the trainer's collator.
     """
 
     room: int
     length: Callable[[Row], int]
-    place: Callable[[Sequence[int], int], list[list[int]]] = padded
+    split: Callable[[Sequence[int], int], list[list[int]]] = padded
     collate: Collate | None = None
 
     def parts(self, rows: Sequence[Row], collate: Collate) -> dict[str, Any]:
-        """The batch of a step: its parts, and how many rows each has."""
-        numbers = self.place([self.length(row) for row in rows], self.room)
+        """The batch of a step: `parts`, a batch each, and `rows`, the rows of each."""
+        numbers = self.split([self.length(row) for row in rows], self.room)
         batches = [
             (self.collate or collate)([rows[n] for n in part]) for part in numbers
         ]
         return {"parts": batches, "rows": [len(part) for part in numbers]}
 
 
-def step_at_once(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A trainer's arguments with which it takes all rows of a step as one batch."""
+def all_rows_at_once(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes a trainer's arguments so that it takes all rows of a step as one batch."""
     rows = (
         arguments["per_device_train_batch_size"]
         * arguments["gradient_accumulation_steps"]
@@ -119,15 +123,16 @@ def step_at_once(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_parts(trainer_class: type[Any], layout: Layout) -> type[Any]:
-    """A trainer of TRL that forwards the rows of a step part by part.
+    """A TRL trainer that forwards the rows of a step part by part.
 
     Args:
-        trainer_class: With arguments of `step_at_once`. One whose loss is a mean over
-            the rows of a batch, or a sum over tokens that it is told the number of.
-        layout: How its training rows become parts; evaluation is as before.
+        trainer_class: A trainer with arguments from `all_rows_at_once`, whose loss is a
+            mean over the rows of a batch, or a sum over tokens divided by their number in
+            the step.
+        layout: How to split training rows; evaluation is unchanged.
     """
 
-    class InParts(trainer_class):  # type: ignore[misc]  # chosen by the caller
+    class PartwiseTrainer(trainer_class):  # type: ignore[misc]  # chosen by the caller
         data_collator: Any
         _weight = 1.0
 
@@ -145,10 +150,12 @@ def in_parts(trainer_class: type[Any], layout: Layout) -> type[Any]:
 
         def training_step(self, model: Any, inputs: Any, items: Any = None) -> Any:
             parts, rows = inputs["parts"], inputs["rows"]
-            # A loss that knows the tokens of the step is a share of it already.
+            # A loss divided by the tokens of the step (`items`) needs no weight.
             weights = [n / sum(rows) if items is None else 1.0 for n in rows]
+            # Processes with fewer parts repeat one at weight 0, to stay in step.
             idle = _most_parts(self.accelerator, len(parts)) - len(parts)
-            parts, weights = [*parts, *parts[:1] * idle], [*weights, *[0.0] * idle]
+            parts = parts + parts[:1] * idle
+            weights = weights + [0.0] * idle
             losses = []
             for number, (part, weight) in enumerate(
                 zip(parts, weights, strict=True), 1
@@ -162,14 +169,14 @@ def in_parts(trainer_class: type[Any], layout: Layout) -> type[Any]:
 
         def compute_loss(self, *args: Any, **options: Any) -> Any:
             loss = super().compute_loss(*args, **options)
-            # Evaluation may ask for more than the loss, and has no parts.
+            # In evaluation the weight is 1, and the loss may come with outputs.
             return loss if self._weight == 1 else loss * self._weight
 
-    return InParts
+    return PartwiseTrainer
 
 
 def _most_parts(accelerator: Any, mine: int) -> int:
-    """The parts of the process that has most: the others wait for each of them."""
+    """The largest number of parts in any process."""
     import torch
 
     if accelerator.num_processes == 1:

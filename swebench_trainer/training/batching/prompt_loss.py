@@ -1,8 +1,13 @@
-"""Prompts that are learned too, each of their tokens for less than one of an answer.
+"""A loss on prompts as well, in which a prompt token counts less than an answer token.
 
-A model that begins as random numbers learns from prompts how to copy, long before it
-learns what to copy; at the weight of an answer their tokens, which are many more,
-would drown it.
+The loss is a weighted mean over the tokens of a step: an answer token has weight 1, a
+prompt token `weight`. A model with random weights learns from prompts how to copy, long
+before it learns what to copy. With the same weight as answers, the prompts, which are much
+longer, would dominate.
+
+    log probabilities   (batch, tokens - 1), of each next token
+    answer mask         (batch, tokens), 1 in the answer; shifted by one it matches them
+    loss                sum(weights * -log p) / sum(weights)
 """
 
 from __future__ import annotations
@@ -13,18 +18,18 @@ from typing import Any
 from swebench_trainer.training.tokens.rows import ANSWER, IGNORED
 
 
-def weighing(trainer_class: type[Any], weight: float) -> type[Any]:
-    """A trainer of TRL's SFT whose loss is a weighted mean over the tokens.
+def weighted(trainer_class: type[Any], weight: float) -> type[Any]:
+    """An SFT trainer whose loss is a weighted mean over the tokens.
 
     Args:
-        trainer_class: `SFTTrainer` or a child of it, with the plain loss.
-        weight: Of a token of a prompt; one of an answer has 1. With 0 and 1 the
-            trainer's own mean is that mean already.
+        trainer_class: `SFTTrainer` or a subclass of it, with the plain loss.
+        weight: Weight of a prompt token. With 0 and 1 the trainer's own mean is already
+            the weighted mean.
     """
     if weight in (0, 1):
         return trainer_class
 
-    class Weighing(trainer_class):  # type: ignore[misc]  # chosen by the caller
+    class WeightedTrainer(trainer_class):  # type: ignore[misc]  # chosen by the caller
         data_collator: Any
         _signature_columns: list[str]
 
@@ -43,47 +48,50 @@ def weighing(trainer_class: type[Any], weight: float) -> type[Any]:
             if tokens is None:
                 return None
             answers = count([_without_prompts(batch) for batch in batches], device)
+            # The sum of the weights: answers + weight * (tokens - answers).
             return weight * tokens + (1 - weight) * answers
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any
         ) -> Any:
             answer = inputs.pop(ANSWER, None)
-            if answer is None:  # rows that are held back are judged by their answers
+            if answer is None:  # held-out loss: only on answers
                 return super().compute_loss(model, inputs, *args, **options)
 
-            def weighed(**given: Any) -> Any:
+            def weighted_model(**given: Any) -> Any:
                 outputs = model(**given)
-                if outputs.log_probs is not None:  # each is of the token after its own
+                if outputs.log_probs is not None:
+                    # log_probs[:, i] is of token i + 1.
                     weights = weight + (1 - weight) * answer[:, 1:]
                     outputs.log_probs = outputs.log_probs * weights
                 return outputs
 
-            return super().compute_loss(weighed, inputs, *args, **options)
+            return super().compute_loss(weighted_model, inputs, *args, **options)
 
-    return Weighing
+    return WeightedTrainer
 
 
 def _with_answers(
     collate: Callable[[list[Any]], dict[str, Any]],
 ) -> Callable[[list[Any]], dict[str, Any]]:
-    """A collator that tells answers from prompts, in rows padded at their ends."""
+    """A collator that adds the answer mask of rows that are padded at the end."""
 
     def collated(rows: list[Any]) -> dict[str, Any]:
         batch = collate(rows)
         if ANSWER in rows[0]:
-            batch[ANSWER] = _padded(rows, batch["labels"])
+            batch[ANSWER] = _answer_mask(rows, batch["labels"])
         return batch
 
     return collated
 
 
-def _padded(rows: Sequence[Mapping[str, Any]], labels: Any) -> Any:
+def _answer_mask(rows: Sequence[Mapping[str, Any]], labels: Any) -> Any:
+    """(batch, tokens), like `labels`: 1 in the answers, 0 in prompts and padding."""
     import torch
 
     mask = torch.zeros_like(labels)
-    for place, row in zip(mask, rows, strict=True):
-        place[: len(row[ANSWER])] = torch.tensor(row[ANSWER])
+    for target, row in zip(mask, rows, strict=True):
+        target[: len(row[ANSWER])] = torch.tensor(row[ANSWER])
     return mask
 
 

@@ -1,9 +1,9 @@
-"""The order in which rows are taken, where it is not simply random."""
+"""Orders of rows other than plain random order."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from swebench_trainer.recipe.models import TrainTable
@@ -13,60 +13,102 @@ _POOL = 16
 """Batches whose rows are sorted together: few enough that batches stay mixed."""
 
 
-class LengthSampler:
-    """Takes rows of like length together, in batches that follow each other at random.
+class EpochSampler:
+    """Yields row numbers in an order that depends on the seed and the epoch.
 
     Args:
-        lengths: Tokens of each row.
-        batch_size: Rows of an optimizer step.
-        seed: Seed of the order, which is another in every epoch.
+        count: Number of rows.
+        seed: Seed of the order.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths = lengths
-        self._size = batch_size
+    def __init__(self, count: int, seed: int) -> None:
+        self._count = count
         self._seed = seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order; accelerate calls it, after a resume too."""
+        """Chooses the order; accelerate calls this, also after a resume."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return self._count
 
     def __iter__(self) -> Iterator[int]:
-        chance = random.Random(f"{self._seed} {self._epoch}")  # noqa: S311  # no secret
-        rows = chance.sample(range(len(self)), len(self))
-        pools = _cut(rows, self._size * _POOL)
+        rng = random.Random(f"{self._seed} {self._epoch}")  # noqa: S311  # not for security
+        return self.order(rng)
+
+    def order(self, rng: random.Random) -> Iterator[int]:
+        """The row numbers of one epoch."""
+        raise NotImplementedError
+
+
+class LengthSampler(EpochSampler):
+    """Takes rows of similar length together, in batches in random order.
+
+    Args:
+        lengths: Tokens of each row.
+        batch_size: Rows of an optimizer step.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        super().__init__(len(lengths), seed)
+        self._lengths = lengths
+        self._size = batch_size
+
+    def order(self, rng: random.Random) -> Iterator[int]:
+        """See `EpochSampler.order`."""
+        rows = rng.sample(range(len(self)), len(self))
+        pools = _chunks(rows, self._size * _POOL)
         order = [
             n for pool in pools for n in sorted(pool, key=self._lengths.__getitem__)
         ]
-        *batches, last = _cut(order, self._size)
-        for batch in [*chance.sample(batches, len(batches)), last]:  # it may be short
+        # The last batch may be short, so it stays last.
+        *batches, last = _chunks(order, self._size)
+        for batch in [*rng.sample(batches, len(batches)), last]:
             yield from batch
 
 
-def _cut(numbers: list[int], size: int) -> list[list[int]]:
-    return [numbers[at : at + size] for at in range(0, len(numbers), size)]
+class PromptSampler(EpochSampler):
+    """Takes prompts in random order, and all pairs of a prompt before the next.
+
+    Args:
+        prompts: The prompt of each pair.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, prompts: Sequence[Hashable], seed: int) -> None:
+        super().__init__(len(prompts), seed)
+        self._pairs: dict[Hashable, list[int]] = {}
+        for pair, prompt in enumerate(prompts):
+            self._pairs.setdefault(prompt, []).append(pair)
+
+    def order(self, rng: random.Random) -> Iterator[int]:
+        """See `EpochSampler.order`."""
+        for pairs in rng.sample(list(self._pairs.values()), len(self._pairs)):
+            yield from rng.sample(pairs, len(pairs))
 
 
-def length_order(
+def length_sampler(
     rows: Sequence[Encoded], settings: TrainTable, seed: int
 ) -> LengthSampler | None:
-    """Rows by length, if the recipe wants that."""
+    """The sampler for `group_by_length`, if the recipe sets it."""
     if not settings.group_by_length:
         return None
     return LengthSampler([row.length for row in rows], settings.batch_size, seed)
 
 
-def ordered(trainer_class: type[Any], sampler: Any) -> type[Any]:
-    """A trainer that takes its rows as a sampler says; `None` leaves it as it is."""
+def with_sampler(trainer_class: type[Any], sampler: Any) -> type[Any]:
+    """A trainer that takes rows in a sampler's order; `None` leaves it unchanged."""
     if sampler is None:
         return trainer_class
 
-    class Ordered(trainer_class):  # type: ignore[misc]  # chosen by the caller
+    class SampledTrainer(trainer_class):  # type: ignore[misc]  # chosen by the caller
         def _get_train_sampler(self, *_: Any) -> Any:
             return sampler
 
-    return Ordered
+    return SampledTrainer
+
+
+def _chunks(numbers: list[int], size: int) -> list[list[int]]:
+    return [numbers[at : at + size] for at in range(0, len(numbers), size)]

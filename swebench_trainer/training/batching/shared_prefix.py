@@ -1,24 +1,32 @@
-"""DPO that reads a prompt once for all the answers to it in a micro-batch.
+"""DPO that reads each prompt once for all its answers in a micro-batch.
 
-Plain DPO forwards prompt + chosen and prompt + rejected. Here a prompt and the
-answers to it are one row, in which an answer sees the prompt and itself:
+Plain DPO reads prompt + chosen and prompt + rejected, the prompt twice. Here a prompt and
+its answers are one row, with a mask in which each answer sees the prompt and itself:
 
-    prompt but its last token │ last token, answer 1 │ last token, answer 2 │ …
+    tokens     p0 p1 p2 │ p3 a0 a1 │ p3 b0 b1 │      prompt p0 … p3, answers a0 … a2, b0 … b2
+    segments    0  0  0 │  1  1  1 │  2  2  2 │      0 is the prompt, 1 and 2 the answers
+    positions   0  1  2 │  3  4  5 │  3  4  5 │      as in prompt + answer
 
-The last token of a prompt stands before each answer because it is what predicts the
-answer's first token. Positions go on from the prompt in every answer, so each hidden
-state is the one that prompt + answer would have alone.
+The last prompt token (p3) starts each answer, because its hidden state predicts the
+answer's first token. The last token of an answer (a2, b2) predicts nothing and is left
+out. Each hidden state is the same as in prompt + answer.
 
-TRL's trainer does not notice: its batch holds the answers behind that one token, and
-the model's backbone, which is what reads the row, hands back their hidden states.
-Losses, metrics and the fused head stay TRL's.
+TRL's trainer does not need to know. Its batch has one sequence per answer, p3 a0 a1 a2 and
+p3 b0 b1 b2, and its mask of trained tokens:
+
+    TRL's batch           (2 * pairs, answer + 1)
+    our rows              (prompts, row)
+    hidden states         (prompts, row, size) → flattened (prompts * row, size)
+    → TRL's batch         (2 * pairs, answer + 1, size), gathered by `places`
+
+The backbone reads our rows and returns hidden states in the shape of TRL's batch; losses,
+metrics and the fused head stay TRL's.
 """
 
 from __future__ import annotations
 
 import functools
-import random
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,27 +36,27 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "starcoder2")
-"""Values of `model_type` for which the tests find it equal to plain DPO."""
+"""Values of `model_type` for which tests show that it equals plain DPO."""
 
 ATTENTIONS = ("sdpa", "flex_attention")
-"""Attention implementations that take a mask of our own."""
+"""Attention implementations that accept a custom mask."""
 
 PROMPT = 0
-"""Segment of the tokens that all answers see; answers count from 1."""
+"""Segment of the tokens that all answers see; answers have segments from 1."""
 
 PADDING = -1
-"""Segment behind the end of a row."""
+"""Segment of padding, at the end of a row."""
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A prompt and the answers to it in one row.
+class SharedRow:
+    """A prompt and its answers in one row.
 
     Attributes:
-        ids: Tokens.
-        positions: Where each token would stand in prompt + answer alone.
-        segments: `PROMPT`, or the number of the answer.
-        parts: Where each answer is read.
+        ids: Token ids, (row,).
+        positions: Position of each token in prompt + answer, (row,).
+        segments: `PROMPT` or the number of the answer, (row,).
+        parts: Indexes of each answer in the row, (answers, answer length).
     """
 
     ids: list[int]
@@ -57,14 +65,11 @@ class Packed:
     parts: list[range]
 
 
-def pack(prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> Packed:
-    """Packs a prompt of at least one token and the answers to it.
-
-    The last token of an answer is left out: nothing is predicted from it.
-    """
+def pack(prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> SharedRow:
+    """Packs a prompt of at least one token and its answers into one row."""
     *shared, last = prompt
     depth = len(shared)
-    row = Packed(shared, list(range(depth)), [PROMPT] * depth, [])
+    row = SharedRow(shared, list(range(depth)), [PROMPT] * depth, [])
     for number, answer in enumerate(answers, start=1):
         part = [last, *answer[:-1]]
         row.parts.append(range(len(row.ids), len(row.ids) + len(part)))
@@ -76,10 +81,10 @@ def pack(prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> Packed:
 
 @dataclass(frozen=True)
 class SharedPrefixCollator:
-    """Makes TRL's preference batch, and one row per prompt for `share_prefixes`.
+    """Collates TRL's preference batch, plus one row per prompt for `share_prefixes`.
 
     Args:
-        pad: Id that fills up a batch.
+        pad: Id for padding.
     """
 
     pad: int
@@ -91,11 +96,12 @@ class SharedPrefixCollator:
             examples: Rows with `prompt_ids`, `chosen_ids` and `rejected_ids`.
 
         Returns:
-            `input_ids` and `completion_mask` (2 * pairs, answer + 1), each answer
-            behind the last token of its prompt; `attention_mask` (prompts, row), from
-            which TRL counts tokens; and `shared`, what the backbone reads: `input_ids`,
-            `position_ids` and `segments` (prompts, row), and `places` (2 * pairs,
-            answer + 1), which of all their tokens `input_ids` stands for.
+            TRL's batch: `input_ids` and `completion_mask`, (2 * pairs, answer + 1), where
+            each answer follows the last token of its prompt; `attention_mask`,
+            (prompts, row), from which TRL counts tokens. And `shared` for the backbone:
+            `input_ids`, `position_ids` and `segments`, (prompts, row), and `places`,
+            (2 * pairs, answer + 1), the index of each of TRL's tokens in the flattened
+            rows.
         """
         import torch
 
@@ -104,11 +110,13 @@ class SharedPrefixCollator:
             for side in ("chosen_ids", "rejected_ids")
             for example in examples
         ]
+        # Unique answers of each prompt, in order.
         answers: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
         for prompt, answer in sequences:
             answers.setdefault(prompt, {})[answer] = None
         rows = [pack(prompt, list(known)) for prompt, known in answers.items()]
         width = max(len(row.ids) for row in rows)
+        # Index in the flattened rows (prompts * width) of each token of an answer.
         places = {
             (prompt, answer): [number * width + place for place in part]
             for number, (prompt, row) in enumerate(zip(answers, rows, strict=True))
@@ -123,13 +131,15 @@ class SharedPrefixCollator:
                 "input_ids": _padded([row.ids for row in rows], self.pad),
                 "position_ids": _padded([row.positions for row in rows], 0),
                 "segments": segments,
-                # The last token of an answer was not read, and TRL does not ask.
+                # The last token of an answer has no hidden state, and TRL ignores this
+                # one, so any index will do.
                 "places": _padded([[*places[s], places[s][0]] for s in sequences], 0),
             },
         }
 
 
 def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
+    """(rows, longest row), filled up with `value` at the ends."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -138,25 +148,30 @@ def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
     )
 
 
-def why_not(model: PreTrainedModel) -> str | None:
+def obstacle(model: PreTrainedModel) -> str | None:
     """Why prompts cannot be shared with this model; `None` if they can."""
     config = model.config
-    if config.model_type not in FAMILIES:
-        return f"{config.model_type} is not among {', '.join(FAMILIES)}"
     if config._attn_implementation not in ATTENTIONS:
-        return f"{config._attn_implementation} is not among {', '.join(ATTENTIONS)}"
+        return f"{config._attn_implementation} is not one of {', '.join(ATTENTIONS)}"
+    return family_obstacle(config)
+
+
+def family_obstacle(config: Any) -> str | None:
+    """Why a config is not one of `FAMILIES` with full attention; `None` if it is."""
+    if config.model_type not in FAMILIES:
+        return f"{config.model_type} is not one of {', '.join(FAMILIES)}"
     if getattr(config, "sliding_window", None) is not None:
-        return "its attention has a window"
+        return "its attention has a sliding window"
     return None
 
 
 def share_prefixes(model: PreTrainedModel) -> None:
-    """Lets the model's backbone read what `SharedPrefixCollator` packs.
+    """Makes the model's backbone read the rows of `SharedPrefixCollator`.
 
-    Batches of other collators are read as before.
+    It reads batches of other collators as before.
 
     Args:
-        model: Without PEFT around it; adapters inside are used.
+        model: The transformers model inside PEFT; adapters in its layers stay active.
     """
     from torch.nn.functional import embedding
 
@@ -167,15 +182,16 @@ def share_prefixes(model: PreTrainedModel) -> None:
     def forward(*args: Any, shared: Any = None, **options: Any) -> Any:
         if shared is None:
             return read(*args, **options)
-        options["input_ids"] = shared["input_ids"]
+        options["input_ids"] = shared["input_ids"]  # (prompts, row)
         options["position_ids"] = shared["position_ids"]
         options["attention_mask"] = attention_mask(
             shared["segments"], backbone.config._attn_implementation
         )
-        output = read(**options)
-        hidden = output.last_hidden_state.flatten(0, 1)
-        # As embeddings are looked up: indexing sums its gradients in any order, and
-        # a resumed training would not end with the same bits.
+        output = read(**options)  # last_hidden_state: (prompts, row, size)
+        hidden = output.last_hidden_state.flatten(0, 1)  # (prompts * row, size)
+        # (2 * pairs, answer + 1, size). An embedding lookup instead of indexing: the
+        # backward of indexing sums in no fixed order, and a resumed training would not
+        # end with the same bits.
         output.last_hidden_state = embedding(shared["places"], hidden)
         return output
 
@@ -188,12 +204,12 @@ def attention_mask(
     """The mask in which an answer sees the prompt and itself.
 
     Args:
-        segments: (rows, tokens), see `Packed`.
+        segments: (rows, tokens), see `SharedRow`.
         implementation: One of `ATTENTIONS`.
 
     Returns:
-        True where a token is seen, (rows, 1, seeing, seen); for FlexAttention blocks
-        of it, of which those that nobody sees are skipped.
+        For SDPA, (rows, 1, queries, keys), true where a query sees a key; for
+        FlexAttention, blocks of that mask, of which empty ones are skipped.
     """
     import torch
 
@@ -205,47 +221,19 @@ def attention_mask(
             _sees(segments), rows, None, tokens, tokens, device=segments.device
         )
     row = torch.arange(rows, device=segments.device)[:, None, None, None]
-    place = torch.arange(tokens, device=segments.device)
-    return _sees(segments)(row, row, place[:, None], place)
+    token = torch.arange(tokens, device=segments.device)
+    # Broadcasts (rows, 1, 1, 1), (queries, 1) and (keys,).
+    return _sees(segments)(row, row, token[:, None], token)
 
 
 def _sees(segments: torch.Tensor) -> Callable[..., torch.Tensor]:
-    """Whether a token sees another, as FlexAttention asks it; indices may be tensors."""
+    """The mask as a function of indexes, in FlexAttention's form; they may be tensors."""
 
     def sees(
-        row: torch.Tensor, _head: torch.Tensor, one: torch.Tensor, other: torch.Tensor
+        row: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
     ) -> torch.Tensor:
-        # Padding is a segment too: a token that saw nothing at all would be NaN.
-        seen = segments[row, other]
-        return (other <= one) & ((seen == PROMPT) | (seen == segments[row, one]))
+        # Padding sees padding: a query without any key would give NaN.
+        seen = segments[row, key]
+        return (key <= query) & ((seen == PROMPT) | (seen == segments[row, query]))
 
     return sees
-
-
-class PromptSampler:
-    """Takes prompts in random order, and all pairs of a prompt before the next.
-
-    Args:
-        prompts: The prompt of each pair.
-        seed: Seed of the order, which is another in every epoch.
-    """
-
-    def __init__(self, prompts: Sequence[Hashable], seed: int) -> None:
-        self._pairs: dict[Hashable, list[int]] = {}
-        for pair, prompt in enumerate(prompts):
-            self._pairs.setdefault(prompt, []).append(pair)
-        self._count = len(prompts)
-        self._seed = seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order; accelerate calls it, after a resume too."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[int]:
-        chance = random.Random(f"{self._seed} {self._epoch}")  # noqa: S311  # no secret
-        for pairs in chance.sample(list(self._pairs.values()), len(self._pairs)):
-            yield from chance.sample(pairs, len(pairs))

@@ -1,10 +1,9 @@
-"""Training in several processes, of which the stage's own is none.
+"""Runs a training in the stage's process, or in several others.
 
-The stage keeps the run directory, its lock and the terminal. It writes the job to
-a file, starts torch's elastic agent, which starts a process per rank (see `rank`),
-reads its progress from a file of the first, and raises what goes wrong in one of
-them. Everything that a training leaves is written by the first rank, so a run can
-be stopped and gone on with as if there were one process.
+With several processes the stage keeps the run directory, its lock and the terminal. It
+writes the job to a file and starts torch's elastic agent, which starts a process per rank
+(see `rank`). It reads their progress from a file, and raises their first error. The first
+rank writes all results, so a run can be stopped and resumed as with one process.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from swebench_trainer import errors
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import (
     PrerequisiteError,
@@ -33,17 +31,18 @@ from swebench_trainer.errors import (
 )
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.jsonl import read_json
-from swebench_trainer.training import fit, trackers
-from swebench_trainer.training.distributed.train_job import Job, Train
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.distributed.train_job import RankError, Train, TrainJob
+from swebench_trainer.training.loop import trackers
+from swebench_trainer.training.loop.training import finished
+from swebench_trainer.training.models.table import HfTable
 
 log = logging.getLogger(__name__)
 
 _POLL = 0.1
-"""Seconds between looks at the processes."""
+"""Seconds between polls of the processes."""
 
 _GONE_WITHIN = 30.0
-"""Seconds that killed processes may take to be gone."""
+"""Seconds to wait for killed processes to end."""
 
 
 def train(
@@ -53,25 +52,25 @@ def train(
     settings: TrainTable,
     request: TrainRequest,
 ) -> Path:
-    """Calls a training function, in as many processes as the settings say.
+    """Calls a training function in the number of processes that the settings ask for.
 
     Args:
-        function: Of a module, since other processes have to find it.
+        function: A module-level function, which other processes can import.
         table: The recipe's `[model]`.
-        rows: What to train on.
+        rows: Rows to train on.
         settings: The recipe's `[sft]` or `[dpo]`.
-        request: What the stage asks for.
+        request: The stage's request.
 
     Raises:
         PrerequisiteError: See `check`.
-        TrainerError: What a rank has raised; also see the training function.
-        StageError: A rank has failed in another way; its log is named.
+        TrainerError: The error of a rank; see the training function.
+        StageError: A rank failed in another way; the hint names its log.
     """
     check(table, settings)
-    job = Job(function, table, rows, settings, request)
+    job = TrainJob(function, table, rows, settings, request)
     if settings.processes == 1:
         return job.run(request.step)
-    if weights := fit.finished(request.out):
+    if weights := finished(request.out):
         return weights
     folder = request.out / "processes"
     _await_end(folder)
@@ -79,30 +78,31 @@ def train(
     folder.mkdir(parents=True)
     job.write(folder / "job.pickle")
     code = _run(settings.processes, folder, request)
-    trained = fit.finished(request.out)
+    trained = finished(request.out)
     if trained is None or any(folder.glob("error-*.json")):
-        raise _what_failed(folder)
-    if code:  # torch's threads may abort a process that is about to end
-        log.warning("The training is complete. Then: %s", _what_failed(folder).message)
+        raise _first_error(folder)
+    if code:  # torch's threads can abort a process after its training
+        error = _first_error(folder)
+        log.warning("The training is complete, but: %s", error.message)
     shutil.rmtree(folder)
     return trained
 
 
 def check(table: HfTable, settings: TrainTable) -> None:
-    """Checks that this machine has what the settings ask for, before anything runs.
+    """Checks before the run that this machine can train with these settings.
 
     Raises:
-        RecipeError: All weights are to be trained, and to be sharded; or adapters, with Muon.
-        PrerequisiteError: There are not as many GPUs or none to shard over, or no package of a tracker.
+        RecipeError: `sharding` needs adapters, or `optimizer = "muon"` needs `lora = false`.
+        PrerequisiteError: GPUs or the package of a tracker are missing.
     """
     if settings.sharding != "none" and table.lora is False:
         raise RecipeError(
-            "Sharded weights are trained through adapters alone, and [model] lora is false.",
+            "sharding only works with adapters, and [model] lora is false.",
             hint='Set lora, or sharding = "none".',
         )
     if settings.optimizer == "muon" and table.lora is not False:
         raise RecipeError(
-            'optimizer = "muon" is for whole weights, and [model] lora trains adapters.',
+            'optimizer = "muon" only trains whole weights, and [model] lora trains adapters.',
             hint='Set optimizer = "adamw", or [model] lora = false.',
         )
     trackers.check(settings.trackers)
@@ -115,25 +115,29 @@ def _require_devices(settings: TrainTable) -> None:
 
     processes, devices = settings.processes, torch.cuda.device_count()
     if settings.sharding != "none" and not torch.cuda.is_available():
-        raise PrerequisiteError(  # accelerate would train whole weights, and say nothing
-            "Sharded weights need GPUs, and there are none.",
+        raise PrerequisiteError(  # accelerate would silently train unsharded weights
+            "sharding needs GPUs, and this machine has none.",
             hint='Set sharding = "none".',
         )
     if torch.cuda.is_available() and devices < processes:
         raise PrerequisiteError(
-            f"processes = {processes} needs as many GPUs, and there are {devices}.",
-            hint=f"Set processes = {devices}; batch_size stays as it is.",
+            f"processes = {processes} needs {processes} GPUs, and this machine has {devices}.",
+            hint=f"Set processes = {devices}; batch_size can stay the same.",
         )
 
 
 def _run(processes: int, folder: Path, request: TrainRequest) -> int:
-    """Runs the ranks to their end, and passes their progress on."""
+    """Runs the ranks to their end and reports their progress.
+
+    Returns:
+        Exit code of the agent.
+    """
     path = folder / "progress.jsonl"
     path.touch()
     with path.open("rb") as progress, _agent(processes, folder) as agent:
         code = None
         while code is None:
-            code = agent.poll()  # before the rows: the last ones come before the end
+            code = agent.poll()  # before reading, so that no row is missed
             for row in _new_rows(progress):
                 request.step(row["done"], row["total"], row["word"])
             if code is None:
@@ -142,7 +146,7 @@ def _run(processes: int, folder: Path, request: TrainRequest) -> int:
 
 
 def _new_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """The rows that were added to a file since it was last asked."""
+    """The complete rows that were added to a file since the last call."""
     while (line := file.readline()).endswith(b"\n"):
         yield json.loads(line)
     file.seek(-len(line), os.SEEK_CUR)
@@ -150,7 +154,7 @@ def _new_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _agent(processes: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Starts the agent; at the end it is gone, and the ranks with it."""
+    """Starts the agent, and ends it and the ranks on exit."""
     command = [sys.executable, "-m", "swebench_trainer.training.distributed.rank"]
     command += [str(processes), str(folder), str(os.getpid())]
     threads = max(1, (os.cpu_count() or 1) // processes)
@@ -161,18 +165,18 @@ def _agent(processes: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             stdout=log,
             stderr=subprocess.STDOUT,
             env={"OMP_NUM_THREADS": str(threads), **os.environ},
-            start_new_session=True,  # Ctrl-C is for the stage, which ends them
+            start_new_session=True,  # the stage handles Ctrl-C and ends the ranks
         )
     try:
         yield agent
     finally:
-        agent.kill()  # and the kernel kills the ranks
+        agent.kill()  # the kernel then kills the ranks
         agent.wait()
         _await_end(folder)
 
 
 def _await_end(folder: Path) -> None:
-    """Waits until no rank is left, which all hold a lock while they live."""
+    """Waits until every rank has ended; each holds a lock while it lives."""
     path = folder / "alive"
     if not path.exists():
         return
@@ -184,33 +188,25 @@ def _await_end(folder: Path) -> None:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise StageError(
-                        f"Processes of an earlier training still work in {folder.parent}.",
-                        hint="End them, then run the same command again.",
+                        f"Processes of an earlier training are still running in {folder.parent}.",
+                        hint="Kill them, then run the same command again.",
                     ) from None
                 time.sleep(_POLL)
             else:
                 return
 
 
-def _what_failed(folder: Path) -> TrainerError:
-    """The first error of a rank, as an error of ours."""
-    found = [
-        (read_json(path), path.with_name(f"rank-{path.stem.split('-')[1]}.log"))
-        for path in folder.glob("error-*.json")
-    ]
-    for error, log in sorted(found, key=lambda pair: float(pair[0]["when"])):
-        if error["kind"]:
-            kind: type[TrainerError] = getattr(errors, error["kind"], StageError)
-            return kind(error["message"], hint=error["hint"])
-        return StageError(
-            f"A process of the training failed: {error['message']}", hint=f"See {log}"
-        )
+def _first_error(folder: Path) -> TrainerError:
+    """The first error of a rank; otherwise the signal that killed one."""
+    found = [RankError.read(path) for path in folder.glob("error-*.json")]
+    if found:
+        return min(found, key=lambda error: error.when).as_error()
     codes: dict[str, int] = read_json(folder / "failures.json") or {}
     for rank, code in codes.items():
         if code < 0:
             return StageError(
                 f"Process {rank} of the training was killed by {signal.Signals(-code).name}.",
-                hint="If it was for memory, lower micro_batch or processes. Run the same command again to go on.",
+                hint="If it ran out of memory, lower micro_batch or processes. Run the same command again to resume.",
             )
     return StageError(
         "The processes of the training ended without a result.",

@@ -1,8 +1,8 @@
-"""One process of a training in several: `python -m swebench_trainer.training.distributed.rank`.
+"""One process of a training: `python -m swebench_trainer.training.distributed.rank`.
 
-The stage starts torch's elastic agent from here, and the agent one process per
-rank. Each asks the kernel to be killed when the one that started it is gone, so
-that nothing trains on for a stage that was killed.
+The stage starts torch's elastic agent with this module, and the agent starts one process
+per rank with it. Each asks the kernel to be killed once its parent is gone, so that
+nothing keeps training for a stage that was killed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import fcntl
 import os
 import signal
 import sys
-import time
 import traceback
 from pathlib import Path
 
-from swebench_trainer.errors import TrainerError
 from swebench_trainer.store.jsonl import RowWriter, write_json
 from swebench_trainer.training.distributed import ranks
-from swebench_trainer.training.distributed.train_job import Job
+from swebench_trainer.training.distributed.train_job import RankError, TrainJob
 
 PR_SET_PDEATHSIG = 1
 
@@ -29,12 +27,12 @@ def main(arguments: list[str]) -> int:
     if len(arguments) == 3:
         processes, folder, parent = arguments
         _die_with(int(parent))
-        return _agent(int(processes), folder)
+        return _run_agent(int(processes), folder)
     _die_with(os.getppid())
-    return _rank(Path(arguments[0]))
+    return _run_rank(Path(arguments[0]))
 
 
-def _agent(processes: int, folder: str) -> int:
+def _run_agent(processes: int, folder: str) -> int:
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -49,20 +47,21 @@ def _agent(processes: int, folder: str) -> int:
     return 0
 
 
-def _rank(folder: Path) -> int:
+def _run_rank(folder: Path) -> int:
     rank = int(os.environ["RANK"])
+    log_path = folder / f"rank-{rank}.log"
     with (folder / "alive").open("ab") as alive:
-        fcntl.flock(alive, fcntl.LOCK_SH)  # as long as this process lives
-        with (folder / f"rank-{rank}.log").open("wb", buffering=0) as log:
+        fcntl.flock(alive, fcntl.LOCK_SH)  # held until this process ends
+        with log_path.open("wb", buffering=0) as log:
             os.dup2(log.fileno(), sys.stdout.fileno())
             os.dup2(log.fileno(), sys.stderr.fileno())
         try:
             _train(folder, rank)
             ranks.leave()
-        except Exception as error:  # whatever it is, the stage must hear of it
+        except Exception as error:  # the stage reports it, whatever it is
             traceback.print_exc()
-            write_json(folder / f"error-{rank}.json", _described(error))
-            # Without what Python does at its end: NCCL would wait for the others.
+            RankError.of(error, log_path).write(folder / f"error-{rank}.json")
+            # Skips Python's cleanup, in which NCCL would wait for the other ranks.
             sys.stderr.flush()
             os._exit(1)
     return 0
@@ -73,7 +72,7 @@ def _train(folder: Path, rank: int) -> None:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    job = Job.read(folder / "job.pickle")
+    job = TrainJob.read(folder / "job.pickle")
     if rank:
         job.run(lambda *_: None, first=False)
         return
@@ -85,23 +84,11 @@ def _train(folder: Path, rank: int) -> None:
         )
 
 
-def _described(error: Exception) -> dict[str, object]:
-    name, when = type(error).__name__, time.time()
-    if isinstance(error, TrainerError):
-        return {
-            "kind": name,
-            "when": when,
-            "message": error.message,
-            "hint": error.hint,
-        }
-    return {"kind": "", "when": when, "message": f"{name}: {error}"}
-
-
 def _die_with(parent: int) -> None:
-    """Has the kernel kill this process when the one that started it is gone."""
+    """Has the kernel kill this process once its parent is gone."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before the kernel knew
+    if os.getppid() != parent:  # the parent ended before the call
         os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""What the processes of one training have to agree on; one process is the usual case."""
+"""Coordination between the processes of one training; usually there is only one."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ T = TypeVar("T")
 
 
 def size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     from torch import distributed
 
     joined = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if joined else 1
 
 
-def writes() -> bool:
-    """Whether this process is the one that writes files: the first."""
+def is_first() -> bool:
+    """Whether this is the first process, which writes all files."""
     from torch import distributed
 
     return size() == 1 or distributed.get_rank() == 0
 
 
-def wait() -> None:
-    """Waits until every process is here."""
+def barrier() -> None:
+    """Waits until every process has reached this point."""
     from torch import distributed
 
     if size() > 1:
@@ -32,20 +32,20 @@ def wait() -> None:
 
 
 def leave() -> None:
-    """Ends what joins the processes, once all are done: its threads would outlive Python."""
+    """Ends the process group; otherwise its threads would outlive Python."""
     from torch import distributed
 
-    wait()
+    barrier()
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def once(find: Callable[[], T]) -> T:
-    """What the first process finds, for all of them; the others wait for it."""
+def run_on_first(function: Callable[[], T]) -> T:
+    """Calls a function in the first process, and returns its result in all of them."""
     from torch import distributed
 
     if size() == 1:
-        return find()
-    found = [find() if writes() else None]
-    distributed.broadcast_object_list(found)
-    return found[0]  # type: ignore[return-value]  # the first has found it
+        return function()
+    result = [function() if is_first() else None]
+    distributed.broadcast_object_list(result)
+    return result[0]  # type: ignore[return-value]  # the first process has set it

@@ -1,4 +1,4 @@
-"""How the weights lie in several processes: in each of them, or a part in each."""
+"""Weights across processes: a full copy in each, or a shard in each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def arguments(settings: TrainTable) -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     chosen: dict[str, Any] = {
         "ddp_backend": "nccl" if cuda else "gloo",
-        # Every adapter takes part in every loss; looking for others costs time.
+        # Every adapter contributes to every loss; searching for unused ones costs time.
         "ddp_find_unused_parameters": False,
     }
     if settings.sharding == "fsdp":
@@ -37,27 +37,27 @@ def arguments(settings: TrainTable) -> dict[str, Any]:
 
 
 def require_same(trainer: Trainer, checkpoint: Path | None) -> None:
-    """Checks that a checkpoint was written as this training would write it.
+    """Checks that a checkpoint was written with the same sharding as this training.
 
     Raises:
-        StageError: Its weights are sharded and the training's are not, or the reverse.
+        StageError: Only one of the two is sharded.
     """
     if checkpoint is None:
         return
     sharded = checkpoint.joinpath("optimizer.bin").is_file()  # else optimizer.pt
     if sharded != bool(trainer.is_fsdp_enabled):
+        written = "fsdp" if sharded else "none"
         raise StageError(
-            f"{checkpoint.name} was written with sharding = "
-            f'"{"fsdp" if sharded else "none"}", and cannot be gone on with otherwise.',
-            hint="Take the change of sharding back, or do the stage anew with --redo.",
+            f'{checkpoint.name} was written with sharding = "{written}", and cannot be resumed with another value.',
+            hint="Undo the change of sharding, or rerun the stage with --redo.",
         )
 
 
 def whole_state(trainer: Trainer) -> Mapping[str, torch.Tensor] | None:
-    """The weights that processes hold in parts, put together in the first one.
+    """Gathers sharded weights in the first process; every process must call this.
 
     Returns:
-        `None` where each process has all of them. To be called by every process.
+        `None` if each process has all weights.
     """
     if not trainer.is_fsdp_enabled:
         return None

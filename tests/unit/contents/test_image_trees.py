@@ -34,7 +34,7 @@ class FakeImage:
         return self.id
 
     @contextlib.contextmanager
-    def unstarted(self, image_id: str) -> Iterator[Callable]:
+    def unstarted_container(self, image_id: str) -> Iterator[Callable]:
         self.created += 1
         yield self._take
 

@@ -1,4 +1,4 @@
-"""Generated tasks: each is what it says, and the two sides share nothing."""
+"""Generated tasks are consistent, and the two sides share nothing."""
 
 import ast
 import io
@@ -17,19 +17,19 @@ from pydantic import ValidationError
 
 from swebench_trainer.answers.forms import extract_patch, render_answer
 from swebench_trainer.contents.directory import Directory
-from swebench_trainer.data.facts import Rows
 from swebench_trainer.data.generated.functions import (
+    call_all,
     draw_cases,
     draw_function,
     every_form,
-    outcomes,
-    put_fault,
+    insert_bug,
     shortest_forms,
     vocabulary,
 )
 from swebench_trainer.data.generated.source import GeneratedSource, GeneratedTable
 from swebench_trainer.data.generated.tasks import draw_tasks
 from swebench_trainer.data.leakage import find_leakage
+from swebench_trainer.data.metadata import InstanceSet
 from swebench_trainer.data.select import split
 from swebench_trainer.errors import DataError
 from swebench_trainer.grading.snapshot import snapshot_repository
@@ -81,34 +81,33 @@ def failing_tests(files):
 
 
 @pytest.mark.parametrize("form", every_form(), ids=lambda form: form.call[0])
-def test_every_fault_of_a_form_can_be_seen(form):
+def test_every_bug_of_every_form_can_fail_a_test(form):
     for kind, right, wrong in form.faults:
-        draw = Random(0)
-        functions = (draw_function(draw, form) for _ in range(20))
+        rng = Random(0)
+        functions = (draw_function(rng, form) for _ in range(20))
         assert any(
             case.fails
             for function in functions
-            for case in draw_cases(draw, function, put_fault(function, right, wrong))
+            for case in draw_cases(rng, function, insert_bug(function, right, wrong))
         ), (kind, right, wrong)
 
 
-def test_there_are_as_many_forms_and_faults_as_the_manual_says(pytestconfig):
+def test_the_docs_state_the_number_of_forms_and_bugs(pytestconfig):
     kinds = Counter(kind for form in every_form() for kind, _, _ in form.faults)
     assert min(kinds.values()) >= 4
-    told = " ".join((pytestconfig.rootpath / "docs/data.md").read_text().split())
-    assert (
-        f"{len(every_form())} forms of functions and {len(kinds)} kinds of faults"
-        in told
+    text = " ".join((pytestconfig.rootpath / "docs/data.md").read_text().split())
+    assert re.search(
+        rf"\b{len(every_form())} forms of [^.]* {len(kinds)} kinds of", text
     )
 
 
-def test_no_module_hides_one_of_the_standard_library():
-    things = vocabulary()["things"].values()
-    assert sys.stdlib_module_names.isdisjoint(things)
-    assert sys.stdlib_module_names.isdisjoint(f"test_{name}" for name in things)
+def test_no_module_shadows_the_standard_library():
+    parts = vocabulary()["things"].values()
+    assert sys.stdlib_module_names.isdisjoint(parts)
+    assert sys.stdlib_module_names.isdisjoint(f"test_{name}" for name in parts)
 
 
-def test_tasks_are_of_all_kinds(tasks):
+def test_tasks_cover_all_kinds_of_bugs(tasks):
     kinds = Counter(task.kind for task in tasks)
     assert len(kinds) == 11
     assert max(kinds.values()) < len(tasks) / 3
@@ -117,21 +116,21 @@ def test_tasks_are_of_all_kinds(tasks):
 def test_tests_fail_before_and_pass_after(tasks, tmp_path):
     for task in tasks[: HELDOUT + GRADED]:
         instance, folder = task.instance, tmp_path / task.instance.instance_id
-        told = {*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS}
+        tests = {*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS}
         before = applied(task.files, instance.test_patch, folder)
-        assert failing_tests(before) == (told, set(instance.FAIL_TO_PASS))
+        assert failing_tests(before) == (tests, set(instance.FAIL_TO_PASS))
         after = applied(before, instance.patch, folder)
-        assert failing_tests(after) == (told, set())
+        assert failing_tests(after) == (tests, set())
 
 
-def test_the_issue_tells_a_call_that_fails(tasks):
+def test_the_issue_names_a_failing_call(tasks):
     for task in tasks:
         issue = task.instance.problem_statement
         code = next(iter(task.files.values()))
         names = [node.name for node in ast.parse(code).body[1:]]
         (call,) = (text for text in issue.split("`") if text.partition("(")[0] in names)
         assert call.partition("(")[0] in issue.replace(call, "")
-        (got,) = outcomes(code, [call])
+        (got,) = call_all(code, [call])
         assert (got.error or repr(got.value)) in issue or "nothing" in issue
 
 
@@ -147,9 +146,11 @@ def test_gold_can_be_written_and_read_as_an_answer(tasks, form, tmp_path):
         assert applied(task.files, extracted.patch, folder / "again") == gold
 
 
-def test_both_sides_share_nothing(tasks):
+def test_training_and_heldout_tasks_share_nothing(tasks):
     back, train = tasks[:HELDOUT], tasks[HELDOUT:]
-    found = find_leakage(*(Rows([t.instance for t in side]) for side in (back, train)))
+    found = find_leakage(
+        *(InstanceSet([t.instance for t in side]) for side in (back, train))
+    )
     assert not found.findings
     functions = [functions_of(next(iter(task.files.values()))) for task in tasks]
     for number, mine in enumerate(functions[:HELDOUT]):
@@ -159,12 +160,14 @@ def test_both_sides_share_nothing(tasks):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_thousands_share_nothing_with_the_held_out(seed):
+def test_thousands_of_tasks_share_nothing_with_the_held_out_ones(seed):
     instances = [task.instance for task in draw_tasks(seed, 200, 400, 6000)]
-    assert not find_leakage(Rows(instances[:200]), Rows(instances[200:])).findings
+    assert not find_leakage(
+        InstanceSet(instances[:200]), InstanceSet(instances[200:])
+    ).findings
 
 
-def test_more_tasks_change_none(tasks):
+def test_a_larger_count_leaves_existing_tasks_unchanged(tasks):
     instances = [task.instance for task in tasks]
     more = draw_tasks(0, HELDOUT, GRADED, TRAIN + 10)
     assert [task.instance for task in more][: len(tasks)] == instances
@@ -174,7 +177,7 @@ def test_more_tasks_change_none(tasks):
     assert not {i.patch for i in other} & {i.patch for i in instances}
 
 
-def test_a_smaller_world_has_the_shortest_functions():
+def test_a_limit_on_forms_selects_the_shortest():
     few = shortest_forms(4)
     longest = max(len(form.code) for form in few)
     assert all(len(form.code) >= longest for form in set(every_form()) - set(few))
@@ -189,7 +192,7 @@ def test_a_smaller_world_has_the_shortest_functions():
     assert set(shortest_forms(36)) == set(every_form())
 
 
-def test_a_world_without_numbers_of_its_own():
+def test_forms_with_numbers_can_be_excluded():
     forms = shortest_forms(12, numbered=False)
     names = set(re.findall(r"\w+", " ".join(form.code for form in forms)))
     assert not names & {"n", "m"}
@@ -210,7 +213,7 @@ def test_a_world_without_numbers_of_its_own():
     assert set(forms) < set(shortest_forms(0, numbered=False)) < set(every_form())
 
 
-def test_a_share_of_the_docstrings_names_a_ticket(tmp_path):
+def test_the_given_share_of_docstrings_has_a_ticket_number(tmp_path):
     tasks = list(draw_tasks(0, 20, 20, 100, tickets=0.25))
     texts = [next(iter(task.files.values())) for task in tasks]
     functions = [node for text in texts for node in ast.parse(text).body[1:]]
@@ -226,24 +229,24 @@ def test_a_share_of_the_docstrings_names_a_ticket(tmp_path):
 
 
 @pytest.mark.parametrize("number", [1, 2, 37])
-def test_a_world_that_fills_no_module_is_refused(number):
-    with pytest.raises(ValidationError, match="forms is 0 for all, or between 3"):
+def test_too_few_forms_for_a_module_are_rejected(number):
+    with pytest.raises(ValidationError, match=r"forms must be 0 \(all\) or between 3"):
         source(forms=number)
 
 
-def test_without_numbers_there_are_fewer_kinds():
-    with pytest.raises(ValidationError, match="and 29, which there are"):
+def test_excluding_numbers_lowers_the_maximum_of_forms():
+    with pytest.raises(ValidationError, match="and 29"):
         source(forms=30, numbers=False)
 
 
-def test_those_without_tests_train_only(tasks):
+def test_tasks_without_tests_are_not_gradable(tasks):
     gradable = [task.instance.gradable for task in tasks]
     assert gradable == [True] * (HELDOUT + GRADED) + [False] * (TRAIN - GRADED)
 
 
-def test_too_many_held_out_tasks_are_an_error(monkeypatch):
+def test_too_many_held_out_tasks_raise(monkeypatch):
     monkeypatch.setattr("swebench_trainer.data.generated.tasks._ATTEMPTS", 1)
-    with pytest.raises(ValueError, match="leave nothing to draw from"):
+    with pytest.raises(ValueError, match="exhaust the distinct tasks"):
         list(draw_tasks(0, 200, 0, 1))
 
 
@@ -253,7 +256,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache/swebench-trainer/generated"
 
 
-def test_another_process_makes_the_same_bytes(cache):
+def test_tasks_are_identical_in_another_process(cache):
     loaded = source().load()
     script = (
         "import json, sys\n"
@@ -269,12 +272,12 @@ def test_another_process_makes_the_same_bytes(cache):
     assert json.loads(done.stdout) == json.loads(json.dumps(rows))
 
 
-def test_the_files_are_those_of_the_base_commit(cache):
+def test_the_snapshot_has_the_base_commit_id(cache):
     for instance in source().load().instances:
         snapshot_repository(instance)  # raises where they are not
 
 
-def test_they_are_made_once(cache, monkeypatch):
+def test_tasks_are_generated_once(cache, monkeypatch):
     first = source().load()
     monkeypatch.delattr(GeneratedSource, "_write")
     assert source().load() == first
@@ -283,7 +286,7 @@ def test_they_are_made_once(cache, monkeypatch):
     assert {path.suffix for path in cache.iterdir()} == {"", ".lock"}
 
 
-def test_what_was_not_finished_is_made_again(cache, monkeypatch):
+def test_an_unfinished_cache_entry_is_rebuilt(cache, monkeypatch):
     write_rows = "swebench_trainer.data.generated.source.write_rows"
     with monkeypatch.context() as patch:
         patch.setattr(write_rows, lambda *_: 1 / 0)
@@ -293,7 +296,7 @@ def test_what_was_not_finished_is_made_again(cache, monkeypatch):
     assert len(source().load().instances) == 12
 
 
-def test_settings_decide_the_digest():
+def test_the_digest_depends_on_the_settings():
     others = [{"seed": 1}, {"count": 9}, {"graded": 2}, {"heldout": 3}]
     others += [{"forms": 4}, {"tickets": 0.5}, {"numbers": False}]
     digests = {source(**keys).digest() for keys in ({}, *others)}
@@ -301,21 +304,21 @@ def test_settings_decide_the_digest():
     assert source(limit=3).digest() == source().digest()
 
 
-def test_the_held_out_tasks_are_kept_back_by_default(cache):
+def test_the_heldout_tasks_are_held_out_by_default(cache):
     table = GeneratedTable(use="generated", heldout=4, graded=3, count=8)
     instances = GeneratedSource(table).load().instances
-    back = split(Rows(instances).facts, table.holdout, seed=0)
+    back = split(InstanceSet(instances).metadata, table.holdout, seed=0)
     assert back.ids == {instance.instance_id for instance in instances[:4]}
     assert back.stable
 
 
-def test_more_graded_tasks_than_there_are():
+def test_more_graded_tasks_than_tasks_are_rejected():
     with pytest.raises(ValidationError, match="graded = 9 is more than count = 8"):
         source(graded=9)
 
 
-def test_a_full_drawer_says_what_to_change(cache, monkeypatch):
+def test_an_exhausted_generator_names_the_key_to_change(cache, monkeypatch):
     monkeypatch.setattr("swebench_trainer.data.generated.tasks._ATTEMPTS", 1)
-    with pytest.raises(DataError, match="leave nothing") as caught:
+    with pytest.raises(DataError, match="exhaust") as caught:
         source(heldout=200).load()
     assert "heldout" in caught.value.hint

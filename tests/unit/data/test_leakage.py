@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from swebench_trainer.data.facts import Rows, facts_of
 from swebench_trainer.data.leakage import NAMED, find_leakage, public_test
+from swebench_trainer.data.metadata import InstanceSet, metadata_of
 from swebench_trainer.types import Instance
 
 
@@ -40,7 +40,7 @@ def instance(name, seed=None, **changes):
 
 
 def found(heldout, train):
-    return find_leakage(Rows(heldout), Rows(train))
+    return find_leakage(InstanceSet(heldout), InstanceSet(train))
 
 
 def reasons(heldout, train):
@@ -62,13 +62,13 @@ def test_different_instances_share_nothing():
         ("instance_a__b-c0ffee-vnan", "a__b-c0ffee"),
     ],
 )
-def test_one_instance_under_two_names(ours, theirs):
+def test_an_instance_is_recognized_under_another_id(ours, theirs):
     one = instance(ours, 1, repo="o/one")
     other = instance(theirs, 2, repo="o/other")
     assert reasons(one, other) == ["the same instance"]
 
 
-def test_one_issue_text_whatever_its_spaces():
+def test_issue_texts_match_regardless_of_whitespace():
     text = "A  Bug\nthat takes more than a hundred characters to tell. " * 3
     ours = instance("a", problem_statement=text)
     theirs = instance("b", problem_statement=" ".join(text.lower().split()))
@@ -81,7 +81,7 @@ def test_one_issue_text_whatever_its_spaces():
     ]
 
 
-def test_one_commit_counts_with_a_common_file_only():
+def test_a_shared_commit_counts_only_with_a_shared_file():
     here = {"repo": "o/r", "base_commit": "c0ffee0123456789"}
     ours = instance("a", **here)
     assert reasons(ours, instance("b", **here)) == ["the same commit and file"]
@@ -92,7 +92,7 @@ def test_one_commit_counts_with_a_common_file_only():
     assert reasons(ours, mirror) == ["the same commit and file"]
 
 
-def test_one_gold_patch_whatever_its_spaces_and_place():
+def test_gold_patches_match_regardless_of_whitespace_and_position():
     code = lines("x")
     indented = patch([f"    {line}  " for line in code], path="lib/moved.py")
     ours = instance("a", patch=patch(code))
@@ -101,7 +101,7 @@ def test_one_gold_patch_whatever_its_spaces_and_place():
     ]
 
 
-def test_nearly_one_gold_patch():
+def test_similar_gold_patches_match():
     code = lines("x", 20)
     ours = instance("a", patch=patch(code))
     larger = instance("b", patch=patch([*lines("y", 40), *code, *lines("z", 40)]))
@@ -112,7 +112,7 @@ def test_nearly_one_gold_patch():
     assert reasons(ours, half) == []
 
 
-def test_short_patches_are_the_same_only_in_the_same_file():
+def test_short_patches_match_only_in_the_same_file():
     def short(name, path="setup.py", **changes):
         return instance(name, patch=patch(["  version = 2"], path), **changes)
 
@@ -126,7 +126,7 @@ def test_short_patches_are_the_same_only_in_the_same_file():
     assert reasons(ours, short("b", repo="o/other")) == []
 
 
-def test_one_short_patch_whatever_the_order_of_its_files():
+def test_short_patches_match_regardless_of_file_order():
     one, two = patch(["x = 2"], "a.py"), patch(["y = 2"], "b.py")
     ours, theirs = (
         instance(name, repo="o/r", patch=text)
@@ -135,7 +135,7 @@ def test_one_short_patch_whatever_the_order_of_its_files():
     assert reasons(ours, theirs) == ["the same gold patch"]
 
 
-def test_a_common_header_is_no_leak():
+def test_a_common_license_header_is_not_leakage():
     header = [
         f"# Licensed to everybody, line {n} of the licence text" for n in range(60)
     ]
@@ -152,7 +152,7 @@ def test_a_common_header_is_no_leak():
     assert (finding.heldout, finding.train) == ("a150", ["twin"])
 
 
-def test_a_finding_names_some_and_counts_all():
+def test_a_finding_names_some_instances_and_counts_all():
     code = patch(lines("x"))
     train = [instance(f"t{n}", patch=code) for n in range(50)]
     leakage = found([instance("h", patch=code), instance("quiet")], train)
@@ -163,13 +163,13 @@ def test_a_finding_names_some_and_counts_all():
 
 
 @pytest.mark.parametrize("text", ["", "no diff", "\ud800", "@@ -1 +1 @@", "+" * 9999])
-def test_what_is_no_diff_is_only_like_itself(text):
+def test_a_text_that_is_not_a_diff_only_matches_itself(text):
     assert reasons(instance("a", patch=text), instance("b")) == []
     ours, theirs = instance("a", patch=text), instance("b", patch=text)
     assert reasons(ours, theirs) == ["the same gold patch"]
 
 
-def test_ten_times_the_rows_take_no_hundred_times_the_work():
+def test_time_is_linear_in_the_number_of_rows():
     """All rows share everything: comparing pairs would take minutes."""
     same = {"repo": "o/r", "base_commit": "c0ffee", "patch": patch(lines("x"))}
     heldout = [instance(f"h{n}", **same) for n in range(2000)]
@@ -194,5 +194,5 @@ def test_ten_times_the_rows_take_no_hundred_times_the_work():
         ({"name": "sqlfluff__sqlfluff-1", "repo": "sqlfluff/sqlfluff"}, ""),
     ],
 )  # fmt: skip
-def test_public_test_splits_have_names(changes, benchmark):
-    assert public_test(facts_of(instance(**changes))) == benchmark
+def test_public_test_splits_are_recognized(changes, benchmark):
+    assert public_test(metadata_of(instance(**changes))) == benchmark

@@ -64,7 +64,7 @@ def load(tmp_path, evaluation):
     return load
 
 
-def test_a_row_becomes_an_instance(load):
+def test_a_row_is_converted_to_an_instance(load):
     (instance,) = load(ROW).instances
     assert instance.gradable
     assert instance.image == f"jefzda/sweap-images:acme.calc-ACME__Calc-{FIX}"
@@ -74,14 +74,14 @@ def test_a_row_becomes_an_instance(load):
     assert instance.eval_type == "pass_and_fail"
 
 
-def test_the_source_keeps_its_contract(load, tmp_path, evaluation):
+def test_the_source_passes_the_contract_suite(load, tmp_path, evaluation):
     load(ROW)  # writes the rows
     rows = str(tmp_path / "rows.jsonl")
     table = ProTable(use="swebench-pro", path=rows, scripts=str(evaluation))
     check_source(lambda: ProSource(table))
 
 
-def test_i3_lists_in_either_language_are_read_to_the_letter(load):
+def test_json_and_python_lists_are_parsed_exactly(load):
     (instance,) = load(ROW).instances
     assert instance.FAIL_TO_PASS == ("it doesn't", 'say "no"', "  edge  ")
     assert instance.PASS_TO_PASS == ("a, b", "c[d")
@@ -105,7 +105,7 @@ def test_i3_lists_in_either_language_are_read_to_the_letter(load):
         ("[" * 100_000, None),
     ],
 )
-def test_i3_nothing_is_evaluated_and_a_bad_list_drops_its_row(load, text, names):
+def test_lists_are_never_evaluated_and_invalid_ones_drop_the_row(load, text, names):
     loaded = load({**ROW, "fail_to_pass": text}, {**ROW, "instance_id": NAME})
     if names:
         assert names == loaded.instances[0].FAIL_TO_PASS
@@ -115,7 +115,7 @@ def test_i3_nothing_is_evaluated_and_a_bad_list_drops_its_row(load, text, names)
         assert "fail_to_pass" in reason.lower()
 
 
-def test_i4_the_harness_takes_the_row(load):
+def test_the_harness_accepts_the_row(load):
     from swebench.harness.utils import make_test_spec
 
     from swebench_trainer.grading.official import harness_row
@@ -127,7 +127,7 @@ def test_i4_the_harness_takes_the_row(load):
     assert "SWEBENCH_TEST_EXIT_CODE=$?" in spec.eval_script_list
 
 
-def test_i4_names_of_tests_may_stand_in_upper_case_columns(load):
+def test_test_columns_may_be_upper_case(load):
     lower = {"fail_to_pass", "pass_to_pass"}
     row = {key.upper() if key in lower else key: value for key, value in ROW.items()}
     (instance,) = load(row).instances
@@ -141,10 +141,10 @@ def test_i4_names_of_tests_may_stand_in_upper_case_columns(load):
         ('"It breaks.\\n\\nOften."', "It breaks.\n\nOften."),
         ("plain\\n text", "plain\\n text"),
         ('"Quoted" is only the first word', '"Quoted" is only the first word'),
-        ('"half a character \\ud800"', '"half a character \\ud800"'),
+        ('"lone surrogate \\ud800"', '"lone surrogate \\ud800"'),
     ],
 )
-def test_prose_is_taken_out_of_json(load, text, read):
+def test_json_strings_in_text_columns_are_decoded(load, text, read):
     (instance,) = load({**ROW, "problem_statement": text, "interface": text}).instances
     assert (instance.problem_statement, instance.interface) == (read, read)
 
@@ -172,23 +172,23 @@ def test_the_prompt_has_the_official_headings(load):
         ({"selected_test_files_to_run": "oops"}, "selected_test_files_to_run"),
         ({"before_repo_set_cmd": "", "test_patch": ""}, "before_repo_set_cmd"),
         ({"before_repo_set_cmd": "echo '>>>>> End Test Output'"}, "marker"),
-        ({}, "repeats"),
+        ({}, "duplicates"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_dropped_with_its_reason(load, change, reason):
+def test_an_unusable_row_is_dropped_with_the_reason(load, change, reason):
     loaded = load(ROW, {**ROW, **change})
     assert len(loaded.instances) == 1
     ((_, why),) = loaded.dropped
     assert reason in why
 
 
-def test_the_last_command_of_the_column_puts_the_tests_in_place(load):
+def test_the_last_setup_command_checks_out_the_tests(load):
     (instance,) = load(ROW).instances
     assert f"\ngit checkout {FIX} -- t\n" in instance.eval_script
     assert "reset --hard" not in instance.eval_script
 
 
-def test_the_command_is_made_up_for_when_it_is_missing(load):
+def test_the_command_is_derived_for_when_it_is_missing(load):
     test_patch = (
         "diff --git a/t/one b/t/one\n--- a/t/one\n+++ b/t/one\n@@ -1 +1 @@\n-a\n+b\n"
         "diff --git a/gone b/gone\ndeleted file mode 100644\n--- a/gone\n+++ /dev/null\n"
@@ -204,7 +204,7 @@ def test_the_command_is_made_up_for_when_it_is_missing(load):
     assert f"\n{command}\n" in instance.eval_script
 
 
-def test_i15_i16_the_list_of_files_is_as_it_is_officially(load):
+def test_the_file_list_matches_the_official_evaluation(load):
     files = ["a b", "it's $HOME", "c, d", "*"]
     row = {**ROW, "selected_test_files_to_run": repr(files)}
     (instance,) = load(row).instances
@@ -212,7 +212,7 @@ def test_i15_i16_the_list_of_files_is_as_it_is_officially(load):
     assert f"\n{command}" in instance.eval_script
 
 
-def test_no_line_of_a_run_script_is_lost_on_the_harness(load, evaluation):
+def test_the_harness_keeps_every_line_of_a_run_script(load, evaluation):
     from swebench_trainer.grading.official import test_spec
 
     script = "#!/bin/bash\nset -uxo pipefail\n\n|x\nEND_OF_RUN_SCRIPT\nlast\\"
@@ -225,12 +225,12 @@ def test_no_line_of_a_run_script_is_lost_on_the_harness(load, evaluation):
     assert all(line[0] == "|" for line in lines[begin + 1 : end])
 
 
-def test_i17_names_keep_the_blanks_around_them(load):
+def test_test_names_keep_surrounding_spaces(load):
     (instance,) = load({**ROW, "pass_to_pass": '[" a", "a", "b "]'}).instances
     assert instance.PASS_TO_PASS == (" a", "a", "b ")
 
 
-def test_i24_the_image_is_no_name_of_a_task_repo_and_need_not_be(load):
+def test_the_image_need_not_follow_the_task_repo_naming(load):
     from swebench.task.checks import expected_image
 
     from swebench_trainer.grading.official import harness_row
@@ -258,12 +258,12 @@ def test_i24_the_image_is_no_name_of_a_task_repo_and_need_not_be(load):
         ),
     ],
 )
-def test_images_are_named_by_the_official_rule(instance_id, repo, tag):
+def test_image_tags_follow_the_official_rule(instance_id, repo, tag):
     assert image_tag(instance_id, repo) == tag
 
 
 @needs_data
-def test_the_rule_gives_all_731_tags():
+def test_the_tag_rule_matches_all_731_public_rows():
     """An id is its tag without the first part; of a tag that was cut, any longer one."""
     tags = json.loads(Path(DATA, "SWE-bench_Pro_image_digests.json").read_text())
     pattern = r"([^.]+)\..+?-(((?i:\1))__(.+?)-[0-9a-f]{40}.*)"
@@ -283,7 +283,7 @@ def test_the_rule_gives_all_731_tags():
 
 
 @needs_data
-def test_the_real_rows_are_read(evaluation, tmp_path):
+def test_real_rows_are_readable(evaluation, tmp_path):
     rows = Path(DATA, "SWE-bench_Pro_5rows.jsonl")
     listed = [json.loads(line) for line in rows.read_text().splitlines()]
     for row in listed:
@@ -316,7 +316,7 @@ def test_the_real_rows_are_read(evaluation, tmp_path):
 
 
 @needs_data
-def test_the_command_that_is_made_up_is_the_one_of_the_real_rows(evaluation, tmp_path):
+def test_the_command_that_is_derived_is_the_one_of_the_real_rows(evaluation, tmp_path):
     rows = Path(DATA, "SWE-bench_Pro_5rows.jsonl")
     for line in rows.read_text().splitlines():
         row = json.loads(line)
@@ -329,8 +329,8 @@ def test_the_command_that_is_made_up_is_the_one_of_the_real_rows(evaluation, tmp
         table = ProTable(use="swebench-pro", path=str(path), scripts=str(evaluation))
         (instance,) = ProSource(table).load().instances
         command = row["before_repo_set_cmd"].split("\n")[-1]
-        made_up = re.search(r"^git checkout .*$", instance.eval_script, re.MULTILINE)[0]
-        assert sorted(made_up.split()) == sorted(command.split())
+        derived = re.search(r"^git checkout .*$", instance.eval_script, re.MULTILINE)[0]
+        assert sorted(derived.split()) == sorted(command.split())
 
 
 def test_images_with_known_digests_are_pinned(load, tmp_path):
@@ -343,14 +343,14 @@ def test_images_with_known_digests_are_pinned(load, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"tag": "latest"}', '{"tag": 1}'])
-def test_a_file_of_digests_that_is_none_is_an_error(load, tmp_path, text):
+def test_an_invalid_digests_file_raises(load, tmp_path, text):
     path = tmp_path / "digests.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"digests\.json"):
         load(ROW, digests=path)
 
 
-def test_csv_rows_are_those_of_json(load, tmp_path):
+def test_csv_rows_equal_json_rows(load, tmp_path):
     path = tmp_path / "rows.csv"
     long = {**ROW, "patch": ROW["patch"] + "+\n" * 100_000}
     with path.open("w", newline="") as file:
@@ -360,11 +360,13 @@ def test_csv_rows_are_those_of_json(load, tmp_path):
     assert load(path=str(path)).instances[0].patch == long["patch"]
     with path.open("a") as file:
         file.write("too,few\n")
-    with pytest.raises(DataError, match=r"rows\.csv, line \d+: the row does not have"):
+    with pytest.raises(DataError, match=r"rows\.csv, line \d+: the number of columns"):
         load(path=str(path))
 
 
-def test_the_digest_follows_rows_scripts_and_digests(tmp_path, evaluation, load):
+def test_the_digest_depends_on_rows_scripts_and_image_digests(
+    tmp_path, evaluation, load
+):
     load(ROW)  # writes the rows
     rows, pins = tmp_path / "rows.jsonl", tmp_path / "digests.json"
     pins.write_text("{}")
@@ -387,12 +389,12 @@ def test_the_digest_follows_rows_scripts_and_digests(tmp_path, evaluation, load)
     assert ProSource(table).digest() == digests[-1]
 
 
-def test_a_place_without_run_scripts_is_an_error_with_the_way_out(load, tmp_path):
+def test_missing_run_scripts_raise_with_a_hint(load, tmp_path):
     with pytest.raises(DataError, match="evaluation repository SWE-bench_Pro-os"):
         load(ROW, scripts=str(tmp_path))
 
 
-def test_paths_start_at_the_recipe(tmp_path):
+def test_paths_are_relative_to_the_recipe(tmp_path):
     values = {"use": "swebench-pro", "scripts": "pro", "path": "rows.csv"}
     table = ProTable.model_validate(values, context={"folder": tmp_path})
     assert table.scripts == str(tmp_path / "pro")
@@ -401,7 +403,7 @@ def test_paths_start_at_the_recipe(tmp_path):
     assert (default.path, default.split) == ("ScaleAI/SWE-bench_Pro", "test")
 
 
-def test_i19_the_recipe_of_the_documents_has_the_hour_of_the_official_evaluation(
+def test_the_documented_recipe_has_the_official_timeout(
     pytestconfig,
 ):
     text = (pytestconfig.rootpath / "docs/swebench-pro.md").read_text()
@@ -412,7 +414,7 @@ def test_i19_the_recipe_of_the_documents_has_the_hour_of_the_official_evaluation
 
 
 def test_a_stored_instance_needs_no_evaluation_repository(load, evaluation):
-    """Its script and its parser travel with it."""
+    """Its script and its parser are stored with it."""
     (instance,) = load(ROW).instances
     shutil.rmtree(evaluation)
     stored = from_row(Instance, json.loads(json.dumps(as_row(instance))))
@@ -420,7 +422,7 @@ def test_a_stored_instance_needs_no_evaluation_repository(load, evaluation):
     assert stored.gradable
 
 
-def test_a_marker_in_a_script_is_refused():
+def test_a_harness_marker_in_a_script_is_rejected():
     with pytest.raises(ValueError, match="marker"):
         eval_script("true", [], ": '>>>>> Start Test Output'\n")
 
@@ -462,7 +464,7 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def test_scripts_come_from_a_git_address_at_a_revision(load, remote, own_cache):
+def test_scripts_are_read_from_a_git_address_at_a_revision(load, remote, own_cache):
     address, first = remote
     newest = load(ROW, scripts=address).instances[0]
     assert "|echo second\n" in newest.eval_script
@@ -483,7 +485,7 @@ def test_an_address_is_cloned_once(load, remote, own_cache, evaluation):
     assert [p.name for p in (own_cache / "swebench-trainer").iterdir()] == ["checkouts"]
 
 
-def test_scripts_that_were_pruned_are_fetched_again(remote, own_cache):
+def test_pruned_scripts_are_fetched_again(remote, own_cache):
     place = checkout(remote[0])
     os.utime(place.with_suffix(".lock"), (0, 0))
     assert checkout(remote[0]) == place
@@ -492,13 +494,13 @@ def test_scripts_that_were_pruned_are_fetched_again(remote, own_cache):
     assert not place.exists() and (checkout(remote[0]) / "run_scripts").is_dir()
 
 
-def test_a_link_in_the_repository_leads_nowhere(remote, own_cache):
+def test_symbolic_links_in_the_repository_are_plain_files(remote, own_cache):
     link = checkout(remote[0]) / "run_scripts" / NAME / "link"
     assert not link.is_symlink()
     assert link.read_text() == "/etc/passwd"
 
 
-def test_a_revision_that_is_not_there_is_an_error_and_leaves_nothing(remote, own_cache):
+def test_a_missing_revision_raises_and_leaves_no_files(remote, own_cache):
     with pytest.raises(DataError, match="git fetch failed"):
         checkout(f"{remote[0]}@v2")
     assert not list((own_cache / "swebench-trainer" / "checkouts").iterdir())
@@ -515,7 +517,7 @@ def test_a_revision_that_is_not_there_is_an_error_and_leaves_nothing(remote, own
         "file:///srv/pro.git@main",
     ],
 )
-def test_addresses(address):
+def test_git_addresses_are_recognized(address):
     assert is_address(address)
 
 
@@ -535,15 +537,15 @@ def test_addresses(address):
         "/srv/a@b",
     ],
 )
-def test_what_is_no_address_never_reaches_git(text, own_cache):
+def test_an_invalid_address_never_reaches_git(text, own_cache):
     assert not is_address(text)
     with pytest.raises(DataError, match="not the address"):
         checkout(text)
     assert not own_cache.exists()
 
 
-def test_git_runs_no_program_of_the_address_s_choice(tmp_path, monkeypatch):
-    """Should the pattern ever let it pass, and the user's settings, git still refuses."""
+def test_git_never_runs_a_program_named_by_the_address(tmp_path, monkeypatch):
+    """Even if the pattern and the user's settings allowed it, git refuses."""
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", "protocol.ext.allow")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "always")

@@ -1,4 +1,4 @@
-"""Sources: what is taken, what is dropped and why, what is refused."""
+"""Sources: accepted rows, dropped rows with reasons, and refused files."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from swebench_trainer.data import json_list
 from swebench_trainer.data.json_list import JsonList
-from swebench_trainer.data.rows import RowsSource, RowsTable, read_file
+from swebench_trainer.data.rows import RowsSource, RowsTable, read_rows_file
 from swebench_trainer.data.task_repo import TaskRepoSource, TaskRepoTable
 from swebench_trainer.errors import DataError
 from swebench_trainer.store import spool
@@ -51,7 +51,7 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.parquet"])
-def test_the_three_file_forms_give_the_same_instance(write, name):
+def test_three_file_formats_give_the_same_instance(write, name):
     loaded = rows_source(write(ROW, name=name)).load()
     (instance,) = loaded.instances
     assert (instance.FAIL_TO_PASS, instance.PASS_TO_PASS) == (("t1",), ("t2",))
@@ -66,29 +66,35 @@ def test_the_three_file_forms_give_the_same_instance(write, name):
         ({"instance_id": "../../etc"}, "instance_id has characters"),
         ({"instance_id": "a/b"}, "instance_id has characters"),
         ({"FAIL_TO_PASS": "[oops"}, "column 'FAIL_TO_PASS' is not a JSON list"),
-        ({"PASS_TO_PASS": [1]}, "holds something that is not a string"),
+        ({"PASS_TO_PASS": [1]}, "has an item that is not a string"),
         ({"PASS_TO_PASS": 5}, "column 'PASS_TO_PASS' is not a list"),
         ({"FAIL_TO_PASS": "[" * 99999}, "column 'FAIL_TO_PASS' is not a JSON list"),
         ({"FAIL_TO_PASS": {"t": 1}}, "column 'FAIL_TO_PASS' is not a list"),
-        ({"FAIL_TO_PASS": ["\ud800"]}, "holds half a character"),
-        ({"patch": "\ud800"}, "column 'patch' holds half a character"),
-        ({"eval_script": "\ud800"}, "column 'eval_script' holds half a character"),
-        ({"test_patch": ["d"]}, "column 'test_patch' is not a text"),
+        ({"FAIL_TO_PASS": ["\ud800"]}, "has a lone surrogate"),
+        ({"patch": "\ud800"}, "column 'patch' has a lone surrogate"),
+        ({"eval_script": "\ud800"}, "column 'eval_script' has a lone surrogate"),
+        ({"test_patch": ["d"]}, "column 'test_patch' is not a string"),
         ({"image_assets": "{"}, "column 'image_assets' is not JSON"),
         ({"image_assets": [1]}, "column 'image_assets' is not an object"),
-        ({"image_assets": {"patch": "x"}}, "holds something that is not a list"),
-        ({"image_assets": {"patch": [{"path": 5}]}}, "is not a text"),
-        ({"image_name": "x/swesmith.x86_64.a", "patch": "@@ -1 +1 @@\nx"}, "cut short"),
+        ({"image_assets": {"patch": "x"}}, "has a value that is not a list"),
+        ({"image_assets": {"patch": [{"path": 5}]}}, "is not a string"),
+        (
+            {"image_name": "x/swesmith.x86_64.a", "patch": "@@ -1 +1 @@\nx"},
+            "incomplete",
+        ),
         (
             {"image_name": "x/swesmith.x86_64.a", "patch": None},
             "column 'patch' is missing",
         ),
-        ({"base_commit": "--output=/etc/x"}, "column 'base_commit' is not a name"),
-        ({"repo": "a/b\0"}, "column 'repo' is not a name"),
-        ({}, "repeats the instance_id of an earlier row"),
+        (
+            {"base_commit": "--output=/etc/x"},
+            "column 'base_commit' is not a valid name",
+        ),
+        ({"repo": "a/b\0"}, "column 'repo' is not a valid name"),
+        ({}, "duplicates the instance_id of an earlier row"),
     ],
 )
-def test_an_unusable_row_is_dropped_with_its_reason(write, change, reason):
+def test_an_unusable_row_is_dropped_with_the_reason(write, change, reason):
     loaded = rows_source(write(ROW, {**ROW, **change})).load()
     assert len(loaded.instances) == 1
     ((_, why),) = loaded.dropped
@@ -105,7 +111,7 @@ def test_an_unusable_row_is_dropped_with_its_reason(write, change, reason):
         ({"image_assets": {"problem_statement": ["u"], "patch": []}}, ""),
     ],
 )  # fmt: skip
-def test_one_rule_says_what_cannot_be_graded(write, changes, why):
+def test_ungradable_rows_have_a_reason(write, changes, why):
     (instance,) = rows_source(write({**ROW, **changes})).load().instances
     assert why in instance.ungradable
     assert instance.gradable == (not instance.ungradable) == (why == "")
@@ -130,7 +136,7 @@ FIX = "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n same\n-wrong\n+right\n"
         ({**CLASSIC, "install_config": {}, "requirements": "numpy==1.26"}, {"requirements": ""}),
     ],
 )  # fmt: skip
-def test_rows_of_the_family_train_and_are_not_graded(write, row, expected):
+def test_rows_of_related_data_sets_are_accepted_as_ungradable(write, row, expected):
     (instance,) = rows_source(write(row)).load().instances
     assert {name: getattr(instance, name) for name in expected} == expected
     assert "eval_script" in instance.ungradable
@@ -148,7 +154,7 @@ def smith(**changes):
     return {k: v for k, v in row.items() if v is not None}
 
 
-def test_swe_smith_has_the_bug_as_its_patch_and_we_have_the_fix(write):
+def test_swe_smith_patches_are_reversed(write):
     rows = [smith(base_commit=None), smith(instance_id="older", base_commit="bead")]
     branch, older = rows_source(write(*rows)).load().instances
     assert branch.patch == older.patch == FIX
@@ -164,12 +170,12 @@ def test_swe_smith_rows_without_an_issue_are_dropped(write):
     assert loaded.dropped == (("x", "column 'problem_statement' is missing or empty"),)
 
 
-def test_swe_smith_is_known_by_its_mirrors_too(write):
+def test_swe_smith_is_recognized_by_its_mirrors_too(write):
     (instance,) = rows_source(write(smith(image_name=None))).load().instances
     assert instance.patch == FIX
 
 
-def test_cells_of_parquet_that_python_cannot_hold_drop_their_rows(tmp_path):
+def test_unrepresentable_parquet_cells_drop_the_row(tmp_path):
     bad = pyarrow.array([b"1", b"\xff\xfe"], pyarrow.binary())
     days = pyarrow.array([0, 2**62], pyarrow.timestamp("us"))
     rows = [{**ROW, "instance_id": f"a__b-{n}"} for n in range(2)]
@@ -181,10 +187,10 @@ def test_cells_of_parquet_that_python_cannot_hold_drop_their_rows(tmp_path):
         pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
         loaded = rows_source(tmp_path / "r.parquet").load()
         assert [i.instance_id for i in loaded.instances] == ["a__b-0"]
-        assert loaded.dropped == (("a__b-1", f"column {name!r} is not a text"),)
+        assert loaded.dropped == (("a__b-1", f"column {name!r} is not a string"),)
 
 
-def test_multimodal_lists_its_images(write):
+def test_multimodal_rows_keep_their_image_urls(write):
     assets = {"problem_statement": ["http://u/1.png", {"url": "http://u/2.png"}]}
     row = {**ROW, "image_assets": json.dumps(assets)}
     (instance,) = rows_source(write(row)).load().instances
@@ -192,12 +198,12 @@ def test_multimodal_lists_its_images(write):
     assert instance.problem_statement == "It breaks." and instance.gradable
 
 
-def test_no_usable_row_is_an_error_with_the_first_reason(write):
+def test_a_source_without_usable_rows_raises_with_the_first_reason(write):
     with pytest.raises(DataError, match="column 'repo' is missing"):
         rows_source(write({**ROW, "repo": ""})).load()
 
 
-def test_broken_json_names_the_line(write):
+def test_invalid_json_raises_with_the_line(write):
     path = write(*[{**ROW, "instance_id": f"a__b-{n}"} for n in range(20)])
     lines = path.read_text().split("\n")
     lines[16] = '{"instance_id": '
@@ -229,7 +235,7 @@ def test_broken_json_names_the_line(write):
         ("r.jsonl", b""),
     ],
 )
-def test_unreadable_files_are_errors_that_name_the_file(tmp_path, name, content):
+def test_unreadable_files_raise_with_the_file_name(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=name):
@@ -247,11 +253,11 @@ def test_unreadable_files_are_errors_that_name_the_file(tmp_path, name, content)
         ('\n{"a": 1}', 2),
     ],
 )
-def test_a_broken_list_names_the_line(tmp_path, content, line):
+def test_an_invalid_json_list_raises_with_the_line(tmp_path, content, line):
     path = tmp_path / "r.json"
     path.write_text(content)
     with pytest.raises(DataError, match=rf"r\.json, line {line}: not JSON"):
-        list(read_file(path))
+        list(read_rows_file(path))
 
 
 @settings(max_examples=60, deadline=None)
@@ -260,7 +266,7 @@ def test_a_broken_list_names_the_line(tmp_path, content, line):
     st.integers(1, 40),
     st.sampled_from([None, 1]),
 )
-def test_a_list_is_read_in_pieces_of_any_size(rows, size, indent):
+def test_a_json_list_can_be_read_in_chunks_of_any_size(rows, size, indent):
     text = json.dumps(rows, indent=indent, ensure_ascii=False)
     with mock.patch.object(json_list, "_READ", size):
         items = JsonList(io.StringIO(text))
@@ -269,7 +275,7 @@ def test_a_list_is_read_in_pieces_of_any_size(rows, size, indent):
 
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.csv", "r.parquet"])
-def test_a_file_is_not_held_in_memory(tmp_path, monkeypatch, name):
+def test_files_are_read_with_bounded_memory(tmp_path, monkeypatch, name):
     import tracemalloc
 
     monkeypatch.setattr(spool, "_IN_MEMORY", 1 << 16)
@@ -302,14 +308,14 @@ def test_a_file_is_not_held_in_memory(tmp_path, monkeypatch, name):
     assert peak < size / 4
 
 
-def test_missing_files_say_how_paths_are_read(tmp_path):
+def test_missing_files_raise_with_a_hint_about_relative_paths(tmp_path):
     with pytest.raises(DataError, match="relative to the recipe"):
         rows_source(tmp_path / "none.jsonl").load()
     with pytest.raises(DataError, match="not a task repo"):
         TaskRepoSource(TaskRepoTable(use="task-repo", path=tmp_path)).load()
 
 
-def test_a_damaged_task_is_dropped_and_the_others_are_kept(tmp_path):
+def test_only_damaged_tasks_are_dropped(tmp_path):
     import shutil
 
     from swebench_trainer.recipe.shipped import folder
@@ -326,7 +332,7 @@ def test_a_damaged_task_is_dropped_and_the_others_are_kept(tmp_path):
     assert all(i.snapshot.endswith(f"{i.instance_id}/repo") for i in loaded.instances)
 
 
-def test_the_digest_follows_the_content(write, tmp_path):
+def test_the_digest_depends_on_the_content(write, tmp_path):
     one = rows_source(write(ROW)).digest()
     assert rows_source(write(ROW)).digest() == one
     assert rows_source(write({**ROW, "repo": "c/d"})).digest() != one

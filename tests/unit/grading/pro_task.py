@@ -20,8 +20,8 @@ from typing import Any
 
 from swebench_trainer.contracts import GradeJob
 from swebench_trainer.data.pro import ProSource, ProTable
-from swebench_trainer.grading.log import CappedLog
-from swebench_trainer.grading.sandbox import Ended, Evidence, Files
+from swebench_trainer.grading.capped_log import CappedLog
+from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files
 from swebench_trainer.types import Candidate, Instance
 
 CALC = "def add(a, b):\n    return a - b\n"
@@ -231,16 +231,16 @@ class Nearby:
             )
         yield self
 
-    def apply(self, log: CappedLog) -> Ended:
+    def apply(self, log: CappedLog) -> CommandResult:
         return self._run("sh", self.folder / "tmp" / "apply.sh", log)
 
-    def test(self, log: CappedLog, timeout: float) -> Ended:
+    def test(self, log: CappedLog, timeout: float) -> CommandResult:
         return self._run("bash", self.folder / "eval.sh", log)
 
     def inspect(self) -> Evidence:
         return Evidence()
 
-    def _run(self, shell: str, script: Path, log: CappedLog) -> Ended:
+    def _run(self, shell: str, script: Path, log: CappedLog) -> CommandResult:
         done = subprocess.run(
             [shutil.which(shell), str(script)],
             cwd=self.folder / "app",
@@ -250,7 +250,7 @@ class Nearby:
             stderr=subprocess.STDOUT,
         )
         log.write(done.stdout)
-        return Ended(done.returncode)
+        return CommandResult(done.returncode)
 
 
 def moved(script: str, folder: Path) -> str:

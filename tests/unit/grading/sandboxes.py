@@ -17,14 +17,18 @@ from pathlib import Path
 import pytest
 
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.namespace import launch
-from swebench_trainer.grading.namespace.cgroup import Cgroups, cgroup_parents
+from swebench_trainer.grading.namespace.cgroup import GraderCgroups, cgroup_parents
 from swebench_trainer.grading.namespace.grader import host_root, repository_view
-from swebench_trainer.grading.namespace.launch import Launcher, Limits, Root
-from swebench_trainer.grading.sandbox import Ended, Evidence
+from swebench_trainer.grading.namespace.launch import (
+    Launcher,
+    SandboxLimits,
+    SandboxRoot,
+)
+from swebench_trainer.grading.sandbox import CommandResult, Evidence
 
-LIMITS = Limits(memory=1 << 30, pids=512, disk=1 << 28, shm=1 << 24)
+LIMITS = SandboxLimits(memory=1 << 30, pids=512, disk=1 << 28, shm=1 << 24)
 
 
 def require_sandbox() -> None:
@@ -37,7 +41,7 @@ def require_sandbox() -> None:
 
 @dataclass(frozen=True)
 class Ran:
-    ended: Ended
+    ended: CommandResult
     output: str
     evidence: Evidence | None
 
@@ -46,7 +50,7 @@ def run(
     script: str,
     folder: Path,
     *,
-    root: Root | None = None,
+    root: SandboxRoot | None = None,
     timeout: float = 30,
     inspect: bool = False,
     group: bool = True,
@@ -77,13 +81,13 @@ def run(
 
 
 @contextlib.contextmanager
-def cgroup(limits: Limits) -> Iterator[object]:
+def cgroup(limits: SandboxLimits) -> Iterator[object]:
     """Cgroups for one run, where there are any to be had."""
     parents = cgroup_parents()
     if not parents:
         yield None
         return
-    cgroups = Cgroups(parents)
+    cgroups = GraderCgroups(parents)
     try:
         with cgroups.group(limits.memory, limits.pids) as group:
             yield group

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_execution import Scripted, log_of
+from test_run_candidate import Scripted, log_of
 from tiny import ADD, DOUBLE, GOLD, NEW_FILE, WRONG, Task
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading.cache import SqliteRunCache
 from swebench_trainer.grading.official import APPLY_LOG, REPORT, TEST_LOG
-from swebench_trainer.grading.run_candidate import grade_in
-from swebench_trainer.grading.sandbox import Ended, read_execution
+from swebench_trainer.grading.run_candidate import run_candidate
+from swebench_trainer.grading.sandbox import CommandResult, read_execution
 from swebench_trainer.types import Instance, Status
 
 Grade = Callable[..., Outcome]
@@ -35,7 +35,7 @@ def grade(task: Task, run_cache: SqliteRunCache) -> Grade:
 
     def grade(engine: Scripted, patch: str = GOLD, **changes: Any) -> Outcome:
         job = dataclasses.replace(task.job(patch, name=f"{next(count)}"), **changes)
-        outcome = grade_in(job, engine, 7, run_cache=run_cache)
+        outcome = run_candidate(job, engine, 7, run_cache=run_cache)
         grade.job = job
         return outcome
 
@@ -103,12 +103,12 @@ def test_another_patch_with_the_same_tree_shares_the_tests(grade: Grade) -> None
 @pytest.mark.parametrize(
     "ended",
     [
-        Scripted(tested=Ended(timed_out=True)),
-        Scripted(tested=Ended(oom=True), log="Killed\n"),
-        Scripted(tested=Ended()),
-        Scripted(applied=Ended()),
-        Scripted(applied=Ended(oom=True)),
-        Scripted(applied=Ended(timed_out=True)),
+        Scripted(tested=CommandResult(timed_out=True)),
+        Scripted(tested=CommandResult(oom=True), log="Killed\n"),
+        Scripted(tested=CommandResult()),
+        Scripted(applied=CommandResult()),
+        Scripted(applied=CommandResult(oom=True)),
+        Scripted(applied=CommandResult(timed_out=True)),
     ],
 )
 def test_what_the_machine_may_have_done_is_not_kept(
@@ -120,7 +120,7 @@ def test_what_the_machine_may_have_done_is_not_kept(
 
 
 def test_a_refused_patch_is_kept(grade: Grade) -> None:
-    first = grade(Scripted(Ended(10)), WRONG)
+    first = grade(Scripted(CommandResult(10)), WRONG)
     engine = Scripted()
     again = grade(engine, WRONG)
     assert (again.status, again.reason) == (Status.NOT_APPLIED, first.reason)
@@ -150,24 +150,26 @@ def test_a_longer_run_than_is_allowed_now_is_made_again(
     task: Task, run_cache: SqliteRunCache
 ) -> None:
     job = task.job(GOLD)
-    grade_in(job, Scripted(), 7, run_cache=run_cache)
-    assert grade_in(job, Scripted(), 7, run_cache=run_cache).answered_by == "cache"
+    run_candidate(job, Scripted(), 7, run_cache=run_cache)
+    assert run_candidate(job, Scripted(), 7, run_cache=run_cache).answered_by == "cache"
     run_cache._database.execute(
         "UPDATE runs SET execution = json_set(execution, '$.seconds.test', 6.5)"
     )
-    assert grade_in(job, Scripted(), 7, run_cache=run_cache).answered_by == "cache"
-    assert grade_in(job, Scripted(), 6, run_cache=run_cache).answered_by == "run"
+    assert run_candidate(job, Scripted(), 7, run_cache=run_cache).answered_by == "cache"
+    assert run_candidate(job, Scripted(), 6, run_cache=run_cache).answered_by == "run"
 
 
 def test_a_broken_cache_costs_no_verdict(
     task: Task, run_cache: SqliteRunCache, tmp_path: Path
 ) -> None:
     job = task.job(GOLD)
-    grade_in(job, Scripted(), 7, run_cache=run_cache)
+    run_candidate(job, Scripted(), 7, run_cache=run_cache)
     run_cache._database.execute("UPDATE logs SET content = x'00'")
-    assert grade_in(job, Scripted(), 7, run_cache=run_cache).status is Status.RESOLVED
+    assert (
+        run_candidate(job, Scripted(), 7, run_cache=run_cache).status is Status.RESOLVED
+    )
     run_cache._database.execute("DROP TABLE keys")
-    outcome = grade_in(job, Scripted(), 7, run_cache=run_cache)
+    outcome = run_candidate(job, Scripted(), 7, run_cache=run_cache)
     assert (outcome.status, outcome.answered_by) == (Status.RESOLVED, "run")
     assert read_execution(job.log_dir) is not None
 
@@ -181,7 +183,7 @@ def test_threads_with_one_tree_test_it_once(
     ]
     threads = [
         threading.Thread(
-            target=grade_in, args=(job, engine, 7), kwargs={"run_cache": run_cache}
+            target=run_candidate, args=(job, engine, 7), kwargs={"run_cache": run_cache}
         )
         for job, engine in zip(jobs, engines, strict=True)
     ]

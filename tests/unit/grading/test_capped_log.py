@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.capped_log import CappedLog
 
 
 def write(path: Path, chunks: list[bytes], *, head: int = 100, tail: int = 50) -> str:

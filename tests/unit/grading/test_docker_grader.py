@@ -19,14 +19,14 @@ from swebench_trainer.grading.docker.containers import (
     Container,
     _files_below,
     _holds,
-    lenient,
-    outside,
+    changed_outside,
+    ignore_docker_errors,
 )
 from swebench_trainer.grading.docker.grader import DockerTable, warn_of_emulation
 from swebench_trainer.grading.docker.hosts import Host, Hosts, NoHostError, Tunnel
-from swebench_trainer.grading.docker.images import patience, repository
-from swebench_trainer.grading.docker.leftovers import Claim, remove_leftovers
-from swebench_trainer.grading.docker.ready import Ready
+from swebench_trainer.grading.docker.images import repository, retry_seconds
+from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
+from swebench_trainer.grading.docker.warm_containers import WarmContainers
 from swebench_trainer.recipe.models import semantic_settings
 
 
@@ -34,7 +34,7 @@ def test_cleaning_up_without_a_daemon_is_quiet() -> None:
     client = DockerClient(base_url="tcp://127.0.0.1:9", version="1.44")
     container = Container(client.api, "gone", 0)
     container.remove()
-    with lenient():
+    with ignore_docker_errors():
         container.kill()
     client.close()
 
@@ -108,17 +108,17 @@ def test_what_counts_as_changed_outside() -> None:
         "/root/.gitconfig",
     ]
     given = {"eval.sh": b"", "tmp/patch.diff": b""}
-    found = outside(iter(paths), "/testbed", given)
+    found = changed_outside(iter(paths), "/testbed", given)
     assert found == ("/root/.gitconfig", "/testbed2/x", "/usr/bin/git")
     many = (f"/tmp/{number}" for number in range(10 * MAX_PATHS))
-    assert len(outside(many, "/testbed", given)) == MAX_PATHS
+    assert len(changed_outside(many, "/testbed", given)) == MAX_PATHS
 
 
 # Images.
 
 
 @pytest.mark.parametrize(
-    ("complaint", "worth_another_try"),
+    ("problem", "worth_another_try"),
     [
         ("toomanyrequests: You have reached your pull rate limit.", True),
         ("received unexpected HTTP status: 502 Bad Gateway", True),
@@ -129,8 +129,8 @@ def test_what_counts_as_changed_outside() -> None:
         ("unauthorized: authentication required", False),
     ],
 )
-def test_patience_with_a_registry(complaint: str, worth_another_try: bool) -> None:
-    assert (patience(complaint) > 0) is worth_another_try
+def test_patience_with_a_registry(problem: str, worth_another_try: bool) -> None:
+    assert (retry_seconds(problem) > 0) is worth_another_try
 
 
 def test_names_of_images() -> None:
@@ -177,10 +177,10 @@ class FakeContainer:
 
 def test_a_container_is_ready_before_it_is_needed_and_used_once() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=2)
+    ready = WarmContainers(shelf.start, workers=2)
     with contextlib.closing(ready):
         first = ready.take("a", 1)
-        ready.want(["a", "b", "c"])
+        ready.keep(["a", "b", "c"])
         deadline = time.monotonic() + 5
         while shelf.started < 3:
             assert time.monotonic() < deadline
@@ -188,37 +188,37 @@ def test_a_container_is_ready_before_it_is_needed_and_used_once() -> None:
         assert shelf.started == 3  # nothing for `c`: two are enough
         assert {c.number for c in (first, second, third)} == {1, 2, 3}
         for container in (first, second, third):
-            ready.give_back(container)
+            ready.discard(container)
     assert shelf.alive == set()
 
 
 def test_what_is_not_needed_any_more_is_removed() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=2)
-    ready.want(["a", "a"])
-    ready.want(["a", "b"])
+    ready = WarmContainers(shelf.start, workers=2)
+    ready.keep(["a", "a"])
+    ready.keep(["a", "b"])
     ready.close()
     assert shelf.alive == set()
 
 
 def test_a_container_that_is_too_old_is_not_used() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=1)
-    ready.want(["a"])
-    ready._ready["a"][0].result().fresh = False
+    ready = WarmContainers(shelf.start, workers=1)
+    ready.keep(["a"])
+    ready._warm["a"][0].result().fresh = False
     assert ready.take("a", 1).number == 2
     ready.close()
 
 
 def test_no_more_than_twice_as_many_containers_as_workers() -> None:
     shelf = Shelf()
-    ready = Ready(shelf.start, workers=3)
+    ready = WarmContainers(shelf.start, workers=3)
 
     def use(number: int) -> None:
         container = ready.take(f"image {number // 4}", 1)
-        ready.want([f"image {(number + ahead) // 4}" for ahead in (3, 4, 5)])
+        ready.keep([f"image {(number + ahead) // 4}" for ahead in (3, 4, 5)])
         time.sleep(0.005)
-        ready.give_back(container)
+        ready.discard(container)
 
     with ThreadPoolExecutor(3) as workers:
         list(workers.map(use, range(60)))
@@ -236,14 +236,14 @@ def test_a_start_that_failed_is_tried_by_who_needs_it() -> None:
             raise OSError("no daemon")
         return shelf.start(image)
 
-    ready = Ready(start, workers=1)
-    ready.want(["a"])
+    ready = WarmContainers(start, workers=1)
+    ready.keep(["a"])
     with pytest.raises(OSError, match="no daemon"):
         ready.take("a", 1)
-    ready.want(["a"])
-    assert ready._ready["a"][0].exception() is not None
+    ready.keep(["a"])
+    assert ready._warm["a"][0].exception() is not None
     broken = False
-    ready.give_back(ready.take("a", 1))
+    ready.discard(ready.take("a", 1))
     ready.close()
 
 
@@ -262,13 +262,13 @@ def test_the_loss_of_all_daemons_is_noticed_in_time(
     monkeypatch.setattr(Host, "answers", lambda _: False)
     both = [unreachable(tmp_path, "a"), unreachable(tmp_path, "b")]
     shared = Hosts(both, threading.Event())
-    assert shared.meet() == 2
+    assert shared.connect() == 2
     begin = time.monotonic()
-    with pytest.raises(NoHostError, match=r"a\.sock.*b\.sock"), shared.place():
+    with pytest.raises(NoHostError, match=r"a\.sock.*b\.sock"), shared.slot():
         pass
     assert 0.4 < time.monotonic() - begin < 3
     begin = time.monotonic()
-    with pytest.raises(NoHostError), shared.place():  # the next one does not wait
+    with pytest.raises(NoHostError), shared.slot():  # the next one does not wait
         pass
     assert time.monotonic() - begin < 0.3
 
@@ -281,20 +281,20 @@ def test_a_lost_daemon_gets_no_jobs_until_it_answers(
     monkeypatch.setattr(Host, "answers", lambda _: back)
     first, second = unreachable(tmp_path, "a"), unreachable(tmp_path, "b")
     shared = Hosts([first, second], threading.Event())
-    shared.lose(first)
-    with shared.place() as host:
+    shared.mark_lost(first)
+    with shared.slot() as host:
         assert host is second
         back = True
-        with shared.place() as other:
+        with shared.slot() as other:
             assert other is first
 
 
 def test_who_waits_for_a_place_can_be_stopped(tmp_path: Path) -> None:
     stopped = threading.Event()
     shared = Hosts([unreachable(tmp_path, "a")], stopped)
-    with shared.place():
+    with shared.slot():
         threading.Timer(0.2, stopped.set).start()
-        with pytest.raises(NoHostError, match="stopped"), shared.place():
+        with pytest.raises(NoHostError, match="stopped"), shared.slot():
             pass
 
 
@@ -341,29 +341,29 @@ def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own_claims")
 def test_only_the_containers_of_dead_graders_are_removed() -> None:
-    living, dead = Claim("living"), Claim("dead")
+    living, dead = GraderClaim("living"), GraderClaim("dead")
     for claim in (living, dead):
         claim.add("a")
     dead.release(empty=False)
     api = Emptied()
-    remove_leftovers({"a": api, "b": Emptied()})
-    remove_leftovers({"a": api})
+    remove_orphans({"a": api, "b": Emptied()})
+    remove_orphans({"a": api})
     assert api.asked_for == ["dead"]
     living.release(empty=True)
-    remove_leftovers({"a": api})
+    remove_orphans({"a": api})
     assert api.asked_for == ["dead"]
 
 
 @pytest.mark.usefixtures("own_claims")
 def test_a_claim_waits_for_each_of_its_daemons() -> None:
-    dead = Claim("dead")
+    dead = GraderClaim("dead")
     dead.add("a")
     dead.add("b")
     dead.release(empty=False)
     first, second = Emptied(), Emptied()
-    remove_leftovers({"a": first})
-    remove_leftovers({"a": first})
-    remove_leftovers({"a": first, "b": second})
+    remove_orphans({"a": first})
+    remove_orphans({"a": first})
+    remove_orphans({"a": first, "b": second})
     assert (first.asked_for, second.asked_for) == (["dead"], ["dead"])
-    remove_leftovers({"a": first, "b": second})
+    remove_orphans({"a": first, "b": second})
     assert second.asked_for == ["dead"]

@@ -79,7 +79,7 @@ def test_a_fault_of_the_machine_is_owed(grade):
     verdicts, _ = grade(given, FakeGrader(faults=1))
     assert statuses(verdicts) == ["infra_error", "unresolved"]
     assert verdicts[0].reward is None
-    with pytest.raises(StageError, match="1 of 2 could not be graded") as caught:
+    with pytest.raises(StageError, match="1 of 2 candidates") as caught:
         require_decided(verdicts, 0)
     assert "grade.max_faults=1" in caught.value.hint
     require_decided(verdicts, 1)

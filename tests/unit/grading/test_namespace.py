@@ -24,8 +24,8 @@ from swebench_trainer.grading.namespace import grader as namespace_grader
 from swebench_trainer.grading.namespace import launch
 from swebench_trainer.grading.namespace.cgroup import cgroup_parents
 from swebench_trainer.grading.namespace.grader import (
-    NamespaceEngine,
     NamespaceGrader,
+    NamespaceSandboxFactory,
     NamespaceTable,
     repository_view,
 )
@@ -259,7 +259,7 @@ def test_endless_output_is_bounded(
     task_running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "swebench_trainer.grading.log.CappedLog.__init__.__kwdefaults__",
+        "swebench_trainer.grading.capped_log.CappedLog.__init__.__kwdefaults__",
         {"head": 1 << 20, "tail": 1 << 20},
     )
     shown = output_of(task_running("timeout 1 yes"), timeout=20)
@@ -281,7 +281,7 @@ def test_closing_ends_what_runs(task: Task) -> None:
 def test_check_refuses_what_has_neither_files_nor_image(task: Task) -> None:
     instance = dataclasses.replace(task.instance, snapshot="", image="")
     grader = NamespaceGrader(NamespaceTable(use="namespace"))
-    with pytest.raises(PrerequisiteError, match="neither the files"):
+    with pytest.raises(PrerequisiteError, match="has neither"):
         grader.check([instance])
 
 
@@ -292,7 +292,7 @@ def test_check_refuses_images_where_there_are_no_overlays(
     instance = dataclasses.replace(task.instance, snapshot="", image="a/b:1")
     grader = NamespaceGrader(NamespaceTable(use="namespace"))
     grader.check([task.instance])
-    with pytest.raises(PrerequisiteError, match="no overlays"):
+    with pytest.raises(PrerequisiteError, match="overlayfs"):
         grader.check([instance])
 
 
@@ -381,7 +381,7 @@ def test_the_environment_tells_what_a_run_depends_on(
 ) -> None:
     def facts(task: Task, **settings: object) -> dict[str, object]:
         table = {"use": "namespace", **settings}
-        engine = NamespaceEngine(NamespaceTable.model_validate(table))
+        engine = NamespaceSandboxFactory(NamespaceTable.model_validate(table))
         try:
             return dict(engine.environment(task.instance))
         finally:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from sandboxes import LIMITS, Ran, as_nobody, require_sandbox, run, sandbox_processes
 
-from swebench_trainer.grading.log import CappedLog
+from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.namespace.cgroup import (
     PREFIX,
-    Cgroups,
+    GraderCgroups,
     cgroup_parents,
     reap_cgroups,
 )
@@ -386,7 +386,7 @@ def test_a_flood_of_output_ends_with_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "swebench_trainer.grading.log.CappedLog.__init__.__kwdefaults__",
+        "swebench_trainer.grading.capped_log.CappedLog.__init__.__kwdefaults__",
         {"head": 1 << 20, "tail": 1 << 20},
     )
     begin = time.monotonic()
@@ -412,8 +412,8 @@ def test_the_cgroups_of_a_killed_grader_are_reaped() -> None:
     needs_cgroups()
     code = (
         "import os, signal, subprocess, sys\n"
-        "from swebench_trainer.grading.namespace.cgroup import Cgroups, cgroup_parents\n"
-        "cgroups = Cgroups(cgroup_parents())\n"
+        "from swebench_trainer.grading.namespace.cgroup import GraderCgroups, cgroup_parents\n"
+        "cgroups = GraderCgroups(cgroup_parents())\n"
         "with cgroups.group(1 << 28, 100) as group:\n"
         "    script = 'for f; do echo $$ > $f; done; exec sleep 60'\n"
         "    subprocess.Popen(['sh', '-c', script, 'sh', *group.entrances],"
@@ -427,7 +427,7 @@ def test_the_cgroups_of_a_killed_grader_are_reaped() -> None:
     left = [Path(path) for path in done.stdout.split()]
     assert left
     assert all(folder.is_dir() for folder in left)
-    living = Cgroups(cgroup_parents())
+    living = GraderCgroups(cgroup_parents())
     try:
         reap_cgroups()
         assert not any(folder.parent.exists() for folder in left)

@@ -39,8 +39,8 @@ from swebench_trainer.grading.pro import (
     streams,
     without_binary_hunks,
 )
-from swebench_trainer.grading.regrade import regraded
-from swebench_trainer.grading.run_candidate import grade_in
+from swebench_trainer.grading.rejudge import rejudge_file
+from swebench_trainer.grading.run_candidate import run_candidate
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.types import Instance, Status, Verdict, as_row
@@ -60,7 +60,9 @@ def grade(tmp_path: Path):
 
     def grade(task: ProTask, instance: Instance, patch: str, **keys: Any) -> Outcome:
         engine = Nearby(task, tmp_path / "box", keys.pop("path", ""))
-        return grade_in(job(instance, patch, tmp_path / "logs", **keys), engine, 60)
+        return run_candidate(
+            job(instance, patch, tmp_path / "logs", **keys), engine, 60
+        )
 
     return grade
 
@@ -85,7 +87,7 @@ def test_its_logs_say_the_same_when_they_are_judged_again(
     )
     path = tmp_path / "verdicts.jsonl"
     write_rows(path, [as_row(verdict)])
-    again = regraded(path, {instance.instance_id: instance}, lambda _: None)
+    again = rejudge_file(path, {instance.instance_id: instance}, lambda _: None)
     assert again.derived == 1 and again.changes == []
 
 
@@ -551,7 +553,7 @@ def test_a_parser_that_wants_too_much_has_seen_no_test(greed) -> None:
 
 
 def test_a_parser_s_limits_are_those_of_its_process() -> None:
-    from swebench_trainer.grading.confined import LIMITS
+    from swebench_trainer.grading.limited_process import LIMITS
 
     found = results(
         "import json, resource\n"

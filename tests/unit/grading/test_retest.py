@@ -9,9 +9,9 @@ import pytest
 
 from swebench_trainer.grading.retest import (
     UNCONFIRMED,
-    holds,
+    agrees,
     runs_owed,
-    with_second_opinion,
+    with_retests,
 )
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import FLAKY, Status, Verdict
@@ -24,7 +24,7 @@ def verdict(status=Status.RESOLVED, *flags, patch="p", sample=0) -> Verdict:
 
 
 def opinion(first, *again, owed=2):
-    return with_second_opinion(first, again, owed).flags
+    return with_retests(first, again, owed).flags
 
 
 PASS, FAIL, FAULT = (
@@ -74,7 +74,7 @@ def test_what_another_run_contradicts_is_flaky() -> None:
     assert opinion(PASS, verdict(Status.TIMEOUT)) == (FLAKY,)
     assert opinion(FAIL, PASS, owed=1) == (FLAKY,)
     assert opinion(FAIL, FAIL, owed=1) == ()
-    changed = with_second_opinion(FAIL, [PASS], 1)
+    changed = with_retests(FAIL, [PASS], 1)
     assert (changed.status, changed.reward, changed.flaky) == (FAIL.status, 0, True)
 
 
@@ -84,11 +84,11 @@ def test_a_pass_that_could_not_be_seen_again_is_unconfirmed() -> None:
     assert opinion(PASS, PASS, verdict(Status.RESOLVED, "multi_marker")) == (
         UNCONFIRMED,
     )
-    assert not with_second_opinion(PASS, [PASS, FAULT], 2).trusted_pass
+    assert not with_retests(PASS, [PASS, FAULT], 2).trusted_pass
     assert opinion(FAIL, FAULT, owed=1) == ()
-    assert holds(FAIL, FAULT)
+    assert agrees(FAIL, FAULT)
 
 
 def test_who_is_owed_nothing_keeps_the_flags() -> None:
     doubted = verdict(Status.RESOLVED, "multi_marker")
-    assert with_second_opinion(doubted, [], 0) is doubted
+    assert with_retests(doubted, [], 0) is doubted

@@ -77,7 +77,7 @@ ANSWERS = {
     "a text": ("diff", "gave a str, not a Sample, from sample"),
     "a stranger": (
         Sample("else", 0, "x"),
-        "answered else #0, which nobody asked for",
+        "answered else #0, which was not requested",
     ),
     "twice": (lambda good: good[0], "answered example__greet-1 #0 twice"),
     "no text": (
@@ -103,7 +103,7 @@ def test_a_sampler_is_named_and_its_answers_are_kept(trainer, odd, case):
     with pytest.raises(PluginFault, match=re.escape(complaint)) as caught:
         trainer.run(model={"use": "odd"}, until="generate")
     assert str(caught.value).startswith(f"Backend 'odd' of {ORIGIN} ")
-    assert "the same command goes on" in caught.value.hint
+    assert "the same command resumes" in caught.value.hint
     kept = trainer.last.rows("generate", "candidates.jsonl")
     assert len(kept) == 2
     log = (trainer.last.dir / "logs/attempt_1/swebench-train.log").read_text()
@@ -185,9 +185,9 @@ class OddGrader(FakeGrader):
 
 
 OUTCOMES = {
-    "no pair": (lambda decided: ["passed"], "gave a str from grade, not a pair of"),
+    "no pair": (lambda decided: ["passed"], "gave a str from grade, not a"),
     "no outcome": (lambda decided: [(decided[4][0], "passed")], "gave a str, not an"),
-    "twice": (lambda decided: decided[:1], "#0 twice, or without being asked to"),
+    "twice": (lambda decided: decided[:1], "#0 twice, or without a request"),
     "no status": (
         lambda decided: [(decided[4][0], Outcome("resolved", {}))],
         "gave a Outcome with the wrong status",
@@ -264,19 +264,19 @@ PAIRS = {
     "tuples": (lambda graded: [("good", "bad")], "gave a tuple, not a Pair"),
     "a stranger": (
         lambda graded: [a_pair(instance_id="else")(graded)],
-        "made a pair of 'else', which is no given instance",
+        "made a pair of 'else' which is not one of its instances",
     ),
     "half a pair": (
         lambda graded: [a_pair(rejected=None)(graded)],
-        "whose answer stands alone",
+        "with only one answer",
     ),
     "one answer": (
         lambda graded: [a_pair(rejected=graded[0].gold)(graded)],
-        "whose answers are one",
+        "whose two answers are the same",
     ),
     "another prompt": (
         lambda graded: [a_pair(prompt="else")(graded)],
-        "with a prompt of its own",
+        "with another prompt",
     ),
     "nothing as the good answer": (
         lambda graded: [a_pair(chosen=" ")(graded)],
@@ -288,7 +288,7 @@ PAIRS = {
     ),
     "a sample that is not there": (
         lambda graded: [a_pair(rejected_source="sample:99")(graded)],
-        "from 'sample:99', which is no candidate of it",
+        "from 'sample:99', which is not one of its candidates",
     ),
     "the worse one as the better": (
         lambda graded: [upside_down(graded)],
@@ -296,19 +296,19 @@ PAIRS = {
     ),
     "text that cannot be written": (
         lambda graded: [a_pair(rejected="\ud800")(graded)],
-        "with text that cannot be written",
+        "with text that is not valid Unicode",
     ),
     "its own words as gold": (
         lambda graded: [a_pair(chosen="good")(graded)],
-        "whose chosen answer is not gold, as it says",
+        "whose chosen answer is not the gold answer",
     ),
     "its own words as a pass": (
         lambda graded: [a_pair(chosen="good", chosen_source="sample:0")(graded)],
-        "whose chosen answer is not what sample:0 says",
+        "whose chosen answer is not the text of sample:0",
     ),
     "its own words as a failure": (
         lambda graded: [a_pair(rejected="bad")(graded)],
-        "whose rejected answer is not what sample:0 says",
+        "whose rejected answer is not the text of sample:0",
     ),
     "a failure as the good answer": (
         lambda graded: [a_failure_chosen(graded)],
@@ -316,11 +316,11 @@ PAIRS = {
     ),
     "pairs without end": (
         lambda graded: (a_pair(tier=f"odd {n}")(graded) for n in count()),
-        "beyond max_per_instance, 4",
+        "beyond max_per_instance = 4",
     ),
     "the name of another": (
         lambda graded: [a_pair(strategy="tiered")(graded)],
-        "in the name of the strategy 'tiered'",
+        "under the strategy name 'tiered'",
     ),
     "a number as tier": (
         lambda graded: [a_pair(tier=3)(graded)],
@@ -348,7 +348,7 @@ def test_a_pair_strategy_is_named(trainer, odd, case):
     ("limits", "complaint"),
     [
         (None, "returned None from limits, not a Mapping"),
-        ({"a reason": "3"}, "no count of a reason"),
+        ({"a reason": "3"}, "not a count"),
     ],
 )
 def test_limits_of_a_pair_strategy_are_counts(trainer, odd, limits, complaint):
@@ -366,7 +366,7 @@ def test_limits_of_a_pair_strategy_are_counts(trainer, odd, limits, complaint):
 
 
 LOADS = {
-    "a list": (lambda: [an_instance()], "returned a list from load, not a Loaded"),
+    "a list": (lambda: [an_instance()], "returned a list from load, not a SourceData"),
     "rows": (
         lambda: SourceData(({"instance_id": "x"},)),
         "gave a dict, not a Instance",

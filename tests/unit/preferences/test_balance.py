@@ -1,4 +1,4 @@
-"""Tiers of rejects, shares of them, and lengths that give nothing away."""
+"""Tiers of rejects, their shares, and the balance of lengths."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from collections import Counter
 import pytest
 from pydantic import ValidationError
 
-from swebench_trainer.contracts import GradedInstance
+from swebench_trainer.contracts import Bottlenecks, GradedInstance, MissingForPair
 from swebench_trainer.errors import StageError
 from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
-from swebench_trainer.preferences.balance import BalancedTable, Mix, balanced, gap
+from swebench_trainer.preferences.balance import (
+    BalancedTable,
+    Mix,
+    balanced,
+    length_gap,
+)
 from swebench_trainer.preferences.self_generated import (
     SelfGenerated,
     SelfGeneratedTable,
 )
 from swebench_trainer.preferences.tiers import tier_of, ungraded_tier
-from swebench_trainer.stages.pairs import Preferences, require_balance
+from swebench_trainer.stages.pairs import Preferences, pair_counts, require_balance
 from swebench_trainer.types import Candidate, Instance, Pair, Status, Tier, Verdict
 
 FREE = {"max_format": 1.0, "length_skew": 1.0, "max_per_instance": 100}
@@ -55,7 +60,7 @@ def verdict(status=Status.UNRESOLVED, **tests) -> Verdict:
         (verdict(Status.INFRA_ERROR), None),
     ],
 )
-def test_the_official_report_gives_the_tier(given, tier) -> None:
+def test_the_official_report_determines_the_tier(given, tier) -> None:
     assert tier_of(given) is tier
 
 
@@ -63,12 +68,14 @@ def test_the_official_report_gives_the_tier(given, tier) -> None:
     "other",
     [{"tests_status": None}, {"tests_status": {"FAIL_TO_PASS": [1]}}, {"a": 1}],
 )
-def test_a_report_of_another_form_is_a_plain_failure(other) -> None:
+def test_an_unknown_report_is_a_plain_failure(other) -> None:
     given = Verdict("demo-1", 0, "m", Status.UNRESOLVED, other)
     assert tier_of(given) is Tier.FAILS
 
 
-def test_what_is_known_of_an_ungraded_candidate() -> None:
+def test_the_tier_of_an_ungraded_candidate_comes_from_its_extraction_and_checks() -> (
+    None
+):
     def tier(patch="p", extraction="ok", checks=()):
         return ungraded_tier(
             Candidate("demo-1", 0, "m", "x", patch, extraction, checks=checks)
@@ -104,7 +111,7 @@ def api(*graded, **keys):
     return list(ApiRejects(table).pairs(graded))
 
 
-def test_what_nearly_passes_comes_first() -> None:
+def test_failures_that_nearly_pass_come_first() -> None:
     graded = issue(
         ("bad", verdict(unfixed="ab", kept="c")),
         ("half", verdict(fixed="a", unfixed="b", kept="c")),
@@ -129,7 +136,7 @@ def tiers(pairs):
     return Counter(str(pair.tier) for pair in pairs)
 
 
-def test_shares_that_add_up_to_one_are_met_as_they_are() -> None:
+def test_shares_that_add_up_to_one_are_met_exactly() -> None:
     graded = issue(*fails(12), *malformed(3))
     mix = Mix(fails=0.75, malformed=0.25)
     assert tiers(own(graded, mix=mix)) == {"fails": 9, "malformed": 3}
@@ -143,24 +150,24 @@ def test_a_mix_takes_easier_rejects_where_an_instance_has_room_for_few() -> None
     assert set(Counter(pair.instance_id for pair in mixed).values()) == {4}
 
 
-def test_form_alone_is_held_back() -> None:
+def test_rejects_that_only_teach_the_format_are_bounded() -> None:
     graded = issue(*fails(2), *malformed(9))
     assert tiers(own(graded, max_format=0.5)) == {"fails": 2, "malformed": 2}
     assert tiers(own(graded, max_format=0.0)) == {"fails": 2}
     assert tiers(own(issue(*malformed(9)), max_format=0.0)) == {}
     table = SelfGeneratedTable(max_per_instance=100, length_skew=1.0)
     held = SelfGenerated(table).limits([graded])
-    assert held == {"max_format": 7}
+    assert held.held_back == {"max_format": 7} and not held.missing
 
 
-def test_what_is_held_back_hits_all_issues_alike() -> None:
+def test_held_back_pairs_are_spread_over_all_issues() -> None:
     issues = [issue(*fails(1), *malformed(3), number=n) for n in range(6)]
     pairs = own(*issues, max_format=0.5)
     found = Counter((pair.instance_id, str(pair.tier)) for pair in pairs)
     assert set(found.values()) == {1} and len(found) == 12
 
 
-def test_shares_that_allow_no_pair_are_refused() -> None:
+def test_shares_that_allow_no_pair_are_rejected() -> None:
     with pytest.raises(ValidationError, match="less than 1"):
         Mix(**dict.fromkeys(Mix.model_fields, 0.1))
     with pytest.raises(ValidationError, match="above"):
@@ -173,13 +180,18 @@ def pair(chosen: int, rejected: int, number: int = 0) -> Pair:
     )
 
 
-def test_gaps_are_the_same_in_both_directions() -> None:
+def test_length_gaps_are_symmetric() -> None:
     for long, short in ((150, 100), (4000, 90), (9, 2), (120, 100)):
-        assert gap(pair(long, short)) == -gap(pair(short, long)) >= 0
-    assert gap(pair(120, 100)) == 0 < gap(pair(300, 100)) < gap(pair(900, 100))
+        assert length_gap(pair(long, short)) == -length_gap(pair(short, long)) >= 0
+    assert (
+        length_gap(pair(120, 100))
+        == 0
+        < length_gap(pair(300, 100))
+        < length_gap(pair(900, 100))
+    )
 
 
-def test_lengths_are_matched_by_pairs_of_the_other_direction() -> None:
+def test_length_gaps_are_balanced_by_pairs_in_the_opposite_direction() -> None:
     longer = [pair(400, 100, n) for n in range(7)]
     shorter = [pair(100, 400, n) for n in range(7, 10)]
     alike = [pair(100, 100, n) for n in range(10, 12)]
@@ -187,28 +199,28 @@ def test_lengths_are_matched_by_pairs_of_the_other_direction() -> None:
 
     def sizes(**keys):
         table = BalancedTable(use="x", **keys)
-        return Counter(gap(p) for p in balanced(offers, table)[0])
+        return Counter(length_gap(p) for p in balanced(offers, table)[0])
 
-    size = gap(longer[0])
+    size = length_gap(longer[0])
     assert sizes(length_skew=0.0) == {size: 3, -size: 3, 0: 2}
     assert sizes(length_skew=0.2) == {size: 5, -size: 3, 0: 2}
     assert sizes(length_skew=1.0) == {size: 7, -size: 3, 0: 2}
 
 
-def test_a_failure_meets_the_pass_that_is_nearest_in_length() -> None:
+def test_a_failure_is_paired_with_the_pass_of_the_nearest_length() -> None:
     passes = ("x" * 50, "y" * 500, "z" * 20)
     rejects = [("a" * 480, verdict(unfixed="t")), ("b" * 22, verdict(unfixed="t"))]
     found = own(issue(*rejects, passes=passes), max_per_instance=2)
     assert [len(p.chosen) for p in found] == [500, 20]
 
 
-def test_gold_meets_the_rejects_that_are_nearest_in_length_first() -> None:
+def test_gold_is_paired_first_with_rejects_of_the_nearest_length() -> None:
     rejects = [("a" * size, verdict(unfixed="t")) for size in (900, 5, 300)]
     found = api(issue(*rejects, gold="g" * 6, passes=()), max_per_instance=2)
     assert [len(p.rejected) for p in found] == [5, 300]
 
 
-def test_rejects_are_written_as_gold_is() -> None:
+def test_rejects_are_restyled_as_gold_is_written() -> None:
     import dataclasses
 
     graded = issue(("Sure! Here it is: bad", verdict(unfixed="t")), passes=())
@@ -220,7 +232,7 @@ def test_rejects_are_written_as_gold_is() -> None:
     assert (pair.rejected, pair.restyled) == (candidate.text, False)
 
 
-def test_ungraded_candidates_are_used_only_where_the_recipe_says_so() -> None:
+def test_ungraded_candidates_are_used_only_if_the_recipe_allows_it() -> None:
     graded = issue(*fails(2), passes=(), ungraded=True)
     assert own(graded) == api(graded) == []
     assert tiers(api(graded, graded=False)) == {"ungraded": 2}
@@ -228,7 +240,7 @@ def test_ungraded_candidates_are_used_only_where_the_recipe_says_so() -> None:
     assert ApiRejectsTable(use="api-rejects", graded=False).needs_grades is False
 
 
-def test_the_form_in_the_repository_counts_where_it_is_known() -> None:
+def test_the_normal_form_decides_which_patches_are_repeats() -> None:
     import dataclasses
 
     graded = issue(*fails(2), passes=("good",))
@@ -245,12 +257,12 @@ def test_the_form_in_the_repository_counts_where_it_is_known() -> None:
     assert rejected(**{first: "P", second: "G"}) == []
 
 
-def test_a_recorded_patch_without_words_is_on_no_side() -> None:
+def test_a_patch_without_answer_text_is_on_neither_side() -> None:
     graded = issue(("", verdict(unfixed="t")), passes=("",), gold="")
     assert own(graded) == api(graded) == []
 
 
-def test_each_reward_is_preferred_to_the_next_lower_one() -> None:
+def test_tiered_prefers_each_reward_to_the_next_lower_one() -> None:
     from swebench_trainer.preferences.tiered import Tiered, TieredTable
 
     def steps(*graded):
@@ -269,20 +281,20 @@ def test_each_reward_is_preferred_to_the_next_lower_one() -> None:
     assert steps(issue(wrong, passes=())) == [("gold", "", "bad 0")]
 
 
-def test_a_balance_that_leaves_hardly_any_pairs_stops_the_run():
+def test_a_balance_that_leaves_hardly_any_pairs_fails_the_run():
     def found(left, **held):
         pairs = [
             Pair("a", "p", "c", f"r{n}", "s", "gold", "", "x") for n in range(left)
         ]
-        return Preferences(pairs, left, left, {"limits": {"no pass": 9, **held}})
+        bottlenecks = Bottlenecks({MissingForPair.NO_PASS: 9}, held, {"max_format": 9})
+        stats = pair_counts(pairs, [], SelfGeneratedTable(), {}, bottlenecks)
+        return Preferences(pairs, left, stats)
 
     require_balance(found(1))
     require_balance(found(1, max_format=98))
+    require_balance(found(1, max_per_instance=999))
     require_balance(found(10, max_format=80, length_skew=10))
-    with pytest.raises(StageError) as caught:
+    with pytest.raises(StageError, match="length_skew leaves 9 of 101 possible pairs"):
         require_balance(found(9, max_format=12, length_skew=80))
-    assert "Of 101 pairs that could be made, [pairs] length_skew leaves 9" in str(
-        caught.value
-    )
-    with pytest.raises(StageError, match=r"\[pairs\] mix\.fails leaves 1"):
+    with pytest.raises(StageError, match=r"\[pairs\] mix\.fails leaves 1 of 100"):
         require_balance(found(1, **{"mix.fails": 99}))

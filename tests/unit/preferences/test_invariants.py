@@ -1,4 +1,4 @@
-"""What holds of the pairs of every built-in strategy, whatever the candidates are."""
+"""Properties of the pairs of every built-in strategy, for any candidates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
-from swebench_trainer.preferences.balance import Mix, gap
+from swebench_trainer.preferences.balance import Mix, length_gap
 from swebench_trainer.preferences.self_generated import (
     SelfGenerated,
     SelfGeneratedTable,
@@ -41,7 +41,7 @@ def patch(body: str) -> str:
 
 
 def meaning(body: str) -> str:
-    """What a body says, by another way than the code under test."""
+    """The meaning of a body, computed independently of the code under test."""
     return body.partition("#")[0].replace(" ", "").replace("\t", "")
 
 
@@ -115,7 +115,7 @@ def pairs_of(use, graded, given_keys=None):
 @pytest.mark.parametrize("use", MAKERS)
 @quick
 @given(graded=issues())
-def test_only_what_is_decided_and_believed_is_used(use, graded) -> None:
+def test_only_decided_and_trusted_verdicts_are_used(use, graded) -> None:
     known = {
         (item.instance.instance_id, f"sample:{c.sample}"): v
         for item in graded
@@ -140,24 +140,24 @@ def test_only_what_is_decided_and_believed_is_used(use, graded) -> None:
 @pytest.mark.parametrize("use", MAKERS)
 @quick
 @given(graded=issues())
-def test_no_reject_says_what_gold_or_a_pass_says(use, graded) -> None:
+def test_no_reject_repeats_gold_or_a_pass(use, graded) -> None:
     right = {
         item.instance.instance_id: {meaning(GOLD)}
         | {meaning(c.text) for c, v in item.graded if v.reward == 1}
         for item in graded
     }
-    said = Counter()
+    repeats = Counter()
     for pair in pairs_of(use, graded, {"max_per_instance": 100}):
         if pair.rejected is not None and not pair.rejected.startswith("prose"):
             assert meaning(pair.rejected) not in right[pair.instance_id]
-            said[pair.instance_id, pair.chosen, meaning(pair.rejected)] += 1
-    assert not said or max(said.values()) == 1
+            repeats[pair.instance_id, pair.chosen, meaning(pair.rejected)] += 1
+    assert not repeats or max(repeats.values()) == 1
 
 
 @pytest.mark.parametrize("use", MAKERS)
 @quick
 @given(graded=issues(), seed=st.integers(0, 9))
-def test_no_order_of_the_input_changes_the_pairs(use, graded, seed) -> None:
+def test_pairs_do_not_depend_on_the_order_of_the_input(use, graded, seed) -> None:
     draw = random.Random(seed)
     shuffled = [
         dataclasses.replace(i, graded=tuple(draw.sample(i.graded, len(i.graded))))
@@ -180,7 +180,7 @@ def test_caps_and_shares_hold(use, graded, wanted) -> None:
         assert by_tier[tier] <= at_most(share, count), tier
     about_form = sum(by_tier[tier] for tier in FORMAT)
     assert about_form <= at_most(wanted["max_format"], count)
-    sizes = Counter(gap(pair) for pair in pairs)
+    sizes = Counter(length_gap(pair) for pair in pairs)
     one_way = sum(max(0, n - sizes[-size]) for size, n in sizes.items() if size)
     assert one_way <= at_most(wanted["length_skew"], count)
 
@@ -188,22 +188,22 @@ def test_caps_and_shares_hold(use, graded, wanted) -> None:
 @pytest.mark.parametrize("use", BALANCED)
 @quick
 @given(graded=issues(), wanted=keys())
-def test_what_is_not_made_is_accounted_for(use, graded, wanted) -> None:
+def test_every_possible_pair_is_made_or_counted_as_held_back(
+    use, graded, wanted
+) -> None:
     strategy, table = MAKERS[use]
     made = strategy(table(use=use, **wanted))
     free = {"max_per_instance": 10**6, "max_format": 1.0, "length_skew": 1.0}
-    held = {
-        key: count
-        for key, count in made.limits(graded).items()
-        if key in free or key.startswith("mix.")
-    }
+    held = made.limits(graded).held_back
     possible = pairs_of(use, graded, free)
     assert len(possible) == len(list(made.pairs(graded))) + sum(held.values())
 
 
 @quick
 @given(graded=issues(), low=st.floats(0, 1), high=st.floats(0, 1))
-def test_only_issues_in_the_band_have_a_pass_as_chosen(graded, low, high) -> None:
+def test_only_issues_in_the_range_of_pass_rates_have_a_pass_as_chosen(
+    graded, low, high
+) -> None:
     assume(low <= high)
     band = {"min_pass_rate": low, "max_pass_rate": high}
     rates = {}

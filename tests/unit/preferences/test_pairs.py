@@ -1,4 +1,4 @@
-"""Pairs of graded candidates: who is chosen, who is rejected, and why not."""
+"""Which graded candidates are chosen, which are rejected, and which are not used."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swebench_trainer.contracts import GradedInstance
+from swebench_trainer.contracts import Bottlenecks, GradedInstance, MissingForPair
 from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
-from swebench_trainer.preferences.counts import limits
+from swebench_trainer.preferences.bottlenecks import bottlenecks
 from swebench_trainer.preferences.self_generated import (
     SelfGenerated,
     SelfGeneratedTable,
@@ -79,21 +79,21 @@ def test_gold_is_preferred_to_a_failure_of_another_model() -> None:
         ("flaky failure", Status.NOT_APPLIED, "p", FLAKY),
     ],
 )
-def test_what_is_masked_or_doubted_is_on_no_side(make, other) -> None:
+def test_masked_and_suspicious_candidates_are_on_neither_side(make, other) -> None:
     assert make(issue(other)) == []
     texts = {(p.chosen, p.rejected) for p in make(issue(other, ("bad", FAIL)))}
     assert texts == {("the gold answer", "bad")}
 
 
 @pytest.mark.parametrize("make", [own, api])
-def test_a_timeout_is_no_lesson_even_if_it_is_the_patchs_doing(make) -> None:
+def test_a_timeout_is_not_used_even_if_the_patch_causes_it(make) -> None:
     late = issue(("late", Status.TIMEOUT), ("good", PASS))
     candidate, verdict = late.graded[0]
     explained = dataclasses.replace(verdict, explained=True)
     assert explained.reward == 0
     graded = dataclasses.replace(late, graded=((candidate, explained), late.graded[1]))
     assert make(graded) == []
-    assert limits([graded]) == {"every failure is flaky or a timeout": 1}
+    assert bottlenecks([graded]) == Bottlenecks({MissingForPair.NO_RELIABLE_FAILURE: 1})
 
 
 @pytest.mark.parametrize("make", [own, api])
@@ -109,7 +109,7 @@ def test_the_hardest_failures_come_first(make) -> None:
 
 
 @pytest.mark.parametrize("make", [own, api])
-def test_equal_texts_and_equal_patches_count_once(make) -> None:
+def test_equal_texts_and_equal_patches_are_used_once(make) -> None:
     graded = issue(
         ("a", FAIL, "p"), ("a", FAIL, "q"), ("b", FAIL, "p"), ("c", FAIL, "r")
     )
@@ -117,17 +117,17 @@ def test_equal_texts_and_equal_patches_count_once(make) -> None:
 
 
 @pytest.mark.parametrize("make", [own, api])
-def test_a_failure_that_repeats_a_pass_is_no_lesson(make) -> None:
+def test_a_failure_that_repeats_a_pass_is_not_used(make) -> None:
     assert make(issue(("good", PASS, "p"), ("also good", FAIL, "p"))) == []
 
 
 @pytest.mark.parametrize("make", [own, api])
-def test_a_failure_that_is_gold_again_is_no_lesson(make) -> None:
+def test_a_failure_that_repeats_gold_is_not_used(make) -> None:
     again = GOLD.replace("    y = 1", "\ty  =  1").replace("@@ -1 +1 @@", "@@ -9 +9 @@")
     assert make(issue(("mine", FAIL, again), ("the gold  answer\n", FAIL, "p"))) == []
 
 
-def test_without_a_pass_and_without_gold_there_is_no_pair() -> None:
+def test_an_issue_without_pass_and_gold_gives_no_pair() -> None:
     assert own(issue(("bad", FAIL)), outside="skip") == []
     assert own(issue(("bad", FAIL), gold="")) == []
     assert api(issue(("bad", FAIL), gold="")) == []
@@ -135,7 +135,9 @@ def test_without_a_pass_and_without_gold_there_is_no_pair() -> None:
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 40))
-def test_both_sides_are_used_evenly_and_no_pair_twice(passed, failed, most) -> None:
+def test_both_sides_are_used_evenly_and_no_pair_is_repeated(
+    passed, failed, most
+) -> None:
     graded = issue(
         *((f"good {i}", PASS) for i in range(passed)),
         *((f"bad {i}", FAIL) for i in range(failed)),
@@ -151,31 +153,50 @@ def test_both_sides_are_used_evenly_and_no_pair_twice(passed, failed, most) -> N
     assert pairs == own(graded, max_per_instance=most)
 
 
-def test_limits_count_why_there_is_no_pair() -> None:
+def test_bottlenecks_count_what_instances_lack() -> None:
     fine = issue(("good", PASS), ("bad", FAIL))
-    assert limits([fine]) == {}
+    assert bottlenecks([fine]) == Bottlenecks()
+    missing = MissingForPair
     cases = {
-        "no candidates": issue(),
-        "no candidate decided": issue(("slow", Status.TIMEOUT)),
-        "all candidates pass": issue(("good", PASS), ("slow", Status.TIMEOUT)),
-        "every failure repeats a pass": issue(("good", PASS), ("good", FAIL)),
-        "every failure is flaky or a timeout": issue(("bad", FAIL, "p", FLAKY)),
-        "no candidate passes": issue(("bad", FAIL)),
-        "no pass is trusted": issue(("bad", FAIL), ("doubted", PASS, "p", "flag")),
-        "no pass, and gold has no answer form": issue(("bad", FAIL), gold=""),
-        "every failure repeats gold": issue(("mine", FAIL, GOLD)),
+        missing.NO_CANDIDATES: issue(),
+        missing.NO_DECIDED_CANDIDATE: issue(("slow", Status.TIMEOUT)),
+        missing.NO_FAILURE: issue(("good", PASS), ("slow", Status.TIMEOUT)),
+        missing.FAILURES_REPEAT_PASSES: issue(("good", PASS), ("good", FAIL)),
+        missing.NO_RELIABLE_FAILURE: issue(("bad", FAIL, "p", FLAKY)),
+        missing.NO_PASS: issue(("bad", FAIL)),
+        missing.NO_TRUSTED_PASS: issue(("bad", FAIL), ("doubted", PASS, "p", "flag")),
+        missing.NO_PASS_NO_GOLD: issue(("bad", FAIL), gold=""),
+        missing.FAILURES_REPEAT_GOLD: issue(("mine", FAIL, GOLD)),
     }
-    assert limits([fine, *cases.values(), issue(("bad", FAIL))]) == {
-        **dict.fromkeys(cases, 1),
-        "no candidate passes": 2,
-    }
+    found = bottlenecks([fine, *cases.values(), issue(("bad", FAIL))])
+    assert found == Bottlenecks({**dict.fromkeys(cases, 1), missing.NO_PASS: 2})
+
+
+@pytest.mark.parametrize(
+    ("instance", "keys", "expected"),
+    [
+        (issue(("bad", FAIL), gold=""), {}, MissingForPair.NO_GOLD),
+        (issue(("good", PASS)), {}, MissingForPair.NO_FAILURE),
+        (issue(("bad", FAIL)), {"graded": False}, MissingForPair.NO_CANDIDATES),
+    ],
+)
+def test_api_rejects_counts_what_instances_lack_for_it(instance, keys, expected):
+    table = ApiRejectsTable(use="api-rejects", **keys)
+    assert ApiRejects(table).limits([instance]).missing == {expected: 1}
+
+
+def test_self_generated_counts_instances_outside_the_range_of_pass_rates():
+    table = SelfGeneratedTable(min_pass_rate=0.9)
+    instance = issue(("good", PASS), ("bad", FAIL))
+    found = SelfGenerated(table).limits([instance]).missing
+    assert found == {MissingForPair.PASS_RATE_OUT_OF_RANGE: 1}
 
 
 def answers(*graded: GradedInstance, **keys):
     return list(Unpaired(UnpairedTable(use="unpaired", **keys)).pairs(graded))
 
 
-def test_every_decided_candidate_stands_alone_as_good_or_bad() -> None:
+def test_unpaired_uses_every_decided_candidate_as_good_or_bad() -> None:
     rows = answers(issue(("good", PASS), ("bad", FAIL), ("worse", Status.MALFORMED)))
     assert [(r.chosen, r.rejected, r.tier) for r in rows] == [
         ("good", None, PASS),
@@ -189,7 +210,7 @@ def test_every_decided_candidate_stands_alone_as_good_or_bad() -> None:
     ]
 
 
-def test_issues_that_all_pass_or_all_fail_count_too() -> None:
+def test_unpaired_uses_issues_whose_candidates_all_pass_or_all_fail() -> None:
     (only,) = answers(issue(("good", PASS)))
     assert (only.chosen, only.rejected) == ("good", None)
     gold, bad = answers(issue(("bad", FAIL)))
@@ -201,7 +222,7 @@ def test_issues_that_all_pass_or_all_fail_count_too() -> None:
     assert bad.rejected == "bad"
 
 
-def test_of_many_answers_good_and_bad_are_taken_in_turn() -> None:
+def test_unpaired_alternates_good_and_bad_answers() -> None:
     graded = issue(
         *((f"good {n}", PASS) for n in range(5)),
         *((f"bad {n}", FAIL) for n in range(2)),
@@ -221,7 +242,7 @@ def test_of_many_answers_good_and_bad_are_taken_in_turn() -> None:
         ("flaky failure", FAIL, "p", FLAKY),
     ],
 )
-def test_what_is_masked_or_doubted_does_not_stand_alone_either(other) -> None:
+def test_unpaired_does_not_use_masked_and_suspicious_candidates(other) -> None:
     assert answers(issue(other)) == []
     rows = answers(issue(other, ("bad", FAIL)))
     assert [r.chosen or r.rejected for r in rows] == ["the gold answer", "bad"]

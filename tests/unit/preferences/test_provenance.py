@@ -1,4 +1,4 @@
-"""Pairs find their writers and logs, whoever made them."""
+"""Pairs get the models and logs of their answers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from swebench_trainer.preferences.provenance import traced
 from swebench_trainer.types import Candidate, Instance, Pair, Status, Verdict
 
 
-def graded(*writers: tuple[str, int]) -> GradedInstance:
+def graded(*models: tuple[str, int]) -> GradedInstance:
     instance = Instance("demo-1", "demo/demo", "0", "It breaks.", "")
     answers = tuple(
         (
             Candidate("demo-1", sample, model, "x", "p"),
             Verdict("demo-1", sample, model, Status.UNRESOLVED),
         )
-        for model, sample in writers
+        for model, sample in models
     )
     return GradedInstance(instance, "prompt", "gold", answers)
 
@@ -29,18 +29,18 @@ def trace(item: GradedInstance, source: str, model: str = "") -> tuple[str, str]
     return found.rejected_model, found.rejected_log
 
 
-def test_a_sample_of_one_writer_is_found_without_a_name() -> None:
+def test_the_model_of_a_sample_is_found_if_there_is_only_one() -> None:
     item = graded(("a", 0), ("b", 1))
     assert trace(item, "sample:1") == ("b", "b.1")
 
 
-def test_of_several_writers_the_strategy_names_one() -> None:
+def test_a_strategy_must_name_one_of_several_models() -> None:
     item = graded(("a", 0), ("b", 0))
     assert trace(item, "sample:0", "b") == ("b", "b.0")
     assert trace(item, "sample:0") == ("", "")
 
 
-def test_what_is_not_known_stays_empty() -> None:
+def test_unknown_sources_stay_without_model_and_logs() -> None:
     item = graded(("a", 0))
     for source in ("", "sample:7", "sample:x", "sample:²", "elsewhere"):
         assert trace(item, source) == ("", "")

@@ -1,4 +1,4 @@
-"""Rejects of a chatty writer, about real tasks: what gives them away, and what does not."""
+"""Restyling removes the style difference between gold and rejects of a chatty model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.data.task_repo import TaskRepoSource, TaskRepoTable
 from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
-from swebench_trainer.preferences.normal import form_in
-from swebench_trainer.preferences.surface import judge
+from swebench_trainer.preferences.normalize import form_in
+from swebench_trainer.preferences.surface import classify
 from swebench_trainer.types import Candidate, Status, Verdict
 
 CHATTY = "Sure! The cause is in the loop. Here is the fix:\n\n```\n{}```\n\nAll done."
 
 
 def spoiled(patch: str) -> str:
-    """The patch with two characters of an added line the other way round."""
+    """The patch with two characters of an added line swapped."""
     lines = patch.split("\n")
     for at, line in enumerate(lines):
         bare = line[1:].strip()
@@ -58,17 +58,17 @@ def graded(request):
     return found
 
 
-def told_apart(graded, **keys) -> float:
+def accuracy(graded, **keys) -> float:
     table = ApiRejectsTable(use="api-rejects", length_skew=1.0, **keys)
     pairs = list(ApiRejects(table).pairs(graded))
     assert len(pairs) >= 20
-    found = judge(pairs)
-    return found.right / found.pairs
+    found = classify(pairs)
+    return found.correct / found.pairs
 
 
-def test_a_writer_is_known_by_what_it_says_around_the_patch(graded) -> None:
-    assert told_apart(graded, restyle=False) == 1.0
+def test_the_words_around_a_patch_give_rejects_away(graded) -> None:
+    assert accuracy(graded, restyle=False) == 1.0
 
 
-def test_written_as_gold_is_nothing_is_left_to_know_it_by(graded) -> None:
-    assert told_apart(graded) < 0.7
+def test_restyled_rejects_look_like_gold(graded) -> None:
+    assert accuracy(graded) < 0.7

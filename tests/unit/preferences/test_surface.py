@@ -1,4 +1,4 @@
-"""What can be told of pairs without reading them."""
+"""The classifier that sees only the surface of answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from swebench_trainer.preferences.surface import FEATURES, LEAST, _fitted, judge
+from swebench_trainer.preferences.surface import FEATURES, MIN_PAIRS, _fitted, classify
 from swebench_trainer.types import Pair
 
 
@@ -17,7 +17,7 @@ def answer(draw: random.Random, lines: int) -> str:
 
 
 def pairs(count: int, longer: int, seed: int = 0, **changes) -> list[Pair]:
-    """Pairs of random answers; `chosen` has so many lines more."""
+    """Pairs of random answers; `chosen` is longer by that many lines."""
     draw = random.Random(seed)
     found = []
     for number in range(count):
@@ -37,44 +37,44 @@ def pairs(count: int, longer: int, seed: int = 0, **changes) -> list[Pair]:
     return found
 
 
-def test_answers_of_one_kind_are_not_told_apart() -> None:
-    found = judge(pairs(400, longer=0))
+def test_the_classifier_cannot_separate_answers_of_one_kind() -> None:
+    found = classify(pairs(400, longer=0))
     assert found.pairs == 400
-    assert 0.4 < found.right / found.pairs < 0.6
-    assert all(0.4 < share < 0.6 for share in found.higher.values())
+    assert 0.4 < found.correct / found.pairs < 0.6
+    assert all(0.4 < share < 0.6 for share in found.chosen_higher.values())
 
 
-def test_length_gives_answers_away() -> None:
-    found = judge(pairs(120, longer=15))
-    assert found.right / found.pairs > 0.95
-    assert found.higher["lines"] == 1.0 and found.higher["fences"] == 0.5
+def test_a_length_difference_is_found() -> None:
+    found = classify(pairs(120, longer=15))
+    assert found.correct / found.pairs > 0.95
+    assert found.chosen_higher["lines"] == 1.0 and found.chosen_higher["fences"] == 0.5
 
 
-def test_a_habit_gives_answers_away_and_is_named() -> None:
+def test_a_style_difference_is_found_and_named() -> None:
     fenced = [
         Pair(**{**vars(p), "rejected": f"```\n{p.rejected}\n```"})
         for p in pairs(60, longer=2)
     ]
-    found = judge(fenced)
-    assert found.right / found.pairs > 0.95 and found.higher["fences"] == 0.0
+    found = classify(fenced)
+    assert found.correct / found.pairs > 0.95 and found.chosen_higher["fences"] == 0.0
 
 
-def test_equal_surfaces_count_half() -> None:
-    found = judge(pairs(30, longer=0, chosen="a = 1", rejected="b = 2"))
-    assert found.right == 15 and set(found.higher.values()) == {0.5}
+def test_equal_surfaces_count_as_one_half() -> None:
+    found = classify(pairs(30, longer=0, chosen="a = 1", rejected="b = 2"))
+    assert found.correct == 15 and set(found.chosen_higher.values()) == {0.5}
 
 
-def test_too_few_pairs_or_a_single_issue_say_nothing() -> None:
-    assert judge(pairs(LEAST - 1, longer=9)) is None
+def test_too_few_pairs_or_a_single_issue_give_no_accuracy() -> None:
+    assert classify(pairs(MIN_PAIRS - 1, longer=9)) is None
     alone = pairs(40, longer=9, chosen="a", rejected=None)
-    assert judge(alone) is None
+    assert classify(alone) is None
     one = [Pair(**{**vars(p), "instance_id": "demo-0"}) for p in pairs(40, longer=9)]
-    assert judge(one) is None
-    assert judge([]) is None
+    assert classify(one) is None
+    assert classify([]) is None
 
 
-def test_issues_that_were_learned_from_are_not_asked_about() -> None:
-    """Each issue has a habit of its own: known by heart it tells all, else nothing."""
+def test_the_classifier_is_tested_on_unseen_issues() -> None:
+    """Each issue has its own style, which only helps a classifier that has seen it."""
     draw = random.Random(1)
     found = []
     for number in range(60):
@@ -91,12 +91,12 @@ def test_issues_that_were_learned_from_are_not_asked_about() -> None:
             )
             for p in pairs(5, longer=0)
         ]
-    assert judge(found).right / len(found) < 0.65
+    assert classify(found).correct / len(found) < 0.65
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_weights_are_the_best_ones(seed) -> None:
-    """At the optimum the slope of the ridged log-likelihood is zero."""
+def test_the_weights_are_optimal(seed) -> None:
+    """At the optimum the gradient of the penalized log-likelihood is zero."""
     draw = np.random.default_rng(seed)
     differences = draw.normal(size=(80, len(FEATURES))) + draw.normal(
         size=len(FEATURES)

@@ -1,4 +1,4 @@
-"""`pairs.jsonl` is TRL's preference format: its own trainer reads it as it is."""
+"""`pairs.jsonl` is in TRL's preference format, and TRL's own trainer reads it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row
 
 
 @pytest.mark.slow
-def test_the_plain_trainer_trains_on_the_file(tmp_path, monkeypatch) -> None:
+def test_trl_trains_on_the_file(tmp_path, monkeypatch) -> None:
     from datasets import load_dataset
     from trl import DPOConfig, DPOTrainer
 
-    from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
-    from swebench_trainer.training.silence import quiet_libraries
+    from swebench_trainer.training.models.loading import load_tokenizer, load_trainable
+    from swebench_trainer.training.models.table import HfTable
+    from swebench_trainer.training.silence import silence_libraries
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
@@ -36,7 +37,7 @@ def test_the_plain_trainer_trains_on_the_file(tmp_path, monkeypatch) -> None:
             )
             for sample, (text, end) in enumerate(ends.items())
         )
-        graded.append(GradedInstance(instance, f"Mend {number}.", "", answers))
+        graded.append(GradedInstance(instance, f"Fix {number}.", "", answers))
     made = list(SelfGenerated(SelfGeneratedTable()).pairs(graded))
     write_rows(tmp_path / "pairs.jsonl", map(as_row, made))
     rows = load_dataset(
@@ -46,7 +47,7 @@ def test_the_plain_trainer_trains_on_the_file(tmp_path, monkeypatch) -> None:
         cache_dir=str(tmp_path / "datasets"),
     )
     assert {"prompt", "chosen", "rejected", "tier"} <= set(rows.column_names)
-    with quiet_libraries():
+    with silence_libraries():
         trainer = DPOTrainer(
             model=load_trainable(table, None, seed=0),
             args=DPOConfig(

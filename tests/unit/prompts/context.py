@@ -1,4 +1,4 @@
-"""Instances, trees and budgets for tests of prompts that show files."""
+"""Instances, trees and token counts for tests of prompts that show files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from swebench_trainer.types import Instance
 def an_instance(
     old: Mapping[str, str], new: Mapping[str, str], **fields: str
 ) -> Instance:
-    """An instance whose gold patch leads from `old` to `new`; texts are whole files."""
+    """An instance whose gold patch changes the files `old` to `new`."""
     sides = [{p: File(Text.of(t)) for p, t in side.items()} for side in (old, new)]
     values = {
         "instance_id": "demo__demo-1",
@@ -29,12 +29,12 @@ def an_instance(
 
 
 def estimate(text: str) -> int:
-    """Tokens, so that a budget is about a number of bytes."""
+    """Tokens, as a third of the bytes."""
     return -(-len(text.encode()) // 3)
 
 
 class Shelf(Memory):
-    """A tree in memory that knows which paths are safe."""
+    """A tree in memory that rejects unsafe paths."""
 
     def mode(self, path: str) -> str:
         check_path(path)
@@ -49,7 +49,7 @@ def render(
 
 
 def module(functions: int, word: str = "value") -> str:
-    """A Python file of five lines a function, no two of them alike."""
+    """A Python file with five lines per function, all functions different."""
     return "".join(
         f"def {word}_{n}(x):\n    y = x + {n}\n    z = y * {n}\n    return z - {n}\n\n"
         for n in range(functions)

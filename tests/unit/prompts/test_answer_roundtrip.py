@@ -102,7 +102,7 @@ def test_the_answer_gives_the_gold_tree(shared_workshop, form, context, pair) ->
     except ValueError as error:
         before, after = old.get("src/b c.py"), new.get("src/b c.py")
         begun = not before and after is not None and after != before
-        wanted = "a path that blocks cannot name" if begun else "UTF-8"
+        wanted = "a block cannot name the path" if begun else "UTF-8"
         assert wanted in str(error)
         return
     extracted = extract_patch(form, answer, instance)

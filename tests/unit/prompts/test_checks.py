@@ -12,10 +12,11 @@ from swebench_trainer.answers.candidates import to_candidate
 from swebench_trainer.answers.checks import (
     CheckCounts,
     check_counts,
-    parses,
+    check_files,
     static_checks,
 )
 from swebench_trainer.contracts import Sample
+from swebench_trainer.patches.files import ChangedFiles
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.store.jsonl import dump
 from swebench_trainer.types import Candidate, StaticChecks, as_row, from_row
@@ -74,12 +75,14 @@ def test_unsafe_binary_and_unwritable_patches_are_not_checked(patch) -> None:
     assert static_checks(patch, Memory(BASE)) == StaticChecks()
 
 
-def test_no_content_makes_parses_raise() -> None:
-    assert parses("a.py", b"\0") is False
-    assert parses("a.py", b"\xff\xfe") is False
-    assert parses("a.py", b"(" * 5000) in (False, None)
-    assert parses("a.py", b"-" * 100_000 + b"1") in (False, None)
-    assert parses("a.unknown", b"(") is None
+@pytest.mark.parametrize(
+    "content",
+    [b"\0", b"\xff\xfe", b"(" * 5000, b"-" * 100_000 + b"1", b"x = " + b"[" * 500],
+)
+def test_no_content_makes_the_checks_fail(content) -> None:
+    files = ChangedFiles({}, {"a.py": content, "a.unknown": content})
+    checks = check_files(files)
+    assert checks.applies and set(checks.unparsable) <= {"a.py"}
 
 
 def test_candidates_carry_their_checks(workshop) -> None:

@@ -23,7 +23,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from swebench_trainer.answers.forms import ExtractedPatch, extract_patch
-from swebench_trainer.types import Extraction
+from swebench_trainer.types import Extraction, StaticChecks
 
 UNTOUCHED = (
     "nothing",
@@ -127,5 +127,5 @@ def test_real_patches_come_back_as_they_are(real_patches) -> None:
         gold = gold_of(patch)
         if gold:
             assert extracted(Case("", gold.base, patch, gold.after)) == ExtractedPatch(
-                patch, Extraction()
+                patch, Extraction(), StaticChecks(applies=True)
             )

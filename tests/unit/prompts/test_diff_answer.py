@@ -10,7 +10,7 @@ from shorthand import extract_patch, render_answer
 
 from swebench_trainer.answers.forms import ExtractedPatch
 from swebench_trainer.recipe.models import REPAIRS
-from swebench_trainer.types import Extraction
+from swebench_trainer.types import Extraction, StaticChecks
 
 FORM = "diff"
 
@@ -179,25 +179,25 @@ def test_what_the_files_leave_no_doubt_about_is_mended(workshop, answer, name) -
 
 DOUBTFUL = {
     of("b.py", "@@ -1,9 +1,9 @@\n one\n-two\n+2\n"): "3 files fit b.py",
-    of("src/a.py", "@@\n \n+x\n"): "a hunk is twice in src/a.py",
-    of("src/a.py", "@@\n return z\n+x\n"): "a hunk is nowhere in src/a.py",
-    of("none.py", "@@\n return z\n+x\n"): "a hunk is nowhere in none.py, or any file of that name",
+    of("src/a.py", "@@\n \n+x\n"): "a hunk fits several places in src/a.py",
+    of("src/a.py", "@@\n return z\n+x\n"): "a hunk fits nowhere in src/a.py",
+    of("none.py", "@@\n return z\n+x\n"): "no file fits the hunks of none.py",
     of("src/a.py", "@@ -3,9 +3 @@\n+x\n"): (
-        "an insertion into src/a.py without a line beside it"
+        "an insertion into src/a.py has no context"
     ),
-    of("end", "@@ -1,3 +1 @@\n-last\n+y\n"): "whether end ends with a newline is not clear",
+    of("end", "@@ -1,3 +1 @@\n-last\n+y\n"): "whether end ends with a newline is ambiguous",
     of("lib/b.py", "@@ -1,2 +0,0 @@\n-one\n").replace("+++ b/lib/b.py", "+++ /dev/null"): (
-        "the patch deletes lib/b.py, but not all of it"
+        "the patch deletes lib/b.py, but not all of its lines"
     ),
     of("lib/b.py", "@@ -1,9 +1,9 @@\n-one\n+1\n") + of(
         "lib/b.py", "@@ -1,9 +1,9 @@\n-one\n+2\n"
     ): "two hunks change the same lines of lib/b.py",
     of("a.mk", "@@ -1,9 +1 @@\n     one\n-    two\n+    three\n").replace(
         "    one", "      one"
-    ): "a hunk is nowhere in a.mk",
+    ): "a hunk fits nowhere in a.mk",
     # A file that moves, without the lines that say so.
     of("lib/b.py", "@@ -1,2 +1,2 @@\n-one\n+1\n two\n").replace("+++ b/lib/b", "+++ b/lib/c"): (
-        "whether a/lib/b.py moves is not clear"
+        "whether a/lib/b.py moves is ambiguous"
     ),
     **dict.fromkeys(
         (
@@ -206,14 +206,14 @@ DOUBTFUL = {
             of("src/a.py", HUNK) + "```\nand\n```diff\n-last\n+first\n```\n",
             of("src/a.py", HUNK) + "similarity index 100%\nrename from end\nrename to beginning\n",
         ),
-        "lines of a patch outside of its hunks",
+        "lines of the patch are outside its hunks",
     ),
     **dict.fromkeys(
         (
             of("end", "@@ -1 +1 @@\n-last\n+y\n+ It is new.\n"),
             of("src/a.py", "@@ -2,9 +2 @@\n-    y = x\n     return y\n\n+ It is shorter.\n"),
         ),
-        "whether a hunk or a list ends the patch is not clear",
+        "the patch ends with lines that could be a list",
     ),
 }  # fmt: skip
 
@@ -231,15 +231,17 @@ def test_a_new_file_keeps_a_folder_that_is_called_like_a_prefix(workshop) -> Non
     instance = workshop.instance(old, old | {"a/new.py": b"y\n"})
     answer = instance.patch.replace("+1 @@", "+1,7 @@")
     extracted = extract_patch(FORM, answer, instance, finish="stop")
-    assert extracted == ExtractedPatch(
-        instance.patch, Extraction.of("repaired:hunk-counts")
+    assert (extracted.patch, extracted.extraction.repairs) == (
+        instance.patch,
+        ("hunk-counts",),
     )
+    assert extracted.checks.applies
     bare = instance.patch.replace("a/a/", "a/").replace("b/a/", "a/")
     for text in (bare, bare.replace("--- /dev/null\n+++ a/new.py\n", "")):
         extracted = extract_patch(FORM, text, instance, finish="stop")
         assert str(
             extracted.extraction
-        ) == "malformed: whether {}/new.py has a prefix is not clear".format(
+        ) == "malformed: whether {}/new.py starts with a prefix is ambiguous".format(
             "a" if "+++" in text else "b"
         )
 
@@ -250,14 +252,18 @@ def test_line_ends_are_those_of_the_file_in_hunks_that_only_add_too(workshop) ->
     instance = workshop.instance({"a": lines}, new)
     answer = instance.patch.replace("+x\n", "+x\r\n").replace("-27\n", "-27\r\n")
     extracted = extract_patch(FORM, answer, instance, finish="stop")
-    assert extracted == ExtractedPatch(instance.patch, Extraction.of("repaired:crlf"))
+    assert (extracted.patch, extracted.extraction.repairs) == (
+        instance.patch,
+        ("crlf",),
+    )
+    assert extracted.checks.applies
     created = "--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+x\r\n"
     extracted = extract_patch(FORM, answer + created, instance, finish="stop")
     assert str(extracted.extraction) == "ok"  # as it was written, for the graders
     extracted = extract_patch(
         FORM, answer.replace("25,6", "25,7") + created, instance, finish="stop"
     )
-    assert str(extracted.extraction) == "malformed: the line ends of n are not clear"
+    assert str(extracted.extraction) == "malformed: the line endings of n are ambiguous"
 
 
 def test_what_may_be_prose_stays_behind_a_patch_with_the_right_counts(small) -> None:
@@ -273,14 +279,18 @@ def test_a_file_that_moves_keeps_its_hunks(workshop) -> None:
     instance = workshop.instance(old, new)
     answer = instance.patch.replace("--- a/a.py\n+++ b/b.py\n", "")
     extracted = extract_patch(FORM, answer, instance, finish="stop")
-    assert extracted == ExtractedPatch(
-        instance.patch, Extraction.of("repaired:headers")
+    assert (extracted.patch, extracted.extraction.repairs) == (
+        instance.patch,
+        ("headers",),
     )
+    assert extracted.checks.applies
 
 
 def test_a_well_formed_patch_that_does_not_apply_stays_for_the_graders(small) -> None:
     answer = PLAIN.replace("-x", "-z")
-    assert extract_patch(FORM, answer, small) == ExtractedPatch(answer, Extraction())
+    assert extract_patch(FORM, answer, small) == ExtractedPatch(
+        answer, Extraction(), StaticChecks(applies=False)
+    )
 
 
 @pytest.mark.parametrize(
@@ -327,7 +337,9 @@ def test_a_tag_in_the_patch_is_not_around_it(workshop) -> None:
 )
 def test_half_a_patch_is_not_mended(small, answer, finish) -> None:
     extracted = extract_patch(FORM, answer, small, finish=finish)
-    assert str(extracted.extraction) == "malformed: the answer breaks off in its patch"
+    assert (
+        str(extracted.extraction) == "malformed: the answer breaks off inside its patch"
+    )
 
 
 def test_a_repair_that_is_switched_off_is_not_made(small) -> None:
@@ -335,7 +347,7 @@ def test_a_repair_that_is_switched_off_is_not_made(small) -> None:
     for off in ("fences", "hunk-counts"):
         extracted = extract_patch(FORM, answer, small, repairs=REPAIRS - {off})
         assert str(extracted.extraction) == (
-            f"malformed: it needs the repair {off}, which is switched off"
+            f"malformed: it needs the repair {off}, which is disabled"
         )
     assert extract_patch(FORM, FIX, small, repairs=()).patch == FIX
 
@@ -350,21 +362,21 @@ def test_a_misread_prefix_does_not_move_the_file(workshop) -> None:
 
 
 REFUSED = {
-    "": "no answer",
-    "No idea.\n- one\n+ two\n": "no answer",
-    f"{HEADER}@@ -1,3 +1,3 @@\n-x\nunmarked\n+y\n": "a hunk with a line that is not marked",
-    f"{HEADER}@@ -1,3 +1,3 @@\n": "a hunk without lines",
-    HEADER: "the answer breaks off in its patch",
+    "": "the answer has no patch",
+    "No idea.\n- one\n+ two\n": "the answer has no patch",
+    f"{HEADER}@@ -1,3 +1,3 @@\n-x\nunmarked\n+y\n": "a line of a hunk has no mark",
+    f"{HEADER}@@ -1,3 +1,3 @@\n": "a hunk has no lines",
+    HEADER: "the answer breaks off inside its patch",
     PLAIN.replace("a/a.py", "/dev/null").replace("b/a.py", "/dev/null"): (
-        "not a well-formed patch"
+        "the patch is not well-formed"
     ),
-    f"{HEADER}GIT binary patch\nliteral 0\n": "a binary patch",
+    f"{HEADER}GIT binary patch\nliteral 0\n": "the patch is binary",
     FIX.replace("b/a.py", "b/../a.py"): "unsafe path",
     PLAIN.replace("/a.py", "//etc/passwd"): "unsafe path",
     PLAIN.replace("a/a.py", "/etc/passwd"): "unsafe path",
     PLAIN.replace("/a.py", "/.git/hooks/pre-commit"): "unsafe path",
     FIX.replace("a/a.py b/a.py", '"a/\\056\\056/a.py" b/a.py', 1): "unsafe path",
-    FIX.replace("y", "\0"): "not valid text",
+    FIX.replace("y", "\0"): "the answer is not valid text",
 }
 
 
@@ -389,4 +401,4 @@ def test_a_patch_is_found_without_a_snapshot_too(small) -> None:
     blind = dataclasses.replace(small, snapshot="")
     assert str(extract_patch(FORM, FIX, blind).extraction) == "ok"
     vague = extract_patch(FORM, f"{HEADER}@@ def f @@\n-x\n+y\n", blind)
-    assert str(vague.extraction) == "malformed: a hunk without line numbers"
+    assert str(vague.extraction) == "malformed: a hunk has no line numbers"

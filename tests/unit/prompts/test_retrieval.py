@@ -1,4 +1,4 @@
-"""Finding files by the words of an issue."""
+"""Retrieval of files by the terms of an issue."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import os
 import pytest
 from damage import Memory
 
-from swebench_trainer.prompts.documents import is_source, is_test
-from swebench_trainer.prompts.recall import Recall
-from swebench_trainer.prompts.retrieval import Searcher
-from swebench_trainer.prompts.words import words
+from swebench_trainer.prompts.retrieval import Recall, Searcher
+from swebench_trainer.prompts.source_files import is_source, is_test
+from swebench_trainer.prompts.terms import terms
 from swebench_trainer.store.kept import prune
 
 TREE = {
@@ -24,7 +23,7 @@ TREE = {
 
 
 class Store(Memory):
-    """A tree that knows what git calls its files, and counts what is read."""
+    """A tree with git object ids that records its reads."""
 
     def __init__(self, files) -> None:
         super().__init__(files)
@@ -54,8 +53,8 @@ def folder(tmp_path, monkeypatch):
         ("", ""),
     ],
 )
-def test_words_are_names_and_their_parts(text, expected) -> None:
-    assert list(words(text)) == expected.split()
+def test_terms_are_names_and_their_parts(text, expected) -> None:
+    assert list(terms(text)) == expected.split()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def test_words_are_names_and_their_parts(text, expected) -> None:
         "latest.go",
     ],
 )
-def test_source_files_are_documents(path) -> None:
+def test_source_files_are_recognized(path) -> None:
     assert is_source(path)
 
 
@@ -90,15 +89,15 @@ def test_source_files_are_documents(path) -> None:
         "app/tests.py",
     ],
 )
-def test_tests_are_not(path) -> None:
+def test_test_files_are_recognized(path) -> None:
     assert is_test(path) and not is_source(path)
 
 
-def test_texts_that_are_not_code_are_not_documents() -> None:
+def test_other_files_are_not_source_files() -> None:
     assert not any(map(is_source, ["README.md", "setup.cfg", "data.json", "Makefile"]))
 
 
-def test_names_are_found_by_their_parts_and_equals_stay_in_order() -> None:
+def test_files_are_ranked_by_shared_terms_and_ties_by_path() -> None:
     searcher, tree = Searcher(), Memory(TREE)
     assert searcher.rank(tree, "The URL of the HTTP server is wrong")[0] == "pkg/url.py"
     assert searcher.rank(tree, "beta") == ["pkg/a.py", "pkg/b.py"]
@@ -108,7 +107,7 @@ def test_names_are_found_by_their_parts_and_equals_stay_in_order() -> None:
     assert searcher.rank(Memory({}), "alpha") == []
 
 
-def test_an_index_is_made_once_for_all_processes_and_places(folder) -> None:
+def test_an_index_is_built_once_and_shared(folder) -> None:
     tree = Store(TREE)
     first = Searcher().rank(tree, "alpha")
     assert sorted(tree.reads) == sorted(p for p in TREE if p.endswith(".py"))
@@ -118,7 +117,7 @@ def test_an_index_is_made_once_for_all_processes_and_places(folder) -> None:
     assert tree.reads == []
 
 
-def test_finding_is_a_use_of_the_index(folder) -> None:
+def test_searching_counts_as_use_of_the_index(folder) -> None:
     Searcher().rank(Memory(TREE), "alpha")
     (lock,) = folder.glob("*.lock")
     os.utime(lock, (0, 0))
@@ -128,7 +127,7 @@ def test_finding_is_a_use_of_the_index(folder) -> None:
     assert not any(folder.iterdir())
 
 
-def test_the_object_ids_are_gits(folder) -> None:
+def test_object_ids_equal_gits(folder) -> None:
     class Git(Memory):
         def blob(self, path: str) -> str:
             return "78981922613b2afb6025042ff6bd878ac1994e85"  # of b"a\n"
@@ -138,7 +137,7 @@ def test_the_object_ids_are_gits(folder) -> None:
     assert len(list(folder.glob("*.zip"))) == 1
 
 
-def test_a_file_that_commits_share_is_read_once() -> None:
+def test_a_file_shared_by_commits_is_read_once() -> None:
     searcher = Searcher()
     one, two = Store(TREE), Store(TREE | {"pkg/a.py": b"alpha delta\n"})
     searcher.rank(one, "alpha")
@@ -157,7 +156,7 @@ def test_memory_is_bounded(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "other", "empty", "flipped"])
-def test_a_damaged_index_is_made_again(folder, damage) -> None:
+def test_a_damaged_index_is_rebuilt(folder, damage) -> None:
     tree = Memory(TREE)
     expected = Searcher().rank(tree, "alpha beta")
     (file,) = folder.glob("*.zip")
@@ -173,13 +172,13 @@ def test_a_damaged_index_is_made_again(folder, damage) -> None:
     assert file.read_bytes() != changed
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch) -> None:
+def test_an_unwritable_cache_is_ignored(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert Searcher().rank(Memory(TREE), "gamma") == ["pkg/latin.py"]
 
 
-def test_recall_is_of_files_that_were_there() -> None:
+def test_recall_counts_only_existing_files() -> None:
     def patch(*paths: str) -> str:
         return "".join(f"--- a/{p}\n+++ b/{p}\n@@ -1 +1 @@\n-a\n+b\n" for p in paths)
 

@@ -100,7 +100,8 @@ def test_without_a_snapshot_the_hunks_themselves_are_searched_for(small) -> None
     blind = dataclasses.replace(small, snapshot="")
     assert render_answer(FORM, blind) == FIX
     assert (
-        str(extract_patch(FORM, FIX, blind).extraction) == "malformed: no file contents"
+        str(extract_patch(FORM, FIX, blind).extraction)
+        == "malformed: the repository's files are not known"
     )
 
 
@@ -232,13 +233,13 @@ def test_a_crlf_file_accepts_lf_blocks_and_stays_crlf(workshop) -> None:
 
 
 REFUSED = {
-    "": "no answer",
-    "  \n": "no answer",
-    "I cannot help with that.": "no answer",
+    "": "the answer has no patch",
+    "  \n": "the answer has no patch",
+    "I cannot help with that.": "the answer has no patch",
     block("a.py", "z\n", "y\n"): "search text not found in a.py",
     block("a.py", "", "y\n"): "search text is empty, but a.py is not",
     block("b.py", "x\n", "y\n"): "search text not found in b.py",
-    block("a.py", "x\n", "x\n"): "nothing changes",
+    block("a.py", "x\n", "x\n"): "the answer changes nothing",
     block("two.py", "d\n", "y\n"): "search text is not unique in two.py",
     block("two.py", "d\ne\n", "y\n") + block("two.py", "e\nd\n", "z\n"): (
         "two blocks change the same lines of two.py"
@@ -248,19 +249,21 @@ REFUSED = {
     block("nul.bin", "x\n", "y\n"): "nul.bin is a binary file",
     block("dir", "x\n", "y\n"): "dir is not a file",
     block("n", "", "1\n")
-    + block("n/m", "", "2\n"): "a file and a directory of one name",
+    + block("n/m", "", "2\n"): "a file and a directory have the same name",
     FIX
     + "a.py\n<<<<<<< DELETE\n>>>>>>> DELETE\n": "the blocks of a.py contradict each other",
-    "b.py\n<<<<<<< DELETE\n>>>>>>> DELETE\n": "there is no file b.py",
-    "a.py\n<<<<<<< RENAME\ntwo.py\n>>>>>>> RENAME\n": "two.py exists already",
-    "a.py\n<<<<<<< RENAME\na.py\n>>>>>>> RENAME\n": "nothing changes",
-    FIX.removesuffix(">>>>>>> REPLACE\n"): "unfinished block",
-    FIX.replace("=======\n", ""): "a block with 0 dividers",
-    FIX.replace("=======\n", "=======\n=======\n"): "a block with 2 dividers",
-    FIX.replace("a.py\n", ""): "a block without a path",
-    FIX.replace("<<<<<<< SEARCH\n", ""): "a block without a beginning",
-    block("a.py", "x\n", "y\n\0"): "not valid text",
-    block("a.py", "x\n", "\ud800\n"): "not valid text",
+    "b.py\n<<<<<<< DELETE\n>>>>>>> DELETE\n": "the file b.py does not exist",
+    "a.py\n<<<<<<< RENAME\ntwo.py\n>>>>>>> RENAME\n": "two.py already exists",
+    "a.py\n<<<<<<< RENAME\na.py\n>>>>>>> RENAME\n": "the answer changes nothing",
+    FIX.removesuffix(">>>>>>> REPLACE\n"): "a block is not finished",
+    FIX.replace("=======\n", ""): "a block has 0 dividers instead of one",
+    FIX.replace(
+        "=======\n", "=======\n=======\n"
+    ): "a block has 2 dividers instead of one",
+    FIX.replace("a.py\n", ""): "a block has no path",
+    FIX.replace("<<<<<<< SEARCH\n", ""): "a block has no opening marker",
+    block("a.py", "x\n", "y\n\0"): "the answer is not valid text",
+    block("a.py", "x\n", "\ud800\n"): "the answer is not valid text",
 }
 
 
@@ -312,7 +315,7 @@ def test_prose_names_no_new_file(small, line) -> None:
     answer = FIX + f"{line}\n" + block("", "", "z = 1\n").lstrip("\n")
     extracted = extract_patch(FORM, answer, small, finish="stop")
     assert extracted.patch == ""
-    assert "is a path is not clear" in str(extracted.extraction)
+    assert extracted.extraction.reason.endswith("may not be a path")
 
 
 @pytest.mark.parametrize("line", ["n.py", "`n.py`", "### `n.py`:", "**`n.py`**"])
@@ -323,7 +326,7 @@ def test_a_new_files_path_may_stand_in_backticks(small, line) -> None:
 
 def test_a_new_file_with_a_blank_in_its_path_has_no_form(workshop) -> None:
     instance = workshop.instance({"a.py": b"1\n"}, {"a.py": b"1\n", "b c.py": b"2\n"})
-    with pytest.raises(ValueError, match="a path that blocks cannot name"):
+    with pytest.raises(ValueError, match="a block cannot name the path"):
         render_answer(FORM, instance)
 
 
@@ -331,7 +334,8 @@ def test_an_answer_that_was_cut_behind_a_block_is_not_whole(small) -> None:
     for answer in (FIX, f"```\n{FIX}```\n"):
         extracted = extract_patch(FORM, answer, small, finish="length")
         assert (
-            str(extracted.extraction) == "malformed: the answer breaks off in its patch"
+            str(extracted.extraction)
+            == "malformed: the answer breaks off inside its patch"
         )
     assert extract_patch(FORM, f"{FIX}\nThis", small, finish="length").patch
 
@@ -339,4 +343,6 @@ def test_an_answer_that_was_cut_behind_a_block_is_not_whole(small) -> None:
 def test_a_new_file_does_not_get_line_ends_that_were_wrong_elsewhere(small) -> None:
     answer = (FIX + block("n.py", "", "z\n")).replace("\n", "\r\n")
     extracted = extract_patch(FORM, answer, small, finish="stop")
-    assert str(extracted.extraction) == "malformed: the line ends of n.py are not clear"
+    assert (
+        str(extracted.extraction) == "malformed: the line endings of n.py are ambiguous"
+    )

@@ -37,11 +37,11 @@ def golden(name: str, text: str) -> None:
     assert text.encode() == (GOLDEN / name).read_bytes()
 
 
-def test_issue(instance) -> None:
+def test_the_issue_prompt_matches_the_golden_file(instance) -> None:
     golden("issue.txt", render(IssueStyle(PromptTable()), instance))
 
 
-def test_issue_with_the_parts_of_swebench_pro(instance) -> None:
+def test_the_swebench_pro_prompt_matches_the_golden_file(instance) -> None:
     pro = dataclasses.replace(
         instance, requirements="- f returns x", interface="f() -> str"
     )
@@ -49,12 +49,12 @@ def test_issue_with_the_parts_of_swebench_pro(instance) -> None:
 
 
 @pytest.mark.parametrize("answer", ["diff", "search-replace"])
-def test_oracle(instance, answer) -> None:
+def test_the_oracle_prompt_matches_the_golden_file(instance, answer) -> None:
     style = OracleStyle(OracleTable(use="oracle", answer=answer))
     golden(f"oracle-{answer}.txt", render(style, instance))
 
 
-def test_the_order_of_files_is_the_instances_own(workshop) -> None:
+def test_the_order_of_files_depends_on_the_instance(workshop) -> None:
     names = [f"{letter}.py" for letter in "abcdefgh"]
     instance = workshop.instance(
         {name: b"1\n" for name in names}, {name: b"2\n" for name in names}
@@ -70,7 +70,7 @@ def test_the_order_of_files_is_the_instances_own(workshop) -> None:
     assert len({tuple(order(str(i))) for i in range(5)}) > 1
 
 
-def test_oracle_says_what_is_missing(instance) -> None:
+def test_the_oracle_style_raises_with_the_missing_file(instance) -> None:
     style = OracleStyle(OracleTable(use="oracle"))
     with pytest.raises(ValueError, match="no files"):
         render(style, dataclasses.replace(instance, snapshot=""))
@@ -83,7 +83,7 @@ def test_oracle_says_what_is_missing(instance) -> None:
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "link"])
-def test_oracle_reads_nothing_outside_the_snapshot(instance, path) -> None:
+def test_the_oracle_style_reads_nothing_outside_the_snapshot(instance, path) -> None:
     root = Path(instance.snapshot)
     (root.parent / "secret").write_text("secret\n")
     (root / "link").symlink_to(root.parent / "secret")

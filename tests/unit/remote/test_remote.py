@@ -25,9 +25,9 @@ from swebench_trainer.remote import (
     fault_of_status,
     seconds_of,
 )
-from swebench_trainer.remote.keys import hide_in, read_key
-from swebench_trainer.remote.meter import worst_case
+from swebench_trainer.remote.api_key import hide_in, read_key
 from swebench_trainer.remote.pace import Pace
+from swebench_trainer.remote.spending import worst_case
 from swebench_trainer.testing import check_backend, check_sampling
 
 

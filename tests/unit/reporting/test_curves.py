@@ -13,12 +13,12 @@ def shown(table) -> str:
     return console.file.getvalue()
 
 
-def test_a_curve_falls_as_its_numbers_do():
+def test_a_curve_follows_its_values():
     assert sparkline([7, 6, 5, 4, 3, 2, 1, 0]) == "█▇▆▅▄▃▂▁"
     assert sparkline([1.0, 1.0]) == "▁▁"
 
 
-def test_a_long_curve_is_made_of_means():
+def test_a_long_curve_shows_means():
     line = sparkline([float(n) for n in range(1000)], width=8)
     assert line == "▁▂▃▄▅▆▇█"
     assert sparkline([0, 2, 4, 6], width=2) == "▁█"
@@ -37,6 +37,6 @@ def test_each_training_has_its_loss_and_dpo_its_margin():
     ]
 
 
-def test_no_training_has_no_curves():
+def test_a_run_without_training_has_no_curves():
     assert training_curves({}) is None
     assert training_curves({"sft": []}) is None

@@ -1,4 +1,4 @@
-"""Intervals and tests against values from the literature and from enumeration."""
+"""Intervals and tests compared with values from the literature and from enumeration."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from swebench_trainer.reporting.metrics import PairedResult, paired, wilson
         (29, 29, 0.8830, 1.0),
     ],
 )
-def test_wilson(resolved, total, low, high) -> None:
+def test_wilson_intervals_match_published_values(resolved, total, low, high) -> None:
     assert wilson(resolved, total) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_wilson_at_the_ends() -> None:
+def test_wilson_intervals_are_exact_at_the_ends() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(0, 7)[0] == 0.0
     assert wilson(7, 7)[1] == 1.0
     for bad in ((-1, 3), (4, 3)):
-        with pytest.raises(ValueError, match="no rate"):
+        with pytest.raises(ValueError, match="not a rate"):
             wilson(*bad)
 
 
-def outcomes(both: int, only_a: int, only_b: int, neither: int):
-    cells = [(True, True)] * both + [(True, False)] * only_a
-    cells += [(False, True)] * only_b + [(False, False)] * neither
+def outcomes(both: int, only_first: int, only_second: int, neither: int):
+    cells = [(True, True)] * both + [(True, False)] * only_first
+    cells += [(False, True)] * only_second + [(False, False)] * neither
     first = {str(i): a for i, (a, _) in enumerate(cells)}
     return first, {str(i): b for i, (_, b) in enumerate(cells)}
 
 
 @pytest.mark.parametrize(
-    ("only_a", "only_b", "p_value"),
+    ("only_first", "only_second", "p_value"),
     [
         (0, 0, 1.0),
         (3, 3, 1.0),
@@ -48,15 +48,17 @@ def outcomes(both: int, only_a: int, only_b: int, neither: int):
         (2, 8, 2 * (1 + 10 + 45) / 1024),
     ],
 )
-def test_paired(only_a, only_b, p_value) -> None:
-    result = paired(*outcomes(4, only_a, only_b, 7))
-    assert result == PairedResult(4, only_a, only_b, 7, pytest.approx(p_value))
+def test_paired_results_match_the_exact_mcnemar_test(
+    only_first, only_second, p_value
+) -> None:
+    result = paired(*outcomes(4, only_first, only_second, 7))
+    assert result == PairedResult(4, only_first, only_second, 7, pytest.approx(p_value))
 
 
-def test_paired_holds_for_many_instances() -> None:
+def test_paired_results_are_exact_for_many_instances() -> None:
     assert 0 < paired(*outcomes(0, 700, 800, 0)).p_value < 0.02
 
 
-def test_paired_needs_the_same_instances() -> None:
+def test_paired_models_need_the_same_instances() -> None:
     with pytest.raises(ValueError, match="same instances"):
         paired({"a": True}, {"b": True})

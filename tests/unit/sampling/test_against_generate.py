@@ -13,8 +13,9 @@ from swebench_trainer.sampling.shared_prompts import (
     why_not,
 )
 from swebench_trainer.sampling.transformers import TransformersSampler
-from swebench_trainer.training.model import HfTable, load_model
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.models.loading import load_model
+from swebench_trainer.training.models.table import HfTable
+from swebench_trainer.training.silence import silence_libraries
 
 PAD, STOP, VOCABULARY, TOKENS = 0, 1, 40, 24
 SIZE = {
@@ -118,7 +119,7 @@ def with_adapter(model):
     import torch
     from peft import LoraConfig, get_peft_model
 
-    with quiet_libraries():
+    with silence_libraries():
         config = LoraConfig(r=4, target_modules="all-linear")
         adapted = get_peft_model(model, config)
     with torch.no_grad():
@@ -140,7 +141,7 @@ def test_with_an_adapter_whatever_reads_the_prompts(attention):
 
 def test_with_an_adapter_on_a_base_of_4_bits(tmp_path):
     small_model("qwen2", hidden_size=64, intermediate_size=64).save_pretrained(tmp_path)
-    with quiet_libraries():
+    with silence_libraries():
         base = load_model(HfTable(name=str(tmp_path), quantization="nf4"))
     assert base.is_loaded_in_4bit
     model = with_adapter(base)

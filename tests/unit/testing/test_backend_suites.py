@@ -108,7 +108,7 @@ def test_weights_that_no_stage_would_find(tmp_path):
         def train_sft(self, rows, settings, request):
             return super().train_sft(rows, settings, request).rename(tmp_path / "else")
 
-    with pytest.raises(AssertionError, match="must leave the weights in"):
+    with pytest.raises(AssertionError, match="weights belong in"):
         check_backend(Astray(), tmp_path)
 
 
@@ -120,7 +120,7 @@ BAD = {
         answer(r, str(n if len(rs) < 6 else 0)) for n, r in enumerate(rs)
     ),
     "twice": lambda rs: (answer(r) for r in [rs[0], *rs]),
-    "nobody asked": lambda rs: iter([Sample("else", 0, "text")]),
+    "not requested": lambda rs: iter([Sample("else", 0, "text")]),
     "not a Sample": lambda rs: iter(["text"]),
     "wrong text": lambda rs: (Sample(r.instance_id, r.sample, None) for r in rs),
     "a NoneType": lambda rs: None,

@@ -90,8 +90,8 @@ def test_a_tier_that_is_none(tier):
 @pytest.mark.parametrize(
     ("chosen", "rejected", "match"),
     [
-        ("flagged", "fail", "is not to be trusted"),
-        ("masked", "fail", "a verdict that is masked"),
+        ("flagged", "fail", "is an untrusted pass"),
+        ("masked", "fail", "a masked verdict"),
         ("pass", "flaky", "rejected answer is flaky"),
         ("fail", "broken", "without a chosen_tier"),
         ("gold", "pass", "rejected answer passes"),
@@ -136,7 +136,7 @@ def test_words_that_no_ungraded_candidate_wrote():
     def made(item):
         return [dataclasses.replace(guess(item)[0], rejected="my own")]
 
-    with pytest.raises(AssertionError, match="is not what sample:0 says"):
+    with pytest.raises(AssertionError, match="is not the text of sample:0"):
         check_pair_strategy(Strategy(made), graded=False)
 
 

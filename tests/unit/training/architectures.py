@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 
 QWEN = {
     "architectures": ["Qwen2ForCausalLM"],

@@ -19,7 +19,7 @@ def _offline_and_apart(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def tokenizer():
-    from swebench_trainer.training.model import load_tokenizer
+    from swebench_trainer.training.models.loading import load_tokenizer
 
     return load_tokenizer(FULL)
 

@@ -26,7 +26,8 @@ from tokenizers import (
     trainers,
 )
 
-from swebench_trainer.training.model import HfTable, load_tokenizer
+from swebench_trainer.training.models.loading import load_tokenizer
+from swebench_trainer.training.models.table import HfTable
 
 TEMPLATES = Path(__file__).parent / "templates"
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -75,7 +76,7 @@ def build(name: str, folder: Path) -> Any:
 
 
 def _corpus() -> list[str]:
-    text = files("swebench_trainer.training").joinpath("tiny_corpus.txt")
+    text = files("swebench_trainer.training.models").joinpath("tiny_corpus.txt")
     return text.read_text(encoding="utf-8").splitlines(keepends=True)
 
 

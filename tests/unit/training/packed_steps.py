@@ -8,11 +8,16 @@ import random
 import sys
 import tempfile
 
-from swebench_trainer.training import fit
 from swebench_trainer.training.batching import packing
 from swebench_trainer.training.batching.microbatches import Layout, in_parts, packed
-from swebench_trainer.training.model import HfTable, load_tokenizer, load_trainable
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.loop.training import for_token_rows
+from swebench_trainer.training.models.loading import (
+    base_of,
+    load_tokenizer,
+    load_trainable,
+)
+from swebench_trainer.training.models.table import HfTable
+from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.training.tokens.rows import IGNORED
 
 BATCH = 8
@@ -33,13 +38,13 @@ def main():
 
     table = HfTable(name="builtin:tiny", quantization="none")
     model, parts = load_trainable(table, None, seed=0), []
-    base = fit.base_of(model)
+    base = base_of(model)
     packing.attend_by_sequence(base)
     layout = Layout(
         100, lambda row: len(row["input_ids"]), packed, packing.collator(base)
     )
 
-    class Counting(in_parts(fit.prepared(SFTTrainer), layout)):
+    class Counting(in_parts(for_token_rows(SFTTrainer), layout)):
         def training_step(self, model, inputs, items=None):
             parts.append(len(inputs["parts"]))
             return super().training_step(model, inputs, items)
@@ -73,5 +78,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with quiet_libraries():
+    with silence_libraries():
         main()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swebench_trainer.training.model import HfTable, load_trainable
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.models.loading import load_trainable
+from swebench_trainer.training.models.table import HfTable
+from swebench_trainer.training.silence import silence_libraries
 
 PAD = 0
 
@@ -41,7 +42,7 @@ def open_model(table: HfTable, *, checkpointing: bool):
     import torch
     from trl.trainer.utils import add_fused_lm_head
 
-    with quiet_libraries():
+    with silence_libraries():
         model = load_trainable(table, None, seed=0)
     base = model.get_base_model() if table.lora else model
     for name, weight in model.named_parameters():

@@ -12,9 +12,10 @@ from architectures import ARCHITECTURES, table_of, write_model
 from training_examples import DPO, PAIRS, ROWS, SFT, metrics, request_in, tensors
 
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import TARGETS, load_model
+from swebench_trainer.training.models.loading import load_model
+from swebench_trainer.training.models.table import TARGETS
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 
 LAYERS = 2
 
@@ -23,7 +24,7 @@ LAYERS = 2
 def directories(families, tmp_path_factory):
     """A model of each architecture, by name."""
     folder = tmp_path_factory.mktemp("architectures")
-    with quiet_libraries():
+    with silence_libraries():
         return {name: write_model(name, families, folder) for name in ARCHITECTURES}
 
 
@@ -85,7 +86,7 @@ def test_it_learns_by_sft_and_dpo_and_its_adapter_is_loaded_again(
             "adapter_model.safetensors",
             "swebench_trainer.json",
         }
-    with quiet_libraries():
+    with silence_libraries():
         model = load_model(table, end)
     loaded = {
         name.replace(".default", ""): tensor
@@ -103,7 +104,7 @@ def test_the_config_of_its_time_is_understood(directory):
     import torch
 
     _, shape = ARCHITECTURES[directory.name]
-    with quiet_libraries():
+    with silence_libraries():
         model = load_model(table_of(directory, "none"))
     config, rotary = model.config, model.model.rotary_emb
     rope = config.rope_parameters
@@ -128,7 +129,7 @@ def test_four_bits_are_for_the_linear_layers_alone(directories):
     import torch
     from bitsandbytes.nn import Linear4bit
 
-    with quiet_libraries():
+    with silence_libraries():
         model = load_model(table_of(directories["Qwen2.5-Coder-0.5B-Instruct"], "nf4"))
     four = [n for n, m in model.named_modules() if isinstance(m, Linear4bit)]
     assert len(four) == LAYERS * len(TARGETS)

@@ -7,9 +7,9 @@ import json
 import pytest
 from training_examples import DPO, LORA, PAIRS, ROWS, SFT, request_in
 
-from swebench_trainer.training import attention
-from swebench_trainer.training.attention import KERNEL, obstacle, settled
 from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.training.models import attention
+from swebench_trainer.training.models.attention import KERNEL, obstacle, settled
 from swebench_trainer.training.sft import train_sft
 
 
@@ -24,8 +24,8 @@ def unwanted():
 @pytest.mark.parametrize(
     ("generation", "installed", "load", "reason"),
     [
-        (0, True, unwanted, "there is no GPU"),
-        (7, True, unwanted, "older than flash attention"),
+        (0, True, unwanted, "no GPU"),
+        (7, True, unwanted, "older than Ampere"),
         (9, False, unwanted, "kernels is not installed"),
         (9, True, unreachable, "cannot be loaded"),
         (8, True, lambda: None, None),
@@ -39,24 +39,24 @@ def test_the_kernel_needs_a_gpu_a_package_and_itself(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "masked", "why_not", "means"),
+    ("wanted", "masked", "obstacle_here", "means"),
     [
         ("auto", False, None, KERNEL),
         ("auto", True, None, "auto"),
-        ("auto", False, "there is no GPU", "auto"),
+        ("auto", False, "no GPU", "auto"),
         ("eager", False, None, "eager"),
     ],
 )
 def test_auto_is_the_kernel_where_it_runs_and_takes_no_mask(
-    monkeypatch, wanted, masked, why_not, means
+    monkeypatch, wanted, masked, obstacle_here, means
 ):
-    monkeypatch.setattr(attention, "why_not_kernel", lambda: why_not)
+    monkeypatch.setattr(attention, "kernel_obstacle", lambda: obstacle_here)
     table = LORA.model_copy(update={"attention": wanted})
     assert settled(table, masked=masked).attention == means
 
 
 def test_a_machine_without_a_gpu_trains_with_sdpa_and_says_so(tmp_path):
-    assert attention.why_not_kernel() == "there is no GPU"
+    assert attention.kernel_obstacle() == "no GPU"
     train_sft(LORA, ROWS, SFT, request_in(tmp_path / "sft"))
     train_dpo(LORA, PAIRS, DPO, request_in(tmp_path / "dpo"))
     for stage in ("sft", "dpo"):

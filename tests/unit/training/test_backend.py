@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 from training_examples import DPO, FULL, LORA, PAIRS, QLORA, ROWS, SFT, request_in
 
+from swebench_trainer import hf
 from swebench_trainer.contracts import Sample, SampleRequest
-from swebench_trainer.sampling.transformers import TransformersSampler
-from swebench_trainer.training.backend import HfBackend
+from swebench_trainer.hf import HfBackend
 
 
 def backend_of(table) -> HfBackend:
-    return HfBackend(table, make_sampler=TransformersSampler)
+    return HfBackend(table)
 
 
 def answers(backend: HfBackend, weights) -> dict[str, Sample]:
@@ -61,14 +61,16 @@ def test_nothing_is_written_to_the_terminal(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_answers_stop_at_the_models_own_eos_too(tmp_path):
+def test_answers_also_stop_at_the_eos_of_the_models_own_config(monkeypatch):
     seen = {}
 
-    def spy(model, **options):
-        seen.update(options)
-        return TransformersSampler(model, **options)
+    class Recorded(hf.TransformersSampler):
+        def __init__(self, model, **options):
+            seen.update(options)
+            super().__init__(model, **options)
 
-    HfBackend(FULL, make_sampler=spy).open_sampler(None, batch_size=3)
+    monkeypatch.setattr(hf, "TransformersSampler", Recorded)
+    HfBackend(FULL).open_sampler(None, batch_size=3)
     assert seen["stop"] == {1}
     assert seen["pad"] == 0
     assert seen["batch_size"] == 3

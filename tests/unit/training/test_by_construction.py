@@ -17,11 +17,9 @@ from training_examples import (
     tensors,
 )
 
-from swebench_trainer.training import fit
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import (
-    compute_dtype,
-)
+from swebench_trainer.training.loop.training import Training
+from swebench_trainer.training.models.loading import compute_dtype
 from swebench_trainer.training.sft import train_sft
 
 EACH_STEP = SFT.model_copy(update={"save_every": 1})
@@ -39,7 +37,9 @@ def test_a_gpu_computes_in_bf16_and_a_cpu_in_fp32(monkeypatch, tmp_path, gpu):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    arguments = fit.common_arguments(LORA, SFT, request_in(tmp_path), rows=4)
+    arguments = Training(
+        LORA, SFT, request_in(tmp_path), None, [None] * 4, [], {}
+    ).arguments()
     assert compute_dtype() == (torch.bfloat16 if gpu else torch.float32)
     assert arguments["bf16"] is gpu
     assert arguments["use_cpu"] is not gpu

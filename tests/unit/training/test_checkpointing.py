@@ -17,9 +17,14 @@ from training_examples import (
     stop_after,
 )
 
-from swebench_trainer.training import checkpointing
-from swebench_trainer.training.checkpointing import LEVELS, Choice, apply, cheapest
 from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.training.loop import activation_checkpointing
+from swebench_trainer.training.loop.activation_checkpointing import (
+    LEVELS,
+    Choice,
+    apply,
+    cheapest,
+)
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.types import SftRow
 
@@ -71,7 +76,7 @@ def test_a_level_stays_when_the_reference_is_read_without_it(tmp_path, level, la
     from transformers import AutoConfig, AutoModelForCausalLM
     from trl.models.utils import disable_gradient_checkpointing
 
-    from swebench_trainer.training.silence import quiet_libraries
+    from swebench_trainer.training.silence import silence_libraries
 
     config = AutoConfig.for_model(
         "qwen2",
@@ -87,7 +92,7 @@ def test_a_level_stays_when_the_reference_is_read_without_it(tmp_path, level, la
     def switched():
         return [layer.gradient_checkpointing for layer in model.model.layers]
 
-    with quiet_libraries():
+    with silence_libraries():
         apply(model, "full")
         apply(model, level)
         assert switched() == layers
@@ -104,7 +109,7 @@ def test_levels_do_not_change_what_is_learned(tmp_path, level, straight):
         found = metrics(tmp_path / stage)
         audit = json.loads((tmp_path / stage / "audit.json").read_text())
         assert audit["checkpointing"] == level
-        assert not (tmp_path / stage / checkpointing.FILE).exists()
+        assert not (tmp_path / stage / activation_checkpointing.FILE).exists()
         for one, other in zip(found, expected, strict=True):
             assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
             assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
@@ -131,7 +136,9 @@ def test_the_choice_leaves_no_trace_in_the_training(tmp_path, straight):
         chosen = table.model_copy(update={"checkpointing": level})
         train_sft(chosen, ROWS, SFT, request_in(tmp_path / level))
     assert metrics(tmp_path / "auto") == metrics(tmp_path / "none")
-    choice = Choice(**json.loads((tmp_path / "auto" / checkpointing.FILE).read_text()))
+    choice = Choice(
+        **json.loads((tmp_path / "auto" / activation_checkpointing.FILE).read_text())
+    )
     assert (choice.level, choice.fits) == ("none", True)
     assert 0 < choice.needed["none"] < choice.limit
 
@@ -142,14 +149,14 @@ def test_trial_steps_leave_no_trace_either(tmp_path, monkeypatch):
     def tried(trainer, base, batch):
         def measure(level):
             apply(base, level)
-            checkpointing._steps(trainer, batch, 2)
+            activation_checkpointing._steps(trainer, batch, 2)
             return NEEDS[level]
 
         return cheapest(LEVELS, measure, 60)
 
     train_sft(at("every_2"), ROWS, SFT, request_in(tmp_path / "told"))
     monkeypatch.setattr(
-        checkpointing,
+        activation_checkpointing,
         "_on_cpu",
         lambda t, batch, _: tried(t, t.model.get_base_model(), batch),
     )
@@ -160,9 +167,9 @@ def test_trial_steps_leave_no_trace_either(tmp_path, monkeypatch):
 
 
 def test_little_memory_means_that_all_is_computed_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpointing, "free_memory", lambda: 1 << 20)
+    monkeypatch.setattr(activation_checkpointing, "free_memory", lambda: 1 << 20)
     train_sft(at("auto"), ROWS, SFT, request_in(tmp_path))
-    choice = json.loads((tmp_path / checkpointing.FILE).read_text())
+    choice = json.loads((tmp_path / activation_checkpointing.FILE).read_text())
     assert choice["level"] == "full"
     assert choice["needed"]["none"] > choice["limit"]
 
@@ -174,7 +181,9 @@ def test_more_tokens_keep_more(tmp_path, monkeypatch):
         out = tmp_path / str(times)
         train_sft(at("auto"), rows, SFT, request_in(out))
         needed.append(
-            json.loads((out / checkpointing.FILE).read_text())["needed"]["none"]
+            json.loads((out / activation_checkpointing.FILE).read_text())["needed"][
+                "none"
+            ]
         )
     assert needed[0] < needed[1]
 
@@ -183,10 +192,10 @@ def test_a_resumed_training_keeps_its_level(tmp_path, monkeypatch):
     settings = SFT.model_copy(update={"save_every": 2})
     with pytest.raises(KeyboardInterrupt):
         train_sft(at("auto"), ROWS, settings, request_in(tmp_path, step=stop_after(3)))
-    before = (tmp_path / checkpointing.FILE).read_text()
-    monkeypatch.setattr(checkpointing, "free_memory", lambda: 1 << 20)
+    before = (tmp_path / activation_checkpointing.FILE).read_text()
+    monkeypatch.setattr(activation_checkpointing, "free_memory", lambda: 1 << 20)
     train_sft(at("auto"), ROWS, settings, request_in(tmp_path))
-    assert (tmp_path / checkpointing.FILE).read_text() == before
+    assert (tmp_path / activation_checkpointing.FILE).read_text() == before
 
 
 def test_a_resumed_training_with_other_micro_batches_chooses_anew(
@@ -195,10 +204,13 @@ def test_a_resumed_training_with_other_micro_batches_chooses_anew(
     settings = SFT.model_copy(update={"save_every": 2})
     with pytest.raises(KeyboardInterrupt):
         train_sft(at("auto"), ROWS, settings, request_in(tmp_path, step=stop_after(3)))
-    monkeypatch.setattr(checkpointing, "free_memory", lambda: 1 << 20)
+    monkeypatch.setattr(activation_checkpointing, "free_memory", lambda: 1 << 20)
     other = settings.model_copy(update={"micro_batch": 2})
     train_sft(at("auto"), ROWS, other, request_in(tmp_path))
-    assert json.loads((tmp_path / checkpointing.FILE).read_text())["level"] == "full"
+    assert (
+        json.loads((tmp_path / activation_checkpointing.FILE).read_text())["level"]
+        == "full"
+    )
 
 
 def test_several_processes_are_not_tried(tmp_path):
@@ -214,11 +226,11 @@ def test_several_processes_are_not_tried(tmp_path):
         ),
         _metrics={"train": {}},
     )
-    choice = checkpointing._chosen(trainer, None, tmp_path)
+    choice = activation_checkpointing._chosen(trainer, None, tmp_path)
     assert (choice.level, choice.reason) == ("full", "several processes")
 
 
 def test_a_choice_counts_the_memory_that_is_free():
     import psutil
 
-    assert 0 < checkpointing.free_memory() <= psutil.virtual_memory().total
+    assert 0 < activation_checkpointing.free_memory() <= psutil.virtual_memory().total

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer.training.checkpoints import newest_complete, seal
+from swebench_trainer.training.loop.checkpoints import newest_complete, seal
 
 
 def checkpoint(folder: Path, step: int) -> Path:

@@ -21,9 +21,9 @@ from training_examples import (
 
 from swebench_trainer.recipe.models import DpoTable, semantic_settings
 from swebench_trainer.training.dpo import losses, train_dpo
-from swebench_trainer.training.model import load_trainable
+from swebench_trainer.training.models.loading import load_trainable
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 
 
 def test_it_starts_at_the_sft_adapter_and_against_it(tmp_path, sft_adapter):
@@ -181,7 +181,7 @@ def test_a_four_bit_forward_in_eval_mode_leaves_training_possible():
     """On CPUs with AVX512-BF16 bitsandbytes would swap in weights without a backward."""
     import torch
 
-    with quiet_libraries():
+    with silence_libraries():
         model = load_trainable(QLORA, None, seed=0)
     ids = torch.arange(8)[None]
     with torch.no_grad():

@@ -33,11 +33,14 @@ from swebench_trainer.errors import (
     TrainerError,
 )
 from swebench_trainer.recipe.models import DpoTable, SftTable
-from swebench_trainer.training import checkpointing, failures, guards, tiny
+from swebench_trainer.training import failures
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable, load_model, load_tokenizer
+from swebench_trainer.training.loop import activation_checkpointing, guards
+from swebench_trainer.training.models import tiny
+from swebench_trainer.training.models.loading import load_model, load_tokenizer
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 
 EACH_STEP = SFT.model_copy(update={"save_every": 1})
 
@@ -94,7 +97,7 @@ def test_out_of_memory_names_the_numbers_and_the_keys(tmp_path, error):
 
 def test_only_keys_that_can_help_are_named(tmp_path):
     tried = {"needed": {"none": None, "full": 12 * 2**30}}
-    (tmp_path / checkpointing.FILE).write_text(json.dumps(tried))
+    (tmp_path / activation_checkpointing.FILE).write_text(json.dumps(tried))
     table = HfTable(name="builtin:tiny", checkpointing="full")
     with (
         pytest.raises(StageError) as caught,
@@ -288,7 +291,7 @@ def test_weights_that_lack_some_are_not_filled_up_with_noise(model):
         metadata={"format": "pt"},
     )
     with (
-        quiet_libraries(),
+        silence_libraries(),
         pytest.raises(RecipeError, match="lack 3 of its weights") as caught,
     ):
         load_model(model)
@@ -299,7 +302,10 @@ def test_weights_of_another_config_are_refused(model):
     path = Path(model.name, "config.json")
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"intermediate_size": 200}))
-    with quiet_libraries(), pytest.raises(RecipeError, match="other shapes") as caught:
+    with (
+        silence_libraries(),
+        pytest.raises(RecipeError, match="other shapes") as caught,
+    ):
         load_model(model)
     said(caught.value)
 
@@ -307,7 +313,7 @@ def test_weights_of_another_config_are_refused(model):
 def test_a_model_that_has_vanished_since_the_check_is_named(model):
     shutil.rmtree(model.name)
     for load in (load_model, load_tokenizer):
-        with pytest.raises(RecipeError, match="no directory"):
+        with pytest.raises(RecipeError, match="does not exist"):
             load(model)
 
 
@@ -380,7 +386,10 @@ def test_an_adapter_of_another_model_is_refused(model, sft_adapter):
 
     config = AutoConfig.from_pretrained(model.name, intermediate_size=200)
     AutoModelForCausalLM.from_config(config).save_pretrained(model.name)
-    with quiet_libraries(), pytest.raises(StageError, match="another model") as caught:
+    with (
+        silence_libraries(),
+        pytest.raises(StageError, match="another model") as caught,
+    ):
         load_model(model, sft_adapter)
     said(caught.value)
 
@@ -403,7 +412,8 @@ def said_with(package: Path, script: str) -> str:
 
 LOAD = """
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.training.model import HfTable, load_trainable
+from swebench_trainer.training.models.loading import (load_trainable)
+from swebench_trainer.training.models.table import HfTable
 try:
     load_trainable(HfTable(name="builtin:tiny", quantization="none"), None, 0)
 except PrerequisiteError as error:

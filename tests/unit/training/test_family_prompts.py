@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swebench_trainer.errors import RecipeError
-from swebench_trainer.training.model import HfTable, load_tokenizer
+from swebench_trainer.training.models.loading import load_tokenizer
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.tokens.encoding import (
     decode_completion,
     describe_row,

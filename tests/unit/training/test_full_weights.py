@@ -19,11 +19,14 @@ from training_examples import (
 )
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.training import fit, model, tiny
+from swebench_trainer.training import dpo
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable, load_tokenizer
+from swebench_trainer.training.loop.training import Training, for_token_rows
+from swebench_trainer.training.models import loading, tiny
+from swebench_trainer.training.models.loading import load_tokenizer
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.training.tokens.encoding import encode_completion, encode_prompt
 
 SETTINGS = DPO.model_copy(
@@ -59,13 +62,12 @@ def test_the_first_margin_is_zero_and_the_reference_stays_as_it_was(
 
     references = []
 
-    def remember(*args):
-        references.append(model.load_reference(*args))
-        return references[-1]
+    def remember(*args, **options):
+        policy, reference = loading.load_policy_and_reference(*args, **options)
+        references.append(reference)
+        return policy, reference
 
-    monkeypatch.setattr(
-        "swebench_trainer.training.preference_models.load_reference", remember
-    )
+    monkeypatch.setattr(dpo, "load_policy_and_reference", remember)
     weights = train_dpo(FULL, PAIRS, SETTINGS, request_in(tmp_path, start=start))
     first, *_, last = metrics(tmp_path)
     assert first["rewards/margins"] == 0.0
@@ -100,9 +102,9 @@ def test_it_is_trls_own_dpo_of_every_weight(tmp_path, start, shared):
         }
         for pair in PAIRS
     ]
-    with quiet_libraries():
+    with silence_libraries():
         plain = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
-        trainer = fit.prepared(DPOTrainer)(
+        trainer = for_token_rows(DPOTrainer)(
             model=plain,
             args=DPOConfig(
                 output_dir=str(tmp_path / "trl"),
@@ -184,11 +186,11 @@ def test_under_autocast_to_bf16_the_first_margin_is_zero_too(
     tmp_path, bfloat16, monkeypatch
 ):
     """As on a GPU: fp32 weights on both sides, computed in bf16."""
-    plain = fit.common_arguments
+    plain = Training.arguments
     monkeypatch.setattr(
-        fit, "common_arguments", lambda *args: plain(*args) | {"bf16": True}
+        Training, "arguments", lambda training: plain(training) | {"bf16": True}
     )
-    monkeypatch.setattr(model, "compute_dtype", lambda: __import__("torch").bfloat16)
+    monkeypatch.setattr(loading, "compute_dtype", lambda: __import__("torch").bfloat16)
     weights = train_dpo(bfloat16, PAIRS, SETTINGS, request_in(tmp_path / "dpo"))
     first, *_, last = metrics(tmp_path / "dpo")
     assert first["rewards/margins"] == 0.0

@@ -16,9 +16,13 @@ from families import FAMILIES
 from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contracts import PromptInputs
-from swebench_trainer.prompts.bm25 import Bm25Style, Bm25Table
-from swebench_trainer.prompts.listed import ListedStyle, ListedTable
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
+from swebench_trainer.prompts.ranked_files import (
+    Bm25Style,
+    Bm25Table,
+    ListedStyle,
+    ListedTable,
+)
 from swebench_trainer.prompts.styles import IssueStyle
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.training.tokens.encoding import encode_prompt

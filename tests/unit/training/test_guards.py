@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from swebench_trainer.errors import RecipeError, StageError
-from swebench_trainer.training import guards
+from swebench_trainer.training.loop import guards
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import DpoTable, semantic_settings
 from swebench_trainer.training import kto
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import load_tokenizer, load_trainable
+from swebench_trainer.training.models.loading import load_tokenizer, load_trainable
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.training.tokens.rows import Encoded
 
 KTO = DPO.model_copy(update={"loss": "kto", "micro_batch": 2, "epochs": 2})
@@ -88,7 +88,7 @@ def test_it_is_trls_own_kto_where_that_can_be_had_from_text(tmp_path, sft_adapte
         }
         for pair in order
     ]
-    with quiet_libraries():
+    with silence_libraries():
         trainer = KTOTrainer(
             model=load_trainable(LORA, sft_adapter, seed=0),
             args=KTOConfig(

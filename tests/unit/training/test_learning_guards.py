@@ -8,11 +8,11 @@ import pytest
 from training_examples import DPO, PAIRS, QLORA, ROWS, SFT, request_in
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.training import guards
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import load_tokenizer, load_trainable
+from swebench_trainer.training.loop import guards
+from swebench_trainer.training.models.loading import load_tokenizer, load_trainable
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 
 RATE = 5e-7
 SETTINGS = DPO.model_copy(
@@ -29,7 +29,7 @@ def test_plain_trl_in_four_bits_trips_the_guard(tmp_path, start):
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    with quiet_libraries():
+    with silence_libraries():
         trainer = DPOTrainer(
             model=load_trainable(QLORA, start, seed=0),
             args=DPOConfig(

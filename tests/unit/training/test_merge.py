@@ -11,10 +11,10 @@ from training_examples import FULL, LORA, QLORA, ROWS, SFT, request_in
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError
 from swebench_trainer.store.jsonl import write_json, write_rows
-from swebench_trainer.training import merge as merging
-from swebench_trainer.training.merge import Trained, find_trained, merge
+from swebench_trainer.training.models import merge as merging
+from swebench_trainer.training.models.merge import Trained, find_trained, merge
+from swebench_trainer.training.models.tiny import tiny_directory
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.tiny import tiny_directory
 from swebench_trainer.types import as_row
 
 TEXT = [(row.prompt, row.completion) for row in ROWS]
@@ -50,12 +50,12 @@ def logits_of(folder: Path):
 
 @pytest.mark.parametrize("way", ["bf16", "dequantized"])
 def test_what_is_written_is_a_model_with_the_reported_drift(tmp_path, run, way):
-    from swebench_trainer.training.model import load_model
-    from swebench_trainer.training.silence import quiet_libraries
+    from swebench_trainer.training.models.loading import load_model
+    from swebench_trainer.training.silence import silence_libraries
 
     found = find_trained(run)
     *_, drift = merge(found, tmp_path / "out", way)
-    with quiet_libraries():
+    with silence_libraries():
         tokenizer = merging.load_tokenizer(found.table)
         trained = load_model(found.table, found.adapter)
     batch = [merging._encode(tokenizer, *row) for row in TEXT]

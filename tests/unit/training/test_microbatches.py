@@ -18,11 +18,11 @@ from training_examples import (
 )
 
 from swebench_trainer.recipe.models import DpoTable, semantic_settings
-from swebench_trainer.training import fit
 from swebench_trainer.training.batching import microbatches
 from swebench_trainer.training.batching.microbatches import Layout, packed, padded
 from swebench_trainer.training.batching.samplers import LengthSampler
 from swebench_trainer.training.dpo import train_dpo
+from swebench_trainer.training.loop.training import Training
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.types import SftRow
 
@@ -197,11 +197,11 @@ def test_evaluation_is_as_before(tmp_path, monkeypatch, stage):
     """It is padded, has no parts, and asks for outputs beside the loss."""
     found = {}
 
-    def evaluate(trainer, *_):
+    def evaluate(_training, trainer):
         found.update(trainer.evaluate(trainer.train_dataset))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit, "fit", evaluate)
+    monkeypatch.setattr(Training, "fit", evaluate)
     settings = {"micro_tokens": 130, "batch_size": 4}
     losses = []
     for update in (settings, {"packing": False}):

@@ -24,7 +24,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from swebench_trainer.errors import RecipeError
 from swebench_trainer.training.distributed import launch
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.muon import MuonAndAdamW, muon_for
+from swebench_trainer.training.loop.muon import MuonAndAdamW, muon_for
 from swebench_trainer.training.sft import train_sft
 
 RATE, DECAY = 1e-2, 0.1

@@ -13,7 +13,8 @@ from small_models import PAD, open_model, write_model
 from training_examples import FULL, LORA, QLORA, SFT, metrics, request_in
 
 from swebench_trainer.training.batching import packing
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.batching.shared_prefix import FAMILIES
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.tokens.rows import Encoded
 from swebench_trainer.types import SftRow
@@ -52,7 +53,7 @@ def measure(model, batches):
 
 
 CASES = [
-    *((family, "lora", False) for family in packing.FAMILIES),
+    *((family, "lora", False) for family in FAMILIES),
     *(
         (family, kind, checkpointing)
         for family in ("qwen2", "llama")
@@ -80,7 +81,7 @@ def test_log_probabilities_and_gradients_are_those_of_each_row_alone(
     options = {"fused_lm_head": True, "use_cache": False}
     expected, gradients = measure(model, [plain([row]) | options for row in ROWS])
     together, _ = measure(model, [plain(ROWS) | options])
-    assert packing.why_not(base) is None
+    assert packing.obstacle(base) is None
     packing.attend_by_sequence(base)
     found, shared = measure(model, [batch_of(ROWS, base)])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -168,7 +169,7 @@ def test_other_models_say_why_they_cannot():
             head_dim=16,
             **settings,
         )
-        return packing.why_not(AutoModelForCausalLM.from_config(config))
+        return packing.obstacle(AutoModelForCausalLM.from_config(config))
 
     assert reason("qwen2") is None
     assert "gemma" in reason("gemma")

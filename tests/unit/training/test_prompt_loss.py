@@ -6,8 +6,8 @@ import pytest
 from small_models import PAD, open_model
 from training_examples import FULL, SFT, metrics, request_in
 
-from swebench_trainer.training.batching.prompt_loss import weighing
-from swebench_trainer.training.model import load_tokenizer
+from swebench_trainer.training.batching.prompt_loss import weighted
+from swebench_trainer.training.models.loading import load_tokenizer
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.tokens.rows import ANSWER, Encoded, encode_rows
 from swebench_trainer.types import SftRow
@@ -61,4 +61,4 @@ def test_a_row_tells_its_answer_only_where_the_weights_differ():
 
 
 def test_without_weights_the_trainer_is_the_one_that_it_was():
-    assert weighing(dict, 0) is dict and weighing(dict, 1.0) is dict
+    assert weighted(dict, 0) is dict and weighted(dict, 1.0) is dict

@@ -24,9 +24,10 @@ from training_examples import (
 )
 
 from swebench_trainer.store import durable
-from swebench_trainer.training import checkpoints, fit
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.loop import checkpoints, training
+from swebench_trainer.training.models import saving
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
 
 DROPOUT = HfTable(
@@ -180,11 +181,11 @@ def patches(moment: str, patch: pytest.MonkeyPatch) -> None:
             trainer, "rotate_checkpoints", partial(killed_while_pruning, real)
         )
     elif moment == "before the weights are saved":
-        patch.setattr(fit.saving, "save", die)
+        patch.setattr(saving, "save", die)
     elif moment == "when the weights have their name":
         patch.setattr(durable, "move", partial(moved_by_half, durable.move))
     elif moment == "before the checkpoints are removed":
-        patch.setattr(fit, "_remove_checkpoints", die)
+        patch.setattr(training, "_remove_checkpoints", die)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,17 @@ from training_examples import (
 
 from swebench_trainer.errors import RecipeError, StageError
 from swebench_trainer.store.jsonl import write_json
-from swebench_trainer.training import fit, tiny
-from swebench_trainer.training.model import HfTable, load_model
+from swebench_trainer.training.loop import training
+from swebench_trainer.training.loop.training import (
+    Training,
+    _drop_rows_after,
+    for_token_rows,
+)
+from swebench_trainer.training.models import saving, tiny
+from swebench_trainer.training.models.loading import load_model
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.types import SftRow
 
 DROPOUT = HfTable(
@@ -68,7 +75,7 @@ def test_an_adapter_does_not_tell_where_its_base_model_lies(tmp_path):
     config = json.loads((weights / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "my-model"
     assert str(tmp_path) not in json.dumps(config)
-    with quiet_libraries():
+    with silence_libraries():
         load_model(table, weights)
 
 
@@ -128,7 +135,7 @@ def test_a_kill_between_the_last_step_and_the_saving_costs_no_step(
 ):
     settings = SFT.model_copy(update={"save_every": 2})
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit.saving, "save", interrupt)
+        patch.setattr(saving, "save", interrupt)
         train_sft(LORA, ROWS, settings, request_in(tmp_path))
     steps = []
     request = request_in(tmp_path, step=lambda done, *_: steps.append(done))
@@ -151,7 +158,7 @@ def test_a_kill_between_the_saving_and_the_audit_ends_with_the_same_bits(
         write_json(path, value)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit, "write_json", killed_at_the_end)
+        patch.setattr(training, "write_json", killed_at_the_end)
         train_sft(DROPOUT, ROWS, settings, request_in(out))
     assert (out / "adapter").is_dir()
     assert (out / "checkpoints").is_dir()
@@ -193,7 +200,7 @@ def test_a_broken_checkpoint_costs_steps_and_not_the_run(tmp_path):
 def test_a_metrics_row_that_was_cut_short_is_forgotten(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
-    fit._forget_after(path, 2)
+    _drop_rows_after(path, 2)
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
@@ -224,12 +231,6 @@ def test_one_step_is_not_spent_on_the_warm_up(tmp_path):
     )
     train_sft(LORA, ROWS, settings, request_in(tmp_path))
     assert metrics(tmp_path)[0]["learning_rate"] == settings.learning_rate
-
-
-def test_micro_batch_must_divide_the_batch(tmp_path):
-    settings = SFT.model_copy(update={"batch_size": 4, "micro_batch": 3})
-    with pytest.raises(RecipeError, match="micro_batch = 3 does not divide"):
-        train_sft(LORA, ROWS, settings, request_in(tmp_path))
 
 
 def test_a_long_row_is_dropped_and_named(tmp_path):
@@ -271,10 +272,12 @@ def test_one_process_trains_on_one_device(tmp_path):
             self.args = args
 
     config = SFTConfig(
-        **fit.common_arguments(LORA, SFT, request_in(tmp_path), rows=len(ROWS))
+        **Training(
+            LORA, SFT, request_in(tmp_path), None, list(ROWS), [], {}
+        ).arguments()
     )
     assert config.n_gpu <= 1  # a CPU: they are set up now
     config._n_gpu = 2
     assert config.train_batch_size == 2 * SFT.micro_batch
-    trainer = fit.prepared(Trainer)(args=config)
+    trainer = for_token_rows(Trainer)(args=config)
     assert trainer.args.train_batch_size == SFT.micro_batch

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from small_models import PAD, open_model, write_model
 from training_examples import DPO, FULL, LORA, PAIRS, metrics, request_in, stop_after
 
+from swebench_trainer.training.batching.samplers import PromptSampler
 from swebench_trainer.training.batching.shared_prefix import (
     FAMILIES,
     PADDING,
-    PromptSampler,
     SharedPrefixCollator,
     attention_mask,
+    obstacle,
     pack,
     share_prefixes,
-    why_not,
 )
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import HfTable
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.models.table import HfTable
+from swebench_trainer.training.silence import silence_libraries
 
 tokens = st.integers(1, 90)
 prompts = st.lists(tokens, min_size=1, max_size=9)
@@ -203,7 +203,7 @@ def test_log_probabilities_and_gradients_are_those_of_plain_dpo(
     )
     model, base = open_model(table, checkpointing=checkpointing)
     expected, gradients = measure(model, DataCollatorForPreference(PAD)(BATCH))
-    assert why_not(base) is None
+    assert obstacle(base) is None
     share_prefixes(base)
     found, shared = measure(model, SharedPrefixCollator(PAD)(BATCH))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -227,9 +227,9 @@ def test_a_model_with_flex_attention_says_the_same(tmp_path):
             name, attn_implementation=attention
         ).eval()
         add_fused_lm_head(model)
-        assert why_not(model) is None
+        assert obstacle(model) is None
         share_prefixes(model)
-        with torch.no_grad(), quiet_libraries():  # the compiler's own notices
+        with torch.no_grad(), silence_libraries():  # the compiler's own notices
             found[attention] = log_probabilities(
                 model, SharedPrefixCollator(PAD)(BATCH)
             )
@@ -253,7 +253,7 @@ def test_other_models_say_why_they_cannot():
 
     def reason(family, attention="sdpa", **settings):
         config = AutoConfig.for_model(family, **small, **settings)
-        return why_not(
+        return obstacle(
             AutoModelForCausalLM.from_config(config, attn_implementation=attention)
         )
 
@@ -334,4 +334,4 @@ def test_a_model_that_cannot_share_is_trained_plainly_and_says_why(tmp_path):
     train_dpo(eager, PAIRS, SHORT, request_in(tmp_path))
     audit = json.loads((tmp_path / "audit.json").read_text())
     assert audit["shared_prefix"] is False
-    assert audit["prompts_read_twice"] == "eager is not among sdpa, flex_attention"
+    assert audit["prompts_read_twice"] == "eager is not one of sdpa, flex_attention"

@@ -11,8 +11,8 @@ import pytest
 from training_examples import FULL
 
 from swebench_trainer.data.generated.tasks import draw_tasks
-from swebench_trainer.training import tiny
-from swebench_trainer.training.model import load_model, load_tokenizer
+from swebench_trainer.training.models import tiny
+from swebench_trainer.training.models.loading import load_model, load_tokenizer
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -27,7 +27,7 @@ def elsewhere(tmp_path_factory) -> Path:
     """The models that another process has made, each in the folder of its name."""
     folder = tmp_path_factory.mktemp("elsewhere")
     script = (
-        "import sys, pathlib; from swebench_trainer.training import tiny\n"
+        "import sys, pathlib; from swebench_trainer.training.models import tiny\n"
         "for name in tiny.MODELS: tiny.write_tiny(pathlib.Path(sys.argv[1], name), name)"
     )
     command = [sys.executable, "-c", script, folder]
@@ -92,7 +92,7 @@ def test_every_byte_has_a_token(tokenizer, text):
 
 def test_the_small_tokenizer_is_for_generated_tasks():
     """A task takes few tokens, so `small_corpus.txt` still looks like the tasks."""
-    corpus = files("swebench_trainer.training").joinpath("small_corpus.txt")
+    corpus = files("swebench_trainer.training.models").joinpath("small_corpus.txt")
     tokenizer = load_tokenizer(FULL.model_copy(update={"name": tiny.SMALL}))
     known = set(re.findall(r"[a-z]+", corpus.read_text()))
     tasks = list(draw_tasks(7, 1, 0, 39))

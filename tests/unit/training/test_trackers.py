@@ -9,8 +9,8 @@ from training_examples import LORA, ROWS, SFT, metrics, request_in, stop_after
 
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.recipe.models import SftTable, semantic_settings
-from swebench_trainer.training import trackers
 from swebench_trainer.training.distributed import launch
+from swebench_trainer.training.loop import trackers
 from swebench_trainer.training.sft import train_sft
 
 VARIABLES = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "MLFLOW_TRACKING_URI")

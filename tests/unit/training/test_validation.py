@@ -27,14 +27,14 @@ from training_examples import (
 
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import SftTable, semantic_settings
-from swebench_trainer.training import fit
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.model import load_model
+from swebench_trainer.training.loop.validation import best_of, hold_out, is_over
+from swebench_trainer.training.models import saving
+from swebench_trainer.training.models.loading import load_model
 from swebench_trainer.training.sft import train_sft
-from swebench_trainer.training.silence import quiet_libraries
+from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.training.tokens.encoding import encode_completion, encode_prompt
 from swebench_trainer.training.tokens.rows import Encoded
-from swebench_trainer.training.validation import best_of, hold_back, is_over
 from swebench_trainer.types import SftRow
 
 SEED = 7
@@ -89,30 +89,30 @@ def rows_of(*keys: str) -> list[Encoded]:
 
 def test_instances_are_held_back_whole_and_stay_so_when_rows_are_added():
     names = [f"demo__demo-{n}" for n in range(200)]
-    train, held = hold_back(rows_of(*names, *names), 0.2, seed=0)
+    train, held = hold_out(rows_of(*names, *names), 0.2, seed=0)
     kept_back = {row.key for row in held}
     assert len(train) + len(held) == 400
     assert kept_back.isdisjoint(row.key for row in train)
     assert 20 < len(kept_back) < 60
-    _, more = hold_back(rows_of(*names, "new-1", "new-2"), 0.2, seed=0)
+    _, more = hold_out(rows_of(*names, "new-1", "new-2"), 0.2, seed=0)
     assert {row.key for row in more} - {"new-1", "new-2"} == kept_back
-    _, larger = hold_back(rows_of(*names), 0.4, seed=0)
+    _, larger = hold_out(rows_of(*names), 0.4, seed=0)
     assert kept_back < {row.key for row in larger}
-    _, other = hold_back(rows_of(*names), 0.2, seed=1)
+    _, other = hold_out(rows_of(*names), 0.2, seed=1)
     assert {row.key for row in other} != kept_back
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_neither_side_is_empty(share):
-    train, held = hold_back(rows_of("a", "b", "c"), share, seed=0)
+    train, held = hold_out(rows_of("a", "b", "c"), share, seed=0)
     assert train
     assert held
 
 
 def test_nothing_is_held_back_unless_asked_and_nothing_from_one_instance():
-    assert hold_back(rows_of("a", "a"), 0, seed=0) == (rows_of("a", "a"), [])
+    assert hold_out(rows_of("a", "a"), 0, seed=0) == (rows_of("a", "a"), [])
     with pytest.raises(StageError, match="two instances"):
-        hold_back(rows_of("a", "a"), 0.5, seed=0)
+        hold_out(rows_of("a", "a"), 0.5, seed=0)
 
 
 def test_the_first_of_equal_losses_is_the_best_and_patience_counts_from_it():
@@ -151,7 +151,7 @@ def test_the_released_weights_are_those_of_the_lowest_held_out_loss(
     assert told["kept_loss"] == losses[told["kept_step"]]
     assert told["evaluations"] == len(losses)
     assert not (tmp_path / "checkpoints").exists()
-    with quiet_libraries():
+    with silence_libraries():
         model = load_model(LORA, weights)
     found = []
     for row in ROWS:
@@ -215,7 +215,7 @@ def test_the_best_weights_outlive_the_checkpoints_and_a_late_kill(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit.saving, "save", interrupt)
+        patch.setattr(saving, "save", interrupt)
         train_sft(LORA, ROWS, FAST, request_in(out))
     left = {path.name for path in (out / "checkpoints").iterdir()}
     assert f"checkpoint-{told['kept_step']}" not in left
@@ -235,7 +235,7 @@ def test_a_training_that_had_stopped_takes_no_step_after_a_kill(tmp_path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit.saving, "save", interrupt)
+        patch.setattr(saving, "save", interrupt)
         train_sft(LORA, ROWS, settings, request_in(tmp_path))
     before = metrics(tmp_path)
     steps = []

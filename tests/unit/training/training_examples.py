@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable, SftTable
-from swebench_trainer.training.model import HfTable
+from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.types import Pair, SftRow, Status
 
 FULL = HfTable(

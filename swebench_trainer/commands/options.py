@@ -1,0 +1,25 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+RUNS = Path("runs")
+
+RecipeArgument = Annotated[
+    Path, Argument(metavar="RECIPE", help="Recipe file.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    Option("--set", metavar="TABLE.KEY=VALUE", help="Override a key; repeatable."),
+]
+RunsDirOption = Annotated[Path, Option(help="Directory for run directories.")]
+HubSplitOption = Annotated[str, Option(help="Split of a Hugging Face dataset.")]
+DryRunOption = Annotated[
+    bool, Option("--dry-run", help="Show the result without writing anything.")
+]
+
+DATA = Option(help="Task repo, file of rows, Hugging Face dataset, or alias.")

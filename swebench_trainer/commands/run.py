@@ -1,0 +1,68 @@
+"""`swebench-train run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from swebench_trainer.commands.inputs import load_plugins, load_recipe, show_progress
+from swebench_trainer.errors import RecipeError
+from swebench_trainer.pipeline import Pipeline
+from swebench_trainer.reporting.console import open_console, print_line
+from swebench_trainer.reporting.run_report import print_report
+from swebench_trainer.stages.graph import choose, stages_of
+
+
+@dataclass(frozen=True)
+class StageChoice:
+    """The stages to run; all of them by default.
+
+    Attributes:
+        first: Name of the first stage.
+        last: Name of the last stage.
+        only: Name of the only stage.
+        redo: Names of stages to rerun although they are done.
+    """
+
+    first: str | None = None
+    last: str | None = None
+    only: str | None = None
+    redo: tuple[str, ...] = ()
+
+
+ALL_STAGES = StageChoice()
+
+
+def execute(
+    recipe: Path,
+    overrides: list[str],
+    runs_dir: Path,
+    stages: StageChoice = ALL_STAGES,
+) -> None:
+    """Runs a recipe, or resumes it, and prints its report.
+
+    Args:
+        recipe: The recipe's file.
+        overrides: `table.key=value`, as given to `--set`.
+        runs_dir: Directory that contains the run directories.
+        stages: The stages to run.
+
+    Raises:
+        TrainerError: The recipe is invalid, or a stage failed.
+    """
+    plugins, console = load_plugins(), open_console()
+    valid, draft = load_recipe(recipe, overrides, plugins)
+    plugins.load_installed()
+    show_progress(plugins, console)
+    if stages.only and (stages.first or stages.last):
+        raise RecipeError("--only cannot be combined with --from or --until.")
+    chosen = choose(
+        stages_of(valid), first=stages.first, last=stages.last, only=stages.only
+    )
+    pipeline = Pipeline(valid, draft, runs_dir, plugins)
+    pipeline.run(chosen, list(stages.redo))
+    print_report(pipeline.run_dir.path, console)
+    for label, value in plugins.report_rows(str(pipeline.run_dir.path)).items():
+        print_line(console, f"{label}: {value}")
+    for failure, count in plugins.failures.items():
+        print_line(console, f"{failure} ({count} times; see the log of this attempt)")

@@ -1,0 +1,163 @@
+"""Verdicts derived again from the logs of earlier runs, without running anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swebench_trainer.contracts import GoldRun, GradeJob
+from swebench_trainer.grading.official import (
+    APPLY_LOG,
+    PATCH,
+    REPORT,
+    TEST_LOG,
+)
+from swebench_trainer.grading.outcome import derive_outcome
+from swebench_trainer.grading.retest import UNCONFIRMED, without_retest_flags
+from swebench_trainer.grading.sandbox import Execution, read_execution
+from swebench_trainer.store.digest import digest
+from swebench_trainer.store.jsonl import each_row, write_bytes, write_rows
+from swebench_trainer.types import (
+    Candidate,
+    Extraction,
+    ExtractionOutcome,
+    Instance,
+    Status,
+    Verdict,
+    as_row,
+    from_row,
+)
+
+
+@dataclass(frozen=True)
+class RejudgedFile:
+    """A file of verdicts, before and after judging its logs again.
+
+    Attributes:
+        path: The file; paths of logs are relative to its directory.
+        before: The verdicts in the file.
+        after: The verdicts derived now, in the same order; the same objects where
+            nothing was derived or nothing changed.
+        derived: Number of derived verdicts; the others lack the logs of a finished
+            run.
+    """
+
+    path: Path
+    before: tuple[Verdict, ...]
+    after: tuple[Verdict, ...]
+    derived: int
+
+    @property
+    def changes(self) -> list[tuple[Verdict, Verdict]]:
+        """Each changed verdict, before and after."""
+        both = zip(self.before, self.after, strict=True)
+        return [(before, after) for before, after in both if before is not after]
+
+    def write(self) -> None:
+        """Replace the verdicts, and the harness's reports next to the logs."""
+        if not self.changes:
+            return
+        for _, after in self.changes:
+            reports = {after.instance_id: after.report}
+            content = json.dumps(reports, indent=4).encode()  # the harness's format
+            write_bytes(self.path.parent / after.log / REPORT, content)
+        write_rows(self.path, map(as_row, self.after))
+
+
+def rejudge_file(
+    path: Path,
+    instances: Mapping[str, Instance],
+    gold: Callable[[Instance], GoldRun | None],
+) -> RejudgedFile:
+    """Derive the verdicts of a file again.
+
+    Args:
+        path: `verdicts.jsonl` of a ledger.
+        instances: The instances by id; verdicts of other instances stay unchanged.
+        gold: Returns the gold run of an instance.
+    """
+    before = tuple(from_row(Verdict, row) for row in each_row(path))
+    jobs = list(_jobs(path.parent, before, instances))
+    golds: dict[str, GoldRun | None] = {}
+    after: list[Verdict] = []
+    for verdict, job in zip(before, jobs, strict=True):
+        if job is None:
+            after.append(verdict)
+            continue
+        name = verdict.instance_id
+        if name not in golds:
+            golds[name] = gold(job.instance)
+        job = dataclasses.replace(job, gold=golds[name])
+        after.append(_derived(verdict, job))
+    derived = sum(job is not None for job in jobs)
+    return RejudgedFile(path, before, tuple(after), derived)
+
+
+def _jobs(
+    folder: Path, verdicts: Sequence[Verdict], instances: Mapping[str, Instance]
+) -> Iterator[GradeJob | None]:
+    """The job of each verdict; `None` if its logs do not identify the candidate."""
+    for verdict in verdicts:
+        instance = instances.get(verdict.instance_id)
+        log_dir = folder / verdict.log
+        known = instance is not None and verdict.log and _was_judged(log_dir)
+        candidate = _candidate(verdict, log_dir) if known else None
+        if instance is None or candidate is None:
+            yield None
+        else:
+            yield GradeJob(instance, candidate, log_dir)
+
+
+def _was_judged(log_dir: Path) -> bool:
+    """Whether the verdict was derived from a test log, so that it can be again."""
+    execution = read_execution(log_dir)
+    if execution is None or not (log_dir / TEST_LOG).exists():
+        return False
+    return execution.tested and not (execution.timed_out or execution.fault)
+
+
+def _candidate(verdict: Verdict, log_dir: Path) -> Candidate | None:
+    """The candidate with the patch next to the logs, if that is the graded patch."""
+    path = log_dir / PATCH
+    content = path.read_bytes() if path.exists() else b""
+    patch = content.decode("utf-8", "surrogateescape")
+    if digest(patch) != verdict.patch:
+        return None
+    # Pro's no-op has an empty file there; a graded patch is never empty.
+    outcome = ExtractionOutcome.OK if patch else ExtractionOutcome.NO_OP
+    name, sample, model = verdict.instance_id, verdict.sample, verdict.model
+    return Candidate(name, sample, model, "", patch, Extraction(outcome))
+
+
+def _derived(verdict: Verdict, job: GradeJob) -> Verdict:
+    """The verdict by today's rules; the same object if nothing changed."""
+    execution = read_execution(job.log_dir)
+    assert execution is not None  # `_was_judged`
+    # The harness writes its report next to the log; a dry run must not change it.
+    with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as scratch:
+        for name in (APPLY_LOG, TEST_LOG):
+            Path(scratch, name).symlink_to((job.log_dir / name).absolute())
+        copy = dataclasses.replace(job, log_dir=Path(scratch))
+        outcome = derive_outcome(copy, 0, execution)
+    flags = set(outcome.flags)
+    if outcome.status is Status.RESOLVED and not _was_inspected(verdict, execution):
+        flags.add(UNCONFIRMED)
+    now = dataclasses.replace(
+        verdict,
+        status=outcome.status,
+        report=dict(outcome.report),
+        flags=tuple(sorted(flags)),
+        reason=outcome.reason,
+    )
+    # Another wording of the reason is not a change of the verdict.
+    before = dataclasses.replace(without_retest_flags(verdict), reason=now.reason)
+    return verdict if now == before else now
+
+
+def _was_inspected(verdict: Verdict, execution: Execution) -> bool:
+    """Whether the sandbox was inspected, which happens only after a pass."""
+    return verdict.status is Status.RESOLVED or execution.evidence is not None

@@ -1,0 +1,184 @@
+"""Scheduler of all graders: order of jobs, worker threads, retries.
+
+Infrastructure failures are retried at once. A timeout is investigated if gold's time is
+known: a second run with many times that limit distinguishes a patch that hangs from a
+busy machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import os
+import queue
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Sequence
+
+from swebench_trainer.contracts import GoldRun, GradeJob, Outcome
+from swebench_trainer.grading.official import OWED
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.types import Status
+
+SECOND_FACTOR = 10.0
+"""Time limit of a second run, as a multiple of gold's time, unless the recipe sets it."""
+
+BLAME_FACTOR = 3.0
+"""A patch that exceeds this multiple of gold's time twice is to blame for its timeout."""
+
+LOOK_AHEAD = 100
+"""Number of upcoming jobs passed to `ahead`."""
+
+
+def worker_count(workers: int, cores: int | None = None) -> int:
+    """The number of workers for a recipe's `workers` on a machine with these cores."""
+    return workers or max(1, int(0.75 * (cores or os.cpu_count() or 1)))
+
+
+def order_by_image(jobs: Sequence[GradeJob]) -> list[GradeJob]:
+    """Order the queue: jobs of one image back to back, the longest first.
+
+    Starting with the longest jobs, by gold's time, keeps all workers busy until the
+    end. Jobs of equal length keep their order.
+    """
+    groups: dict[str, list[GradeJob]] = defaultdict(list)
+    for job in jobs:
+        groups[job.instance.image or job.instance.instance_id].append(job)
+
+    def seconds(group: list[GradeJob]) -> float:
+        return max(job.gold.seconds if job.gold else 0.0 for job in group)
+
+    ordered = sorted(groups.values(), key=seconds, reverse=True)
+    return [job for group in ordered for job in group]
+
+
+def grade_all(
+    jobs: Sequence[GradeJob],
+    grade_one: Callable[[GradeJob], Outcome],
+    *,
+    workers: int,
+    retries: int,
+    stop: Callable[[], None],
+    ahead: Callable[[Sequence[GradeJob]], None] | None = None,
+) -> Generator[tuple[GradeJob, Outcome], None, None]:
+    """Grade the jobs in threads, in the order of `order_by_image`.
+
+    Args:
+        jobs: Jobs to grade.
+        grade_one: Grades one job; called from several threads. See `with_deadlines`.
+        workers: Number of concurrent jobs; 0 means three quarters of the cores.
+        retries: Maximum number of retries of a job after infrastructure failures.
+        stop: Stops the running jobs; called if the caller closes the iterator or is
+            interrupted.
+        ahead: Receives the next `LOOK_AHEAD` jobs whenever a job is taken.
+    """
+    waiting = deque(order_by_image(jobs))
+    taking = threading.Lock()
+    graded: queue.SimpleQueue[tuple[GradeJob, Outcome] | BaseException]
+    graded = queue.SimpleQueue()
+
+    def take() -> GradeJob | None:
+        with taking:
+            job = waiting.popleft() if waiting else None
+            if ahead is not None:
+                ahead(list(itertools.islice(waiting, LOOK_AHEAD)))
+            return job
+
+    def work() -> None:
+        try:
+            while (job := take()) is not None:
+                graded.put((job, _grade(job, grade_one, retries)))
+        except (
+            BaseException
+        ) as error:  # a bug of the trainer, to be raised in the caller
+            graded.put(error)
+
+    count = min(worker_count(workers), len(jobs))
+    threads = [threading.Thread(target=work, name="grade") for _ in range(count)]
+    done = False
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(len(jobs)):
+            item = graded.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+        done = True
+    finally:
+        with taking:
+            waiting.clear()
+        try:
+            if not done:
+                stop()
+        finally:
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+
+
+def with_deadlines(
+    table: GradeTable, grade: Callable[[GradeJob, float], Outcome]
+) -> Callable[[GradeJob], Outcome]:
+    """Apply the recipe's deadlines to a grading function, for `grade_all`.
+
+    Args:
+        table: Sets the deadlines.
+        grade: Grades one job within a number of seconds.
+    """
+    return functools.partial(_grade_in_time, table, grade)
+
+
+def deadlines(table: GradeTable, gold: GoldRun | None) -> tuple[float, float | None]:
+    """The time limits of the first and the second run of the tests, in seconds.
+
+    The second is `None` if gold's time is unknown.
+    """
+    if gold is None:
+        return table.timeout, None
+    factor = table.timeout_factor or SECOND_FACTOR
+    second = min(table.timeout, max(table.timeout_floor, factor * gold.seconds))
+    return (second if table.timeout_factor else table.timeout), second
+
+
+def _grade_in_time(
+    table: GradeTable, grade: Callable[[GradeJob, float], Outcome], job: GradeJob
+) -> Outcome:
+    first, second = deadlines(table, job.gold)
+    outcome = grade(job, first)
+    if job.gold is None or second is None or not _tests_timed_out(outcome):
+        return outcome
+    outcome = grade(job, second)
+    if not _tests_timed_out(outcome) or second < BLAME_FACTOR * job.gold.seconds:
+        return outcome
+    reason = (
+        f"the tests did not finish within {first:g} seconds, nor within {second:g} in "
+        f"a second run; gold needs {job.gold.seconds:.1f}"
+    )
+    return dataclasses.replace(outcome, explained=True, reason=reason)
+
+
+def _tests_timed_out(outcome: Outcome) -> bool:
+    """Whether the tests timed out, not the apply script."""
+    return outcome.status is Status.TIMEOUT and "test" in (outcome.seconds or {})
+
+
+def _grade(
+    job: GradeJob, grade_one: Callable[[GradeJob], Outcome], retries: int
+) -> Outcome:
+    outcome = _grade_once(job, grade_one)
+    for _ in range(retries):
+        if outcome.status not in OWED:
+            break
+        outcome = _grade_once(job, grade_one)
+    return outcome
+
+
+def _grade_once(job: GradeJob, grade_one: Callable[[GradeJob], Outcome]) -> Outcome:
+    try:
+        return grade_one(job)
+    except Exception as error:  # any error of one job must not end the others
+        return Outcome(
+            Status.INFRA_ERROR, {}, reason=f"{type(error).__name__}: {error}"
+        )

@@ -1,0 +1,180 @@
+"""Which candidates of an instance may be chosen, and which may be rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from swebench_trainer.contracts import GradedInstance
+from swebench_trainer.preferences.normalize import changed_lines
+from swebench_trainer.preferences.tiers import (
+    TIERS,
+    share_of_passing_tests,
+    tier_of,
+    ungraded_tier,
+)
+from swebench_trainer.types import AnswerRef, Candidate, Pair, Status, Tier, Verdict
+
+T = TypeVar("T")
+
+Graded = tuple[Candidate, Verdict]
+Reject = tuple[Candidate, Tier]
+
+Keys = set[tuple[str, object]]
+"""Identities of an answer, of one or several kinds; answers that share one are repeats."""
+
+
+def passes(instance: GradedInstance) -> list[Graded]:
+    """Trusted passes by sample, without repeats."""
+    trusted = [
+        g for g in _by_sample(instance) if g[1].trusted_pass and is_expressible(g[0])
+    ]
+    return distinct(instance, trusted, set())
+
+
+def failures(instance: GradedInstance) -> list[Reject]:
+    """Decided failures, the hardest first, then by sample, without repeats.
+
+    Repeats of a pass or of gold are left out as well: there the tests are flaky, or do
+    not test the issue.
+    """
+    failed = [
+        g for g in _by_sample(instance) if is_failure(g[1]) and is_expressible(g[0])
+    ]
+    tiers = [
+        (c, tier, share_of_passing_tests(v)) for c, v in failed if (tier := tier_of(v))
+    ]
+    tiers.sort(key=lambda reject: (TIERS.index(reject[1]), -reject[2]))
+    known = pass_keys(instance) | gold_keys(instance)
+    return distinct(instance, [(c, tier) for c, tier, _ in tiers], known)
+
+
+def differing(instance: GradedInstance) -> list[Reject]:
+    """Ungraded candidates that do not repeat gold, patches first, then by sample."""
+    tiers = [(c, ungraded_tier(c)) for c in instance.ungraded if is_expressible(c)]
+    tiers.sort(key=lambda r: (TIERS.index(r[1]), r[0].sample, r[0].model))
+    return distinct(instance, tiers, gold_keys(instance))
+
+
+def is_failure(verdict: Verdict) -> bool:
+    """Whether the verdict can be used as a failure: decided, and not flaky."""
+    return tier_of(verdict) is not None and not verdict.flaky
+
+
+def is_expressible(candidate: Candidate) -> bool:
+    """Whether the text has the patch; the answer format cannot express some patches."""
+    return bool(candidate.text.strip()) or not candidate.patch.strip()
+
+
+def pass_rate(instance: GradedInstance) -> float | None:
+    """Share of trusted passes among passes and failures; `None` without either."""
+    passed = sum(v.trusted_pass for _, v in instance.graded)
+    failed = sum(is_failure(v) for _, v in instance.graded)
+    return passed / (passed + failed) if passed + failed else None
+
+
+def distinct(
+    instance: GradedInstance, found: Iterable[tuple[Candidate, T]], known: Keys
+) -> list[tuple[Candidate, T]]:
+    """Leaves out candidates that repeat an earlier or a known one."""
+    seen = set(known)
+    kept = []
+    for candidate, about in found:
+        keys = identity_keys(instance, candidate)
+        if seen.isdisjoint(keys):
+            kept.append((candidate, about))
+        seen |= keys
+    return kept
+
+
+def pass_keys(instance: GradedInstance) -> Keys:
+    """Identities of all passes, trusted or not."""
+    keys: Keys = set()
+    for candidate, verdict in instance.graded:
+        if verdict.reward == 1:
+            keys |= _all_keys(instance, candidate.text, candidate.patch)
+    return keys
+
+
+def gold_keys(instance: GradedInstance) -> Keys:
+    """Identities of gold."""
+    return _all_keys(instance, instance.gold, instance.instance.patch)
+
+
+def _by_sample(instance: GradedInstance) -> list[Graded]:
+    return sorted(instance.graded, key=lambda g: (g[0].sample, g[0].model))
+
+
+def identity_keys(instance: GradedInstance, candidate: Candidate) -> Keys:
+    """Identities of a candidate, by the most exact kind that is available."""
+    keys: Keys = {("text", candidate.text)} | _if_any("patch", candidate.patch)
+    if candidate.patch in instance.forms and instance.instance.patch in instance.forms:
+        return keys | {("form", instance.forms[candidate.patch])}
+    lines = changed_lines(candidate.patch)
+    return (
+        keys
+        | {("words", _without_whitespace(candidate.text))}
+        | _if_any("lines", lines)
+    )
+
+
+def _all_keys(instance: GradedInstance, text: str, patch: str) -> Keys:
+    """Identities of every kind, for the answers that all others are compared with."""
+    keys = _if_any("text", text) | _if_any("words", _without_whitespace(text))
+    keys |= _if_any("patch", patch) | _if_any("lines", changed_lines(patch))
+    return keys | _if_any("form", instance.forms.get(patch))
+
+
+def _if_any(kind: str, value: object) -> Keys:
+    return {(kind, value)} if value else set()
+
+
+def _without_whitespace(text: str) -> str:
+    return "".join(text.split())
+
+
+def preference(
+    instance: GradedInstance, strategy: str, chosen: Candidate | None, reject: Reject
+) -> Pair:
+    """The pair that prefers `chosen`, or gold if that is `None`, to a reject."""
+    rejected, tier = reject
+    return Pair(
+        instance_id=instance.instance.instance_id,
+        prompt=instance.prompt,
+        chosen=chosen.text if chosen else instance.gold,
+        rejected=rejected.text,
+        strategy=strategy,
+        chosen_source=_source(chosen),
+        rejected_source=AnswerRef.of_sample(rejected.sample),
+        tier=tier,
+        chosen_model=chosen.model if chosen else "",
+        rejected_model=rejected.model,
+    )
+
+
+def only_rejected(instance: GradedInstance, strategy: str, reject: Reject) -> Pair:
+    """A failure as a bad answer without a good one."""
+    pair = preference(instance, strategy, None, reject)
+    return replace(pair, chosen=None, chosen_source=AnswerRef())
+
+
+def only_chosen(
+    instance: GradedInstance, strategy: str, chosen: Candidate | None
+) -> Pair:
+    """A pass, or gold if that is `None`, as a good answer without a bad one."""
+    return Pair(
+        instance_id=instance.instance.instance_id,
+        prompt=instance.prompt,
+        chosen=chosen.text if chosen else instance.gold,
+        rejected=None,
+        strategy=strategy,
+        chosen_source=_source(chosen),
+        rejected_source=AnswerRef(),
+        tier=Status.RESOLVED,
+        chosen_model=chosen.model if chosen else "",
+    )
+
+
+def _source(chosen: Candidate | None) -> AnswerRef:
+    return AnswerRef.of_sample(chosen.sample) if chosen else AnswerRef.gold()

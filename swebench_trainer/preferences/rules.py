@@ -1,0 +1,168 @@
+"""The rules that every pair must obey, whichever strategy made it.
+
+Built-in strategies and third-party ones are held to the same rules: what a pair
+claims about its answers must match the candidates and verdicts that it names.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from swebench_trainer.contracts import GradedInstance
+from swebench_trainer.recipe.models import PairsTable
+from swebench_trainer.types import AnswerRef, Candidate, Pair, Verdict, is_unicode
+
+Require = Callable[[bool, str], None]
+"""Raises `BrokenRuleError` with the text unless the condition holds."""
+
+
+class BrokenRuleError(Exception):
+    """A pair breaks a rule.
+
+    Attributes:
+        problem: What the strategy did, to follow its name in a sentence.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class PairRules:
+    """The rules for one strategy.
+
+    Attributes:
+        one_sided: Whether a pair may have only one answer.
+        max_per_instance: Most pairs from one instance; `None` sets no limit.
+        strategy: Name that each pair must carry; `None` accepts any.
+    """
+
+    one_sided: bool
+    max_per_instance: int | None = None
+    strategy: str | None = None
+
+    @classmethod
+    def of_table(cls, table: PairsTable) -> PairRules:
+        """The rules that a recipe's `[pairs]` sets."""
+        return cls(table.one_sided, table.max_per_instance, table.use)
+
+    def checked(
+        self, pairs: Iterable[Pair], graded: Sequence[GradedInstance]
+    ) -> Iterator[Pair]:
+        """Yields each pair after checking it.
+
+        Args:
+            pairs: Output of the strategy; may be endless, as the checks bound it.
+            graded: The instances that the strategy was given.
+
+        Raises:
+            BrokenRuleError: A pair breaks a rule.
+        """
+        by_id = {item.instance.instance_id: item for item in graded}
+        seen: set[Pair] = set()
+        counts: Counter[str] = Counter()
+        for pair in pairs:
+            require = _requirement(pair)
+            require(pair.instance_id in by_id, "which is not one of its instances")
+            require(pair not in seen, "twice")
+            seen.add(pair)
+            counts[pair.instance_id] += 1
+            self._require_table(pair, counts[pair.instance_id], require)
+            _require_sound_texts(by_id[pair.instance_id], pair, require)
+            _require_sound_verdicts(by_id[pair.instance_id], pair, require)
+            yield pair
+
+    def _require_table(self, pair: Pair, count: int, require: Require) -> None:
+        most = self.max_per_instance
+        within = most is None or count <= most
+        require(within, f"beyond max_per_instance = {most}")
+        own = self.strategy in (None, pair.strategy)
+        require(own, f"under the strategy name {pair.strategy!r}")
+        complete = pair.chosen is not None and pair.rejected is not None
+        require(
+            self.one_sided or complete,
+            "with only one answer, although its table is not one_sided",
+        )
+
+
+def _requirement(pair: Pair) -> Require:
+    def require(holds: bool, problem: str) -> None:
+        if not holds:
+            raise BrokenRuleError(f"made a pair of {pair.instance_id!r} {problem}")
+
+    return require
+
+
+def _require_sound_texts(item: GradedInstance, pair: Pair, require: Require) -> None:
+    require(pair.prompt == item.prompt, "with another prompt than the instance's")
+    answers = [text for text in (pair.chosen, pair.rejected) if text is not None]
+    require(bool(answers), "without an answer")
+    require(all(map(is_unicode, answers)), "with text that is not valid Unicode")
+    empty = pair.chosen is not None and not pair.chosen.strip()
+    require(not empty, "whose chosen answer is empty")
+    require(len(set(answers)) == len(answers), "whose two answers are the same")
+
+
+def _require_sound_verdicts(item: GradedInstance, pair: Pair, require: Require) -> None:
+    """Compares a pair with the candidates that it names, and with their verdicts."""
+    rewards = [
+        *_chosen_rewards(item, pair, require),
+        *_rejected_rewards(item, pair, require),
+    ]
+    known = [reward for reward in rewards if reward is not None]
+    require(len(known) == len(rewards), "with a masked verdict")
+    require(known == sorted(known, reverse=True), "that prefers the worse answer")
+
+
+def _chosen_rewards(
+    item: GradedInstance, pair: Pair, require: Require
+) -> Iterator[int | None]:
+    """The reward of `chosen`, unless it is gold or ungraded."""
+    if pair.chosen is None:
+        return
+    if pair.chosen_source.is_gold:
+        require(pair.chosen == item.gold, "whose chosen answer is not the gold answer")
+        return
+    source = pair.chosen_source
+    for candidate, verdict in _named(item, source, pair.chosen_model, require):
+        same = pair.chosen == candidate.text
+        require(same, f"whose chosen answer is not the text of {source}")
+        if verdict:
+            trusted = verdict.reward != 1 or verdict.trusted_pass
+            require(trusted, "whose chosen answer is an untrusted pass")
+            labeled = verdict.reward in (1, None) or bool(pair.chosen_tier)
+            require(labeled, "whose chosen answer fails, without a chosen_tier")
+            yield verdict.reward
+
+
+def _rejected_rewards(
+    item: GradedInstance, pair: Pair, require: Require
+) -> Iterator[int | None]:
+    """The reward of `rejected`, unless it is ungraded."""
+    if pair.rejected is None:
+        return
+    source = pair.rejected_source
+    for candidate, verdict in _named(item, source, pair.rejected_model, require):
+        same = pair.restyled or pair.rejected == candidate.text
+        require(same, f"whose rejected answer is not the text of {source}")
+        if verdict:
+            require(not verdict.flaky, "whose rejected answer is flaky")
+            require(verdict.reward != 1, "whose rejected answer passes")
+            yield verdict.reward
+
+
+def _named(
+    item: GradedInstance, source: AnswerRef, model: str, require: Require
+) -> list[tuple[Candidate, Verdict | None]]:
+    """The candidate that a pair names, with its verdict; empty where two would match."""
+    ungraded = [(candidate, None) for candidate in item.ungraded]
+    named = [
+        (candidate, verdict)
+        for candidate, verdict in [*item.graded, *ungraded]
+        if source.sample == candidate.sample and model in ("", candidate.model)
+    ]
+    require(bool(named), f"from '{source}', which is not one of its candidates")
+    return named if len(named) == 1 else []

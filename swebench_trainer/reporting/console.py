@@ -1,0 +1,30 @@
+"""Plain lines on a terminal.
+
+Names and logs come from strangers: nothing in them is markup or a terminal control
+sequence.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def open_console() -> Console:
+    """A console on standard output; lines are not wrapped if it is not a terminal."""
+    from rich.console import Console
+
+    return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def print_line(console: Console, text: str) -> None:
+    """Prints a line verbatim: brackets are not markup."""
+    console.print(printable(text), markup=False, highlight=False)
+
+
+def printable(text: str) -> str:
+    """Replaces every character that a terminal could interpret as a command."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

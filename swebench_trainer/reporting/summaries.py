@@ -1,0 +1,268 @@
+"""Summaries that stages write, and that tables, the model card and curves show."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from swebench_trainer.answers.checks import CheckCounts
+from swebench_trainer.contracts import Bottlenecks
+from swebench_trainer.reporting.metrics import PairedResult, Rate
+from swebench_trainer.types import Status, Verdict
+
+FAULTS = (Status.INFRA_ERROR, Status.OOM, Status.TIMEOUT)
+"""Statuses that leave a candidate ungraded, except for explained timeouts."""
+
+
+@dataclass(frozen=True)
+class SuspiciousPass:
+    """A pass with flags, which is not used for training."""
+
+    instance_id: str
+    sample: int
+    flags: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.instance_id} #{self.sample} ({', '.join(self.flags)})"
+
+
+@dataclass(frozen=True)
+class VerdictCounts:
+    """Verdicts on the answers of a model.
+
+    Attributes:
+        statuses: Number of verdicts by `Status`.
+        explained_timeouts: Timeouts that the patch caused.
+    """
+
+    statuses: Mapping[str, int]
+    explained_timeouts: int = 0
+    suspicious: tuple[SuspiciousPass, ...] = ()
+
+    @property
+    def ungraded(self) -> int:
+        """Answers without a verdict because the machine failed."""
+        faults = sum(self.statuses.get(status, 0) for status in FAULTS)
+        return faults - self.explained_timeouts
+
+
+def verdict_counts(verdicts: Iterable[Verdict]) -> VerdictCounts:
+    """Counts verdicts and lists the suspicious passes."""
+    given = list(verdicts)
+    return VerdictCounts(
+        statuses=dict(Counter(v.status.value for v in given).most_common()),
+        explained_timeouts=sum(v.explained for v in given),
+        suspicious=tuple(
+            SuspiciousPass(v.instance_id, v.sample, v.flags)
+            for v in given
+            if v.status is Status.RESOLVED and v.flags
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradeSummary(VerdictCounts):
+    """Content of `stages/grade/summary.json`.
+
+    Attributes:
+        candidates: Number of candidates.
+        retested: Patches whose tests ran more than once.
+        flaky: How many of these had different results.
+        flaky_ci95: 95% confidence interval of the flaky share.
+    """
+
+    candidates: int
+    retested: int
+    flaky: int
+    flaky_ci95: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelResult(VerdictCounts, Rate):
+    """Result of one model on one split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint(Rate):
+    """Result of a model saved during training.
+
+    Attributes:
+        stage: The training.
+        seconds: Training time until then.
+    """
+
+    stage: str
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same instances."""
+
+    first: str
+    second: str
+    result: PairedResult
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """Results of all models on one split, in order of training."""
+
+    models: Mapping[str, ModelResult]
+    comparisons: tuple[Comparison, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """Content of `stages/evaluate/summary.json`.
+
+    Attributes:
+        splits: Results by split.
+        prompt: Prompt style.
+        context: Source of the files in the prompts, such as `oracle`.
+        answer: Answer format.
+        model: Name of the backend.
+        curve: Results of models saved during training, by split.
+        checks: Static checks of the answers, by model.
+    """
+
+    splits: Mapping[str, SplitResult]
+    prompt: str
+    context: str
+    answer: str = ""
+    model: str = ""
+    curve: Mapping[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
+    checks: Mapping[str, CheckCounts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LengthCounts:
+    """Pairs by which answer is longer (by a factor above about 1.2)."""
+
+    chosen_longer: int
+    similar: int
+    rejected_longer: int
+
+
+@dataclass(frozen=True)
+class SurfaceAccuracy:
+    """Accuracy of a classifier that sees only the surface of answers.
+
+    Attributes:
+        pairs: Pairs that it classified.
+        accuracy: Share of correct ones; 0.5 is chance.
+        ci95: 95% confidence interval of the accuracy.
+        chosen_higher: Share of pairs in which `chosen` has the larger value, by
+            feature.
+    """
+
+    pairs: int
+    accuracy: float
+    ci95: tuple[float, float]
+    chosen_higher: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class PairStats:
+    """Content of `stages/pairs/stats.json`.
+
+    Attributes:
+        graded: Whether rejects failed their tests.
+        instances: Instances with candidates.
+        by_chosen: Pairs by kind of `chosen`: `gold`, `sample` or `none`.
+        restyled: Pairs whose reject was rewritten in the answer format.
+        compared_by_changed_lines: Instances with patches that could only be compared by
+            their changed lines.
+        surface: `None` if there are too few pairs.
+        dropped_by_plugins: Pairs by the reason of the plugin that dropped them.
+    """
+
+    strategy: str
+    graded: bool
+    pairs: int
+    instances: int
+    by_strategy: Mapping[str, int]
+    by_tier: Mapping[str, int]
+    by_chosen: Mapping[str, int]
+    by_repository: Mapping[str, int]
+    by_instance: Mapping[str, int]
+    restyled: int
+    compared_by_changed_lines: int
+    lengths: LengthCounts
+    surface: SurfaceAccuracy | None
+    dropped_by_plugins: Mapping[str, int]
+    bottlenecks: Bottlenecks
+
+
+def summary_row(
+    value: GradeSummary | EvaluationSummary | PairStats,
+) -> dict[str, Any]:
+    """The JSON form of a summary."""
+    row: dict[str, Any] = TypeAdapter(type(value)).dump_python(value, mode="json")
+    return row
+
+
+def grade_summary(row: Mapping[str, Any] | None) -> GradeSummary | None:
+    """Decodes `summary.json` of the grade stage, also of older runs."""
+    return TypeAdapter(GradeSummary).validate_python(_converted(row)) if row else None
+
+
+def evaluation_summary(row: Mapping[str, Any] | None) -> EvaluationSummary | None:
+    """Decodes `summary.json` of the evaluate stage, also of older runs."""
+    if not row:
+        return None
+    return TypeAdapter(EvaluationSummary).validate_python(_converted_evaluation(row))
+
+
+# Files of runs before format 2 have phrases as keys.
+
+_OLD_SUSPICIOUS = re.compile(r"(?P<id>.*) #(?P<sample>\d+) \((?P<flags>.*)\)")
+_OLD_CHECKS = {
+    "looked at": "checked",
+    "does not apply": "refused",
+    "does not parse": "unparsable",
+}
+
+
+def _converted(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Verdict counts of a file in the current form."""
+    found = {key.replace(" ", "_"): value for key, value in row.items()}
+    if "not_believed" in found:
+        matches = map(_OLD_SUSPICIOUS.fullmatch, found.pop("not_believed"))
+        found["suspicious"] = [
+            SuspiciousPass(m["id"], int(m["sample"]), tuple(m["flags"].split(", ")))
+            for m in matches
+            if m
+        ]
+    return found
+
+
+def _converted_evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
+    checks = {
+        model: {_OLD_CHECKS.get(key, key): count for key, count in counts.items()}
+        for model, counts in row.get("checks", {}).items()
+    }
+    splits = {name: _converted_split(split) for name, split in row["splits"].items()}
+    context = row.get("context", row["prompt"])
+    return {**row, "context": context, "checks": checks, "splits": splits}
+
+
+def _converted_split(split: Mapping[str, Any]) -> dict[str, Any]:
+    models = {model: _converted(found) for model, found in split["models"].items()}
+    comparisons = list(split.get("comparisons", ()))
+    for names, result in split.get("paired", {}).items():
+        second, _, first = names.partition(" against ")
+        only = {
+            "only_first": result[f"only {first}"],
+            "only_second": result[f"only {second}"],
+        }
+        comparisons.append(
+            {"first": first, "second": second, "result": {**result, **only}}
+        )
+    return {"models": models, "comparisons": comparisons}

@@ -1,0 +1,1 @@
+"""The training loop: settings, checks, checkpoints, evaluation, and metrics."""

@@ -1,0 +1,1 @@
+"""Models: the recipe's table, loading, attention, saving, merging, built-in models."""

@@ -1,0 +1,74 @@
+"""The `[model]` table of the `hf` backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from swebench_trainer.recipe.models import VOLATILE, ModelTable, Table
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Linear layers of a Llama or Qwen block."""
+
+
+class Lora(Table):
+    """Size and place of the low-rank adapters."""
+
+    rank: PositiveInt = 32
+    """Rank of the update of each layer."""
+    alpha: PositiveInt = 64
+    """Scale of the update, relative to the rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapter, during SFT only."""
+    targets: tuple[str, ...] = TARGETS
+    """Names of the layers that get an adapter."""
+
+    @field_validator("targets")
+    @classmethod
+    def _head_stays(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        if any(name.rpartition(".")[2] == "lm_head" for name in targets):
+            raise ValueError("lm_head cannot have an adapter: TRL's loss goes round it")
+        return targets
+
+
+def _beside_recipe(name: str, info: ValidationInfo) -> str:
+    """The absolute path of a directory beside the recipe; other names as they are."""
+    path = Path((info.context or {}).get("folder", Path()), name).resolve()
+    return str(path) if path.is_dir() else name
+
+
+class HfTable(ModelTable):
+    """A causal language model from the Hub or from a directory."""
+
+    name: Annotated[str, AfterValidator(_beside_recipe), Field(min_length=1)]
+    """Hub id or directory; or a model of random weights for machines without a network: `builtin:tiny` of the quickstart, `builtin:small` for `generated` tasks."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub; a commit makes the recipe reproducible."""
+    quantization: Literal["none", "nf4"] = "nf4"
+    """`nf4` keeps the frozen weights in 4 bits (QLoRA), `none` in bf16 (fp32 on a CPU)."""
+    lora: Lora | Literal[False] = Lora()
+    """Adapters to train: `{ rank = 32, alpha = 64 }`; `false` trains every weight."""
+    attention: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = "auto"
+    """Attention implementation of transformers, such as `sdpa` or `flash_attention_2`. `auto` trains with the flash attention of the Hub where the package `kernels` (as transformers wants it) and a GPU of Ampere or later are, but for DPO with shared prompts, which needs masks; else `sdpa`."""
+    checkpointing: Annotated[
+        Literal["auto", "none", "every_4", "every_2", "full", "offload"],
+        Field(json_schema_extra={VOLATILE: True}),
+    ] = "auto"
+    """Which layers' activations are computed again in the backward pass instead of being kept: none (fastest), every fourth or second, all, or all with what is kept moved off the GPU (`offload`, least memory). `auto` takes the first that fits: on one GPU by two trial steps on the longest rows, on a CPU `none` or `full` by an estimate, `full` with several processes; `checkpointing.json` keeps the choice and its numbers."""
+
+    @model_validator(mode="after")
+    def _quantized_weights_are_frozen(self) -> Self:
+        if self.quantization == "nf4" and self.lora is False:
+            raise ValueError(
+                '4-bit weights cannot be trained: keep lora, or set quantization = "none"'
+            )
+        return self

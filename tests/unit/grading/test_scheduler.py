@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+from tiny import GOLD, Task
+
+from swebench_trainer.contracts import GoldRun, GradeJob, Outcome
+from swebench_trainer.grading.scheduler import (
+    deadlines,
+    grade_all,
+    order_by_image,
+    with_deadlines,
+    worker_count,
+)
+from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.types import Status
+
+RESOLVED = Outcome(Status.RESOLVED, {})
+
+
+def never() -> None:
+    raise AssertionError("stopped")
+
+
+def jobs_of(task: Task, count: int) -> list[GradeJob]:
+    return [task.job(GOLD, name=str(number)) for number in range(count)]
+
+
+def test_every_job_once(task: Task) -> None:
+    jobs = jobs_of(task, 9)
+    graded = list(grade_all(jobs, lambda _: RESOLVED, workers=3, retries=0, stop=never))
+    assert {job.log_dir for job, _ in graded} == {job.log_dir for job in jobs}
+    assert len(graded) == 9
+
+
+def test_outcomes_come_as_soon_as_they_are_there(task: Task) -> None:
+    slow, quick = jobs_of(task, 2)
+    gate = threading.Event()
+
+    def grade(job: GradeJob) -> Outcome:
+        if job is slow:
+            assert gate.wait(5)
+        return RESOLVED
+
+    outcomes = grade_all([slow, quick], grade, workers=2, retries=0, stop=never)
+    assert next(outcomes)[0] is quick
+    gate.set()
+    assert [job for job, _ in outcomes] == [slow]
+
+
+@pytest.mark.parametrize("status", [Status.INFRA_ERROR, Status.OOM])
+def test_faults_of_the_machine_are_tried_again(task: Task, status: Status) -> None:
+    answers = iter([Outcome(status, {}), RESOLVED])
+    jobs = jobs_of(task, 1)
+    graded = grade_all(jobs, lambda _: next(answers), workers=1, retries=1, stop=never)
+    assert [outcome for _, outcome in graded] == [RESOLVED]
+
+
+def test_a_verdict_is_final(task: Task) -> None:
+    answers = iter([Outcome(Status.UNRESOLVED, {}), RESOLVED])
+    jobs = jobs_of(task, 1)
+    graded = grade_all(jobs, lambda _: next(answers), workers=1, retries=3, stop=never)
+    assert [outcome.status for _, outcome in graded] == [Status.UNRESOLVED]
+
+
+def test_an_exception_is_one_jobs_outcome(task: Task) -> None:
+    broken, fine = jobs_of(task, 2)
+
+    def grade(job: GradeJob) -> Outcome:
+        if job is broken:
+            raise OSError("no space left")
+        return RESOLVED
+
+    graded = dict(
+        (job.log_dir, outcome)
+        for job, outcome in grade_all(
+            [broken, fine], grade, workers=1, retries=1, stop=never
+        )
+    )
+    assert graded[broken.log_dir].status is Status.INFRA_ERROR
+    assert "no space left" in graded[broken.log_dir].reason
+    assert graded[fine.log_dir] is RESOLVED
+
+
+def test_closing_stops_what_runs_and_forgets_what_waits(task: Task) -> None:
+    stopped = threading.Event()
+    seen: list[GradeJob] = []
+
+    def grade(job: GradeJob) -> Outcome:
+        seen.append(job)
+        if len(seen) > 1:
+            assert stopped.wait(5)
+        return RESOLVED
+
+    outcomes = grade_all(
+        jobs_of(task, 20), grade, workers=1, retries=0, stop=stopped.set
+    )
+    next(outcomes)
+    started = time.monotonic()
+    outcomes.close()
+    assert stopped.is_set()
+    assert len(seen) <= 2
+    assert time.monotonic() - started < 2
+
+
+def test_a_stop_that_fails_waits_for_what_runs(task: Task) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def grade(job: GradeJob) -> Outcome:
+        if job is slow:
+            begun.set()
+            time.sleep(0.5)
+            ended.set()
+        return RESOLVED
+
+    quick, slow = jobs_of(task, 2)
+    outcomes = grade_all([quick, slow], grade, workers=1, retries=0, stop=never)
+    next(outcomes)
+    assert begun.wait(5)
+    with pytest.raises(AssertionError, match="stopped"):
+        outcomes.close()
+    assert ended.is_set()
+
+
+def test_worker_count() -> None:
+    assert worker_count(5) == 5
+    assert worker_count(0) >= 1
+    assert worker_count(0, cores=8) == 6
+    assert worker_count(0, cores=1) == 1
+
+
+def of_image(task: Task, image: str, name: str, gold: float | None = None) -> GradeJob:
+    instance = dataclasses.replace(task.instance, image=image)
+    run = None if gold is None else GoldRun(gold)
+    return dataclasses.replace(task.job(GOLD, name=name), instance=instance, gold=run)
+
+
+def test_an_images_jobs_are_back_to_back_and_long_ones_come_first(task: Task) -> None:
+    jobs = [
+        of_image(task, "unknown", "1"),
+        of_image(task, "short", "2", gold=1.0),
+        of_image(task, "long", "3", gold=9.0),
+        of_image(task, "other", "4"),
+        of_image(task, "short", "5", gold=1.0),
+        of_image(task, "long", "6", gold=9.0),
+        of_image(task, "unknown", "7"),
+    ]
+    order = [job.log_dir.name for job in order_by_image(jobs)]
+    assert order == ["3", "6", "2", "5", "1", "7", "4"]
+    assert order_by_image(order_by_image(jobs)) == order_by_image(jobs)
+
+
+def test_who_prepares_is_told_what_comes_next(task: Task) -> None:
+    jobs = jobs_of(task, 4)
+    told: list[list[str]] = []
+
+    def ahead(waiting: Sequence[GradeJob]) -> None:
+        told.append([job.log_dir.name for job in waiting])
+
+    list(
+        grade_all(
+            jobs, lambda _: RESOLVED, workers=1, retries=0, stop=never, ahead=ahead
+        )
+    )
+    assert told == [["1", "2", "3"], ["2", "3"], ["3"], [], []]
+
+
+def test_a_mistake_of_ours_is_not_swallowed(task: Task) -> None:
+    def ahead(_: object) -> None:
+        raise ValueError("no such thing")
+
+    graded = grade_all(
+        jobs_of(task, 3),
+        lambda _: RESOLVED,
+        workers=2,
+        retries=0,
+        stop=lambda: None,
+        ahead=ahead,
+    )
+    with pytest.raises(ValueError, match="no such thing"):
+        list(graded)
+
+
+TABLE = GradeTable(use="any", timeout=1800, timeout_floor=60)
+
+
+@pytest.mark.parametrize(
+    ("factor", "gold", "expected"),
+    [
+        (0, None, (1800, None)),
+        (0, 2.0, (1800, 60)),  # the floor
+        (0, 20.0, (1800, 200)),  # ten times gold
+        (0, 500.0, (1800, 1800)),  # no more than `timeout`
+        (4, None, (1800, None)),
+        (4, 2.0, (60, 60)),
+        (4, 100.0, (400, 400)),
+        (4, 500.0, (1800, 1800)),
+    ],
+)
+def test_deadlines(
+    factor: float, gold: float | None, expected: tuple[float, float | None]
+) -> None:
+    table = TABLE.model_copy(update={"timeout_factor": factor})
+    assert deadlines(table, None if gold is None else GoldRun(gold)) == expected
+
+
+def test_a_floor_does_not_exceed_the_timeout() -> None:
+    table = TABLE.model_copy(update={"timeout": 30})
+    assert deadlines(table, GoldRun(1.0)) == (30, 30)
+
+
+TIMED_OUT = Outcome(Status.TIMEOUT, {}, reason="not done", seconds={"test": 1.0})
+NOT_APPLIED_IN_TIME = Outcome(Status.TIMEOUT, {}, seconds={"apply": 300.0})
+
+
+def within(
+    task: Task, gold: float | None, answers: list[Outcome]
+) -> tuple[Outcome, list[float]]:
+    """The outcome, and the deadlines that the runs were given."""
+    given: list[float] = []
+    run = iter(answers)
+
+    def grade(_: GradeJob, seconds: float) -> Outcome:
+        given.append(seconds)
+        return next(run)
+
+    outcome = with_deadlines(TABLE, grade)(of_image(task, "any", "job", gold))
+    return outcome, given
+
+
+def test_a_patch_that_hangs_twice_is_to_blame(task: Task) -> None:
+    outcome, given = within(task, 2.0, [TIMED_OUT, TIMED_OUT])
+    assert given == [1800, 60]
+    assert outcome.status is Status.TIMEOUT
+    assert outcome.explained
+    assert "nor within 60 in a second run; gold needs 2.0" in outcome.reason
+
+
+def test_a_machine_that_was_busy_is_not_the_patchs_fault(task: Task) -> None:
+    outcome, given = within(task, 2.0, [TIMED_OUT, RESOLVED])
+    assert given == [1800, 60]
+    assert outcome is RESOLVED
+
+
+def test_a_deadline_near_golds_time_explains_nothing(task: Task) -> None:
+    outcome, given = within(task, 700.0, [TIMED_OUT, TIMED_OUT])
+    assert given == [1800, 1800]  # less than three times gold
+    assert not outcome.explained
+
+
+def test_without_gold_a_timeout_is_not_looked_into(task: Task) -> None:
+    assert within(task, None, [TIMED_OUT]) == (TIMED_OUT, [1800])
+
+
+def test_a_timeout_before_the_tests_is_not_looked_into(task: Task) -> None:
+    outcome, given = within(task, 2.0, [NOT_APPLIED_IN_TIME])
+    assert (outcome, given) == (NOT_APPLIED_IN_TIME, [1800])
