@@ -1,9 +1,9 @@
-"""The small Protocols behind the hooks: what a plugin's factory must return.
+"""The protocols behind the hooks: the objects that factories of plugins return.
 
 A factory registered with `register(name, factory, config=…)` is called with the
-validated table of the recipe (an instance of its own config model) and returns
-an object of the Protocol of its kind. `swebench_trainer.testing` has a suite of
-contract tests for each kind and a fake that behaves.
+validated table of the recipe (an instance of its config model) and returns an
+object that follows the protocol of its kind. `swebench_trainer.testing` has contract
+tests and a working fake for each kind.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from swebench_trainer.types import (
 )
 
 StepProgress = Callable[[int, int, str], None]
-"""Progress callback: steps done, steps in all, a word about the last one."""
+"""Progress callback: steps done, total steps, a short detail."""
 
 ItemProgress = Callable[[str, int, int, str], None]
-"""Progress callback: name of an item, items done, items in all, a word about it."""
+"""Progress callback: name of an item, items done, total items, a short detail."""
 
 
 class Source(Protocol):
-    """Gives the instances of a recipe."""
+    """Provides the instances of a recipe."""
 
     def load(self) -> SourceData:
         """Reads every instance.
@@ -42,17 +42,17 @@ class Source(Protocol):
         """
 
     def digest(self) -> str:
-        """Digest of the content, which changes whenever `load` would give something else."""
+        """Digest of the content, which changes whenever the result of `load` would."""
 
 
 @dataclass(frozen=True)
 class SourceData:
-    """What a source holds.
+    """The content of a source.
 
     Attributes:
-        instances: Usable rows, in the source's order, ids unique; a `Spool` where
-            they may be too many for the memory.
-        dropped: `(instance id or row number, reason)` of each row that is not.
+        instances: Usable rows, in the source's order, with unique ids; a `Spool` if
+            they may not fit in memory.
+        dropped: `(instance id or row number, reason)` of each unusable row.
     """
 
     instances: Sequence[Instance]
@@ -63,14 +63,14 @@ class Tree(Protocol):
     """The files of a repository at one commit."""
 
     def read(self, path: str) -> bytes | None:
-        """Content of the regular file at `path`, `None` where there is none.
+        """Content of the regular file at `path`, or `None` if it does not exist.
 
         Raises:
             ValueError: The path is unsafe: it leaves the repository, or names `.git`.
         """
 
     def mode(self, path: str) -> str:
-        """What lies at `path`, as git has it; empty where nothing does.
+        """Git mode of the entry at `path`; empty if it does not exist.
 
         Returns:
             `100644` or `100755` (a file), `120000` (a link), `160000` (a submodule) or
@@ -81,19 +81,19 @@ class Tree(Protocol):
         """
 
     def paths(self) -> Sequence[str]:
-        """Every regular file, from the root of the repository, sorted."""
+        """Paths of all regular files, relative to the repository's root, sorted."""
 
 
 @dataclass(frozen=True)
 class PromptInputs:
-    """What a prompt can be made of beside the instance itself.
+    """Inputs of a prompt besides the instance itself.
 
     Attributes:
-        tree: Opens the repository's files at the instance's commit, which may have to
-            be fetched; raises `ValueError` where they cannot be had.
-        tokens: How many tokens a text is as a prompt, the chat template's included;
-            an estimate on the safe side where the backend cannot count.
-        seed: The recipe's.
+        tree: Opens the repository's files at the instance's commit, fetching them if
+            necessary; raises `ValueError` if they are unavailable.
+        tokens: Counts the tokens of a text as a prompt, including the chat template;
+            a conservative estimate if the backend cannot count.
+        seed: The recipe's seed.
     """
 
     tree: Callable[[], Tree]
@@ -103,15 +103,14 @@ class PromptInputs:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model reads.
+    """The model's input.
 
     Attributes:
         text: The user's message.
-        shown: The lines of the repository's files that the text shows, as ranges of
-            indexes from 0, by path; `None` for a style that shows no files. An answer
-            that edits other lines is not taught.
-        facts: What else there is to know of the prompt, as further columns of
-            `prompts.jsonl`; JSON-able.
+        shown: Lines of the repository's files in the text, as ranges of 0-based
+            indexes, by path; `None` for a style that shows no files. Answers that edit
+            other lines are not used for training.
+        facts: Additional columns of `prompts.jsonl`; JSON-able.
     """
 
     text: str
@@ -120,37 +119,37 @@ class Prompt:
 
 
 class PromptStyle(Protocol):
-    """Turns an instance into the text that the model reads.
+    """Turns an instance into the model's input.
 
-    A style may have an attribute `context`, a word for what its prompts show beside
-    the issue; without one it is the style's name. Results are compared within one
-    context alone, and those of `oracle`, which shows what gold touches, are labelled
-    as not leaderboard-valid.
+    A style may have an attribute `context`, a label for the content of its prompts
+    besides the issue; the default is the style's name. Results of different contexts
+    are not compared, and results of `oracle`, which shows the files of the gold patch,
+    are labeled as not leaderboard-valid.
     """
 
     def render(self, instance: Instance, material: PromptInputs) -> Prompt:
         """The user's message for `instance`.
 
         Raises:
-            ValueError: The instance lacks what the style needs; it is dropped
-                with the message as the reason.
+            ValueError: The instance lacks something that the style needs; it is
+                dropped with the message as the reason.
         """
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What a backend needs beside the rows.
+    """Inputs of a training besides the rows.
 
     Attributes:
         out: Directory of the stage. The backend writes `adapter/` (PEFT layout)
             or `model/` (full parameters), `checkpoints/`, `metrics.jsonl` (one
-            row per logged step) and `audit.json` here, and for `milestones` a row
-            each in `milestones.jsonl`: `step`, `seconds` of training until then, and,
-            but for the last step, `weights`, a directory in `milestones/`.
-        start: Weights to start from, as an earlier training returned them;
+            row per logged step) and `audit.json` here. For each of `milestones` it
+            writes a row of `milestones.jsonl`: `step`, `seconds` of training so far,
+            and, except for the last step, `weights`, a directory in `milestones/`.
+        start: Weights to start from, the return value of an earlier training;
             `None` means the base model.
-        max_tokens: Longest prompt plus answer, in tokens.
-        seed: Seed of order, initialisation and dropout.
+        max_tokens: Maximum length of prompt plus answer, in tokens.
+        seed: Seed of order, initialization and dropout.
         step: Called after each optimizer step.
     """
 
@@ -163,16 +162,14 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One answer to be written. Equal requests give equal answers on one machine.
+    """A request for one answer. Equal requests get equal answers on one machine.
 
     Attributes:
-        temperature: 0 means greedy; what follows then means nothing.
-        top_p: Draws from the smallest set of tokens with this probability.
-        seed: Seed of this answer alone.
-        top_k: Draws from so many of the most likely tokens; 0 means all. Top-p is a part
-            of what this leaves.
-        min_p: Draws from tokens that are at least so likely, relative to the most
-            likely one.
+        temperature: 0 means greedy, and the sampling options are ignored.
+        top_p: Probability mass of nucleus sampling.
+        seed: Seed of this answer only.
+        top_k: Number of most likely tokens to sample from, before top-p; 0 means all.
+        min_p: Minimum probability of a token, relative to the most likely one.
     """
 
     instance_id: str
@@ -191,12 +188,12 @@ class Sample:
     """One answer.
 
     Attributes:
-        text: What the model wrote, without special tokens.
-        finish: `stop`, `length`, `too long` for a prompt that leaves no room to
-            answer, or `refused` where the writer declines; empty when not known.
-        model: The writer's own name, when it knows better than the recipe.
-        patch: Set by writers whose answer is a patch already (recorded
-            predictions); `None` means that the patch is taken from `text`.
+        text: The model's output, without special tokens.
+        finish: `stop`, `length`, `too long` for a prompt that leaves no room for an
+            answer, or `refused` if the writer declines; empty if not known.
+        model: The writer's name, if it differs from the backend's.
+        patch: The patch, for writers that return patches (recorded predictions);
+            `None` means that the patch is extracted from `text`.
     """
 
     instance_id: str
@@ -210,19 +207,19 @@ class Sample:
 
 
 class Sampler(Protocol):
-    """An opened model that writes answers; closed when no longer needed."""
+    """An opened model that writes answers; the caller closes it."""
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
-        """Answers each request, in any order, each as soon as it is there."""
+        """Yields the answers, in any order, each as soon as it is ready."""
 
     def close(self) -> None:
-        """Frees memory and connections."""
+        """Frees memory and connections; may be called twice."""
 
 
 class Backend(Protocol):
-    """Trains and opens a model. A backend may offer only some of the methods.
+    """Trains and opens a model. A backend may leave out methods.
 
-    What it does not offer raises `PluginError` and says what to use instead.
+    A method that it does not offer raises `PluginError` with an alternative.
     """
 
     name: str
@@ -233,13 +230,13 @@ class Backend(Protocol):
 
         Raises:
             PrerequisiteError: A package, a device or a key is missing.
-            RecipeError: The model does not exist or cannot be used.
+            RecipeError: The model does not exist or is not usable.
         """
 
     def train_sft(
         self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
     ) -> Path:
-        """Trains on prompt and completion; resumes from `checkpoints/` if there.
+        """Trains on prompts and completions; resumes from `checkpoints/` if it exists.
 
         Returns:
             The directory of the trained weights.
@@ -248,7 +245,7 @@ class Backend(Protocol):
     def train_dpo(
         self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
     ) -> Path:
-        """Trains on pairs, with `request.start` as policy and as reference.
+        """Trains on pairs, with `request.start` as initial policy and reference.
 
         With `settings.loss = "kto"` a pair may lack one of its answers.
 
@@ -261,23 +258,23 @@ class Backend(Protocol):
 
 
 class KeepsResponses(Protocol):
-    """A `Backend` whose answers cost money, and that keeps them. Optional."""
+    """A `Backend` that stores its answers, because they cost money. Optional."""
 
     def keep_responses(self, folder: Path) -> None:
-        """Says where they are kept, before `open_sampler`.
+        """Sets the storage directory; called before `open_sampler`.
 
-        What is there already answers the same requests again, and is not paid for twice.
+        Stored answers are reused for equal requests, so nothing is paid for twice.
 
         Args:
-            folder: The stage's directory, or one in it; it need not be there.
+            folder: The stage's directory, or one in it; it may not exist yet.
         """
 
     def figures(self) -> Mapping[str, str | int | float]:
-        """What the kept answers have used and cost, for the stage's line."""
+        """Usage and cost of the stored answers, for the stage's closing line."""
 
 
 class TrainingChecker(Protocol):
-    """A `Backend` that looks at the keys of a training before the run begins. Optional."""
+    """A `Backend` that checks a training's settings before the run starts. Optional."""
 
     def check_training(self, settings: SftTable | DpoTable) -> None:
         """Fails early, before anything is computed.
@@ -289,10 +286,10 @@ class TrainingChecker(Protocol):
 
 @dataclass(frozen=True)
 class TokenPart:
-    """Consecutive tokens of a row that are alike, as text.
+    """Consecutive tokens of a row with the same properties, as text.
 
     Attributes:
-        trained: Whether the loss is on them.
+        trained: Whether they contribute to the loss.
         special: Whether they are special tokens, such as the end of a turn.
     """
 
@@ -306,9 +303,9 @@ class TokenView:
     """A row as the model sees it.
 
     Attributes:
-        parts: Their texts joined are the row, prompt first.
-        answer_tokens: With the token that ends the answer; 0 without an answer.
-        altered: Whether the tokenizer cannot write the answer byte for byte.
+        parts: The row, prompt first; joining their texts gives the whole row.
+        answer_tokens: Including the token that ends the answer; 0 without an answer.
+        altered: Whether the tokenizer cannot reproduce the answer exactly.
     """
 
     parts: tuple[TokenPart, ...]
@@ -318,47 +315,47 @@ class TokenView:
 
 
 class TokenViewer(Protocol):
-    """A `Backend` that can show what it makes of texts, for `preview`. Optional."""
+    """A `Backend` that can show tokenized texts, for `preview`. Optional."""
 
     def open_view(self) -> Callable[[str, str | None], TokenView]:
-        """Loads the tokenizer, and no weights.
+        """Loads the tokenizer, but no weights.
 
         Returns:
-            A function of a prompt and, if there is one, the answer to learn.
+            A function of a prompt and the answer to learn, or `None`.
 
         Raises:
             PrerequisiteError: The tokenizer is not on this machine.
-            RecipeError: The model does not exist or cannot be used.
+            RecipeError: The model does not exist or is not usable.
         """
 
 
 class TokenCounter(Protocol):
-    """A `Backend` that can say how long a prompt is, for styles that show files. Optional."""
+    """A `Backend` that can count the tokens of a prompt, for styles that show files. Optional."""
 
     tokenizer: str
-    """Names what counts: in fingerprints, for what is shown depends on it."""
+    """Name of the tokenizer, for fingerprints: the content of prompts depends on it."""
 
     def open_counter(self) -> Callable[[str], int]:
-        """Loads the tokenizer, and no weights.
+        """Loads the tokenizer, but no weights.
 
         Returns:
-            A function of a text: its tokens as a prompt, the chat template's included.
+            A function that counts the tokens of a prompt, including the chat template.
 
         Raises:
             PrerequisiteError: The tokenizer is not on this machine.
-            RecipeError: The model does not exist or cannot be used.
+            RecipeError: The model does not exist or is not usable.
         """
 
 
 @dataclass(frozen=True)
 class GoldRun:
-    """What the gold patch of an instance did on this machine, to compare with.
+    """The run of an instance's gold patch on this machine, as a reference.
 
     Attributes:
-        seconds: Wall time of its tests.
-        failed: Tests that fail with gold too.
-        skipped: Tests that are skipped, or expected to fail, with gold too.
-        changed: Absolute paths of the files that its run changed outside the
+        seconds: Wall time of the tests.
+        failed: Tests that fail even with gold.
+        skipped: Tests that are skipped, or expected to fail, even with gold.
+        changed: Absolute paths of files that the run changed outside the
             repository.
     """
 
@@ -373,11 +370,11 @@ class GradeJob:
     """One candidate to grade.
 
     Attributes:
-        log_dir: Where `patch.diff`, `eval.sh`, `test_output.txt` and, if the
-            harness gives one, `report.json` go. Made by the grader.
-        repeat: Which run of this patch it is. Each has its own place in the cache,
-            so that a second run is a second opinion.
-        gold: The gold run of the instance, where there was one.
+        log_dir: Directory for `patch.diff`, `eval.sh`, `test_output.txt` and, if the
+            harness writes one, `report.json`. Created by the grader.
+        repeat: Number of the run of this patch. Each number has its own cache entry,
+            so that a second run is independent of the first.
+        gold: The gold run of the instance, if it has one.
     """
 
     instance: Instance
@@ -389,15 +386,15 @@ class GradeJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job.
+    """The result of one job.
 
     Attributes:
         report: The harness's report of the instance, unmodified; empty if none.
-        flags: Why a pass is not believed.
+        flags: Reasons not to trust a pass.
         reason: One line for people.
         seconds: Wall time by phase (`start`, `apply`, `test`).
-        answered_by: `run`; or what made a run of the tests needless: an earlier run
-            of the same patch (`cache`), or of another patch that leaves the same
+        answered_by: `run`, or the source of a reused result: an earlier run of the
+            same patch (`cache`), or a run of another patch that produces the same
             files (`tree`).
         explained: See `Verdict`.
     """
@@ -418,30 +415,31 @@ class Grader(Protocol):
         """Fails early, before anything is graded.
 
         Raises:
-            PrerequisiteError: No daemon, no namespaces, no image.
+            PrerequisiteError: No daemon, no namespaces, or no image.
         """
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
-        """Grades the jobs, each given back as soon as it is decided, in any order.
+        """Yields each job with its outcome as soon as it is decided, in any order.
 
-        A fault of the machine is an outcome (`infra_error`, `oom`), not an
-        exception: it must not end the other jobs.
+        An infrastructure error is an outcome (`infra_error`, `oom`), not an exception:
+        the other jobs must continue.
         """
 
     def close(self) -> None:
-        """Removes what the grader has left on the machine."""
+        """Removes everything that the grader left on the machine."""
 
 
 class PairStrategy(Protocol):
-    """Makes preferences from graded candidates."""
+    """Builds preference pairs from graded candidates."""
 
     def pairs(self, graded: Sequence[GradedInstance]) -> Iterable[Pair]:
-        """Pairs of the given instances, the same for the same input.
+        """Pairs of the given instances; equal input gives equal pairs.
 
-        Masked verdicts (`reward is None`), untrusted passes and flaky failures must
-        not be used. Answers are those of the candidates that a pair names, or gold, as
-        they stand there (`Pair.restyled` apart), and a `chosen` that fails has a
-        `chosen_tier`. An instance has at most `max_per_instance` of the table.
+        Masked verdicts (`reward is None`), untrusted passes and flaky failures must not
+        be used. Answers must be the exact texts of the candidates that a pair names, or
+        of gold (except with `Pair.restyled`), and a `chosen` that fails needs a
+        `chosen_tier`. The table's `max_per_instance` applies. The stage checks these
+        rules, see `swebench_trainer.preferences.rules`.
         """
 
 
@@ -532,17 +530,17 @@ class GradedInstance:
 
 
 class Publisher(Protocol):
-    """Releases an adapter with its card."""
+    """Releases trained weights with their model card."""
 
     def check(self) -> None:
-        """Fails early: a missing token, a directory that cannot be written."""
+        """Fails early, for example for a missing token or a read-only directory."""
 
     def publish(self, folder: Path) -> str:
-        """Releases the files of `folder` and returns where they are now."""
+        """Releases the files of `folder` and returns their location."""
 
 
 Done = ItemProgress
-"""Former name, for one version more; so are the next three."""
+"""Former name, kept for one version, like the next three."""
 Step = StepProgress
 Loaded = SourceData
 Material = PromptInputs

@@ -1,18 +1,18 @@
-"""The one family of errors that print a paragraph and a next step.
+"""Errors with a message and a next step for the user.
 
-Everything that a user can cause or mend is raised as a `TrainerError`; the
-command line prints it without a traceback. Any other exception is a bug of ours
-and keeps its traceback.
+Everything that a user can cause or fix is raised as a `TrainerError`; the command
+line prints it without a traceback. Any other exception is a bug and keeps its
+traceback.
 """
 
 from __future__ import annotations
 
 
 class TrainerError(Exception):
-    """Something a user can understand and act on.
+    """An error that a user can understand and act on.
 
     Args:
-        message: What went wrong, in a sentence or a short paragraph.
+        message: What happened, in a sentence or a short paragraph.
         hint: The next step, usually a command or a recipe key.
     """
 
@@ -28,31 +28,31 @@ class TrainerError(Exception):
 
 
 class RecipeError(TrainerError):
-    """The recipe or the command line asks for something that does not exist."""
+    """The recipe or the command line is invalid."""
 
     exit_code = 2
 
 
 class PluginError(TrainerError):
-    """A plugin is missing, broken, or clashes with another."""
+    """A plugin is missing or broken, or conflicts with another."""
 
     exit_code = 2
 
 
 class PluginFault(PluginError):
-    """A plugin has raised, or returned, what its contract does not allow."""
+    """A plugin violated its contract: it raised an error or returned a wrong value."""
 
     exit_code = 1
 
 
 class PrerequisiteError(TrainerError):
-    """The machine lacks something; the hint is the command that mends it."""
+    """The machine lacks a prerequisite; the hint is the command that fixes it."""
 
     exit_code = 3
 
 
 class DataError(TrainerError):
-    """An input file cannot be used; the message names the file and the line."""
+    """An input file is invalid; the message names the file and the line."""
 
 
 class StageError(TrainerError):

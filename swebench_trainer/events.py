@@ -1,7 +1,7 @@
 """The events that lifecycle hooks receive.
 
 Each hook gets one frozen object, so that fields can be added without breaking
-a plugin.
+plugins.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class RecipeLoaded:
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The run directory is ours; `attempt` counts from 1."""
+    """The run directory is locked; `attempt` counts from 1."""
 
     run_dir: Path
     stages: tuple[str, ...]
@@ -31,7 +31,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A stage is about to run; `resumed` when an earlier attempt has begun it."""
+    """A stage is about to run; `resumed` if an earlier attempt started it."""
 
     stage: str
     resumed: bool
@@ -39,7 +39,7 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class ItemDone:
-    """One item of a stage is done. `total` is 0 when it is not known."""
+    """One item of a stage is done. `total` is 0 if it is not known."""
 
     stage: str
     item: str
@@ -50,10 +50,10 @@ class ItemDone:
 
 @dataclass(frozen=True)
 class StageFinished:
-    """A stage's files are complete; `skipped` when they were before.
+    """A stage's files are complete; `skipped` if an earlier attempt completed them.
 
     Attributes:
-        summary: The figures of the stage's last line, by name.
+        summary: The figures of the stage's closing line, by label.
     """
 
     stage: str
@@ -64,7 +64,7 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class StageFailed:
-    """A stage ended with an error, given as its text, or was interrupted."""
+    """A stage ended with an error (its text in `error`), or was interrupted."""
 
     stage: str
     error: str

@@ -1,11 +1,11 @@
-"""The whole hook surface of swebench-trainer, and nothing else.
+"""The hooks of swebench-trainer.
 
 A plugin is a distribution called `swebench-trainer-NAME` with an entry point in
-the group `swebench_trainer`; hooks are implemented with
+the group `swebench_trainer`. It implements hooks with
 
     from swebench_trainer import hookimpl
 
-A hook implementation may take fewer arguments than are given here, by name.
+An implementation may take fewer arguments than the hook, by name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Register(Protocol):
-    """The callback given to the registration hooks."""
+    """The callback that registration hooks receive."""
 
     def __call__(
         self,
@@ -48,15 +48,15 @@ class Register(Protocol):
         """Registers `factory` under `name`.
 
         Args:
-            name: What `use = "name"` says in a recipe.
-            factory: Called with the validated table; does the heavy imports.
+            name: Value of `use` in a recipe.
+            factory: Called with the validated table; imports heavy libraries.
             config: Model of the table, a subclass of the kind's base table in
                 `swebench_trainer.recipe.models`; `None` means the base table.
             summary: One line for `swebench-train plugins`.
         """
 
 
-# --- Registration: called once, when plugins are loaded. Must be light. ---
+# --- Registration: called once, when plugins are loaded. Must be fast. ---
 
 
 @hookspec
@@ -107,13 +107,13 @@ def register_publishers(register: Register) -> None:
     """
 
 
-# --- Lifecycle: observers. One that raises is reported and does not end the run; for
-# one that does not return, the run waits and says so. ---
+# --- Lifecycle: observers. Errors are reported and do not end the run; a call that
+# does not return blocks it, and the log names the plugin. ---
 
 
 @hookspec
 def recipe_loaded(event: RecipeLoaded) -> None:
-    """Called when the recipe is valid; also for plugins that are loaded later.
+    """Called when the recipe is valid, also on plugins that are loaded later.
 
     Since 0.1.
     """
@@ -129,7 +129,7 @@ def run_started(event: RunStarted) -> None:
 
 @hookspec
 def stage_started(event: StageStarted) -> None:
-    """Called before a stage runs; not for a stage that is skipped as done.
+    """Called before a stage runs, but not for a finished stage.
 
     Since 0.1.
     """
@@ -145,7 +145,7 @@ def item_done(event: ItemDone) -> None:
 
 @hookspec
 def stage_finished(event: StageFinished) -> None:
-    """Called when a stage's files are complete, and for a stage skipped as done.
+    """Called when a stage's files are complete, also for a finished stage.
 
     Since 0.1.
     """
@@ -153,7 +153,7 @@ def stage_finished(event: StageFinished) -> None:
 
 @hookspec
 def stage_failed(event: StageFailed) -> None:
-    """Called when a stage ends with an error; the error is raised afterwards.
+    """Called when a stage ends with an error, before the error is raised.
 
     Since 0.1.
     """
@@ -161,25 +161,25 @@ def stage_failed(event: StageFailed) -> None:
 
 @hookspec
 def run_finished(event: RunFinished) -> None:
-    """Called when every stage is done; not after a failure.
+    """Called when every chosen stage is done, but not after a failure.
 
     Since 0.1.
     """
 
 
-# --- Decisions: results are combined so that the order of plugins cannot matter. ---
+# --- Decisions: results are combined independently of the order of plugins. ---
 
 
 @hookspec
 def drop_instances(
     instances: Sequence[Instance], stage: str
 ) -> Mapping[str, str] | None:
-    """Leaves instances out: a mapping of instance id to the reason.
+    """Drops instances: returns a mapping of instance id to reason.
 
-    Called by `prepare` with every instance; the sequence may lie on disk, so iterate
-    over it and keep what you need. `None` drops none. An id that is not among
-    `instances` is an error. Results are united; when several plugins drop one
-    instance, all their reasons are kept.
+    Called by `prepare` with every instance. The sequence may be on disk, so iterate
+    over it and keep only what you need. `None` drops none. An id that is not among
+    `instances` is an error. An instance is dropped if any plugin drops it; the
+    reasons of all plugins are kept.
 
     Since 0.1.
     """
@@ -187,10 +187,10 @@ def drop_instances(
 
 @hookspec
 def drop_pairs(pairs: Sequence[Pair]) -> Mapping[int, str] | None:
-    """Leaves pairs out: a mapping of position in `pairs` to the reason.
+    """Drops pairs: returns a mapping of position in `pairs` to reason.
 
-    Called by `pairs` with what the strategy made. `None` drops none. A position
-    that is not there is an error. Results are united.
+    Called by `pairs` with the strategy's pairs. `None` drops none. A position outside
+    the sequence is an error. A pair is dropped if any plugin drops it.
 
     Since 0.1.
     """
@@ -198,10 +198,10 @@ def drop_pairs(pairs: Sequence[Pair]) -> Mapping[int, str] | None:
 
 @hookspec
 def report_rows(run_dir: str) -> Mapping[str, str] | None:
-    """Adds rows to the run's closing report: label to value.
+    """Adds rows to the run's closing report: returns a mapping of label to value.
 
-    Called once, when the run has finished. `None` adds none. Two plugins that
-    give the same label are an error that names both.
+    Called once, when the run has finished. `None` adds none. The same label from two
+    plugins is an error that names both.
 
     Since 0.1.
     """

@@ -11,8 +11,7 @@ from swebench_trainer.errors import PluginFault, RecipeError, StageError
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.reporting.console import open_console
-from swebench_trainer.reporting.pairs import print_pairs
-from swebench_trainer.reporting.preferences import to_show
+from swebench_trainer.reporting.pairs import print_pairs, to_show
 from swebench_trainer.stages import pairs
 from swebench_trainer.stages.graph import open_context, stages_of
 from swebench_trainer.store.rundir import RunDir

@@ -25,7 +25,7 @@ from swebench_trainer.reporting.console import open_console
 from swebench_trainer.reporting.preview import Example, Preview, print_preview
 from swebench_trainer.stages import prepare
 from swebench_trainer.stages.graph import open_context
-from swebench_trainer.store.digest import digest
+from swebench_trainer.store.draw import draw_key
 from swebench_trainer.store.jsonl import read_rows
 from swebench_trainer.store.rundir import RunDir
 from swebench_trainer.types import Instance, SftRow, Split
@@ -93,7 +93,7 @@ def prepare_preview(plugins: Plugins, recipe: Recipe, choice: SampleChoice) -> P
         if name not in names:
             raise RecipeError(f"{name}: {_why_missing(name, dropped)}")
     # By digest, so that adding or removing instances does not change the draw.
-    drawn = sorted(names, key=lambda name: digest([recipe.seed, name]))[: choice.number]
+    drawn = sorted(names, key=lambda name: draw_key(recipe.seed, name))[: choice.number]
     wanted = list(dict.fromkeys(choice.instances)) or drawn
 
     examples = []

@@ -30,7 +30,12 @@ from swebench_trainer.data.rows import (
     to_instances,
 )
 from swebench_trainer.errors import DataError
-from swebench_trainer.recipe.models import VOLATILE, DataTable, PlacePath
+from swebench_trainer.recipe.models import (
+    VOLATILE,
+    DataTable,
+    PlacePath,
+    from_recipe_folder,
+)
 from swebench_trainer.store.digest import digest, digest_path
 from swebench_trainer.types import Instance, is_unicode
 
@@ -52,11 +57,8 @@ _NEW_PATH = re.compile(
 )
 
 
-def _beside_recipe(scripts: str, info: ValidationInfo) -> str:
-    if is_address(scripts):
-        return scripts
-    folder = (info.context or {}).get("folder", Path())
-    return str(Path(folder, Path(scripts).expanduser()).absolute())
+def _checkout_or_address(scripts: str, info: ValidationInfo) -> str:
+    return scripts if is_address(scripts) else str(from_recipe_folder(scripts, info))
 
 
 class ProTable(DataTable):
@@ -68,7 +70,7 @@ class ProTable(DataTable):
     """Split of a Hub dataset."""
     scripts: Annotated[
         str,
-        AfterValidator(_beside_recipe),
+        AfterValidator(_checkout_or_address),
         Field(min_length=1, json_schema_extra={VOLATILE: True}),
     ]
     """The evaluation repository `SWE-bench_Pro-os`, which has `run_scripts/`: a local checkout, or a git address followed by `@` and a tag, branch or full commit id."""

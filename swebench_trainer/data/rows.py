@@ -15,7 +15,7 @@ from swebench_trainer.contracts import SourceData
 from swebench_trainer.data.columns import instance_from_row
 from swebench_trainer.data.json_list import JsonList
 from swebench_trainer.errors import DataError
-from swebench_trainer.recipe.models import VOLATILE, DataTable
+from swebench_trainer.recipe.models import VOLATILE, DataTable, from_recipe_folder
 from swebench_trainer.store.digest import digest, digest_path
 from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance
@@ -35,17 +35,15 @@ ROW_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 _DAMAGED = "Fix the file or download it again; the download may be incomplete."
 
 
-def _beside_recipe(path: str, info: ValidationInfo) -> str:
-    if not path.endswith(ROW_SUFFIXES):
-        return ALIASES.get(path.lower(), path)
-    folder = (info.context or {}).get("folder", Path())
-    # Not resolve(): caches store files under names without the suffix.
-    return str(Path(folder, Path(path).expanduser()).absolute())
+def _file_or_dataset(path: str, info: ValidationInfo) -> str:
+    if path.endswith(ROW_SUFFIXES):
+        return str(from_recipe_folder(path, info))
+    return ALIASES.get(path.lower(), path)
 
 
 RowsPath = Annotated[
     str,
-    AfterValidator(_beside_recipe),
+    AfterValidator(_file_or_dataset),
     Field(min_length=1, json_schema_extra={VOLATILE: True}),
 ]
 """A file of rows, or the name of a Hub dataset."""

@@ -23,7 +23,7 @@ from swebench_trainer.data.metadata import Metadata
 from swebench_trainer.data.rows import ROW_SUFFIXES, read_rows_file
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.recipe.models import DataTable, Holdout, Selection
-from swebench_trainer.store.digest import digest
+from swebench_trainer.store.draw import draw_fraction, draw_key
 from swebench_trainer.types import DropReason
 
 _FIELDS = {
@@ -67,7 +67,7 @@ def select(
     ]
     if table.limit is not None:
         wanted = heapq.nsmallest(
-            table.limit, wanted, key=lambda name: digest([seed, "limit", name])
+            table.limit, wanted, key=lambda name: draw_key(seed, "limit", name)
         )
     return set(wanted)
 
@@ -190,11 +190,6 @@ _WAYS_OUT = {
 }
 
 
-def _place(seed: int, name: str) -> float:
-    """The position of a name in [0, 1)."""
-    return int(digest([seed, "holdout", name]), 16) / 16**16
-
-
 def _drawn(instances: Sequence[Metadata], holdout: Holdout, seed: int) -> HeldOut:
     """Split by instance, with the same rule in each stratum."""
     strata: dict[str, dict[str, int]] = defaultdict(dict)
@@ -238,7 +233,7 @@ def _draw(
     Returns:
         The names, and whether they fill up the share.
     """
-    places = {name: _place(seed, name) for name in sizes}
+    places = {name: draw_fraction(seed, "holdout", name) for name in sizes}
     below = {name for name, place in places.items() if place < fraction}
     if len(sizes) < 2:
         return below, True  # a second name may move this one to the other side

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 from swebench_trainer.grading.official import OWED
 from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.store.draw import draw_seed
 from swebench_trainer.types import FLAKY, Status, Verdict
 
 UNCONFIRMED = "unconfirmed"
@@ -80,5 +80,4 @@ def retest_row(first: Verdict, again: Sequence[Verdict]) -> dict[str, Any]:
 
 def _drawn(verdict: Verdict, seed: int) -> float:
     """A reproducible random number in [0, 1), equal for equal patches of an instance."""
-    name = f"{seed}/{verdict.instance_id}/{verdict.patch}".encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:6], "big") / 2**48
+    return draw_seed(seed, verdict.instance_id, verdict.patch) / 2**48

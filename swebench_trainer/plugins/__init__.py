@@ -1,1 +1,1 @@
-"""Plugins: found and loaded (manager), who offers what (registry), held to their contracts (guard)."""
+"""Plugins: loading (manager), registered implementations (registry), contract checks (guard)."""

@@ -1,4 +1,4 @@
-"""Finds plugins, loads each in isolation, and combines what their hooks say."""
+"""Loads plugins, each in isolation, and combines the results of their hooks."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _REGISTRATION_HOOKS: dict[str, Kind] = {
 }
 
 _KEYS: dict[str, type] = {"drop_instances": str, "drop_pairs": int, "report_rows": str}
-"""What the keys are of the mappings that the decision hooks return."""
+"""Key types of the mappings that hooks return."""
 
-SHOWN = 5
-"""How many of the things that a plugin should not have named are shown."""
+MAX_SHOWN = 5
+"""Most wrong keys that an error message lists."""
 
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that is installed but cannot be used, and why."""
+    """An installed plugin that cannot be loaded, with the error."""
 
     name: str
     origin: str
@@ -53,15 +53,15 @@ class BrokenPlugin:
 
 
 class Plugins:
-    """The loaded plugins: what they registered, and their hooks.
+    """The loaded plugins: the registry of their implementations, and their hooks.
 
     Attributes:
-        broken: Installed plugins that cannot be used.
+        broken: Installed plugins that cannot be loaded.
         origins: Distribution and version of each plugin, by name.
-        failures: How often observers have raised, by plugin and hook.
+        failures: Number of errors of observers, by plugin and hook.
 
     Args:
-        builtins: Our own plugins, by name; registered before anything else.
+        builtins: Built-in plugins, by name; registered first.
     """
 
     def __init__(self, builtins: Mapping[str, Any]) -> None:
@@ -78,21 +78,20 @@ class Plugins:
             self.add(plugin, name, f"swebench-trainer {version}")
 
     def add(self, plugin: Any, name: str, origin: str) -> None:
-        """Registers a plugin and lets it register what it offers.
+        """Registers a plugin and its implementations, or neither.
 
         Raises:
             PluginError: The plugin's name, or one that it registers, is taken.
-            PluginFault: A hook has arguments that do not exist, or what it
-                registers cannot be used.
+            PluginFault: A hook has unknown arguments, or a registration is invalid.
         """
         try:
             self.manager.register(plugin, name)
         except pluggy.PluginValidationError as error:
             raise PluginFault(
-                f"Plugin {name!r} ({origin}) does not fit the hooks: {error}",
+                f"Plugin {name!r} ({origin}) does not match the hooks: {error}",
                 hint="Compare its arguments with docs/reference/hooks.md.",
             ) from error
-        except ValueError as error:  # pluggy's word for a name that is taken
+        except ValueError as error:  # pluggy's error for a name that is taken
             raise PluginError(
                 f"Two plugins are called {name!r}: {self.origins.get(name)} and {origin}.",
                 hint="Uninstall one of them.",
@@ -143,9 +142,11 @@ class Plugins:
     def load_installed(self) -> None:
         """Loads the plugins of installed distributions, once.
 
-        One that cannot be imported, or does not fit the hooks, is kept in `broken`
-        and logged; it does not stop the others. Two that register one name are an
-        error.
+        One that cannot be imported, or does not match the hooks, is logged and added
+        to `broken`; the others still load.
+
+        Raises:
+            PluginError: Two plugins register the same name.
         """
         if self._entry_points_loaded:
             return
@@ -155,8 +156,8 @@ class Plugins:
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "?"
             try:
                 self.add(point.load(), point.name, origin)
-            except (Exception, SystemExit) as error:  # a stranger can raise anything
-                if _is_clash(error):
+            except (Exception, SystemExit) as error:  # plugin code can raise anything
+                if _is_conflict(error):
                     raise
                 self.broken.append(BrokenPlugin(point.name, origin, error))
                 log.warning(
@@ -168,16 +169,15 @@ class Plugins:
                 )
 
     def tables(self, uses: Iterable[tuple[str, str]] = ()) -> TableModels:
-        """The models that a recipe's tables are validated by.
+        """The models that validate a recipe's tables.
 
-        Installed plugins are only imported when `uses` names something that is
-        not built in.
+        Installed plugins are imported only if `uses` names one that is not built in.
 
         Args:
-            uses: Tables, each with what it says under `use`.
+            uses: Names of tables, each with its value of `use`.
 
         Raises:
-            PluginError: A plugin that the recipe seems to mean is broken.
+            PluginError: The plugin that the recipe needs is broken.
         """
         for table, use in uses:
             kind = KIND_OF_TABLE.get(table)
@@ -205,15 +205,15 @@ class Plugins:
                 raise PluginError(
                     f"The recipe uses {use!r}, but plugin {broken.name!r} ({broken.origin}) "
                     f"cannot be loaded: {type(broken.error).__name__}: {broken.error}",
-                    hint="Mend or reinstall it.",
+                    hint="Fix or reinstall it.",
                 ) from broken.error
 
     def notify(self, hook: str, event: Any) -> None:
-        """Tells every observer. One that raises is logged under its own name."""
+        """Calls a lifecycle hook of every observer; errors are logged with the plugin's name."""
         self._tell(hook, event)
 
     def announce_recipe(self, event: RecipeLoaded) -> None:
-        """Tells observers of the recipe; those that are loaded later are told then."""
+        """Calls `recipe_loaded`, now and on every plugin that is loaded later."""
         self._recipe = event
         self._tell("recipe_loaded", event)
 
@@ -232,7 +232,7 @@ class Plugins:
         return f"Plugin {name!r} ({origin})" if origin else f"Plugin {name!r}"
 
     def _failed(self, who: str, hook: str) -> None:
-        """Logs the exception at hand once, and counts who raised it how often."""
+        """Counts a failure, and logs the current exception the first time."""
         failure = f"{who} failed in {hook}"
         if failure not in self.failures:
             log.exception(failure)
@@ -241,13 +241,13 @@ class Plugins:
     def dropped_instances(
         self, instances: Sequence[Instance], stage: str
     ) -> dict[str, str]:
-        """Instance ids that plugins leave out, with their reasons."""
+        """Instance ids that plugins drop, with the reasons."""
         dropped = self._united("drop_instances", instances=instances, stage=stage)
         names = {i.instance_id for i in instances} if dropped else set()
         return self._among(names, dropped, "drop_instances")
 
     def dropped_pairs(self, pairs: Sequence[Pair]) -> dict[int, str]:
-        """Positions of pairs that plugins leave out, with their reasons."""
+        """Positions of pairs that plugins drop, with the reasons."""
         dropped = self._united("drop_pairs", pairs=pairs)
         return self._among(range(len(pairs)), dropped, "drop_pairs")
 
@@ -255,7 +255,7 @@ class Plugins:
         """Rows for the closing report.
 
         Raises:
-            PluginError: Two plugins give a row the same label.
+            PluginError: Two plugins use the same label.
         """
         rows: dict[str, str] = {}
         owners: dict[str, str] = {}
@@ -269,7 +269,7 @@ class Plugins:
         return dict(sorted(rows.items()))
 
     def _united(self, hook: str, **arguments: Any) -> dict[Any, dict[str, str]]:
-        """What is dropped, with each plugin's reason."""
+        """Keys that plugins drop, with each plugin's reason."""
         reasons: dict[Any, dict[str, str]] = {}
         for name, result in self._results(hook, **arguments):
             for key, reason in result.items():
@@ -279,17 +279,21 @@ class Plugins:
     def _among(
         self, there: Container[Any], dropped: Mapping[Any, Mapping[str, str]], hook: str
     ) -> dict[Any, str]:
-        """What is dropped, with all reasons.
+        """Joins the reasons of each dropped key.
 
         Raises:
-            PluginFault: A plugin drops what it was not given.
+            PluginFault: A plugin drops a key that it was not given.
         """
         for name in sorted({name for reasons in dropped.values() for name in reasons}):
             mine = [key for key, reasons in dropped.items() if name in reasons]
             if beyond := [key for key in mine if key not in there]:
-                which = ", ".join(map(repr, beyond[:SHOWN]))
-                rest = f" and {len(beyond) - SHOWN} more" if len(beyond) > SHOWN else ""
-                what = f"drops what is not there in {hook}: {which}{rest}"
+                which = ", ".join(map(repr, beyond[:MAX_SHOWN]))
+                rest = (
+                    f" and {len(beyond) - MAX_SHOWN} more"
+                    if len(beyond) > MAX_SHOWN
+                    else ""
+                )
+                what = f"drops unknown keys in {hook}: {which}{rest}"
                 raise plugin_fault(self._who(name), what)
         return {
             key: "; ".join(sorted(set(reasons.values())))
@@ -302,13 +306,13 @@ class Plugins:
         """Each plugin's result that is not `None`, with the plugin's name.
 
         Args:
-            hook: Whom to ask.
-            skip: Whether to do without a plugin that fails, and say so.
-            arguments: What they are asked.
+            hook: Name of the hook.
+            skip: Whether to log and skip a plugin that fails, instead of raising.
+            arguments: Arguments of the hook.
 
         Raises:
-            PluginFault: One has failed, or returned something else than a mapping
-                of what the hook is about to text.
+            PluginFault: A plugin failed, or returned something other than a mapping
+                with keys of the hook's type and texts.
         """
         for name, call in self._each(hook):
             try:
@@ -335,7 +339,7 @@ class Plugins:
                     raise plugin_fault(self._who(name), what)
 
     def _each(self, hook: str) -> Iterator[tuple[str, pluggy.HookCaller]]:
-        """Each plugin that implements `hook`, with a caller for it alone."""
+        """Each plugin that implements `hook`, with a function that calls only that plugin."""
         everyone = self.manager.get_plugins()
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             others = [p for p in everyone if p is not implementation.plugin]
@@ -345,6 +349,6 @@ class Plugins:
             )
 
 
-def _is_clash(error: BaseException) -> bool:
-    """Whether two plugins want one name, of which neither is at fault."""
+def _is_conflict(error: BaseException) -> bool:
+    """Whether two plugins use the same name, which is neither plugin's fault."""
     return isinstance(error, PluginError) and not isinstance(error, PluginFault)

@@ -46,7 +46,7 @@ class ApiRejects(BalancedStrategy[ApiRejectsTable]):
     """Prefers gold to decided failures; makes no pair if gold has no answer text."""
 
     def _offers(self, instance: GradedInstance) -> list[Pair]:
-        """Every reject of an instance; within a tier, those of nearly gold's length first."""
+        """Every reject of an instance; within a tier, the closest to gold's length first."""
         rejects = self._rejects(instance) if instance.gold else []
         offers = [
             self._restyled(

@@ -143,7 +143,7 @@ def _excess_of_tiers(
 
 
 def _allowed(members: int, total: int, share: float) -> int:
-    """How many members may stay so that they are at most that share of what is left."""
+    """How many members may stay so that they are at most that share of the remaining pairs."""
     others = total - members
     least = 1 if share else 0  # otherwise a single pair would always be too many
     while members > max(least, floor(share * (others + members) + 1e-9)):

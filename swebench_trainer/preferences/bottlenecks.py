@@ -14,11 +14,28 @@ from swebench_trainer.preferences.eligibility import (
     pass_keys,
     passes,
 )
+from swebench_trainer.recipe.models import PairsTable
 
 
 def bottlenecks(graded: Iterable[GradedInstance]) -> Bottlenecks:
     """What instances lack, for strategies that do not report it themselves."""
     return Bottlenecks(missing_counts(map(missing_for_pair, graded)))
+
+
+def parse_limits(
+    reported: Bottlenecks | Mapping[str, int], table: PairsTable
+) -> Bottlenecks:
+    """The report of any strategy (`LimitTeller.limits`) in one form.
+
+    A plain mapping is split into keys of the table, such as `max_format` or `mix.fails`,
+    and other reasons, which are opaque.
+    """
+    if isinstance(reported, Bottlenecks):
+        return reported
+    keys = type(table).model_fields
+    held = {key: n for key, n in reported.items() if key.partition(".")[0] in keys}
+    other = {reason: n for reason, n in reported.items() if reason not in held}
+    return Bottlenecks(held_back=held, other=other)
 
 
 def missing_counts(

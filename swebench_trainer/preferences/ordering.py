@@ -37,7 +37,7 @@ def by_length_of(
 ) -> list[Candidate]:
     """Orders `chosen` so that each has nearly the length of the reject at its place.
 
-    If there are more of them than rejects, the rest follows in its old order.
+    Those left over follow in their old order.
     """
     left = list(chosen)
     order = []

@@ -31,7 +31,7 @@ class UnpairedTable(PairsTable):
 
 
 class Unpaired:
-    """Trusted passes and decided failures, including those of one-sided instances."""
+    """Trusted passes and decided failures, also from one-sided instances."""
 
     def __init__(self, table: UnpairedTable) -> None:
         self._table = table

@@ -11,7 +11,7 @@ from swebench_trainer.prompts.crops import ChooseRegions
 from swebench_trainer.prompts.excerpts import NOTE, Excerpt
 from swebench_trainer.prompts.styles import INSTRUCTIONS, ask
 from swebench_trainer.recipe.models import ContextTable
-from swebench_trainer.store.digest import digest
+from swebench_trainer.store.draw import draw_key
 from swebench_trainer.types import Instance
 
 Measure = Callable[[object], int]
@@ -63,7 +63,7 @@ def compose(
     for _ in range(_TRIES):
         excerpts = sorted(
             lay(room, measure),
-            key=lambda e: digest([material.seed, instance.instance_id, e.path]),
+            key=lambda e: draw_key(material.seed, instance.instance_id, e.path),
         )
         note = () if all(excerpt.complete for excerpt in excerpts) else (NOTE,)
         text = "\n\n".join((question, *map(str, excerpts), *note, *form))

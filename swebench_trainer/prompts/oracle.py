@@ -19,7 +19,7 @@ from swebench_trainer.prompts.edits import gold_edits
 from swebench_trainer.prompts.excerpts import Excerpt, merge, read_source, read_text
 from swebench_trainer.prompts.source_files import is_test
 from swebench_trainer.recipe.models import ContextTable
-from swebench_trainer.store.digest import digest
+from swebench_trainer.store.draw import draw_key
 from swebench_trainer.types import Instance
 
 Lines = Mapping[str, tuple[str, ...]]
@@ -70,7 +70,7 @@ class OracleStyle:
             def rng(path: str) -> random.Random:
                 # Reproducible, not secret.
                 return random.Random(  # noqa: S311
-                    digest([material.seed, instance.instance_id, path, "regions"])
+                    draw_key(material.seed, instance.instance_id, path, "regions")
                 )
 
             return list(_lay({**gold, **others}, edits, room, measure, rng))
@@ -87,7 +87,7 @@ class OracleStyle:
         """Files like the gold patch's, nearest in the tree first."""
 
         def rank(path: str) -> tuple[int, str]:
-            drawn = digest([material.seed, instance.instance_id, path])
+            drawn = draw_key(material.seed, instance.instance_id, path)
             return (-max(_shared(path, other) for other in gold), drawn)
 
         suffixes = {_suffix(path) for path in gold}

@@ -1,1 +1,1 @@
-"""The recipe: from a TOML file to validated tables, or to errors with a line and a caret."""
+"""Recipes: TOML files as validated tables, or errors with a line and a caret."""

@@ -1,4 +1,4 @@
-"""From a wrong recipe to a text that says where, what, and what was meant."""
+"""Error messages for recipes: the position, the problem, and the likely fix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swebench_trainer.recipe.locate import KeyPath, Place
 from swebench_trainer.recipe.models import Recipe, Table
 
 TableModels = Mapping[str, Mapping[str, type[Table]]]
-"""Models by table and, for tables that name a plugin, by what `use` says (else `""`)."""
+"""Models by table and, for tables that name a plugin, by the value of `use` (else `""`)."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Origin:
     """Where a key was written: a place in a file, or an option of the command line.
 
     Attributes:
-        name: The file as the user named it, or the option.
+        name: The file's path as given by the user, or the option.
         line: The text of the line, or the option's value.
     """
 
@@ -32,7 +32,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, at one key."""
+    """One problem, at one key."""
 
     path: KeyPath
     message: str
@@ -40,7 +40,7 @@ class Problem:
 
 
 def show(problems: Iterable[Problem], origins: Mapping[KeyPath, Origin]) -> str:
-    """All problems as text, each with `file:line:col`, the line and a caret."""
+    """Formats all problems, each with `file:line:col`, the line and a caret."""
     placed = [(_origin(problem.path, origins), problem) for problem in problems]
     placed.sort(key=lambda item: _order(item[0]))
     blocks = ["\n".join(_block(problem, origin)) for origin, problem in placed]
@@ -48,7 +48,7 @@ def show(problems: Iterable[Problem], origins: Mapping[KeyPath, Origin]) -> str:
 
 
 def _order(origin: Origin | None) -> tuple[str, int, int]:
-    """As a reader goes through the files; what has no place comes first."""
+    """Sorts by position in the files; problems without a position come first."""
     if origin is None or origin.place is None:
         return ("", 0, 0)
     return (origin.name, origin.place.line, origin.place.column)
@@ -71,7 +71,7 @@ def _block(problem: Problem, origin: Origin | None) -> list[str]:
 
 
 def _origin(path: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin | None:
-    """The origin of a key, or of the nearest table around it."""
+    """The origin of a key, or of the innermost table around it that has one."""
     while path and path not in origins:
         path = path[:-1]
     return origins.get(path)
@@ -83,12 +83,14 @@ def problems_of(
     tables: TableModels,
     at: KeyPath = (),
 ) -> list[Problem]:
-    """What pydantic found, in a recipe's words. `at` is where the model stands."""
+    """Translates pydantic's errors into problems. `at` is the model's path in the recipe."""
     found: dict[KeyPath, Problem] = {}
     for detail in error.errors():
         problem = _problem(detail, model, tables, at)
         inside = any(path[: len(problem.path)] == problem.path for path in found)
-        if not inside:  # of the choices of a union the one that was meant says most
+        if (
+            not inside
+        ):  # of the members of a union, the deepest error is the most specific
             for end in range(len(at) + 1, len(problem.path)):
                 found.pop(problem.path[:end], None)
             found[problem.path] = problem
@@ -102,7 +104,7 @@ _WORDS = {
     "model_attributes_type": "must be a table: { … }",
     "string_pattern_mismatch": "has characters that are not allowed here",
 }
-"""A recipe's words for some of pydantic's types of errors."""
+"""Messages for some of pydantic's error types."""
 
 
 def _problem(
@@ -121,7 +123,7 @@ def _problem(
 
 
 def _without_union_tags(model: type[BaseModel], loc: tuple[int | str, ...]) -> KeyPath:
-    """The keys of a position; pydantic puts the choice of a union between them."""
+    """The keys of a location, without the union members that pydantic inserts."""
     keys: list[str] = []
     for number, part in enumerate(loc):
         inner = _model_at(model, tuple(keys))
@@ -136,7 +138,7 @@ def _without_union_tags(model: type[BaseModel], loc: tuple[int | str, ...]) -> K
 
 
 def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel]:
-    """The model that the inline table at `loc` is validated by."""
+    """The model that validates the inline table at `loc`."""
     for part in loc:
         spec = model.model_fields.get(part)
         inner = spec.annotation if spec else None
@@ -147,7 +149,7 @@ def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel]:
 
 
 def unknown_key(path: KeyPath, model: type[BaseModel], tables: TableModels) -> Problem:
-    """A key or a table that does not exist, with what was probably meant."""
+    """The problem of a key or table that does not exist, with a suggestion."""
     name = path[-1]
     if len(path) == 1:
         known = list(Recipe.model_fields)
@@ -161,9 +163,9 @@ def unknown_key(path: KeyPath, model: type[BaseModel], tables: TableModels) -> P
         if table != path[0] and any(name in m.model_fields for m in models.values())
     ]
     close = difflib.get_close_matches(name, known, 1)
-    in_place = close and len(path) > 2  # an inline table's keys stand nowhere else
+    in_place = close and len(path) > 2  # keys of inline tables belong nowhere else
     if homes and not in_place:
         return Problem(path, what, f"{name!r} belongs to [{'] or ['.join(homes)}]")
     if close:
         return Problem(path, what, f"did you mean {close[0]!r}?")
-    return Problem(path, what, f"there are: {', '.join(known)}")
+    return Problem(path, what, f"known keys: {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Reads a recipe: TOML, `extends`, `--set`, validation with every error at once."""
+"""Reads a recipe: TOML, `extends`, `--set`, and validation that reports every error."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Draft:
-    """A recipe as it was written, merged but not validated.
+    """A recipe as written: merged, but not validated.
 
     Attributes:
-        path: The file that was named.
+        path: The recipe file.
         values: The merged values.
-        origins: Where each table and key comes from.
+        origins: Where each table and key was written.
     """
 
     path: Path
@@ -42,13 +42,13 @@ class Draft:
     origins: Mapping[KeyPath, Origin]
 
     def folder(self, table: KeyPath) -> Path:
-        """Where the relative paths of a table start: at the file that writes them.
+        """The directory where relative paths of a table start.
 
-        That is the file of the table's `path`, else of its header; the recipe's
-        own directory for what `--set` adds.
+        It is that of the file with the table's `path`, or else with its header. For
+        values from `--set` it is the directory of the recipe file.
         """
         origin = self.origins.get((*table, "path")) or self.origins.get(table)
-        if origin is None and table[1:]:  # one of a list, which has the place
+        if origin is None and table[1:]:  # a list item: the list has the place
             return self.folder(table[:-1])
         if origin is None or origin.place is None:
             return self.path.parent
@@ -69,15 +69,15 @@ class Draft:
 
 
 def read_draft(path: Path, overrides: Sequence[str] = ()) -> Draft:
-    """Reads a recipe file, what it extends, and `--set` overrides.
+    """Reads a recipe file, the recipes that it extends, and `--set` overrides.
 
     Args:
         path: The TOML file.
-        overrides: `table.key=value` each, the value as TOML, else as a string.
+        overrides: `table.key=value` each; a value that is not TOML is a string.
 
     Raises:
         RecipeError: A file cannot be read or is not TOML, or an override is not
-            of that form.
+            `table.key=value`.
     """
     values, origins = _read_file(path, ())
     for override in overrides:
@@ -104,7 +104,7 @@ def _read_file(
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(
-            f"There is no recipe {path}.",
+            f"Recipe {path} does not exist.",
             hint="`swebench-train new` lists recipes to start from.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -131,7 +131,7 @@ def _read_file(
 
 def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> str:
     lines = text.split("\n")
-    # Python 3.14 has attributes for these; before, the message ends with them.
+    # Python 3.14 has attributes for these; in older versions the message ends with them.
     words = str(error).rpartition("(at ")
     numbers = [
         int(word)
@@ -159,7 +159,7 @@ def _nested(keys: KeyPath, value: Any) -> Values:
 
 
 def _merge(into: Values, values: Values) -> None:
-    """Lays `values` over `into`, table by table; other values replace."""
+    """Merges `values` into `into`: tables recursively, other values by replacement."""
     for key, value in values.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
@@ -171,7 +171,7 @@ def validate(draft: Draft, tables: TableModels) -> Recipe:
     """Validates every table by the model that its `use` names.
 
     Raises:
-        RecipeError: Every problem of the recipe, each with its place.
+        RecipeError: All problems of the recipe, each with its position.
     """
     problems: list[Problem] = []
     parsed: Values = {}
@@ -179,7 +179,7 @@ def validate(draft: Draft, tables: TableModels) -> Recipe:
         if name not in tables:
             parsed[name] = value
         elif not isinstance(value, dict):
-            problems.append(Problem((name,), f"{name} is a table: write [{name}]"))
+            problems.append(Problem((name,), f"{name} must be a table: write [{name}]"))
         else:
             writer = value.get("model") if name == "generate" else None
             rest = {k: v for k, v in value.items() if v is not writer}
@@ -190,14 +190,14 @@ def validate(draft: Draft, tables: TableModels) -> Recipe:
             if table is not None:
                 parsed[name] = table
     problems += _top_level(draft, parsed, tables) + broken_rules(draft.values, parsed)
-    problems += _answers_that_stand_alone(parsed)
+    problems += _one_sided_pairs(parsed)
     if problems:
         raise RecipeError(show(problems, draft.origins))
     return Recipe.model_validate(parsed)
 
 
-def _answers_that_stand_alone(parsed: Values) -> list[Problem]:
-    """One-sided preferences with a loss that compares two answers."""
+def _one_sided_pairs(parsed: Values) -> list[Problem]:
+    """The problem of one-sided pairs with a loss that compares two answers."""
     pairs, dpo = parsed.get("pairs"), parsed.get("dpo")
     if not isinstance(pairs, PairsTable) or not isinstance(dpo, DpoTable):
         return []
@@ -206,9 +206,9 @@ def _answers_that_stand_alone(parsed: Values) -> list[Problem]:
     return [
         Problem(
             ("pairs", "use"),
-            f'[pairs] use = "{pairs.use}" gives answers that stand alone, '
-            f'and [dpo] loss = "{dpo.loss}" compares two',
-            'set [dpo] loss = "kto", or choose another strategy',
+            f'[pairs] use = "{pairs.use}" makes pairs with one answer, '
+            f'but [dpo] loss = "{dpo.loss}" compares two',
+            'set [dpo] loss = "kto", or use another strategy',
         )
     ]
 
@@ -226,7 +226,7 @@ def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Proble
         problems += [
             problem
             for problem in problems_of(error, Recipe, tables)
-            # A table that was written but is wrong has its own problems already.
+            # A table with errors of its own has been reported already.
             if problem.path[0] in parsed or problem.path[0] not in draft.values
         ]
     return problems
@@ -235,7 +235,7 @@ def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Proble
 def _writer(
     value: Any, draft: Draft, tables: TableModels, problems: list[Problem]
 ) -> Table | tuple[Table | None, ...] | None:
-    """`[generate] model`: an inline table of the form of `[model]`, or several."""
+    """Validates `[generate] model`: a table like `[model]`, or a list of them."""
     at = ("generate", "model")
     if isinstance(value, dict):
         return _table("model", at, value, draft, tables, problems)
@@ -245,7 +245,7 @@ def _writer(
             for number, writer in enumerate(value, start=1)
         )
     problems.append(
-        Problem(at, 'generate.model is a table, { use = "…" }, or a list of them')
+        Problem(at, 'generate.model must be a table, { use = "…" }, or a list of them')
     )
     return None
 
@@ -270,7 +270,7 @@ def _table(
         model = models[use]
         value = {**value, "use": use}
     try:
-        # Strict, as JSON is: a list may be a tuple and a text a path, but no text a number.
+        # Strict JSON mode: a list may become a tuple and a string a path, but not a number.
         return model.model_validate_json(
             json.dumps(value, default=str),
             strict=True,
@@ -286,13 +286,14 @@ def _unknown_plugin(
 ) -> Problem:
     table = ".".join(at)
     if not isinstance(use, str):
-        return Problem((*at, "use"), f"[{table}] must say which plugin to use")
+        return Problem((*at, "use"), f"[{table}] needs use, the name of a plugin")
     close = difflib.get_close_matches(use, models, 1)
     meant = f"did you mean {close[0]!r}? " if close else ""
     return Problem(
         (*at, "use"),
         f"[{table}] use: nothing called {use!r} is installed",
-        f"{meant}there are: {', '.join(sorted(models))}; others come as swebench-trainer-NAME",
+        f"{meant}installed: {', '.join(sorted(models))}; plugins (swebench-trainer-NAME) "
+        "add more",
     )
 
 
@@ -304,32 +305,34 @@ _NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "evaluate": (("model",), ("grade",)),
     "publish": (("sft", "dpo"),),
 }
-"""What a table needs beside it: of each group at least one."""
+"""Other tables that a table needs: at least one of each group."""
 
 
-def _does_without(name: str, other: str, parsed: Values) -> bool:
-    """Whether pairs need no verdicts, by what their strategy's own table says."""
+def _is_optional(name: str, other: str, parsed: Values) -> bool:
+    """Whether `name` works without `other`: `[pairs]` may not need `[grade]`."""
     if (name, other) != ("pairs", "grade"):
         return False
-    # One that is wrong in itself has been reported, and cannot be asked.
+    # An invalid table has been reported already, and has no `needs_grades`.
     table = parsed.get("pairs")
     return not isinstance(table, PairsTable) or not table.needs_grades
 
 
 def broken_rules(values: Values, parsed: Values) -> list[Problem]:
-    """Tables that stand without the tables that they need."""
+    """The problems of tables without the tables that they need."""
     problems = []
     for name, groups in _NEEDS.items():
         for group in groups if name in values else ():
             if any(
-                other in values or _does_without(name, other, parsed) for other in group
+                other in values or _is_optional(name, other, parsed) for other in group
             ):
                 continue
             wanted = " or ".join(f"[{other}]" for other in group)
-            problems.append(Problem((name,), f"[{name}] needs {wanted} beside it"))
+            problems.append(
+                Problem((name,), f"[{name}] needs {wanted} in the same recipe")
+            )
     generate = values.get("generate")
     if isinstance(generate, dict) and not ("model" in values or "model" in generate):
         problems.append(
-            Problem(("generate",), "[generate] needs [model], or a model of its own")
+            Problem(("generate",), "[generate] needs [model], or its own model key")
         )
     return problems

@@ -1,8 +1,8 @@
-"""Where in a TOML file each table and key stands.
+"""Finds the position of each table and key in a TOML file.
 
-`tomllib` gives values without positions. This scanner gives positions without
-values: it runs over text that `tomllib` has accepted, so it only has to find
-headers and keys, and to step over strings and arrays that span lines.
+`tomllib` returns values without positions. This scanner returns positions without
+values. It reads text that `tomllib` has accepted, so it only has to find headers
+and keys, and to skip strings and arrays that span lines.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def locate(text: str) -> dict[KeyPath, Place]:
 
 
 def _blank_values(text: str) -> str:
-    """The text with the inside of strings and comments blanked, lengths kept.
+    """The text with strings and comments replaced by spaces, at the same length.
 
-    A quoted key is kept: it is followed by `=`, `.` or `]`.
+    Quoted keys are kept; they are followed by `=`, `.` or `]`.
     """
     pieces: list[str] = []
     position = 0

@@ -2,8 +2,8 @@
 
 A table that names a plugin with `use` is validated by that plugin's own model,
 which extends the base table given here, so a recipe stays two levels deep. Keys
-marked `VOLATILE` change how a stage runs but not what it makes; they are left
-out of fingerprints.
+marked `VOLATILE` change how a stage runs but not its result; they are not part
+of fingerprints.
 """
 
 from __future__ import annotations
@@ -26,38 +26,40 @@ from pydantic import (
 )
 from pydantic.types import NonNegativeFloat, NonNegativeInt
 
-from swebench_trainer.store.digest import digest, digest_path
+from swebench_trainer.store.digest import digest_path
+from swebench_trainer.store.draw import draw_index
 from swebench_trainer.types import Place, Split
 
 VOLATILE = "volatile"
 """Marks a key that does not change a stage's result (see `semantic_settings`)."""
 
 ONLY = "only"
-"""Names the one stage whose result a key changes, where several read its table."""
+"""Names the one stage whose result a key changes, if several stages read its table."""
 
 Size = Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")]
-"""Bytes, or kilo-, mega- or gigabytes, as Docker writes them."""
+"""A size with Docker's suffixes `b`, `k`, `m` and `g`."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
+def from_recipe_folder(path: str | Path, info: ValidationInfo) -> Path:
+    """The absolute path; a relative one starts at the directory of the recipe file."""
     folder = (info.context or {}).get("folder", Path())
     # Not resolve(): caches keep files under names without their suffix.
-    return Path(folder, path.expanduser()).absolute()
+    return Path(folder, Path(path).expanduser()).absolute()
 
 
-RecipePath = Annotated[Path, AfterValidator(_beside_recipe)]
-"""A path in a recipe; a relative one starts at the recipe's own directory.
+RecipePath = Annotated[Path, AfterValidator(from_recipe_folder)]
+"""A path in a recipe; a relative one starts at the directory of the recipe file.
 
-In fingerprints a file counts by its content, not by its name.
+Fingerprints use the content of a file, not its name.
 """
 
 PlacePath = Annotated[RecipePath, Field(json_schema_extra={VOLATILE: True})]
-"""A `RecipePath` that does not count in fingerprints: a place, not an input."""
+"""A `RecipePath` that fingerprints leave out: a location, not an input."""
 
 
 class Table(BaseModel):
-    """Base of every table: unknown keys are errors, values never change."""
+    """Base of every table: unknown keys are errors, and values are immutable."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -68,7 +70,7 @@ class Table(BaseModel):
 
     @property
     def binding(self) -> frozenset[str]:
-        """Volatile keys that do change the result, as the other keys are set."""
+        """Volatile keys that do change the result, given the values of the other keys."""
         return frozenset()
 
 
@@ -76,29 +78,29 @@ class PluginTable(Table):
     """Base of the tables in which `use` names a plugin."""
 
     use: str
-    """Name of the plugin, as `swebench-train plugins` lists it."""
+    """Name of the plugin, as listed by `swebench-train plugins`."""
 
 
 class Holdout(Table):
-    """Which instances are kept back from training, to be evaluated on.
+    """Instances to hold out from training, for evaluation.
 
-    By `repo` and `instance` each name has a place of its own between 0 and 1, drawn
-    from the seed; those below `fraction` are kept back. So what was kept back stays
-    so when rows are added, and the share is near `fraction`, not exactly it.
+    By `repo` and `instance`, each name gets a number between 0 and 1, drawn from the
+    seed; those below `fraction` are held out. The held-out set is therefore stable when
+    rows are added, and its share is close to `fraction`, not exact.
     """
 
     by: Literal["repo", "instance", "time", "list"] = "repo"
-    """`repo` keeps whole repositories back, `instance` single instances, `time` those created last, `list` those that are named."""
+    """Unit to hold out: `repo` holds out whole repositories, `instance` single instances, `time` the newest instances, `list` named instances."""
     fraction: Fraction = 0.2
-    """About which share to keep back; 0 keeps none. By time the newest, which is another set when newer rows are added: see `after`."""
+    """Approximate share to hold out; 0 holds out none. By time the set changes when newer rows are added; `after` avoids that."""
     stratify: Literal["repo", "language", "difficulty"] | None = None
-    """By instance: keeps some of each repository, language or difficulty on both sides, wherever it has two instances or more."""
+    """By instance: property to balance, so that each repository, language or difficulty with at least two instances is on both sides."""
     after: date | None = None
-    """By time, instead of `fraction`: keeps back what was created on this day (UTC) or later."""
+    """By time, instead of `fraction`: first day (UTC) of the held-out instances."""
     ids: tuple[str, ...] = ()
-    """By list: the instance ids."""
+    """By list: instance ids to hold out."""
     file: RecipePath | None = None
-    """By list: a file with the ids, one a line, or rows with `instance_id` (`.jsonl`, `.json`, `.csv`, `.parquet`); `stages/prepare/heldout.txt` of another run is one."""
+    """By list: file with the ids, one per line, or with rows that have `instance_id` (`.jsonl`, `.json`, `.csv`, `.parquet`), such as `stages/prepare/heldout.txt` of another run."""
 
     @model_validator(mode="after")
     def _keys_go_with_by(self) -> Self:
@@ -115,35 +117,35 @@ class Holdout(Table):
 
 
 class Selection(Table):
-    """Instances by what they are. With several keys, all must hold to be included; any is enough to be excluded."""
+    """Instances by their properties. With several keys, an instance must match all of them to be included, or any of them to be excluded."""
 
     ids: tuple[str, ...] = ()
     """Instance ids."""
     repos: tuple[str, ...] = ()
-    """Repositories, as `owner/name`."""
+    """Repositories, written `owner/name`."""
     languages: tuple[str, ...] = ()
-    """Languages such as `python`: the row's own, else that of most lines of the gold patch."""
+    """Languages such as `python`, from the row or else from most lines of the gold patch."""
     difficulties: tuple[str, ...] = ()
-    """Difficulties in the data's own words, such as `<15 min fix` of SWE-bench Verified."""
+    """Difficulties as the data spells them, such as `<15 min fix` in SWE-bench Verified."""
 
 
 class DataTable(PluginTable):
-    """Which instances to learn from, and which to keep back."""
+    """The instances to train on, and those to hold out."""
 
     limit: PositiveInt | None = None
-    """Use at most so many instances, drawn with the recipe's seed."""
+    """Maximum number of instances, drawn with the recipe's seed."""
     include: tuple[str, ...] | Selection = ()
-    """Use only these: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
+    """Only instances to use: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
     exclude: tuple[str, ...] | Selection = ()
-    """Leave these out: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
+    """Instances to leave out: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
     max_patch_lines: PositiveInt | None = None
-    """Leave out instances whose gold patch removes and adds more lines than this."""
+    """Maximum number of lines that the gold patch removes and adds; longer instances are left out."""
     max_patch_files: PositiveInt | None = None
-    """Leave out instances whose gold patch touches more files than this."""
+    """Maximum number of files that the gold patch touches; larger instances are left out."""
     holdout: Holdout = Holdout()
-    """Which instances are kept back: `{ by = "repo", fraction = 0.2 }`; its keys are under `[data]` `holdout` below."""
+    """Instances to hold out: `{ by = "repo", fraction = 0.2 }`; its keys are listed under `[data]` `holdout` below."""
     leakage: Literal["refuse", "drop", "allow"] = "refuse"
-    """What to do when training and held-out instances share an issue, a commit with a file, or a gold patch: stop, drop those training instances, or go on and say so in the model card."""
+    """Action when training and held-out instances share an issue, a commit with a file, or a gold patch: stop, drop those training instances, or continue and report it in the model card."""
 
 
 Repair = Literal[
@@ -165,72 +167,72 @@ Repair = Literal[
     "paths",
     "tabs",
 ]
-"""What may be wrong with an answer and still be understood in one way only."""
+"""Defects of an answer that can be repaired without ambiguity."""
 
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
-"""Who can be told of a training beside the run directory."""
+"""Experiment trackers that a training can report to."""
 
 REPAIRS: frozenset[Repair] = frozenset(get_args(Repair))
 
 
 class ContentsTable(Table):
-    """Where the files of the repositories are, for prompts that show them and for search-replace answers."""
+    """Sources of the repositories' files, for prompts that show them and for search-replace answers."""
 
     places: Annotated[tuple[Place, ...], Field(min_length=1)] = get_args(Place)
-    """Where to look, in this order: the `repo/` of a task, a clone of the repository, the instance's image (a container is created and never started)."""
+    """Places to look, in order: the `repo/` of a task, a clone of the repository, the instance's image (through a container that is created but never started)."""
     repositories: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = (
         "https://github.com/{repo}"
     )
-    """Where repositories are cloned from, once each: an address with `{repo}` for `owner/name`. A directory of this machine is read in place."""
+    """Address to clone repositories from, once each, with `{repo}` for `owner/name`. A local directory is read in place."""
 
     always: bool = False
-    """Whether to look them up where they could be done without too: for search-replace answers that are only learned, so that each search is known to be unique, and for repairs of diffs."""
+    """Whether to find the files even where they are optional: to verify that each search of a search-replace training answer is unique, and to repair diffs."""
 
     missing: Literal["refuse", "drop"] = "refuse"
-    """What to do when files that are needed cannot be had though the row is in order (no clone, no image, no room on the disk): stop, to be called again, or drop those instances."""
+    """Action when required files are unavailable although the row is valid (no clone, no image, no disk space): stop, so that the run can be resumed, or drop those instances."""
 
     @field_validator("repositories")
     @classmethod
     def _has_a_place_for_the_name(cls, value: str, info: ValidationInfo) -> str:
         if "{repo}" not in value:
-            raise ValueError("{repo} is missing, which stands for owner/name")
+            raise ValueError("{repo}, the placeholder for owner/name, is missing")
         is_address = "://" in value or ":" in value.partition("/")[0]
-        return value if is_address else str(_beside_recipe(Path(value), info))
+        return value if is_address else str(from_recipe_folder(value, info))
 
 
 class PromptTable(PluginTable):
-    """What the model reads and in which form it answers."""
+    """The model's input, and the format of its answers."""
 
     use: str = "issue"
-    """Prompt style: `issue`, `oracle`, `bm25`, `files`, or a plugin's."""
+    """Prompt style: `issue`, `oracle`, `bm25`, `files`, or one from a plugin."""
     answer: Literal["search-replace", "diff"] = "search-replace"
-    """Form of the answer that the model learns to write."""
+    """Format of the answers."""
     search_context: (
         NonNegativeInt
         | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
         | None
     ) = None
-    """At most so many unchanged lines before and after a change in the search-replace answers to learn, more only where a search would not be unique; as many as the gold patch has if left out. Fewer lines are fewer that a prompt must show and a model must copy. Of a list such as `[0, 2]` each instance has one: the model learns several ways to write, and preferences tell it which of them come out right."""
+    """Maximum number of unchanged lines before and after each change in search-replace training answers, exceeded only where a search would not be unique. Default: the context of the gold patch. Fewer lines mean less for a prompt to show and for the model to copy. From a list such as `[0, 2]` each instance gets one value: the model learns several styles, and preferences teach it which of them work."""
     repairs: tuple[Repair, ...] = get_args(Repair)
-    """Which repairs of a model's answer may be made, each only where it leaves no doubt; `[]` takes answers as they are."""
+    """Repairs of a model's answer to allow, each applied only where it is unambiguous; `[]` allows none."""
     max_tokens: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 8192
-    """Longest prompt plus answer, in the model's own tokens; longer rows are dropped and counted, never cut."""
+    """Maximum length of prompt plus answer, in the model's tokens; longer rows are dropped and counted, never truncated."""
 
     def context_of(self, instance_id: str) -> int | None:
-        """The `search_context` of an instance, the same every time."""
+        """The `search_context` of an instance, the same on every call."""
         if not isinstance(self.search_context, tuple):
             return self.search_context
-        drawn = int(digest(["search_context", instance_id]), 16)
-        return self.search_context[drawn % len(self.search_context)]
+        count = len(self.search_context)
+        return self.search_context[draw_index(count, "search_context", instance_id)]
 
 
 class ContextTable(PromptTable):
-    """Base of the styles that show files of the repository, as many as there is room for."""
+    """Base of the styles that show files of the repository, within a token budget."""
 
     context_tokens: PositiveInt = 6144
-    """Longest prompt, in the model's own tokens (a third of its bytes where no model counts). The issue is never cut: where it alone is longer, the instance is dropped."""
+    """Maximum prompt length, in the model's tokens (without a model, a third of the bytes). The issue is never truncated; an instance whose issue alone is longer is dropped."""
     instructions: bool = True
-    """Whether a prompt ends with how to answer; a model that learns the form from `[sft]` can do without."""
+    """Whether a prompt ends with instructions for the answer; a model that learns the format in `[sft]` does not need them."""
 
     @model_validator(mode="after")
     def _an_answer_has_room(self) -> Self:
@@ -243,10 +245,10 @@ class ContextTable(PromptTable):
 
 
 class ModelTable(PluginTable):
-    """The model that is trained, or that writes the candidates."""
+    """The model to train, or the writer of the candidates."""
 
     use: str = "hf"
-    """Backend: `hf`, or a plugin's."""
+    """Backend: `hf`, `replay`, or one from a plugin."""
 
 
 class TrainTable(Table):
@@ -255,45 +257,45 @@ class TrainTable(Table):
     batch_size: PositiveInt = 4
     """Rows (pairs in DPO) per optimizer step."""
     micro_batch: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
-    """Rows that are on a device at once; times `processes` it must divide `batch_size`."""
+    """Rows per device at once; times `processes` it must divide `batch_size`."""
     micro_tokens: Annotated[
         PositiveInt | None, Field(json_schema_extra={VOLATILE: True})
     ] = None
-    """Instead of `micro_batch`: as many rows of a step at once as fill so many tokens, padding included (both answers of a pair count). A longer row comes alone."""
+    """Alternative to `micro_batch`: tokens per device at once, padding included (both answers of a pair count). A longer row is processed alone."""
     group_by_length: bool = False
-    """Put rows of like length into one step, so that less is padding; the batches are less mixed. Packed rows have no padding anyway."""
+    """Whether to batch rows of similar length, for less padding but less random batches. Packed rows have no padding anyway."""
     processes: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
-    """Processes that train together, one per GPU; they share each batch, so `batch_size` and the result stay."""
+    """Number of training processes, one per GPU; they share each batch, so `batch_size` and the result stay the same."""
     sharding: Annotated[
         Literal["none", "fsdp"], Field(json_schema_extra={VOLATILE: True})
     ] = "none"
-    """What each of several processes holds: the whole model (`none`), or a part of its weights (`fsdp`), for models that one GPU has no room for."""
+    """Distribution of the weights over processes: each has the whole model (`none`), or a shard (`fsdp`), for models that do not fit on one GPU."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the steps during which the learning rate rises."""
+    """Share of the steps used for learning rate warmup."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    """Learning rate schedule after the warmup."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """What turns gradients into steps. With `muon` the linear layers are for Muon, whose steps are of AdamW's size, and AdamW has the rest: for `lora = false`, where a model that begins as random numbers learns in fewer steps."""
+    """Optimizer. `muon` uses Muon, scaled to AdamW's step size, for linear layers and AdamW for the rest; it needs `lora = false`, and a model with random initial weights learns in fewer steps."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of the optimizer."""
     max_grad_norm: PositiveFloat = 1.0
-    """Gradients are clipped to this norm."""
+    """Maximum gradient norm; larger gradients are clipped."""
     save_every: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = (
         50
     )
     """Optimizer steps between checkpoints to resume from; 0 writes none."""
     validation: Fraction = 0.0
-    """About which share of the training instances to hold back for a held-out loss, measured every `save_every` steps and every epoch; the weights of the lowest one are released. 0 trains on all and releases the last."""
+    """Approximate share of the training instances to reserve for a validation loss, measured every `save_every` steps and every epoch; the weights with the lowest loss are kept. 0 trains on all instances and keeps the last weights."""
     patience: NonNegativeInt = 0
-    """With `validation`: stop after so many evaluations in a row without a lower loss; 0 takes every step."""
+    """With `validation`: number of consecutive measurements without a lower loss after which training stops; 0 never stops early."""
     milestones: NonNegativeInt = 0
-    """Keep the weights of so many evenly spread moments, the end among them, for `[evaluate]` to grade how far the training was by then; 0 keeps the end alone."""
+    """Number of evenly spaced steps, including the last, whose weights `[evaluate]` also grades, for a curve over training time; 0 grades only the last."""
     trackers: Annotated[
         tuple[Tracker, ...], Field(json_schema_extra={VOLATILE: True})
     ] = ()
-    """Who is told of losses and margins beside `metrics.jsonl`; their files stay in the run directory unless their own environment variables say otherwise."""
+    """Experiment trackers that also receive losses and margins; their files stay in the run directory unless their environment variables point elsewhere."""
     max_dropped: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Stop when a larger share of the rows than this is too long to train on."""
+    """Maximum share of rows that may be dropped as too long before training stops with an error."""
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> Self:
@@ -309,7 +311,7 @@ class TrainTable(Table):
     def _patience_waits_for_a_loss(self) -> Self:
         if self.patience and not self.validation:
             raise ValueError(
-                "patience counts evaluations: set validation, such as 0.1, too"
+                "patience counts validation measurements: also set validation, such as 0.1"
             )
         return self
 
@@ -317,14 +319,14 @@ class TrainTable(Table):
     def _milestones_are_whole_and_end_with_the_last_step(self) -> Self:
         if self.milestones and (self.validation or self.sharding != "none"):
             raise ValueError(
-                "milestones go without validation, which may release an earlier step "
-                "than the last, and without sharding"
+                "milestones cannot be combined with validation, which may keep an earlier "
+                "step than the last, or with sharding"
             )
         return self
 
     @property
     def binding(self) -> frozenset[str]:
-        """With a held-out loss, how often it is measured decides what is kept."""
+        """With `validation`, the steps at which the loss is measured decide which weights are kept."""
         return frozenset({"save_every"} if self.validation else ())
 
     @model_validator(mode="after")
@@ -333,7 +335,7 @@ class TrainTable(Table):
             raise ValueError(f'sharding = "{self.sharding}" needs processes above 1')
         if self.sharding != "none" and self.validation:
             raise ValueError(
-                "validation keeps whole weights, and goes without sharding"
+                "validation keeps whole weights, so it cannot be combined with sharding"
             )
         return self
 
@@ -342,34 +344,34 @@ class SftTable(TrainTable):
     """Supervised fine-tuning on the gold patches."""
 
     learning_rate: PositiveFloat = 2e-4
-    """Highest learning rate."""
+    """Maximum learning rate."""
     epochs: PositiveInt = 3
-    """Passes over the training rows."""
+    """Number of passes over the training rows."""
     prompt_loss: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Learn to write the prompts too, each token for so much of one of an answer: a model that begins as random numbers learns to copy from them far sooner. A pretrained one can do without; 0 leaves them out."""
+    """Loss weight of prompt tokens relative to answer tokens. A model with random initial weights learns to copy from prompts much sooner with it; a pretrained one does not need it. 0 masks prompts."""
     packing: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
-    """Put the rows of a step behind one another without padding, up to `micro_tokens`, or the tokens of `micro_batch` times the longest row: the same losses and gradients in less time. Rows do not see each other, and a step is still `batch_size` of them. Models that this is not checked for are padded, and the stage says so."""
+    """Whether to concatenate the rows of a step without padding, up to `micro_tokens`, or `micro_batch` times the longest row: the same losses and gradients in less time. Rows do not attend to each other, and a step still has `batch_size` rows. Rows of models that are not verified for this are padded, and the stage reports it."""
 
 
 class DpoTable(TrainTable):
-    """Direct preference optimisation; the reference is the SFT model."""
+    """Direct preference optimization; the reference is the SFT model."""
 
     beta: PositiveFloat = 0.1
-    """How strongly the policy is held to the reference."""
+    """Strength of the penalty for diverging from the reference."""
     learning_rate: PositiveFloat = 5e-7
-    """Highest learning rate."""
+    """Maximum learning rate."""
     epochs: PositiveInt = 1
-    """Passes over the pairs."""
+    """Number of passes over the pairs."""
     loss: Literal["sigmoid", "ipo", "hinge", "robust", "kto"] = "sigmoid"
-    """Preference loss: `sigmoid` is DPO's own, `ipo` aims at a margin instead of the largest one (per token, so try other values of `beta`), `hinge` stops at a margin, `robust` expects wrong labels. `kto` takes each answer by itself, as good or as bad, so that issues which all candidates pass or fail count too (`[pairs] use = "unpaired"`)."""
+    """Preference loss: `sigmoid` is the original DPO, `ipo` targets a fixed margin (per token, so tune `beta`), `hinge` stops at a margin, `robust` expects noisy labels. `kto` labels single answers as good or bad, so issues that all candidates pass or fail also count (with `[pairs] use = "unpaired"`)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """For `robust`: the share of pairs in which `rejected` may be the better one."""
+    """For `robust`: expected share of pairs in which `rejected` is actually better."""
     sft_weight: NonNegativeFloat = 0.0
-    """Weight of an SFT term on `chosen` beside the preference loss (RPO style)."""
+    """Weight of an additional SFT loss on `chosen` (as in RPO)."""
     shared_prefix: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
-    """Read a prompt once for all answers to it in a micro-batch: the same losses and gradients in less time and memory. Models that this is not checked for read it once per answer, and the stage says so."""
+    """Whether to compute a prompt once for all its answers in a micro-batch: the same losses and gradients in less time and memory. Models that are not verified for this compute it once per answer, and the stage reports it."""
     group_by_prompt: bool = False
-    """Take the pairs of one prompt one after another, so that a `micro_batch` above 1 shares it among them; the batches are less mixed."""
+    """Whether to keep the pairs of one prompt together, so that a `micro_batch` above 1 shares it; the batches are less random."""
 
     @model_validator(mode="after")
     def _smoothing_is_robust(self) -> Self:
@@ -389,24 +391,23 @@ class DpoTable(TrainTable):
             return self
         if self.micro_batch < 2:
             raise ValueError(
-                'loss = "kto" estimates how far the policy has gone from the other '
-                "answers of a micro-batch: set micro_batch to 2 or more"
+                'loss = "kto" estimates the divergence of the policy from the other '
+                "answers in a micro-batch: set micro_batch to 2 or more"
             )
         if self.sft_weight or self.group_by_prompt:
             raise ValueError(
-                "sft_weight and group_by_prompt are for pairs, which "
-                'loss = "kto" does not have'
+                'sft_weight and group_by_prompt need pairs, and loss = "kto" has none'
             )
         if self.micro_tokens or self.group_by_length or self.processes > 1:
             raise ValueError(
-                'loss = "kto" compares the answers of a micro-batch: it goes without '
-                "micro_tokens, group_by_length and further processes"
+                'loss = "kto" compares the answers of a micro-batch: it cannot be '
+                "combined with micro_tokens, group_by_length or several processes"
             )
         return self
 
     @property
     def binding(self) -> frozenset[str]:
-        """For `kto`, the micro-batch decides what is compared; TRL's SFT term is a mean over its tokens."""
+        """With `kto`, answers of one micro-batch are compared; TRL averages its SFT term over one."""
         if self.sft_weight:
             return super().binding | {"micro_batch", "micro_tokens", "processes"}
         return super().binding | ({"micro_batch"} if self.loss == "kto" else set())
@@ -416,150 +417,150 @@ class SamplingTable(Table):
     """Keys that generation and evaluation share."""
 
     max_new_tokens: PositiveInt = 1024
-    """Longest answer, in tokens."""
+    """Maximum answer length, in tokens."""
     batch_size: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 16
-    """Answers written at once."""
+    """Number of answers generated at once."""
 
 
 class GenerateTable(SamplingTable):
-    """How candidates for grading are drawn."""
+    """Sampling of the candidates."""
 
     model: (
         SerializeAsAny[ModelTable] | tuple[SerializeAsAny[ModelTable], ...] | None
     ) = None
-    """Who writes: a `[model]` table such as `{ use = "replay", path = "preds.jsonl" }`, or a list of them, of which each writes `samples`. Default: the model under training, after SFT."""
+    """Writer of the candidates: a `[model]` table such as `{ use = "replay", path = "preds.jsonl" }`, or a list of them, each of which writes `samples`. Default: the model under training, after SFT."""
     samples: PositiveInt = 8
-    """Candidates per training instance, of each writer."""
+    """Number of candidates per training instance and writer."""
     temperature: PositiveFloat = 0.8
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Nucleus: the smallest set of tokens with this probability."""
+    """Probability mass of nucleus sampling."""
     top_k: NonNegativeInt = 0
-    """Draw from so many of the most likely tokens; 0 means all of them. `top_p` is a part of what this leaves."""
+    """Number of most likely tokens to sample from, before `top_p` applies; 0 means all."""
     min_p: Fraction = 0.0
-    """Leave out tokens that are less likely than this, relative to the most likely one."""
+    """Minimum probability of a token, relative to the most likely one."""
     greedy: bool = False
-    """Whether sample 0 takes the most likely token each time, as `[evaluate]` does; the others are drawn."""
+    """Whether sample 0 is decoded greedily, as in `[evaluate]`; the others are sampled."""
 
     @property
     def writers(self) -> tuple[ModelTable, ...]:
-        """Who writes, where it is not the model under training."""
+        """The `[generate] model` tables; empty for the model under training."""
         if self.model is None:
             return ()
         return self.model if isinstance(self.model, tuple) else (self.model,)
 
 
 class GradeTable(PluginTable):
-    """Who runs the tests, and how."""
+    """The grader, and its limits."""
 
     use: str = "docker"
-    """Grader: `docker`, `stock`, `namespace`, or a plugin's."""
+    """Grader: `docker`, `stock`, `namespace`, or one from a plugin."""
     workers: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 0
-    """Candidates graded at once; 0 means three quarters of the cores."""
+    """Number of candidates to grade at once; 0 means three quarters of the cores."""
     timeout: PositiveInt = 1800
-    """Seconds that one candidate's tests may take; SWE-bench Pro's own evaluation gives an hour, 3600."""
+    """Time limit for one candidate's tests, in seconds; SWE-bench Pro's own evaluation uses 3600."""
     timeout_factor: NonNegativeFloat = 0.0
-    """Where it is above 0 and gold's time is known, a candidate may take so many times that, but no more than `timeout`."""
+    """If above 0 and the time of the gold patch is known: time limit as a multiple of it, at most `timeout`."""
     timeout_floor: PositiveInt = 60
-    """The least that `timeout_factor` leaves, in seconds."""
+    """Minimum time limit that `timeout_factor` sets, in seconds."""
     retries: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 1
-    """How often a candidate is graded again after a fault of the machine."""
+    """Number of retries after an infrastructure error."""
     max_faults: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 0
-    """So many candidates of a stage may stay ungraded for the machine's faults; with more it stops, to be called again."""
+    """Maximum number of candidates per stage that may stay ungraded because of infrastructure errors; with more the stage fails and can be resumed."""
     admission_runs: Annotated[
         NonNegativeInt, Field(json_schema_extra={ONLY: "admit"})
     ] = 1
-    """How often gold must pass (and no-op fail once) before an instance gives labels; 0 trusts every instance."""
+    """Number of times that the gold patch must pass (and no patch must fail once) before an instance is admitted; 0 admits every instance."""
     confirmations: Annotated[
         NonNegativeInt, Field(json_schema_extra={ONLY: "grade"})
     ] = 1
-    """How often a trusted pass must pass again before it may be chosen; 0 believes the first run."""
+    """Number of additional passes before a candidate may be chosen; 0 trusts the first run."""
     retest: Annotated[Fraction, Field(json_schema_extra={ONLY: "grade"})] = 0.05
-    """Share of the failing candidates that run a second time, to measure how flaky the tests are."""
+    """Share of failing candidates to run a second time, to measure how flaky the tests are."""
     dedupe: Annotated[
         Literal["tree", "patch", "off"], Field(json_schema_extra={VOLATILE: True})
     ] = "tree"
-    """What shares one run: patches that leave the same files (`tree`), equal patches (`patch`), or nothing (`off`)."""
+    """Candidates that share one run: patches that produce the same files (`tree`), identical patches (`patch`), or none (`off`)."""
     cache: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
-    """Whether test runs are kept for, and taken from, other recipes of this user (`swebench-train cache`)."""
+    """Whether test runs are cached for, and reused from, this user's other recipes (`swebench-train cache`)."""
 
     @model_validator(mode="after")
     def _the_cache_shares_runs(self) -> Self:
         if self.dedupe == "off" and self.cache:
             raise ValueError(
-                'dedupe = "off" makes every run, and cache = true would answer '
-                "some of them; add cache = false"
+                'dedupe = "off" runs every candidate, and cache = true would reuse '
+                "earlier runs; add cache = false"
             )
         return self
 
 
 class PairsTable(PluginTable):
-    """How graded candidates become preferences."""
+    """Construction of preferences from graded candidates."""
 
     one_sided: ClassVar[bool] = False
-    """Whether the strategy gives answers that stand alone, for `[dpo] loss = "kto"`."""
+    """Whether pairs may have only one answer, for `[dpo] loss = "kto"`."""
 
     use: str = "self-generated"
-    """Strategy: `self-generated`, `api-rejects`, `tiered`, `unpaired`, or a plugin's."""
+    """Pair strategy: `self-generated`, `api-rejects`, `tiered`, `unpaired`, or one from a plugin."""
     max_per_instance: PositiveInt = 4
-    """At most so many pairs from one instance."""
+    """Maximum number of pairs per instance."""
 
     @property
     def needs_grades(self) -> bool:
-        """Whether the candidates must be graded before there can be pairs."""
+        """Whether the strategy needs graded candidates."""
         return True
 
     @property
     def renders(self) -> bool:
-        """Whether the strategy wants patches as answers (`GradedInstance.rendered`)."""
+        """Whether the strategy uses `GradedInstance.rendered`, patches in the answer format."""
         return False
 
 
 class EvaluateTable(SamplingTable):
-    """Base, SFT and DPO model on the same prompts, one greedy answer each."""
+    """Comparison of base, SFT and DPO model on the same prompts, with one greedy answer each."""
 
     splits: Annotated[tuple[Split, ...], Field(min_length=1)] = ("heldout",)
-    """Which splits to answer and grade."""
+    """Splits to answer and grade."""
 
 
 class PublishTable(PluginTable):
-    """Where the adapter goes."""
+    """Release of the trained weights."""
 
     use: str = "directory"
-    """Publisher: `directory`, `hub`, or a plugin's."""
+    """Publisher: `directory`, `hub`, or one from a plugin."""
 
 
 class Recipe(Table):
-    """A whole recipe. An absent table means that its stage does not run."""
+    """A whole recipe. Stages whose table is absent do not run."""
 
     schema_version: Literal[1]
     """Version of the recipe format."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the run directory under `--runs-dir`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of everything that is drawn."""
+    """Random seed."""
     data: DataTable
-    """Where the instances come from."""
+    """Source of the instances."""
     contents: ContentsTable = ContentsTable()
-    """Where the repositories' files come from."""
+    """Source of the repositories' files."""
     prompt: PromptTable = PromptTable()
-    """What the model reads and writes."""
+    """Format of prompts and answers."""
     model: ModelTable | None = None
     """The model under training."""
     sft: SftTable | None = None
     """Supervised fine-tuning on the gold patches of the training split."""
     generate: GenerateTable | None = None
-    """Candidates for the training split."""
+    """Sampling of candidates for the training split."""
     grade: GradeTable | None = None
-    """Tests of the candidates; needed by `[evaluate]` too."""
+    """Grading of candidates; also needed by `[evaluate]`."""
     pairs: PairsTable | None = None
     """Preferences from graded candidates."""
     dpo: DpoTable | None = None
-    """Preference optimisation."""
+    """Preference optimization."""
     evaluate: EvaluateTable | None = None
-    """Comparison of base, SFT and DPO."""
+    """Comparison of base, SFT and DPO model."""
     publish: PublishTable | None = None
-    """Release of the last adapter."""
+    """Release of the last trained weights."""
 
 
 TABLES: dict[str, type[Table]] = {
@@ -575,11 +576,11 @@ TABLES: dict[str, type[Table]] = {
     "evaluate": EvaluateTable,
     "publish": PublishTable,
 }
-"""Base model of each table, by name, in the order in which a recipe has them."""
+"""Base model of each table, by name, in recipe order."""
 
 
 def resolved_settings(recipe: Recipe) -> dict[str, Any]:
-    """Every setting of a recipe as JSON-able values, plugins' own keys included."""
+    """Every setting of a recipe as JSON-able values, including keys of plugins."""
     settings: dict[str, Any] = {}
     for name in Recipe.model_fields:
         value = getattr(recipe, name)
@@ -590,7 +591,7 @@ def resolved_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def semantic_settings(table: BaseModel, stage: str = "") -> dict[str, Any]:
-    """Settings of a table that decide a stage's result, for fingerprints."""
+    """The settings of a table that decide a stage's result, for fingerprints."""
     kept = {}
     binding = table.binding if isinstance(table, Table) else ()
     for name, spec in type(table).model_fields.items():
@@ -604,7 +605,7 @@ def semantic_settings(table: BaseModel, stage: str = "") -> dict[str, Any]:
 
 
 def _semantic(value: Any) -> Any:
-    """A value as fingerprints compare it: JSON-able, files by their content."""
+    """A value for fingerprints: JSON-able, with files replaced by digests of their content."""
     if isinstance(value, BaseModel):
         return semantic_settings(value)
     if isinstance(value, tuple):

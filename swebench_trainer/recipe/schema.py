@@ -9,7 +9,7 @@ from swebench_trainer.recipe.models import Recipe
 
 
 def json_schema(tables: TableModels) -> dict[str, Any]:
-    """Schema of a whole recipe; a table with plugins is one of their schemas."""
+    """The schema of a recipe; a table that names a plugin matches one plugin's schema."""
     schema = Recipe.model_json_schema()
     definitions = schema["$defs"]
     for name, models in tables.items():
@@ -30,7 +30,7 @@ def json_schema(tables: TableModels) -> dict[str, Any]:
     ]
     schema["properties"]["extends"] = {
         "type": "string",
-        "description": "Another recipe, relative to this one, whose tables this one is laid over.",
+        "description": "Path of a recipe, relative to this file, to merge this one into.",
     }
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return schema

@@ -1,4 +1,4 @@
-"""The recipes that travel in the wheel."""
+"""The recipes that are part of the wheel."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def folder() -> Path:
-    """Where the shipped recipes are: in the installed package, else in the checkout."""
+    """The directory of the shipped recipes: in the installed package, or the checkout."""
     installed = _PACKAGE / "recipes"
     return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
 
 
 def shipped_recipes() -> dict[str, str]:
-    """Names of the shipped recipes, each with the first line of its own comment."""
+    """Names of the shipped recipes, each with its first comment line."""
     return {
         path.stem: path.read_text(encoding="utf-8").split("\n")[0].lstrip("# ")
         for path in sorted(folder().glob("*.toml"))
@@ -27,18 +27,18 @@ def shipped_recipes() -> dict[str, str]:
 
 
 def copy_recipe(name: str, to: Path) -> Path:
-    """Copies a recipe, the recipes that it extends, and the directory of its name.
+    """Copies a recipe, the recipes that it extends, and its data directory.
 
     Raises:
-        RecipeError: There is no such recipe, or the copy would overwrite a file.
+        RecipeError: The recipe does not exist, or a copy would overwrite a file.
     """
     if name not in shipped_recipes():
         raise RecipeError(
-            f"There is no shipped recipe {name!r}.",
-            hint=f"There are: {', '.join(shipped_recipes())}.",
+            f"No shipped recipe is called {name!r}.",
+            hint=f"Shipped recipes: {', '.join(shipped_recipes())}.",
         )
     recipe, data = folder() / f"{name}.toml", folder() / name
-    # A recipe that another copy has brought along already is as good as a new one.
+    # An identical base recipe from an earlier copy can stay.
     files = [
         source
         for source in _with_bases(recipe)
@@ -48,7 +48,7 @@ def copy_recipe(name: str, to: Path) -> Path:
     for target in (*targets, to / name):
         if target.exists():
             raise RecipeError(
-                f"{target} is there already; nothing is overwritten.",
+                f"{target} already exists; nothing was overwritten.",
                 hint="Choose another directory with --to.",
             )
     for source, target in zip(files, targets, strict=True):
@@ -60,7 +60,7 @@ def copy_recipe(name: str, to: Path) -> Path:
 
 
 def _with_bases(recipe: Path) -> Iterator[Path]:
-    """A recipe, and what it extends, directly and indirectly."""
+    """A recipe and the recipes that it extends, directly or indirectly."""
     yield recipe
     base = tomllib.loads(recipe.read_text(encoding="utf-8")).get("extends")
     if base:

@@ -1,1 +1,1 @@
-"""What a run says at its end: rates with intervals, tables, the model card."""
+"""Reports of a run: rates with intervals, tables, curves, the model card."""

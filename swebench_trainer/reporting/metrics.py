@@ -18,7 +18,7 @@ def wilson(resolved: int, total: int) -> tuple[float, float]:
 
     Args:
         resolved: Number of successes.
-        total: Number of trials; the interval is [0, 1] if there are none.
+        total: Number of trials; the interval is [0, 1] for 0.
 
     Raises:
         ValueError: The counts are not 0 <= resolved <= total.

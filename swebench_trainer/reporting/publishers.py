@@ -13,14 +13,14 @@ from swebench_trainer.recipe.models import PlacePath, PublishTable
 from swebench_trainer.store.rundir import move_aside
 
 _MARK = ".swebench-trainer-release"
-"""A file that tells our releases from directories of other people."""
+"""Name of a file that marks a directory as a release of this program."""
 
 
 class DirectoryTable(PublishTable):
     """Keys of `[publish] use = "directory"`."""
 
     path: PlacePath | None = None
-    """Where to copy the release; without it the release stays in the run directory."""
+    """Directory to copy the release to; without it the release stays in the run directory."""
 
 
 class DirectoryPublisher:
@@ -33,12 +33,13 @@ class DirectoryPublisher:
         """See `Publisher.check`."""
         if self._path and self._path.exists() and not (self._path / _MARK).exists():
             raise PrerequisiteError(
-                f"{self._path} is there and is no release of ours; nothing is overwritten.",
-                hint="Name another directory under [publish] path.",
+                f"{self._path} exists and is not a release of swebench-trainer, so it is "
+                "not overwritten.",
+                hint="Set [publish] path to another directory.",
             )
 
     def publish(self, folder: Path) -> str:
-        """Copies the folder; an earlier release is moved aside, not deleted."""
+        """Copies the folder and moves an earlier release aside."""
         if self._path is None:
             return str(folder)
         partial = self._path.with_name(f".{self._path.name}.partial")
@@ -55,11 +56,11 @@ class HubTable(PublishTable):
     """Keys of `[publish] use = "hub"`."""
 
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    """Model repository: `owner/name`."""
+    """Model repository, `owner/name`."""
     private: bool = True
-    """Whether a repository that is made is private."""
+    """Whether a newly created repository is private."""
     token_env: str = "HF_TOKEN"  # noqa: S105 - a variable's name, not its content
-    """Environment variable that holds the token; the token itself is never written."""
+    """Environment variable with the token. The token itself is never written to disk."""
 
 
 class HubPublisher:
@@ -77,10 +78,10 @@ class HubPublisher:
             )
 
     def publish(self, folder: Path) -> str:
-        """Makes the repository if need be and uploads the folder as one commit.
+        """Creates the repository if needed and uploads the folder as one commit.
 
         Raises:
-            StageError: The Hub refuses or cannot be reached.
+            StageError: The upload failed.
         """
         from huggingface_hub import HfApi
 
@@ -90,9 +91,9 @@ class HubPublisher:
                 self._table.repo, private=self._table.private, exist_ok=True
             )
             commit = api.upload_folder(repo_id=self._table.repo, folder_path=folder)
-        except Exception as error:  # besides its own errors, those of its transport
+        except Exception as error:  # includes errors of its HTTP client
             raise StageError(
-                f"The Hub did not take {self._table.repo}: {error}",
+                f"Uploading to {self._table.repo} failed: {error}",
                 hint="The release is in the run directory; run the same command again.",
             ) from error
         return str(commit.commit_url)

@@ -179,7 +179,7 @@ class PairStats:
         restyled: Pairs whose reject was rewritten in the answer format.
         compared_by_changed_lines: Instances with patches that could only be compared by
             their changed lines.
-        surface: `None` if there are too few pairs.
+        surface: `None` for too few pairs.
         dropped_by_plugins: Pairs by the reason of the plugin that dropped them.
     """
 

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swebench_trainer.contracts import ItemProgress, Sample, Sampler, SampleRequest
 from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
 from swebench_trainer.types import Candidate, as_row, from_row, is_unicode
-
-
-def seed_of(seed: int, instance_id: str, sample: int) -> int:
-    """The seed of one answer: the same for the same recipe, whatever else is drawn."""
-    name = f"{seed}/{instance_id}/{sample}".encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:6], "big")
 
 
 def collect(

@@ -1,1 +1,1 @@
-"""Writes the distribution of a new plugin: `swebench-train new-plugin`."""
+"""Distributions of new plugins, for `swebench-train new-plugin`."""

@@ -1,4 +1,4 @@
-"""The files of a new plugin, from the templates beside this module."""
+"""Writes the files of a new plugin from templates."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from swebench_trainer.errors import RecipeError
 TEMPLATES = Path(__file__).parent / "templates"
 COMMON = "common"
 PREFIX = "swebench-trainer-"
-"""What the names of distributions begin with."""
+"""Prefix of distribution names."""
 
 
 def kinds() -> list[str]:
-    """The kinds of plugins that there are templates for."""
+    """The kinds of plugins that have templates."""
     return sorted(path.name for path in TEMPLATES.iterdir() if path.name != COMMON)
 
 
@@ -25,38 +25,38 @@ def write_plugin(name: str, kind: str, to: Path, taken: Collection[str] = ()) ->
     """Writes a distribution whose tests pass.
 
     Args:
-        name: What recipes will say in `use`: lower-case words with hyphens.
+        name: Value of `use` in recipes: lowercase words with hyphens.
         kind: One of `kinds()`.
-        to: Where the distribution's directory is made.
-        taken: Names that plugins of the kind have already.
+        to: Parent of the distribution's directory.
+        taken: Names of installed plugins of this kind.
 
     Returns:
-        That directory.
+        The distribution's directory.
 
     Raises:
-        RecipeError: There is no such kind, the name is none or taken, or the directory
-            is there.
+        RecipeError: The kind does not exist, the name is invalid or taken, or the
+            directory exists.
     """
     if kind not in kinds():
         raise RecipeError(
-            f"There is no template for {kind!r}.",
-            hint=f"There are: {', '.join(kinds())}.",
+            f"No template for {kind!r}.",
+            hint=f"Kinds: {', '.join(kinds())}.",
         )
     name = name.removeprefix(PREFIX)
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise RecipeError(
-            f"{name!r} is no name for a plugin.",
-            hint="It takes lower-case words with hyphens between them, such as my-model.",
+            f"{name!r} is not a valid plugin name.",
+            hint="Use lowercase words joined by hyphens, such as my-model.",
         )
     if name in taken:
         raise RecipeError(
-            f"There is a {kind} {name!r} already; recipes could not tell them apart.",
-            hint="Choose another name; `swebench-train plugins` lists those that are taken.",
+            f"A {kind} called {name!r} is already installed.",
+            hint="Choose another name; `swebench-train plugins` lists the installed ones.",
         )
     folder = to / f"{PREFIX}{name}"
     if folder.exists():
         raise RecipeError(
-            f"{folder} is there already; nothing is overwritten.",
+            f"{folder} already exists; nothing was overwritten.",
             hint="Choose another directory with --to.",
         )
     words = _words(name)
@@ -67,7 +67,7 @@ def write_plugin(name: str, kind: str, to: Path, taken: Collection[str] = ()) ->
 
 
 def _write(template: Path, to: Path, words: Mapping[str, str]) -> None:
-    # .txt: no tool takes templates for code.
+    # Templates end in .txt so that no tool treats them as code.
     target = to / template.stem.replace("module", words["module"])
     target.parent.mkdir(parents=True, exist_ok=True)
     text = Template(template.read_text(encoding="utf-8")).substitute(words)
@@ -75,7 +75,7 @@ def _write(template: Path, to: Path, words: Mapping[str, str]) -> None:
 
 
 def _words(name: str) -> dict[str, str]:
-    """What stands for `$words` in the templates."""
+    """The values of `$names` in the templates."""
     return {
         "name": name,
         "distribution": f"{PREFIX}{name}",
@@ -86,6 +86,6 @@ def _words(name: str) -> dict[str, str]:
 
 
 def compatible(version: str) -> str:
-    """The versions of swebench-trainer for which a plugin of today is written."""
+    """The versions of swebench-trainer that a plugin written for `version` supports."""
     major, minor = map(int, version.split(".")[:2])
     return f">={major}.{minor},<{f'0.{minor + 1}' if major == 0 else major + 1}"

@@ -26,13 +26,14 @@ from swebench_trainer.reporting.summaries import (
     verdict_counts,
 )
 from swebench_trainer.reporting.tables import context_label
-from swebench_trainer.sampling.collect import collect, seed_of
+from swebench_trainer.sampling.collect import collect
 from swebench_trainer.stages.context import (
     StageContext,
     StageSummary,
     costs,
     keep_responses,
 )
+from swebench_trainer.store.draw import draw_seed
 from swebench_trainer.store.jsonl import read_rows, write_json, write_rows
 from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance, Status, Verdict
@@ -159,7 +160,7 @@ def _answers(
             max_new_tokens=settings.max_new_tokens,
             temperature=0.0,
             top_p=1.0,
-            seed=seed_of(recipe.seed, i.instance_id, 0),
+            seed=draw_seed(recipe.seed, i.instance_id, 0),
         )
         for i in instances
     ]

@@ -11,7 +11,7 @@ from swebench_trainer.answers.checks import check_counts
 from swebench_trainer.contracts import Backend, Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import GenerateTable, ModelTable
-from swebench_trainer.sampling.collect import collect, seed_of
+from swebench_trainer.sampling.collect import collect
 from swebench_trainer.sampling.relay import Relay, Writer
 from swebench_trainer.stages.context import (
     StageContext,
@@ -19,6 +19,7 @@ from swebench_trainer.stages.context import (
     costs,
     keep_responses,
 )
+from swebench_trainer.store.draw import draw_seed
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.store.predictions import prediction_row
 from swebench_trainer.types import Candidate, Instance
@@ -116,7 +117,7 @@ def _requests(
             if settings.greedy and not number % settings.samples
             else settings.temperature,
             top_p=settings.top_p,
-            seed=seed_of(seed, instance.instance_id, number),
+            seed=draw_seed(seed, instance.instance_id, number),
             top_k=settings.top_k,
             min_p=settings.min_p,
         )

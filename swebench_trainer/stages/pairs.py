@@ -12,14 +12,14 @@ from swebench_trainer.contracts import Bottlenecks, GradedInstance, Tree
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.plugins.faults import plugin_fault
 from swebench_trainer.preferences.balance import BalancedTable, length_gap
-from swebench_trainer.preferences.bottlenecks import bottlenecks
+from swebench_trainer.preferences.bottlenecks import bottlenecks, parse_limits
 from swebench_trainer.preferences.normalize import form_in
 from swebench_trainer.preferences.provenance import traced
 from swebench_trainer.preferences.rules import BrokenRuleError, PairRules
 from swebench_trainer.preferences.surface import classify
 from swebench_trainer.recipe.models import PairsTable
 from swebench_trainer.reporting.metrics import wilson
-from swebench_trainer.reporting.preferences import accuracy_label, bottleneck_lines
+from swebench_trainer.reporting.pairs import accuracy_label, bottleneck_lines
 from swebench_trainer.reporting.summaries import (
     LengthCounts,
     PairStats,
@@ -106,7 +106,7 @@ def prefer(context: StageContext) -> Preferences:
     pairs = [pair for number, pair in enumerate(made) if number not in dropped]
     reported = getattr(strategy, "limits", bottlenecks)(graded)
     stats = pair_counts(
-        pairs, graded, table, Counter(dropped.values()), _bottlenecks(reported, table)
+        pairs, graded, table, Counter(dropped.values()), parse_limits(reported, table)
     )
     return Preferences(pairs, len(made), stats)
 
@@ -179,18 +179,6 @@ def _surface(pairs: Sequence[Pair]) -> SurfaceAccuracy | None:
         ci95=(round(low, 4), round(high, 4)),
         chosen_higher=found.chosen_higher,
     )
-
-
-def _bottlenecks(
-    reported: Bottlenecks | Mapping[str, int], table: PairsTable
-) -> Bottlenecks:
-    """The report of a strategy; a plain mapping is split into keys and other reasons."""
-    if isinstance(reported, Bottlenecks):
-        return reported
-    keys = type(table).model_fields
-    held = {key: n for key, n in reported.items() if key.partition(".")[0] in keys}
-    other = {reason: n for reason, n in reported.items() if reason not in held}
-    return Bottlenecks(held_back=held, other=other)
 
 
 def _held_back(found: Preferences) -> dict[str, int]:

@@ -9,7 +9,6 @@ could answer the same prompt, because an issue may have several answers.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import DpoTable
+from swebench_trainer.store.draw import generator
 from swebench_trainer.training.batching.collator_audit import audit_collator
 from swebench_trainer.training.loop.training import Training, for_token_rows
 from swebench_trainer.training.models.loading import load_policy_and_reference
@@ -72,7 +72,7 @@ def train_kto(
 
 def shuffled(rows: Sequence[T], seed: int) -> list[T]:
     """The order in which TRL takes the rows in every epoch, mismatches included."""
-    return random.Random(f"{seed} kto").sample(rows, len(rows))  # noqa: S311  # not for security
+    return generator(seed, "kto").sample(rows, len(rows))
 
 
 def balance(rows: Sequence[Encoded]) -> dict[str, float]:

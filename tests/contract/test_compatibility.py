@@ -351,7 +351,7 @@ def test_an_installed_plugin_for_another_version_stops_nobody(tmp_path, monkeypa
     plugins = Plugins({})
     plugins.load_installed()
     (broken,) = [b for b in plugins.broken if b.name == "tomorrow"]
-    assert "does not fit the hooks" in str(broken.error)
+    assert "does not match the hooks" in str(broken.error)
 
 
 def test_a_key_of_a_plugin_that_the_base_table_takes_later_stays_its_own():

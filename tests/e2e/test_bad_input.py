@@ -11,7 +11,7 @@ def test_an_unknown_key_is_an_error(shell, recipe):
 
 
 def test_a_missing_recipe_and_an_unknown_command_are_errors(shell):
-    assert "There is no recipe none.toml" in shell.run("none.toml", code=2)
+    assert "Recipe none.toml does not exist" in shell.run("none.toml", code=2)
     assert "No such command" in shell.run("bake", code=2)
 
 

@@ -68,7 +68,7 @@ def test_a_dry_run_counts_pairs_and_writes_nothing(shell, recipe):
     assert "│ strategy │ self-generated │" in words
     assert "│ tier of rejected │ fails │" in words
     assert "│ repository │ quickstart/" in words
-    assert "│ length │ similar │" in words and "Why there are not more pairs" in words
+    assert "│ length │ similar │" in words and "Why not more pairs" in words
     assert out.count("rejected: sample:") == 3
     assert "- )spoiled(" in out and "+ )spoiled(" not in out
     assert " identical lines" in out
@@ -218,7 +218,9 @@ def test_without_grading_only_patches_that_differ_from_gold_are_rejected(
 
 def test_pairs_without_grading_must_be_requested(shell, predictions):
     graded = UNGRADED.replace("graded = false\n", "")
-    assert "[pairs] needs [grade] beside it" in shell.run(shell.write(graded), code=2)
+    assert "[pairs] needs [grade] in the same recipe" in shell.run(
+        shell.write(graded), code=2
+    )
     other = UNGRADED.replace('use = "api-rejects"', 'use = "self-generated"')
     assert "graded" in shell.run(shell.write(other), code=2)
 

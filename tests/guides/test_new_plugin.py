@@ -28,23 +28,23 @@ def test_the_help_names_every_kind(capsys):
 def test_names_that_are_none_are_refused(name, tmp_path, capsys):
     command = ["new-plugin", "--kind", "backend", "--to", str(tmp_path), "--", name]
     assert run_command_line(command) == 2
-    assert "is no name for a plugin" in capsys.readouterr().err
+    assert "is not a valid plugin name" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
 
 def test_kinds_that_there_are_not_and_directories_that_there_are(tmp_path, capsys):
     command = ["new-plugin", "a", "--to", str(tmp_path), "--kind"]
     assert run_command_line([*command, "car"]) == 2
-    assert "There are: backend, grader, pair-strategy" in capsys.readouterr().err
+    assert "Kinds: backend, grader, pair-strategy" in capsys.readouterr().err
     assert run_command_line([*command, "backend"]) == 0
     assert run_command_line([*command, "backend"]) == 2
-    assert "nothing is overwritten" in capsys.readouterr().err
+    assert "nothing was overwritten" in capsys.readouterr().err
 
 
 def test_a_name_that_is_taken_is_refused(tmp_path, capsys):
     command = ["new-plugin", "hf", "--to", str(tmp_path), "--kind"]
     assert run_command_line([*command, "backend"]) == 2
-    assert "There is a backend 'hf' already" in capsys.readouterr().err
+    assert "A backend called 'hf' is already installed" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
     assert run_command_line([*command, "grader"]) == 0
 

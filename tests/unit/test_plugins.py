@@ -65,7 +65,7 @@ def test_a_config_model_of_another_kind_is_refused(plugins):
 
 
 def test_a_hook_with_arguments_that_do_not_exist_is_refused(plugins):
-    with pytest.raises(PluginError, match="does not fit the hooks"):
+    with pytest.raises(PluginError, match="does not match the hooks"):
         plugins.add(plugin(run_finished=lambda weather: None), "w", "w 1")
 
 
@@ -97,9 +97,8 @@ def test_dropping_what_is_not_there_is_refused_and_named(plugins):
     plugins.add(plugin(drop_instances=lambda instances: ids), "hasty", "hasty 1")
     with pytest.raises(PluginError) as caught:
         plugins.dropped_instances([A, B], "prepare")
-    assert (
-        "'hasty' (hasty 1) drops what is not there in drop_instances: 'typo-0', "
-        in (caught.value.message)
+    assert "'hasty' (hasty 1) drops unknown keys in drop_instances: 'typo-0', " in (
+        caught.value.message
     )
     assert "'typo-4' and 2 more." in caught.value.message
     assert A.instance_id not in caught.value.message

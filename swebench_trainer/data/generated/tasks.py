@@ -21,6 +21,7 @@ from swebench_trainer.data.generated.functions import (
     vocabulary,
 )
 from swebench_trainer.patches.lenient_diff import lines_by_file
+from swebench_trainer.store.draw import generator
 from swebench_trainer.types import Instance
 
 HELDOUT_FROM = "2001-01-01"
@@ -83,7 +84,7 @@ def draw_tasks(
     for number in range(heldout + count):
         created = HELDOUT_FROM if number < heldout else _TRAIN_FROM
         for attempt in range(_ATTEMPTS):
-            rng = Random(f"{seed} {number} {attempt}")  # noqa: S311 - not a secret
+            rng = generator(seed, number, attempt)
             module = _draw_module(rng, forms, tickets)
             task = _draw_task(rng, module, number, created)
             if task and taken.isdisjoint(task.parts):

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from swebench_trainer.recipe.models import TrainTable
+from swebench_trainer.store.draw import generator
 from swebench_trainer.training.tokens.rows import Encoded
 
 _POOL = 16
@@ -34,7 +35,7 @@ class EpochSampler:
         return self._count
 
     def __iter__(self) -> Iterator[int]:
-        rng = random.Random(f"{self._seed} {self._epoch}")  # noqa: S311  # not for security
+        rng = generator(self._seed, self._epoch)
         return self.order(rng)
 
     def order(self, rng: random.Random) -> Iterator[int]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import TrainTable
-from swebench_trainer.store.digest import digest
+from swebench_trainer.store.draw import draw_fraction
 from swebench_trainer.store.jsonl import read_rows
 from swebench_trainer.training.distributed import ranks
 from swebench_trainer.training.loop import checkpoints
@@ -49,9 +49,7 @@ def hold_out(
     """
     if not share:
         return list(rows), []
-    places = {
-        row.key: int(digest([seed, "validation", row.key]), 16) / 16**16 for row in rows
-    }
+    places = {row.key: draw_fraction(seed, "validation", row.key) for row in rows}
     if len(places) < 2:
         raise StageError(
             "validation needs two instances, one to train on and one to hold back.",

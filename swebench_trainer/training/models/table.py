@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -14,7 +13,12 @@ from pydantic import (
     model_validator,
 )
 
-from swebench_trainer.recipe.models import VOLATILE, ModelTable, Table
+from swebench_trainer.recipe.models import (
+    VOLATILE,
+    ModelTable,
+    Table,
+    from_recipe_folder,
+)
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers of a Llama or Qwen block."""
@@ -40,16 +44,16 @@ class Lora(Table):
         return targets
 
 
-def _beside_recipe(name: str, info: ValidationInfo) -> str:
-    """The absolute path of a directory beside the recipe; other names as they are."""
-    path = Path((info.context or {}).get("folder", Path()), name).resolve()
+def _directory_or_hub_id(name: str, info: ValidationInfo) -> str:
+    """The absolute path if the name is an existing directory, else the name."""
+    path = from_recipe_folder(name, info).resolve()
     return str(path) if path.is_dir() else name
 
 
 class HfTable(ModelTable):
     """A causal language model from the Hub or from a directory."""
 
-    name: Annotated[str, AfterValidator(_beside_recipe), Field(min_length=1)]
+    name: Annotated[str, AfterValidator(_directory_or_hub_id), Field(min_length=1)]
     """Hub id or directory; or a model of random weights for machines without a network: `builtin:tiny` of the quickstart, `builtin:small` for `generated` tasks."""
     revision: str | None = None
     """Branch, tag or commit on the Hub; a commit makes the recipe reproducible."""

@@ -1,4 +1,4 @@
-"""The pairs of every built-in strategy stay as they were, in content and order."""
+"""The pairs of every built-in strategy do not change, in content and order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
 from swebench_trainer.preferences.balance import Mix
+from swebench_trainer.preferences.rules import PairRules
 from swebench_trainer.preferences.self_generated import (
     SelfGenerated,
     SelfGeneratedTable,
@@ -97,4 +98,5 @@ def test_the_pairs_of_built_in_strategies_do_not_change(name) -> None:
     settings = table(use=name.split()[0], **KEYS.get(name, {}))
     issues = [issue(n, graded=settings.needs_grades) for n in range(60)]
     pairs = list(strategy(settings).pairs(issues))
+    assert list(PairRules.of_table(settings).checked(pairs, issues)) == pairs
     assert (len(pairs), digest([as_row(pair) for pair in pairs])) == EXPECTED[name]

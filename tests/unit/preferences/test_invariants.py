@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
 from swebench_trainer.preferences.balance import Mix, length_gap
+from swebench_trainer.preferences.rules import PairRules
 from swebench_trainer.preferences.self_generated import (
     SelfGenerated,
     SelfGeneratedTable,
@@ -135,6 +136,16 @@ def test_only_decided_and_trusted_verdicts_are_used(use, graded) -> None:
             assert rejected.reward in (0, -1) and not rejected.flaky
             assert rejected.status is not Status.TIMEOUT
         assert pair.chosen or pair.rejected is not None
+
+
+@pytest.mark.parametrize("use", MAKERS)
+@quick
+@given(graded=issues())
+def test_built_in_strategies_obey_the_rules_for_pairs(use, graded) -> None:
+    strategy, table = MAKERS[use]
+    settings = table(use=use)
+    pairs = list(strategy(settings).pairs(graded))
+    assert list(PairRules.of_table(settings).checked(pairs, graded)) == pairs
 
 
 @pytest.mark.parametrize("use", MAKERS)

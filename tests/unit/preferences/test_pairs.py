@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from swebench_trainer.contracts import Bottlenecks, GradedInstance, MissingForPair
 from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
-from swebench_trainer.preferences.bottlenecks import bottlenecks
+from swebench_trainer.preferences.bottlenecks import bottlenecks, parse_limits
 from swebench_trainer.preferences.self_generated import (
     SelfGenerated,
     SelfGeneratedTable,
@@ -183,6 +183,14 @@ def test_bottlenecks_count_what_instances_lack() -> None:
 def test_api_rejects_counts_what_instances_lack_for_it(instance, keys, expected):
     table = ApiRejectsTable(use="api-rejects", **keys)
     assert ApiRejects(table).limits([instance]).missing == {expected: 1}
+
+
+def test_phrases_of_a_plugin_are_only_displayed_and_its_keys_are_recognized():
+    reported = {"max_format": 2, "mix.fails": 1, "max_format of the moon": 3, "": 0}
+    found = parse_limits(reported, SelfGeneratedTable())
+    assert found.held_back == {"max_format": 2, "mix.fails": 1}
+    assert found.other == {"max_format of the moon": 3, "": 0} and not found.missing
+    assert parse_limits(found, SelfGeneratedTable()) is found
 
 
 def test_self_generated_counts_instances_outside_the_range_of_pass_rates():

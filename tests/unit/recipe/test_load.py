@@ -119,9 +119,9 @@ def test_a_table_that_stands_alone_is_an_error(load):
     with pytest.raises(RecipeError) as caught:
         load(MINIMAL + "[dpo]\n[evaluate]\n")
     message = str(caught.value)
-    assert ":7:2: [dpo] needs [model] beside it" in message
-    assert "[dpo] needs [pairs] beside it" in message
-    assert ":8:2: [evaluate] needs [grade] beside it" in message
+    assert ":7:2: [dpo] needs [model] in the same recipe" in message
+    assert "[dpo] needs [pairs] in the same recipe" in message
+    assert ":8:2: [evaluate] needs [grade] in the same recipe" in message
 
 
 def test_extends_and_set_are_laid_over(load, tmp_path):
@@ -176,7 +176,7 @@ def test_a_broken_plugin_that_the_recipe_names_is_fatal(plugins):
 
 
 def test_use_that_is_no_name_is_an_error(load):
-    with pytest.raises(RecipeError, match=r"\[data\] must say which plugin to use"):
+    with pytest.raises(RecipeError, match=r"\[data\] needs use, the name of a plugin"):
         load(MINIMAL.replace('use = "rows"', 'use = ["rows"]'))
 
 

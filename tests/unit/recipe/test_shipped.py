@@ -115,7 +115,7 @@ def test_two_copies_share_what_they_extend(tmp_path):
 def test_a_base_that_was_changed_is_not_overwritten(tmp_path):
     copy_recipe("codellama-7b", tmp_path)
     (tmp_path / "base" / "pro.toml").write_text("# mine\n")
-    with pytest.raises(RecipeError, match="nothing is overwritten"):
+    with pytest.raises(RecipeError, match="nothing was overwritten"):
         copy_recipe("qwen2.5-coder-7b", tmp_path)
     assert (tmp_path / "base" / "pro.toml").read_text() == "# mine\n"
     assert not (tmp_path / "qwen2.5-coder-7b.toml").exists()

@@ -1,4 +1,4 @@
-"""Publishing overwrites nothing that is not ours, and loses nothing that is."""
+"""Publishing never overwrites other data, and keeps earlier releases."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def to(path):
     return DirectoryPublisher(DirectoryTable(use="directory", path=path))
 
 
-def test_a_second_release_moves_the_first_aside(release, tmp_path):
+def test_a_second_release_moves_the_first_one_aside(release, tmp_path):
     target = tmp_path / "out"
     assert to(target).publish(release) == str(target)
     (release / "README.md").write_text("two")
@@ -34,11 +34,11 @@ def test_a_second_release_moves_the_first_aside(release, tmp_path):
     assert (tmp_path / "out.1" / "README.md").read_text() == "swebench-trainer one"
 
 
-def test_a_directory_of_somebody_else_is_refused(tmp_path):
+def test_a_directory_that_is_not_a_release_is_not_overwritten(tmp_path):
     other = tmp_path / "checkout"
     other.mkdir()
     (other / "README.md").write_text("I write about swebench-trainer too.")
-    with pytest.raises(PrerequisiteError, match="no release of ours"):
+    with pytest.raises(PrerequisiteError, match="not overwritten"):
         to(other).check()
 
 

@@ -83,5 +83,5 @@ def test_they_are_evenly_spread_and_end_with_the_last_step(number, total, steps)
     [{"validation": 0.1}, {"sharding": "fsdp", "processes": 2, "batch_size": 4}],
 )
 def test_what_they_go_without_is_refused(other):
-    with pytest.raises(ValidationError, match="milestones go without"):
+    with pytest.raises(ValidationError, match="milestones cannot be combined"):
         SftTable(milestones=2, **other)

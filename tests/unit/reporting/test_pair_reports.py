@@ -8,7 +8,7 @@ from io import StringIO
 from rich.console import Console
 
 from swebench_trainer.contracts import Bottlenecks, MissingForPair
-from swebench_trainer.reporting.preferences import (
+from swebench_trainer.reporting.pairs import (
     bottleneck_lines,
     counts,
     example,
