@@ -1,4 +1,4 @@
-"""How much of the time of sampling from an API is spent waiting on us.
+"""Overhead of our code when sampling from an API.
 
     python benchmarks/api_sampling.py [--latency 2] [--concurrency 64] [--rounds 20]
 
@@ -49,7 +49,7 @@ ANSWER = "<<<<<<< SEARCH\n    return value\n=======\n    return int(value)\n" * 
 
 @dataclass(frozen=True)
 class Served:
-    """What a server did.
+    """Measurements of a server.
 
     Attributes:
         requests: Answered.
@@ -63,7 +63,7 @@ class Served:
 
 
 class Endpoint(asyncio.Protocol):
-    """One connection; reads no more of a request than its length."""
+    """One connection that only reads the length of a request."""
 
     def __init__(self, latency: float, had: list[float]) -> None:
         self._latency = latency
@@ -77,11 +77,11 @@ class Endpoint(asyncio.Protocol):
         self._answer = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
     def connection_made(self, transport: Any) -> None:
-        """Keeps the socket."""
+        """Store the transport."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Counts down to the end of a request."""
+        """Count down to the end of a request."""
         if not self._missing:
             head, _, _ = data.partition(b"\r\n\r\n")
             length = head.lower().split(b"content-length:")[1].split(b"\r\n")[0]
@@ -97,7 +97,7 @@ class Endpoint(asyncio.Protocol):
 
 
 def serve(latency: float, pipe: Any) -> None:
-    """Serves; says what it did since it was last asked, until it is told to end."""
+    """Serve requests and report measurements until stopped."""
     had: list[float] = []
 
     async def serving() -> None:
@@ -124,13 +124,13 @@ def serve(latency: float, pipe: Any) -> None:
 
 
 def starved() -> float:
-    """Seconds for which threads of ours that are there could have run, and had no processor."""
+    """Seconds that our runnable threads waited for a CPU."""
     files = Path("/proc/self/task").glob("*/schedstat")
     return sum(int(file.read_text().split()[1]) for file in files) / 1e9
 
 
 def ours(port: int, requests: int, concurrency: int) -> float:
-    """Has as many candidates written; `starved` at the last one."""
+    """Sample a number of candidates; `starved` is measured at the last one."""
     waited = 0.0
     table = OpenAITable(
         name="m",
@@ -148,7 +148,7 @@ def ours(port: int, requests: int, concurrency: int) -> float:
 
     def done(_: str, count: int, of: int, __: str) -> None:
         nonlocal waited
-        if count == of:  # the thread with the requests is still there
+        if count == of:  # the request thread is still running
             waited = starved()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -168,7 +168,7 @@ def ours(port: int, requests: int, concurrency: int) -> float:
 
 
 def bare(port: int, requests: int, concurrency: int) -> float:
-    """The same without an SDK, and without any use for the answers."""
+    """The same requests without an SDK and without processing the answers."""
     body = json.dumps({"messages": [{"role": "user", "content": PROMPT}]}).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
     sent = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
@@ -191,7 +191,7 @@ def bare(port: int, requests: int, concurrency: int) -> float:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, default=2.0)
     parser.add_argument("--concurrency", type=int, default=64)

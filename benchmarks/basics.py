@@ -3,9 +3,9 @@
     python benchmarks/basics.py [ROWS.parquet]
     python benchmarks/basics.py --synthetic 60000
 
-prints a Markdown table. `--synthetic` prepares so many made-up rows of about 7 kB, as
-`.jsonl`, `.json` and `.parquet`, and nothing else. Each command runs in a process of its own; memory is the
-largest resident set among it and its children.
+prints a Markdown table. `--synthetic` only prepares that many synthetic rows of about
+7 kB, as `.jsonl`, `.json` and `.parquet`. Each command runs in a separate process;
+memory is the largest resident set of that process and its children.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ answer = "{answer}"
 
 
 def measure(arguments: list[str]) -> tuple[float, float]:
-    """Seconds and largest resident set in MB of one `swebench-train` command."""
+    """Seconds, and largest resident set in MB, of one `swebench-train` command."""
 
     def child(results: Queue[tuple[float, float]]) -> None:
         start = time.monotonic()
@@ -54,16 +54,16 @@ def measure(arguments: list[str]) -> tuple[float, float]:
     return found
 
 
-def row(what: str, runs: list[tuple[float, float]]) -> None:
-    """Prints medians of repeated measurements."""
+def print_row(name: str, runs: list[tuple[float, float]]) -> None:
+    """Prints the median time and the peak memory of repeated measurements."""
     seconds = statistics.median(seconds for seconds, _ in runs)
     peak = max(peak for _, peak in runs)
-    print(f"| {what} | {seconds:.2f} s | {peak:.0f} MB | {len(runs)} |", flush=True)
+    print(f"| {name} | {seconds:.2f} s | {peak:.0f} MB | {len(runs)} |", flush=True)
 
 
 def synthetic(count: int) -> Iterator[dict[str, Any]]:
-    """Rows of the size of SWE-bench's, 120 to a repository, no two patches alike."""
-    draw = random.Random(0)  # noqa: S311 - made-up rows
+    """Rows as large as SWE-bench's, 120 per repository, each with a different patch."""
+    draw = random.Random(0)  # noqa: S311 - synthetic rows
     words = [
         f"{a}{b}"
         for a in ["value", "index", "parse", "token", "frame"]
@@ -99,7 +99,7 @@ def synthetic(count: int) -> Iterator[dict[str, Any]]:
 
 
 def write_synthetic(path: Path, count: int) -> None:
-    """Writes made-up rows to a `.jsonl`, `.json` or `.parquet` file."""
+    """Writes synthetic rows to a `.jsonl`, `.json` or `.parquet` file."""
     if path.suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet
@@ -117,7 +117,7 @@ def write_synthetic(path: Path, count: int) -> None:
 
 
 def measure_synthetic(count: int) -> None:
-    """Prepares made-up rows from each form of file, once."""
+    """Prepares synthetic rows once from each file format."""
     with tempfile.TemporaryDirectory() as scratch:
         for suffix in (".jsonl", ".json", ".parquet"):
             path = Path(scratch, f"rows{suffix}")
@@ -128,22 +128,24 @@ def measure_synthetic(count: int) -> None:
             recipe = Path(scratch, "recipe.toml")
             recipe.write_text(RECIPE.format(path=path, answer="diff"))
             run = measure([str(recipe), "--runs-dir", f"{scratch}/runs{suffix}"])
-            row(f"prepare {count} rows, `{suffix}` of {size:.0f} MB", [run])
+            print_row(f"prepare {count} rows, `{suffix}` of {size:.0f} MB", [run])
             path.unlink()
 
 
 def main() -> None:
     """Measures and prints."""
     if sys.argv[1:2] == ["--synthetic"]:
-        print("| what | median | largest process | runs |\n| --- | --- | --- | --- |")
+        print(
+            "| command | median | largest process | runs |\n| --- | --- | --- | --- |"
+        )
         measure_synthetic(int(sys.argv[2]))
         return
     rows = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else None
     print(f"{platform.platform()}, Python {platform.python_version()}\n")
-    print("| what | median | largest process | runs |\n| --- | --- | --- | --- |")
-    row("`swebench-train --help`", [measure(["--help"]) for _ in range(10)])
+    print("| command | median | largest process | runs |\n| --- | --- | --- | --- |")
+    print_row("`swebench-train --help`", [measure(["--help"]) for _ in range(10)])
     check = ["check", "recipes/quickstart.toml"]
-    row("`swebench-train check`", [measure(check) for _ in range(5)])
+    print_row("`swebench-train check`", [measure(check) for _ in range(5)])
     with tempfile.TemporaryDirectory() as scratch:
         for answer in ("diff", "search-replace") if rows else ():
             recipe = Path(scratch, f"{answer}.toml")
@@ -152,9 +154,9 @@ def main() -> None:
                 measure([str(recipe), "--runs-dir", f"{scratch}/{answer}{n}"])
                 for n in range(3)
             ]
-            row(f"prepare {rows.name if rows else ''}, {answer}", runs)
+            print_row(f"prepare {rows.name if rows else ''}, {answer}", runs)
         quickstart = ["recipes/quickstart.toml", "--runs-dir", scratch]
-        row("`swebench-train recipes/quickstart.toml`", [measure(quickstart)])
+        print_row("`swebench-train recipes/quickstart.toml`", [measure(quickstart)])
 
 
 if __name__ == "__main__":

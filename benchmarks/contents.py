@@ -22,8 +22,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.contents.cache import kept_at
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.repositories import Repositories, repository_path
 from swebench_trainer.patches.strict_diff import read_patch
 
 Row = dict[str, str]
@@ -44,7 +43,7 @@ def peak_memory(process: int) -> float:
 
 def clone_of(location: str, row: Row) -> Path:
     """Where the clone of a row's repository lies, if there is one."""
-    return kept_at(location.replace("{repo}", row["repo"]))
+    return repository_path(location.replace("{repo}", row["repo"]))
 
 
 def megabytes(folder: Path) -> float:
@@ -79,7 +78,7 @@ def open_all(rows: list[Row], location: str) -> dict[str, Any]:
                 read += timed("read", lambda p=path, t=tree: t.read(p)) is not None
         running = [o._process for o in repositories._open.values() if o._process]
         git_memory = sum(peak_memory(process.pid) for process in running)
-    folder = kept_at().parent
+    folder = repository_path().parent
     return seconds | {
         "listed": listed,
         "gold": read,

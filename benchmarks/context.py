@@ -1,10 +1,10 @@
-"""What prompts show: which files BM25 finds, and how much of the fix each style has in view.
+"""Contents of prompts: recall of BM25, and coverage of the edited lines by each style.
 
     python benchmarks/context.py --repositories '/mirrors/{repo}' ROWS.parquet... [--repos owner/name...]
 
-prints two Markdown tables. Repositories are read as `[contents] repositories` says. Indexes
-are made in an empty cache (cold: tokens of unchanged files are shared between commits) and
-then read again by a new searcher (warm). Tokens are estimated as a third of the bytes.
+prints two Markdown tables. `--repositories` is `[contents] repositories`. Indexes are built
+in an empty cache (cold; terms of unchanged files are shared between commits) and then read
+by a new searcher (warm). Tokens are estimated as a third of the bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from statistics import median, quantiles
 
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.repositories import Repositories
 from swebench_trainer.contracts import PromptInputs, PromptStyle
 from swebench_trainer.data.rows import RowsSource, RowsTable
 from swebench_trainer.prompts.edits import first_unshown_edit, gold_edits
@@ -33,7 +33,7 @@ ROOM = 4096
 
 
 def instances_of(paths: Iterable[str], repos: list[str]) -> list[Instance]:
-    """The instances of the files, by repository."""
+    """The instances of the files, sorted by repository."""
     found = [
         instance
         for path in paths
@@ -44,7 +44,7 @@ def instances_of(paths: Iterable[str], repos: list[str]) -> list[Instance]:
 
 
 def recall_table(instances: list[Instance], trees: Repositories) -> Iterator[str]:
-    """Recall and seconds an instance, by repository."""
+    """Recall and seconds per instance, by repository."""
     recalls: dict[str, Recall] = defaultdict(Recall)
     seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     counts: dict[str, int] = defaultdict(int)
@@ -73,7 +73,7 @@ def recall_table(instances: list[Instance], trees: Repositories) -> Iterator[str
 
 
 def view_table(instances: list[Instance], trees: Repositories) -> Iterator[str]:
-    """Lengths of prompts, and how many show all lines that the gold answer quotes."""
+    """Lengths of prompts, and the number that show all lines quoted by the gold answer."""
     yield "| style | `context_tokens` | prompts | dropped | tokens: median | 90 % | most | all edits in view | s a prompt |"
     yield "| --- " * 9 + "|"
     for budget in BUDGETS:
@@ -116,12 +116,12 @@ def _seen(style: PromptStyle, instances: list[Instance], trees: Repositories) ->
 
 
 def estimate(text: str) -> int:
-    """Tokens, on the safe side."""
+    """A conservative estimate of tokens."""
     return -(-len(text.encode()) // 3)
 
 
 def main() -> None:
-    """Prints both tables."""
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="+")
     parser.add_argument("--repositories", required=True)

@@ -1,4 +1,4 @@
-"""Damaged patches: which of them reach the right tree, with our repair and swebench's.
+"""Damaged patches: how many give the right tree, with our repair and swebench's.
 
     python benchmarks/patches.py ROWS.parquet... [--per-kind 20] [--seed 0] [--show KIND]
 
@@ -31,24 +31,24 @@ from damage import UNKNOWABLE, Case, Memory, applied, variants  # noqa: E402 - t
 
 
 def ours(case: Case) -> str:
-    """The patch that we take from an answer; empty if we refuse it."""
+    """The patch that we extract from an answer; empty if refused."""
     return extract_patch(
         "diff", case.answer, Memory(case.base), finish=case.finish
     ).patch
 
 
 def without_finish(case: Case) -> str:
-    """As `ours`, when nobody says how the answer ended."""
+    """Like `ours`, without the finish of the answer."""
     return extract_patch("diff", case.answer, Memory(case.base)).patch
 
 
 def theirs(case: Case) -> str:
-    """What swebench's own functions make of it."""
+    """The patch from swebench's own functions."""
     return repair_patch(extract_diff(case.answer)) or ""
 
 
 def extracted(case: Case) -> str:
-    """What swebench takes from it, not repaired."""
+    """The patch extracted by swebench, without repair."""
     return extract_diff(case.answer) or ""
 
 
@@ -69,7 +69,7 @@ def outcome(case: Case, patch: str) -> str:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="+", type=Path)
     parser.add_argument("--per-kind", type=int, default=20)

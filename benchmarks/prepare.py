@@ -1,11 +1,11 @@
-"""What becomes of whole data sets in each prompt style and answer form.
+"""Preparation of whole data sets with each prompt style and answer format.
 
     python benchmarks/prepare.py --repositories 'file:///mirrors/{repo}' ROWS.parquet...
 
-prints a Markdown table: rows taught and dropped, by reason; time and memory of
-`swebench-train run --until prepare`, in a process of its own. The repositories are read as
-`[contents] repositories` says; the cache starts empty and is shared by the runs, so the
-first one pays for it.
+prints a Markdown table: training rows and dropped rows by reason, and time and memory of
+`swebench-train run --until prepare` in a separate process. `--repositories` is
+`[contents] repositories`. The cache starts empty and is shared by the runs, so the first
+one fills it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ answer = "{form}"
 
 
 def measure(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Seconds and largest resident set in MB of a command and its children."""
+    """Seconds, and peak resident set in MB, of a command and its children."""
 
     def child(results: Queue[tuple[float, float]]) -> None:
         start = time.monotonic()
@@ -92,13 +92,13 @@ def prepare(rows: Path, style: str, form: str, repositories: str, scratch: Path)
 
 
 def reasons(dropped: list[dict[str, str]]) -> str:
-    """Reasons with their counts; the details in brackets are left out."""
-    kinds = Counter(f"{r['from']}: {r['reason'].partition(' (')[0]}" for r in dropped)
+    """The causes with their counts."""
+    kinds = Counter(f"{row['from']}: {row['cause']}" for row in dropped)
     return "; ".join(f"{n} x {kind}" for kind, n in kinds.most_common()) or "none"
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="+", type=Path)
     parser.add_argument("--repositories", required=True)
@@ -116,8 +116,10 @@ def main() -> None:
         for rows in options.rows:
             for style in options.styles:
                 for form in FORMS:
-                    where = (options.repositories, Path(scratch))
-                    print(prepare(rows, style, form, *where), flush=True)
+                    cells = prepare(
+                        rows, style, form, options.repositories, Path(scratch)
+                    )
+                    print(cells, flush=True)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def register_pair_strategies(register: Register) -> None:
         "tiered",
         Tiered,
         config=TieredTable,
-        summary="candidates of higher reward chosen, those of the next lower rejected",
+        summary="candidates with a higher reward chosen, with the next lower one rejected",
     )
     register(
         "unpaired",

@@ -101,7 +101,10 @@ def preview(
     ] = None,
     lines: Annotated[int, Option(min=0, help="Lines per prompt to show; 0: all.")] = 40,
 ) -> None:
-    """Show prompts and answers as the model will see them, and dropped instances."""
+    """Show prompts and answers as the model will see them.
+
+    Also shows a histogram of their lengths, and counts of dropped instances.
+    """
     from swebench_trainer.commands import preview as command
 
     choice = command.SampleChoice(number, tuple(instance or ()), split)
@@ -198,7 +201,7 @@ def grade(
         bool, Option(help="Reuse cached test runs, and cache new ones.")
     ] = True,
 ) -> None:
-    """Grade predictions files, with any number of predictions per instance."""
+    """Grade predictions files, with one or more answers per instance."""
     from swebench_trainer.commands import grade as command
 
     files = [*predictions, *(more or [])]
@@ -263,7 +266,7 @@ def doctor(
         Path | None, Option(help="Use [data] and [grade] of this recipe.")
     ] = None,
     sample: Annotated[
-        int, Option(min=0, help="Instances to grade gold and no-op on.")
+        int, Option(min=0, help="Number of instances to grade gold and no-op on.")
     ] = 3,
     grader: Annotated[
         str, Option(help="Grader to use; auto: one that works here.")
@@ -313,7 +316,7 @@ def merge(
         Option(help="Base model, if it has moved since training.", show_default=False),
     ] = None,
 ) -> None:
-    """Merge an adapter into its base model, and measure the drift of the result."""
+    """Merge an adapter into its base model, and measure the drift."""
     from swebench_trainer.commands import merge as command
 
     command.execute(trained, out, base, model)
@@ -323,7 +326,7 @@ def merge(
 def report(
     run: Annotated[Path, Argument(help="Run directory.", show_default=False)],
 ) -> None:
-    """Show a run's training curves and its comparison of base, SFT and DPO."""
+    """Show the training curves and the evaluation of a run."""
     from swebench_trainer.commands import report as command
 
     command.execute(run)

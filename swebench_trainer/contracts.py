@@ -35,7 +35,7 @@ class Source(Protocol):
     """Provides the instances of a recipe."""
 
     def load(self) -> SourceData:
-        """Reads every instance.
+        """Read every instance.
 
         Raises:
             DataError: The data as a whole cannot be used.
@@ -210,10 +210,10 @@ class Sampler(Protocol):
     """An opened model that writes answers; the caller closes it."""
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
-        """Yields the answers, in any order, each as soon as it is ready."""
+        """Yield the answers, in any order, each as soon as it is ready."""
 
     def close(self) -> None:
-        """Frees memory and connections; may be called twice."""
+        """Free memory and connections; may be called twice."""
 
 
 class Backend(Protocol):
@@ -226,7 +226,7 @@ class Backend(Protocol):
     """`model_name_or_path` of the base model, for predictions and the card."""
 
     def check(self) -> None:
-        """Fails early, before anything is computed.
+        """Fail early, before anything is computed.
 
         Raises:
             PrerequisiteError: A package, a device or a key is missing.
@@ -236,7 +236,7 @@ class Backend(Protocol):
     def train_sft(
         self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
     ) -> Path:
-        """Trains on prompts and completions; resumes from `checkpoints/` if it exists.
+        """Train on prompts and completions; resume from `checkpoints/` if it exists.
 
         Returns:
             The directory of the trained weights.
@@ -245,7 +245,7 @@ class Backend(Protocol):
     def train_dpo(
         self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
     ) -> Path:
-        """Trains on pairs, with `request.start` as initial policy and reference.
+        """Train on pairs, with `request.start` as initial policy and reference.
 
         With `settings.loss = "kto"` a pair may lack one of its answers.
 
@@ -254,14 +254,14 @@ class Backend(Protocol):
         """
 
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> Sampler:
-        """Opens the base model (`None`) or trained weights for sampling."""
+        """Open the base model (`None`) or trained weights for sampling."""
 
 
 class KeepsResponses(Protocol):
     """A `Backend` that stores its answers, because they cost money. Optional."""
 
     def keep_responses(self, folder: Path) -> None:
-        """Sets the storage directory; called before `open_sampler`.
+        """Set the storage directory; called before `open_sampler`.
 
         Stored answers are reused for equal requests, so nothing is paid for twice.
 
@@ -277,7 +277,7 @@ class TrainingChecker(Protocol):
     """A `Backend` that checks a training's settings before the run starts. Optional."""
 
     def check_training(self, settings: SftTable | DpoTable) -> None:
-        """Fails early, before anything is computed.
+        """Fail early, before anything is computed.
 
         Raises:
             PrerequisiteError: A package or a device is missing.
@@ -318,7 +318,7 @@ class TokenViewer(Protocol):
     """A `Backend` that can show tokenized texts, for `preview`. Optional."""
 
     def open_view(self) -> Callable[[str, str | None], TokenView]:
-        """Loads the tokenizer, but no weights.
+        """Load the tokenizer, but no weights.
 
         Returns:
             A function of a prompt and the answer to learn, or `None`.
@@ -336,7 +336,7 @@ class TokenCounter(Protocol):
     """Name of the tokenizer, for fingerprints: the content of prompts depends on it."""
 
     def open_counter(self) -> Callable[[str], int]:
-        """Loads the tokenizer, but no weights.
+        """Load the tokenizer, but no weights.
 
         Returns:
             A function that counts the tokens of a prompt, including the chat template.
@@ -412,21 +412,21 @@ class Grader(Protocol):
     """Runs the official eval script of an instance on a candidate's patch."""
 
     def check(self, instances: Sequence[Instance]) -> None:
-        """Fails early, before anything is graded.
+        """Fail early, before anything is graded.
 
         Raises:
             PrerequisiteError: No daemon, no namespaces, or no image.
         """
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
-        """Yields each job with its outcome as soon as it is decided, in any order.
+        """Yield each job with its outcome as soon as it is decided, in any order.
 
         An infrastructure error is an outcome (`infra_error`, `oom`), not an exception:
         the other jobs must continue.
         """
 
     def close(self) -> None:
-        """Removes everything that the grader left on the machine."""
+        """Remove everything that the grader left on the machine."""
 
 
 class PairStrategy(Protocol):
@@ -449,7 +449,7 @@ class LimitTeller(Protocol):
     def limits(
         self, graded: Sequence[GradedInstance]
     ) -> Bottlenecks | Mapping[str, int]:
-        """Counts what kept the strategy from making more pairs.
+        """Count what kept the strategy from making more pairs.
 
         A plain mapping has reasons for people, each with its number of instances or
         pairs. Counts under the name of a `[pairs]` key are pairs that this key excluded.
@@ -533,10 +533,10 @@ class Publisher(Protocol):
     """Releases trained weights with their model card."""
 
     def check(self) -> None:
-        """Fails early, for example for a missing token or a read-only directory."""
+        """Fail early, for example for a missing token or a read-only directory."""
 
     def publish(self, folder: Path) -> str:
-        """Releases the files of `folder` and returns their location."""
+        """Release the files of `folder` and return their location."""
 
 
 Done = ItemProgress

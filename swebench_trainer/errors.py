@@ -7,6 +7,8 @@ traceback.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class TrainerError(Exception):
     """An error that a user can understand and act on.
@@ -14,14 +16,18 @@ class TrainerError(Exception):
     Args:
         message: What happened, in a sentence or a short paragraph.
         hint: The next step, usually a command or a recipe key.
+        details: File with more details, which the hint names.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", details: Path | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = details
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
@@ -57,6 +63,16 @@ class DataError(TrainerError):
 
 class StageError(TrainerError):
     """A stage cannot finish; what it has done so far is kept."""
+
+
+def library_message(error: BaseException) -> str:
+    """Text of an error of another library, to be searched.
+
+    Our own errors are distinguished by type, and no code looks into their text. Some
+    libraries report a condition only in words, such as torch that memory ran out.
+    """
+    assert not isinstance(error, TrainerError)
+    return str(error)
 
 
 class UnusableInstance(ValueError):

@@ -45,7 +45,7 @@ class Register(Protocol):
         config: type[BaseModel] | None = None,
         summary: str = "",
     ) -> None:
-        """Registers `factory` under `name`.
+        """Register `factory` under `name`.
 
         Args:
             name: Value of `use` in a recipe.
@@ -61,7 +61,7 @@ class Register(Protocol):
 
 @hookspec
 def register_sources(register: Register) -> None:
-    """Registers instance sources (`[data] use`); a factory returns a `Source`.
+    """Register instance sources (`[data] use`); a factory returns a `Source`.
 
     Since 0.1.
     """
@@ -69,7 +69,7 @@ def register_sources(register: Register) -> None:
 
 @hookspec
 def register_backends(register: Register) -> None:
-    """Registers model backends (`[model] use`); a factory returns a `Backend`.
+    """Register model backends (`[model] use`); a factory returns a `Backend`.
 
     Since 0.1.
     """
@@ -77,7 +77,7 @@ def register_backends(register: Register) -> None:
 
 @hookspec
 def register_graders(register: Register) -> None:
-    """Registers graders (`[grade] use`); a factory returns a `Grader`.
+    """Register graders (`[grade] use`); a factory returns a `Grader`.
 
     Since 0.1.
     """
@@ -85,7 +85,7 @@ def register_graders(register: Register) -> None:
 
 @hookspec
 def register_pair_strategies(register: Register) -> None:
-    """Registers pair strategies (`[pairs] use`); a factory returns a `PairStrategy`.
+    """Register pair strategies (`[pairs] use`); a factory returns a `PairStrategy`.
 
     Since 0.1.
     """
@@ -93,7 +93,7 @@ def register_pair_strategies(register: Register) -> None:
 
 @hookspec
 def register_prompt_styles(register: Register) -> None:
-    """Registers prompt styles (`[prompt] use`); a factory returns a `PromptStyle`.
+    """Register prompt styles (`[prompt] use`); a factory returns a `PromptStyle`.
 
     Since 0.1.
     """
@@ -101,7 +101,7 @@ def register_prompt_styles(register: Register) -> None:
 
 @hookspec
 def register_publishers(register: Register) -> None:
-    """Registers publishers (`[publish] use`); a factory returns a `Publisher`.
+    """Register publishers (`[publish] use`); a factory returns a `Publisher`.
 
     Since 0.1.
     """
@@ -174,7 +174,7 @@ def run_finished(event: RunFinished) -> None:
 def drop_instances(
     instances: Sequence[Instance], stage: str
 ) -> Mapping[str, str] | None:
-    """Drops instances: returns a mapping of instance id to reason.
+    """Drop instances: returns a mapping of instance id to reason.
 
     Called by `prepare` with every instance. The sequence may be on disk, so iterate
     over it and keep only what you need. `None` drops none. An id that is not among
@@ -187,7 +187,7 @@ def drop_instances(
 
 @hookspec
 def drop_pairs(pairs: Sequence[Pair]) -> Mapping[int, str] | None:
-    """Drops pairs: returns a mapping of position in `pairs` to reason.
+    """Drop pairs: returns a mapping of position in `pairs` to reason.
 
     Called by `pairs` with the strategy's pairs. `None` drops none. A position outside
     the sequence is an error. A pair is dropped if any plugin drops it.
@@ -198,7 +198,7 @@ def drop_pairs(pairs: Sequence[Pair]) -> Mapping[int, str] | None:
 
 @hookspec
 def report_rows(run_dir: str) -> Mapping[str, str] | None:
-    """Adds rows to the run's closing report: returns a mapping of label to value.
+    """Add rows to the run's closing report: returns a mapping of label to value.
 
     Called once, when the run has finished. `None` adds none. The same label from two
     plugins is an error that names both.

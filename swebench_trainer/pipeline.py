@@ -56,7 +56,7 @@ from swebench_trainer.store.jsonl import (
     write_bytes,
     write_json,
 )
-from swebench_trainer.store.lock import owned
+from swebench_trainer.store.locks import owned
 from swebench_trainer.store.rundir import FORMAT, RunDir
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Pipeline:
         self._settings = resolved_settings(recipe)
 
     def run(self, chosen: Sequence[Stage], redo: Sequence[str] = ()) -> None:
-        """Runs the chosen stages that are not done yet.
+        """Run the chosen stages that are not done yet.
 
         Args:
             chosen: Stages of this recipe, in order.
@@ -122,7 +122,7 @@ class Pipeline:
                 )
 
     def _do(self, stage: Stage, fingerprint: dict[str, Any]) -> None:
-        """Runs a stage, or reports that it is done."""
+        """Run a stage, or reports that it is done."""
         folder = self.run_dir.stage(stage.name)
         if manifest := folder.finished():
             self._plugins.notify(
@@ -177,7 +177,7 @@ class Pipeline:
             if isinstance(table, BaseModel):
                 for key, value in semantic_settings(table, stage.name).items():
                     settings[f"{name}.{key}"] = value
-        return {**settings, **stage.inputs(self.recipe, self._plugins.registry)}
+        return {**settings, **stage.extra_settings(self.recipe, self._plugins.registry)}
 
     def _origins(self, stage: Stage) -> dict[str, str]:
         origins = {}
@@ -199,7 +199,7 @@ class Pipeline:
                 yield "model", writer
 
     def _preflight(self, chosen: Sequence[Stage]) -> None:
-        """Runs the checks of unfinished stages, each once, before any stage starts."""
+        """Run the checks of unfinished stages, each once, before any stage starts."""
         todo = [s for s in chosen if not self.run_dir.stage(s.name).finished()]
         for check in dict.fromkeys(check for stage in todo for check in stage.checks):
             check(self.recipe, self._plugins.registry)
@@ -212,7 +212,7 @@ class Pipeline:
         return dependents(names, stages)
 
     def _refuse_other_format(self) -> None:
-        """Raises if another version made the run directory."""
+        """Raise if another version made the run directory."""
         facts = read_json(self.run_dir.facts)
         if facts is not None and (found := facts.get("format", 1)) != FORMAT:
             raise StageError(
@@ -225,7 +225,7 @@ class Pipeline:
     def _refuse_changes(
         self, fingerprints: Mapping[str, dict[str, Any]], rerun: Sequence[str]
     ) -> None:
-        """Raises if a stage was started with settings that have changed since."""
+        """Raise if a stage was started with settings that have changed since."""
         for name, new in fingerprints.items():
             old = self.run_dir.stage(name).begun()
             if name in rerun or old is None or old["digest"] == new["digest"]:
@@ -250,7 +250,7 @@ class Pipeline:
                 )
 
     def _record_attempt(self) -> int:
-        """Writes recipe, settings and run.json; returns the number of this attempt."""
+        """Write recipe, settings and run.json; return the number of this attempt."""
         facts = read_json(self.run_dir.facts) or {"format": FORMAT, "attempts": []}
         attempt = len(facts["attempts"]) + 1
         facts["attempts"].append(
@@ -272,7 +272,7 @@ class Pipeline:
 
     @contextmanager
     def _logging(self, attempt: int) -> Iterator[None]:
-        """Sends log records to the attempt's log file."""
+        """Send log records to the attempt's log file."""
         path = self.run_dir.attempt_log(attempt)
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = _AttemptLog(path, encoding="utf-8")
@@ -288,7 +288,7 @@ class Pipeline:
 
     @contextmanager
     def _event_log(self) -> Iterator[None]:
-        """Writes every event to `events.jsonl`."""
+        """Write every event to `events.jsonl`."""
         with RowWriter(self.run_dir.events) as rows:
             observer = _EventLog(rows)
             self._plugins.manager.register(observer, "event log")
@@ -302,7 +302,7 @@ class _AttemptLog(logging.FileHandler):
     """A log file that ignores write errors; the stage reports a full disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Drops the record."""
+        """Drop the record."""
 
 
 class _Masking(logging.Formatter):

@@ -1,9 +1,9 @@
-"""The nouns of a run: frozen values without input or output.
+"""The data types of a run: frozen values without input or output.
 
-An instance is an issue with its tests, a candidate is what a model wrote for it,
-a verdict is what the official harness made of the candidate, and a pair is what
-DPO learns from. Each travels between stages as one row of a JSONL file; `as_row`
-and `from_row` are the only two ways in and out.
+An instance is an issue with its tests, a candidate is a model's answer to it, a
+verdict is the official harness's result for the candidate, and a pair is a training
+example for DPO. Stages exchange them as rows of JSONL files; `as_row` and `from_row`
+are the only conversions.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Status(StrEnum):
     """How the grading of one candidate ended."""
 
     RESOLVED = "resolved"
-    """The harness reports every FAIL_TO_PASS and PASS_TO_PASS test as it should be."""
+    """Every FAIL_TO_PASS and PASS_TO_PASS test passes, as reported by the harness."""
     UNRESOLVED = "unresolved"
-    """The patch applied and its tests ran, but not all of them are as they should be."""
+    """The patch applied and the tests ran, but not all of them pass."""
     NO_PATCH = "no_patch"
-    """The model wrote nothing that changes a file."""
+    """The answer changes no file."""
     MALFORMED = "malformed"
-    """The model wrote something that is no patch in the expected answer format."""
+    """The answer is not a patch in the expected format."""
     NOT_APPLIED = "not_applied"
     """None of the harness's apply commands accepted the patch."""
     TIMEOUT = "timeout"
@@ -49,11 +49,11 @@ class Status(StrEnum):
     OOM = "oom"
     """The machine ran out of memory."""
     INFRA_ERROR = "infra_error"
-    """The machine, not the patch, is to blame: no image, no daemon, no disk."""
+    """The machine failed, not the patch: no image, no daemon, no disk space."""
 
 
 FLAKY = "flaky"
-"""Flag of a verdict, pass or failure, that another run of the same patch contradicts."""
+"""Flag of a verdict (a pass or a failure) that another run of the patch contradicts."""
 
 
 class Finish(StrEnum):
@@ -79,54 +79,52 @@ REWARDS: dict[Status, int] = {
     Status.MALFORMED: -1,
     Status.NOT_APPLIED: -1,
 }
-"""Rewards by status; a status that is not listed is masked (reward `None`)."""
+"""Rewards by status; other statuses are masked (reward `None`)."""
 
 
 class Tier(StrEnum):
-    """What is wrong with a rejected answer, the hardest to tell from a success first."""
+    """How a rejected answer fails; first the failures closest to a success."""
 
     BREAKS_OTHERS = "breaks_others"
     """Every FAIL_TO_PASS test passes, and a PASS_TO_PASS test no longer does."""
     FAILS = "fails"
     """The patch applied and a FAIL_TO_PASS test, or the whole test run, failed."""
     UNGRADED = "ungraded"
-    """No test was run: all that is known is that the patch is another one than gold."""
+    """No test was run; the patch differs from gold."""
     NOT_APPLIED = "not_applied"
     """The patch does not apply."""
     MALFORMED = "malformed"
-    """The answer is no patch in the expected form."""
+    """The answer is not a patch in the expected format."""
     NO_PATCH = "no_patch"
     """The answer changes nothing."""
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One issue: a swebench 5 row and the little that we add to it.
+    """One issue: a swebench 5 row with additional columns.
 
-    The upper-case names are the harness's own columns. `instance_row` gives back
-    a row that `swebench eval` accepts.
+    Uppercase names are the harness's columns. `swebench eval` accepts the row.
 
     Attributes:
-        workdir: Where the repository lies in the image.
-        source: Where the row came from, for messages and the model card.
+        workdir: Directory of the repository in the image.
+        source: Origin of the row, for messages and the model card.
         snapshot: Absolute path of a directory with the repository's files at
-            `base_commit`, or empty when only the image has them.
-        apply_mode: How the patch is applied: by the harness's chain of commands, or
-            as SWE-bench Pro's own evaluation does it.
-        parser: Source of the program that reads the test output, where the row
-            brings its own (SWE-bench Pro); empty means `log_parser` alone.
+            `base_commit`; empty if only the image has them.
+        apply_mode: How to apply the patch: with the harness's chain of commands, or
+            like SWE-bench Pro's own evaluation.
+        parser: Source code of a program that parses the test output, if the row has
+            one (SWE-bench Pro); empty means only `log_parser`.
         requirements: SWE-bench Pro's requirements text, else empty.
         interface: SWE-bench Pro's interface text, else empty.
-        language: Language of the repository, where the row names one.
-        difficulty: How hard the issue is, in the row's own words (SWE-bench
-            Verified: `<15 min fix` to `>4 hours`), else empty.
-        images: Addresses of the images in the issue (SWE-bench Multimodal); prompts
-            have its text alone.
-        test_files: Binary files that the tests need beside the patches.
-        split: Which side of the holdout the instance is on.
-        contents: Where `prepare` has found the repository's files: in the task's
-            `repo/` (`snapshot`), in a clone, or in the image; empty if nothing needed
-            them.
+        language: Language of the repository, if the row names one.
+        difficulty: Difficulty as the row spells it (SWE-bench Verified: `<15 min fix`
+            to `>4 hours`), else empty.
+        images: Addresses of images in the issue (SWE-bench Multimodal); prompts
+            contain only its text.
+        test_files: Binary files that the tests need besides the patches.
+        split: Side of the holdout.
+        contents: Where `prepare` found the repository's files: in the task's `repo/`
+            (`snapshot`), in a clone, or in the image; empty if nothing needed them.
     """
 
     instance_id: str
@@ -169,7 +167,7 @@ class Instance:
 
     @property
     def gradable(self) -> bool:
-        """Whether the row carries the tests and the script that grading needs."""
+        """Whether the row has the tests and the script that grading needs."""
         return not self.ungradable
 
 
@@ -185,7 +183,7 @@ class ExtractionOutcome(StrEnum):
     MALFORMED = "malformed"
     """The answer attempts a patch that cannot be understood, or not with certainty."""
     NO_OP = "no_op"
-    """There is no answer: the tests run on the unpatched repository.
+    """Not an answer: the tests run on the unpatched repository.
 
     Only the trainer itself sets this, so no predictions file can request such a run.
     """
@@ -201,7 +199,7 @@ class Extraction:
 
     Attributes:
         repairs: Names of the repairs made, each once, in order of discovery.
-        reason: Explanation for people if there is no patch; never compared.
+        reason: Explanation for people if the answer has no patch; never compared.
     """
 
     outcome: ExtractionOutcome = ExtractionOutcome.OK
@@ -218,7 +216,7 @@ class Extraction:
 
     @classmethod
     def of(cls, value: object) -> Extraction:
-        """Accepts a value, its JSON row, or the string form of older files and plugins.
+        """Accept a value, its JSON row, or the string form of older files and plugins.
 
         The strings are `ok`, `repaired:<names joined with +>`, `failed:<reason>` and
         `no-op`. An unknown string counts as `ok`.
@@ -270,7 +268,7 @@ class StaticChecks:
 
     @classmethod
     def of(cls, value: object) -> StaticChecks:
-        """Accepts a value, its JSON row, or the phrases of older files and plugins.
+        """Accept a value, its JSON row, or the phrases of older files and plugins.
 
         Raises:
             TypeError: The value is of another type.
@@ -288,17 +286,17 @@ class StaticChecks:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a model wrote for one instance, and the patch that it became.
+    """A model's answer for one instance, and the patch extracted from it.
 
     Attributes:
-        sample: Number of the sample, from 0; gold and no-op runs use 0 too.
+        sample: Number of the sample, from 0; gold and no-op runs also start at 0.
         model: `model_name_or_path` of the predictions format.
         text: The model's answer, verbatim.
-        patch: The unified diff taken from `text`; empty when there is none.
+        patch: The unified diff extracted from `text`; empty without one.
         extraction: How the patch was taken from `text`. Plugins may pass the older
             strings, see `Extraction.of`.
-        prompt_tokens: Tokens of the prompt, 0 when not known.
-        completion_tokens: Tokens of the answer, 0 when not known.
+        prompt_tokens: Tokens of the prompt, 0 if not known.
+        completion_tokens: Tokens of the answer, 0 if not known.
         finish: `stop`, `length`, `too long`, `refused`, or empty when not known; see
             `Sample`.
         checks: Facts about the patch known without running it. Plugins may pass the
@@ -328,18 +326,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What grading says about one candidate.
+    """The result of grading one candidate.
 
     Attributes:
-        report: The harness's own report of the instance, unmodified (the value
-            under the instance id in `report.json`); empty when it wrote none.
-        flags: Why a pass is not believed, and `flaky`, which a failure can be too.
+        report: The harness's report of the instance, unmodified (the value under the
+            instance id in `report.json`); empty if it wrote none.
+        flags: Reasons not to trust a pass, and `flaky`, which also flags failures.
         reason: One line for people: the apply error, the missing image, …
         log: Directory of the logs, relative to the stage's directory.
-        patch: Digest of the patch that was graded, so that no verdict is taken
-            for another patch.
-        explained: Whether a timeout is the patch's doing: it happened again with
-            many times the seconds that gold needs.
+        patch: Digest of the graded patch, so that a verdict is never used for another.
+        explained: Whether the patch caused the timeout: it timed out again with many
+            times the seconds that gold needs.
     """
 
     instance_id: str
@@ -362,7 +359,7 @@ class Verdict:
 
     @property
     def flaky(self) -> bool:
-        """Whether another run of the same patch ended otherwise."""
+        """Whether another run of the same patch had a different result."""
         return FLAKY in self.flags
 
     @property
@@ -454,7 +451,7 @@ class LeakageReport:
 
 @dataclass(frozen=True)
 class SftRow:
-    """One supervised example: the text a user sends and the answer to learn."""
+    """One supervised example: the user's message and the answer to learn."""
 
     instance_id: str
     prompt: str
@@ -500,28 +497,28 @@ class AnswerRef(str):
 
 @dataclass(frozen=True)
 class Pair:
-    """One preference: of two answers to `prompt`, the tests prefer `chosen`.
+    """One preference: `chosen` is a better answer to `prompt` than `rejected`.
 
-    The three texts are TRL's preference format; the rest says where they came from.
-    One of the answers may be `None`: the other then stands alone, as a good one or as
-    a bad one, which only `[dpo] loss = "kto"` learns from.
+    These three texts are TRL's preference format; the other fields are provenance.
+    One answer may be `None`: the other is then labeled as good (`chosen`) or bad
+    (`rejected`) without a comparison, for `[dpo] loss = "kto"` only.
 
     Attributes:
-        strategy: Name of the pair strategy, as the recipe has it.
-        chosen_source: Which answer `chosen` is; empty where there is none.
-        rejected_source: Which answer `rejected` is; empty where there is none.
-        tier: `Tier` of the rejected answer, or a word of the strategy's own; `resolved`
-            where there is none.
-        chosen_model: Who wrote `chosen`; empty for gold. Needed where several models
-            have written a sample of that number.
-        rejected_model: Who wrote `rejected`.
+        strategy: Name of the pair strategy in the recipe.
+        chosen_source: Which answer `chosen` is; empty without one.
+        rejected_source: Which answer `rejected` is; empty without one.
+        tier: `Tier` of the rejected answer, or a word of the strategy's own;
+            `resolved` without a rejected answer.
+        chosen_model: Writer of `chosen`; empty for gold. Needed if several models
+            wrote a sample with that number.
+        rejected_model: Writer of `rejected`.
         chosen_log: Logs of the verdict on `chosen`, relative to the run directory;
-            empty where no test was run. The stage fills it in, and `rejected_log` too.
+            empty if no test was run. The stage fills in both logs.
         rejected_log: Logs of the verdict on `rejected`.
-        chosen_tier: `Tier` of `chosen` where that is wrong as well, only less so; empty
-            for a pass and for gold.
+        chosen_tier: `Tier` of `chosen` if it fails, but less badly than `rejected`;
+            empty for a pass and for gold.
         restyled: Whether `rejected` is the candidate's patch in the recipe's answer
-            form instead of the text that the model wrote.
+            format instead of the model's text.
     """
 
     instance_id: str
@@ -547,7 +544,7 @@ class Pair:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written; JSON can hold lone surrogates, which cannot."""
+    """Whether a text can be encoded; JSON may contain lone surrogates, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -556,7 +553,7 @@ def is_unicode(text: str) -> bool:
 
 
 def as_row(value: Any) -> dict[str, Any]:
-    """Turns a value of this module into a JSON-able row."""
+    """Turn a value of this module into a JSON-able row."""
     # Not asdict(): it copies each list of a report, which costs more than to write it.
     values = {
         spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)
@@ -568,7 +565,7 @@ def as_row(value: Any) -> dict[str, Any]:
 
 
 def from_row(kind: type[T], row: Mapping[str, Any]) -> T:
-    """Builds a `kind` of this module from a row; unknown columns are ignored.
+    """Build a `kind` of this module from a row; unknown columns are ignored.
 
     Raises:
         KeyError: A column without a default is missing.

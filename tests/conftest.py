@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def warm_server():
+    """Starts programs without their imports; see `tests/warm.py`."""
+    from tests.warm import WarmServer
+
+    with closing(WarmServer()) as server:
+        yield server
 
 
 _loaded = 0

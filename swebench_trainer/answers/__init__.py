@@ -1,1 +1,1 @@
-"""What comes out of the model: its forms, how a patch is found in it, what is mended."""
+"""Forms of a model's answer, and how a patch is found and repaired in it."""

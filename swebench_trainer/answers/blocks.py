@@ -1,19 +1,19 @@
-r"""The search-replace form of an answer: its grammar, its writing, its application.
+r"""The search-replace form of an answer: grammar, writing and applying.
 
 Each block starts with the file's path on a line of its own:
 
     src/a.py                      src/old.py               src/new.py
     <<<<<<< SEARCH                <<<<<<< DELETE           <<<<<<< RENAME
-    lines as they stand           >>>>>>> DELETE           src/newer.py
+    lines of the file             >>>>>>> DELETE           src/newer.py
     =======                                                >>>>>>> RENAME
-    lines that replace them
+    replacement lines
     >>>>>>> REPLACE
 
-- SEARCH is whole lines that stand exactly once in the file as it was before the
-  answer; all blocks refer to that state, so their order means nothing.
-- An empty SEARCH creates the file, or fills one that is empty; its path has no blanks,
-  for prose has some.
-- A renamed file may have blocks too; they name it by its old path.
+- SEARCH is whole lines that occur exactly once in the file before the answer; all
+  blocks refer to that state, so their order does not matter.
+- An empty SEARCH creates the file, or fills an empty one; its path has no spaces, to
+  distinguish it from prose.
+- Blocks of a renamed file use its old path.
 - `\ No newline at end of file` may end a part, as in a diff. When neither part
   has it, the end of the file stays as it is.
 """
@@ -41,7 +41,7 @@ _OPENERS = {
 }
 _MARKERS = {*_OPENERS, *_OPENERS.values(), _DIVIDER}
 _PATH = re.compile(r"\S*[^\s:]\s*|[\s#*]*`[^`]+`[\s:*]*")
-"""A line that is no prose: nothing there could tell a path that is to be made from it."""
+"""A line that cannot be prose, since nothing else identifies the path of a new file."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class Edit:
 
 @dataclass(frozen=True)
 class Delete:
-    """A file that goes."""
+    """A deleted file."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Rename:
-    """A file that moves to the path `to`."""
+    """A file renamed to the path `to`."""
 
     path: str
     to: str
@@ -77,17 +77,17 @@ Block = Edit | Delete | Rename
 def blocks_of(
     change: FileChange, old: File | None, context: int | None = None
 ) -> Iterator[Block]:
-    """The blocks that say what `change` does.
+    """Yields the blocks that express `change`.
 
     Args:
-        change: What a patch does to one file.
+        change: Change of one file by a patch.
         old: The file before, from which context is taken until each SEARCH is
             unique. Without it a SEARCH is its hunk's own lines, which need not
             be unique.
         context: See `unique_hunks`.
 
     Raises:
-        ValueError: Blocks cannot say it, or the hunks do not fit `old`.
+        ValueError: Blocks cannot express it, or the hunks do not fit `old`.
     """
     if change.special:
         raise ValueError(f"search-replace blocks cannot express {change.special}")
@@ -113,10 +113,10 @@ def blocks_of(
 def unique_hunks(
     change: FileChange, text: Text, context: int | None = None
 ) -> Iterator[Hunk]:
-    """The hunks, each with so much context that its old lines stand once in `text`.
+    """Yields the hunks with enough context that the old lines occur once in `text`.
 
     Args:
-        change: What a patch does to the file.
+        change: Change of the file by a patch.
         text: The file before.
         context: Lines before and after a change that are kept though the hunk is
             unique without them; `None` keeps all.
@@ -143,7 +143,7 @@ def unique_hunks(
 
 
 def _narrow(hunk: Hunk, context: int) -> Hunk:
-    """The hunk with at most so many unchanged lines before and after its change."""
+    """The hunk with at most `context` unchanged lines before and after its change."""
     old, new = hunk.old, hunk.new
     if not (old.newline and new.newline):
         return hunk  # which line lacks its newline shows in the last one alone
@@ -159,7 +159,7 @@ def _narrow(hunk: Hunk, context: int) -> Hunk:
 
 
 def _alike(some: Sequence[str], others: Sequence[str], most: int) -> int:
-    """How many lines, but no more than `most`, two texts begin with both."""
+    """Number of equal lines at the beginning of two texts, at most `most`."""
     return next((n for n in range(most) if some[n] != others[n]), most)
 
 
@@ -173,7 +173,7 @@ def _grow(hunk: Hunk, text: Text) -> tuple[int, int]:
 
 
 def _splice(text: Text, start: int, end: int, members: Sequence[Hunk]) -> Hunk:
-    """One hunk for the lines from `start` to `end`, which hold all `members`."""
+    """One hunk for the lines from `start` to `end`, which contain all `members`."""
     new: list[str] = []
     done = start
     for hunk in members:
@@ -194,7 +194,7 @@ def write_block(block: Block) -> str:
     """The block as text, ending with a newline.
 
     Raises:
-        ValueError: The path or a line would be read as something else.
+        ValueError: The path or a line would be misread.
     """
     for path in (block.path, block.to) if isinstance(block, Rename) else (block.path,):
         check_path(path)
@@ -226,13 +226,13 @@ def clean_path(line: str) -> str:
 
 
 def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
-    """Reads every block of an answer; text around blocks is tolerated.
+    """Reads every block of an answer, and tolerates text around them.
 
     Returns:
-        The blocks, and the names of what had to be tolerated.
+        The blocks, and the names of the repairs.
 
     Raises:
-        ValueError: A block is not finished, or its parts are not clear.
+        ValueError: A block is not finished, or ambiguous.
     """
     lines = iter(text.split("\n"))
     blocks: list[Block] = []
@@ -269,7 +269,7 @@ def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
 
 
 def ends_in_block(text: str) -> bool:
-    """Whether nothing stands behind the last block: more of them may have been meant."""
+    """Whether an answer ends with a block, so that more blocks may be missing."""
     lines = [line.rstrip() for line in text.split("\n")]
     behind = [line for line in lines if line and not FENCE.match(line)]
     return bool(behind) and behind[-1] in _OPENERS.values()
@@ -369,7 +369,7 @@ def _parents(path: str) -> list[str]:
 def _apply_to(
     file: File | None, path: str, group: list[Block]
 ) -> tuple[str, File | None, list[str]]:
-    """Where the file is afterwards and what it is (`None`: gone), and repairs."""
+    """Path and content of the file afterwards (`None` if deleted), and repairs."""
     edits = [block for block in group if isinstance(block, Edit)]
     moves = [block for block in group if isinstance(block, Rename)]
     deleted = len(edits) + len(moves) < len(group)
@@ -417,7 +417,7 @@ def _apply_edits(text: Text, edits: Sequence[Edit]) -> Text:
 
 
 def _place(text: Text, edit: Edit) -> int:
-    """Index of the line at which the search text of `edit` starts."""
+    """Index of the line where the search text of `edit` starts."""
     needle = edit.search
     if not needle.lines and text.lines:
         raise ValueError(f"search text is empty, but {edit.path} is not")
@@ -433,7 +433,7 @@ def _place(text: Text, edit: Edit) -> int:
 
 
 def _find(text: Text, needle: tuple[str, ...]) -> list[int]:
-    """Indexes of the lines at which `needle` starts: none, the first, or the first two."""
+    """Indexes of the lines where `needle` starts, at most the first two."""
     if not needle:
         return [0]
     # One string search is fast, and newlines on both sides keep it to whole lines.
@@ -454,7 +454,7 @@ def _newline_after(text: Text, edit: Edit) -> bool:
 
 
 def _with_line_ends_of(text: Text, edits: Sequence[Edit]) -> list[Edit]:
-    """The edits with the line ends of the file, if those are all of one kind."""
+    """The edits with the line endings of the file, if it does not mix two kinds."""
     ended = text.lines if text.newline else text.lines[:-1]
     if not any("\r" in line for line in text.lines):
         end = ""

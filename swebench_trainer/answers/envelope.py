@@ -1,4 +1,4 @@
-"""What stands around an answer: thoughts, and tags such as `<patch>`."""
+"""Text around an answer: thoughts, and tags such as `<patch>`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _DIFF = re.compile(r"^(?:diff --git |--- .*\n\+\+\+ |@@ )", re.MULTILINE)
 
 
 def without_thoughts(text: str) -> str:
-    """The text behind the last thought; all thoughts that never end are one.
+    """The text after the last thought; a thought without an end extends to the end.
 
-    A thought may begin in the prompt, so that only its end is in the text.
+    A thought may begin in the prompt, so the text may only have its end.
     """
-    # A line of a diff may end so too.
+    # A line of a diff may also end like this.
     ends = [e for e in _THOUGHT_END.finditer(text) if not _inside_hunk(text, e.start())]
     text = text[ends[-1].end() :] if ends else text
     begin = _THOUGHT.search(text)
@@ -30,9 +30,9 @@ def _inside_hunk(text: str, at: int) -> bool:
 
 
 def inside_tags(text: str) -> tuple[str, bool] | None:
-    """What the tags of a final answer hold; `None` where none holds a diff.
+    """The text inside the tags of a final answer; `None` if none contains a diff.
 
-    Several tags of one kind are joined, tags in tags are opened too.
+    Several tags of one kind are joined, and nested tags are opened.
 
     Returns:
         The text, and whether the last tag is closed.
@@ -47,7 +47,7 @@ def inside_tags(text: str) -> tuple[str, bool] | None:
 
 
 def _opened(text: str) -> tuple[str, bool] | None:
-    """As `inside_tags`, for the outermost tags."""
+    """Like `inside_tags`, for the outermost tags only."""
     parts: list[str] = []
     closed = False
     at = 0
@@ -69,7 +69,7 @@ def _opened(text: str) -> tuple[str, bool] | None:
 
 
 def _closing(text: str, closer: str, start: int, stop: int) -> int | None:
-    """Where the tag is closed: on a line of its own, or else at the end of the last line."""
+    """Index of the closing tag: on its own line, else at the end of the last line."""
     own = re.compile(rf"^{re.escape(closer)}", re.I | re.M).search(text, start, stop)
     if own:
         return own.start()

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rich.filesize import decimal
 from rich.table import Table
@@ -15,31 +14,13 @@ from rich.text import Text
 
 from swebench_trainer.errors import RecipeError, TrainerError
 from swebench_trainer.grading.cache import SqliteRunCache, cache_path, set_aside
-from swebench_trainer.grading.namespace.kept_roots import kept_roots, prune_roots
+from swebench_trainer.grading.namespace.root_cache import cached_roots, prune_roots
 from swebench_trainer.reporting.console import open_console, print_line
-from swebench_trainer.store.kept import KINDS, kept, prune, user_cache
+from swebench_trainer.store.cache import KINDS, PruneLimits, entries, prune, user_cache
 
 _LARGEST = "largest entries"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"k": 10**3, "m": 10**6, "g": 10**9}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What to remove; nothing by default.
-
-    Attributes:
-        unused_for: Seconds; entries unused for longer are removed. Below zero, all are.
-        max_size: Bytes that the entries of each kind may occupy.
-    """
-
-    unused_for: int | None = None
-    max_size: int | None = None
-
-    @property
-    def prune(self) -> bool:
-        """Whether to remove anything."""
-        return self.unused_for is not None or self.max_size is not None
 
 
 def execute(older_than: str | None, max_size: str | None, *, clear: bool) -> None:
@@ -58,7 +39,7 @@ def execute(older_than: str | None, max_size: str | None, *, clear: bool) -> Non
     age = -1 if clear else _amount(older_than, _SECONDS, "--prune-older-than")
     size = _amount(max_size, _BYTES, "--max-size")
     console = open_console()
-    for part in prune_and_show(Limits(age, size)):
+    for part in prune_and_show(PruneLimits(age, size)):
         if isinstance(part, str):
             print_line(console, part)
         else:
@@ -76,7 +57,7 @@ def _amount(text: str | None, units: dict[str, int], option: str) -> int | None:
     return int(number) * units[unit]
 
 
-def prune_and_show(limits: Limits) -> Iterator[str | Table]:
+def prune_and_show(limits: PruneLimits) -> Iterator[str | Table]:
     """Prunes the caches, and describes what was removed and what is left.
 
     Raises:
@@ -88,28 +69,23 @@ def prune_and_show(limits: Limits) -> Iterator[str | Table]:
     yield from _test_runs(limits)
 
 
-def _cached_directories(limits: Limits) -> Iterator[str | Table]:
+def _cached_directories(limits: PruneLimits) -> Iterator[str | Table]:
     """Clones, indexes, and other directories in the cache."""
-    if limits.prune:
-        removed = []
-        for kind, name in KINDS.items():
-            number = prune(
-                user_cache(kind),
-                unused_for=limits.unused_for,
-                max_size=limits.max_size,
-            )
-            removed.append(f"{number} {name}")
+    if limits:
+        removed = [
+            f"{prune(user_cache(k), limits)} {name}" for k, name in KINDS.items()
+        ]
         yield f"removed {', '.join(removed)}; entries being written are never removed"
     table = Table("cached")
     for name in ("count", "size"):
         table.add_column(name, justify="right")
     table.add_column("last used")
     for kind, name in KINDS.items():
-        if things := kept(user_cache(kind)):
-            size = decimal(sum(thing.size for thing in things))
-            first, last = _day(things[0].used), _day(things[-1].used)
+        if found := entries(user_cache(kind)):
+            size = decimal(sum(entry.size for entry in found))
+            first, last = _day(found[0].used), _day(found[-1].used)
             used = first if first == last else f"{first} to {last}"
-            table.add_row(name, str(len(things)), size, used)
+            table.add_row(name, str(len(found)), size, used)
     if table.rows:
         yield f"{user_cache()}:"
         yield table
@@ -117,16 +93,16 @@ def _cached_directories(limits: Limits) -> Iterator[str | Table]:
         yield "No repositories or indexes are cached."
 
 
-def _image_roots(limits: Limits) -> Iterator[str | Table]:
-    if limits.prune:
-        removed = prune_roots(unused_for=limits.unused_for, max_size=limits.max_size)
+def _image_roots(limits: PruneLimits) -> Iterator[str | Table]:
+    if limits:
+        removed = prune_roots(limits)
         yield f"removed {removed} image roots; those in use are never removed"
-    roots = kept_roots()
+    roots = cached_roots()
     if not roots:
         yield "No image roots are cached."
         return
     total = decimal(sum(root.size for root in roots))
-    yield f"{roots[0].folder.parent}: {len(roots)} image roots, {total}"
+    yield f"{roots[0].path.parent}: {len(roots)} image roots, {total}"
     table = Table("image", title=_LARGEST)
     table.add_column("size", justify="right")
     table.add_column("last used")
@@ -136,7 +112,7 @@ def _image_roots(limits: Limits) -> Iterator[str | Table]:
     yield table
 
 
-def _test_runs(limits: Limits) -> Iterator[str | Table]:
+def _test_runs(limits: PruneLimits) -> Iterator[str | Table]:
     path = cache_path()
     if path is None or not path.exists():
         yield "No test runs are cached."
@@ -147,11 +123,9 @@ def _test_runs(limits: Limits) -> Iterator[str | Table]:
                 f"{path} cannot be opened.",
                 hint="Check that the disk is not full and that the file is writable.",
             )
-        if limits.prune:
+        if limits:
             try:
-                removed = run_cache.prune(
-                    unused_for=limits.unused_for, max_size=limits.max_size
-                )
+                removed = run_cache.prune(limits)
             except sqlite3.Error as error:
                 raise TrainerError(
                     f"{path} cannot be pruned: {error}",

@@ -18,7 +18,7 @@ from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
-from swebench_trainer.store.lock import owned
+from swebench_trainer.store.locks import owned
 from swebench_trainer.store.predictions import read_predictions
 from swebench_trainer.store.rundir import FORMAT, StageDir
 from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row

@@ -163,7 +163,7 @@ def _prepare(
     try:
         prepare.run(context)
     except (DataError, StageError) as error:
-        if str(folder) not in error.hint:
+        if error.details is None:
             raise
         # The files that the hint names are temporary.
         hint = error.hint.replace(f"{run.path}/", "")

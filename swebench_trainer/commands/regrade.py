@@ -18,7 +18,7 @@ from swebench_trainer.reporting.listings import verdict_change
 from swebench_trainer.stages.context import gold_runs
 from swebench_trainer.stages.graph import STAGES, dependents
 from swebench_trainer.store.jsonl import each_row, read_json, write_json
-from swebench_trainer.store.lock import owned
+from swebench_trainer.store.locks import owned
 from swebench_trainer.store.rundir import FORMAT, RunDir, StageDir
 from swebench_trainer.types import Instance, Verdict, from_row
 

@@ -1,1 +1,1 @@
-"""What a repository holds at a commit: read, never checked out, fetched at most once."""
+"""Files of a repository at a commit: read without a checkout, fetched at most once."""

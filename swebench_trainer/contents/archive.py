@@ -1,4 +1,4 @@
-"""A tar archive that nobody has vetted, as it comes: nothing of it is unpacked."""
+"""Read untrusted tar archives as streams, without unpacking them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 
 MAX_MEMBERS = 200_000
 MAX_BYTES = 5_000_000_000
-"""Size of all files of an archive together; holes in them count."""
+"""Maximum total size of the files in an archive, including holes."""
 
 CHUNK = 1 << 20
 END = 1024
-"""So many zeros end an archive."""
+"""Number of zero bytes at the end of an archive."""
 
 
 @contextlib.contextmanager
 def opened(chunks: Iterator[bytes]) -> Iterator[tarfile.TarFile]:
-    """Opens an archive, to be read once from its begin to its end.
+    """Open an archive, to be read once from start to end.
 
     Args:
-        chunks: The archive, piece by piece.
+        chunks: The bytes of the archive.
 
     Raises:
-        ValueError: It is damaged or torn.
+        ValueError: The archive is damaged or truncated.
     """
     stream = Stream(chunks)
     file = io.BufferedReader(stream, CHUNK)
@@ -40,10 +40,10 @@ def opened(chunks: Iterator[bytes]) -> Iterator[tarfile.TarFile]:
 
 
 def members(archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """What is in an archive of a directory, with its path below that directory.
+    """Iterate over an archive of a directory: paths below the directory, and members.
 
     Raises:
-        ValueError: It is too much.
+        ValueError: The archive has too many files or bytes.
     """
     size = 0
     for number, member in enumerate(archive):
@@ -54,16 +54,16 @@ def members(archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
             raise ValueError(f"more than {MAX_BYTES / 1e9:.0f} GB")
         if path := below(member.name):
             yield path, member
-        archive.members = []  # type: ignore[attr-defined]  # or it would keep them all
+        archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps them all
 
 
 def below(name: str) -> str:
-    """A path without its first part, which is the directory that was asked for."""
+    """Return a path without its first part, the archived directory."""
     return name.partition("/")[2]
 
 
 class Stream(io.RawIOBase):
-    """Pieces of bytes as a file to read once."""
+    """Chunks of bytes as a file that can be read once."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = iter(chunks)
@@ -71,22 +71,22 @@ class Stream(io.RawIOBase):
         self._last = b""
 
     def readable(self) -> bool:
-        """It is, and that is all."""
+        """Return true."""
         return True
 
     def finish(self) -> None:
-        """Reads to the end, which an archive that was torn between two files lacks.
+        """Read to the end-of-archive marker, which a truncated archive lacks.
 
         Raises:
-            ValueError: It is not there.
+            ValueError: The marker is missing.
         """
         while self.readinto(bytearray(CHUNK)):
             pass
         if self._last != bytes(END):
-            raise ValueError("it has no end")
+            raise ValueError("the archive is truncated")
 
     def readinto(self, buffer: Any) -> int:
-        """Fills the buffer, or a part of it."""
+        """Fill the buffer, or part of it."""
         while not self._left:
             chunk = next(self._chunks, None)
             if chunk is None:

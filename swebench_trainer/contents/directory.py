@@ -1,4 +1,4 @@
-"""A repository's files where they lie in a directory."""
+"""A repository's files in a directory on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LINK, _FOLDER = "120000", "040000"
 
 
 class Directory:
-    """A `Tree` that lies on disk; links are not followed."""
+    """A `Tree` on disk; links are not followed."""
 
     def __init__(self, root: str | Path) -> None:
         self._root = Path(root)
@@ -43,9 +43,9 @@ class Directory:
         return self._paths
 
     def _locate(self, path: str) -> Path | None:
-        """Where `path` lies; `None` when nothing is there.
+        """Return the location of `path`, or `None` if it does not exist.
 
-        No part of the path but the last may be a link, so what is found lies in the
+        Only the last part of the path may be a link, so the location is inside the
         directory.
         """
         check_path(path)

@@ -1,4 +1,4 @@
-"""The files of an instance's image, which is never run."""
+"""Read the files of an instance's image without running it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from pathlib import Path
 from typing import Protocol
 
 from swebench_trainer.contents.archive import CHUNK, members, opened
-from swebench_trainer.contents.cache import held, kept_at, usable
-from swebench_trainer.contents.commands import GitError, git
-from swebench_trainer.contents.git import COMMIT, GitTree, fetch
+from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.importer import import_archive
 from swebench_trainer.contents.objects import Objects
-from swebench_trainer.contents.reasons import Unavailable
+from swebench_trainer.contents.repositories import (
+    COMMIT,
+    GitTree,
+    fetch,
+    is_readable,
+    repository_lock,
+    repository_path,
+)
+from swebench_trainer.git import GitError, git
+from swebench_trainer.store.cache import mark_used, partial_path, remove
 from swebench_trainer.store.digest import digest
-from swebench_trainer.store.kept import note_use, remove, unfinished
 from swebench_trainer.types import Instance
 
-# Of a repository that may be made to harm whoever runs git in it, these are data.
+# Only these files are copied from an untrusted repository: they are data, not settings.
 _OBJECT = re.compile(
     r"[0-9a-f]{2}/(?:[0-9a-f]{38}|[0-9a-f]{62})"
     r"|pack/pack-(?:[0-9a-f]{40}|[0-9a-f]{64})\.(?:pack|idx)"
@@ -30,35 +36,34 @@ _SHALLOW = re.compile(rb"(?:(?:[0-9a-f]{40}|[0-9a-f]{64})\n)*")
 _MAX_SHALLOW = 10_000_000
 
 Take = Callable[[str], Iterator[bytes] | None]
-"""Gives a directory or file of an image as a tar archive; `None` if it is not there."""
+"""Return a directory or file of an image as a tar archive, or `None` if it is missing."""
 
 
 class Archives(Protocol):
-    """Images whose files can be had, though nothing in them is run.
+    """Reads files of images without running them.
 
-    Every method raises `ValueError` with the reason in a line for what is wrong with
-    one image, and `PrerequisiteError` where no image can be had at all.
+    Every method raises `ValueError` with a one-line reason for a problem of one image,
+    and `PrerequisiteError` if no image can be read at all.
     """
 
     def image_id(self, image: str) -> str:
-        """The digest of an image, which is pulled when it is not here."""
+        """Return the digest of an image; pull it if it is missing."""
 
     def unstarted_container(self, image_id: str) -> AbstractContextManager[Take]:
-        """A container that is never started, and gone in the end."""
+        """Create a container that is never started, and remove it at the end."""
 
     def close(self) -> None:
-        """Lets go of connections."""
+        """Close connections."""
 
 
 class ImageTrees:
-    """The repositories of images, brought together in the user's cache.
+    """The repositories of images, merged in the user's cache.
 
-    Git's objects are taken out of an image, if `base_commit` is among them, and else
-    the plain files. Either goes into one bare repository for all images of an
-    instance's `repo`, where equal files are kept once, and stays there.
+    Copies the git objects of an image if they include `base_commit`, and the plain files
+    otherwise, into one bare repository per `repo`, which stores equal files once.
 
     Args:
-        archives: The way to the images.
+        archives: Access to the images.
     """
 
     def __init__(self, archives: Archives) -> None:
@@ -67,11 +72,11 @@ class ImageTrees:
         self._open: dict[Path, Objects] = {}
 
     def tree(self, instance: Instance) -> GitTree:
-        """The files in an instance's image, at `base_commit` if it has a repository.
+        """Return the files in an instance's image, at `base_commit` if it has a repository.
 
         Raises:
-            ValueError: They cannot be had; the message is one line that says why.
-            PrerequisiteError: There is no git, or no way to any image.
+            ValueError: The files cannot be read; the message is one line.
+            PrerequisiteError: git is not installed, or no image can be read.
         """
         if not instance.image:
             raise ValueError("the row names no image")
@@ -80,10 +85,12 @@ class ImageTrees:
                 return self._tree(instance)
         except (GitError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise Unavailable(f"no files from {instance.image}: {reason}") from error
+            raise UnavailableError(
+                f"no files from {instance.image}: {reason}"
+            ) from error
 
     def close(self) -> None:
-        """Ends the programs that read."""
+        """Stop the reader processes."""
         with self._lock:
             for objects in self._open.values():
                 objects.close()
@@ -94,16 +101,16 @@ class ImageTrees:
         commit = instance.base_commit
         wanted = commit if COMMIT.fullmatch(commit) else ""
         kind = "sha256" if len(wanted) == 64 else "sha1"
-        place = kept_at("images", instance.repo, kind)
-        note_use(place)
+        place = repository_path("images", instance.repo, kind)
+        mark_used(place)
         objects = self._open.setdefault(place, Objects(place))
-        # The ref, not the commit: a fetch that fails may leave some of the objects.
+        # The ref, not the commit: a failed fetch may leave some of the objects.
         if wanted and place.is_dir() and objects.has(f"refs/contents/{wanted}"):
             return GitTree(objects, wanted)
         image_id = self._archives.image_id(instance.image)
         ref = f"refs/contents/{digest([image_id, instance.workdir])}"
-        with held(place) as lock:
-            if not usable(place):
+        with repository_lock(place) as lock:
+            if not is_readable(place):
                 objects.close()
                 remove(place)
                 _init(place, kind)
@@ -117,13 +124,13 @@ class ImageTrees:
 
 
 class _Source:
-    """A directory of an image, on its way into a repository of ours that is held.
+    """A directory of an image to import into a locked cached repository.
 
     Args:
         workdir: The directory.
-        commit: The commit that is wanted of its repository.
-        place: Our repository.
-        lock: The lock of it.
+        commit: The commit to import from its repository.
+        place: The cached repository.
+        lock: Descriptor of the repository's lock.
     """
 
     def __init__(self, workdir: str, commit: str, place: Path, lock: int) -> None:
@@ -133,19 +140,19 @@ class _Source:
         self._lock = lock
 
     def fetch_commit(self, take: Take) -> bool:
-        """Takes the commit out of the directory's own repository, if it has it.
+        """Import the commit from the directory's own repository, if it has it.
 
-        Only objects are copied, into a new repository beside ours, and fetched from
-        there, because git then checks that each is what its id says.
+        Copies only objects into a scratch repository and fetches from there, because
+        then git verifies the id of every object.
         """
-        new = unfinished(self._place)
+        new = partial_path(self._place)
         _init(new, "sha256" if len(self._commit) == 64 else "sha1")
         objects = Objects(new)
         try:
             if not self._copy_objects(take, new) or not objects.has(self._commit):
                 return False
             fetch(f"file://{new}", self._place, self._commit, self._lock)
-        except (GitError, ValueError):  # half a repository: its files are still files
+        except (GitError, ValueError):  # incomplete repository: import its plain files
             return False
         finally:
             objects.close()
@@ -153,11 +160,11 @@ class _Source:
         return True
 
     def import_files(self, take: Take, ref: str) -> None:
-        """Takes the files themselves.
+        """Import the plain files.
 
         Raises:
-            ValueError: There is no such directory, or too much in it.
-            GitError: git cannot store them.
+            ValueError: The directory is missing or too large.
+            GitError: git cannot store the files.
         """
         chunks = take(f"{self._workdir}/.")
         if chunks is None:
@@ -181,7 +188,7 @@ class _Source:
         return True
 
     def _shallow(self, take: Take) -> Iterator[bytes]:
-        """Which commits of the repository have no parents in it."""
+        """Read the list of commits whose parents are missing in the repository."""
         if (chunks := take(f"{self._workdir}/.git/shallow")) is None:
             return
         with opened(chunks) as archive:
@@ -194,6 +201,6 @@ class _Source:
 
 
 def _init(place: Path, kind: str) -> None:
-    """Makes an empty bare repository, with nothing of anybody else's in it."""
+    """Create an empty bare repository without templates."""
     options = ("--quiet", "--bare", "--template=", f"--object-format={kind}")
     git("init", *options, str(place))

@@ -1,4 +1,4 @@
-"""Plain files become a tree of a bare repository, by way of `git fast-import`."""
+"""Import plain files into a bare repository with `git fast-import`."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from pathlib import Path
 from typing import IO
 
 from swebench_trainer.contents.archive import below, members, opened
-from swebench_trainer.contents.commands import (
-    GitError,
-    command,
-    complaint,
-    directory,
-    environment,
-    no_git,
-)
 from swebench_trainer.contents.objects import MAX_FILE
 from swebench_trainer.contents.paths import check_path
+from swebench_trainer.git import (
+    GitError,
+    complaint,
+    environment,
+    git_dir,
+    start_git,
+)
 
 _COMMIT = "commit {ref}\ncommitter contents <contents@localhost> 0 +0000\ndata 0\n"
 
 
 def import_archive(chunks: Iterator[bytes], place: Path, ref: str, lock: int) -> None:
-    """Makes the files of an archive the tree of a new ref.
+    """Import the files of an archive as the tree of a new ref.
 
-    Regular files, further names of them, and links are taken; what has an unsafe name,
-    and every `.git`, is left out. The ref is there when all of it is.
+    Imports regular files, hard links and symbolic links; skips unsafe names and every
+    `.git`. The ref is created last, so it implies a complete tree.
 
     Args:
-        chunks: A tar archive of a directory, piece by piece.
+        chunks: The bytes of a tar archive of a directory.
         place: The bare repository.
         ref: Full name of the ref.
-        lock: The lock of the repository.
+        lock: Descriptor of the repository's lock.
 
     Raises:
-        ValueError: The archive is damaged, contradicts itself, or holds too much.
-        GitError: git cannot store it; the disk may be full.
+        ValueError: The archive is damaged, inconsistent or too large.
+        GitError: git cannot store the files; the disk may be full.
     """
     names = _Names()
     with _fast_import(place, lock) as stream:
@@ -53,17 +52,17 @@ def import_archive(chunks: Iterator[bytes], place: Path, ref: str, lock: int) ->
 
 
 class _Names:
-    """The files and directories that an archive has named so far."""
+    """Names of the files and directories imported so far."""
 
     def __init__(self) -> None:
         self.files: set[str] = set()
         self._folders: set[str] = set()
 
     def add(self, path: str) -> None:
-        """Adds a file.
+        """Add a file.
 
         Raises:
-            ValueError: The path is taken, or leads through a file.
+            ValueError: The path exists already, or leads through a file.
         """
         taken = path in self.files or path in self._folders
         self.files.add(path)
@@ -73,7 +72,7 @@ class _Names:
             taken = above in self.files
             self._folders.add(above)
         if taken:
-            raise ValueError(f"the archive has two things at {path}")
+            raise ValueError(f"the archive has two entries at {path}")
 
 
 def _write(
@@ -83,7 +82,7 @@ def _write(
     path: str,
     names: _Names,
 ) -> None:
-    """Hands one file on; devices, pipes and empty directories are none."""
+    """Write one file; skip devices, pipes and directories."""
     if member.islnk():
         source = below(member.linkname)
         if source in names.files:
@@ -118,28 +117,22 @@ def _safe(path: str) -> bool:
 
 
 def _quoted(path: str) -> bytes:
-    """A path for fast-import; there are no control characters in it."""
+    """Quote a path without control characters for fast-import."""
     escaped = path.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'.encode()
 
 
 @contextlib.contextmanager
 def _fast_import(place: Path, lock: int) -> Iterator[IO[bytes]]:
-    """The input of a `git fast-import`, which does nothing unless it ends with `done`."""
-    with tempfile.TemporaryFile() as told:
-        try:
-            process = subprocess.Popen(
-                command(directory(place), "fast-import", "--quiet", "--done"),
-                cwd="/",
-                env=environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=told,
-                pass_fds=(lock,),
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise no_git() from error
+    """Open the input of a `git fast-import`, which has no effect unless it ends with `done`."""
+    with tempfile.TemporaryFile() as errors:
+        process = start_git(
+            *(git_dir(place), "fast-import", "--quiet", "--done"),
+            env=environment(),
+            inherit=(lock,),
+            stdin=subprocess.PIPE,
+            stderr=errors,
+        )
         assert process.stdin
         try:
             with contextlib.suppress(BrokenPipeError), process.stdin as stream:
@@ -149,5 +142,5 @@ def _fast_import(place: Path, lock: int) -> Iterator[IO[bytes]]:
             for report in place.glob("fast_import_crash_*"):
                 report.unlink()
         if failed:
-            told.seek(0)
-            raise GitError(f"git fast-import failed: {complaint(told.read())}")
+            errors.seek(0)
+            raise GitError(f"git fast-import failed: {complaint(errors.read())}")

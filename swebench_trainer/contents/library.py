@@ -1,4 +1,4 @@
-"""Which way the files of an instance's repository are had."""
+"""Find the files of an instance's repository."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from swebench_trainer.contents.directory import Directory
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.image import Archives, ImageTrees
-from swebench_trainer.contents.reasons import Unavailable
+from swebench_trainer.contents.repositories import Repositories
 from swebench_trainer.contracts import Tree
 from swebench_trainer.errors import PrerequisiteError, UnusableInstance
 from swebench_trainer.recipe.models import ContentsTable
 from swebench_trainer.types import Contents, Instance
 
 _OPEN = 8
-"""Trees kept open: the candidates of an instance come one behind the other."""
+"""Number of open trees: candidates of an instance follow each other."""
 
 
 class Library:
-    """Opens the files of repositories, each by the first place that has them.
+    """Opens the files of a repository from the first place that has them.
 
     Args:
-        table: The recipe's.
-        archives: The way to images.
+        table: The recipe's `[contents]`.
+        archives: Access to images.
     """
 
     def __init__(self, table: ContentsTable, archives: Archives) -> None:
@@ -36,34 +36,34 @@ class Library:
             "git": lambda i: self._repositories.tree(i.repo, i.base_commit),
             "image": self._images.tree,
         }
-        self._kept: OrderedDict[str, tuple[Contents, Tree]] = OrderedDict()
+        self._trees: OrderedDict[str, tuple[Contents, Tree]] = OrderedDict()
 
     def open(self, instance: Instance) -> tuple[Contents, Tree]:
-        """Opens the files at `base_commit`, at the place that `prepare` has found if it has.
+        """Open the files at `base_commit`, at the place that `prepare` found, if it did.
 
         Returns:
-            The place, and the files.
+            The place and the files.
 
         Raises:
-            ValueError: No place has them; the message says why of each.
-            Unavailable: The same, and at one place it is not the row's fault.
+            ValueError: No place has the files; the message has a reason for each.
+            UnavailableError: The same, and for one place the row is not at fault.
         """
         key = instance.instance_id
-        if key not in self._kept:
-            self._kept[key] = self._find(instance)
-            if len(self._kept) > _OPEN:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        if key not in self._trees:
+            self._trees[key] = self._find(instance)
+            if len(self._trees) > _OPEN:
+                self._trees.popitem(last=False)
+        self._trees.move_to_end(key)
+        return self._trees[key]
 
-    def at_hand(self, instance: Instance) -> bool:
-        """Whether the files would be those that lie beside the row, so that none is fetched."""
-        beside = bool(instance.snapshot) and Path(instance.snapshot).is_dir()
-        return beside and "task" in (instance.contents, self._places[0])
+    def is_local(self, instance: Instance) -> bool:
+        """Whether `open` would use the files that come with the row, without a fetch."""
+        local = bool(instance.snapshot) and Path(instance.snapshot).is_dir()
+        return local and "task" in (instance.contents, self._places[0])
 
     def close(self) -> None:
-        """Ends the programs that read."""
-        self._kept.clear()
+        """Stop the reader processes."""
+        self._trees.clear()
         self._repositories.close()
         self._images.close()
 
@@ -74,8 +74,10 @@ class Library:
             try:
                 return place, self._open_at[place](instance)
             except (ValueError, PrerequisiteError) as error:
-                if not isinstance(error, ValueError) or isinstance(error, Unavailable):
-                    kind = Unavailable
+                if not isinstance(error, ValueError) or isinstance(
+                    error, UnavailableError
+                ):
+                    kind = UnavailableError
                 reasons.append(f"{place}: {' '.join(str(error).split()).rstrip('.')}")
         raise kind(
             "no place of [contents] has the repository's files", "; ".join(reasons)
@@ -83,10 +85,10 @@ class Library:
 
 
 class Files:
-    """The files of one instance, opened when somebody asks for them.
+    """The files of one instance, opened on first use.
 
     Attributes:
-        place: Where they were found; empty as long as nobody has asked.
+        place: Where they were found; empty until then.
     """
 
     def __init__(self, library: Library, instance: Instance) -> None:
@@ -101,16 +103,16 @@ class Files:
             self.place, self._tree = self._library.open(self._instance)
         return self._tree
 
-    def at_hand(self) -> Tree | None:
-        """The files if they are open or lie beside the row; nothing is fetched for them."""
-        if self._tree is None and self._library.at_hand(self._instance):
+    def local_tree(self) -> Tree | None:
+        """Return the files if they are open or come with the row; never fetch them."""
+        if self._tree is None and self._library.is_local(self._instance):
             self.open()
         return self._tree
 
 
 def _of_task(instance: Instance) -> Tree:
     if not instance.snapshot:
-        raise ValueError("the row comes without files")
+        raise ValueError("the row has no files")
     if not Path(instance.snapshot).is_dir():
-        raise ValueError(f"{instance.snapshot} is gone")
+        raise ValueError(f"{instance.snapshot} does not exist")
     return Directory(instance.snapshot)

@@ -1,4 +1,4 @@
-"""The objects of one repository, read by a program that stays."""
+"""Read the objects of a repository through one long-running git process."""
 
 from __future__ import annotations
 
@@ -7,31 +7,25 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from swebench_trainer.contents.commands import (
-    command,
-    complaint,
-    directory,
-    environment,
-    no_git,
-)
+from swebench_trainer.git import complaint, environment, git_dir, start_git
 
 MAX_FILE = 50_000_000
-"""Bytes of the largest file that is read; what is packed small may be huge."""
+"""Maximum size of a file in bytes: a small packed file can be huge."""
 
 MAX_LISTING = 64 << 20
-"""Bytes of the longest list of files: several hundred thousand names."""
+"""Maximum size of a file list in bytes: several hundred thousand names."""
 
 _CHUNK = 1 << 20
 
 
 class Objects:
-    """What a repository holds, by names that are known to be harmless.
+    """The objects of a repository, by names that the caller has validated.
 
-    `git cat-file --batch` is started by the first who asks, serves all threads in turn,
-    is started again if it has died, and finds what is added meanwhile.
+    `git cat-file --batch` starts with the first request, serves all threads in turn,
+    restarts if it dies, and sees objects that are added while it runs.
 
     Args:
-        place: The bare repository, or the `.git` of one that is not.
+        place: The bare repository, or the `.git` directory of another.
     """
 
     def __init__(self, place: Path) -> None:
@@ -40,11 +34,11 @@ class Objects:
         self._process: subprocess.Popen[bytes] | None = None
 
     def has(self, revision: str) -> bool:
-        """Whether a commit or tree can be read, its uppermost directory at least."""
+        """Whether a commit or tree exists and its root directory can be read."""
         return bool(self.tree(revision))
 
     def tree(self, revision: str) -> str:
-        """The id of the tree of a commit or ref; empty where it cannot be read."""
+        """Return the tree id of a commit or ref, or "" if it cannot be read."""
         try:
             found = self._ask(f"{revision}^{{tree}}")
         except ValueError:
@@ -52,21 +46,21 @@ class Objects:
         return found[0] if found else ""
 
     def content(self, blob: str) -> bytes:
-        """The bytes of a file, as git has them.
+        """Return the bytes of a file as git stores them.
 
         Raises:
-            ValueError: It is not there, damaged, or larger than `MAX_FILE`.
+            ValueError: The file is missing, damaged or larger than `MAX_FILE`.
         """
         found = self._ask(blob)
         if found is None:
-            raise ValueError(f"{self.place} is damaged: it lacks object {blob}")
+            raise ValueError(f"{self.place} is damaged: object {blob} is missing")
         return found[1]
 
     def listing(self, revision: str) -> bytes:
-        """Everything below a commit or tree, as `git ls-tree -r -t -z` prints it.
+        """Return the output of `git ls-tree -r -t -z` for a commit or tree.
 
         Raises:
-            ValueError: It cannot be read, or there is too much of it.
+            ValueError: The tree cannot be read, or is too large.
         """
         process = self._start("ls-tree", "-r", "-t", "-z", "--full-tree", revision)
         with process:
@@ -81,12 +75,12 @@ class Objects:
         return listing
 
     def close(self) -> None:
-        """Ends the program; it is started again if need be."""
+        """Stop the process; the next request starts a new one."""
         with self._lock:
             self._end()
 
     def _ask(self, name: str) -> tuple[str, bytes] | None:
-        """The id and the bytes of an object; `None` where there is none."""
+        """Return the id and the bytes of an object, or `None` if it is missing."""
         with self._lock:
             for _ in range(2):
                 if self._process is None:
@@ -100,10 +94,10 @@ class Objects:
     def _answer(
         self, process: subprocess.Popen[bytes], name: str
     ) -> tuple[str, bytes] | None:
-        """Asks once.
+        """Send one request.
 
         Raises:
-            OSError, EOFError: The program has died.
+            OSError, EOFError: The process died.
             ValueError: The object is larger than `MAX_FILE`.
         """
         assert process.stdin and process.stdout
@@ -126,18 +120,13 @@ class Objects:
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         batch = arguments[0] == "cat-file"
-        try:
-            return subprocess.Popen(
-                command(directory(self.place), *arguments),
-                cwd="/",
-                env=environment(),
-                stdin=subprocess.PIPE if batch else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL if batch else subprocess.PIPE,
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise no_git() from error
+        return start_git(
+            *(git_dir(self.place), *arguments),
+            env=environment(),
+            stdin=subprocess.PIPE if batch else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if batch else subprocess.PIPE,
+        )
 
     def _end(self) -> None:
         if self._process is None:
@@ -147,7 +136,7 @@ class Objects:
         for pipe in (self._process.stdin, self._process.stdout):
             try:
                 pipe.close()
-            except OSError:  # it had died with a question unread
+            except OSError:  # it died with an unread request
                 continue
         self._process.wait()
         self._process = None

@@ -1,15 +1,15 @@
-"""Paths that nobody has vetted."""
+"""Untrusted paths."""
 
 from __future__ import annotations
 
 UNSAFE = "unsafe path"
-"""Reason given for every path that could leave the repository."""
+"""Reason for rejecting a path that could lead out of the repository."""
 
 _MAX_PATH_BYTES = 1024
 
 
 def check_path(path: str) -> None:
-    """Accepts paths that stay in the repository and out of its `.git`.
+    """Accept only paths that stay in the repository and out of its `.git`.
 
     Raises:
         ValueError: The path is absolute, has `..` or empty parts, names `.git`,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from swebench_trainer.contents.commands import GitError, git
 from swebench_trainer.errors import DataError
+from swebench_trainer.git import GitError, git
+from swebench_trainer.store.cache import cached, user_cache
 from swebench_trainer.store.digest import digest
-from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
 
 # A revision follows the last @ if no slash follows it: `ssh://git@host/x` has none.
 _ADDRESS = re.compile(
@@ -42,13 +42,7 @@ def checkout(address: str) -> Path:
         raise DataError(f"{address} is not the address of a git repository.")
     url, revision = found["url"], found["revision"] or "HEAD"
     place = user_cache("checkouts", digest([url, revision]))
-    note_use(place)
-    if not place.is_dir():
-        with held(place) as lock:
-            if not place.is_dir():  # another process may have cloned it
-                _clone(url, revision, unfinished(place), lock)
-                unfinished(place).rename(place)
-    return place
+    return cached(place, lambda new, lock: _clone(url, revision, new, lock))
 
 
 def _clone(url: str, revision: str, place: Path, *locks: int) -> None:
@@ -58,7 +52,7 @@ def _clone(url: str, revision: str, place: Path, *locks: int) -> None:
     safe = ("-c", "core.symlinks=false", "-c", "core.autocrlf=false")
     try:
         git("-C", str(place), "init", "--quiet", "--template=")
-        git("-C", str(place), *fetch, "--", url, revision, online=True, held=locks)
+        git("-C", str(place), *fetch, "--", url, revision, online=True, inherit=locks)
         git(
             "-C",
             str(place),
@@ -67,7 +61,7 @@ def _clone(url: str, revision: str, place: Path, *locks: int) -> None:
             "--quiet",
             "--detach",
             "FETCH_HEAD",
-            held=locks,
+            inherit=locks,
         )
     except GitError as error:
         raise DataError(

@@ -50,7 +50,7 @@ class Finding:
 
     Attributes:
         heldout: Id of the held-out instance.
-        reason: What is shared.
+        reason: Kind of overlap.
         what: The shared commit and file, else empty.
         train: Ids of the first training instances that share it.
         count: Number of training instances that share it.
@@ -92,7 +92,7 @@ class Leakage:
 
 
 _Key = tuple[LeakageKind, str]
-"""What is shared: its kind and its identity."""
+"""The kind and the identity of a shared thing."""
 
 
 @dataclass

@@ -213,7 +213,9 @@ def _drawn(instances: Sequence[Metadata], holdout: Holdout, seed: int) -> HeldOu
     return HeldOut(frozenset(held_out), note, stable=not to_share)
 
 
-_TO_SHARE = "filled up to the fraction because there are few {}; added rows may change the split"
+_TO_SHARE = (
+    "filled up to the fraction because of few {}; added rows may change the split"
+)
 
 
 def _drawn_repos(instances: Sequence[Metadata], fraction: float, seed: int) -> HeldOut:

@@ -222,10 +222,10 @@ def check_disk(what: str, path: Path) -> Finding:
 
 def check_disks(runs_dir: Path, info: Mapping[str, Any] | None) -> Iterator[Finding]:
     """Free space for runs, the cache, and the images of a local daemon."""
-    from swebench_trainer.grading.snapshot import cache_dir
+    from swebench_trainer.store.cache import user_cache
 
     yield check_disk("runs", runs_dir.absolute())
-    yield check_disk("the cache", cache_dir())
+    yield check_disk("the cache", user_cache())
     root = Path(info["DockerRootDir"]) if info else None
     local = os.environ.get("DOCKER_HOST", "unix:").startswith("unix:")
     if root and local and root.is_dir():

@@ -1,18 +1,17 @@
-"""Runs that need not be made again: one SQLite file for all recipes of a user.
+"""Cache of finished test runs: one SQLite file for all recipes of a user.
 
-What is kept is how a run went and its logs, never a verdict. A log of 20 MB packs
-into some 5 MB in 0.2 s and is written in 30 ms, so logs lie in the database too,
-where a kill can tear nothing apart.
+The cache stores executions and logs, never verdicts. A log of 20 MB compresses to about
+5 MB in 0.2 s and is written in 30 ms, so logs are in the database as well, where a
+killed process cannot leave them incomplete.
 
-The cache saves time and decides nothing: whatever is wrong with it (a full disk, a
-lock that is not released, a damaged file) is a run that is made instead of recalled.
+The cache saves time and affects no verdict: after any problem with it (a full disk, a
+lock that is not released, a damaged file), the run is simply repeated.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
@@ -35,23 +34,24 @@ from swebench_trainer.grading.sandbox import (
     NullCache,
     RunCache,
 )
-from swebench_trainer.grading.snapshot import cache_dir
 from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.store.cache import PruneLimits, evict, user_cache
+from swebench_trainer.store.locks import lock_shared, try_lock
 from swebench_trainer.store.rundir import move_aside
 
 VERSION = 1
 """Number of the schema, in the file's `user_version`."""
 
 LOCK_SECONDS = 20.0
-"""How long to wait for another process that writes; it needs a fraction of one."""
+"""Timeout for another process's write, which takes a fraction of a second."""
 
 LOGS = (APPLY_LOG, TEST_LOG)
 
 MAX_LOG_BYTES = 64 << 20
-"""More than a `CappedLog` can hold, even if each byte of it had to be replaced."""
+"""More than a `CappedLog` can contain, even if each of its bytes was replaced."""
 
 BUFFERED_USES = 500
-"""So many uses are counted in memory before they are written down."""
+"""Number of uses to count in memory before they are written."""
 
 _SCHEMA = """
 CREATE TABLE logs (
@@ -103,7 +103,7 @@ count(*), coalesce(sum(size), 0), coalesce(sum(hits), 0),
 coalesce(min(created), 0), coalesce(max(created), 0)
 """
 
-_DROP_LEFTOVERS = (
+_DROP_UNREFERENCED = (
     "DELETE FROM runs WHERE NOT EXISTS (SELECT 1 FROM keys WHERE run = runs.id)",
     "DELETE FROM logs WHERE NOT EXISTS (SELECT 1 FROM runs WHERE apply_log = digest) "
     "AND NOT EXISTS (SELECT 1 FROM runs WHERE test_log = digest)",
@@ -122,23 +122,23 @@ def open_run_cache(table: GradeTable) -> RunCache:
 
 
 def cache_path() -> Path | None:
-    """Where the runs of this user are kept; `None` for a user without a home."""
+    """Return the path of the user's run cache; `None` if there is no home directory."""
     try:
-        return cache_dir().with_name("runs.sqlite")
+        return user_cache("runs.sqlite")
     except RuntimeError:
         return None
 
 
 @dataclass(frozen=True)
 class CacheTotals:
-    """What a cache holds of one instance, or in all.
+    """Totals of the cached runs of one instance, or of all.
 
     Attributes:
         runs: Number of runs.
-        size: Bytes of their packed logs; what two runs share counts twice.
-        hits: How often they were recalled.
-        oldest: When the first of them was made, in seconds since 1970.
-        newest: When the last of them was made.
+        size: Bytes of their packed logs; logs that two runs share count twice.
+        hits: Number of hits.
+        oldest: Time of the first run, in seconds since 1970.
+        newest: Time of the last run.
     """
 
     runs: int
@@ -148,26 +148,35 @@ class CacheTotals:
     newest: float
 
 
+@dataclass(frozen=True)
+class _StoredRun:
+    """A row to prune: its id, the bytes of its packed logs, and its last use."""
+
+    id: int
+    size: int
+    used: float
+
+
 class SqliteRunCache:
-    """The runs in a database, for any number of threads and processes.
+    """A run cache in a database that threads and processes share.
 
     Args:
-        path: The file; `None` keeps them in a temporary one until `close`.
+        path: The file; `None` for a temporary one.
 
     Attributes:
-        path: The file, or `None` when it is a temporary one.
+        path: The file; `None` for a temporary one.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._lock: TextIO | None = None
-        self._turn = threading.Lock()  # the connection serves one thread at a time
+        self._turn = threading.Lock()  # SQLite connections serve one thread at a time
         self._queues: dict[str, _Queue] = {}
         self._uses: Counter[int] = Counter()
         self._database = self._open()
 
     def get(self, key: str, log_dir: Path) -> Execution | None:
-        """See `RunCache.get`; what cannot be read is not there."""
+        """See `RunCache.get`. A run that cannot be read is a miss."""
         database = self._database
         try:
             with self._turn:
@@ -178,7 +187,7 @@ class SqliteRunCache:
             execution = EXECUTION_ADAPTER.validate_json(text)
             _restore(zip(LOGS, logs[::2], logs[1::2], strict=True), log_dir)
         except (sqlite3.Error, OSError, ValueError) as error:
-            self._give_way(error, database)
+            self._handle(error, database)
             return None
         self._note_use(run)
         return execution
@@ -186,7 +195,7 @@ class SqliteRunCache:
     def put(
         self, keys: Sequence[str], execution: Execution, log_dir: Path, about: str
     ) -> None:
-        """See `RunCache.put`; what cannot be written is not kept."""
+        """See `RunCache.put`. A run that cannot be written is dropped."""
         database, now = self._database, time.time()
         text = json.dumps(dataclasses.asdict(execution))
         try:
@@ -205,11 +214,11 @@ class SqliteRunCache:
                     [(key, run) for key in keys],
                 )
         except (sqlite3.Error, OSError, ValueError) as error:
-            self._give_way(error, database)
+            self._handle(error, database)
 
     @contextmanager
     def single_flight(self, key: str) -> Iterator[bool]:
-        """See `RunCache.single_flight`; it is about the threads of this process."""
+        """See `RunCache.single_flight`. Covers the threads of this process."""
         with self._turn:
             queue = self._queues.setdefault(key, _Queue())
             waits = queue.length > 0
@@ -224,58 +233,50 @@ class SqliteRunCache:
                     del self._queues[key]
 
     def close(self) -> None:
-        """Writes down what was used and lets go of the file."""
+        """Write the counted uses and close the file."""
         self._write_uses()
         with self._turn:
             self._database.close()
             self._unlock()
 
     def totals(self) -> CacheTotals:
-        """What the cache holds in all."""
+        """Return the totals of all runs."""
         with self._turn:
             (row,) = self._database.execute(f"SELECT {_TOTALS} FROM {_SIZED}")  # noqa: S608 - our own text
         return CacheTotals(*row)
 
-    def totals_by_instance(self, most: int) -> dict[str, CacheTotals]:
-        """What the cache holds of the instances that take the most room."""
+    def totals_by_instance(self, limit: int) -> dict[str, CacheTotals]:
+        """Return the totals of the largest instances."""
         with self._turn:
             rows = self._database.execute(
                 f"SELECT instance, {_TOTALS} FROM {_SIZED} GROUP BY instance "  # noqa: S608 - our own text
                 "ORDER BY 3 DESC, 1 LIMIT ?",
-                (most,),
+                (limit,),
             ).fetchall()
         return {name: CacheTotals(*row) for name, *row in rows}
 
-    def prune(
-        self, *, unused_for: float | None = None, max_size: int | None = None
-    ) -> int:
-        """Removes runs, the longest unused first, and gives their room back.
+    def prune(self, limits: PruneLimits) -> int:
+        """Remove runs beyond the limits and return their space to the disk.
 
         Args:
-            unused_for: Seconds; what was neither made nor recalled since goes.
-            max_size: Bytes that the packed logs may take together.
+            limits: Sizes are those of the packed logs; storing a run is a use.
 
         Returns:
-            The number of runs that were removed.
+            The number of removed runs.
 
         Raises:
             sqlite3.Error: The file is locked or damaged.
         """
-        removed = 0
         database = self._database
+
+        def remove(run: _StoredRun) -> bool:
+            database.execute("DELETE FROM runs WHERE id = ?", (run.id,))
+            return True
+
         with self._writing(database):
-            if unused_for is not None:
-                limit = time.time() - unused_for
-                query = "DELETE FROM runs WHERE used < ?"
-                removed += database.execute(query, (limit,)).rowcount
-            if max_size is not None:
-                query = (
-                    "DELETE FROM runs WHERE id IN (SELECT id FROM (SELECT id, sum(size) "  # noqa: S608 - our own text
-                    f"OVER (ORDER BY used DESC, id DESC) AS total FROM {_SIZED}) "
-                    "WHERE total > ?)"
-                )
-                removed += database.execute(query, (max_size,)).rowcount
-            for query in _DROP_LEFTOVERS:
+            rows = database.execute(f"SELECT id, size, used FROM {_SIZED} ORDER BY id")  # noqa: S608 - constant text
+            removed = evict([_StoredRun(*row) for row in rows], limits, remove)
+            for query in _DROP_UNREFERENCED:
                 database.execute(query)
         with self._turn:
             for command in ("incremental_vacuum", "wal_checkpoint(TRUNCATE)"):
@@ -283,7 +284,7 @@ class SqliteRunCache:
         return removed
 
     def _note_use(self, run: int) -> None:
-        """Counts a use; a read is no write, or a finished run would write thousands."""
+        """Count a use in memory: a rerun would otherwise write thousands of times."""
         with self._turn:
             self._uses[run] += 1
             full = len(self._uses) >= BUFFERED_USES
@@ -295,11 +296,11 @@ class SqliteRunCache:
             with self._writing(self._database):
                 pass
         except sqlite3.Error as error:
-            log.warning("uses of the run cache were not counted: %s", error)
+            log.warning("could not count uses of the run cache: %s", error)
 
     @contextmanager
     def _writing(self, database: sqlite3.Connection) -> Iterator[None]:
-        """A transaction, in which the counted uses are written down too."""
+        """Run a transaction that also writes the counted uses."""
         with self._turn:
             uses, now = self._uses, time.time()
             self._uses = Counter()
@@ -312,17 +313,19 @@ class SqliteRunCache:
                 yield
                 database.execute("COMMIT")
             except BaseException:
-                with contextlib.suppress(sqlite3.Error):  # it may have been done
+                with contextlib.suppress(
+                    sqlite3.Error
+                ):  # it may have rolled back already
                     database.execute("ROLLBACK")
                 raise
 
     def _open(self, damage: str = "") -> sqlite3.Connection:
-        """The file, or a temporary one where there can be none."""
+        """Open the file, or a temporary one if that fails."""
         if self.path is not None:
             try:
                 return self._open_shared(self.path, damage)
             except (sqlite3.Error, OSError) as error:
-                log.warning("no run cache at %s: %s", self.path, error)
+                log.warning("could not open the run cache %s: %s", self.path, error)
                 self._unlock()
                 self.path = None
         database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -331,23 +334,25 @@ class SqliteRunCache:
 
     def _open_shared(self, path: Path, damage: str) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Held while the file is open: SQLite cannot bear that a file which somebody
-        # uses is replaced under its name.
+        # Held while the file is open: SQLite does not tolerate that a file in use is
+        # replaced.
         self._lock = path.with_suffix(".lock").open("a")
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        lock_shared(self._lock)
         if not path.exists():
             _create(path)
         if damage := damage or _unfit(path):
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(self._lock)
             aside = _set_aside(path)
-            log.warning("a new run cache; the old one is %s: %s", aside, damage)
+            log.warning(
+                "started a new run cache; the old one is now %s: %s", aside, damage
+            )
             _create(path)
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
+            lock_shared(self._lock)
         return _connect(path)
 
-    def _give_way(self, error: Exception, database: sqlite3.Connection) -> None:
-        """Says why the cache was no use, and parts with a damaged file."""
-        log.warning("the run cache was no use: %s: %s", type(error).__name__, error)
+    def _handle(self, error: Exception, database: sqlite3.Connection) -> None:
+        """Log a problem with the cache, and replace a damaged file."""
+        log.warning("run cache error: %s: %s", type(error).__name__, error)
         with self._turn:
             if _is_damage(error) and database is self._database:
                 database.close()
@@ -361,14 +366,14 @@ class SqliteRunCache:
 
 @dataclass
 class _Queue:
-    """The threads that want to work on one key."""
+    """The threads that wait for one key."""
 
     front: threading.Lock = field(default_factory=threading.Lock)
     length: int = 0
 
 
 def set_aside(path: Path) -> Path:
-    """Where unfit databases go: the directory may be removed at any time."""
+    """Return the directory of replaced databases, which may be deleted at any time."""
     return path.with_suffix(".unfit")
 
 
@@ -376,14 +381,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(
         path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
     )
-    # A power cut may lose the last runs, which can be made again, but tears nothing.
+    # A power cut may lose the last runs but does not damage the file.
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute("PRAGMA foreign_keys = ON")
     return database
 
 
 def _create(path: Path) -> None:
-    """Makes the file beside its place, so that nobody sees it half done."""
+    """Create the file under a temporary name, so that it is never seen incomplete."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as scratch:
         new = Path(scratch, path.name)
         database = sqlite3.connect(new)
@@ -397,7 +402,7 @@ def _create(path: Path) -> None:
 
 
 def _unfit(path: Path) -> str:
-    """Why the file cannot be used; empty if it can."""
+    """Return why the file cannot be used; "" if it can."""
     try:
         with contextlib.closing(_connect(path)) as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
@@ -414,7 +419,7 @@ def _is_damage(error: Exception) -> bool:
 
 def _set_aside(path: Path) -> Path:
     folder = set_aside(path)
-    for suffix in ("-wal", "-shm"):  # first: the new file must not find them
+    for suffix in ("-wal", "-shm"):  # first: they must not end up next to the new file
         beside = path.with_name(path.name + suffix)
         if beside.exists():
             move_aside(beside, folder)
@@ -424,7 +429,7 @@ def _set_aside(path: Path) -> Path:
 def _restore(
     logs: Iterable[tuple[str, str | None, bytes | None]], log_dir: Path
 ) -> None:
-    """Puts logs, given as name, digest and packed content, where there are none."""
+    """Write logs, given by name, digest and packed content, if they are missing."""
     restored: list[Path] = []
     try:
         for name, digest, packed in logs:
@@ -433,30 +438,30 @@ def _restore(
                 restored.append(path)
                 path.write_bytes(_unpacked(packed, digest))
     except BaseException:
-        for path in restored:  # a part of a log must not be taken for one
+        for path in restored:  # a partial log must not be taken for a complete one
             path.unlink(missing_ok=True)
         raise
 
 
 def _packed(path: Path) -> tuple[str, bytes] | None:
-    """Digest and packed content of a log, or `None` where there is none.
+    """Return the digest and packed content of a log, or `None` if it is missing.
 
     Raises:
-        ValueError: It is larger than any log of ours.
+        ValueError: The log is too large.
     """
     if not path.exists():
         return None
     if path.stat().st_size > MAX_LOG_BYTES:
-        raise ValueError(f"{path} is too large to keep")
+        raise ValueError(f"{path} is too large to cache")
     content = path.read_bytes()
     return hashlib.sha256(content).hexdigest(), zlib.compress(content, 3)
 
 
 def _unpacked(packed: bytes | None, digest: str) -> bytes:
-    """The log again.
+    """Unpack a log.
 
     Raises:
-        ValueError: It is gone, damaged, or larger than any log of ours.
+        ValueError: The log is missing, damaged or too large.
     """
     unpacker = zlib.decompressobj()
     try:

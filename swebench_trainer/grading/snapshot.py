@@ -1,7 +1,7 @@
-"""Turns an instance's snapshot, plain files, into the git repository they came from.
+"""Turn an instance's snapshot, plain files, into a git repository.
 
-The commit is made with fixed names and dates, so that equal files give the equal
-commit id everywhere; a task's `base_commit` is that id.
+The commit has a fixed author and date, so equal files have the same commit id on every
+machine. A task's `base_commit` is that id.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from swebench_trainer.errors import DataError, PrerequisiteError
-from swebench_trainer.store.kept import user_cache
+from swebench_trainer.errors import DataError
+from swebench_trainer.git import GitError, isolated_environment, run_git
+from swebench_trainer.store.cache import cached, user_cache
 from swebench_trainer.types import Instance
 
 WHO = "swebench-trainer"
@@ -23,20 +22,21 @@ WHEN = "2000-01-01T00:00:00+0000"
 
 
 def snapshot_repository(instance: Instance) -> Path:
-    """The repository of an instance, with `base_commit` as its only commit.
+    """Return a repository of an instance, with `base_commit` as its only commit.
 
-    It lies in the user's cache under the digest of its files; nobody may write to it.
+    It is in the user's cache under the digest of its files. Do not write to it.
 
     Raises:
-        DataError: The files are missing, or are not those of `base_commit`.
-        PrerequisiteError: There is no git.
+        DataError: The files are missing, or differ from `base_commit`.
+        PrerequisiteError: git is not installed.
     """
     source = Path(instance.snapshot)
     if not source.is_dir():
         raise DataError(f"{instance.instance_id}: no directory {source}.")
-    repository = cache_dir() / snapshot_digest(source)
-    if not repository.is_dir():
-        _build(source, repository)
+    repository = cached(
+        user_cache("snapshots", snapshot_digest(source)),
+        lambda new, _: _build(source, new),
+    )
     head = _git(repository, "rev-parse", "HEAD")
     if head != instance.base_commit:
         raise DataError(
@@ -47,13 +47,8 @@ def snapshot_repository(instance: Instance) -> Path:
     return repository
 
 
-def cache_dir() -> Path:
-    """Where the repositories are kept."""
-    return user_cache("snapshots")
-
-
 def snapshot_digest(source: Path) -> str:
-    """Digest of the files' paths, modes and contents, the same on every machine."""
+    """Return the digest of the files' paths, modes and contents."""
     digest = hashlib.sha256()
     for path in _files(source):
         linked = path.is_symlink()
@@ -66,7 +61,7 @@ def snapshot_digest(source: Path) -> str:
 
 
 def _files(source: Path) -> Iterator[Path]:
-    """Files and links in a fixed order, without what Python may have cached."""
+    """Iterate over files and links in a fixed order, without Python bytecode."""
     for folder, subfolders, names in os.walk(source):
         subfolders.sort()
         links = [name for name in subfolders if Path(folder, name).is_symlink()]
@@ -76,56 +71,39 @@ def _files(source: Path) -> Iterator[Path]:
 
 
 def _mode(path: Path) -> int:
-    """The mode of a file as git knows it: it may be run, or not."""
+    """Return the mode that git records for a file: executable or not."""
     return 0o755 if path.stat().st_mode & 0o100 else 0o644
 
 
-def _build(source: Path, repository: Path) -> None:
-    """Makes the repository beside its place and moves it there in one step."""
-    repository.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=repository.parent, prefix=".new-") as scratch:
-        new = Path(scratch, "repository")
-        new.mkdir()
-        for path in _files(source):
-            target = new / path.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target, follow_symlinks=False)
-            if not target.is_symlink():
-                target.chmod(_mode(path))
-        _git(new, "-c", "init.defaultBranch=main", "init", "-q", ".")
-        _git(new, "-c", "core.autocrlf=false", "add", "-A", "-f")
-        config = ("-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null")
-        _git(new, *config, "commit", "-q", "-m", "base")
-        try:
-            new.rename(repository)
-        except OSError:
-            if not repository.is_dir():  # else another process was first
-                raise
+def _build(source: Path, new: Path) -> None:
+    """Commit the files of `source` in the new repository `new`."""
+    new.mkdir()
+    for path in _files(source):
+        target = new / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target, follow_symlinks=False)
+        if not target.is_symlink():
+            target.chmod(_mode(path))
+    _git(new, "-c", "init.defaultBranch=main", "init", "-q", ".")
+    _git(new, "-c", "core.autocrlf=false", "add", "-A", "-f")
+    _git(new, "-c", "commit.gpgsign=false", "commit", "-q", "-m", "base")
 
 
-def _git(where: Path, *arguments: str) -> str:
-    """Runs git without the user's configuration and returns what it prints."""
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-    environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    for role in ("AUTHOR", "COMMITTER"):
-        environment |= {
-            f"GIT_{role}_NAME": WHO,
-            f"GIT_{role}_EMAIL": f"{WHO}@localhost",
-            f"GIT_{role}_DATE": WHEN,
-        }
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=where,
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
+def _git(repository: Path, *arguments: str) -> str:
+    """Run git as the fixed author, without the user's configuration."""
+    who = {
+        f"GIT_{role}_{key}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for key, value in (
+            ("NAME", WHO),
+            ("EMAIL", f"{WHO}@localhost"),
+            ("DATE", WHEN),
         )
-    except FileNotFoundError as error:
-        raise PrerequisiteError(
-            "There is no git.", hint="Install it: apt-get install git"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise DataError(f"git {arguments[-1]} in {where}: {error.stderr}") from error
-    return done.stdout.strip()
+    }
+    try:
+        output = run_git(
+            "-C", str(repository), *arguments, env=isolated_environment(**who)
+        )
+    except GitError as error:
+        raise DataError(f"{repository}: {error}") from error
+    return output.decode().strip()

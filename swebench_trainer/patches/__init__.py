@@ -1,1 +1,1 @@
-"""Unified diffs: read and written."""
+"""Unified diffs: three readers (strict, lenient, hostile input), writing and reversing."""

@@ -25,7 +25,7 @@ class Text:
 
     @classmethod
     def of(cls, content: str) -> Text:
-        """Splits at newlines and nowhere else (`str.splitlines` would)."""
+        """Splits at newlines only, unlike `str.splitlines`."""
         if not content:
             return cls()
         lines = content.split("\n")
@@ -79,10 +79,10 @@ def encoded(files: Mapping[str, File]) -> dict[str, bytes]:
 
 
 def read_file(tree: Tree, path: str) -> File | None:
-    """Reads a text file of a tree; `None` when nothing is at the path.
+    """Reads a text file of a tree; `None` if the path does not exist.
 
     Raises:
-        ValueError: The path is unsafe, or names something else than a text file.
+        ValueError: The path is unsafe, or is not a text file.
     """
     mode = tree.mode(path)
     if not mode:

@@ -1,9 +1,8 @@
-"""The files that a diff names: all that git or patch(1) might take for a name.
+"""Hostile-input reader: every file that git or patch(1) could find in a diff.
 
-A patch is hostile input, and two programs read it, each lenient in its own way. So
-this reads too many names rather than too few: a line of a hunk that looks like a
-header counts, a name with blanks may end at the first of them, and an indented
-diff, which patch(1) accepts, is a diff.
+Two programs apply a patch, each lenient in its own way. This reader therefore prefers
+too many names to too few: it accepts header-like lines inside hunks, names that end
+at their first space, and indented diffs, which patch(1) accepts.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import PurePosixPath
 
 from swebench_trainer.patches.quoting import unquote
 
-# patch(1) skips blanks, and the letter X, before a header.
+# patch(1) skips white space and the letter X before a header.
 _HEADER = re.compile(
     r"^[ \tX]*"
     r"(?P<kind>diff --git |--- |\+\+\+ |\*\*\* |Index:|(?:rename|copy) (?:from|to) )"
@@ -40,14 +39,14 @@ _FROM_ROOT = re.compile(r"/|[^/]+//")
 _DATE = re.compile(r"(?<![ \t])[ \t]+\d+-\d+-\d+[ \t].*")
 
 LONGEST_NAME = 4096
-"""Bytes of a path that Linux can hold."""
+"""Maximum length of a path on Linux, in bytes."""
 
 
 def patched_paths(patch: str) -> Iterator[str]:
-    """Every path that the headers of a diff may name, without `a/` and `b/`.
+    """Yields every path that the headers of a diff may name, without `a/` and `b/`.
 
     Paths are normal (`a//./b` is `a/b`), and undecodable bytes are surrogates, as
-    `os.fsdecode` has it. A path may come more than once.
+    in `os.fsdecode`. A path may occur several times.
     """
     for kind, name in _names(patch):
         has_prefix = not kind.startswith(("rename", "copy"))
@@ -57,24 +56,24 @@ def patched_paths(patch: str) -> Iterator[str]:
 
 
 def existing_paths(patch: str) -> set[str]:
-    """The paths of a diff, without those of files that it does nothing but add."""
+    """The paths of a diff, except files that it only adds."""
     changes = (part for part in _SECTION.split(patch) if not _only_adds(part))
     return {path for part in changes for path in patched_paths(part)}
 
 
 def absolute_names(patch: str) -> set[str]:
-    """The names in the headers of a diff that begin at the root, with a prefix or not."""
+    """Names in the headers of a diff that start at the root, with or without a prefix."""
     names = {name for _, name in _names(patch)} - {"/dev/null"}
     return {name for name in names if _FROM_ROOT.match(name)}
 
 
 def file_modes(patch: str) -> set[int]:
-    """The types and permissions of files that a diff speaks of, as in `st_mode`."""
+    """File types and permissions in the headers of a diff, as in `st_mode`."""
     return {int(header["mode"], 8) for header in _MODE.finditer(patch)}
 
 
 def _names(patch: str) -> Iterator[tuple[str, str]]:
-    """The kind of each header with each name that it may hold, as it is written."""
+    """Yields the kind of each header with each name that it may have, as written."""
     for header in _HEADER.finditer(patch):
         kind, text = header["kind"], header["name"].rstrip("\r")
         names = _pair(text) if kind == "diff --git " else _readings(text)
@@ -82,10 +81,10 @@ def _names(patch: str) -> Iterator[tuple[str, str]]:
 
 
 def _pair(text: str) -> Iterator[str]:
-    """The two names of a `diff --git` header, which no more than a blank parts.
+    """Yields the two names of a `diff --git` header, which only a space separates.
 
-    Where they are equal but for the prefix, that tells them apart, as it does for
-    git. Where not, other headers have them too, and a guess is enough.
+    Names that are equal except for their prefixes can be separated, as git does. Other
+    names also occur in other headers, so a guess is enough.
     """
     if len(text) <= 3 * LONGEST_NAME and (twice := _TWICE.fullmatch(text)):
         yield f"a/{twice['path']}"
@@ -98,7 +97,7 @@ def _pair(text: str) -> Iterator[str]:
 
 
 def _readings(text: str) -> Iterator[str]:
-    """The names that the text of a header may stand for, where a date may follow."""
+    """Yields the possible names in the text of a header, which a date may follow."""
     if text.startswith('"'):
         yield _name(text)
         return
@@ -119,5 +118,5 @@ def _without_prefix(name: str) -> str:
 
 
 def _only_adds(part: str) -> bool:
-    """Whether a part of a diff adds a file, and says nothing of an older one."""
+    """Whether a part of a diff adds a file and does not mention an existing one."""
     return bool(_ADDS.search(part)) and not _CHANGES.search(part)

@@ -1,9 +1,8 @@
-"""Patches: read with unidiff, written by git."""
+"""Strict reader: well-formed patches, read with unidiff, applied and written by git."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
 from swebench_trainer.contracts import Tree
-from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.git import GitError, git_dir, isolated_environment, run_git
 from swebench_trainer.patches.files import ChangedFiles, File, Text, encoded, read_file
 from swebench_trainer.patches.quoting import unquote
 
 
 @dataclass(frozen=True)
 class Hunk:
-    """Consecutive lines of a file and what replaces them, context included.
+    """Consecutive lines of a file and their replacement, including context.
 
     Attributes:
         start: Index of the first of the old lines, from 0.
@@ -37,7 +36,7 @@ class Hunk:
         return self.start + len(self.old.lines)
 
     def fits(self, text: Text) -> bool:
-        """Whether the old lines stand in a file at their numbers."""
+        """Whether a file has the old lines at their line numbers."""
         if self.start < 0 or self.old.lines != text.lines[self.start : self.end]:
             return False
         return self.old.newline or (self.end == len(text.lines) and not text.newline)
@@ -45,12 +44,12 @@ class Hunk:
 
 @dataclass(frozen=True)
 class FileChange:
-    """What a patch does to one file.
+    """Change of one file by a patch.
 
     Attributes:
         old: Path before, `None` when the patch creates the file.
         new: Path after, `None` when the patch deletes the file.
-        special: The change that is not one of text: a mode, a copy, binary
+        special: Kind of change beyond text, such as a mode change, a copy or binary
             content; else empty.
     """
 
@@ -64,7 +63,7 @@ def read_patch(patch: str) -> tuple[FileChange, ...]:
     """Reads a well-formed patch.
 
     Raises:
-        ValueError: It is not well-formed, or holds no file.
+        ValueError: It is not well-formed, or has no file.
     """
     try:
         parsed = PatchSet(patch)
@@ -94,7 +93,7 @@ def _path(name: str, prefix: str) -> str | None:
 
 
 def _special(header: list[str]) -> str:
-    """What the header announces beside text; ordinary files have mode 100644."""
+    """Kind of change beyond text in a header; ordinary files have mode 100644."""
     for line in header:
         if line.startswith(("old mode ", "copy from ")):
             return "a mode change" if line.startswith("old") else "a copy"
@@ -135,12 +134,12 @@ def make_patch(old: Mapping[str, File], new: Mapping[str, File]) -> str:
     repository, where no attribute, hook or setting can change their bytes.
 
     Args:
-        old: Files before, by path; files that stay as they are may be left out.
+        old: Files before, by path; unchanged files may be left out.
         new: Files after.
 
     Raises:
         ValueError: git refuses a path.
-        PrerequisiteError: There is no git.
+        PrerequisiteError: git is not installed.
     """
     commits = b"".join((*_commit("old", old), *_commit("new", new)))
     with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as folder:
@@ -150,7 +149,7 @@ def make_patch(old: Mapping[str, File], new: Mapping[str, File]) -> str:
         (repository / "HEAD").write_text("ref: refs/heads/old\n")
         try:
             _git(repository, "fast-import", "--quiet", stdin=commits)
-        except subprocess.CalledProcessError as error:
+        except GitError as error:
             raise ValueError("git refuses the files") from error
         patch = _git(repository, "diff-tree", "-p", "--text", "-M", "old", "new")
     return patch.decode("utf-8", "surrogateescape")
@@ -185,8 +184,8 @@ def apply_strictly(patch: str, old: Mapping[str, bytes]) -> ChangedFiles | None:
         stdin = patch.encode("utf-8", "surrogateescape")
         try:
             # There is no repository, so the patch is applied to the directory.
-            _git(folder / ".git", "apply", "-", stdin=stdin, folder=folder)
-        except subprocess.CalledProcessError:
+            _git(folder / ".git", "-C", str(folder), "apply", "-", stdin=stdin)
+        except GitError:
             return None
         # git stays in the folder and does not write through links.
         files = [
@@ -201,17 +200,16 @@ def apply_strictly(patch: str, old: Mapping[str, bytes]) -> ChangedFiles | None:
 
 
 def fitted(patch: str, tree: Tree) -> tuple[tuple[FileChange, ...], dict[str, File]]:
-    """Reads a patch that is about these files.
+    """Reads a patch and checks that it fits the files.
 
-    The lines of some patches of SWE-bench have moved; `git apply` finds them all the
-    same, and so do graders.
+    Some patches of SWE-bench have wrong line numbers, which `git apply` and graders
+    tolerate; the result has the correct ones.
 
     Returns:
-        What it does, with every hunk about the lines at its number; and the files that
-        it changes, by path.
+        The changes, and the files before them by path.
 
     Raises:
-        ValueError: It is not well-formed, or does not fit the files.
+        ValueError: The patch is not well-formed, or does not fit the files.
     """
     changes = read_patch(patch)
     old = dict(_before(changes, tree))
@@ -249,28 +247,10 @@ _SETTINGS = (
 )
 
 
-def _git(
-    repository: Path, *arguments: str, stdin: bytes = b"", folder: Path | None = None
-) -> bytes:
+def _git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    try:
-        return subprocess.run(
-            ["git", f"--git-dir={repository}", *settings, *arguments],
-            cwd=folder,
-            input=stdin,
-            capture_output=True,
-            check=True,
-            # Nothing of the user's own git (GIT_DIR, hooks, attributes) is in here.
-            env={
-                "PATH": os.environ.get("PATH", os.defpath),
-                "GIT_CONFIG_GLOBAL": os.devnull,
-                "GIT_CONFIG_NOSYSTEM": "1",
-                "GIT_ATTR_NOSYSTEM": "1",
-                "LC_ALL": "C",
-            },
-        ).stdout
-    except FileNotFoundError as error:
-        raise PrerequisiteError(
-            "git is needed to turn answers into patches, and is not installed.",
-            hint="Install it, for instance: apt-get install git",
-        ) from error
+    return run_git(
+        *(git_dir(repository), *settings, *arguments),
+        env=isolated_environment(),
+        stdin=stdin,
+    )

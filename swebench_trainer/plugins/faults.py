@@ -39,7 +39,7 @@ def plugin_fault(who: str, problem: str) -> PluginFault:
 def plugin_call(
     who: str, method: str, allowed: tuple[type[Exception], ...] = (TrainerError,)
 ) -> Iterator[None]:
-    """Runs plugin code, and turns errors that the contract forbids into `PluginFault`.
+    """Run plugin code, and turn errors that the contract forbids into `PluginFault`.
 
     Args:
         who: The plugin, as messages name it.
@@ -59,7 +59,7 @@ def plugin_call(
 
 @contextmanager
 def slow_call_logged(who: str, method: str) -> Iterator[None]:
-    """Logs one line if the body takes longer than `SLOW_CALL`."""
+    """Log one line if the body takes longer than `SLOW_CALL`."""
     message = "%s has been running %s for %.0f seconds"
     timer = threading.Timer(SLOW_CALL, log.warning, (message, who, method, SLOW_CALL))
     timer.daemon = True

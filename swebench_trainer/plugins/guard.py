@@ -1,8 +1,8 @@
 """Third-party plugin objects as stages see them: errors named, results checked.
 
-An object may have more methods than its contract. They pass through unchecked; what
-they raise is still attributed to the plugin. The checks here are about types and about
-answering what was asked, not about what a stage does with a result.
+An object may have more methods than its contract. They pass through unchecked; their
+errors are still attributed to the plugin. The checks here cover types and complete
+answers to requests, not how a stage uses a result.
 """
 
 from __future__ import annotations
@@ -75,19 +75,19 @@ class Call:
     arguments: tuple[Any, ...]
 
     def require(self, holds: bool, problem: str) -> None:
-        """Raises a `PluginFault` with the problem unless the condition holds."""
+        """Raise a `PluginFault` with the problem unless the condition holds."""
         if not holds:
             raise plugin_fault(self.plugin._who, problem)
 
     def require_type(self, value: object, kind: type[Any]) -> None:
-        """Raises a `PluginFault` if a result is not a `kind`."""
+        """Raise a `PluginFault` if a result is not a `kind`."""
         problem = (
             f"returned {type_name(value)} from {self.method}, not a {kind.__name__}"
         )
         self.require(isinstance(value, kind), problem)
 
     def require_fields(self, value: object, kind: type[Any]) -> None:
-        """Raises a `PluginFault` if a result is not a `kind`, or has a wrong field."""
+        """Raise a `PluginFault` if a result is not a `kind`, or has a wrong field."""
         problem = wrong_field(value, kind)
         self.require(not problem, f"gave {problem}, from {self.method}")
 
@@ -185,7 +185,7 @@ class GuardedPlugin:
                     close()
 
     def _close_iterators(self) -> None:
-        """Closes unfinished iterators, so that `close` frees everything."""
+        """Close unfinished iterators, so that `close` frees everything."""
         while self._open:
             with suppress(ValueError):  # running in another thread, which will finish
                 self._open.pop().close()

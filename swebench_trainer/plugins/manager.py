@@ -78,7 +78,7 @@ class Plugins:
             self.add(plugin, name, f"swebench-trainer {version}")
 
     def add(self, plugin: Any, name: str, origin: str) -> None:
-        """Registers a plugin and its implementations, or neither.
+        """Register a plugin and its implementations, or neither.
 
         Raises:
             PluginError: The plugin's name, or one that it registers, is taken.
@@ -140,7 +140,7 @@ class Plugins:
         return register
 
     def load_installed(self) -> None:
-        """Loads the plugins of installed distributions, once.
+        """Load the plugins of installed distributions, once.
 
         One that cannot be imported, or does not match the hooks, is logged and added
         to `broken`; the others still load.
@@ -209,11 +209,11 @@ class Plugins:
                 ) from broken.error
 
     def notify(self, hook: str, event: Any) -> None:
-        """Calls a lifecycle hook of every observer; errors are logged with the plugin's name."""
+        """Call a lifecycle hook of every observer; errors are logged with the plugin's name."""
         self._tell(hook, event)
 
     def announce_recipe(self, event: RecipeLoaded) -> None:
-        """Calls `recipe_loaded`, now and on every plugin that is loaded later."""
+        """Call `recipe_loaded`, now and on every plugin that is loaded later."""
         self._recipe = event
         self._tell("recipe_loaded", event)
 
@@ -232,7 +232,7 @@ class Plugins:
         return f"Plugin {name!r} ({origin})" if origin else f"Plugin {name!r}"
 
     def _failed(self, who: str, hook: str) -> None:
-        """Counts a failure, and logs the current exception the first time."""
+        """Count a failure, and log the current exception the first time."""
         failure = f"{who} failed in {hook}"
         if failure not in self.failures:
             log.exception(failure)
@@ -279,7 +279,7 @@ class Plugins:
     def _among(
         self, there: Container[Any], dropped: Mapping[Any, Mapping[str, str]], hook: str
     ) -> dict[Any, str]:
-        """Joins the reasons of each dropped key.
+        """Join the reasons of each dropped key.
 
         Raises:
             PluginFault: A plugin drops a key that it was not given.

@@ -104,7 +104,7 @@ class Registry:
         summary: str = "",
         origin: str,
     ) -> None:
-        """Adds an implementation.
+        """Add an implementation.
 
         Raises:
             PluginError: The name is taken (the message names both origins).
@@ -137,7 +137,7 @@ class Registry:
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Removes implementations added in the `with` body if it raises."""
+        """Remove implementations added in the `with` body if it raises."""
         before = dict(self._entries)
         try:
             yield
@@ -213,7 +213,7 @@ class Registry:
     def create(self, kind: Literal["publisher"], table: PublishTable) -> Publisher: ...
 
     def create(self, kind: Kind, table: PluginTable) -> object:
-        """Calls the factory that `table.use` names, with the table.
+        """Call the factory that `table.use` names, with the table.
 
         Third-party implementations come back checked against their contract, see
         `GuardedPlugin`.

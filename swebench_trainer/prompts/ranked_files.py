@@ -1,4 +1,4 @@
-"""The styles that show ranked files: those that BM25 finds, or those of a given list.
+"""The styles that show ranked files: BM25's ranking, or a given list.
 
 Neither ranking knows the fix. Files are shown best first, as far as the budget allows.
 """
@@ -28,7 +28,7 @@ from swebench_trainer.types import Instance
 
 SKIPPED = "skipped"
 """Fact of a prompt (`Prompt.facts`): the files that are not shown, each with the reason."""
-NO_ROOM = "there is no room for it in context_tokens"
+NO_ROOM = "it does not fit into context_tokens"
 
 _LEAST_SHARE = 128
 """Tokens. A file with less room is not shown."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from swebench_trainer.answers.forms import render_answer
+from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.library import Files
-from swebench_trainer.contents.reasons import Unavailable
 from swebench_trainer.contracts import Prompt, PromptInputs, PromptStyle
 from swebench_trainer.errors import UnusableInstance
 from swebench_trainer.prompts.edits import first_unshown_edit, gold_edits
@@ -85,7 +85,7 @@ class RenderedInstances:
             rendered = self._render(instance, files)
         except ValueError as error:
             self.unusable[instance.instance_id] = DropReason.of(error)
-            if isinstance(error, Unavailable):
+            if isinstance(error, UnavailableError):
                 self.missing.append(instance.instance_id)
         else:
             self._index[instance.instance_id] = len(self._rendered)
@@ -131,7 +131,7 @@ def _answer(
         ValueError: The format cannot express it, or the prompt does not show its lines.
     """
     form, context = table.answer, table.context_of(instance.instance_id)
-    answer = render_answer(form, instance, files.at_hand(), context=context)
+    answer = render_answer(form, instance, files.local_tree(), context=context)
     if prompt.shown is not None:
         edits = gold_edits(form, instance, files.open(), context)
         if path := first_unshown_edit(edits, prompt.shown):

@@ -22,7 +22,7 @@ from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.strict_diff import read_patch
 from swebench_trainer.prompts.source_files import is_source
 from swebench_trainer.prompts.terms import names, terms, terms_of
-from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
+from swebench_trainer.store.cache import mark_used, partial_path, user_cache, write_lock
 
 if TYPE_CHECKING:
     from bm25s import BM25
@@ -99,7 +99,7 @@ class Searcher:
         if not files:
             return []
         place = user_cache("bm25", f"{_key(files)}.zip")
-        note_use(place)
+        mark_used(place)
         index = _load(place, len(files))
         if index is None:
             index = self._build(tree, files)
@@ -191,8 +191,8 @@ def _load(place: Path, documents: int) -> BM25 | None:
 def _save(index: BM25, place: Path) -> None:
     """Cache an index. If it cannot be written, the next run rebuilds it."""
     try:
-        with held(place):
-            folder = unfinished(place)
+        with write_lock(place):
+            folder = partial_path(place)
             index.save(folder)
             files = sorted(folder.iterdir())
             packed = folder / "packed"

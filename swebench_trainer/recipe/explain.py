@@ -40,7 +40,7 @@ class Problem:
 
 
 def show(problems: Iterable[Problem], origins: Mapping[KeyPath, Origin]) -> str:
-    """Formats all problems, each with `file:line:col`, the line and a caret."""
+    """Format all problems, each with `file:line:col`, the line and a caret."""
     placed = [(_origin(problem.path, origins), problem) for problem in problems]
     placed.sort(key=lambda item: _order(item[0]))
     blocks = ["\n".join(_block(problem, origin)) for origin, problem in placed]
@@ -48,7 +48,7 @@ def show(problems: Iterable[Problem], origins: Mapping[KeyPath, Origin]) -> str:
 
 
 def _order(origin: Origin | None) -> tuple[str, int, int]:
-    """Sorts by position in the files; problems without a position come first."""
+    """Sort by position in the files; problems without a position come first."""
     if origin is None or origin.place is None:
         return ("", 0, 0)
     return (origin.name, origin.place.line, origin.place.column)
@@ -83,7 +83,7 @@ def problems_of(
     tables: TableModels,
     at: KeyPath = (),
 ) -> list[Problem]:
-    """Translates pydantic's errors into problems. `at` is the model's path in the recipe."""
+    """Translate pydantic's errors into problems. `at` is the model's path in the recipe."""
     found: dict[KeyPath, Problem] = {}
     for detail in error.errors():
         problem = _problem(detail, model, tables, at)

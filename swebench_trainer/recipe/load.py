@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from swebench_trainer.errors import RecipeError
+from swebench_trainer.errors import RecipeError, library_message
 from swebench_trainer.recipe.explain import (
     Origin,
     Problem,
@@ -44,8 +44,8 @@ class Draft:
     def folder(self, table: KeyPath) -> Path:
         """The directory where relative paths of a table start.
 
-        It is that of the file with the table's `path`, or else with its header. For
-        values from `--set` it is the directory of the recipe file.
+        This is the directory of the file with the table's `path`, or else with its
+        header. For values from `--set` it is the directory of the recipe file.
         """
         origin = self.origins.get((*table, "path")) or self.origins.get(table)
         if origin is None and table[1:]:  # a list item: the list has the place
@@ -69,7 +69,7 @@ class Draft:
 
 
 def read_draft(path: Path, overrides: Sequence[str] = ()) -> Draft:
-    """Reads a recipe file, the recipes that it extends, and `--set` overrides.
+    """Read a recipe file, the recipes that it extends, and `--set` overrides.
 
     Args:
         path: The TOML file.
@@ -132,17 +132,18 @@ def _read_file(
 def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> str:
     lines = text.split("\n")
     # Python 3.14 has attributes for these; in older versions the message ends with them.
-    words = str(error).rpartition("(at ")
+    message = library_message(error)
+    words = message.rpartition("(at ")
     numbers = [
         int(word)
         for word in words[2].replace(",", " ").rstrip(")").split()
         if word.isdigit()
     ]
     line, column = numbers if len(numbers) == 2 else (len(lines), len(lines[-1]) + 1)
-    message = f"not valid TOML: {(words[0] or str(error)).strip()}"
+    problem = f"not valid TOML: {(words[0] or message).strip()}"
     place = Place(line, column, 1)
     origin = Origin(str(path), lines[line - 1], place)
-    return show([Problem(("syntax",), message)], {("syntax",): origin})
+    return show([Problem(("syntax",), problem)], {("syntax",): origin})
 
 
 def _toml_value(text: str) -> Any:
@@ -159,7 +160,7 @@ def _nested(keys: KeyPath, value: Any) -> Values:
 
 
 def _merge(into: Values, values: Values) -> None:
-    """Merges `values` into `into`: tables recursively, other values by replacement."""
+    """Merge `values` into `into`: tables recursively, other values by replacement."""
     for key, value in values.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
@@ -168,7 +169,7 @@ def _merge(into: Values, values: Values) -> None:
 
 
 def validate(draft: Draft, tables: TableModels) -> Recipe:
-    """Validates every table by the model that its `use` names.
+    """Validate every table by the model that its `use` names.
 
     Raises:
         RecipeError: All problems of the recipe, each with its position.
@@ -235,7 +236,7 @@ def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Proble
 def _writer(
     value: Any, draft: Draft, tables: TableModels, problems: list[Problem]
 ) -> Table | tuple[Table | None, ...] | None:
-    """Validates `[generate] model`: a table like `[model]`, or a list of them."""
+    """Validate `[generate] model`: a table like `[model]`, or a list of them."""
     at = ("generate", "model")
     if isinstance(value, dict):
         return _table("model", at, value, draft, tables, problems)

@@ -37,7 +37,7 @@ class Place:
 
 
 def locate(text: str) -> dict[KeyPath, Place]:
-    """Finds every table header and key of a valid TOML text.
+    """Find every table header and key of a valid TOML text.
 
     The n-th of several `[[table]]` is `("table", "n")`, counted from 1.
     """

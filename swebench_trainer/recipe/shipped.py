@@ -27,7 +27,7 @@ def shipped_recipes() -> dict[str, str]:
 
 
 def copy_recipe(name: str, to: Path) -> Path:
-    """Copies a recipe, the recipes that it extends, and its data directory.
+    """Copy a recipe, the recipes that it extends, and its data directory.
 
     Raises:
         RecipeError: The recipe does not exist, or a copy would overwrite a file.

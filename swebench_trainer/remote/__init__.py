@@ -1,8 +1,8 @@
-"""Writers behind APIs: what every one of them needs, for authors of such backends.
+"""Shared parts of backends that sample from an API, for authors of such plugins.
 
-A plugin says how one request is sent and how its response is read (`Service`) and which
-keys its table has (`RemoteTable`); `RemoteBackend` makes a backend of the two, with a
-limit on requests at once, a budget, prices, kept responses and mapped errors.
+A plugin implements how to send one request and read its response (`Service`), and defines
+the keys of its table (`RemoteTable`). `RemoteBackend` combines both into a backend with
+limited concurrency, a budget, prices, stored responses and mapped errors.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from swebench_trainer.remote.service import (
     Answer,
     Ask,
     Fault,
+    FaultKind,
     Reply,
     Service,
     Usage,
@@ -29,6 +30,7 @@ __all__ = [
     "Ask",
     "Budget",
     "Fault",
+    "FaultKind",
     "Price",
     "RemoteBackend",
     "RemoteTable",

@@ -1,4 +1,4 @@
-"""Keys come from the environment and go nowhere else."""
+"""API keys: read from the environment, and removed from texts and responses."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from swebench_trainer.errors import PrerequisiteError
 
 HIDDEN = "[the key]"
 _SHORTEST = 8
-"""A shorter key would be found in innocent texts."""
+"""Minimum length to redact; shorter keys would match unrelated text."""
 
 
 def read_key(variable: str) -> str:
-    """The key in an environment variable; empty where a service wants none.
+    """The key in an environment variable; empty if the service needs none.
 
     Raises:
-        PrerequisiteError: The variable is not set, or holds what can be no key.
+        PrerequisiteError: The variable is not set or its value is not a valid key.
     """
     key = os.environ.get(variable, "").strip() if variable else ""
     if variable and not key:
         raise PrerequisiteError(
             f"The environment variable {variable} is not set.",
-            hint=f"Put the key there: export {variable}=… "
-            "(or name another variable with api_key_env).",
+            hint=f"Set it with: export {variable}=…, or use another variable with "
+            "api_key_env.",
         )
-    if not (key.isascii() and key.isprintable()):  # no header may have it
+    if not (key.isascii() and key.isprintable()):  # invalid in HTTP headers
         raise PrerequisiteError(
-            f"The environment variable {variable} holds what can be no key: "
-            "characters such as typographic quotes, or a line break.",
-            hint="Set it anew, with the key alone.",
+            f"The value of the environment variable {variable} is not a valid key: it "
+            "contains a line break or special characters such as typographic quotes.",
+            hint="Set the variable to the key without any other characters.",
         )
     return key
 
 
-def hide(key: str, text: str) -> str:
-    """The text without the key, which some services repeat in what they answer."""
+def redact(key: str, text: str) -> str:
+    """The text without the key, which some services echo."""
     return text.replace(key, HIDDEN) if len(key) >= _SHORTEST else text
 
 
-def hide_in(key: str, response: dict[str, Any]) -> dict[str, Any]:
+def redact_response(key: str, response: dict[str, Any]) -> dict[str, Any]:
     """A response without the key."""
     if len(key) < _SHORTEST:
         return response

@@ -1,4 +1,4 @@
-"""A backend that has candidates written behind an API, and trains nothing."""
+"""A backend that samples from an API and cannot train."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import PluginError
 from swebench_trainer.recipe.models import DpoTable, SftTable, semantic_settings
 from swebench_trainer.remote.api_key import read_key
-from swebench_trainer.remote.errors import error_of
-from swebench_trainer.remote.response_store import KeptResponses
+from swebench_trainer.remote.errors import error_from
+from swebench_trainer.remote.response_store import ResponseStore
 from swebench_trainer.remote.sampler import RemoteSampler
 from swebench_trainer.remote.service import Fault, Service
-from swebench_trainer.remote.spending import Meter
+from swebench_trainer.remote.spending import SpendTracker
 from swebench_trainer.remote.tables import RemoteTable
 from swebench_trainer.types import Pair, SftRow
 
 TableT = TypeVar("TableT", bound=RemoteTable)
 
 RESPONSES = "responses.jsonl"
-"""Name of the file with the responses of a writer."""
+"""Name of the file with the responses of a model."""
 
 
 class RemoteBackend(Generic[TableT]):
-    """A `Backend` and `KeepsResponses` that asks a service.
+    """A `Backend` and `KeepsResponses` on top of a service.
 
     Args:
         table: The recipe's table.
-        connect: Makes the service from the table and the key; imports the SDK.
-        several: Whether one request may ask for all answers to a prompt.
-        leads: Whether the first request of a prompt goes ahead of the others to it,
-            which then find the prompt cached.
+        connect: Creates the service from the table and the key; imports the SDK.
+        several: Whether one request may return all answers to a prompt.
+        leads: Whether the first request for a prompt is sent before the others, so
+            that they hit the service's prompt cache.
     """
 
     def __init__(
@@ -52,30 +52,30 @@ class RemoteBackend(Generic[TableT]):
         self._responses: Path | None = None
 
     def check(self) -> None:
-        """Fails early, before anything is computed or paid for.
+        """Fail early, before anything is computed or paid for.
 
         Raises:
-            PrerequisiteError: There is no key, it is wrong, or a package is missing.
-            RecipeError: The service has no such model.
-            StageError: The service is not to be had.
+            PrerequisiteError: The key is missing or invalid, or a package is missing.
+            RecipeError: The service does not have the model.
+            StageError: The service is unavailable.
         """
         key = read_key(self._table.api_key_env)
         service = self._connect(self._table, key)
         try:
             asyncio.run(_checked(service))
         except Fault as fault:
-            raise error_of(fault, self._table, key) from None
+            raise error_from(fault, self._table, key) from None
 
     def train_sft(
         self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
     ) -> NoReturn:
-        """Raises `PluginError`."""
+        """Raise `PluginError`."""
         self._refuse("train")
 
     def train_dpo(
         self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
     ) -> NoReturn:
-        """Raises `PluginError`."""
+        """Raise `PluginError`."""
         self._refuse("train")
 
     def keep_responses(self, folder: Path) -> None:
@@ -83,20 +83,20 @@ class RemoteBackend(Generic[TableT]):
         self._responses = folder / RESPONSES
 
     def figures(self) -> Mapping[str, str | int | float]:
-        """What the responses of this stage have used, and cost."""
-        kept = self._kept()
-        meter = Meter(self._table.price, self._table.budget, kept.usage)
-        figures: dict[str, str | int | float] = {"tokens": kept.usage.total}
-        if meter.money is not None:
-            figures["cost"] = f"{meter.money:.4g}"
+        """Tokens and cost of this stage's responses."""
+        usage = self._store().usage
+        spending = SpendTracker(self._table.price, self._table.budget, usage)
+        figures: dict[str, str | int | float] = {"tokens": usage.total}
+        if spending.money is not None:
+            figures["cost"] = f"{spending.money:.4g}"
         return figures
 
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> RemoteSampler:
-        """Opens the service; how many requests go at once is its own table's to say.
+        """Open the service. `batch_size` is ignored; see `concurrency` in its table.
 
         Raises:
             PluginError: `weights` are given.
-            PrerequisiteError: There is no key, or a package is missing.
+            PrerequisiteError: The key or a package is missing.
         """
         if weights is not None:
             self._refuse("open trained weights")
@@ -108,18 +108,18 @@ class RemoteBackend(Generic[TableT]):
             service,
             self._table,
             key,
-            self._kept(),
+            self._store(),
             several=self._several,
             leads=self._leads,
         )
 
-    def _kept(self) -> KeptResponses:
-        return KeptResponses(self._responses, semantic_settings(self._table))
+    def _store(self) -> ResponseStore:
+        return ResponseStore(self._responses, semantic_settings(self._table))
 
-    def _refuse(self, what: str) -> NoReturn:
+    def _refuse(self, action: str) -> NoReturn:
         use = self._table.use
         raise PluginError(
-            f"The {use} backend cannot {what}: it only has answers written.",
+            f"The {use} backend cannot {action}: it only samples.",
             hint=f'Use it in [generate], model = {{ use = "{use}", … }}, '
             'and [model] use = "hf" to train.',
         )

@@ -1,4 +1,4 @@
-"""From a fault to the error that a user reads."""
+"""Faults of a service as errors for the user."""
 
 from __future__ import annotations
 
@@ -8,63 +8,63 @@ from swebench_trainer.errors import (
     StageError,
     TrainerError,
 )
-from swebench_trainer.remote.api_key import hide
-from swebench_trainer.remote.service import Fault
+from swebench_trainer.remote.api_key import redact
+from swebench_trainer.remote.service import Fault, FaultKind
 from swebench_trainer.remote.tables import RemoteTable
 
-_KEPT = "what is there is kept and not paid for again"
+_KEPT = "responses so far are kept and not paid for again"
 
 
-def error_of(
+def error_from(
     fault: Fault, table: RemoteTable, key: str, spent: str = ""
 ) -> TrainerError:
-    """Why nothing more can be asked.
+    """The error that stops sampling.
 
     Args:
-        fault: What became of a request.
-        table: The writer's table.
-        key: The secret, to leave it out.
-        spent: What was spent and what is open, where something was asked before.
+        fault: The fault of a request.
+        table: Table of the backend.
+        key: The API key, to redact it.
+        spent: Spending and open requests, if any request was sent before.
     """
-    said = hide(key, fault.reason)
+    reason = redact(key, fault.reason)
     spent = f"\n{spent}" if spent else ""
-    if fault.kind == "key":
-        variable = table.api_key_env or "api_key_env, which names no variable"
+    if fault.kind is FaultKind.KEY:
+        variable = table.api_key_env or "api_key_env (empty)"
         return PrerequisiteError(
-            f"{who(table)} does not accept the key in {variable}: {said}{spent}",
-            hint=f"Put a valid key there and run the same command again; {_KEPT}.",
+            f"{service_name(table)} rejected the key in {variable}: {reason}{spent}",
+            hint=f"Set a valid key and run the same command again; {_KEPT}.",
         )
-    if fault.kind == "credit":
+    if fault.kind is FaultKind.CREDIT:
         return StageError(
-            f"The account at {who(table)} is empty: {said}{spent}",
-            hint=f"Fill it up and run the same command again; {_KEPT}.",
+            f"The account at {service_name(table)} has no credit: {reason}{spent}",
+            hint=f"Add credit and run the same command again; {_KEPT}.",
         )
-    if fault.kind == "model":
+    if fault.kind is FaultKind.MODEL:
         return RecipeError(
-            f"{who(table)}: there is no such model or address: {said}{spent}",
-            hint="Look at `name` and `base_url` of the writer's table.",
+            f"{service_name(table)} has no such model or address: {reason}{spent}",
+            hint="Check `name` and `base_url` in the model's table.",
         )
-    if fault.kind in ("refused", "too long"):
+    if fault.kind in (FaultKind.REFUSED, FaultKind.TOO_LONG):
         return RecipeError(
-            f"{who(table)} refuses every request: {said}{spent}",
-            hint="Look at the writer's keys: not every model takes every setting.",
+            f"{service_name(table)} refuses every request: {reason}{spent}",
+            hint="Check the keys of the model's table; some models reject some settings.",
         )
-    wait = f" It asks to wait {fault.wait:.0f} s." if fault.wait else ""
+    wait = f" Its Retry-After is {fault.wait:.0f} s." if fault.wait else ""
     return StageError(
-        f"{who(table)} is not to be had: {said}.{wait}{spent}",
+        f"{service_name(table)} is unavailable: {reason}.{wait}{spent}",
         hint="Run the same command again later, perhaps with a lower `concurrency`; "
-        f"{_KEPT}. If the same prompt fails each time: `skip_failing = true`.",
+        f"{_KEPT}. If one prompt always fails, set `skip_failing = true`.",
     )
 
 
-def budget_spent(table: RemoteTable, spent: str) -> StageError:
-    """The budget leaves no room for another request."""
+def budget_error(table: RemoteTable, spent: str) -> StageError:
+    """The error for an exhausted budget."""
     return StageError(
-        f"The budget for {who(table)} leaves no room for another request.\n{spent}",
-        hint=f"Raise its `budget` and run the same command again; {_KEPT}.",
+        f"The budget for {service_name(table)} does not cover another request.\n{spent}",
+        hint=f"Raise `budget` and run the same command again; {_KEPT}.",
     )
 
 
-def who(table: RemoteTable) -> str:
-    """The writer, for messages."""
+def service_name(table: RemoteTable) -> str:
+    """The backend, model and address, for messages."""
     return f"{table.use} ({table.name} at {table.base_url})"

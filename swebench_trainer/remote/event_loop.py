@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for code that is not asynchronous."""
+"""An event loop in a background thread, for synchronous code."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class LoopThread:
-    """Runs coroutines beside the caller; `close` cancels what is left."""
+class EventLoopThread:
+    """Runs coroutines in a background thread; `close` cancels the remaining ones."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="requests")
-        self._thread.daemon = True  # a request that hangs must not hold up the exit
+        self._thread.daemon = True  # a hanging request must not block the exit
         self._thread.start()
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Starts a coroutine. Cancelling the future cancels the coroutine."""
+        """Start a coroutine. Cancelling the future cancels the coroutine."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self, last: Coroutine[Any, Any, None]) -> None:
-        """Cancels what is under way, runs `last`, and ends the thread."""
+        """Cancel running coroutines, run `last`, and end the thread."""
         self.start(_cancel_others()).result()
         self.start(last).result()
         self._loop.call_soon_threadsafe(self._loop.stop)

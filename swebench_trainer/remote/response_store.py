@@ -1,4 +1,4 @@
-"""Every response on disk before it is used, so that none is paid for twice."""
+"""Responses on disk, written before use so that none is paid for twice."""
 
 from __future__ import annotations
 
@@ -12,88 +12,89 @@ from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.remote.service import Usage
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import RowWriter, each_row_at, row_at
+from swebench_trainer.types import Finish
 
 _Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is kept for a request.
+class StoredAnswer:
+    """The stored response to a request.
 
     Attributes:
-        row: The row of the response, or of the refusal.
-        place: Which of the response's answers it is.
+        row: Row of the response or the refusal.
+        index: Index of the answer in the response.
     """
 
     row: Mapping[str, Any]
-    place: int
+    index: int
 
 
-class KeptResponses:
-    """A file of responses, found again by what was asked.
+class ResponseStore:
+    """A file of responses, looked up by request.
 
-    A row has `instance_id`, `samples`, the digest of writer, prompt and settings
-    (`asked`), `usage` and the service's own `response`; or, instead of a response, why
-    there is none (`refused`). A response that could not be read has no `samples`.
+    A row has `instance_id`, `samples`, the digest of model, prompt and settings
+    (`asked`), `usage` and the raw `response`; or the reason of a refusal (`refused`)
+    instead of a response. An unreadable response (`spoilt`) has no `samples`.
 
     Attributes:
         usage: Tokens of all responses in the file.
-        answered: Whether one of them answers anything.
+        answered: Whether the file has any answer.
 
     Args:
-        path: Made with the first row; `None` keeps nothing and counts alone.
-        writer: Settings that decide what the writer answers.
+        path: Created with the first row; `None` only counts tokens.
+        model: Settings of the model that decide its answers.
     """
 
-    def __init__(self, path: Path | None, writer: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path | None, model: Mapping[str, Any]) -> None:
         self._path = path
-        self._writer = writer
+        self._model = model
         self._rows: RowWriter | None = None
-        self._places: dict[_Key, tuple[int, int]] = {}
+        self._index: dict[_Key, tuple[int, int]] = {}
         self.usage = Usage()
         self.answered = False
         for offset, row in each_row_at(path) if path else ():
             self._count(row, offset)
 
-    def find(self, request: SampleRequest) -> Found | None:
-        """What is kept for a request, if anything."""
-        if self._path is None or not self._places:  # digests take time
+    def find(self, request: SampleRequest) -> StoredAnswer | None:
+        """The stored answer to a request, if any."""
+        if self._path is None or not self._index:  # skip computing digests
             return None
         key = (request.instance_id, self._asked(request), request.sample)
-        if key not in self._places:
+        if key not in self._index:
             return None
-        offset, place = self._places[key]
-        return Found(row_at(self._path, offset), place)
+        offset, index = self._index[key]
+        return StoredAnswer(row_at(self._path, offset), index)
 
-    def keep(
+    def save(
         self,
         requests: tuple[SampleRequest, ...],
         usage: Usage,
         response: Mapping[str, Any],
     ) -> None:
-        """Writes a response.
+        """Store a response.
 
         Args:
-            requests: Those that the response answers, in its order.
+            requests: The requests that it answers, in order.
             usage: Its tokens.
-            response: As it came.
+            response: The raw response.
         """
         self._write(requests, usage=dataclasses.asdict(usage), response=response)
 
-    def refuse(
-        self, requests: tuple[SampleRequest, ...], finish: str, reason: str
+    def save_refusal(
+        self, requests: tuple[SampleRequest, ...], finish: Finish, reason: str
     ) -> None:
-        """Writes that there will be no answer."""
+        """Store that the service refuses to answer."""
         self._write(requests, refused=reason, finish=finish)
 
-    def spoil(
+    def save_unreadable(
         self, request: SampleRequest, usage: Usage, response: Mapping[str, Any]
     ) -> None:
-        """Writes a response that cannot be read: it may have been paid for."""
+        """Store an unreadable response, which may have been billed."""
         self._write((request,), usage=dataclasses.asdict(usage), spoilt=response)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         if self._rows:
             self._rows.__exit__()
             self._rows = None
@@ -112,16 +113,16 @@ class KeptResponses:
         self._count(row, self._rows.append(row) if self._rows else 0)
 
     def _count(self, row: Mapping[str, Any], offset: int) -> None:
-        for place, sample in enumerate(row["samples"]):
-            self._places[row["instance_id"], row["asked"], sample] = (offset, place)
+        for index, sample in enumerate(row["samples"]):
+            self._index[row["instance_id"], row["asked"], sample] = (offset, index)
         if "usage" in row:
             self.usage += Usage(**row["usage"])
             self.answered |= bool(row["samples"])
 
     def _asked(self, request: SampleRequest) -> str:
         settings = dataclasses.asdict(request)
-        # The seed of a sample follows from its number and the recipe's own seed, and
-        # one response may answer several.
+        # A sample's seed follows from its number and the recipe's seed, and one response
+        # may answer several samples.
         for name in ("instance_id", "sample", "seed"):
             del settings[name]
-        return digest({"writer": self._writer, **settings})
+        return digest({"writer": self._model, **settings})

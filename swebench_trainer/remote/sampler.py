@@ -1,4 +1,4 @@
-"""Has many requests answered at once, and loses none of the answers."""
+"""Concurrent requests to a service, without losing any response."""
 
 from __future__ import annotations
 
@@ -19,34 +19,49 @@ from tenacity import (
 
 from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.errors import TrainerError
-from swebench_trainer.remote.api_key import hide, hide_in
-from swebench_trainer.remote.errors import budget_spent, error_of
-from swebench_trainer.remote.event_loop import LoopThread
-from swebench_trainer.remote.pace import Pace
-from swebench_trainer.remote.response_store import KeptResponses
-from swebench_trainer.remote.service import Ask, Fault, Reply, Service, Usage
-from swebench_trainer.remote.spending import Meter, estimated, worst_case
+from swebench_trainer.remote.api_key import redact, redact_response
+from swebench_trainer.remote.errors import budget_error, error_from
+from swebench_trainer.remote.event_loop import EventLoopThread
+from swebench_trainer.remote.response_store import ResponseStore
+from swebench_trainer.remote.service import (
+    Ask,
+    Fault,
+    FaultKind,
+    Reply,
+    Service,
+    Usage,
+)
+from swebench_trainer.remote.spending import SpendTracker, estimated, worst_case
 from swebench_trainer.remote.tables import RemoteTable
+from swebench_trainer.types import Finish
 
-_PATIENCE = 3
-"""So many requests given up in a row are no accident of one prompt."""
-_REFUSALS = 8
-"""So many prompts refused before any is answered are no accident either."""
-_LONG = 120
-"""Seconds to wait that are asked of a person and not of a process."""
+_MAX_FAILURES = 3
+"""Minimum number of consecutive failures that stop the stage."""
+_MAX_REFUSALS = 8
+"""Number of refused prompts without any answer that stop the stage."""
+_MAX_WAIT = 120
+"""Seconds. A longer `Retry-After` stops the stage."""
+_PAUSE = 0.005
+"""Seconds between two requests."""
+_RAMP = 0.3
+"""Maximum seconds until all concurrent requests are sent."""
+_MAX_LAG = 0.05
+"""Seconds that late requests can catch up."""
+
+_TEMPORARY = (FaultKind.BUSY, FaultKind.UNREADABLE)
 
 
 class RemoteSampler:
-    """A `Sampler` that asks a service.
+    """A `Sampler` on top of a service.
 
     Args:
         service: The API.
         table: The recipe's table.
-        key: The secret, to keep it out of files and messages.
-        kept: Responses of this stage, earlier attempts included.
-        several: Whether one request may ask for all answers to a prompt.
-        leads: Whether the first request of a prompt goes ahead of the others to it,
-            which then find the prompt cached.
+        key: The API key, to redact it from files and messages.
+        store: Responses of this stage, including earlier attempts.
+        several: Whether one request may return all answers to a prompt.
+        leads: Whether the first request for a prompt is sent before the others, so
+            that they hit the service's prompt cache.
     """
 
     def __init__(
@@ -54,7 +69,7 @@ class RemoteSampler:
         service: Service,
         table: RemoteTable,
         key: str,
-        kept: KeptResponses,
+        store: ResponseStore,
         *,
         several: bool = False,
         leads: bool = False,
@@ -62,54 +77,56 @@ class RemoteSampler:
         self._service = service
         self._table = table
         self._key = key
-        self._kept = kept
+        self._store = store
         self._several = several
         self._leads = leads
-        self._loop: LoopThread | None = None
+        self._loop: EventLoopThread | None = None
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
-        """See `Sampler.sample`. What is kept comes first, and costs nothing.
+        """See `Sampler.sample`. Stored answers come first, at no cost.
 
         Raises:
-            PrerequisiteError: The key is wrong.
-            RecipeError: There is no such model, or every request is refused.
-            StageError: The budget is spent, or the service is not to be had. All
-                answers that came are given before.
+            PrerequisiteError: The key is invalid.
+            RecipeError: The model does not exist, or every request is refused.
+            StageError: The budget is exhausted, or the service is unavailable. All
+                received answers are yielded first.
         """
-        owed = []
+        missing = []
         for request in requests:
-            sample = self._remembered(request)
+            sample = self._stored(request)
             if sample is None:
-                owed.append(request)
+                missing.append(request)
             else:
                 yield sample
-        if owed:
-            yield from self._asked(owed)
+        if missing:
+            yield from self._requested(missing)
 
     def close(self) -> None:
-        """Cancels what is under way and closes connections."""
+        """Cancel pending requests and close connections."""
         if self._loop:
             self._loop.close(self._service.close())
             self._loop = None
-        self._kept.close()
+        self._store.close()
 
-    def _remembered(self, request: SampleRequest) -> Sample | None:
-        found = self._kept.find(request)
+    def _stored(self, request: SampleRequest) -> Sample | None:
+        found = self._store.find(request)
         if found is None:
             return None
         if "refused" in found.row:
             return _refusal(request, found.row["finish"])
         try:
             reply = self._service.read(found.row["response"])
-        except Fault as fault:  # read otherwise than when it was kept: a refusal
+        except Fault as fault:  # a newer version of the service rejects it
             return _refusal(request, fault.kind)
-        return _sample(request, reply, found.place, Usage(**found.row["usage"]))
+        return _sample(request, reply, found.index, Usage(**found.row["usage"]))
 
-    def _asked(self, owed: Sequence[SampleRequest]) -> Iterator[Sample]:
+    def _requested(self, missing: Sequence[SampleRequest]) -> Iterator[Sample]:
         samples: SimpleQueue[Sample | None] = SimpleQueue()
-        asks = grouped(owed, several=self._several, leads=self._leads)
-        work = _Work(self._service, self._table, self._key, self._kept, samples.put)
-        self._loop = self._loop or LoopThread()
+        asks = group_requests(missing, several=self._several, leads=self._leads)
+        work = _Scheduler(
+            self._service, self._table, self._key, self._store, samples.put
+        )
+        self._loop = self._loop or EventLoopThread()
         done = self._loop.start(work.run(asks))
         done.add_done_callback(lambda _: samples.put(None))
         try:
@@ -120,22 +137,22 @@ class RemoteSampler:
             done.cancel()
 
 
-def grouped(
+def group_requests(
     requests: Iterable[SampleRequest], *, several: bool, leads: bool
 ) -> list[list[Ask]]:
-    """Requests as asks, those to one prompt in a list, the one to send first in front.
+    """Group requests into asks, with one list per prompt, in sending order.
 
     Args:
-        requests: In the order in which they are to be sent.
-        several: Whether an ask may hold all requests that differ in `sample` alone.
-        leads: Whether the others of a prompt wait for the first.
+        requests: The requests in sending order.
+        several: Whether an ask may have all requests that differ only in `sample`.
+        leads: Whether the first ask of a prompt is sent before the others.
     """
-    alike: dict[Any, list[SampleRequest]] = {}
+    same: dict[Any, list[SampleRequest]] = {}
     for request in requests:
         settings = {**vars(request), "sample": None, "seed": None}
-        alike.setdefault(tuple(settings.values()), []).append(request)
+        same.setdefault(tuple(settings.values()), []).append(request)
     prompts: dict[tuple[str, str], list[Ask]] = {}
-    for group in alike.values():
+    for group in same.values():
         chunks = [tuple(group)] if several else [(request,) for request in group]
         asks = prompts.setdefault((group[0].instance_id, group[0].prompt), [])
         asks += [Ask(chunk) for chunk in chunks]
@@ -148,69 +165,96 @@ def grouped(
     return chains
 
 
+class RequestPacer:
+    """Spreads requests over time.
+
+    Requests that start together also end together, and would then all wait while each
+    response is processed. The pauses are deadlines rather than sleeps: on a busy machine
+    late requests catch up, by at most 50 ms.
+
+    Args:
+        concurrency: Maximum number of concurrent requests.
+        now: Current time in seconds.
+    """
+
+    def __init__(self, concurrency: int, now: float) -> None:
+        self._pause = min(_PAUSE, _RAMP / concurrency)
+        self._next = now
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next request, which is counted as sent by then."""
+        due = max(self._next, now - _MAX_LAG)
+        self._next = due + self._pause
+        return max(0.0, due - now)
+
+
 @dataclass
-class _Work:
-    """One call of `sample`: what is to be asked, what is under way, why to stop."""
+class _Scheduler:
+    """One call of `sample`: queued and pending asks, and the reason to stop."""
 
     service: Service
     table: RemoteTable
     key: str
-    kept: KeptResponses
-    give: Callable[[Sample], None]
+    store: ResponseStore
+    emit: Callable[[Sample], None]
     _chains: deque[deque[Ask]] = field(default_factory=deque)
-    _under_way: dict[asyncio.Task[Reply], deque[Ask]] = field(default_factory=dict)
+    _pending: dict[asyncio.Task[Reply], deque[Ask]] = field(default_factory=dict)
     _done: asyncio.Queue[asyncio.Task[Reply]] = field(default_factory=asyncio.Queue)
     _refused: list[tuple[Ask, Fault]] = field(default_factory=list)
-    _failed: Counter[Ask] = field(default_factory=Counter)
-    _given_up: int = 0
+    _failures: Counter[Ask] = field(default_factory=Counter)
+    _consecutive_failures: int = 0
     _stop: Callable[[], TrainerError] | None = None
 
     def __post_init__(self) -> None:
-        self._meter = Meter(self.table.price, self.table.budget, self.kept.usage)
-        self._answered = self.kept.answered
+        self._spending = SpendTracker(
+            self.table.price, self.table.budget, self.store.usage
+        )
+        self._answered = self.store.answered
 
     async def run(self, chains: Iterable[Iterable[Ask]]) -> None:
-        """Sends everything, at most `concurrency` at once.
+        """Send all asks, at most `concurrency` at a time.
 
         Raises:
-            TrainerError: Why it has stopped; what came until then has been given.
+            TrainerError: Sampling stopped; received answers have been emitted.
         """
         self._chains.extend(map(deque, chains))
         clock = asyncio.get_running_loop().time
-        pace = Pace(self.table.concurrency, clock())
+        pacer = RequestPacer(self.table.concurrency, clock())
         try:
-            while await self._start(lambda: pace.wait(clock())):
+            while await self._start(lambda: pacer.wait(clock())):
                 task = await self._done.get()
-                self._settle(task, self._under_way.pop(task))
+                self._handle_result(task, self._pending.pop(task))
         finally:
-            await _cancelled(self._under_way)
-        self._settle_refused()
+            await _cancel(self._pending)
+        self._finish_refused()
         if self._stop:
             raise self._stop()
 
     async def _start(self, pause: Callable[[], float]) -> bool:
-        """Sends what there is room and money for; whether anything is under way."""
+        """Send asks within concurrency and budget; returns whether any ask is pending."""
         while self._chains and not self._stop:
             ask = self._chains[0][0]
-            if len(self._under_way) >= self.table.concurrency:
+            if len(self._pending) >= self.table.concurrency:
                 break
-            if not self._meter.fits(ask):
-                if not self._under_way:
+            if not self._spending.can_afford(ask):
+                if not self._pending:
                     self._stop = self._budget_spent
                 break
             if seconds := pause():
                 await asyncio.sleep(seconds)
-            self._meter.begin(ask)
+            self._spending.reserve(ask)
             chain = self._chains.popleft()
             task = asyncio.create_task(self._ask(ask))
             task.add_done_callback(self._done.put_nowait)
-            self._under_way[task] = chain
-        return bool(self._under_way)
+            self._pending[task] = chain
+        return bool(self._pending)
 
     async def _ask(self, ask: Ask) -> Reply:
-        """Sends a request, again if its response cannot be read and there is money left."""
+        """Send a request, and retry unreadable responses within the budget."""
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception(lambda e: _is_spoilt(e) and self._meter.holds),
+            retry=retry_if_exception(
+                lambda e: _is_unreadable(e) and self._spending.within_budget
+            ),
             wait=wait_random_exponential(multiplier=0.5, max=8),
             stop=stop_after_attempt(self.table.retries + 1),
             reraise=True,
@@ -220,70 +264,72 @@ class _Work:
         raise AssertionError("unreachable: the last attempt raises")
 
     async def _ask_once(self, ask: Ask) -> Reply:
-        response = hide_in(self.key, await self.service.ask(ask))
+        response = redact_response(self.key, await self.service.ask(ask))
         try:
             reply = self.service.read(response)
-        except Exception as error:  # a plugin's mistake too: the response was paid for
-            if not isinstance(error, Fault) or error.kind == "spoilt":
-                # What it has used is in what cannot be read.
-                self.kept.spoil(ask.first, worst_case(ask), response)
-                self._meter.spent = self.kept.usage
+        except (
+            Exception
+        ) as error:  # including bugs of a plugin: it may have been billed
+            if not isinstance(error, Fault) or _is_unreadable(error):
+                # The actual usage is part of the unreadable response.
+                self.store.save_unreadable(ask.first, worst_case(ask), response)
+                self._spending.spent = self.store.usage
             raise
         texts = [answer.text for answer in reply.answers]
         usage = reply.usage or estimated(ask, texts)
-        self.kept.keep(ask.requests[: len(reply.answers)], usage, response)
+        self.store.save(ask.requests[: len(reply.answers)], usage, response)
         return Reply(reply.answers, usage)
 
-    def _settle(self, task: asyncio.Task[Reply], chain: deque[Ask]) -> None:
-        """Gives what a request brought; the rest of its prompt may go now."""
+    def _handle_result(self, task: asyncio.Task[Reply], chain: deque[Ask]) -> None:
+        """Emit the answers of an ask; the other asks of its prompt may be sent now."""
         ask = chain.popleft()
-        self._meter.end(ask)
-        self._meter.spent = self.kept.usage
+        self._spending.release(ask)
+        self._spending.spent = self.store.usage
         try:
             reply = task.result()
         except Fault as fault:
-            self._fail(ask, chain, fault)
+            self._handle_fault(ask, chain, fault)
             return
-        self._given_up, self._answered = 0, True
-        for place, request in enumerate(ask.requests[: len(reply.answers)]):
-            self.give(_sample(request, reply, place, reply.usage or Usage()))
+        self._consecutive_failures, self._answered = 0, True
+        for index, request in enumerate(ask.requests[: len(reply.answers)]):
+            self.emit(_sample(request, reply, index, reply.usage or Usage()))
         if rest := ask.requests[len(reply.answers) :]:
             chain.appendleft(Ask(rest, ask.shared))
-        # In front, while the prompt is in the service's cache.
+        # At the front, while the prompt is in the service's cache.
         self._chains.extendleft(deque([ask]) for ask in reversed(chain))
 
-    def _fail(self, ask: Ask, chain: deque[Ask], fault: Fault) -> None:
-        """Decides what one request without an answer means for it and for all."""
-        if fault.kind == "too long":
+    def _handle_fault(self, ask: Ask, chain: deque[Ask], fault: Fault) -> None:
+        """Retry, skip or stop, depending on the fault of an ask."""
+        if fault.kind is FaultKind.TOO_LONG:
             self._refuse(ask, fault)
-        elif fault.kind == "refused":
+        elif fault.kind is FaultKind.REFUSED:
             self._refused.append((ask, fault))
             prompts = {refused.first.instance_id for refused, _ in self._refused}
-            if not self._answered and len(prompts) >= _REFUSALS:
+            if not self._answered and len(prompts) >= _MAX_REFUSALS:
                 self._stop = self._stop or partial(self._error, fault)
-        elif fault.kind in ("busy", "spoilt") and self._is_hopeless(ask):
-            pass  # left without an answer
-        elif fault.kind in ("busy", "spoilt"):
+        elif fault.kind in _TEMPORARY and self._may_skip(ask):
+            pass
+        elif fault.kind in _TEMPORARY:
             chain.appendleft(ask)
-            self._given_up += 1
-            left = len(self._chains) + len(self._under_way) + 1
-            in_a_row = max(_PATIENCE, 2 * min(self.table.concurrency, left))
-            if self._given_up >= in_a_row or fault.wait > _LONG:
+            self._consecutive_failures += 1
+            left = len(self._chains) + len(self._pending) + 1
+            limit = max(_MAX_FAILURES, 2 * min(self.table.concurrency, left))
+            if self._consecutive_failures >= limit or fault.wait > _MAX_WAIT:
                 self._stop = self._stop or partial(self._error, fault)
         else:
             chain.appendleft(ask)
             self._stop = self._stop or partial(self._error, fault)
-        if chain:  # behind all others
+        if chain:
             self._chains.append(chain)
 
-    def _is_hopeless(self, ask: Ask) -> bool:
-        """Whether to go on without an answer: it fails again, where others are answered."""
-        self._failed[ask] += 1
-        again = self._failed[ask] > 1
+    def _may_skip(self, ask: Ask) -> bool:
+        """Whether to leave an ask unanswered: it fails repeatedly while others succeed."""
+        self._failures[ask] += 1
+        again = self._failures[ask] > 1
         return self.table.skip_failing and self._answered and again
 
-    def _settle_refused(self) -> None:
-        """Refusals count once something was answered: else the request is wrong."""
+    def _finish_refused(self) -> None:
+        """Emit refusals if any ask was answered; otherwise the recipe is at fault."""
         if not self._answered:
             if self._refused and not self._stop:
                 self._stop = partial(self._error, self._refused[-1][1])
@@ -292,36 +338,36 @@ class _Work:
             self._refuse(*self._refused.pop())
 
     def _refuse(self, ask: Ask, fault: Fault) -> None:
-        finish = fault.kind
-        self.kept.refuse(ask.requests, finish, hide(self.key, fault.reason))
+        finish = Finish(fault.kind)
+        self.store.save_refusal(ask.requests, finish, redact(self.key, fault.reason))
         for request in ask.requests:
-            self.give(_refusal(request, finish))
+            self.emit(_refusal(request, finish))
 
     def _error(self, fault: Fault) -> TrainerError:
-        return error_of(fault, self.table, self.key, self._so_far())
+        return error_from(fault, self.table, self.key, self._progress())
 
     def _budget_spent(self) -> TrainerError:
-        return budget_spent(self.table, self._so_far())
+        return budget_error(self.table, self._progress())
 
-    def _so_far(self) -> str:
-        chains = [*self._chains, *self._under_way.values()]
+    def _progress(self) -> str:
+        chains = [*self._chains, *self._pending.values()]
         asks = [ask for chain in chains for ask in chain]
         left = sum(len(ask.requests) for ask in asks)
-        return f"Spent: {self._meter.words()}. Still open: {left} answers."
+        return f"Spent: {self._spending.describe()}. Missing: {left} answers."
 
 
-def _is_spoilt(error: BaseException) -> bool:
-    return isinstance(error, Fault) and error.kind == "spoilt"
+def _is_unreadable(error: BaseException) -> bool:
+    return isinstance(error, Fault) and error.kind is FaultKind.UNREADABLE
 
 
-async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in (tasks := list(tasks)):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _sample(request: SampleRequest, reply: Reply, place: int, usage: Usage) -> Sample:
-    answer = reply.answers[place]
+def _sample(request: SampleRequest, reply: Reply, index: int, usage: Usage) -> Sample:
+    answer = reply.answers[index]
     return Sample(
         instance_id=request.instance_id,
         sample=request.sample,

@@ -1,4 +1,4 @@
-"""One request to an API, its answer, and the ways in which it fails."""
+"""One request to an API, its response, and its faults."""
 
 from __future__ import annotations
 
@@ -7,41 +7,57 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, Protocol
+from enum import StrEnum
+from typing import Any, Protocol
 
 from swebench_trainer.contracts import SampleRequest
 
-FaultKind = Literal["key", "credit", "model", "refused", "too long", "busy", "spoilt"]
+
+class FaultKind(StrEnum):
+    """Why a request has no answer."""
+
+    KEY = "key"
+    """The key is invalid or lacks a permission."""
+    CREDIT = "credit"
+    """The account has no credit."""
+    MODEL = "model"
+    """The model does not exist at this address."""
+    REFUSED = "refused"
+    """The service will never answer this prompt."""
+    TOO_LONG = "too long"
+    """The prompt leaves no room for an answer."""
+    BUSY = "busy"
+    """A later request may succeed; all retries are used up."""
+    UNREADABLE = "spoilt"
+    """The response is not in the expected format."""
 
 
 class Fault(Exception):
     """Why a request has no answer.
 
     Args:
-        kind: `key`: it is wrong, or may not do this. `credit`: the account is empty.
-            `model`: there is none of that name at that address. `refused`: this prompt
-            will never be answered; `too long`, because it leaves no room. `busy`: it
-            could be answered later; who raises this has retried already. `spoilt`: the
-            response cannot be read.
-        reason: What the service said, for people.
-        wait: Seconds that the service asked to wait, where it did.
+        kind: A `FaultKind` or its value.
+        reason: Message of the service, for people.
+        wait: Seconds of the service's `Retry-After`; 0 if it gave none.
     """
 
-    def __init__(self, kind: FaultKind, reason: str, *, wait: float = 0.0) -> None:
+    def __init__(
+        self, kind: FaultKind | str, reason: str, *, wait: float = 0.0
+    ) -> None:
         super().__init__(reason)
-        self.kind = kind
+        self.kind = FaultKind(kind)
         self.reason = reason
         self.wait = wait
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What goes into one request: a prompt, and how many answers to it.
+    """One API request: a prompt and the number of answers to it.
 
     Attributes:
-        requests: One, or several that differ in `sample` and `seed` alone.
-        shared: Whether other asks have the same prompt, so that it is worth caching.
-            They are sent after this one has been answered.
+        requests: One request, or several that differ only in `sample` and `seed`.
+        shared: Whether other asks have the same prompt, so that caching it pays off.
+            They are sent after this one is answered.
     """
 
     requests: tuple[SampleRequest, ...]
@@ -49,7 +65,7 @@ class Ask:
 
     @property
     def first(self) -> SampleRequest:
-        """The prompt and the settings of all of them; the seed is the first one's."""
+        """The first request, with the prompt and settings of all of them."""
         return self.requests[0]
 
 
@@ -58,10 +74,10 @@ class Usage:
     """Tokens of a request, each counted once.
 
     Attributes:
-        input: Read at full price.
-        cached: Read from the service's cache.
-        written: Read, and written to the service's cache.
-        output: Written by the model, over all answers.
+        input: Prompt tokens at full price.
+        cached: Prompt tokens read from the service's cache.
+        written: Prompt tokens written to the service's cache.
+        output: Tokens of all answers.
     """
 
     input: int = 0
@@ -92,10 +108,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """One of the texts in a response.
+    """One answer in a response.
 
     Attributes:
-        finish: As `Sample.finish`.
+        finish: See `Sample.finish`.
     """
 
     text: str
@@ -104,12 +120,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """A response as the sampler understands it.
+    """A parsed response.
 
     Attributes:
-        answers: For the requests of the ask, in their order. There may be fewer, and
-            the rest are asked for again; there is one at least.
-        usage: `None` where the service does not say; it is then estimated.
+        answers: At least one answer, for the requests of the ask in order. Missing
+            answers are requested again.
+        usage: `None` if the service reports none; it is then estimated.
     """
 
     answers: tuple[Answer, ...]
@@ -119,35 +135,34 @@ class Reply:
 class Service(Protocol):
     """An API: sends one request and reads its response.
 
-    It is used in one event loop, not the caller's. A service may also have a coroutine
-    `check()`, which is awaited before the run and raises `Fault` where it can tell
-    early that nothing will work, and a method `keep_in(folder)`, which is called before
-    the first `ask` with a directory of the stage, for what it must remember there.
+    It runs in one background event loop. Optional methods: a coroutine `check()`,
+    awaited before the run, raises `Fault` if no request can succeed; `keep_in(folder)`,
+    called before the first `ask`, receives a directory of the stage for its state.
     """
 
     async def ask(self, ask: Ask) -> dict[str, Any]:
-        """Sends a request, with retries where the service is busy.
+        """Send a request, with retries if the service is busy.
 
         Returns:
-            The response's JSON, as it came. It is kept before it is read.
+            The raw JSON response. It is stored before `read`.
 
         Raises:
-            Fault: There is none.
+            Fault: The request failed.
         """
 
     def read(self, response: dict[str, Any]) -> Reply:
-        """Reads a response, a new one or one that was kept.
+        """Read a new or stored response.
 
         Raises:
-            Fault: It holds no answer, or the service's word that there will be none.
+            Fault: It has no answer, or it is a refusal.
         """
 
     async def close(self) -> None:
-        """Closes connections."""
+        """Close connections."""
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The JSON of a response; what is none is kept whole, for `read` to refuse it."""
+    """The JSON object of a response; other texts are wrapped, and `read` rejects them."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -156,7 +171,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def seconds_of(header: str) -> float:
-    """What `Retry-After` says: seconds, or a date; 0 where it says nothing."""
+    """Seconds of a `Retry-After` header, which may be a date; 0 if missing or invalid."""
     try:
         return max(0.0, float(header))
     except ValueError:
@@ -168,6 +183,7 @@ def seconds_of(header: str) -> float:
     return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
 
 
+# Error codes and messages of vendors: HTTP statuses do not distinguish these cases.
 _TOO_LONG = (
     "context_length_exceeded",
     "maximum context length",
@@ -184,26 +200,26 @@ _NO_CREDIT = ("insufficient_quota", "credit balance is too low", "billing_hard_l
 def fault_of_status(
     status: int, reason: str, *, code: str = "", wait: float = 0.0
 ) -> Fault:
-    """The fault behind a status that is not 2xx, as most vendors use them.
+    """The fault for an HTTP status other than 2xx, by the conventions of most vendors.
 
     Args:
         status: HTTP status.
-        reason: The error's message.
-        code: The error's code, where the body has one.
+        reason: Error message of the service.
+        code: Error code of the service, if any.
         wait: Seconds of `Retry-After`.
     """
-    said = f"{code} {reason}".lower()
-    kind: FaultKind = "refused"
-    if status == 402 or any(words in said for words in _NO_CREDIT):
-        kind = "credit"
-    elif status == 403 and any(words in said for words in _MODERATED):
-        kind = "refused"
+    text = f"{code} {reason}".lower()
+    kind = FaultKind.REFUSED
+    if status == 402 or any(phrase in text for phrase in _NO_CREDIT):
+        kind = FaultKind.CREDIT
+    elif status == 403 and any(phrase in text for phrase in _MODERATED):
+        kind = FaultKind.REFUSED
     elif status in (401, 403):
-        kind = "key"
-    elif status == 404 or "model_not_found" in said:
-        kind = "model"
+        kind = FaultKind.KEY
+    elif status == 404 or "model_not_found" in text:
+        kind = FaultKind.MODEL
     elif status in (408, 409, 425, 429) or status >= 500:
-        kind = "busy"
-    elif status == 413 or any(words in said for words in _TOO_LONG):
-        kind = "too long"
+        kind = FaultKind.BUSY
+    elif status == 413 or any(phrase in text for phrase in _TOO_LONG):
+        kind = FaultKind.TOO_LONG
     return Fault(kind, f"{reason} (status {status})", wait=wait)

@@ -1,4 +1,4 @@
-"""Keys that all writers behind APIs have."""
+"""Recipe keys shared by all backends that sample from an API."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ Variable = Annotated[
     str,
     Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", json_schema_extra={VOLATILE: True}),
 ]
-"""Name of an environment variable, or nothing."""
+"""Name of an environment variable, or empty."""
 Address = Annotated[str, Field(json_schema_extra={VOLATILE: True})]
-"""Where a service is: no part of fingerprints, since it may move."""
+"""Address of a service; not part of fingerprints, because it may change."""
 
 
 class Price(Table):
-    """What a million tokens cost, in any one currency."""
+    """Price of a million tokens, in any currency."""
 
     input: NonNegativeFloat
-    """Of prompts."""
+    """Price of prompt tokens."""
     output: NonNegativeFloat
-    """Of answers, with what the model thinks."""
+    """Price of answer tokens, including reasoning."""
     cached: NonNegativeFloat | None = None
-    """Of prompts that the service has cached; as `input` where it is not given."""
+    """Price of prompt tokens read from the cache; defaults to `input`."""
     written: NonNegativeFloat | None = None
-    """Of prompts that it caches at this request; as `input` where it is not given."""
+    """Price of prompt tokens written to the cache; defaults to `input`."""
 
     def of(self, usage: Usage) -> float:
-        """What these tokens cost."""
+        """The cost of these tokens."""
         cached = self.input if self.cached is None else self.cached
         written = self.input if self.written is None else self.written
         return (
@@ -52,35 +52,35 @@ class Price(Table):
 
 
 class Budget(Table):
-    """What a writer may spend in one stage, earlier attempts included."""
+    """Spending limit of a model in one stage, including earlier attempts."""
 
     money: PositiveFloat | None = None
-    """In the currency of `price`."""
+    """Maximum cost in the currency of `price`."""
     tokens: PositiveInt | None = None
-    """Prompts and answers together."""
+    """Maximum tokens of prompts and answers."""
 
 
 class RemoteTable(ModelTable):
-    """Base of the tables of writers behind APIs."""
+    """Base of the tables of backends that sample from an API."""
 
     name: Annotated[str, Field(min_length=1)]
-    """The model, as the service calls it."""
+    """Model name at the service."""
     api_key_env: Variable
-    """Environment variable with the key; empty for a service that wants none. The key itself stands in no file."""
+    """Environment variable with the API key; empty if the service needs none. The key is never written to a file."""
     base_url: Address
     """Address of the service."""
     concurrency: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 16
-    """Requests at once."""
+    """Maximum number of concurrent requests."""
     retries: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 8
-    """How often a request is sent again where the service is busy (429, 5xx), does not answer in time or breaks off, with growing pauses and as late as it asks for."""
+    """Maximum retries of a request after 429, 5xx, a timeout or a broken connection, with exponential backoff and Retry-After."""
     skip_failing: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = False
-    """Whether the stage ends without the answers that fail with all `retries` twice, where others come; else it stops, to be called again."""
+    """Whether to skip answers whose requests exhaust their `retries` twice while others succeed. Otherwise the stage stops and can be resumed."""
     timeout: Annotated[PositiveFloat, Field(json_schema_extra={VOLATILE: True})] = 600
-    """Seconds without a byte of the response after which a request is given up and sent again."""
+    """Seconds without a byte of the response until a request is canceled and retried."""
     price: Annotated[Price | None, Field(json_schema_extra={VOLATILE: True})] = None
-    """What a million tokens cost: `{ input = 2.5, output = 10.0, cached = 1.25 }`."""
+    """Price of a million tokens: `{ input = 2.5, output = 10.0, cached = 1.25 }`."""
     budget: Annotated[Budget | None, Field(json_schema_extra={VOLATILE: True})] = None
-    """What the stage may spend, `{ money = 20.0, tokens = 5_000_000 }`; it stops before it would be more."""
+    """Spending limit of the stage: `{ money = 20.0, tokens = 5_000_000 }`. It stops before exceeding it."""
 
     @field_validator("base_url")
     @classmethod
@@ -89,11 +89,11 @@ class RemoteTable(ModelTable):
         if address.scheme not in ("http", "https") or not address.netloc:
             raise ValueError("must be an address such as http://localhost:8000/v1")
         if address.username or address.password or address.query:
-            raise ValueError("must not hold a key: name its variable in api_key_env")
+            raise ValueError("must not contain a key; set its variable in api_key_env")
         return value
 
     @model_validator(mode="after")
     def _money_has_a_price(self) -> Self:
         if self.budget and self.budget.money is not None and self.price is None:
-            raise ValueError("budget.money needs price, to know what is spent")
+            raise ValueError("budget.money requires price")
         return self

@@ -1,7 +1,7 @@
-"""A local server that speaks a wire format, and fails as real services do.
+"""A local server that speaks a vendor's protocol and fails like real services.
 
-For tests of backends that go through a vendor's real SDK. It says how a response looks
-(`answer`) and what goes wrong with the n-th request (`trouble`):
+For tests of backends with a vendor's real SDK. `answer` returns the response to each
+request, including faults:
 
     with LocalService(answer, key="sk-0123456789") as service:
         backend = make(base_url=service.url)
@@ -19,16 +19,16 @@ from typing import Any
 
 from swebench_trainer.contracts import Backend, Sample, SampleRequest
 from swebench_trainer.errors import TrainerError
-from swebench_trainer.remote.event_loop import LoopThread
+from swebench_trainer.remote.event_loop import EventLoopThread
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request as it came.
+    """A received request.
 
     Attributes:
-        headers: Names in lower case.
-        body: Its JSON, empty where there is none.
+        headers: Headers with lower-case names.
+        body: The JSON body; empty if the request has none.
     """
 
     method: str
@@ -39,11 +39,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Response:
-    """What is sent back; a body that is a text goes as it is.
+    """A response; a `str` body is sent unchanged.
 
     Attributes:
-        stall: Seconds without a byte, before the body.
-        cut: Whether the connection ends half-way through the body.
+        stall: Seconds of delay before the response.
+        cut: Whether the connection closes halfway through the body.
     """
 
     body: Mapping[str, Any] | str
@@ -54,17 +54,17 @@ class Response:
 
 
 def drawn(
-    backend: Backend, asked: Sequence[SampleRequest]
+    backend: Backend, requests: Sequence[SampleRequest]
 ) -> tuple[dict[tuple[str, int], Sample], TrainerError | None]:
-    """What a backend's base model answers, and the error that ended it, if one did.
+    """Sample from a backend's base model.
 
     Returns:
-        The answers by instance id and sample, and the error.
+        The answers by instance id and sample, and the error that stopped it, if any.
     """
     sampler = backend.open_sampler(None, batch_size=1)
     found = {}
     try:
-        for sample in sampler.sample(asked):
+        for sample in sampler.sample(requests):
             found[sample.instance_id, sample.sample] = sample
     except TrainerError as error:
         return found, error
@@ -74,16 +74,15 @@ def drawn(
 
 
 class LocalService:
-    """Serves while it is entered.
+    """A server that runs inside a `with` block.
 
     Attributes:
-        calls: Every request that came.
-        most: Most requests that were answered at once.
+        calls: All received requests.
+        most: Maximum number of concurrent requests.
 
     Args:
-        answer: The response to a request: what goes wrong is said here too, by the
-            number of the request from 0.
-        latency: Seconds that each answer takes.
+        answer: Returns the response to a request, given its number from 0.
+        latency: Seconds until each response.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class LocalService:
         self.most = 0
 
     def __enter__(self) -> LocalService:
-        self._loop = LoopThread()
+        self._loop = EventLoopThread()
         started = asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1000)
         self._server = self._loop.start(started).result()
         return self
@@ -114,7 +113,7 @@ class LocalService:
 
     @property
     def url(self) -> str:
-        """Address of the server, without a path."""
+        """URL of the server, without a path."""
         port = self._server.sockets[0].getsockname()[1]
         return f"http://127.0.0.1:{port}"
 
@@ -130,7 +129,7 @@ class LocalService:
             writer.close()
 
     async def _respond(self, call: Call, writer: asyncio.StreamWriter) -> bool:
-        """Answers one request; whether the connection goes on."""
+        """Answer one request; returns whether the connection stays open."""
         number = len(self.calls)
         self.calls.append(call)
         self._at_once += 1

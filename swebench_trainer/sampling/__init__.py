@@ -1,1 +1,1 @@
-"""Writers of answers: the transformers sampler and recorded predictions."""
+"""Samplers: transformers models and recorded predictions."""

@@ -1,4 +1,4 @@
-"""The answers that a model writes at the same time, token by token."""
+"""A batch of answers, generated token by token."""
 
 from __future__ import annotations
 
@@ -7,84 +7,87 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from swebench_trainer.contracts import SampleRequest
-from swebench_trainer.sampling.token_sampler import Draws, chances
+from swebench_trainer.sampling.token_sampler import TokenSampler, uniforms
+from swebench_trainer.types import Finish
 
 if TYPE_CHECKING:
     import torch
 
 
 class Decoder(Protocol):
-    """A model with what it has read; each answer under way is a row."""
+    """A model with its KV cache; each unfinished answer is a row."""
 
     joins: bool
-    """Whether prompts can be read while answers to others are under way."""
+    """Whether prompts can be added while other answers are unfinished."""
 
     def read(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[int]
     ) -> torch.Tensor:
-        """Reads prompts; so many answers to each become rows, behind those there are.
+        """Read prompts and append rows, `answers[n]` of them for `prompts[n]`.
 
         Returns:
             Logits of the first token of each new row, (rows, vocabulary).
         """
 
     def write(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Reads the newest token of each row.
+        """Read the newest token of each row.
 
         Returns:
-            Logits of the next, (rows, vocabulary).
+            Logits of the next token, (rows, vocabulary).
         """
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Forgets all rows but these, given by their numbers in rising order."""
+        """Remove all rows except these ascending indexes."""
 
     def clear(self) -> None:
-        """Forgets all rows."""
+        """Remove all rows."""
 
 
 @dataclass
-class Row:
-    """An answer under way, or one that waits.
+class Generation:
+    """An unfinished or waiting answer.
 
     Attributes:
-        prompt: Ids of the prompt; the same list for all answers to it.
-        most: Tokens that the answer may have.
-        ids: Those that it has.
-        chances: What each is drawn with.
+        prompt: Token ids of the prompt; one shared list for all answers to it.
+        max_tokens: Maximum number of tokens of the answer.
+        ids: Tokens so far.
+        uniforms: Random number of each token.
     """
 
     request: SampleRequest
     prompt: list[int]
-    most: int
+    max_tokens: int
     ids: list[int] = field(default_factory=list)
-    chances: list[float] = field(default_factory=list)
+    uniforms: list[float] = field(default_factory=list)
 
     def begin(self) -> None:
-        """Goes back to before the first token."""
+        """Start, or restart, before the first token."""
         self.ids = []
-        self.chances = chances(self.request.seed, self.most)
+        self.uniforms = uniforms(self.request.seed, self.max_tokens)
 
 
 class Batch:
-    """The answers under way.
+    """The unfinished answers.
 
     Args:
-        decoder: Forgets what it has read.
-        ending: Why an answer has ended; empty if it has not.
+        decoder: The decoder, which is cleared.
+        finish_of: Why an answer is finished; `None` if it is not.
     """
 
-    def __init__(self, decoder: Decoder, ending: Callable[[Row], str]) -> None:
+    def __init__(
+        self, decoder: Decoder, finish_of: Callable[[Generation], Finish | None]
+    ) -> None:
         decoder.clear()
-        self.rows: list[Row] = []
+        self.rows: list[Generation] = []
         self._decoder = decoder
-        self._ending = ending
-        self._draws: Draws | None = None
+        self._finish_of = finish_of
+        self._token_sampler: TokenSampler | None = None
 
-    def advance(self, joining: Sequence[Row]) -> list[tuple[Row, str]]:
-        """Writes a token: the first of those that join, or the next of all others.
+    def advance(self, joining: Sequence[Generation]) -> list[tuple[Generation, Finish]]:
+        """Generate one token: the first of the joining rows, or the next of all others.
 
         Returns:
-            The answers that have ended, and why. They are no longer among `rows`.
+            The finished answers with the reason. They are removed from `rows`.
         """
         import torch
 
@@ -94,33 +97,39 @@ class Batch:
                 self._read(joining)
             else:
                 self._write()
-            ends = [self._ending(row) for row in rows]
-            under_way = [number for number, end in enumerate(ends) if not end]
-            if len(under_way) < len(rows):
-                self._decoder.keep(under_way)
-        if len(under_way) != len(self.rows):
-            self._draws = None
-        self.rows = [rows[number] for number in under_way]
+            ends = [self._finish_of(row) for row in rows]
+            unfinished = [number for number, end in enumerate(ends) if not end]
+            if len(unfinished) < len(rows):
+                self._decoder.keep(unfinished)
+        if len(unfinished) != len(self.rows):
+            self._token_sampler = None
+        self.rows = [rows[number] for number in unfinished]
         return [(row, end) for row, end in zip(rows, ends, strict=True) if end]
 
-    def _read(self, joining: Sequence[Row]) -> None:
+    def _read(self, joining: Sequence[Generation]) -> None:
         prompts = {id(row.prompt): row.prompt for row in joining}
         answers = dict.fromkeys(prompts, 0)
         for row in joining:
             answers[id(row.prompt)] += 1
             row.begin()
         logits = self._decoder.read(list(prompts.values()), list(answers.values()))
-        _append(joining, logits, Draws([row.request for row in joining], logits.device))
+        _append(
+            joining,
+            logits,
+            TokenSampler([row.request for row in joining], logits.device),
+        )
 
     def _write(self) -> None:
         logits = self._decoder.write([row.ids[-1] for row in self.rows])
-        if self._draws is None:
+        if self._token_sampler is None:
             requests = [row.request for row in self.rows]
-            self._draws = Draws(requests, logits.device)
-        _append(self.rows, logits, self._draws)
+            self._token_sampler = TokenSampler(requests, logits.device)
+        _append(self.rows, logits, self._token_sampler)
 
 
-def _append(rows: Sequence[Row], logits: torch.Tensor, draws: Draws) -> None:
-    tokens = draws(logits, [row.chances[len(row.ids)] for row in rows])
+def _append(
+    rows: Sequence[Generation], logits: torch.Tensor, sampler: TokenSampler
+) -> None:
+    tokens = sampler(logits, [row.uniforms[len(row.ids)] for row in rows])
     for row, token in zip(rows, tokens, strict=True):
         row.ids.append(token)

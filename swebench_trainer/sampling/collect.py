@@ -1,9 +1,11 @@
-"""Collects the answers to many requests in a file that survives a kill."""
+"""Collection of answers in a file that survives a kill, from one or several samplers."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from swebench_trainer.contracts import ItemProgress, Sample, Sampler, SampleRequest
@@ -18,31 +20,29 @@ def collect(
     path: Path,
     done: ItemProgress,
 ) -> list[Candidate]:
-    """Answers the requests that `path` has no candidate for yet.
+    """Answer the requests that have no candidate in `path` yet.
 
     Args:
-        open_sampler: Called only if something is left to do.
-        requests: Each `(instance_id, sample)` once.
-        to_candidate: Takes the patch from an answer.
-        path: JSONL file of the candidates; in the order of the requests when
-            all are there.
-        done: Called after each answer.
+        open_sampler: Opens the sampler; only called if requests are left.
+        requests: Requests with distinct `(instance_id, sample)`.
+        to_candidate: Extracts the patch from an answer.
+        path: JSONL file of the candidates; finally in the order of the requests.
+        done: Progress callback, called after each answer.
 
     Returns:
-        The candidates in the order of the requests, without those that the
-        sampler has no answer for.
+        The candidates in the order of the requests, without unanswered ones.
     """
     found = {
         (candidate.instance_id, candidate.sample): candidate
         for candidate in (from_row(Candidate, row) for row in read_rows(path))
     }
-    owed = [r for r in requests if (r.instance_id, r.sample) not in found]
-    if owed:
+    missing = [r for r in requests if (r.instance_id, r.sample) not in found]
+    if missing:
         sampler = open_sampler()
         try:
             with RowWriter(path) as rows:
-                for sample in sampler.sample(owed):
-                    candidate = to_candidate(_writable(sample))
+                for sample in sampler.sample(missing):
+                    candidate = to_candidate(_without_surrogates(sample))
                     rows.write(as_row(candidate))
                     found[candidate.instance_id, candidate.sample] = candidate
                     name = f"{candidate.instance_id} #{candidate.sample}"
@@ -55,9 +55,49 @@ def collect(
     return ordered
 
 
-def _writable(sample: Sample) -> Sample:
-    """The answer with U+FFFD for lone surrogates, which JSON can hold and no tokenizer takes."""
+def _without_surrogates(sample: Sample) -> Sample:
+    """The answer with U+FFFD for lone surrogates, which tokenizers reject."""
     if is_unicode(sample.text):
         return sample
     units = sample.text.encode("utf-16", "surrogatepass")
     return dataclasses.replace(sample, text=units.decode("utf-16", "replace"))
+
+
+@dataclass(frozen=True)
+class NamedSampler:
+    """One of several samplers.
+
+    Attributes:
+        name: Model name for samples that do not name their model.
+        open_sampler: Opens the sampler; only called if it has requests.
+    """
+
+    name: str
+    open_sampler: Callable[[], Sampler]
+
+
+class SamplerSequence:
+    """A `Sampler` that runs several samplers one after another.
+
+    Args:
+        samplers: The n-th one answers the samples `n * share` to `(n + 1) * share - 1`.
+        share: Number of samples per instance of each sampler.
+    """
+
+    def __init__(self, samplers: Sequence[NamedSampler], share: int) -> None:
+        self._samplers = samplers
+        self._share = share
+
+    def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
+        """See `Sampler.sample`."""
+        for number, named in enumerate(self._samplers):
+            own = [r for r in requests if r.sample // self._share == number]
+            if not own:
+                continue
+            with closing(named.open_sampler()) as sampler:
+                for sample in sampler.sample(own):
+                    model = sample.model or named.name
+                    yield dataclasses.replace(sample, model=model)
+
+    def close(self) -> None:
+        """Do nothing: each sampler is closed after its last answer."""

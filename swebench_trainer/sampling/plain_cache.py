@@ -1,4 +1,4 @@
-"""Decoding with transformers' own cache, for any causal language model."""
+"""Decoding with the cache of transformers, for any causal language model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class PlainCache:
-    """A `Decoder`: prompts are read once, then what is kept of them is copied.
+    """A `Decoder` that reads each prompt once and copies its cache for each answer.
 
     Args:
-        model: In eval mode, on its device, without PEFT around it; adapters inside are
-            used.
-        pad: Id that fills up prompts.
+        model: A model in eval mode on its device, without a PEFT wrapper; injected
+            adapters are used.
+        pad: Padding token id.
     """
 
     joins = False

@@ -1,4 +1,4 @@
-"""Plays back recorded predictions as if a model wrote them now."""
+"""Recorded predictions in place of a model."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from swebench_trainer.store.predictions import (
 from swebench_trainer.types import Pair, SftRow
 
 Predictions = Annotated[RecipePath, AfterValidator(predictions_in)]
-"""A file of predictions; where a folder has one, that, so that it counts by its content."""
+"""A file of predictions; for a folder, the file in it, which is fingerprinted by content."""
 
 
 class ReplayTable(ModelTable):
-    """Predictions in the harness's format, in place of a model."""
+    """Recorded predictions in the harness's format, in place of a model."""
 
     use: str = "replay"
     """`replay`."""
     path: Predictions | tuple[Predictions, ...]
-    """Predictions, `.jsonl` or `.json`, or the folder of a submission (`all_preds.jsonl`, `preds.json`, or `logs/<instance>/patch.diff`); the n-th prediction of an instance over all of them is its n-th sample."""
+    """Predictions as `.jsonl`, `.json`, or a submission folder (`all_preds.jsonl`, `preds.json`, or `logs/<instance>/patch.diff`). The n-th prediction of an instance over all paths is its n-th sample."""
 
 
 class ReplayBackend:
@@ -46,31 +46,31 @@ class ReplayBackend:
         self._paths = (path,) if isinstance(path, Path) else path
 
     def check(self) -> None:
-        """Reads every file.
+        """Read every file.
 
         Raises:
-            DataError: One cannot be used; the message names the line.
+            DataError: A file is invalid; the message names the line.
         """
         self._read()
 
     def train_sft(
         self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
     ) -> NoReturn:
-        """Raises `PluginError`."""
+        """Raise `PluginError`."""
         _refuse("train")
 
     def train_dpo(
         self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
     ) -> NoReturn:
-        """Raises `PluginError`."""
+        """Raise `PluginError`."""
         _refuse("train")
 
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> ReplaySampler:
-        """Opens the recorded predictions.
+        """Open the recorded predictions.
 
         Raises:
             PluginError: `weights` are given.
-            DataError: A file cannot be used.
+            DataError: A file is invalid.
         """
         if weights is not None:
             _refuse("open trained weights")
@@ -84,7 +84,7 @@ class ReplaySampler:
     """A `Sampler` over recorded predictions.
 
     Args:
-        predictions: In the order in which they count as samples of an instance.
+        predictions: Predictions, in the order of an instance's samples.
     """
 
     def __init__(self, predictions: Sequence[Prediction]) -> None:
@@ -93,7 +93,7 @@ class ReplaySampler:
             self._recorded[prediction.instance_id].append(prediction)
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
-        """See `Sampler.sample`. A request without a prediction has no answer."""
+        """See `Sampler.sample`. Requests without a prediction are not answered."""
         for request in requests:
             recorded = self._recorded.get(request.instance_id, [])
             if request.sample < len(recorded):
@@ -107,12 +107,12 @@ class ReplaySampler:
                 )
 
     def close(self) -> None:
-        """Forgets the predictions."""
+        """Free the predictions."""
         self._recorded.clear()
 
 
-def _refuse(what: str) -> NoReturn:
+def _refuse(action: str) -> NoReturn:
     raise PluginError(
-        f"The replay backend cannot {what}: it only plays back recorded predictions.",
+        f"The replay backend cannot {action}: it only replays recorded predictions.",
         hint='Use it in [generate], model = { use = "replay", path = "preds.jsonl" }, and [model] use = "hf" to train.',
     )

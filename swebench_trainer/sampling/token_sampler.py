@@ -1,7 +1,7 @@
-"""Draws the next token of each row by the row's own settings and its own chance.
+"""Sampling of the next token of each row, independent of the other rows in the batch.
 
-Which token it is depends on nothing else: not on the other rows, nor on how many
-there are.
+Each row has its own settings and its own uniform random number per token. The number is
+mapped to a token by inverse transform sampling.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import torch
 
 WIDTH = 16
-"""Most likely tokens that are looked at first; hardly ever is one beyond them drawn."""
+"""Number of most likely tokens to try first; others are rarely drawn."""
 
 
-def chances(seed: int, count: int) -> list[float]:
-    """What a row draws with: so many numbers in [0, 1), the same on every device."""
+def uniforms(seed: int, count: int) -> list[float]:
+    """Random numbers in [0, 1) for the tokens of a row, equal on every device."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -27,57 +27,57 @@ def chances(seed: int, count: int) -> list[float]:
     return [float(number) for number in numbers.tolist()]
 
 
-class Draws:
-    """Chooses tokens for some rows.
+class TokenSampler:
+    """Chooses the next tokens of a batch of rows.
 
     Args:
-        requests: One for each row, with its temperature, top-k, top-p and min-p.
-        device: Where the logits are.
+        requests: The request of each row, with temperature, top-k, top-p and min-p.
+        device: Device of the logits.
     """
 
     def __init__(self, requests: Sequence[SampleRequest], device: Any) -> None:
         import torch
 
-        drawn = [row for row, r in enumerate(requests) if r.temperature > 0]
-        asked = [requests[row] for row in drawn]
-        self._drawn = drawn
-        self._rows = torch.tensor(drawn, device=device)
-        self._temperature = _column([r.temperature for r in asked], device)
-        self._top_p = _column([r.top_p for r in asked], device)
-        self._min_p = _column([r.min_p for r in asked], device)
-        self._top_k = _column([r.top_k for r in asked], device)
-        cut = [r.top_p < 1 or r.top_k > 0 or r.min_p > 0 for r in asked]
+        sampled = [row for row, r in enumerate(requests) if r.temperature > 0]
+        own = [requests[row] for row in sampled]
+        self._sampled = sampled
+        self._rows = torch.tensor(sampled, device=device)
+        self._temperature = _column([r.temperature for r in own], device)
+        self._top_p = _column([r.top_p for r in own], device)
+        self._min_p = _column([r.min_p for r in own], device)
+        self._top_k = _column([r.top_k for r in own], device)
+        cut = [r.top_p < 1 or r.top_k > 0 or r.min_p > 0 for r in own]
         self._cut = torch.tensor(cut, device=device, dtype=torch.bool)
 
-    def __call__(self, logits: torch.Tensor, chance: Sequence[float]) -> list[int]:
+    def __call__(self, logits: torch.Tensor, uniform: Sequence[float]) -> list[int]:
         """The next token of each row.
 
         Args:
             logits: (rows, vocabulary).
-            chance: A number in [0, 1) for each row; greedy ones ignore theirs.
+            uniform: A random number in [0, 1) for each row; ignored by greedy rows.
         """
         tokens = logits.argmax(-1)
-        if self._drawn:
-            wanted = _column([chance[row] for row in self._drawn], logits.device)
-            rows = logits if len(self._drawn) == len(logits) else logits[self._rows]
-            tokens[self._rows] = self._draw(rows.float(), wanted)
+        if self._sampled:
+            numbers = _column([uniform[row] for row in self._sampled], logits.device)
+            rows = logits if len(self._sampled) == len(logits) else logits[self._rows]
+            tokens[self._rows] = self._draw(rows.float(), numbers)
         return [int(token) for token in tokens.tolist()]
 
-    def _draw(self, logits: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def _draw(self, logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         import torch
 
-        shares = (logits / self._temperature.float()).softmax(-1)
-        tokens = torch.empty(len(shares), dtype=torch.long, device=shares.device)
+        probs = (logits / self._temperature.float()).softmax(-1)
+        tokens = torch.empty(len(probs), dtype=torch.long, device=probs.device)
         todo = (~self._cut).nonzero()[:, 0]
         if len(todo):
-            tokens[todo] = _pick(shares[todo], chance[todo])
+            tokens[todo] = _pick(probs[todo], uniform[todo])
         todo = self._cut.nonzero()[:, 0]
         width = WIDTH
         while len(todo):
-            width = min(width, shares.shape[1])
-            likely, order = shares[todo].topk(width)
-            kept, decided = self._kept(likely, todo, whole=width == shares.shape[1])
-            picked = order.gather(1, _pick(kept, chance[todo])[:, None])[:, 0]
+            width = min(width, probs.shape[1])
+            likely, order = probs[todo].topk(width)
+            kept, decided = self._kept(likely, todo, whole=width == probs.shape[1])
+            picked = order.gather(1, _pick(kept, uniform[todo])[:, None])[:, 0]
             tokens[todo[decided]] = picked[decided]
             todo = todo[~decided]
             width *= 64
@@ -86,12 +86,16 @@ class Draws:
     def _kept(
         self, likely: torch.Tensor, rows: torch.Tensor, *, whole: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The shares of the tokens that may be drawn, and whether none is beyond them.
+        """The probabilities after top-k, top-p and min-p, and whether they are final.
 
         Args:
-            likely: The largest shares of each row, in falling order.
-            rows: Which rows they are.
-            whole: Whether they are all.
+            likely: The largest probabilities of each row, descending, (rows, width).
+            rows: Indexes of the rows.
+            whole: Whether `width` is the whole vocabulary.
+
+        Returns:
+            Probabilities with 0 for excluded tokens, (rows, width); whether no token
+            beyond `width` is allowed, (rows,).
         """
         import torch
 
@@ -99,7 +103,7 @@ class Draws:
         top_k, top_p, min_p = (x[rows] for x in (self._top_k, self._top_p, self._min_p))
         rank = torch.arange(width, device=likely.device)
         inside = (rank < top_k) | (top_k == 0)
-        # Top-p is a part of what top-k leaves.
+        # Top-p applies to the mass that top-k leaves.
         mass = torch.where(top_k > 0, (likely * inside).sum(-1, keepdim=True), 1.0)
         before = likely.cumsum(-1) - likely
         kept = inside & (before < top_p * mass) & (likely >= min_p * likely[:, :1])
@@ -114,12 +118,12 @@ def _column(values: Sequence[float], device: Any) -> torch.Tensor:
     return torch.tensor(values, device=device, dtype=torch.float64)[:, None]
 
 
-def _pick(shares: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
-    """The place in each row at which the sum of the shares passes its chance."""
+def _pick(probs: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """The index in each row at which the cumulative probability exceeds its number."""
     import torch
 
-    sums = shares.double().cumsum(-1)
-    target = chance * sums[:, -1:]
-    # Rounding must not lead to a place behind the last share.
+    sums = probs.double().cumsum(-1)
+    target = uniform * sums[:, -1:]
+    # Rounding must not select an index after the last nonzero probability.
     last = (sums < sums[:, -1:]).sum(-1)
     return torch.minimum((sums <= target).sum(-1), last)

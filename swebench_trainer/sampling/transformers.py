@@ -1,9 +1,9 @@
-"""Writes answers with a loaded transformers model, many at a time.
+"""Continuous batching with a loaded transformers model.
 
-An answer depends on its own request alone: each has its own random generator, so the
-batch size changes the speed and not the answers (up to the rounding of the kernels).
-A prompt is read once for all its answers that are written together. Answers leave when
-they end, and those that wait take their places.
+Each answer has its own random generator and depends only on its request, so the batch
+size affects speed but not answers (up to rounding in the kernels). A prompt is read once
+for all answers that are generated together. Finished answers are replaced by waiting
+ones.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 
 from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.errors import StageError
-from swebench_trainer.sampling.batch import Batch, Decoder, Row
+from swebench_trainer.sampling.batch import Batch, Decoder, Generation
 from swebench_trainer.sampling.plain_cache import PlainCache
 from swebench_trainer.sampling.shared_prompts import SharedPrompts, why_not
+from swebench_trainer.types import Finish
 
 
 class TransformersSampler:
@@ -26,12 +27,12 @@ class TransformersSampler:
 
     Args:
         model: A transformers or PEFT model in eval mode, on its device.
-        encode: Prompt to token ids, ready for the answer to follow.
-        decode: Token ids of an answer to its text.
-        stop: Ids that end an answer.
-        pad: Id that fills up a batch.
-        batch_size: Answers written at once; halved for good when the GPU's
-            memory is too small.
+        encode: Converts a prompt to token ids, including the start of the answer turn.
+        decode: Converts token ids of an answer to text.
+        stop: Token ids that end an answer.
+        pad: Padding token id.
+        batch_size: Maximum number of concurrent answers; halved permanently when the
+            GPU runs out of memory.
     """
 
     def __init__(
@@ -57,96 +58,102 @@ class TransformersSampler:
         self._positions: int = positions or sys.maxsize
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
-        """See `Sampler.sample`. The longest prompts come first, similar ones together.
+        """See `Sampler.sample`. The longest prompts come first, similar lengths together.
 
-        A prompt that leaves the model no position to write at is not shown to it;
-        its answer is empty, with `too long` as `finish`.
+        A prompt that fills all positions of the model gets an empty answer with
+        `Finish.TOO_LONG`.
 
         Raises:
-            StageError: The GPU's memory is too small for a single answer.
+            StageError: The GPU memory is too small for a single answer.
         """
         import torch
 
         rows = self._rows(requests)
-        yield from (self._as_sample(row, "too long") for row in rows if row.most < 1)
-        waiting = [row for row in rows if row.most > 0]
-        batch = Batch(self._decoder, self._ending)
+        for row in rows:
+            if row.max_tokens < 1:
+                yield self._as_sample(row, Finish.TOO_LONG)
+        waiting = [row for row in rows if row.max_tokens > 0]
+        batch = Batch(self._decoder, self._finish_of)
         while waiting or batch.rows:
             joining = self._joining(waiting, len(batch.rows))
             try:
                 ended = batch.advance(joining)
             except torch.OutOfMemoryError:
-                ended = None  # until the block is left, the error holds the memory
+                ended = None  # the error references the memory until the block ends
             if ended is None:
                 self._halve([*batch.rows, *joining])
                 waiting = batch.rows + waiting
-                batch = Batch(self._decoder, self._ending)
+                batch = Batch(self._decoder, self._finish_of)
                 _free_memory()
                 continue
             del waiting[: len(joining)]
-            for row, end in ended:
-                yield self._as_sample(row, end)
+            for row, finish in ended:
+                yield self._as_sample(row, finish)
 
     def close(self) -> None:
-        """Frees the model's memory."""
+        """Free the model's memory."""
         del self._decoder
         _free_memory()
 
-    def _rows(self, requests: Sequence[SampleRequest]) -> list[Row]:
-        """The answers to be written, those to longer prompts first."""
+    def _rows(self, requests: Sequence[SampleRequest]) -> list[Generation]:
+        """The answers to generate, longest prompts first."""
         by_prompt: dict[str, list[SampleRequest]] = {}
         for request in requests:
             by_prompt.setdefault(request.prompt, []).append(request)
         rows = []
-        for prompt, asked in by_prompt.items():
+        for prompt, own in by_prompt.items():
             ids = self._encode(prompt)
             room = self._positions - len(ids)
-            rows += [Row(r, ids, min(r.max_new_tokens, room)) for r in asked]
+            rows += [Generation(r, ids, min(r.max_new_tokens, room)) for r in own]
         return sorted(rows, key=lambda row: len(row.prompt), reverse=True)
 
-    def _joining(self, waiting: Sequence[Row], under_way: int) -> list[Row]:
-        """The first of those that wait, as many as may begin now.
+    def _joining(
+        self, waiting: Sequence[Generation], unfinished: int
+    ) -> list[Generation]:
+        """The waiting answers that start now.
 
-        They wait until half of the batch is free, since prompts are read faster
-        together. Answers to one prompt begin together, and prompts of like length.
+        Answers wait until half of the batch is free, because prompts are read faster
+        together. Answers to one prompt start together, with prompts of similar length.
         """
-        free = self._batch_size - under_way
-        if under_way and not (self._decoder.joins and 2 * free >= self._batch_size):
+        free = self._batch_size - unfinished
+        if unfinished and not (self._decoder.joins and 2 * free >= self._batch_size):
             return []
-        joining: list[Row] = []
+        joining: list[Generation] = []
         for _, group in groupby(waiting, key=lambda row: id(row.prompt)):
             same = list(group)
             alike = 2 * len(same[0].prompt) >= len(waiting[0].prompt)
             if not alike or len(joining) + len(same) > free:
                 break
             joining += same
-        if not (joining or under_way):  # one prompt has more answers than there is room
+        if not (
+            joining or unfinished
+        ):  # one prompt has more answers than the batch size
             return list(waiting[:free])
         return joining
 
-    def _ending(self, row: Row) -> str:
-        """Why an answer has ended; empty if it has not."""
+    def _finish_of(self, row: Generation) -> Finish | None:
+        """Why an answer is finished; `None` if it is not."""
         if row.ids[-1] in self._stop:
-            return "stop"
-        return "length" if len(row.ids) == row.most else ""
+            return Finish.STOP
+        return Finish.LENGTH if len(row.ids) == row.max_tokens else None
 
-    def _halve(self, rows: Sequence[Row]) -> None:
-        """Allows half of what did not fit the memory."""
+    def _halve(self, rows: Sequence[Generation]) -> None:
+        """Halve the batch size after running out of memory."""
         if len(rows) == 1:
             raise StageError(
-                f"The GPU's memory is too small for one answer to a prompt of {len(rows[0].prompt)} tokens.",
-                hint="Lower max_new_tokens, choose a prompt style with less context, or set [model] quantization.",
+                f"The GPU memory is too small for one answer to a prompt of {len(rows[0].prompt)} tokens.",
+                hint="Lower max_new_tokens, use a prompt style with less context, or set [model] quantization.",
             )
         self._batch_size = min(self._batch_size, len(rows)) // 2
 
-    def _as_sample(self, row: Row, end: str) -> Sample:
+    def _as_sample(self, row: Generation, finish: Finish) -> Sample:
         return Sample(
             instance_id=row.request.instance_id,
             sample=row.request.sample,
-            text=self._decode(row.ids[:-1] if end == "stop" else row.ids),
+            text=self._decode(row.ids[:-1] if finish is Finish.STOP else row.ids),
             prompt_tokens=len(row.prompt),
             completion_tokens=len(row.ids),
-            finish=end,
+            finish=finish,
         )
 
 

@@ -22,7 +22,7 @@ def kinds() -> list[str]:
 
 
 def write_plugin(name: str, kind: str, to: Path, taken: Collection[str] = ()) -> Path:
-    """Writes a distribution whose tests pass.
+    """Write a distribution whose tests pass.
 
     Args:
         name: Value of `use` in recipes: lowercase words with hyphens.

@@ -1,4 +1,4 @@
-"""admit: an instance gives labels only where gold passes and no-op fails, here."""
+"""admit: check that gold passes and no-op fails on this machine, for each instance."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from swebench_trainer.types import NO_OP, Candidate, Instance, Status, Verdict
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes `admission.jsonl`: each instance, admitted or the reason why not.
+    """Write `admission.jsonl`: each instance, admitted or refused with a reason.
 
     Raises:
-        PrerequisiteError: The grader cannot work on this machine.
-        StageError: No instance is admitted, or the machine failed.
+        PrerequisiteError: The grader does not work on this machine.
+        StageError: No instance was admitted, or infrastructure errors remain.
     """
     table = context.table(GradeTable)
     instances = context.instances()
@@ -50,7 +50,7 @@ def run(context: StageContext) -> StageSummary:
     if not admitted:
         first = next(row for row in rows)
         raise StageError(
-            f"None of {len(rows)} instances is admitted; the first, "
+            f"None of {len(rows)} instances was admitted; the first, "
             f"{first['instance_id']}: {first['reason']}.",
             hint=f"All reasons: {context.dir.file('admission.jsonl')}",
         )
@@ -73,7 +73,7 @@ def _row(instance: Instance, mine: Sequence[Verdict]) -> dict[str, object]:
         "instance_id": instance.instance_id,
         "admitted": not reason,
         "gold": [v.status for v in gold],
-        # No reason to refuse: gold may well edit a file that makes others suspect.
+        # Not a reason to refuse: gold may edit files that raise flags.
         "gold_flags": sorted({flag for v in gold for flag in v.flags}),
         "no_op": no_op,
         "reason": reason,
@@ -83,7 +83,7 @@ def _row(instance: Instance, mine: Sequence[Verdict]) -> dict[str, object]:
 def _refusal(
     mine: Sequence[Verdict], gold: Sequence[Status], no_op: Sequence[Status]
 ) -> str:
-    """Why the instance gives no labels; empty if it does."""
+    """Why the instance is not admitted; empty if it is."""
     if faults := [v for v in mine if v.status in OWED]:
         return f"could not be graded: {faults[0].reason}"
     failed = [status for status in gold if status is not Status.RESOLVED]

@@ -50,7 +50,7 @@ class Stage:
         is_wanted: Whether a recipe includes the stage.
         tables: Recipe tables that decide its result.
         reads: Stages whose files it reads; `StageContext` refuses any other.
-        inputs: Further settings that decide its result, for the fingerprint.
+        extra_settings: Further settings that decide its result, for the fingerprint.
         checks: Preflight checks; each runs once per call, before any stage starts.
     """
 
@@ -59,7 +59,7 @@ class Stage:
     is_wanted: Callable[[Recipe], bool]
     tables: tuple[str, ...]
     reads: tuple[str, ...] = ()
-    inputs: Callable[[Recipe, Registry], Mapping[str, Any]] = lambda *_: {}
+    extra_settings: Callable[[Recipe, Registry], Mapping[str, Any]] = lambda *_: {}
     checks: tuple[Check, ...] = ()
 
 
@@ -143,12 +143,12 @@ class StageContext:
         return instances
 
     def library(self) -> Library:
-        """Opens the repositories' files, for the caller to close."""
+        """Open the repositories' files, for the caller to close."""
         return Library(self.recipe.contents, self.open_archives())
 
     @contextmanager
     def files(self) -> Iterator[Callable[[Instance], Tree | None]]:
-        """Yields a function that opens an instance's files where `prepare` found them.
+        """Yield a function that opens an instance's files where `prepare` found them.
 
         It returns `None` for an instance whose files nothing needed, and raises
         `DataError` where they are no longer available.
@@ -209,7 +209,7 @@ class StageContext:
         return [row for row in rows if not row["admitted"]]
 
     def gold_runs(self) -> Callable[[Instance], GoldRun | None]:
-        """Looks up the gold run of an instance, made by `admit`."""
+        """Look up the gold run of an instance, made by `admit`."""
         if "admit" not in self.available:
             return lambda _: None
         return gold_runs(self.input("admit"))
@@ -226,7 +226,7 @@ class StageContext:
 
 
 def gold_runs(admit: StageDir) -> Callable[[Instance], GoldRun | None]:
-    """Looks up the first gold run of an instance in the logs of `admit`."""
+    """Look up the first gold run of an instance in the logs of `admit`."""
     verdicts = (
         from_row(Verdict, row) for row in each_row(admit.file("verdicts.jsonl"))
     )
@@ -252,7 +252,7 @@ def token_counter(recipe: Recipe, registry: Registry) -> TokenCounter | None:
 
 
 def keep_responses(backend: Backend, folder: Path) -> None:
-    """Sets where a backend keeps its responses, if it keeps them."""
+    """Set where a backend keeps its responses, if it keeps them."""
     if hasattr(backend, "keep_responses"):
         backend.keep_responses(folder)
 

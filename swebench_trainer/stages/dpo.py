@@ -12,7 +12,7 @@ from swebench_trainer.types import Pair
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes the backend's output: `adapter/` or `model/`, metrics and audit.
+    """Write the backend's output: `adapter/` or `model/`, metrics and audit.
 
     Raises:
         StageError: No pair is left to train on, or the model did not learn.

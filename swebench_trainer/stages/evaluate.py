@@ -40,13 +40,13 @@ from swebench_trainer.types import Candidate, Instance, Status, Verdict
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes `<model>/predictions.jsonl`, `<model>/report.json` and `summary.json`.
+    """Write `<model>/predictions.jsonl`, `<model>/report.json` and `summary.json`.
 
-    The milestones of trainings are models too, and go into the summary's `curve` alone.
+    Milestones of trainings are also graded; they appear only in the summary's `curve`.
 
     Raises:
-        PrerequisiteError: The grader cannot work on this machine.
-        StageError: A split has no admitted instance, or nothing could be graded.
+        PrerequisiteError: The grader does not work on this machine.
+        StageError: A split has no admitted instance, or infrastructure errors remain.
     """
     recipe = context.recipe
     splits = context.table(EvaluateTable).splits
@@ -84,7 +84,7 @@ def run(context: StageContext) -> StageSummary:
     )
     write_json(context.dir.file("summary.json"), summary_row(summary))
     figures = _figures(summary)
-    return figures | costs([backend]) | figures  # no plugin overwrites ours
+    return figures | costs([backend]) | figures  # plugins must not overwrite figures
 
 
 def _instances(context: StageContext, splits: Sequence[str]) -> list[Instance]:
@@ -99,7 +99,7 @@ def _instances(context: StageContext, splits: Sequence[str]) -> list[Instance]:
 
 
 def _models(context: StageContext) -> dict[str, Path | None]:
-    """The models to compare: base, and what the recipe has trained."""
+    """The models to compare: base, and the trained ones."""
     models: dict[str, Path | None] = {"base": None}
     for stage in ("sft", "dpo"):
         if weights := context.weights(stage):
@@ -109,11 +109,11 @@ def _models(context: StageContext) -> dict[str, Path | None]:
 
 @dataclass(frozen=True)
 class _Milestone:
-    """A moment of a training, and the weights of it.
+    """A step of a training, with its weights.
 
     Attributes:
-        model: Its name; that of the stage for the end.
-        seconds: Of training, until then.
+        model: Name of the model; the stage's name for the last step.
+        seconds: Training time so far.
     """
 
     stage: str
@@ -126,7 +126,7 @@ class _Milestone:
 def _milestones(
     context: StageContext, models: Mapping[str, Path | None]
 ) -> list[_Milestone]:
-    """The moments whose weights the trainings have kept, their ends among them."""
+    """The steps whose weights the trainings kept, including the last ones."""
     found = []
     for stage in [name for name in models if models[name]]:
         folder = context.input(stage)

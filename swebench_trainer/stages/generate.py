@@ -11,8 +11,7 @@ from swebench_trainer.answers.checks import check_counts
 from swebench_trainer.contracts import Backend, Sample, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import GenerateTable, ModelTable
-from swebench_trainer.sampling.collect import collect
-from swebench_trainer.sampling.relay import Relay, Writer
+from swebench_trainer.sampling.collect import NamedSampler, SamplerSequence, collect
 from swebench_trainer.stages.context import (
     StageContext,
     StageSummary,
@@ -26,11 +25,11 @@ from swebench_trainer.types import Candidate, Instance
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes `candidates.jsonl`, and `predictions.<n>.jsonl` per sample number.
+    """Write `candidates.jsonl`, and `predictions.<n>.jsonl` per sample number.
 
     Raises:
-        StageError: The training split has no admitted instance, or the writer
-            had no answer at all.
+        StageError: The training split has no admitted instance, or no writer
+            returned an answer.
     """
     recipe = context.recipe
     settings = context.table(GenerateTable)
@@ -41,7 +40,7 @@ def run(context: StageContext) -> StageSummary:
     weights = None if settings.model else context.weights("sft")
     registry = context.plugins.registry
     backends = [registry.create("backend", table) for table in tables]
-    # Sample numbers go on from writer to writer, so that each is one answer's own.
+    # Sample numbers continue from writer to writer, so that each is unique.
     samples = range(settings.samples * len(backends))
 
     writers = _writers(context, backends, weights, settings)
@@ -56,7 +55,7 @@ def run(context: StageContext) -> StageSummary:
             return to_candidate(recipe.prompt, sample, instance, files, sample.model)
 
         candidates = collect(
-            partial(Relay, writers, settings.samples),
+            partial(SamplerSequence, writers, settings.samples),
             requests,
             candidate,
             context.dir.file("candidates.jsonl"),
@@ -65,8 +64,8 @@ def run(context: StageContext) -> StageSummary:
     if not candidates:
         names = ", ".join(backend.name for backend in backends)
         raise StageError(
-            f"{names} gave no answer for any training instance.",
-            hint="Run the same command again to ask again, or name another writer in "
+            f"{names} returned no answer for any training instance.",
+            hint="Run the same command again to retry, or use another writer in "
             "[generate] model.",
         )
     for number in samples:
@@ -82,7 +81,7 @@ def run(context: StageContext) -> StageSummary:
         figures["patches that do not apply"] = checks.refused
     if missing := len(instances) * len(samples) - len(candidates):
         figures["without an answer"] = missing
-    return figures | costs(backends) | figures  # no plugin overwrites ours
+    return figures | costs(backends) | figures  # plugins must not overwrite figures
 
 
 def _writers(
@@ -90,13 +89,13 @@ def _writers(
     backends: Sequence[Backend],
     weights: Path | None,
     settings: GenerateTable,
-) -> list[Writer]:
+) -> list[NamedSampler]:
     writers = []
     for number, backend in enumerate(backends):
         folder = context.dir.file("writers", str(number))
         keep_responses(backend, context.dir.path if len(backends) == 1 else folder)
         opened = partial(backend.open_sampler, weights, batch_size=settings.batch_size)
-        writers.append(Writer(backend.name, opened))
+        writers.append(NamedSampler(backend.name, opened))
     return writers
 
 

@@ -81,7 +81,7 @@ STAGES = (
         run=prepare.run,
         is_wanted=_has("data"),
         tables=("data", "contents", "prompt"),
-        inputs=prepare.inputs,
+        extra_settings=prepare.extra_settings,
     ),
     Stage(
         name="admit",
@@ -97,7 +97,7 @@ STAGES = (
         is_wanted=_has("sft"),
         tables=("model", "sft"),
         reads=("prepare", "admit"),
-        inputs=_max_tokens,
+        extra_settings=_max_tokens,
         checks=(partial(_check_training, "sft"), _check_model),
     ),
     Stage(
@@ -129,7 +129,7 @@ STAGES = (
         is_wanted=_has("dpo"),
         tables=("model", "dpo"),
         reads=("sft", "pairs"),
-        inputs=_max_tokens,
+        extra_settings=_max_tokens,
         checks=(partial(_check_training, "dpo"), _check_model),
     ),
     Stage(

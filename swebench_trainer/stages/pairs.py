@@ -68,7 +68,7 @@ class Preferences:
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes `pairs.jsonl` and `stats.json`.
+    """Write `pairs.jsonl` and `stats.json`.
 
     Raises:
         StageError: The strategy made no pairs, or the bounds of its balance left
@@ -88,7 +88,7 @@ def run(context: StageContext) -> StageSummary:
 
 
 def prefer(context: StageContext) -> Preferences:
-    """Makes the pairs from the files of earlier stages without writing them."""
+    """Make the pairs from the files of earlier stages without writing them."""
     table = context.table(PairsTable)
     registry = context.plugins.registry
     strategy = registry.create("pair strategy", table)
@@ -118,7 +118,7 @@ def pair_counts(
     dropped: Mapping[str, int],
     found: Bottlenecks,
 ) -> PairStats:
-    """Counts pairs by strategy, tier, source of `chosen`, repository, issue and length.
+    """Count pairs by strategy, tier, source of `chosen`, repository, issue and length.
 
     Args:
         pairs: The pairs.
@@ -191,7 +191,7 @@ def _held_back(found: Preferences) -> dict[str, int]:
 
 
 def require_balance(found: Preferences) -> None:
-    """Fails if the bounds of the balance leave hardly any of the possible pairs.
+    """Fail if the bounds of the balance leave hardly any of the possible pairs.
 
     Raises:
         StageError: Names the key that held back the most pairs.
@@ -278,7 +278,7 @@ def _patches(item: GradedInstance) -> set[str]:
 def _with_forms(
     context: StageContext, item: GradedInstance, tree: Tree | None
 ) -> GradedInstance:
-    """Adds what needs the repository's files: normal forms, and patches as answers."""
+    """Add what needs the repository's files: normal forms, and patches as answers."""
     renders = context.table(PairsTable).renders
     forms, rendered = {}, {}
     for patch in sorted(_patches(item) | {item.instance.patch}):

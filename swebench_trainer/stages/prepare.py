@@ -90,7 +90,7 @@ def run(context: StageContext) -> StageSummary:
     return figures | _recall_figures(rendered.recall) | _guard_figures(leakage)
 
 
-def inputs(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
+def extra_settings(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
     """Settings that decide the result besides the recipe's keys."""
     found = {"data content": registry.create("source", recipe.data).digest()}
     if isinstance(recipe.prompt, ContextTable):
@@ -136,6 +136,7 @@ def _write(
         raise StageError(
             f"No instance has an answer to train on: {_top_reasons(untaught)}.",
             hint=f"All reasons: {file('dropped.jsonl')}",
+            details=file("dropped.jsonl"),
         )
     return {
         "train": len(train),
@@ -162,7 +163,9 @@ def _require_some(
     file = context.dir.file("dropped.jsonl")
     write_rows(file, map(_Dropped.row, dropped))
     raise StageError(
-        f"{which}. Dropped: {_top_reasons(dropped)}.", hint=f"All reasons: {file}"
+        f"{which}. Dropped: {_top_reasons(dropped)}.",
+        hint=f"All reasons: {file}",
+        details=file,
     )
 
 
@@ -179,6 +182,7 @@ def _require_files(
         f"The files of {len(missing)} instances are unavailable. {_top_reasons(missing)}.",
         hint=f"All of them: {file}. Fix the cause and run again, add other places in "
         '[contents], or drop them with [contents] missing = "drop".',
+        details=file,
     )
 
 
@@ -320,6 +324,7 @@ def _guard(
             hint=f"All of them: {file}. Split by repo, or set [data] leakage = "
             f'"drop" to drop the {len(found.train)} training instances, or "allow" to '
             "keep them and report it in the model card.",
+            details=file,
         )
     reason = DropReason(f"overlaps with held-out instances: see {file.name}")
     leaking = dict.fromkeys(sorted(found.train), reason) if policy == "drop" else {}
@@ -328,6 +333,7 @@ def _guard(
         raise StageError(
             "Every training instance overlaps with held-out instances; none is left.",
             hint=f"All findings: {file}. Split by repo, or hold out fewer.",
+            details=file,
         )
     report = LeakageReport(
         policy=policy,

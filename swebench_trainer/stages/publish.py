@@ -13,7 +13,7 @@ from swebench_trainer.store.jsonl import write_bytes, write_json
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes `release/` (weights and card) and `receipt.json`.
+    """Write `release/` (weights and card) and `receipt.json`.
 
     Raises:
         StageError: The run has no trained weights.

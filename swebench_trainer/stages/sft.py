@@ -13,7 +13,7 @@ from swebench_trainer.types import SftRow
 
 
 def run(context: StageContext) -> StageSummary:
-    """Writes the backend's output: `adapter/` or `model/`, metrics and audit.
+    """Write the backend's output: `adapter/` or `model/`, metrics and audit.
 
     Raises:
         StageError: No row is left to train on, or the model did not learn.

@@ -1,1 +1,1 @@
-"""The run directory on disk: paths, append-only rows, digests, the lock."""
+"""Files on disk: run directories, rows, predictions, digests, locks, and the cache."""

@@ -1,4 +1,4 @@
-"""Digests of settings and of files, for fingerprints and caches."""
+"""Digests of settings and files, for fingerprints and cache keys."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 
 def digest(value: Any) -> str:
-    """Digest of a JSON-able value; equal values give equal digests."""
+    """Return the digest of a value that JSON can represent."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def digest_path(path: Path) -> str:
-    """Digest of a file's bytes, or of the names and bytes of all files below a directory."""
+    """Return the digest of a file, or of the names and contents of all files in a directory."""
     whole = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if _counts(p)):
+        for file in sorted(p for p in path.rglob("*") if _is_content(p)):
             whole.update(file.relative_to(path).as_posix().encode() + b"\0")
             whole.update(_file_digest(file))
     else:
@@ -26,8 +26,8 @@ def digest_path(path: Path) -> str:
     return whole.hexdigest()[:16]
 
 
-def _counts(path: Path) -> bool:
-    """Whether a file is content: not what running Python leaves behind."""
+def _is_content(path: Path) -> bool:
+    """Whether a path is a file other than Python bytecode."""
     return path.is_file() and "__pycache__" not in path.parts
 
 

@@ -1,8 +1,7 @@
-"""Files that a power cut cannot take back.
+"""Renames that survive a power cut.
 
-A rename may reach the disk before the bytes of what was renamed: after a power cut
-there is then a file of the right name and of no content. What others rely on is
-therefore written out first.
+A rename may reach the disk before the contents of the renamed file. After a power cut
+the file would then exist and be empty, so its contents are synced first.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or a directory with all that is below it, is on the disk."""
+    """Sync a file, or a directory and everything below it, to the disk."""
     if path.is_dir():
         for child in path.iterdir():
             sync(child)
@@ -24,11 +23,11 @@ def sync(path: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Gives a file or directory its name, after its content and for good.
+    """Rename a file or directory durably, after its contents.
 
     Args:
-        source: Beside `target`.
-        target: Must not be there, or be a file or an empty directory.
+        source: The file or directory, in the same directory as `target`.
+        target: The new path: missing, a file, or an empty directory.
     """
     sync(source)
     source.replace(target)
@@ -36,7 +35,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def sync_name(path: Path) -> None:
-    """Waits until the name of a file is on the disk, which its directory holds."""
+    """Sync the directory entry of a file to the disk."""
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)

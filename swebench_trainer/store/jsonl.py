@@ -1,9 +1,9 @@
-"""Rows and values on disk: appended whole, replaced atomically, never torn.
+"""JSON files: rows are appended whole, files are replaced atomically.
 
-A process can be killed between any two instructions, and a disk can fill up in
-the middle of a row. Rows are therefore written with their newline in one call,
-a row without its newline does not count, and files that are replaced go through
-a temporary file beside them.
+A process can be killed between any two instructions, and a disk can fill up in the
+middle of a row. So a row and its newline are written in one call, readers ignore a
+last row without a newline, and files are replaced through a temporary file next to
+them.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ Row = Mapping[str, Any]
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or quota into a `StageError` that says where."""
+    """Turn a full disk or quota into a `StageError` that names the path."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StageError(
                 f"No space left on the disk while writing {path}.",
-                hint="Free some space and run the same command again; it goes on where it stopped.",
+                hint="Free some space and run the same command again to resume.",
             ) from error
         raise
 
 
 def dump(row: Row) -> bytes:
-    """One line of JSON. ASCII, so that no reader splits it at odd line ends."""
+    """Encode a row as one line, in ASCII so that no reader splits it at Unicode line ends."""
     return json.dumps(row, ensure_ascii=True).encode() + b"\n"
 
 
 class RowWriter:
-    """Appends rows to a file; a row is there whole or not at all."""
+    """Appends rows to a file, each completely or not at all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,21 +57,21 @@ class RowWriter:
         self._file.close()
 
     def write(self, row: Row) -> None:
-        """Appends one row.
+        """Append one row.
 
         Raises:
-            StageError: The disk is full; the file is left without the row.
+            StageError: The disk is full; the row was not written.
         """
         self.append(row)
 
     def append(self, row: Row) -> int:
-        """Appends one row, and says where it is.
+        """Append one row.
 
         Returns:
-            Its offset, for `row_at`.
+            The row's offset, for `row_at`.
 
         Raises:
-            StageError: The disk is full; the file is left without the row.
+            StageError: The disk is full; the row was not written.
         """
         line = dump(row)
         size = self._file.seek(0, os.SEEK_END)
@@ -87,7 +87,7 @@ class RowWriter:
 
 
 def _cut_torn_row(path: Path) -> None:
-    """Removes what a killed writer left after the last newline."""
+    """Remove a partial row that a killed writer left."""
     if not path.exists() or not path.stat().st_size:
         return
     with path.open("rb+") as file:
@@ -98,21 +98,21 @@ def _cut_torn_row(path: Path) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file of ours; none if it is not there, a torn last row is left out.
+    """Read the rows of a file; a missing file has none, a partial last row is ignored.
 
     Raises:
-        StageError: A row is damaged; the message names the line.
+        StageError: A row is damaged; the message has its line number.
     """
     return list(each_row(path))
 
 
 def each_row(path: Path) -> Iterator[dict[str, Any]]:
-    """What `read_rows` gives, one by one: a file of verdicts can be large."""
+    """Iterate over the rows of a file that may not fit in memory. See `read_rows`."""
     return (row for _, row in each_row_at(path))
 
 
 def each_row_at(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row behind its offset, for `row_at`: to come back to some of many rows."""
+    """Iterate over offsets and rows; `row_at` reads a row again by its offset."""
     if not path.exists():
         return
     offset = 0
@@ -124,7 +124,7 @@ def each_row_at(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def row_at(path: Path, offset: int) -> dict[str, Any]:
-    """The row that begins at an offset of a file of ours."""
+    """Read the row at an offset."""
     with path.open("rb") as file:
         file.seek(offset)
         row: dict[str, Any] = _parse(file.readline(), f"{path}, byte {offset}")
@@ -132,22 +132,22 @@ def row_at(path: Path, offset: int) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Replaces a file by these rows, atomically."""
+    """Replace a file with these rows atomically."""
     _replace(path, map(dump, rows))
 
 
 def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
-    """Replaces a file by one indented JSON value, atomically.
+    """Replace a file with one indented JSON value atomically.
 
-    Without `sync` a power cut may still take it: for files by the thousand, which
-    can be made again.
+    Without `sync` a power cut may lose the file: for thousands of files that can be
+    computed again.
     """
     content = json.dumps(value, indent=2, ensure_ascii=True).encode() + b"\n"
     _replace(path, [content], sync=sync)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces a file atomically: readers see the old content or the new."""
+    """Replace a file atomically: readers see either the old or the new content."""
     _replace(path, [content])
 
 
@@ -167,12 +167,12 @@ def _replace(path: Path, parts: Iterable[bytes], *, sync: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value of a file of ours, or `None` if it is not there."""
+    """Read the JSON value of a file, or `None` if the file is missing."""
     return _parse(path.read_bytes(), str(path)) if path.exists() else None
 
 
 def _parse(text: bytes, where: str) -> Any:
-    """A JSON value of ours, which only somebody else can have damaged."""
+    """Parse JSON that this program wrote."""
     try:
         return json.loads(text)
     except ValueError as error:

@@ -1,11 +1,11 @@
-"""Predictions in the harness's format, from anyone's run.
+"""Predictions in the harness's format.
 
-`.jsonl` has one object per line; `.json` a list of objects, or an object of them
-by instance id. Each has `instance_id`, `model_name_or_path` and `model_patch`.
+A `.jsonl` file has one object per line; a `.json` file has a list of objects, or objects
+by instance id. Each object has `instance_id`, `model_name_or_path` and `model_patch`.
 
-A folder is a submission as the SWE-bench experiments repository has them: one of
-`FILES`, or `logs/<instance>/patch.diff`; or what the harness leaves of a run of a model,
-`<instance>/patch.diff`.
+A folder is a submission in the layout of the SWE-bench experiments repository (one of
+`FILES`, or `logs/<instance>/patch.diff`), or the harness's logs of a model
+(`<instance>/patch.diff`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FILES = (
     *("all_preds.jsonl", "preds.json", "preds.jsonl", "all_preds.json"),
     *("predictions.jsonl", "predictions.json"),
 )
-"""Where a submission's predictions are; the first that is there counts."""
+"""File names of a submission's predictions; the first existing file is used."""
 
 LOGS = "logs"
-"""Where a submission has a folder for each instance."""
+"""Folder of a submission with a subfolder per instance."""
 
 PATCH = "patch.diff"
-"""What the harness calls the patch that it has graded."""
+"""The harness's file name for a graded patch."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Prediction:
 
     Attributes:
         model: `model_name_or_path`.
-        patch: `model_patch`; empty when the model gave none.
-        place: Where it stands in its file, for messages.
+        patch: `model_patch`; empty if there is none.
+        place: Position in its file, for messages.
     """
 
     instance_id: str
@@ -49,7 +49,7 @@ class Prediction:
 
 
 def prediction_row(candidate: Candidate) -> dict[str, str]:
-    """A candidate as the harness reads it."""
+    """Return a candidate in the harness's format."""
     return {
         "instance_id": candidate.instance_id,
         "model_name_or_path": candidate.model,
@@ -58,17 +58,17 @@ def prediction_row(candidate: Candidate) -> dict[str, str]:
 
 
 def predictions_in(path: Path) -> Path:
-    """The file of predictions in a folder; without one, the path as it is."""
+    """Return the file of predictions in a folder, or the path itself if there is none."""
     found = (path / name for name in FILES if (path / name).is_file())
     return next(found, path)
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Reads the predictions of a file or a folder, in their order.
+    """Read the predictions of a file or folder in order.
 
     Raises:
-        DataError: The file cannot be read, or an entry is no prediction; the
-            message names the file and the line or the entry. A folder has none.
+        DataError: The file cannot be read, an entry is invalid (the message names the
+            file and the line or entry), or a folder has no predictions.
     """
     path = predictions_in(path)
     if path.is_dir():
@@ -83,16 +83,14 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(
-            f"The predictions {path} cannot be read: {error.strerror}."
+            f"Could not read the predictions {path}: {error.strerror}."
         ) from error
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text, so it holds no predictions."
-        ) from error
+        raise DataError(f"{path} is not UTF-8 text.") from error
 
 
 def _from_logs(folder: Path) -> list[Prediction]:
-    """What the logs of a submission say was predicted, by instance id."""
+    """Read the predictions of a submission's logs."""
     places = (f"{LOGS}/*/{PATCH}", f"*/{PATCH}")
     patches = next(filter(None, (sorted(folder.glob(place)) for place in places)), [])
     if not patches:
@@ -107,23 +105,25 @@ def _from_logs(folder: Path) -> list[Prediction]:
 
 
 def _patch(path: Path) -> str:
-    # Not read_text(): line ends are a part of a patch.
+    # Not read_text(): line ends are part of a patch.
     try:
         return path.read_bytes().decode()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        raise DataError(f"Could not read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text, so it holds no patch.") from error
+        raise DataError(f"{path} is not UTF-8 text.") from error
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    # Not splitlines(): JSON strings may hold separators such as U+2028 as they are.
+    # Not splitlines(): JSON strings may contain separators such as U+2028.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {number}: no JSON ({error}).") from error
+                raise DataError(
+                    f"{path}, line {number}: invalid JSON ({error})."
+                ) from error
 
 
 def _entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
@@ -131,10 +131,10 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}, line {error.lineno}: no JSON ({error.msg})."
+            f"{path}, line {error.lineno}: invalid JSON ({error.msg})."
         ) from error
     except (ValueError, RecursionError) as error:  # a number, or depth, beyond Python
-        raise DataError(f"{path}: no predictions ({error}).") from error
+        raise DataError(f"{path}: invalid JSON ({error}).") from error
     if isinstance(value, dict):
         value = [
             {"instance_id": key, **row} if isinstance(row, dict) else row
@@ -142,7 +142,7 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         ]
     if not isinstance(value, list):
         raise DataError(
-            f"{path} is neither a list of predictions nor an object of them."
+            f"{path} is neither a list of predictions nor an object with one per instance."
         )
     for number, row in enumerate(value, start=1):
         yield f"entry {number}", row
@@ -156,7 +156,5 @@ def _prediction(place: str, row: Any) -> Prediction:
             raise DataError(f"{place}: no {key}.")
     patch = row.get("model_patch", ...)
     if not (patch is None or isinstance(patch, str)):
-        raise DataError(
-            f"{place}: no model_patch, which is a diff, or null where there is none."
-        )
+        raise DataError(f"{place}: no model_patch (a diff, or null if there is none).")
     return Prediction(row["instance_id"], row["model_name_or_path"], patch or "", place)

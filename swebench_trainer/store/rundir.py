@@ -1,4 +1,4 @@
-"""Every path of a run directory, and what says that a stage is done."""
+"""Paths of a run directory, and the records of started and finished stages."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ FORMAT = 2
 """Version of the files of run directories and gradings; files without it have 1."""
 
 REASONS = ("dropped.jsonl", "leakage.jsonl", "stats.json")
-"""Files that tell why a stage refused to go on: alone they are no work to keep."""
+"""Files with the reasons of a refusal; a stage with only these has no results."""
 
 
 @dataclass(frozen=True)
 class StageDir:
     """The directory of one stage.
 
-    `fingerprint.json` is written when the stage starts and tells with which
-    settings; `stage.json` is written last and tells that all files are there.
+    `fingerprint.json` is written first and records the settings; `stage.json` is written
+    last and marks the stage as complete.
     """
 
     path: Path
@@ -43,17 +43,17 @@ class StageDir:
         return read_json(self.file("stage.json"))  # type: ignore[no-any-return]  # what `begin` or `finish` wrote
 
     def begin(self, fingerprint: dict[str, Any]) -> None:
-        """Records the settings that the stage runs with."""
+        """Record the settings of the stage."""
         write_json(self.file("fingerprint.json"), fingerprint)
 
     def forget(self) -> None:
-        """Takes `begin` back if there is no work to keep, so that settings may change."""
+        """Undo `begin` if the stage has no results yet, so that settings may change."""
         there = {path.name for path in self.path.iterdir()}
         if "fingerprint.json" in there and there <= {"fingerprint.json", *REASONS}:
             self.file("fingerprint.json").unlink()
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Records that every file of the stage is complete."""
+        """Record that all files of the stage are complete."""
         write_json(self.file("stage.json"), manifest)
 
 
@@ -65,12 +65,12 @@ class RunDir:
 
     @property
     def recipe(self) -> Path:
-        """The recipe as its author wrote it."""
+        """The recipe as written."""
         return self.path / "recipe.toml"
 
     @property
     def resolved(self) -> Path:
-        """Every setting that the run resolved to."""
+        """All settings, including defaults."""
         return self.path / "recipe.resolved.json"
 
     @property
@@ -80,7 +80,7 @@ class RunDir:
 
     @property
     def lock(self) -> Path:
-        """Says which process owns the directory."""
+        """Lock file, which names the process that owns the directory."""
         return self.path / "lock.json"
 
     @property
@@ -97,15 +97,15 @@ class RunDir:
         return StageDir(self.path / "stages" / name)
 
     def set_aside(self, stage: StageDir) -> None:
-        """Moves a stage's directory to `superseded/`, so that it can be done anew."""
+        """Move a stage's directory to `superseded/`, so that the stage can rerun."""
         move_aside(stage.path, self.path / "superseded")
 
 
 def move_aside(path: Path, folder: Path) -> Path:
-    """Moves `path` into `folder` under the first free name: `name.1`, `name.2` and so on.
+    """Move `path` into `folder` under the first free name: `name.1`, `name.2`, ….
 
     Returns:
-        Where it is now.
+        The new path.
     """
     folder.mkdir(exist_ok=True)
     number = 1

@@ -1,4 +1,4 @@
-"""A sequence that lies on disk, for data sets that do not fit into memory."""
+"""A sequence on disk, for data sets that do not fit in memory."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from swebench_trainer.store.jsonl import disk_errors
 T = TypeVar("T")
 
 _IN_MEMORY = 16 << 20
-"""Bytes from which a spool is a file; small data never touch the disk."""
+"""Size in bytes above which a spool moves from memory to a file."""
 
 
 def _folder() -> Path:
-    """Where temporary files go that may be large: /tmp is memory on many machines."""
+    """Return the directory for large temporary files: /tmp is often in memory."""
     large = Path("/var/tmp")  # noqa: S108 - for a file without a name
     if "TMPDIR" not in os.environ and os.access(large, os.W_OK):
         return large
@@ -28,7 +28,7 @@ def _folder() -> Path:
 
 
 class _File:
-    """A temporary file that is closed when nobody refers to it any more."""
+    """A temporary file that is closed with the last reference to it."""
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(_folder()))  # noqa: SIM115 - `finalize` closes it
@@ -44,12 +44,12 @@ class _File:
 
 
 class Spool(Sequence[T], Generic[T]):
-    """Values of one kind, appended once and read in any order, as often as needed.
+    """Values of one type, appended once and read in any order any number of times.
 
-    They lie in a temporary file without a name, which goes with its last reader.
+    The values are in an unnamed temporary file, which is freed with its last reader.
 
     Args:
-        values: What to append at once.
+        values: The first values.
     """
 
     def __init__(self, values: Iterable[T] = ()) -> None:
@@ -61,7 +61,7 @@ class Spool(Sequence[T], Generic[T]):
             self.append(value)
 
     def append(self, value: T) -> None:
-        """Adds a value at the end; not for what `where` gives.
+        """Add a value at the end; not for results of `where`.
 
         Raises:
             StageError: The disk is full.
@@ -74,7 +74,7 @@ class Spool(Sequence[T], Generic[T]):
         self._end += len(content)
 
     def where(self, wanted: Callable[[int], bool]) -> Spool[T]:
-        """The values whose positions are wanted, on the same file."""
+        """Select values by position; the result shares the file."""
         part: Spool[T] = Spool.__new__(Spool)
         part._file, part._end = self._file, self._end
         kept = [n for n in range(len(self)) if wanted(n)]

@@ -1,18 +1,18 @@
-"""The kit for plugin authors: contract suites, whole runs, and fakes that behave.
+"""Testing tools for plugin authors: contract suites, whole runs, and working fakes.
 
-Each `check_…` function holds an implementation to its contract and raises an
-`AssertionError` that says what it broke. Call them from your own tests:
+Each `check_…` function checks an implementation against its contract and raises an
+`AssertionError` that names the violation. Call them from your own tests:
 
     from swebench_trainer.testing import check_backend
 
     def test_contract(tmp_path):
         check_backend(MyBackend(table), tmp_path)
 
-The fixture `trainer` makes whole runs; it comes with a line in your `conftest.py`:
+The fixture `trainer` makes whole runs. Enable it in your `conftest.py`:
 
     pytest_plugins = ["swebench_trainer.testing.fixtures"]
 
-The fakes do what the real things do on a small scale; they are no mocks.
+The fakes do the real work on a small scale; they are not mocks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a backend must do: the contract of training, sampling, faults and Ctrl-C."""
+"""Contract checks for backends: training, sampling, errors and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -48,56 +48,62 @@ def check_backend(
     samples: bool = True,
     deterministic: bool = True,
 ) -> None:
-    """Holds a backend to its contract.
+    """Check a backend against its contract.
 
     Args:
-        backend: A backend on a model that is small enough for a test.
+        backend: A backend with a model that is small enough for a test.
         folder: An empty directory.
         trains: `False` for a backend that only samples.
-        samples: `False` for one whose sampler is tested apart, with `check_sampling`.
-        deterministic: `False` for a service that promises no equal answers.
+        samples: `False` to test its sampler separately, with `check_sampling`.
+        deterministic: `False` for a service that does not guarantee equal answers.
     """
-    held = as_in_runs(backend, "backend")
+    guarded = as_in_runs(backend, "backend")
     with as_assertions():
         backend.check()
-        assert held.name, "a backend has a name for predictions"
+        assert guarded.name, "a backend needs a name for predictions"
     if hasattr(backend, "open_view"):
         check_view(backend.open_view())
     if hasattr(backend, "open_counter"):
         count = backend.open_counter()
-        assert 0 < count("a") < count("a\n\nb = 1\n"), "longer prompts count more"
-        assert getattr(backend, "tokenizer", ""), "what counts has a name"
+        assert 0 < count("a") < count("a\n\nb = 1\n"), (
+            "longer prompts must have more tokens"
+        )
+        assert getattr(backend, "tokenizer", ""), (
+            "a token counter needs a tokenizer name"
+        )
     trained: list[Path | None] = [None]
     if trains:
-        trained += _check_training(held, folder)
+        trained += _check_training(guarded, folder)
     else:
-        _check_refusals(held, folder)
+        _check_refusals(guarded, folder)
     for weights in trained if samples else ():
         check_sampling(backend, weights, deterministic=deterministic)
 
 
-def _check_training(held: Any, folder: Path) -> list[Path]:
+def _check_training(guarded: Any, folder: Path) -> list[Path]:
     with as_assertions():
-        weights = held.train_sft(some_rows(), SFT, _request(folder / "sft"))
+        weights = guarded.train_sft(some_rows(), SFT, _request(folder / "sft"))
         start = _request(folder / "dpo", start=weights)
-        tuned = held.train_dpo(some_pairs(), DPO, start)
-    assert weights.is_dir(), "training leaves the weights that it starts from"
+        tuned = guarded.train_dpo(some_pairs(), DPO, start)
+    assert weights.is_dir(), "training must not change the weights that it starts from"
     return [weights, tuned]
 
 
-def _check_refusals(held: Any, folder: Path) -> None:
+def _check_refusals(guarded: Any, folder: Path) -> None:
     request = _request(folder / "no")
     for train, examples, settings in (
-        (held.train_sft, some_rows(), SFT),
-        (held.train_dpo, some_pairs(), DPO),
+        (guarded.train_sft, some_rows(), SFT),
+        (guarded.train_dpo, some_pairs(), DPO),
     ):
         try:
             train(examples, settings, request)
         except PluginFault as error:
-            raise AssertionError("what it does not offer raises PluginError") from error
+            raise AssertionError(
+                "methods not offered must raise PluginError"
+            ) from error
         except PluginError:
             continue
-        raise AssertionError("what a backend does not offer raises PluginError")
+        raise AssertionError("methods not offered must raise PluginError")
 
 
 def check_training_resume(
@@ -107,13 +113,13 @@ def check_training_resume(
     steps: int = 2,
     deterministic: bool = True,
 ) -> None:
-    """Checks that a training which is stopped by Ctrl-C ends well when called again.
+    """Check that a training that was stopped by Ctrl-C resumes when called again.
 
     Args:
-        make: Makes the backend, anew for each training as a new process would.
+        make: Makes a new backend for each training, as a new process would.
         folder: An empty directory.
-        steps: After how many steps Ctrl-C comes; `save_every` is 1.
-        deterministic: Whether the weights must be those of an undisturbed training.
+        steps: Number of steps before Ctrl-C; `save_every` is 1.
+        deterministic: Whether an undisturbed training must give equal weights.
     """
     settings = SFT.model_copy(update={"save_every": 1})
 
@@ -124,8 +130,8 @@ def check_training_resume(
 
         request = dataclasses.replace(_request(out), step=step)
         with as_assertions():
-            held = as_in_runs(make(), "backend")
-            weights: Path = held.train_sft(some_rows(), settings, request)
+            guarded = as_in_runs(make(), "backend")
+            weights: Path = guarded.train_sft(some_rows(), settings, request)
         return weights
 
     try:
@@ -133,13 +139,17 @@ def check_training_resume(
     except KeyboardInterrupt:
         pass
     else:
-        raise AssertionError(f"step() was not called for step {steps}, or Ctrl-C lost")
+        raise AssertionError(
+            f"step() was not called for step {steps}, or Ctrl-C was lost"
+        )
     found = _contents(train(folder / "cut"))
     if deterministic:
         whole = _contents(train(folder / "whole"))
-        assert found == whole, "a training that was stopped ends with other weights"
+        assert found == whole, "a resumed training ends with other weights"
         again = _contents(train(folder / "whole"))
-        assert again == whole, "a finished training, called again, gives other weights"
+        assert again == whole, (
+            "a finished training, called again, returns other weights"
+        )
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -151,56 +161,58 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def check_view(view: Callable[[str, str | None], TokenView]) -> None:
-    """Holds what a `TokenViewer` opens to its contract."""
-    asked, whole = view("Say 1.", None), view("Say 1.", "111")
-    assert asked.answer_tokens == 0 and whole.answer_tokens > 0
-    assert asked.prompt_tokens == whole.prompt_tokens > 0
+    """Check the function that `TokenViewer.open_view` returns."""
+    prompt, whole = view("Say 1.", None), view("Say 1.", "111")
+    assert prompt.answer_tokens == 0 and whole.answer_tokens > 0
+    assert prompt.prompt_tokens == whole.prompt_tokens > 0
     read = [part for part in whole.parts if not part.trained]
-    assert read == list(asked.parts), "training begins with what is asked"
-    assert whole.parts[: len(read)] == asked.parts, "the answer comes last"
+    assert read == list(prompt.parts), "the untrained part must be the prompt"
+    assert whole.parts[: len(read)] == prompt.parts, "the answer must come last"
     learned = "".join(p.text for p in whole.parts if p.trained and not p.special)
-    assert learned.strip() == "111", "the loss is on the answer"
+    assert learned.strip() == "111", "the loss must be on the answer"
     assert not whole.altered
 
 
 def check_sampling(
     backend: Backend, weights: Path | None, *, deterministic: bool = True
 ) -> None:
-    """Holds a backend's sampler to its contract.
+    """Check a backend's sampler against its contract.
 
-    Each request is answered once at most, whatever the batch size; equal requests get
-    equal answers, in any order and in any company, if it is `deterministic`; a second
-    sampler goes on with what a first one has left.
+    At any batch size each request gets at most one answer. If it is `deterministic`,
+    equal requests get equal answers, in any order and in any batch. A second sampler
+    can answer the requests that a first one left.
     """
     requests = some_requests()
     whole = _answers(backend, weights, requests, batch_size=4)
     one = _answers(backend, weights, requests, batch_size=1)
     rest = _answers(backend, weights, requests[:1:-1], batch_size=4)
-    assert whole.keys() == one.keys(), "batch sizes change what is answered"
+    assert whole.keys() == one.keys(), (
+        "the batch size must not change which requests are answered"
+    )
     assert rest.keys() == {_key(r) for r in requests[2:]} & whole.keys(), (
-        "a sampler that goes on answers what the first one would have"
+        "a second sampler must answer the remaining requests"
     )
     if deterministic:
-        assert whole == one, "equal seeds give equal answers at any batch size"
+        assert whole == one, "equal seeds must give equal answers at any batch size"
         assert rest == {key: whole[key] for key in rest}, (
-            "equal seeds give equal answers in any order and company"
+            "equal seeds must give equal answers in any order and batch"
         )
 
 
 def check_cancellation(
     backend: Backend, weights: Path | None = None, *, within: float = 10.0
 ) -> None:
-    """Checks that a sampler that is left half-way frees what it holds.
+    """Check that closing a sampler midway frees its resources.
 
     Args:
-        backend: Its sampler answers `some_requests`.
-        weights: What to open; `None` is the base model.
+        backend: A backend whose sampler answers `some_requests`.
+        weights: Weights to open; `None` is the base model.
         within: Seconds until threads, processes and connections must be gone.
     """
     before = _Resources()
     sampler = backend.open_sampler(weights, batch_size=1)
     answers = iter(sampler.sample(some_requests()))
-    assert isinstance(next(answers, None), Sample), "the first request has no answer"
+    assert isinstance(next(answers, None), Sample), "the first request got no answer"
     start = time.monotonic()
     if close := getattr(answers, "close", None):
         close()
@@ -209,7 +221,7 @@ def check_cancellation(
     assert time.monotonic() - start < within, "closing takes too long"
     before.assert_freed(within)
     again = _answers(backend, weights, some_requests(), batch_size=1)
-    assert again, "after a sampler is closed, another can be opened"
+    assert again, "another sampler must open after the first is closed"
 
 
 def check_interrupt(
@@ -219,14 +231,16 @@ def check_interrupt(
     after: float = 0.3,
     within: float = 10.0,
 ) -> None:
-    """Checks that Ctrl-C, which comes `after` some seconds, ends sampling.
+    """Check that Ctrl-C, sent `after` some seconds, stops sampling.
 
-    Call it from the main thread. What the sampler holds must be gone `within` seconds.
+    Call it from the main thread. The sampler's resources must be freed `within` seconds.
     """
     before = _Resources()
     sampler = backend.open_sampler(weights, batch_size=1)
     main = threading.main_thread().ident
-    assert main == threading.get_ident(), "Ctrl-C goes to the main thread"
+    assert main == threading.get_ident(), (
+        "Ctrl-C is delivered to the main thread: call this from there"
+    )
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(after, signal.pthread_kill, (main, signal.SIGINT))
     deadline = time.monotonic() + after + within
@@ -243,7 +257,7 @@ def check_interrupt(
         timer.join()
         signal.signal(signal.SIGINT, old)
         sampler.close()
-    assert time.monotonic() < deadline, "Ctrl-C takes too long to arrive"
+    assert time.monotonic() < deadline, "Ctrl-C takes too long"
     before.assert_freed(within)
 
 
@@ -253,16 +267,16 @@ def check_fault(
     hint: bool = True,
     within: float = 60.0,
 ) -> TrainerError:
-    """Checks that a backend whose world is broken says so as a `TrainerError`.
+    """Check that a backend reports a failing service as a `TrainerError`.
 
     Args:
-        backend: One that cannot answer all of `some_requests`: a wrong key, a server
-            that is not there or talks nonsense.
-        hint: Whether the error must tell the next step.
+        backend: A backend that cannot answer all of `some_requests`, for example with
+            a wrong key, or a server that is down or sends garbage.
+        hint: Whether the error must have a hint.
         within: Seconds until it must give up.
 
     Returns:
-        What it raised, for what else you want to know of it.
+        The error, for further checks.
     """
     start = time.monotonic()
     found: TrainerError | None = None
@@ -270,27 +284,27 @@ def check_fault(
     try:
         sampler = backend.open_sampler(None, batch_size=2)
         for sample in sampler.sample(some_requests()):
-            assert isinstance(sample, Sample), f"{sample!r} is no Sample"
+            assert isinstance(sample, Sample), f"{sample!r} is not a Sample"
     except PluginFault:
         raise
     except TrainerError as error:
         found = error
-    except Exception as error:  # an SDK's: what must not get out
+    except Exception as error:  # an SDK's error, which must not escape
         raise AssertionError(
-            f"{type(error).__name__} gets out of the backend, not a TrainerError"
+            f"the backend raises {type(error).__name__} instead of a TrainerError"
         ) from error
     finally:
         if sampler is not None:
             sampler.close()
     assert found is not None, "nothing was raised"
-    assert found.message.strip(), "an error says what is wrong"
-    assert found.hint or not hint, "an error says what to do next"
-    assert time.monotonic() - start < within, "it gives up too late"
+    assert found.message.strip(), "an error needs a message"
+    assert found.hint or not hint, "an error needs a hint with the next step"
+    assert time.monotonic() - start < within, "the backend gives up too late"
     return found
 
 
 def check_missing_key(make: Callable[[], Backend], variable: str) -> None:
-    """Checks that `check()` names the environment variable that has no key.
+    """Check that `check()` names the environment variable without a key.
 
     Args:
         make: Makes the backend; called without the variable in the environment.
@@ -302,7 +316,7 @@ def check_missing_key(make: Callable[[], Backend], variable: str) -> None:
     except PrerequisiteError as error:
         assert variable in str(error), f"the error does not name {variable}"
     else:
-        raise AssertionError(f"check() does not miss {variable}")
+        raise AssertionError(f"check() passes without {variable}")
     finally:
         if value is not None:
             os.environ[variable] = value
@@ -319,7 +333,7 @@ def _answers(
     *,
     batch_size: int,
 ) -> dict[tuple[str, int], str]:
-    """The text of each answer, checked for what a run would refuse."""
+    """The text of each answer, checked as in a run."""
     with as_assertions():
         sampler = as_in_runs(backend, "backend").open_sampler(
             weights, batch_size=batch_size
@@ -336,7 +350,7 @@ def _request(out: Path, start: Path | None = None) -> TrainRequest:
 
 
 class _Resources:
-    """What this process holds: threads, children, connections."""
+    """The threads, child processes and connections of this process."""
 
     def __init__(self) -> None:
         me = psutil.Process()
@@ -347,7 +361,7 @@ class _Resources:
         }
 
     def assert_freed(self, within: float) -> None:
-        """Waits until nothing is held that was not held before."""
+        """Wait until all resources opened since then are freed."""
         deadline = time.monotonic() + within
         while True:
             now = _Resources()
@@ -359,5 +373,5 @@ class _Resources:
             if not any(left.values()):
                 return
             if time.monotonic() > deadline:
-                raise AssertionError(f"a closed sampler holds on to {left}")
+                raise AssertionError(f"a closed sampler still holds {left}")
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Small values to try things on."""
+"""Small example values for tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ diff --git a/greet.py b/greet.py
 
 
 def an_instance(number: int = 1, **changes: object) -> Instance:
-    """A small instance to try things on."""
+    """A small instance."""
     instance = Instance(
         instance_id=f"example__greet-{number}",
         repo="example/greet",
@@ -47,11 +47,11 @@ def an_instance(number: int = 1, **changes: object) -> Instance:
 
 
 def a_graded_instance(number: int = 1) -> GradedInstance:
-    """An instance with a candidate for each way in which grading can end.
+    """An instance with a candidate for each result of grading.
 
-    Its texts say what became of them: `pass 1`, `fail 1`, `broken 1` (does not apply),
-    `masked 1` (the machine failed), `flagged 1` (a pass not to be believed) and
-    `flaky 1` (another run of it ended otherwise); `gold 1` is the gold answer.
+    The texts name the results: `pass 1`, `fail 1`, `broken 1` (does not apply),
+    `masked 1` (infrastructure error), `flagged 1` (an untrusted pass) and `flaky 1` (a
+    failure that another run contradicts); `gold 1` is the gold answer.
     """
     instance = an_instance(number)
     ends = [
@@ -73,10 +73,10 @@ def a_graded_instance(number: int = 1) -> GradedInstance:
 
 
 def an_ungraded_instance(number: int = 1) -> GradedInstance:
-    """An instance whose candidates nobody has graded, as after `graded = false`.
+    """An instance with ungraded candidates, as with `graded = false`.
 
-    Its texts say what they are: `guess 1` and `guess 1 again` (patches that differ from
-    gold, each may be right), `repeat 1` (gold's patch) and `nothing 1` (no patch);
+    The texts name the candidates: `guess 1` and `guess 1 again` (patches that differ
+    from gold, each may be right), `repeat 1` (gold's patch) and `nothing 1` (no patch);
     `gold 1` is the gold answer.
     """
     instance = an_instance(number)
@@ -98,7 +98,7 @@ def an_ungraded_instance(number: int = 1) -> GradedInstance:
 
 
 def some_requests(issues: int = 3, samples: int = 2) -> list[SampleRequest]:
-    """Requests for short answers, each with a seed of its own."""
+    """Requests for short answers, each with its own seed."""
     return [
         SampleRequest(
             f"i-{n}",
@@ -137,4 +137,4 @@ def some_pairs() -> list[Pair]:
 
 
 def no_progress(done: int, total: int, word: str) -> None:
-    """A `TrainRequest.step` that tells nobody."""
+    """A `TrainRequest.step` that does nothing."""

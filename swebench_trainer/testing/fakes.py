@@ -1,7 +1,7 @@
-"""Fakes that behave, as a plugin: source, backend and grader, each called `fake`.
+"""Working fakes, as a plugin: source, backend and grader, each called `fake`.
 
-They do what the real things do on a small scale, at once and without a network, so that
-a whole run can be made around the one thing that is tested.
+They do the real work on a small scale, instantly and without a network, so that a test
+can make a whole run around the one part under test.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class FakeSourceTable(DataTable):
     """Keys of `[data] use = "fake"`."""
 
     count: PositiveInt = 4
-    """How many instances there are, each of a repository of its own."""
+    """Number of instances, each from its own repository."""
 
 
 class FakeSource:
-    """Instances that are made up; nothing of them is on disk."""
+    """Made-up instances without files on disk."""
 
     def __init__(self, table: FakeSourceTable) -> None:
         self._count = table.count
@@ -58,7 +58,9 @@ class FakeSource:
 
 
 def _instance(number: int) -> Instance:
-    greeting = digest(number)[:12]  # no two fixes alike: the leakage guard looks
+    greeting = digest(number)[
+        :12
+    ]  # all fixes differ, or the leakage check would refuse
     return an_instance(
         number,
         repo=f"example/greet-{number}",
@@ -68,11 +70,11 @@ def _instance(number: int) -> Instance:
 
 
 class FakeBackend:
-    """Learns its rows by heart.
+    """Memorizes its training rows.
 
-    Of what it has learned it writes about a half right, and spoils the rest, by the
-    seed of each request; what it has not learned it does not know. DPO takes the
-    spoiled answers that were rejected out of its mouth.
+    By the seed of each request it reproduces about half of the learned answers and
+    corrupts the others; unknown prompts get no patch. DPO removes the corrupted answers
+    that were rejected.
     """
 
     name = "fake"
@@ -107,7 +109,7 @@ class FakeBackend:
 
 
 class FakeSampler:
-    """Writes what was learned, or something worse."""
+    """Reproduces learned answers, or corrupted ones."""
 
     def __init__(self, mind: dict[str, Any]) -> None:
         self._mind = mind
@@ -134,7 +136,7 @@ class FakeSampler:
 
 
 def _spoiled(text: str) -> str:
-    """A diff that still applies, and adds other code, not only other comments."""
+    """A diff that still applies, but adds different code."""
     return "".join(
         f"{line.rstrip()}.upper()\n" if _is_added(line) else line
         for line in text.splitlines(keepends=True)
@@ -160,10 +162,10 @@ def _save(out: Path, mind: dict[str, Any]) -> Path:
 
 
 class FakeGrader:
-    """Resolves what changes the same lines as gold; the rest applies and fails.
+    """Resolves patches that change the same lines as gold; others apply and fail.
 
-    A patch that does not start with `diff` does not apply. With `faults`, the
-    first so many jobs end in `infra_error`.
+    A patch that does not start with `diff` does not apply. The first `faults` jobs end
+    with `infra_error`.
     """
 
     def __init__(self, *, faults: int = 0) -> None:
@@ -187,7 +189,7 @@ class FakeGrader:
         if not patch.strip():
             return Outcome(Status.UNRESOLVED, {"resolved": False})
         if not patch.startswith("diff"):
-            return Outcome(Status.NOT_APPLIED, {}, reason="no diff")
+            return Outcome(Status.NOT_APPLIED, {}, reason="not a diff")
         resolved = _changes(patch) == _changes(job.instance.patch)
         status = Status.RESOLVED if resolved else Status.UNRESOLVED
         return Outcome(status, {"resolved": resolved})
@@ -208,8 +210,10 @@ def register_sources(register: Register) -> None:
 
 @hookimpl
 def register_backends(register: Register) -> None:
-    """A model that learns by heart."""
-    register("fake", FakeBackend, config=ModelTable, summary="learns by heart")
+    """A model that memorizes its training rows."""
+    register(
+        "fake", FakeBackend, config=ModelTable, summary="memorizes its training rows"
+    )
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The kit's pytest plugin, for a line in your `conftest.py`.
+"""The pytest plugin with the fixture `trainer`; enable it in your `conftest.py`.
 
 pytest_plugins = ["swebench_trainer.testing.fixtures"]
 """
@@ -14,7 +14,7 @@ from swebench_trainer.testing.runs import Trainer
 
 @pytest.fixture
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
-    """Runs recipes in a directory of the test, with a cache of its own."""
+    """Run recipes in a temporary directory, with a private cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "trainer"
     folder.mkdir()

@@ -18,7 +18,7 @@ def as_in_runs(plugin: Any, role: Role) -> Any:
 
 @contextmanager
 def as_assertions() -> Iterator[None]:
-    """Turns a `PluginFault` into an `AssertionError`."""
+    """Turn a `PluginFault` into an `AssertionError`."""
     try:
         yield
     except PluginFault as error:

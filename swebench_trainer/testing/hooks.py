@@ -1,4 +1,4 @@
-"""A plugin that remembers what it hears."""
+"""A plugin that records the events of a run."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ LIFECYCLE = (
     "stage_failed",
     "run_finished",
 )
-"""The hooks of observers, in the order in which a run calls them."""
+"""The lifecycle hooks, in the order in which a run calls them."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """One call: the hook, and the event that it was given."""
+    """One call: the name of the hook, and its event."""
 
     hook: str
     event: Any
 
 
 class HookRecorder:
-    """Remembers every event of a run.
+    """Records every event of a run.
 
     Attributes:
         heard: The calls, in order.
@@ -39,7 +39,7 @@ class HookRecorder:
         self.heard: list[Heard] = []
 
     def of(self, hook: str, stage: str | None = None) -> list[Any]:
-        """The events that a hook was given, of one stage if that is named."""
+        """The events of a hook, optionally of only one stage."""
         return [
             one.event
             for one in self.heard
@@ -47,7 +47,7 @@ class HookRecorder:
         ]
 
     def stages(self) -> list[str]:
-        """The stages that were finished or skipped as done, in order."""
+        """The stages that finished, or were already finished, in order."""
         return [event.stage for event in self.of("stage_finished")]
 
 

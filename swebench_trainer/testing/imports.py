@@ -1,4 +1,4 @@
-"""Whether importing something costs nothing."""
+"""Checks that importing a module loads no heavy libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEAVY = (
     "docker",
     "swebench.harness",
 )
-"""What a plugin imports when its factory is called, and not before."""
+"""Libraries that a plugin must not import before its factory is called."""
 
 _PROBE = """
 import importlib, json, sys
@@ -31,14 +31,14 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
 
 
 def assert_light_import(*modules: str, heavy: tuple[str, ...] = HEAVY) -> None:
-    """Imports modules in a fresh interpreter, and lets them register what they offer.
+    """Import modules in a new interpreter, and call their registration hooks.
 
     Args:
-        modules: Names of importable modules, plugins or not.
-        heavy: What must not be loaded by that; add your own SDK: `(*HEAVY, "openai")`.
+        modules: Names of modules; they need not be plugins.
+        heavy: Libraries that must not be loaded; add your SDK: `(*HEAVY, "openai")`.
 
     Raises:
-        AssertionError: They cannot be imported, or load something heavy.
+        AssertionError: A module cannot be imported, or loads a heavy library.
     """
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Whole runs in a test: the real pipeline, with fakes for what is not tested."""
+"""Whole runs in a test: the real pipeline, with fakes for the parts not under test."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ DEFAULTS: Mapping[str, Keys] = {
     "dpo": {},
     "evaluate": {"splits": ["train"]},
 }
-"""The recipe of `Trainer.run`: every stage but publish, in about a second."""
+"""The recipe of `Trainer.run`: every stage except publish, in about a second."""
 
-TIMES = ("timings.jsonl", "logs")
-"""Files of a stage that differ between equal runs."""
+VARYING = ("timings.jsonl", "logs")
+"""Names of files that differ between equal runs."""
 
 
 @dataclass
 class Run:
-    """What a run has left.
+    """The result of a run.
 
     Attributes:
         dir: The run directory.
-        hooks: What observers have heard.
-        output: What was printed.
+        hooks: The recorded events.
+        output: The printed text.
         interrupted: Whether it was stopped by `interrupt`.
     """
 
@@ -64,24 +64,24 @@ class Run:
         return read_json(self.stage(stage) / file)
 
     def results(self) -> dict[str, bytes]:
-        """The content of every result by its path, without times and logs."""
+        """The content of every result file, by path, without timings and logs."""
         stages = self.dir / "stages"
         return {
             path.relative_to(stages).as_posix(): path.read_bytes()
             for path in sorted(stages.rglob("*"))
-            if path.is_file() and not set(TIMES) & set(path.relative_to(stages).parts)
+            if path.is_file() and not set(VARYING) & set(path.relative_to(stages).parts)
         }
 
 
 class Trainer:
     """Runs recipes in a directory, in this process.
 
-    Installed plugins are there as for anybody, and the fakes `[data] use = "fake"`,
+    Installed plugins are loaded as usual, and so are the fakes `[data] use = "fake"`,
     `[model] use = "fake"` and `[grade] use = "fake"`.
 
     Attributes:
-        folder: Where recipes and runs are.
-        last: The latest run, for when it has raised.
+        folder: Directory of recipes and runs.
+        last: The latest run, available even if it raised.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,7 +90,7 @@ class Trainer:
         self._added: list[tuple[Any, str, str]] = []
 
     def add(self, plugin: Any, name: str = "under-test", origin: str = "a test") -> Any:
-        """Registers a plugin that is not installed, for all later runs; gives it back."""
+        """Register a plugin that is not installed, for all later runs; return it."""
         self._added.append((plugin, name, origin))
         return plugin
 
@@ -104,19 +104,19 @@ class Trainer:
         interrupt: tuple[str, int] | None = None,
         **tables: Any,
     ) -> Run:
-        """Runs a recipe, or goes on with it.
+        """Run a recipe, or resumes it.
 
         Args:
-            name: Name of the run; another one is another run.
+            name: Name of the run.
             recipe: The text of a recipe, in place of `DEFAULTS`.
             until: The last stage.
-            redo: Stages to do anew.
-            interrupt: A stage, and how many of its items are done when Ctrl-C comes.
-            tables: Tables that replace those of `DEFAULTS`, as mappings of their
-                keys; `None` leaves one out.
+            redo: Stages to rerun.
+            interrupt: A stage, and the number of its items before Ctrl-C.
+            tables: Tables that replace the tables of `DEFAULTS`, as mappings of their
+                keys; `None` removes one.
 
         Raises:
-            TrainerError: As on the command line; `last` has what there was until then.
+            TrainerError: As on the command line; `last` has the partial run.
         """
         path = self.folder / f"{name}.toml"
         if recipe is None:
@@ -174,11 +174,11 @@ class Trainer:
 
 
 class _Interrupted(KeyboardInterrupt):
-    """A Ctrl-C of a test's own."""
+    """Ctrl-C, simulated by a test."""
 
 
 class _Interrupter:
-    """Presses Ctrl-C when so many items of a stage are done."""
+    """Simulates Ctrl-C after a number of items of a stage."""
 
     def __init__(self, stage: str, items: int) -> None:
         self._stage = stage
@@ -191,7 +191,7 @@ class _Interrupter:
 
 
 def to_toml(recipe: Mapping[str, Any]) -> str:
-    """A recipe of plain values as TOML; what is `None` is left out."""
+    """A recipe of plain values as TOML, without keys that are `None`."""
     lines = [
         f"{key} = {_value(value)}"
         for key, value in recipe.items()
@@ -221,28 +221,28 @@ def check_resume(
     deterministic: bool = True,
     **tables: Any,
 ) -> None:
-    """Checks that a run which is stopped in a stage goes on with what it had.
+    """Check that a run that was stopped in a stage resumes with its earlier work.
 
     Args:
         trainer: The fixture.
-        stage: Where Ctrl-C comes: `generate` or `grade`.
-        items: After how many items of it.
-        deterministic: Whether the end must be that of an undisturbed run.
+        stage: Stage to stop: `generate` or `grade`.
+        items: Number of its items before Ctrl-C.
+        deterministic: Whether an undisturbed run must give equal results.
         tables: See `Trainer.run`.
     """
     number = sum(1 for _ in trainer.folder.glob("whole-*.toml"))
     whole = trainer.run(name=f"whole-{number}", until=stage, **tables)
     name = f"cut-{number}"
     cut = trainer.run(name=name, until=stage, interrupt=(stage, items), **tables)
-    assert cut.interrupted, f"{stage} was done before {items} items of it were"
+    assert cut.interrupted, f"{stage} finished before {items} items"
     kept = cut.results()
     ended = trainer.run(name=name, until=stage, **tables)
     for path, content in kept.items():
         if path.endswith(("candidates.jsonl", "verdicts.jsonl")):
             rows, left = content.splitlines(), ended.results()[path].splitlines()
-            assert set(rows) <= set(left), f"what {path} had is done again"
+            assert set(rows) <= set(left), f"rows of {path} were made again"
     counts = [event.done for event in ended.hooks.of("item_done", stage)]
-    assert counts and counts[0] > items, "what was done before counts as done"
+    assert counts and counts[0] > items, "earlier items must count as done"
     if deterministic:
         expected = {
             path: content.replace(whole.dir.name.encode(), name.encode())
@@ -250,26 +250,28 @@ def check_resume(
         }
         for path, content in ended.results().items():
             if not path.endswith(("stage.json", "fingerprint.json")):
-                assert content == expected[path], f"{path} differs after a stop"
+                assert content == expected[path], f"{path} differs after a resumed run"
 
 
 def assert_no_secrets(run: Run | Path, *variables: str) -> None:
-    """Checks that no file of a run, and nothing it printed, has a secret.
+    """Check that neither the files nor the output of a run contain a secret.
 
     Args:
         run: A run, or any directory.
-        variables: Names of environment variables; what they hold is the secret. Each
-            must be set, to eight characters or more.
+        variables: Names of environment variables that hold the secrets. Each must be
+            set, to at least eight characters.
     """
     folder, output = (run.dir, run.output) if isinstance(run, Run) else (run, "")
     for variable in variables:
         secret = os.environ.get(variable, "")
-        assert len(secret) >= 8, f"{variable} has no secret to look for"
-        assert secret not in output, f"what is in {variable} was printed"
+        assert len(secret) >= 8, f"{variable} must be set to at least eight characters"
+        assert secret not in output, f"the value of {variable} was printed"
         forms = {secret.encode(), json.dumps(secret)[1:-1].encode()}
         for path in sorted(folder.rglob("*")):
-            assert secret not in path.name, f"{path} is named by {variable}"
+            assert secret not in path.name, (
+                f"the name of {path} contains the value of {variable}"
+            )
             if path.is_file():
                 content = path.read_bytes()
                 leaks = any(form in content for form in forms)
-                assert not leaks, f"{path} has what is in {variable}"
+                assert not leaks, f"{path} contains the value of {variable}"

@@ -18,19 +18,19 @@ _TRIES, _PAUSE = 1500, 0.2
 
 @contextlib.contextmanager
 def served_model(directory: Path, log: Path) -> Iterator[str]:
-    """Serves a model on a CPU for as long as the context lasts.
+    """Serve a model on a CPU for as long as the context lasts.
 
     Needs `transformers[serving]`. The model's name is its directory's.
 
     Args:
-        directory: Of a model and its tokenizer.
-        log: File for what the server says.
+        directory: Directory of a model and its tokenizer.
+        log: File for the server's output.
 
     Yields:
         The server's address, without `/v1`.
 
     Raises:
-        RuntimeError: The server ends or does not answer; the message has its log.
+        RuntimeError: The server exits or does not answer; the message has its log.
     """
     url = f"http://127.0.0.1:{(port := _free_port())}"
     command = [sys.executable, "-c", _CALL, "serve", str(directory)]
@@ -39,7 +39,7 @@ def served_model(directory: Path, log: Path) -> Iterator[str]:
             [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
             stdout=said,
             stderr=said,
-            # More threads than one wait for each other, where the machine does more.
+            # With more threads than free cores they wait for each other.
             env={"OMP_NUM_THREADS": "1", **os.environ, "HF_HUB_OFFLINE": "1"},
         )
     try:

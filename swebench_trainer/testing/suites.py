@@ -1,4 +1,4 @@
-"""Contract suites: each holds an implementation to what `contracts` says of its kind."""
+"""Contract checks for the other kinds of plugins."""
 
 from __future__ import annotations
 
@@ -27,38 +27,48 @@ from swebench_trainer.types import Candidate, Instance, Pair, Status, Tier
 
 
 def check_source(make: Callable[[], Source]) -> None:
-    """Holds a source to its contract. `make` opens it on the same data each time."""
+    """Check a source against its contract. `make` opens the same data each time."""
     with as_assertions():
         first, second = (as_in_runs(make(), "source").load() for _ in range(2))
-    assert first == second, "load() must give the same instances each time"
+    assert first == second, "load() must return the same instances each time"
     ids = [i.instance_id for i in first.instances]
     assert ids, "the example data must hold an instance"
     assert len(ids) == len(set(ids)), "instance ids must be unique"
-    assert make().digest() == make().digest(), "digest() must not change by itself"
-    assert all(reason for _, reason in first.dropped), "every drop needs a reason"
+    assert make().digest() == make().digest(), (
+        "digest() must not change while the data stays the same"
+    )
+    assert all(reason for _, reason in first.dropped), (
+        "every dropped row needs a reason"
+    )
 
 
 def check_prompt_style(style: PromptStyle, instance: Instance) -> None:
-    """Holds a prompt style to its contract."""
+    """Check a prompt style against its contract."""
     material = PromptInputs(lambda: Directory(instance.snapshot), tokens=len)
     with as_assertions():
         prompt = as_in_runs(style, "prompt style").render(instance, material)
     again = style.render(instance, material)
     assert prompt == again, "render() must be deterministic"
-    assert instance.problem_statement in prompt.text, "the prompt must hold the issue"
-    assert instance.patch not in prompt.text, "the prompt must not hold the gold patch"
+    assert instance.problem_statement in prompt.text, (
+        "the prompt must contain the issue"
+    )
+    assert instance.patch not in prompt.text, (
+        "the prompt must not contain the gold patch"
+    )
     for path, ranges in (prompt.shown or {}).items():
         lines = (material.tree().read(path) or b"").decode().split("\n")
         for shown in ranges:
             text = "\n".join(lines[shown.start : shown.stop])
-            assert text in prompt.text, f"what is shown of {path} must be in the prompt"
-    assert getattr(style, "context", "a name"), "a context has a name"
+            assert text in prompt.text, (
+                f"lines of {path} listed in shown must be in the prompt"
+            )
+    assert getattr(style, "context", "a name"), "context must not be empty"
 
 
 def check_grader(grader: Grader, instance: Instance, folder: Path) -> None:
-    """Holds a grader to its contract, on an instance that it can grade."""
+    """Check a grader against its contract, on an instance that it can grade."""
     gold = Candidate(instance.instance_id, 0, "gold", text="", patch=instance.patch)
-    wrong = dataclasses.replace(gold, sample=1, patch="this is no patch\n")
+    wrong = dataclasses.replace(gold, sample=1, patch="not a patch\n")
     jobs = [
         GradeJob(instance, candidate, folder / str(candidate.sample))
         for candidate in (gold, wrong)
@@ -76,15 +86,15 @@ def check_grader(grader: Grader, instance: Instance, folder: Path) -> None:
 def check_pair_strategy(
     strategy: PairStrategy, *, one_sided: bool = False, graded: bool = True
 ) -> None:
-    """Holds a pair strategy to its contract, on a few small instances.
+    """Check a pair strategy against its contract, on a few small instances.
 
-    They are those of `a_graded_instance`, or, for a strategy that needs no grades, of
-    `an_ungraded_instance`.
+    The instances come from `a_graded_instance`, or from `an_ungraded_instance` for a
+    strategy that does not need grades.
 
     Args:
         strategy: A strategy.
-        one_sided: Whether its table says that answers may stand alone.
-        graded: Whether its table says that candidates must be graded (`needs_grades`).
+        one_sided: Value of `PairsTable.one_sided`: pairs may have only one answer.
+        graded: Value of `PairsTable.needs_grades`.
     """
     make = a_graded_instance if graded else an_ungraded_instance
     given = [make(n) for n in range(3)]
@@ -99,17 +109,19 @@ def check_pair_strategy(
     prompts = {item.instance.instance_id: item.prompt for item in given}
     for pair in pairs:
         assert pair.prompt == prompts[pair.instance_id], (
-            "the prompt is the instance's own"
+            "the prompt must be the instance's"
         )
-        assert pair.strategy, "a pair says which strategy made it"
+        assert pair.strategy, "a pair must name its strategy"
         for text, source in (
             (pair.chosen, pair.chosen_source),
             (pair.rejected, pair.rejected_source),
         ):
-            assert bool(source) == (text is not None), "an answer says where it is from"
-        told = pair.rejected is None or pair.tier in set(Tier) or pair.tier not in END
-        assert pair.tier and told, (
-            f"the tier of a pair is a Tier or a word of the strategy's own, not "
+            assert bool(source) == (text is not None), "every answer needs a source"
+        valid = (
+            pair.rejected is None or pair.tier in set(Tier) or pair.tier not in STATUSES
+        )
+        assert pair.tier and valid, (
+            f"the tier of a pair must be a Tier or a word of the strategy's own, not "
             f"{pair.tier!r}"
         )
         if not graded:  # PairRules covers what verdicts forbid
@@ -117,25 +129,22 @@ def check_pair_strategy(
     assert not _pairs_of(strategy, [], one_sided), "no instances, no pairs"
 
 
-END = frozenset(map(str, Status))
-"""How a grading can end."""
+STATUSES = frozenset(map(str, Status))
 
 
 def _check_ungraded_pair(pair: Pair) -> None:
-    assert _word(pair.chosen) in (None, "gold"), (
-        "a candidate that nobody has graded was chosen"
-    )
+    assert _word(pair.chosen) in (None, "gold"), "an ungraded candidate was chosen"
     assert _word(pair.rejected) != "repeat", (
         "a candidate with gold's patch was rejected"
     )
     if _word(pair.rejected) == "guess":
         assert pair.tier == Tier.UNGRADED, (
-            "the tier of a patch that nobody has graded is Tier.UNGRADED"
+            "the tier of an ungraded patch must be Tier.UNGRADED"
         )
 
 
 def _word(answer: str | None) -> str | None:
-    """The first word of an example's answer, which says what became of it."""
+    """The first word of an example's answer, which names its result."""
     return answer.split()[0] if answer else answer
 
 
@@ -155,9 +164,11 @@ def _pairs_of(
 
 
 def check_publisher(publisher: Publisher, folder: Path) -> None:
-    """Holds a publisher to its contract; `folder` is an empty directory."""
+    """Check a publisher against its contract; `folder` is an empty directory."""
     folder.mkdir(exist_ok=True)
     (folder / "README.md").write_text("made by swebench-trainer\n")
     publisher.check()
-    assert publisher.publish(folder), "publish() says where the release is now"
-    assert (folder / "README.md").exists(), "publish() leaves the release as it was"
+    assert publisher.publish(folder), (
+        "publish() must return the location of the release"
+    )
+    assert (folder / "README.md").exists(), "publish() must not change the release"

@@ -24,6 +24,7 @@ from swebench_trainer.errors import (
     RecipeError,
     StageError,
     TrainerError,
+    library_message,
 )
 from swebench_trainer.recipe.models import DpoTable, TrainTable
 from swebench_trainer.training.loop import activation_checkpointing
@@ -85,7 +86,7 @@ def loading(name: str) -> Iterator[None]:
                 f"The memory is too small for {name} itself: {_first_line(error)}",
                 hint='Set [model] quantization = "nf4", or choose a smaller model.',
             ) from error
-        if _OTHER_SHAPES.search(str(error)):
+        if _OTHER_SHAPES.search(library_message(error)):
             raise RecipeError(
                 f"The weights of {name} have other shapes than its config.json says.",
                 hint=_AGAIN,
@@ -114,7 +115,7 @@ def loading_weights(weights: Path) -> Iterator[None]:
             f"The weights in {weights} cannot be read: {_first_line(error)}", hint=_REDO
         ) from error
     except RuntimeError as error:
-        if not _OTHER_SHAPES.search(str(error)):
+        if not _OTHER_SHAPES.search(library_message(error)):
             raise
         raise StageError(
             f"The weights in {weights} are those of another model.", hint=_REDO
@@ -281,15 +282,17 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    cpu = isinstance(error, RuntimeError) and _NO_MEMORY_IN_WORDS.search(str(error))
+    cpu = isinstance(error, RuntimeError) and _NO_MEMORY_IN_WORDS.search(
+        library_message(error)
+    )
     return bool(cpu) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
-    return bool(_FULL_IN_WORDS.search(str(error)))
+    return bool(_FULL_IN_WORDS.search(library_message(error)))
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (library_message(error).strip() or type(error).__name__).splitlines()[0]

@@ -98,7 +98,8 @@ def test_the_example_backend(make, tmp_path):
 
 def test_the_hf_backend(make, tmp_path):
     backend = make(
-        *("backend", "hf"),
+        "backend",
+        "hf",
         name="builtin:tiny",
         quantization="none",
         lora=False,

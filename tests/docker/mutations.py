@@ -247,7 +247,7 @@ def ignored_file(work: WorkTree) -> str:
 
 
 def latin1_patch(work: WorkTree) -> str:
-    """Gold, and a line that is not UTF-8, in plain sight (F3)."""
+    """Gold, and a plain line that is not UTF-8."""
 
     def add() -> None:
         with work.bystander.open("ab") as file:
@@ -257,7 +257,7 @@ def latin1_patch(work: WorkTree) -> str:
 
 
 def latin1_file(work: WorkTree) -> str:
-    """Gold, and a binary hunk that makes a text file's content Latin-1 (F3)."""
+    """Gold, and a binary hunk that turns a text file into Latin-1."""
 
     def encode() -> None:
         name = work.bystander.relative_to(work.root)
@@ -380,12 +380,12 @@ def submodule(work: WorkTree) -> str:
 
 
 def lone_surrogate(work: WorkTree) -> str:
-    """Gold, and half a character, which no file can hold (F4)."""
+    """Gold, and a lone surrogate, which cannot be encoded."""
     return f"{work.gold}--- /dev/null\n+++ b/half.txt\n@@ -0,0 +1 @@\n+\ud83d\n"
 
 
 def whitespace(work: WorkTree) -> str:
-    """Blank lines (F4)."""
+    """Blank lines."""
     return " \n\t\n\n"
 
 

@@ -100,7 +100,9 @@ def instance(commit: str = "1" * 40, **more: str) -> Instance:
 
 
 @pytest.mark.parametrize("workdir", ["/testbed", "/testbed/", "/linked"])
-def test_a_commit_of_an_image(trees, commit, events, cache, workdir) -> None:
+def test_files_of_a_commit_are_read_from_an_image(
+    trees, commit, events, cache, workdir
+) -> None:
     tree = trees.tree(instance(commit, workdir=workdir))
     assert tree.paths() == ("b", "src/a.py")
     assert tree.read("src/a.py") == b"a\r\n"
@@ -114,7 +116,9 @@ def test_a_commit_of_an_image(trees, commit, events, cache, workdir) -> None:
 
 
 @pytest.mark.parametrize(("image", "workdir"), [(PLAIN, "/app"), (GIT, "/testbed")])
-def test_plain_files_of_an_image(trees, commit, events, image, workdir) -> None:
+def test_plain_files_are_read_from_an_image(
+    trees, commit, events, image, workdir
+) -> None:
     tree = trees.tree(instance(image=image, workdir=workdir))
     assert tree.paths() == ("b", "src/a.py")
     expected = b"a\r\n" if image == PLAIN else b"changed\n"
@@ -141,7 +145,7 @@ def test_the_container_is_never_started(
     assert mine[0]["Id"] not in gone
 
 
-def test_kill_9_leaves_what_the_next_one_removes(
+def test_containers_of_a_killed_process_are_removed_by_the_next(
     docker_client: DockerClient, commit: str
 ) -> None:
     program = (
@@ -168,19 +172,17 @@ def test_kill_9_leaves_what_the_next_one_removes(
     assert not (left - before) & now
 
 
-def test_an_image_that_is_nowhere_is_a_reason(trees, docker_client) -> None:
+def test_a_missing_image_is_a_reason(trees, docker_client) -> None:
     with pytest.raises(ValueError, match="no image localhost:1/nothing"):
         trees.tree(instance(image="localhost:1/nothing:here"))
 
 
-def test_a_directory_that_is_nowhere_is_a_reason(trees, commit, events) -> None:
+def test_a_missing_directory_is_a_reason(trees, commit, events) -> None:
     with pytest.raises(ValueError, match="no directory /gone"):
         trees.tree(instance(workdir="/gone"))
 
 
-def test_a_daemon_that_dies_is_a_reason(
-    trees, commit, mortal_daemon, monkeypatch
-) -> None:
+def test_a_dying_daemon_is_a_reason(trees, commit, mortal_daemon, monkeypatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", mortal_daemon.url)
     mortal = ImageTrees(DockerArchives())
     assert mortal.tree(instance(image=PLAIN, workdir="/app")).read("b") == b"a\r\n"
@@ -190,7 +192,7 @@ def test_a_daemon_that_dies_is_a_reason(
     mortal.close()
 
 
-def test_no_docker_at_all(monkeypatch, tmp_path) -> None:
+def test_without_docker_there_is_a_clear_error(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
     trees = ImageTrees(DockerArchives())
     for _ in range(2):
@@ -200,7 +202,7 @@ def test_no_docker_at_all(monkeypatch, tmp_path) -> None:
     forget_sockets()
 
 
-def test_a_registry_that_cannot_be_reached_is_waited_for_once(
+def test_an_unreachable_registry_is_waited_for_once(
     docker_client: DockerClient,
 ) -> None:
     with closing(DockerArchives()) as archives:

@@ -25,7 +25,9 @@ def tasks(docker_client: object) -> str:
     return str(TASKS)
 
 
-def test_gold_no_op_and_parity(tasks: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_runs_gold_no_op_and_parity(
+    tasks: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["doctor", "--data", tasks, "--sample", "1", "--stock"]
     assert run_command_line([*arguments, "--grader", "docker"]) == 0
     lines = capsys.readouterr().out
@@ -36,7 +38,7 @@ def test_gold_no_op_and_parity(tasks: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("use", ["docker", "namespace"])
-def test_a_task_whose_gold_fails(
+def test_doctor_reports_a_task_whose_gold_fails(
     use: str, tasks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its gold patch applies and fixes nothing."""

@@ -25,7 +25,7 @@ from swebench_trainer.grading.docker import containers as containers_module
 from swebench_trainer.grading.docker import hosts
 from swebench_trainer.grading.docker.containers import (
     LABEL,
-    MAX_TOLD,
+    MAX_STATE_BYTES,
     Container,
     ContainerLimits,
     start_container,
@@ -148,14 +148,16 @@ def test_closing_early_leaves_no_container(
     assert containers(docker_client, grader._owner) == []
 
 
-def test_no_network_when_the_recipe_says_so(tmp_path: Path, tiny_image: str) -> None:
+def test_the_recipe_can_disable_the_network(tmp_path: Path, tiny_image: str) -> None:
     task = make_task(tmp_path, test_command="cat /proc/net/route | wc -l")
     job = task.job(tiny.GOLD)
     grade_one(docker_grader(network=False), job)
     assert "\n1\n" in (job.log_dir / "test_output.txt").read_text()
 
 
-def test_limits_of_a_container(tmp_path: Path, tiny_image: str) -> None:
+def test_the_recipe_sets_the_limits_of_a_container(
+    tmp_path: Path, tiny_image: str
+) -> None:
     cgroup = "cat /sys/fs/cgroup/{pids.max,memory.max,cpu.max}"
     older = "cat /sys/fs/cgroup/{pids/pids.max,memory/memory.limit_in_bytes,cpu/cpu.cfs_quota_us}"
     task = make_task(tmp_path, test_command=f"{cgroup} || {older}; df /dev/shm")
@@ -210,7 +212,7 @@ os.makedirs("/opt/a/b"); pathlib.Path("/opt/a/b/c").touch()
 """
 
 
-def test_what_a_container_changed_outside_the_repository(
+def test_changes_outside_the_repository_are_evidence(
     tmp_path: Path, tiny_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read from the container's layer, and as the daemon tells it, where it cannot be."""
@@ -233,7 +235,7 @@ def test_what_a_container_changed_outside_the_repository(
     "damage", ["echo >> /eval.sh", "rm /eval.sh", "ln -sf /tmp/copy /eval.sh"]
 )
 @pytest.mark.parametrize("way", ["layer", "daemon"])
-def test_an_eval_script_that_was_changed(
+def test_a_changed_eval_script_is_evidence(
     tmp_path: Path,
     tiny_image: str,
     damage: str,
@@ -252,7 +254,7 @@ def test_an_eval_script_that_was_changed(
     assert not execution.evidence.script_intact
 
 
-def test_missing_image_is_no_label(task: Task) -> None:
+def test_a_missing_image_gives_no_label(task: Task) -> None:
     image = "swebench-trainer/there-is-no-such-image:latest"
     instance = dataclasses.replace(task.instance, image=image)
     job = dataclasses.replace(task.job(tiny.GOLD), instance=instance)
@@ -261,7 +263,7 @@ def test_missing_image_is_no_label(task: Task) -> None:
     assert outcome.reason
 
 
-def test_another_workdir_and_entrypoint(
+def test_other_workdirs_and_entrypoints_are_supported(
     tmp_path: Path, tiny_image: str, docker_client: DockerClient
 ) -> None:
     """As SWE-bench Pro's images have them."""
@@ -285,7 +287,9 @@ def test_another_workdir_and_entrypoint(
     assert grade_one(docker_grader(), job).status is Status.RESOLVED
 
 
-def test_check_without_a_daemon(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_fails_without_a_daemon(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     with pytest.raises(PrerequisiteError) as refused:
         docker_grader().check([task.instance])
@@ -319,7 +323,7 @@ def check_as_another(task: Task) -> None:
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the SDK's
 @pytest.mark.usefixtures("own_claims")
-def test_a_daemon_that_dies_is_the_machines_fault(
+def test_a_dying_daemon_is_an_infrastructure_error(
     task: Task,
     docker_client: DockerClient,
     mortal_daemon: Forwarder,
@@ -383,7 +387,7 @@ def trainer(folder: Path, client: DockerClient, *seconds: int) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("own_claims")
-def test_check_removes_what_a_killed_trainer_left_and_no_more(
+def test_check_removes_only_containers_of_killed_trainers(
     task: Task, tmp_path: Path, docker_client: DockerClient
 ) -> None:
     with trainer(tmp_path / "other", docker_client, 600, 300, 600) as owner:
@@ -395,7 +399,7 @@ def test_check_removes_what_a_killed_trainer_left_and_no_more(
 
 
 @pytest.mark.usefixtures("own_claims")
-def test_the_container_of_a_killed_trainer_ends_by_itself(
+def test_the_container_of_a_killed_trainer_exits_on_its_own(
     task: Task, tmp_path: Path, docker_client: DockerClient
 ) -> None:
     with trainer(tmp_path / "other", docker_client, 3, 3, 0) as owner:
@@ -438,7 +442,7 @@ def run_in(container: Container, command: str, folder: Path) -> None:
         "rm /eval.sh; mknod /eval.sh c 1 5",
     ],
 )
-def test_a_script_that_is_another_thing_now_is_not_read(
+def test_a_script_replaced_by_a_device_is_not_read(
     container: Container, command: str, tmp_path: Path
 ) -> None:
     run_in(container, "true", tmp_path)
@@ -448,11 +452,11 @@ def test_a_script_that_is_another_thing_now_is_not_read(
     assert not container.holds("eval.sh", b"echo")
 
 
-def test_a_container_that_never_stops_talking_of_its_memory(
+def test_endless_memory_events_are_cut_off(
     container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in(container, "chmod +x /bin/cat", tmp_path)
-    assert 0 < len(container._told("cat /proc/meminfo")) <= 2 * MAX_TOLD
+    assert 0 < len(container._told("cat /proc/meminfo")) <= 2 * MAX_STATE_BYTES
     monkeypatch.setattr(containers_module, "SILENCE_SECONDS", 1.0)
     begin = time.monotonic()
     assert container._told("sleep 50") == ""

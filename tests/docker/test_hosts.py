@@ -159,7 +159,7 @@ def test_a_daemon_that_restarts_is_waited_for(
 
 
 @pytest.mark.slow
-def test_when_all_are_gone_the_rest_is_the_machines_fault(
+def test_if_all_daemons_are_lost_the_rest_are_infrastructure_errors(
     tmp_path: Path,
     make_daemon: Callable[..., PrivateDaemon],
     saved_tiny_image: Path,
@@ -182,7 +182,7 @@ def test_when_all_are_gone_the_rest_is_the_machines_fault(
     grader.close()
 
 
-def test_check_names_the_daemon_that_does_not_answer(
+def test_check_names_the_unreachable_daemon(
     tmp_path: Path, docker_client: object
 ) -> None:
     here = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
@@ -268,7 +268,7 @@ def tunnels(word: str) -> list[int]:
     return found
 
 
-def test_a_daemon_behind_ssh(
+def test_a_daemon_is_reached_through_ssh(
     tmp_path: Path, ssh_host: str, tiny_image: str, docker_client: DockerClient
 ) -> None:
     jobs = mixed_jobs(make_task(tmp_path), 4)
@@ -283,7 +283,7 @@ def test_a_daemon_behind_ssh(
     assert tunnels("docker.sock:/var/run/docker.sock") == []
 
 
-def test_check_says_why_ssh_failed(ssh_host: str) -> None:
+def test_check_reports_why_ssh_failed(ssh_host: str) -> None:
     grader = grader_on(f"ssh://nobody@{ssh_host.partition('@')[2]}/some.sock")
     with pytest.raises(PrerequisiteError, match="Permission denied"):
         grader.check([])

@@ -26,7 +26,7 @@ from swebench_trainer.grading.namespace.grader import (
     NamespaceTable,
     image_root,
 )
-from swebench_trainer.grading.namespace.kept_roots import ImageRoot
+from swebench_trainer.grading.namespace.root_cache import ImageRoot
 from swebench_trainer.grading.namespace.rootfs import ImageRoots
 from swebench_trainer.grading.namespace.unpack import unpack
 from swebench_trainer.grading.official import NOOP
@@ -101,7 +101,7 @@ def jobs_of(task: Task, use: str) -> list[GradeJob]:
     ]
 
 
-def test_the_same_verdicts_as_docker(task: Task) -> None:
+def test_exported_images_give_the_same_verdicts_as_docker(task: Task) -> None:
     ours = grade(namespace_grader(), jobs_of(task, "namespace"))
     reference = grade(docker_grader(), jobs_of(task, "docker"))
     for name, (_, status) in CASES.items():
@@ -111,7 +111,9 @@ def test_the_same_verdicts_as_docker(task: Task) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_verdicts_on_a_real_project(tmp_path: Path) -> None:
+def test_exported_images_give_the_same_verdicts_on_a_real_project(
+    tmp_path: Path,
+) -> None:
     if not TASKS.is_dir():
         pytest.skip("tests/realtasks/build.py has not been run")
     instance = min(real_instances(), key=lambda i: i.instance_id)
@@ -150,7 +152,7 @@ def real_instances() -> list[Instance]:
     return list(source.load().instances)
 
 
-def test_docker_is_not_needed_afterwards(
+def test_docker_is_not_needed_after_the_export(
     task: Task, exported: ImageRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
@@ -162,7 +164,7 @@ def test_docker_is_not_needed_afterwards(
     forget_sockets()
 
 
-def test_a_daemon_that_was_there_is_not_needed_either(
+def test_a_daemon_that_disappears_is_not_needed_after_the_export(
     tiny_image: str, exported: ImageRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(name: str) -> None:
@@ -179,7 +181,7 @@ def test_a_daemon_that_was_there_is_not_needed_either(
         roots.close()
 
 
-def test_each_name_of_an_image_is_remembered(
+def test_every_name_of_an_exported_image_is_recorded(
     docker_client: DockerClient, tiny_image: str, exported: ImageRoot
 ) -> None:
     second = "swebench-trainer/second-name:latest"
@@ -224,7 +226,7 @@ def test_the_sandbox_is_like_the_container(
     assert lines(ours) == lines(theirs)
 
 
-def test_nothing_of_the_host_is_there(exported: ImageRoot, tmp_path: Path) -> None:
+def test_files_of_the_host_are_hidden(exported: ImageRoot, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("hidden")
     ran = run(
         f"cat {tmp_path}/secret; ls -A /home /root /tmp /mnt /sys /run | grep docker; "
@@ -243,7 +245,7 @@ def test_nothing_of_the_host_is_there(exported: ImageRoot, tmp_path: Path) -> No
     assert not any(path.startswith("/testbed") for path in ran.evidence.changed)
 
 
-def test_two_who_export_one_image_at_once(
+def test_two_concurrent_exports_of_one_image_share_the_work(
     docker_client: DockerClient,
     tiny_image: str,
     tmp_path: Path,

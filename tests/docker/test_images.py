@@ -45,7 +45,7 @@ def open_images(
         each.close()
 
 
-def test_an_image_is_pulled_once_however_many_want_it(
+def test_concurrent_requests_pull_an_image_once(
     registry: Registry, open_images: Callable[..., Images]
 ) -> None:
     registry.add("once")
@@ -57,7 +57,7 @@ def test_an_image_is_pulled_once_however_many_want_it(
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_busy_registry_is_asked_again(
+def test_a_busy_registry_is_retried(
     registry: Registry, open_images: Callable[..., Images], status: int
 ) -> None:
     registry.add("busy")
@@ -66,7 +66,7 @@ def test_a_busy_registry_is_asked_again(
     assert registry.refusals == []
 
 
-def test_patience_has_an_end(
+def test_retries_end_eventually(
     registry: Registry,
     open_images: Callable[..., Images],
     monkeypatch: pytest.MonkeyPatch,
@@ -100,21 +100,23 @@ def test_a_refusal_is_final(
     assert found.get(name).id
 
 
-def test_a_pinned_image(registry: Registry, open_images: Callable[..., Images]) -> None:
+def test_an_image_pinned_by_digest_is_pulled(
+    registry: Registry, open_images: Callable[..., Images]
+) -> None:
     pinned = registry.add("pinned", "the old content")
     registry.add("pinned", "the new content")
     found = open_images()
     assert found.get(pinned) != found.get(registry.name("pinned"))
 
 
-def test_an_image_for_another_machine_is_pulled_as_it_is(
+def test_an_image_for_another_platform_is_pulled(
     registry: Registry, open_images: Callable[..., Images]
 ) -> None:
     registry.add("other", architecture="arm64")
     assert open_images().get(registry.name("other")).platform == "linux/arm64"
 
 
-def test_images_make_room_for_others(
+def test_unneeded_images_are_removed_above_the_limit(
     registry: Registry, open_images: Callable[..., Images], docker_client: DockerClient
 ) -> None:
     for name in ("done", "queued", "stranger", "next"):
@@ -137,7 +139,7 @@ def test_images_make_room_for_others(
     assert found.get(done) == first  # pulled again
 
 
-def test_what_no_registry_has_is_never_removed(
+def test_images_without_a_registry_are_never_removed(
     registry: Registry, open_images: Callable[..., Images], docker_client: DockerClient
 ) -> None:
     registry.add("pulled")

@@ -1,4 +1,4 @@
-"""What a machine and its images do to a grader: one test for each known case, F1 to F18."""
+"""Faults of machines, images and patches; see docs/threats-and-faults.md."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def task(tmp_path: Path, tiny_image: str) -> Task:
 
 @pytest.fixture
 def make(tmp_path: Path, tiny_image: str) -> Callable[[str], Task]:
-    """Makes the task with another test command."""
+    """Creates the task with another test command."""
     return lambda command: make_task(tmp_path / "task", test_command=command)
 
 
 def docker_grader(runs: Path | None = None, **settings: object) -> DockerGrader:
-    """A grader; with `runs` it remembers them there."""
+    """A grader; with `runs`, it caches runs there."""
     values = {"use": "docker", "retries": 0, "workers": 1, **settings}
-    memory = SqliteRunCache(runs) if runs else None
-    return DockerGrader(DockerTable.model_validate(values), memory)
+    run_cache = SqliteRunCache(runs) if runs else None
+    return DockerGrader(DockerTable.model_validate(values), run_cache)
 
 
 def grade(grader: DockerGrader | StockGrader, *jobs: GradeJob) -> dict[str, Outcome]:
@@ -96,10 +96,10 @@ def log_of(job: GradeJob) -> str:
     return path.read_text() if path.exists() else ""
 
 
-# F1
+# Deadlines.
 
 
-def test_f1_a_test_that_ignores_the_deadline_is_killed(
+def test_a_test_that_ignores_the_deadline_is_killed(
     task: Task, docker_client: DockerClient
 ) -> None:
     threads = threading.active_count()
@@ -115,7 +115,7 @@ def test_f1_a_test_that_ignores_the_deadline_is_killed(
     assert threading.active_count() == threads
 
 
-def test_f1_a_patch_that_hangs_is_told_from_a_busy_machine(task: Task) -> None:
+def test_a_patch_that_hangs_twice_is_blamed_for_its_timeout(task: Task) -> None:
     job = dataclasses.replace(task.job(tiny.HANGS), gold=GoldRun(seconds=0.2))
     outcome = grade_one(job, timeout=2, timeout_floor=1)
     assert outcome.status is Status.TIMEOUT
@@ -123,20 +123,22 @@ def test_f1_a_patch_that_hangs_is_told_from_a_busy_machine(task: Task) -> None:
     assert "a second run; gold needs 0.2" in outcome.reason
 
 
-# F2
+# Invalid bytes in output.
 
 BYTES = r"printf 'caf\342 \r50%%\r100%%\r\nnul \000 here\n\r'; " + UNITTEST
 
 
 @pytest.mark.slow
-def test_f2_odd_bytes_in_the_output(make: Callable[[str], Task]) -> None:
+def test_invalid_bytes_in_the_output_are_logged_as_by_the_harness(
+    make: Callable[[str], Task],
+) -> None:
     task = make(BYTES)
     ours, theirs = task.job(tiny.GOLD, name="ours"), task.job(tiny.GOLD, name="stock")
     outcome = grade_one(ours)
-    # Wherever the engine puts them among the lines of the other stream.
+    # The daemon may put them anywhere among the lines of the other stream.
     odd = b"caf\xef\xbf\xbd \r50%\r100%\r\nnul \x00 here\n"
     assert odd in (ours.log_dir / TEST_LOG).read_bytes()
-    for _ in range(3):  # a busy engine now and then loses some of what an exec prints
+    for _ in range(3):  # a busy daemon sometimes loses output of an exec
         stock = StockGrader(GradeTable(use="stock", retries=0))
         reference = grade(stock, theirs)["stock"]
         if odd in (theirs.log_dir / TEST_LOG).read_bytes():
@@ -147,7 +149,7 @@ def test_f2_odd_bytes_in_the_output(make: Callable[[str], Task]) -> None:
     assert outcome.report == reference.report
 
 
-# F3
+# Patches that are not UTF-8.
 
 LATIN1 = (
     "diff --git a/name.txt b/name.txt\nnew file mode 100644\n--- /dev/null\n"
@@ -155,14 +157,16 @@ LATIN1 = (
 )
 
 
-def test_f3_a_file_that_is_not_utf8(make: Callable[[str], Task]) -> None:
-    """The harness gives up here; see the slow tests."""
+def test_a_patch_with_invalid_utf8_applies_byte_for_byte(
+    make: Callable[[str], Task],
+) -> None:
+    """The harness crashes on this patch; see test_parity.py."""
     job = make(f"od -c name.txt; {UNITTEST}").job(tiny.GOLD + LATIN1)
     assert grade_one(job).status is Status.RESOLVED
     assert re.search(r"c +a +f +351 +\\n", log_of(job))
 
 
-# F4
+# Malformed patches.
 
 
 @pytest.mark.parametrize(
@@ -176,13 +180,13 @@ def test_f3_a_file_that_is_not_utf8(make: Callable[[str], Task]) -> None:
     ],
     ids=["no newline", "crlf", "empty", "whitespace", "lone surrogate"],
 )
-def test_f4_odd_patches(task: Task, patch: str, status: Status) -> None:
+def test_malformed_patches_get_a_status(task: Task, patch: str, status: Status) -> None:
     outcome = grade_one(task.job(patch))
     assert outcome.status is status
     assert outcome.reason or status is Status.RESOLVED
 
 
-# F5
+# Kinds of patches.
 
 RENAME = """\
 diff --git a/calc.py b/lib/calc.py
@@ -203,7 +207,7 @@ literal 0
 HcmV?d00001
 
 """
-# Its last line of context is wrong: patch(1) alone accepts it, and leaves calc.py.orig.
+# Its last context line is wrong: only patch(1) accepts it, and leaves calc.py.orig.
 FUZZY = (
     "diff --git a/calc.py b/calc.py\n--- a/calc.py\n+++ b/calc.py\n@@ -1,5 +1,5 @@\n"
     " def add(a, b):\n-    return a - b\n+    return a + b\n \n \n def doubled(a):\n"
@@ -216,7 +220,7 @@ FILES = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_f5_every_kind_of_patch_leaves_the_harnesss_files(
+def test_every_kind_of_patch_produces_the_same_files_as_the_harness(
     make: Callable[[str], Task],
 ) -> None:
     patches = {
@@ -247,11 +251,11 @@ def test_f5_every_kind_of_patch_leaves_the_harnesss_files(
 
 
 def printed(log: str) -> list[str]:
-    """What the commands printed, without their trace; the harness mixes the two."""
+    """The output of the commands without their trace; the harness mixes the two."""
     return sorted(line for line in log.splitlines() if not line.startswith("+"))
 
 
-# F6
+# Extra files of apply commands.
 
 PARTIAL = (
     tiny.GOLD + "diff --git a/missing.py b/missing.py\n--- a/missing.py\n"
@@ -259,7 +263,7 @@ PARTIAL = (
 )
 
 
-def test_f6_what_apply_leaves_beside_the_files_counts(task: Task) -> None:
+def test_extra_files_of_the_apply_command_change_the_tree_id(task: Task) -> None:
     jobs = [task.job(tiny.GOLD, name="gold"), task.job(FUZZY, name="fuzzy")]
     outcomes = grade(docker_grader(), *jobs)
     assert {o.status for o in outcomes.values()} == {Status.RESOLVED}
@@ -269,7 +273,7 @@ def test_f6_what_apply_leaves_beside_the_files_counts(task: Task) -> None:
     assert gold.tree != fuzzy.tree
 
 
-# F7
+# Registries.
 
 
 @pytest.fixture
@@ -286,7 +290,7 @@ def with_image(job: GradeJob, image: str) -> GradeJob:
 
 
 @pytest.mark.parametrize("status", [404, 401, 429])
-def test_f7_an_image_that_cannot_be_had_is_no_label(
+def test_an_unavailable_image_gives_no_label(
     task: Task, registry: Registry, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "FIRST_PAUSE", 0.05)
@@ -304,7 +308,7 @@ def test_f7_an_image_that_cannot_be_had_is_no_label(
 
 
 @pytest.mark.slow
-def test_f7_an_image_is_pulled_from_a_busy_registry_and_graded(
+def test_an_image_is_pulled_from_a_rate_limited_registry(
     task: Task,
     registry: Registry,
     saved_tiny_image: Path,
@@ -323,10 +327,10 @@ def test_f7_an_image_is_pulled_from_a_busy_registry_and_graded(
     assert registry.asked["tiny/calc manifests"] <= 5  # one pull, after two refusals
 
 
-# F8; what becomes of a dead daemon's jobs is in test_hosts.py
+# Killed containers and exhausted resources; for lost daemons, see test_hosts.py.
 
 
-def test_f8_a_container_that_is_killed_is_no_label(
+def test_a_candidate_whose_container_is_killed_runs_again(
     make: Callable[[str], Task], docker_client: DockerClient
 ) -> None:
     job = make(f"sleep 3; {UNITTEST}").job(tiny.GOLD)
@@ -355,16 +359,16 @@ HOG = "python3 -c 'x = bytearray(1 << 30); print(len(x))'"
 
 
 @pytest.mark.parametrize("command", [HOG, f'sh -c "{HOG}; exit 1"'])
-def test_f8_no_memory_is_the_machines_fault(
+def test_running_out_of_memory_is_oom(
     make: Callable[[str], Task], command: str
 ) -> None:
-    """Also when a test runner hides that its child was killed."""
+    """Even if a test runner hides that its child was killed."""
     job = make(command).job(tiny.GOLD)
     assert grade_one(job, memory="64m").status is Status.OOM
 
 
 @pytest.mark.slow
-def test_f8_no_disk_is_the_machines_fault(
+def test_a_full_disk_is_an_infrastructure_error(
     make: Callable[[str], Task],
     make_daemon: Callable[..., PrivateDaemon],
     saved_tiny_image: Path,
@@ -378,18 +382,20 @@ def test_f8_no_disk_is_the_machines_fault(
     assert "No space left on device" in log_of(job)
 
 
-def test_f8_processes_without_end_harm_nobody_else(make: Callable[[str], Task]) -> None:
+def test_a_fork_bomb_hits_the_process_limit(make: Callable[[str], Task]) -> None:
     bomb = "python3 -c 'import os\nwhile True: os.fork()'; "
     job = make(bomb + UNITTEST).job(tiny.GOLD)
     grade_one(job, pids=50, timeout=10)
     assert "Resource temporarily unavailable" in log_of(job)
 
 
-# F9
+# Concurrent candidates.
 
 
-def test_f9_two_candidates_of_one_instance_at_once(make: Callable[[str], Task]) -> None:
-    """Each says who it is, waits until the other has started, and is judged alone."""
+def test_concurrent_candidates_of_one_instance_do_not_interact(
+    make: Callable[[str], Task],
+) -> None:
+    """Each prints its name, waits until the other has started, and gets its own verdict."""
     task = make(f"cat who; date +%s%N; sleep 2; date +%s%N; {UNITTEST}")
     jobs = [
         task.job(patch + tiny.diff("who", None, f"{name}\n"), name=name)
@@ -407,10 +413,10 @@ def test_f9_two_candidates_of_one_instance_at_once(make: Callable[[str], Task]) 
     assert max(begin, other_begin) < min(end, other_end)
 
 
-# F10
+# Changed patches.
 
 
-def test_f10_a_changed_patch_is_graded_again(task: Task, tmp_path: Path) -> None:
+def test_a_changed_patch_is_graded_again(task: Task, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "stage", [task.instance], run_id="run")
     statuses = []
     for patch in (tiny.WRONG, tiny.GOLD, tiny.GOLD):
@@ -421,13 +427,13 @@ def test_f10_a_changed_patch_is_graded_again(task: Task, tmp_path: Path) -> None
     assert statuses == [Status.UNRESOLVED, Status.RESOLVED, Status.RESOLVED]
 
 
-# F11 and F12; what the stages make of it is in their own tests
+# Repeated runs and admission.
 
 
-def test_f11_a_second_run_is_a_second_opinion(
+def test_a_repeated_run_is_not_answered_by_the_first_one(
     make: Callable[[str], Task], tmp_path: Path
 ) -> None:
-    """Whatever is remembered, `repeat` asks the machine again."""
+    """Runs with different values of `repeat` have different cache keys."""
     job = make(UNITTEST).job(tiny.GOLD, name="0")
     again = dataclasses.replace(job, repeat=1, log_dir=job.log_dir.with_name("1"))
     runs = tmp_path / "runs.sqlite"
@@ -450,7 +456,7 @@ def test_f11_a_second_run_is_a_second_opinion(
     ],
     ids=["sound", "gold fails", "no-op passes"],
 )
-def test_f12_gold_and_no_op_are_seen_as_they_are(
+def test_gold_and_no_op_get_their_true_statuses(
     make: Callable[[str], Task], command: str, gold: Status, noop: Status
 ) -> None:
     task = make(command)
@@ -463,10 +469,10 @@ def test_f12_gold_and_no_op_are_seen_as_they_are(
     assert outcomes["no-op"].status is noop
 
 
-# F13
+# Moved tags.
 
 
-def test_f13_a_moved_tag_is_another_image(
+def test_a_moved_tag_is_a_different_image_to_the_cache(
     task: Task, tiny_image: str, docker_client: DockerClient, tmp_path: Path
 ) -> None:
     moving = "swebench-trainer/moving"
@@ -491,7 +497,7 @@ def test_f13_a_moved_tag_is_another_image(
         docker_client.images.remove(f"{moving}:latest", force=True)
 
 
-# F14; kill -9 is in test_graders.py
+# Ctrl-C; for kill -9, see test_graders.py.
 
 INTERRUPTED = """
 import signal
@@ -510,7 +516,7 @@ finally:
 """
 
 
-def test_f14_ctrl_c_leaves_no_container(
+def test_ctrl_c_leaves_no_container(
     task: Task, tmp_path: Path, docker_client: DockerClient
 ) -> None:
     process = subprocess.Popen(
@@ -530,10 +536,12 @@ def test_f14_ctrl_c_leaves_no_container(
     assert containers(docker_client, owner) == []
 
 
-# F15
+# Names.
 
 
-def test_f15_names_that_shells_and_paths_trip_over(task: Task, tmp_path: Path) -> None:
+def test_names_with_shell_and_path_characters_are_graded(
+    task: Task, tmp_path: Path
+) -> None:
     names = (
         "test_x[a,b,c,d]",
         "test_x[$(touch /tmp/x);`id`|*]",
@@ -561,7 +569,7 @@ def test_f15_names_that_shells_and_paths_trip_over(task: Task, tmp_path: Path) -
     }
 
 
-# F16
+# Environments.
 
 BARE = """
 import sys
@@ -569,7 +577,7 @@ from pathlib import Path
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from tiny import GOLD, make_task
 import os, tiny
-tiny.base_commit = lambda _: "0" * 40  # there is no git either
+tiny.base_commit = lambda _: "0" * 40  # git is missing, too
 grader = DockerGrader(DockerTable(use="docker", workers=1, retries=0))
 job = make_task(Path(sys.argv[1])).job(GOLD)
 grader.check([job.instance])
@@ -579,8 +587,8 @@ print(outcome.status, outcome.reason)
 """
 
 
-def test_f16_a_bare_environment(tmp_path: Path, tiny_image: str) -> None:
-    """No HOME, no PATH, no locale, no directory to write to, no docker program."""
+def test_grading_works_in_an_empty_environment(tmp_path: Path, tiny_image: str) -> None:
+    """No HOME, PATH, locale, writable directory, or docker program."""
     kept = ("DOCKER_HOST", "XDG_CACHE_HOME", "COVERAGE_PROCESS_START")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     done = subprocess.run(
@@ -598,24 +606,26 @@ def test_f16_a_bare_environment(tmp_path: Path, tiny_image: str) -> None:
     assert done.stdout.startswith("resolved"), done.stdout + done.stderr
 
 
-# F17
+# Platforms.
 
 
-def test_f17_another_kind_of_machine(registry: Registry, task: Task) -> None:
-    """An image has its platform, which counts in the cache; emulation is no secret."""
+def test_the_platform_of_an_image_is_part_of_the_cache_key(
+    registry: Registry, task: Task
+) -> None:
+    """Emulation also causes a warning."""
     registry.add("arm", architecture="arm64")
     job = with_image(task.job(tiny.GOLD), registry.name("arm"))
     grader = docker_grader()
     assert list(grader.grade([])) == []
     (host,) = grader._hosts
-    environment = grader._engine(host).environment(job.instance)
+    environment = grader._factory(host).environment(job.instance)
     grader.close()
     assert environment["platform"] == "linux/arm64"
     with pytest.warns(UserWarning, match="emulated"):
         warn_of_emulation({"a host": "aarch64"})
 
 
-# F18
+# Ports.
 
 SERVER = (
     "python3 -c 'import socket, time; s = socket.socket(); "
@@ -623,7 +633,9 @@ SERVER = (
 )
 
 
-def test_f18_four_servers_on_one_port(make: Callable[[str], Task]) -> None:
+def test_four_candidates_can_listen_on_the_same_port(
+    make: Callable[[str], Task],
+) -> None:
     task = make(SERVER + UNITTEST)
     jobs = [
         task.job(tiny.GOLD + tiny.diff("who", None, f"{name}\n"), name=name)
@@ -634,7 +646,7 @@ def test_f18_four_servers_on_one_port(make: Callable[[str], Task]) -> None:
     assert all("listening" in log_of(job) for job in jobs)
 
 
-# The whole: 200 candidates, and everything that can be killed.
+# Kills of everything during 200 candidates.
 
 GRADING = """
 import contextlib, json, sys
@@ -664,7 +676,7 @@ with contextlib.closing(DockerGrader(table)) as grader:
 
 
 class Grading:
-    """The command that grades, in a process of its own."""
+    """Grading in a separate process."""
 
     def __init__(self, folder: Path, daemon: PrivateDaemon, count: int) -> None:
         self.out = folder / "out"
@@ -703,7 +715,7 @@ class Grading:
         self.process.wait()
 
     def end(self) -> dict[int, tuple[str, bool]]:
-        """Waits for the end; sample number → status, and whether there is a report."""
+        """Wait for the end; return the status and whether a report exists, by sample."""
         assert self.process.wait(900) == 0, self.log()
         rows = map(json.loads, self.verdicts.read_text().splitlines())
         return {row["sample"]: (row["status"], bool(row["report"])) for row in rows}
@@ -714,7 +726,7 @@ class Grading:
 def test_200_candidates_survive_every_kill(
     make_daemon: Callable[..., PrivateDaemon], saved_tiny_image: Path, tmp_path: Path
 ) -> None:
-    """Our process, a container and the daemon are killed; the verdicts do not change."""
+    """Killing the grader, a container and the daemon does not change the verdicts."""
     count = 200
     daemon = make_daemon()
     daemon.load(saved_tiny_image)
@@ -732,7 +744,7 @@ def test_200_candidates_survive_every_kill(
         grading.wait_until(decided=90)
         with daemon.client() as client:
             for container in client.api.containers(filters={"label": LABEL}):
-                with contextlib.suppress(APIError):  # it has gone by itself
+                with contextlib.suppress(APIError):  # it has ended already
                     client.api.kill(container["Id"])
         grading.wait_until(decided=130)
         daemon.kill()

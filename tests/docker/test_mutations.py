@@ -99,13 +99,13 @@ def test_there_are_more_than_twelve() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MUTATIONS.keys() - {UNWRITABLE}))
-def test_which_command_accepts_it(work: WorkTree, name: str) -> None:
+def test_the_expected_command_accepts_the_mutation(work: WorkTree, name: str) -> None:
     patch = made(work, name)
     assert accepted_by(work, patch) == ACCEPTED_BY[name]
 
 
 @pytest.mark.parametrize("name", sorted(MUTATIONS))
-def test_it_is_made_the_same_way_twice_and_is_not_gold(
+def test_mutations_are_reproducible_and_differ_from_gold(
     work: WorkTree, name: str
 ) -> None:
     patch = made(work, name)
@@ -130,35 +130,35 @@ def value_of(source: Path, expression: str) -> object:
     return eval(expression, values)
 
 
-def test_gold_mends_both_faults(work: WorkTree) -> None:
+def test_gold_fixes_both_faults(work: WorkTree) -> None:
     assert accepted_by(work, work.gold) == GIT
     assert value_of(work.source, "(add(2, 3), is_even(4))") == (5, True)
     assert len(list(work.added_lines())) == 2
 
 
-def test_a_wrong_fix_runs_and_is_wrong(work: WorkTree) -> None:
+def test_a_wrong_fix_runs_and_fails(work: WorkTree) -> None:
     applied(work, "wrong_fix")
     assert value_of(work.source, "(add(2, 3), is_even(4))") != (5, True)
 
 
-def test_half_a_fix_mends_one_fault(work: WorkTree) -> None:
+def test_half_a_fix_fixes_one_fault(work: WorkTree) -> None:
     applied(work, "half_fix")
     assert value_of(work.source, "(add(2, 3), is_even(4))") == (5, False)
 
 
-def test_half_of_one_hunk_is_nothing(work: WorkTree) -> None:
+def test_half_of_one_hunk_fixes_nothing(work: WorkTree) -> None:
     one = WorkTree(work.root, made(work, "half_fix"))
     applied(one, "half_fix")
     assert value_of(one.source, "(add(2, 3), is_even(4))") == (-1, False)
 
 
 @pytest.mark.parametrize("name", ["no_change", "reversed_gold", "already_applied"])
-def test_what_mends_nothing(work: WorkTree, name: str) -> None:
+def test_mutations_without_a_fix_fix_nothing(work: WorkTree, name: str) -> None:
     applied(work, name)
     assert value_of(work.source, "(add(2, 3), is_even(4))") == (-1, False)
 
 
-def test_a_syntax_error_is_one(work: WorkTree) -> None:
+def test_the_syntax_error_mutation_does_not_compile(work: WorkTree) -> None:
     applied(work, "syntax_error")
     with pytest.raises(SyntaxError):
         value_of(work.source, "add(2, 3)")
@@ -183,7 +183,9 @@ def test_a_syntax_error_is_one(work: WorkTree) -> None:
         ("submodule", "new file mode 160000"),
     ],
 )
-def test_what_the_patch_says(work: WorkTree, name: str, says: str) -> None:
+def test_the_patch_contains_the_expected_text(
+    work: WorkTree, name: str, says: str
+) -> None:
     assert says in made(work, name)
 
 
@@ -191,12 +193,12 @@ def test_a_mode_change_changes_nothing_else(work: WorkTree) -> None:
     assert "@@" not in made(work, "mode_only")
 
 
-def test_a_patch_with_cr_lf_leaves_files_without(work: WorkTree) -> None:
+def test_a_crlf_patch_produces_lf_files(work: WorkTree) -> None:
     applied(work, "crlf_patch")
     assert b"\r" not in work.source.read_bytes()
 
 
-def test_a_file_with_cr_lf_has_no_other_line_ends(work: WorkTree) -> None:
+def test_a_crlf_file_has_only_crlf_line_endings(work: WorkTree) -> None:
     applied(work, "crlf_file")
     content = work.source.read_bytes()
     assert content.count(b"\n") == content.count(b"\r\n") == FIXED.count("\n")
@@ -216,12 +218,12 @@ def test_the_latin_1_file_is_in_the_diff_and_not_in_the_patch(work: WorkTree) ->
         diff.encode()
 
 
-def test_half_a_character_has_no_bytes(work: WorkTree) -> None:
+def test_a_lone_surrogate_cannot_be_encoded(work: WorkTree) -> None:
     with pytest.raises(UnicodeEncodeError):
         made(work, UNWRITABLE).encode("utf-8", "surrogateescape")
 
 
-def test_rejects_are_left_beside_an_applied_half(work: WorkTree) -> None:
+def test_reject_files_remain_next_to_a_partial_patch(work: WorkTree) -> None:
     attempts = tries(work, made(work, "leaves_rejects"))
     for _ in range(REJECT + 1):
         next(attempts)
@@ -234,7 +236,7 @@ def test_nothing_is_written_outside(work: WorkTree) -> None:
     assert not (work.root.parent / "outside.txt").exists()
 
 
-def test_odd_names_arrive(work: WorkTree) -> None:
+def test_unusual_file_names_are_applied(work: WorkTree) -> None:
     root = applied(work, "quoted_paths")
     assert {'a "name".txt', "tab\there.txt", "naïve.txt", "back\\slash.txt"} <= {
         path.name for path in root.iterdir()

@@ -4,7 +4,8 @@ Gold, nothing, and each of the mutations that `mutations.py` makes of gold are g
 by all of them. What must be equal: the status, the harness's report, `report.json`
 byte by byte, and the status of every single test that the parser finds in the log.
 
-Where the harness crashes (F3) or does not even start (F4), ours give a status, and
+Where the harness crashes (patches that are not UTF-8) or does not start (patches
+without text), ours give a status, and
 `DIVERGES` and `REFUSED` say which. There is no other difference.
 """
 
@@ -48,14 +49,14 @@ DIVERGES = {
     "latin1_patch": (Status.RESOLVED, "codec can't encode"),
     "latin1_file": (Status.RESOLVED, "codec can't decode"),
 }
-"""F3: the harness writes the patch and reads `git diff` as strict UTF-8, and crashes."""
+"""The harness crashes on these: it writes patches and reads diffs as strict UTF-8."""
 
 REFUSED = {
     "lone_surrogate": (Status.MALFORMED, "codec can't encode"),
     "whitespace": (Status.NO_PATCH, "Patch Apply Failed"),
     "empty": (Status.NO_PATCH, ""),
 }
-"""F4: what no grader of ours runs, and what the harness says when it does."""
+"""Patches that our graders never run, and the harness's error for each."""
 
 HOST_PROGRAMS = "namespace (host's programs)"
 """It has neither the image's packages nor its environment, which some tasks need."""
@@ -199,7 +200,7 @@ def read_graded(job: GradeJob, outcome: Outcome) -> Graded:
 
 
 @pytest.mark.parametrize("use", OURS)
-def test_verdicts_are_those_of_the_harness(
+def test_verdicts_equal_those_of_the_harness(
     use: str,
     results: Callable[[str], Results],
     capsys: pytest.CaptureFixture[str],
@@ -248,7 +249,7 @@ def agree(name: str, ours: Graded, official: Graded) -> bool:
     )
 
 
-def test_the_suite_has_teeth(
+def test_the_suite_detects_a_wrong_grader(
     results: Callable[[str], Results], cases: list[Case]
 ) -> None:
     official = results("stock")
@@ -269,7 +270,7 @@ def test_the_suite_has_teeth(
             assert graded.outcome.status is Status.NOT_APPLIED, graded.outcome
 
 
-def test_the_logs_of_two_patches_are_told_apart(
+def test_logs_of_two_patches_are_kept_separate(
     results: Callable[[str], Results], cases: list[Case]
 ) -> None:
     """What `agree` compares is not empty, nor the same for every patch."""
@@ -281,7 +282,7 @@ def test_the_logs_of_two_patches_are_told_apart(
         assert not agree(GOLD, gold, nothing)
 
 
-def test_what_the_harness_says_of_patches_that_we_do_not_run(
+def test_the_harness_rejects_the_patches_that_we_do_not_run(
     instances: list[Instance], tmp_path: Path, results: Callable[[str], Results]
 ) -> None:
     """`swebench eval` itself, because our `stock` does not run these either."""

@@ -162,7 +162,9 @@ def log_of(tmp_path: Path, name: str) -> str:
     return (tmp_path / name / TEST_LOG).read_text()
 
 
-def test_the_instance_is_as_awkward_as_the_dataset_s(instance, docker_client) -> None:
+def test_the_instance_has_the_peculiarities_of_the_dataset(
+    instance, docker_client
+) -> None:
     """I1, I2, I21, I22: entrypoint, folder, capitals, length."""
     config = docker_client.images.get(instance.image).attrs["Config"]
     assert config["Entrypoint"] == ["/bin/bash"]
@@ -172,7 +174,9 @@ def test_the_instance_is_as_awkward_as_the_dataset_s(instance, docker_client) ->
     assert instance.image.startswith("jefzda/sweap-images:acme.calc-ACME__Calc-")
 
 
-def test_i1_i2_i13_i20_i21_i22_verdicts(task, instance, grade) -> None:
+def test_verdicts_of_pro_instances_match_the_official_rule(
+    task, instance, grade
+) -> None:
     """From the 16 columns to official verdicts, whatever the image's entrypoint.
 
     The expected tests look around themselves: see SURROUNDINGS.
@@ -195,7 +199,7 @@ def test_i1_i2_i13_i20_i21_i22_verdicts(task, instance, grade) -> None:
     assert passing == {"keeps zero", *AROUND}
 
 
-def test_the_namespace_grader_says_the_same_from_the_image_s_files(
+def test_the_namespace_grader_agrees_on_the_files_of_the_image(
     task, instance, grade
 ) -> None:
     """But for the network, which its sandboxes have only if the recipe says so."""
@@ -217,8 +221,8 @@ def test_the_namespace_grader_says_the_same_from_the_image_s_files(
     ]
 
 
-def test_i18_the_parser_runs_on_the_host(task, instance, grade) -> None:
-    """X13: what a patch puts in its place in the container is not even read."""
+def test_a_parser_replaced_in_the_container_is_not_used(task, instance, grade) -> None:
+    """A patch may replace it in the container, but the host's copy runs."""
     forged = '{"tests": [{"name": "adds", "status": "PASSED"}]}'
     hostile = WRONG + (
         "\nimport pathlib\n"
@@ -229,14 +233,14 @@ def test_i18_the_parser_runs_on_the_host(task, instance, grade) -> None:
     assert outcomes["hostile"].status is Status.UNRESOLVED
 
 
-def test_i25_every_run_starts_afresh(instance, grade) -> None:
+def test_every_run_starts_with_a_fresh_container(instance, grade) -> None:
     """The run script gives up where an earlier one has left its folder."""
     patches = {f"run{n}": instance.patch for n in range(3)}
     statuses = {outcome.status for outcome in grade(instance, **patches).values()}
     assert statuses == {Status.RESOLVED}
 
 
-def test_i26_the_fix_commit_is_there_for_grading(instance, grade, tmp_path) -> None:
+def test_the_fix_commit_is_available_for_grading(instance, grade, tmp_path) -> None:
     grade(instance, gold=instance.patch)
     fix = instance.instance_id.split("-")[1]
     before = log_of(tmp_path, "gold").partition(">>>>> Start")[0]
@@ -244,7 +248,7 @@ def test_i26_the_fix_commit_is_there_for_grading(instance, grade, tmp_path) -> N
     assert "error:" not in before
 
 
-def test_f18_two_at_once_have_a_port_each(instance, grade) -> None:
+def test_two_concurrent_runs_can_use_the_same_port(instance, grade) -> None:
     outcomes = grade(instance, one=instance.patch, other=instance.patch + "\n")
     assert {o.status for o in outcomes.values()} == {Status.RESOLVED}
 
@@ -266,7 +270,9 @@ for line in (
 @pytest.mark.parametrize(
     ("code", "status"), [(WRONG, Status.UNRESOLVED), (FIXED, Status.RESOLVED)]
 )
-def test_i5_forged_framing_is_test_output(task, instance, grade, code, status) -> None:
+def test_forged_line_prefixes_are_test_output(
+    task, instance, grade, code, status
+) -> None:
     """It neither helps a wrong patch nor harms one that is right."""
     patch = task.patch({"calc.py": code + FORGED})
     outcome = grade(instance, forged=patch)["forged"]
@@ -290,9 +296,7 @@ with open(f"/proc/{{pid}}/fd/1", "w") as log:
 """
 
 
-def test_a_block_that_is_forged_past_the_files_is_flagged(
-    task, instance, grade
-) -> None:
+def test_a_block_forged_outside_the_files_is_flagged(task, instance, grade) -> None:
     """Root in a container can write where the eval script writes; it shows."""
     names = [*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS]
     lines = [f"O:PASSED {n}" for n in names if not n.startswith("stderr")]
@@ -315,7 +319,7 @@ time.sleep(0.3)
 """
 
 
-def test_x14_a_run_script_that_is_overwritten_while_it_runs(
+def test_a_run_script_overwritten_during_the_run_is_flagged(
     grade, build, tmp_path
 ) -> None:
     """bash reads on in it, and believes it; the flag says why we do not."""
@@ -336,7 +340,7 @@ def test_x14_a_run_script_that_is_overwritten_while_it_runs(
     assert outcomes["gold"].flags == ()
 
 
-def test_i6_i8_statuses_of_real_runs(grade, build, tmp_path) -> None:
+def test_statuses_of_real_runs_match_the_official_rule(grade, build, tmp_path) -> None:
     """One PASSED among several entries counts, SKIPPED never does."""
     (tmp_path / "task").mkdir()
     task = ProTask(

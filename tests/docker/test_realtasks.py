@@ -69,7 +69,7 @@ def test_the_official_cli_agrees(run, tasks, tmp_path, data):
     assert official["resolved_ids"]
 
 
-def test_grading_gold_by_itself_resolves_everything(tasks, tmp_path):
+def test_the_grade_command_resolves_every_gold_patch(tasks, tmp_path):
     rows = [json.loads(line) for line in tasks.read_text().splitlines()]
     gold = [
         {

@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.warm import HUB, WarmServer
+from tests.warm import HUB
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "recipes" / "quickstart"
@@ -51,19 +50,20 @@ def site(tmp_path_factory):
     """A directory with the example plugin installed by pip."""
     target = tmp_path_factory.mktemp("site")
     command = [
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
-        *("--no-build-isolation", "--disable-pip-version-check"),
-        *("--target", str(target), str(ROOT / "tests" / "example_plugin")),
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+        "--target",
+        str(target),
+        str(ROOT / "tests" / "example_plugin"),
     ]
     subprocess.run(command, check=True)
     return target
-
-
-@pytest.fixture(scope="session")
-def server():
-    """Has the imports done for every run."""
-    with closing(WarmServer()) as server:
-        yield server
 
 
 class Shell:
@@ -85,7 +85,9 @@ class Shell:
 
     def start(self, *arguments):
         if not self.env.keys() & set(HUB):
-            return self._server.start(arguments, self.folder, self.env)
+            return self._server.start(
+                ["swebench_trainer", *arguments], self.folder, self.env
+            )
         return subprocess.Popen(
             [sys.executable, "-m", "swebench_trainer", *arguments],
             cwd=self.folder,
@@ -162,11 +164,11 @@ def shell(tmp_path, new_shell):
 
 
 @pytest.fixture(scope="session")
-def new_shell(tmp_path_factory, site, server):
+def new_shell(tmp_path_factory, site, warm_server):
     """Makes a shell in a directory, or in a new one."""
 
     def make(folder=None):
-        return Shell(folder or tmp_path_factory.mktemp("shell"), site, server)
+        return Shell(folder or tmp_path_factory.mktemp("shell"), site, warm_server)
 
     return make
 

@@ -1,4 +1,4 @@
-"""The whole loop with candidates from an API: what it costs, and who sees the key."""
+"""The whole loop with samples from an API: costs, resumption and secrecy of the key."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ n = true
 
 @pytest.fixture(scope="module")
 def api_shell(tmp_path_factory, new_shell):
-    """A shell with the plugin installed, and a key in its environment."""
+    """A shell with the plugin installed and a key in its environment."""
     target = str(tmp_path_factory.mktemp("plugins"))
     command = [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
@@ -63,7 +63,7 @@ def completion(number, call):
         for n, text in enumerate(texts)
     ]
     usage = {"prompt_tokens": 400, "completion_tokens": 20 * len(texts)}
-    # Some services repeat what they were sent.
+    # Some services echo the request.
     echo = dict(call.headers)
     return Response({"choices": choices, "usage": usage, "echo": echo})
 
@@ -85,16 +85,16 @@ def files(shell):
     return [path for path in shell.folder.rglob("*") if path.is_file()]
 
 
-def test_the_loop_stops_at_its_budget_goes_on_and_hides_the_key(api_shell, recipe):
+def test_the_loop_stops_at_its_budget_resumes_and_hides_the_key(api_shell, recipe):
     shell = api_shell()
     with LocalService(completion) as service:
         short = with_writers(recipe, service.url, "budget = { tokens = 3000 }")
         out = shell.run(shell.write(short), code=1)
-        assert "leaves no room for another request" in out
-        assert "Raise its `budget` and run the same command again" in out
+        assert "does not cover another request" in out
+        assert "Raise `budget` and run the same command again" in out
         assert 0 < len(paid(service)) < 6
         out += shell.run(shell.write(with_writers(recipe, service.url)))
-        # 3 issues: 2 requests each of the one, 1 of the other, which takes n.
+        # 3 issues: 2 requests each for the first model, 1 for the second, which supports n.
         assert len(paid(service)) == 3 * 2 + 3, "a kept response was paid for again"
     rows = shell.rows("generate", "candidates.jsonl")
     assert {(r["model"], r["sample"]) for r in rows} == {
@@ -116,7 +116,7 @@ def test_the_loop_stops_at_its_budget_goes_on_and_hides_the_key(api_shell, recip
     assert {p["rejected_source"] for p in pairs} <= {f"sample:{n}" for n in range(4)}
     verdicts = shell.rows("grade", "verdicts.jsonl")
     assert {v["model"] for v in verdicts} == {"large", "small"}
-    # Nobody wrote the key down, though the service repeats it.
+    # The key is in no file, although the service echoes it.
     assert KEY not in out
     assert len(files(shell)) > 30
     assert not [path for path in files(shell) if KEY.encode() in path.read_bytes()]
@@ -124,7 +124,7 @@ def test_the_loop_stops_at_its_budget_goes_on_and_hides_the_key(api_shell, recip
     assert "Bearer [the key]" in kept
 
 
-def test_a_killed_stage_pays_for_no_response_twice(api_shell, recipe):
+def test_a_killed_stage_does_not_pay_twice(api_shell, recipe):
     shell = api_shell()
     with LocalService(completion, latency=0.3) as service:
         text = with_writers(recipe, service.url).replace("samples = 2", "samples = 8")
@@ -143,12 +143,12 @@ def test_a_killed_stage_pays_for_no_response_twice(api_shell, recipe):
     assert len(shell.rows("generate", "candidates.jsonl")) == 3 * 8 * 2
 
 
-def test_a_wrong_key_stops_the_run_before_anything_is_trained(api_shell, recipe):
+def test_an_invalid_key_stops_the_run_before_training(api_shell, recipe):
     shell = api_shell()
     shell.env["OUR_KEY"] = "sk-wrong-abcdef0123456789"
     with LocalService(completion) as service:
         out = shell.run(shell.write(with_writers(recipe, service.url)), code=3)
-    assert "does not accept the key in OUR_KEY" in out
+    assert "rejected the key in OUR_KEY" in out
     assert "sk-wrong" not in out and not shell.stage("prepare").exists()
     for path in files(shell):
         assert b"sk-wrong" not in path.read_bytes()
@@ -157,7 +157,7 @@ def test_a_wrong_key_stops_the_run_before_anything_is_trained(api_shell, recipe)
     assert "The environment variable OUR_KEY is not set" in out
 
 
-def test_a_model_behind_an_api_is_evaluated_and_its_cost_is_told(api_shell, recipe):
+def test_an_api_model_can_be_evaluated_and_its_cost_is_reported(api_shell, recipe):
     shell = api_shell()
     with LocalService(completion) as service:
         model = (
@@ -174,7 +174,7 @@ def test_a_model_behind_an_api_is_evaluated_and_its_cost_is_told(api_shell, reci
     assert kept.read_text().count("\n") == 2
 
 
-def test_faults_on_the_way_lose_no_candidate(api_shell, recipe):
+def test_faults_lose_no_candidate(api_shell, recipe):
     shell = api_shell()
     faults = itertools.cycle(
         [
@@ -234,7 +234,7 @@ name = "{model}"
 base_url = "{url}/v1"
 api_key_env = ""
 concurrency = 2
-# The server takes a temperature without it, and samples nothing.
+# Without it, the server ignores the temperature.
 body = {{ generation_config = '{{"do_sample": true, "eos_token_id": 1}}' }}
 
 [grade]
@@ -252,8 +252,8 @@ micro_batch = 4
 
 
 @pytest.mark.slow
-def test_a_served_model_writes_rejects_that_are_graded_and_trained_on(api_shell):
-    """The real SDK, a real server and a real model, which has learned three tasks."""
+def test_a_served_model_writes_rejects_for_training(api_shell):
+    """The real SDK, a real server, and a real model trained on three tasks."""
     for package in ("fastapi", "uvicorn"):
         pytest.importorskip(package, reason="transformers[serving] is not installed")
     shell = api_shell()

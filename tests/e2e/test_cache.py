@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.repositories import Repositories
 from swebench_trainer.data.checkout import checkout
 from swebench_trainer.errors import DataError
 from swebench_trainer.grading.cache import SqliteRunCache, set_aside
-from swebench_trainer.grading.namespace.kept_roots import KeptRoots
+from swebench_trainer.grading.namespace.root_cache import RootCache
 from swebench_trainer.grading.official import TEST_LOG
 from swebench_trainer.grading.sandbox import Execution
 from swebench_trainer.prompts.retrieval import Searcher
-from swebench_trainer.store.kept import held
+from swebench_trainer.store.cache import write_lock
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_malformed_amount_is_named(shell, filled):
     assert "12 test runs" in shell.run("cache")
 
 
-def test_nothing_kept_is_no_error(shell):
+def test_an_empty_cache_is_not_an_error(shell):
     out = shell.run("cache")
     assert "No repositories or indexes are cached" in out
     assert "No test runs are cached" in out and "No image roots are cached" in out
@@ -125,7 +125,7 @@ def test_clones_checkouts_and_indexes_are_shown_and_removed(shell, origin):
     assert "0 evaluation repositories, 1 BM25 indexes, 0 sets of generated" in out
     assert not any((cache / "bm25").iterdir())
     (clone,) = cache.glob("repositories/*.lock")
-    with held(clone.with_suffix("")):  # as during a long fetch
+    with write_lock(clone.with_suffix("")):  # as during a long fetch
         out = shell.run("cache", "--max-size", "1k")
         assert "0 repositories, 1 evaluation repositories, 0 BM25 indexes" in out
         assert "being written are never removed" in out
@@ -145,7 +145,7 @@ def roots(shell, monkeypatch):
         (target / "closed").chmod(0)
         return {"Env": ["PATH=/bin"]}
 
-    kept = KeptRoots()
+    kept = RootCache()
     for number in range(2):
         kept.make(f"sha256:{number}", export)
         root = kept.take(f"owner/image:{number}", f"sha256:{number}")
@@ -153,7 +153,7 @@ def roots(shell, monkeypatch):
     assert root.environment == {"PATH": "/bin"}
     folder = root.path.parents[1]
     old = time.time() - 40 * 86400
-    os.utime(folder / "sha256-0/image.json", (old, old))
+    os.utime(folder / "sha256-0.lock", (old, old))
     return folder
 
 
@@ -169,17 +169,17 @@ def test_image_roots_are_shown_and_removed(shell, roots):
 
 
 def test_the_root_of_a_running_grader_stays(shell, roots):
-    with contextlib.closing(KeptRoots()) as grader:
+    with contextlib.closing(RootCache()) as grader:
         assert grader.take("owner/image:1", "sha256:1")
         assert "removed 1 image roots" in shell.run("cache", "--clear")
         assert grader.take("owner/image:1", "sha256:1")
     assert "removed 1 image roots" in shell.run("cache", "--clear")
 
 
-def test_a_removal_that_was_killed_is_finished_by_the_next_export(shell, roots):
+def test_a_killed_removal_is_finished_by_the_next_export(shell, roots):
     (roots / "sha256-1").rename(roots / "sha256-1.new")
     assert "sha256:1" not in shell.run("cache")
-    kept = KeptRoots()
+    kept = RootCache()
     assert kept.image_id("owner/image:1") == ""
     kept.make("sha256:1", lambda target: {"Env": None})
     assert kept.take("owner/image:1", "sha256:1").environment == {}
@@ -193,21 +193,21 @@ def test_leftovers_of_a_killed_process_are_removed(shell, roots):
     assert not (roots / "sha256-1.new").exists()
 
 
-def test_an_export_that_goes_on_is_left_alone(shell, roots):
+def test_a_running_export_is_not_pruned(shell, roots):
     def export(target: Path) -> dict[str, object]:
         shell.run("cache", "--clear")
         assert target.is_dir()
         return {}
 
-    kept = KeptRoots()
+    kept = RootCache()
     kept.make("sha256:2", export)
     assert kept.take("owner/image:2", "sha256:2").environment == {}
     kept.close()
 
 
-def test_a_damaged_root_is_an_error_that_costs_no_lock_and_can_be_removed(shell, roots):
+def test_a_damaged_root_is_an_error_and_can_be_removed(shell, roots):
     (roots / "sha256-1/image.json").write_text("{")
-    kept = KeptRoots()
+    kept = RootCache()
     for _ in range(3):
         with pytest.raises(DataError, match=r"image\.json is damaged"):
             kept.take("owner/image:1", "sha256:1")
@@ -221,16 +221,14 @@ def test_an_export_that_fails_leaves_nothing(shell, roots):
         (target / "half").mkdir(mode=0)
         raise OSError("the daemon has gone")
 
-    kept = KeptRoots()
+    kept = RootCache()
     with pytest.raises(OSError, match="has gone"):
         kept.make("sha256:3", export)
     assert kept.take("owner/image:3", "sha256:3") is None
     assert not list(roots.glob("sha256-3*/")) and kept._held == []
 
 
-def test_a_run_cache_that_cannot_be_pruned_does_not_keep_the_roots(
-    shell, filled, roots
-):
+def test_image_roots_are_pruned_even_if_the_run_cache_cannot_be(shell, filled, roots):
     with contextlib.closing(sqlite3.connect(filled)) as other:
         other.execute(
             "CREATE TRIGGER no BEFORE DELETE ON runs BEGIN SELECT RAISE(ABORT, 'no'); END"

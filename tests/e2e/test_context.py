@@ -36,7 +36,7 @@ def prepare(shell):
     return prepare
 
 
-def test_prompts_are_as_long_as_the_models_own_tokens_allow(shell, prepare):
+def test_the_budget_is_counted_with_the_models_tokenizer(shell, prepare):
     prepare()
     count = HfBackend(HfTable(name="builtin:tiny")).open_counter()
     lengths = [count(row["prompt"]) for row in shell.rows("prepare", "prompts.jsonl")]
@@ -44,7 +44,7 @@ def test_prompts_are_as_long_as_the_models_own_tokens_allow(shell, prepare):
     assert 700 < max(lengths) <= 900
 
 
-def test_prompts_change_with_the_tokenizer_and_not_with_the_adapter(shell, prepare):
+def test_prompts_depend_on_the_tokenizer_but_not_on_the_adapter(shell, prepare):
     prepare()
     assert "prepare" in prepare("--set", "model.lora.rank=8")
     out = prepare("--set", 'model.revision="other"', code=1)
@@ -53,7 +53,7 @@ def test_prompts_change_with_the_tokenizer_and_not_with_the_adapter(shell, prepa
     assert not [key for key in settings["settings"] if key.startswith("model.")]
 
 
-def test_prompts_without_files_do_not_care_about_tokens(shell, prepare):
+def test_prompts_without_files_do_not_depend_on_the_tokenizer(shell, prepare):
     issue = RECIPE.replace("oracle", "issue").replace("context_tokens = 900\n", "")
     prepare(recipe=issue)
     prepare("--set", 'model.revision="other"', recipe=issue)
@@ -62,7 +62,7 @@ def test_prompts_without_files_do_not_care_about_tokens(shell, prepare):
 BM25 = RECIPE.replace("oracle", "bm25")
 
 
-def test_what_a_prompt_does_not_show_is_not_taught(shell, prepare):
+def test_answers_that_edit_hidden_lines_are_not_trained_on(shell, prepare):
     small = BM25.replace("context_tokens = 900", "context_tokens = 900\nfiles = 1")
     out = prepare(recipe=small.split("[model]")[0])
     assert "% of 8 with all gold files in the first 1, 5, 10" in out
@@ -83,7 +83,7 @@ def test_what_a_prompt_does_not_show_is_not_taught(shell, prepare):
         assert f"--- a/{shown}\n" in patch
 
 
-def test_a_list_of_files_counts_by_its_content(shell, prepare):
+def test_a_file_list_is_fingerprinted_by_content(shell, prepare):
     recipe = RECIPE.replace("oracle", 'files"\nlist = "list.jsonl')
     recipe = recipe.split("[model]")[0]
     names = [p.name for p in (QUICKSTART / "tasks").glob("*foldline*")]

@@ -218,7 +218,7 @@ def test_data_that_has_moved_is_missed_not_blamed_on_the_model(shell, recipe):
     assert "are gone" in out and "--redo prepare" in out
 
 
-def test_what_prompts_show_is_recorded_and_told_beside_the_rates(shell, recipe):
+def test_the_prompt_context_is_recorded_and_shown_next_to_the_rates(shell, recipe):
     text = recipe.replace(
         '[model]\nuse = "parrot"', '[prompt]\nuse = "oracle"\n[model]\nuse = "parrot"'
     )
@@ -227,7 +227,7 @@ def test_what_prompts_show_is_recorded_and_told_beside_the_rates(shell, recipe):
     rows = shell.rows("prepare", "prompts.jsonl")
     assert {row["context"] for row in rows} == {"oracle"}
     assert shell.json("evaluate", "summary.json")["context"] == "oracle"
-    label = "oracle, the files that gold touches; not leaderboard-valid"
+    label = "oracle (the files that the gold patch changes); not leaderboard-valid"
     assert f"Prompt context: {label}." in out  # below the table
     assert f"context {label}" in out  # in the line of the stage
     card = (shell.stage("publish") / "release/README.md").read_text()
@@ -258,6 +258,6 @@ def test_the_milestones_of_a_training_become_a_curve(shell, recipe):
     assert (first["step"], first["seconds"], first["resolved"]) == (1, 30, 1)
     assert (last["step"], last["seconds"], last["resolved"]) == (2, 90, resolved)
     assert resolved > 1
-    assert "resolved by training time" in out
+    assert "Resolved issues by training time" in out
     predictions = shell.rows("evaluate", "sft-1/predictions.jsonl")
     assert sum(bool(row["model_patch"]) for row in predictions) == 1

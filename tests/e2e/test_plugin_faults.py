@@ -1,7 +1,7 @@
-"""An installed plugin that breaks is named, and the run goes on when it is mended."""
+"""An installed plugin that fails is named, and the run resumes once it is fixed."""
 
 
-def test_the_command_line_names_it_and_goes_on(shell, recipe):
+def test_the_command_line_names_the_plugin_and_the_run_resumes(shell, recipe):
     text = recipe[: recipe.index("[model]")] + (
         '[generate]\nsamples = 2\nmodel = { use = "parrot", breaks = 4 }\n'
         '[grade]\nuse = "believer"\n'
@@ -11,7 +11,7 @@ def test_the_command_line_names_it_and_goes_on(shell, recipe):
         "error: Backend 'parrot' of swebench-trainer-example 0.3.1 failed in sample: "
         "LookupError: the parrot has flown (swebench_trainer_example.py, line "
     ) in said
-    assert "the same command goes on" in said
+    assert "the same command resumes the run" in said
     kept = shell.rows("generate", "candidates.jsonl")
     assert len(kept) == 4
     log = shell.folder / "runs/small/logs/attempt_1/swebench-train.log"

@@ -50,7 +50,7 @@ TWINS = (
 )
 
 
-def test_leakage_is_refused_and_settings_may_change_then(shell, write):
+def test_leakage_is_refused_until_the_recipe_changes(shell, write):
     out = shell.run(write(*TWINS), code=1)
     assert "django__django-1 and django__django-3: the same gold patch" in out
     assert "leakage.jsonl" in out and 'leakage = "drop"' in out
@@ -69,16 +69,14 @@ def test_leakage_is_refused_and_settings_may_change_then(shell, write):
     assert shell.json("prepare", "leakage.json")["dropped"] == 1
 
 
-def test_when_all_that_could_train_leaks_nothing_is_trained(shell, write):
+def test_dropping_every_training_instance_is_an_error(shell, write):
     twins = (row(1), row(3, patch=row(1)["patch"]))
     recipe = RECIPE.replace("holdout", 'leakage = "drop"\nholdout')
     out = shell.run(write(*twins, recipe=recipe), code=1)
     assert "none is left" in out and "leakage.jsonl" in out
 
 
-def test_leakage_that_is_allowed_and_training_on_a_public_test_are_recorded(
-    shell, write
-):
+def test_allowed_leakage_and_public_tests_are_recorded(shell, write):
     shell.run(
         write(*TWINS, recipe=RECIPE.replace("holdout", 'leakage = "allow"\nholdout'))
     )
@@ -112,17 +110,15 @@ def test_a_split_can_be_pinned_by_the_list_of_another_run(shell, write):
     assert heldout("more") == heldout("small") != set()
 
 
-def test_when_nothing_is_left_the_reasons_are_there(shell, write):
+def test_the_reasons_are_written_if_no_instance_is_left(shell, write):
     recipe = RECIPE.replace('answer = "diff"', 'use = "oracle"')
     out = shell.run(write(row(1), row(2), recipe=recipe), code=1)
     assert "No instance is left. Dropped: 2 x no place of [contents] has the" in out
     for dropped in shell.rows("prepare", "dropped.jsonl"):
-        assert "(task: the row comes without files; git: " in dropped["reason"]
+        assert "(task: the row has no files; git: " in dropped["reason"]
 
 
-def test_rows_without_tests_train_but_are_refused_where_they_are_to_be_graded(
-    shell, write
-):
+def test_rows_without_tests_can_be_trained_on_but_not_graded(shell, write):
     trains = RECIPE + '[model]\nuse = "parrot"\n[sft]\n'
     out = shell.run(write(row(1), row(2), recipe=trains))
     assert "not gradable 2" in out and "rows 1" in out
@@ -143,7 +139,7 @@ def git(folder, *arguments):
     return done.stdout.decode().strip()
 
 
-def test_files_that_are_missing_stop_the_run_until_they_are_there(shell, write):
+def test_missing_files_stop_the_run_until_they_are_available(shell, write):
     origin = shell.folder / "elsewhere" / "django" / "django"
     origin.mkdir(parents=True)
     git(origin, "init", "--quiet")
@@ -177,7 +173,7 @@ def test_files_that_are_missing_stop_the_run_until_they_are_there(shell, write):
     ]
 
 
-def test_of_several_contexts_each_instance_has_its_own(shell):
+def test_each_instance_has_its_own_context(shell):
     recipe = shell.write(
         """\
 schema_version = 1

@@ -12,22 +12,17 @@ import pytest
 class Elsewhere:
     """A directory of a plugin's author, and where its distributions are installed."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, server):
         self.folder = folder
         self.site = folder / "site"
+        self._server = server
 
-    def python(self, *arguments, cwd=None, code=0):
-        """Runs Python in a directory; returns what it printed."""
-        done = subprocess.run(
-            [sys.executable, *map(str, arguments)],
-            cwd=cwd or self.folder,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+    def python(self, *command, cwd=None):
+        """Runs `python -m` with a command in a directory; returns its output."""
+        process = self._server.start(command, cwd or self.folder, self.environment())
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+        return out + err
 
     def environment(self):
         paths = [str(self.site), os.environ.get("PYTHONPATH", "")]
@@ -39,21 +34,19 @@ class Elsewhere:
             "XDG_CACHE_HOME": str(self.folder / "cache"),
         }
 
-    def install(self, distribution):
-        """Installs a distribution as pip does for anybody, but for the network."""
-        self.python(
-            *("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"),
-            *("--disable-pip-version-check", "--target", self.site, distribution),
-        )
+    def install(self, *distributions):
+        """Installs distributions with pip, without the network."""
+        options = "--quiet --no-deps --no-build-isolation --disable-pip-version-check"
+        command = [sys.executable, "-m", "pip", "install", *options.split()]
+        subprocess.run([*command, "--target", self.site, *distributions], check=True)
 
     def passes(self, distribution):
         """Runs the tests of a distribution, with no configuration of ours."""
-        out = self.python(
-            *("-m", "pytest", "-q", "-p", "no:xdist", "-W", "error"), cwd=distribution
-        )
+        options = ("-q", "-p", "no:xdist", "-W", "error")
+        out = self.python("pytest", *options, cwd=distribution)
         assert " passed" in out and "failed" not in out, out
 
 
-@pytest.fixture
-def elsewhere(tmp_path):
-    return Elsewhere(tmp_path)
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory, warm_server):
+    return Elsewhere(tmp_path_factory.mktemp("elsewhere"), warm_server)

@@ -11,42 +11,43 @@ FILES = re.compile(r"^```\w+ ([\w./-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GUIDES = ("write-a-backend", "write-a-pair-strategy")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def built(elsewhere, pytestconfig):
-    """Writes the files of a guide; returns their directory."""
-
-    def built(guide):
+    """The directories with the files of each guide, by guide; installed."""
+    folders = {}
+    for guide in GUIDES:
         text = (pytestconfig.rootpath / f"docs/how-to/{guide}.md").read_text()
         folder = elsewhere.folder / guide
         for name, content in FILES.findall(text):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
-        elsewhere.install(folder)
-        return folder
-
-    return built
+        folders[guide] = folder
+    elsewhere.install(*folders.values())
+    return folders
 
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_its_plugin_passes_its_tests_and_its_recipe_is_valid(guide, built, elsewhere):
-    folder = built(guide)
+    folder = built[guide]
     elsewhere.passes(folder)
-    out = elsewhere.python("-m", "swebench_trainer", "check", "recipe.toml", cwd=folder)
+    out = elsewhere.python("swebench_trainer", "check", "recipe.toml", cwd=folder)
     assert "valid. Stages: prepare, admit," in out
 
 
 def test_the_recipe_of_the_backend_runs(built, elsewhere):
-    folder = built("write-a-backend")
+    folder = built["write-a-backend"]
     handler = runpy.run_path(str(folder / "tests/conftest.py"))["Llama"]
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         server.faults = set()
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         out = elsewhere.python(
-            *("-m", "swebench_trainer", "recipe.toml", "--until", "generate"),
-            *("--set", f'generate.model.url="http://127.0.0.1:{server.server_port}"'),
-            *("--set", "grade.admission_runs=0"),  # needs no sandbox of this machine
+            "swebench_trainer",
+            "recipe.toml",
+            "--until=generate",
+            f'--set=generate.model.url="http://127.0.0.1:{server.server_port}"',
+            "--set=grade.admission_runs=0",  # needs no sandbox of this machine
             cwd=folder,
         )
         server.shutdown()

@@ -6,16 +6,35 @@ from swebench_trainer.cli import run_command_line
 from swebench_trainer.scaffold.write import compatible, kinds
 
 
+@pytest.fixture(scope="module")
+def written(elsewhere):
+    """A new plugin of each kind, installed."""
+    folders = {}
+    for kind in kinds():
+        options = ["--kind", kind, "--to", str(elsewhere.folder)]
+        assert run_command_line(["new-plugin", f"my-{kind}", *options]) == 0
+        folders[kind] = elsewhere.folder / f"swebench-trainer-my-{kind}"
+    elsewhere.install(*folders.values())
+    return folders
+
+
 @pytest.mark.parametrize("kind", kinds())
-def test_its_tests_pass_at_once_and_recipes_can_name_it(kind, elsewhere, capsys):
-    command = ["new-plugin", "my-own", "--kind", kind, "--to", str(elsewhere.folder)]
+def test_a_new_plugin_passes_its_tests(kind, written, elsewhere):
+    elsewhere.passes(written[kind])
+
+
+def test_recipes_can_name_new_plugins(written, elsewhere):
+    listed = elsewhere.python("swebench_trainer", "plugins")
+    for kind in written:
+        assert f" my-{kind} " in listed
+        assert f"swebench-trainer-my-{kind} 0.1.0" in listed
+
+
+def test_the_command_prints_how_to_install_and_test_it(tmp_path, capsys):
+    command = ["new-plugin", "my-own", "--kind", "source", "--to", str(tmp_path)]
     assert run_command_line(command) == 0
-    folder = elsewhere.folder / "swebench-trainer-my-own"
-    assert f"pip install -e {folder}" in capsys.readouterr().out
-    elsewhere.install(folder)
-    elsewhere.passes(folder)
-    listed = elsewhere.python("-m", "swebench_trainer", "plugins")
-    assert " my-own " in listed and "swebench-trainer-my-own 0.1.0" in listed
+    folder = tmp_path / "swebench-trainer-my-own"
+    assert capsys.readouterr().out == f"pip install -e {folder} && pytest {folder}\n"
 
 
 def test_the_help_names_every_kind(capsys):

@@ -67,6 +67,9 @@ def test_the_overview_lists_every_command(capsys):
     shown = capsys.readouterr().out
     for name in COMMANDS:
         assert re.search(rf"^  {name} ", shown, re.MULTILINE), name
+    assert not re.search(r"[a-z,]\.\.\.$", shown, re.MULTILINE), (
+        "the help of a command does not fit on its line"
+    )
 
 
 def test_the_reference_lists_every_command(request):

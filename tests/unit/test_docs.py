@@ -149,3 +149,15 @@ def test_versions_agree(root):
     wanted = [*project["dependencies"], *(name for extra in extras for name in extra)]
     missing = {re.split("[<>=[]", w)[0] for w in wanted} - {*pinned, project["name"]}
     assert not missing, f"not in constraints.txt: {missing}"
+
+
+def test_every_threat_names_an_existing_test(root):
+    page = (root / "docs/threats-and-faults.md").read_text()
+    tests = "".join(path.read_text() for path in root.glob("tests/**/*.py"))
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    cells = [row.split(" | ")[-1] for row in rows if "`" in row]
+    names = {name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)}
+    exploits = {f'"{name}"' for name in names if not name.startswith("test_")}
+    functions = {f"def {name}(" for name in names if name.startswith("test_")}
+    assert len(exploits) > 20 and len(functions) > 20
+    assert [text for text in exploits | functions if text not in tests] == []

@@ -24,27 +24,27 @@ class AnthropicTable(RemoteTable):
     api_key_env: Variable = "ANTHROPIC_API_KEY"
     """Environment variable with the key. The key itself stands in no file."""
     base_url: Address = ANTHROPIC
-    """Address of the service."""
+    """Base URL of the service."""
     cache: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
-    """Have a prompt cached that several samples share: the first of them goes ahead, and the others read it at the price of `cached`."""
+    """Whether to cache prompts with several samples. The first sample is requested before the others, which then cost the price of `cached`."""
     batch: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = False
-    """Send requests as Message Batches: at half the price, within a day. A run that was stopped goes on with the batches that it has sent."""
+    """Whether to send Message Batches, at half the price and within a day. A stopped run resumes waiting for its batches."""
     poll: Annotated[PositiveFloat, Field(json_schema_extra={VOLATILE: True})] = 30
-    """Seconds between questions whether a batch is done."""
+    """Seconds between checks of a batch."""
     send: tuple[Literal["temperature", "top_p"], ...] = ()
-    """Sampling settings that the model takes; many Claude models take none or one of the two."""
+    """Sampling settings to send; many Claude models accept only one of them or none."""
     body: dict[str, JsonValue] = Field(default_factory=dict)
-    """Further fields of each request, such as `{ thinking = { type = "adaptive" } }`."""
+    """Additional fields of each request, such as `{ thinking = { type = "adaptive" } }`."""
 
 
 @hookimpl
 def register_backends(register: Register) -> None:
-    """Claude."""
+    """Register the `anthropic` backend."""
 
     def anthropic(table: AnthropicTable) -> Any:
         from swebench_trainer_anthropic.service import AnthropicService
 
-        if table.batch:  # what fits into the budget goes at once
+        if table.batch:  # send everything within the budget at once
             table = table.model_copy(update={"concurrency": BATCH})
         leads = table.cache and not table.batch
         return RemoteBackend(table, AnthropicService, leads=leads)

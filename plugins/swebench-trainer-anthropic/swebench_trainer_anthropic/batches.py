@@ -1,7 +1,7 @@
-"""Message Batches behind the form of single requests.
+"""Message Batches behind the interface of single requests.
 
-A request waits until the batch that it is in has ended. Which batches were sent is kept
-on disk, so that a run that was stopped waits for them instead of sending them again.
+A request waits until its batch ends. The ids of sent batches are stored on disk, so that
+a stopped run waits for them instead of sending them again.
 """
 
 from __future__ import annotations
@@ -11,13 +11,19 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.remote import Fault, RowWriter, fault_of_status, read_rows
+from swebench_trainer.remote import (
+    Fault,
+    FaultKind,
+    RowWriter,
+    fault_of_status,
+    read_rows,
+)
 
 FILE = "batches.jsonl"
 SIZE = 2_000
-"""Requests in a batch: with prompts of 30,000 tokens still below the 256 MB it may have."""
+"""Maximum requests in a batch: below its limit of 256 MB with prompts of 30,000 tokens."""
 _GATHER = 0.1
-"""Seconds without another request after which those that came make a batch."""
+"""Seconds without a new request until the open ones are sent as a batch."""
 
 _STATUS = {
     "invalid_request_error": 400,
@@ -27,19 +33,19 @@ _STATUS = {
     "not_found_error": 404,
     "request_too_large": 413,
 }
-"""Statuses that the errors of a batch have where they answer single requests."""
+"""HTTP statuses that single requests have for the error types of batches."""
 
 Request = dict[str, Any]
 Response = dict[str, Any]
 
 
 class Batches:
-    """Sends requests in batches, and hands each its own result.
+    """Sends requests in batches and returns the result of each.
 
     Args:
         api: `client.messages.batches` of the SDK.
-        poll: Seconds between questions whether a batch has ended.
-        fault: What an error of the SDK means.
+        poll: Seconds between checks of a batch.
+        fault: Converts an error of the SDK.
     """
 
     def __init__(
@@ -55,20 +61,20 @@ class Batches:
         self._path: Path | None = None
 
     def keep_in(self, folder: Path) -> None:
-        """Remembers there what is sent, and what was sent before."""
+        """Store batch ids in this folder, and load the ids from earlier attempts."""
         self._path = folder / FILE
         for row in read_rows(self._path):
             self._sent.update(dict.fromkeys(row["requests"], row["batch"]))
 
     async def ask(self, name: str, request: Request) -> Response:
-        """The message that answers a request.
+        """Return the response to a request.
 
         Args:
-            name: The same for the same request, in a later process too.
+            name: Identifies the request, also in later processes.
             request: Fields of the Messages API.
 
         Raises:
-            Fault: The batch, or this request of it, has failed.
+            Fault: The batch or this request failed.
         """
         answer = asyncio.get_running_loop().create_future()
         self._waiting[name] = answer
@@ -77,23 +83,23 @@ class Batches:
         else:
             self._open[name] = request
             self._start("", self._send())
-        return await answer  # type: ignore[no-any-return]  # a response, see `_settle`
+        return await answer  # type: ignore[no-any-return]  # a response, see `_deliver`
 
     async def close(self) -> None:
-        """Stops waiting."""
+        """Stop waiting."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
-        """Starts a task, unless it is under way already."""
+        """Start a task unless it is already running."""
         if key in self._tasks and not self._tasks[key].done():
             work.close()
         else:
             self._tasks[key] = asyncio.create_task(work)
 
     async def _send(self) -> None:
-        """Sends what is open, and what comes meanwhile."""
+        """Send the open requests, including those that arrive meanwhile."""
         while self._open:
             count = 0
             while count < len(self._open):
@@ -103,64 +109,66 @@ class Batches:
             entries = [{"custom_id": n, "params": self._open.pop(n)} for n in names]
             try:
                 batch = await self._api.create(requests=entries)
-            except Exception as error:  # whoever waits must hear of it, whatever it is
+            except Exception as error:  # waiting requests must fail too
                 self._fail(names, self._fault(error))
                 continue
-            self._remember(batch.id, names)
+            self._record(batch.id, names)
             self._start(batch.id, self._watch(batch.id))
 
-    def _remember(self, batch: str, names: list[str]) -> None:
+    def _record(self, batch: str, names: list[str]) -> None:
         self._sent.update(dict.fromkeys(names, batch))
         if self._path:
             with RowWriter(self._path) as rows:
                 rows.write({"batch": batch, "requests": names})
 
     async def _watch(self, batch: str) -> None:
-        """Waits until a batch has ended, and hands out its results."""
-        gone = True
+        """Wait until a batch ends, and deliver its results."""
+        resend = True
         try:
             while (await self._api.retrieve(batch)).processing_status != "ended":
                 await asyncio.sleep(self._poll)
             async for entry in await self._api.results(batch):
-                self._settle(entry.custom_id, entry.result.to_dict())
-            fault = Fault("busy", f"batch {batch} has no result for it")
-        except Exception as error:  # whoever waits must hear of it, whatever it is
+                self._deliver(entry.custom_id, entry.result.to_dict())
+            fault = Fault(
+                FaultKind.BUSY, f"batch {batch} has no result for this request"
+            )
+        except Exception as error:  # waiting requests must fail too
             fault = self._fault(error)
-            gone = fault.kind == "model"  # its results are kept for some weeks only
-            if gone:
-                fault = Fault("busy", f"batch {batch}: {fault.reason}")
+            resend = fault.kind is FaultKind.MODEL  # results expire after some weeks
+            if resend:
+                fault = Fault(FaultKind.BUSY, f"batch {batch}: {fault.reason}")
         names = [n for n, b in self._sent.items() if b == batch]
-        self._fail(names, fault, again=gone)
+        self._fail(names, fault, resend=resend)
 
-    def _settle(self, name: str, result: Mapping[str, Any]) -> None:
-        """Hands one result to whoever waits for it."""
+    def _deliver(self, name: str, result: Mapping[str, Any]) -> None:
+        """Deliver one result."""
         if result["type"] == "succeeded":
             if (answer := self._waiting.pop(name, None)) and not answer.done():
                 answer.set_result(result["message"])
             return
         self._fail([name], _fault_of(result))
 
-    def _fail(self, names: list[str], fault: Fault, *, again: bool = True) -> None:
-        """Hands out a fault.
+    def _fail(self, names: list[str], fault: Fault, *, resend: bool = True) -> None:
+        """Deliver a fault.
 
         Args:
-            names: Requests.
-            fault: What became of them.
-            again: Whether they are sent again when they are asked again; otherwise the
-                batch that they are in is waited for once more.
+            names: Names of the requests.
+            fault: Their fault.
+            resend: Whether a retry sends them in a new batch; otherwise it waits for
+                the same batch again.
         """
         for name in names:
             if answer := self._waiting.pop(name, None):
-                if again:
+                if resend:
                     self._sent.pop(name, None)
                 if not answer.done():
                     answer.set_exception(fault)
 
 
 def _fault_of(result: Mapping[str, Any]) -> Fault:
-    """What became of a request that a batch has not answered."""
+    """The fault of a request without an answer in its batch."""
     if result["type"] != "errored":
-        return Fault("busy", f"{result['type']} with its batch")
+        return Fault(FaultKind.BUSY, f"{result['type']} in its batch")
     error = result["error"]["error"]
     reason, code = error.get("message", ""), error.get("type", "")
     return fault_of_status(_STATUS.get(code, 500), reason, code=code)

@@ -10,6 +10,7 @@ from swebench_trainer.remote import (
     Answer,
     Ask,
     Fault,
+    FaultKind,
     Reply,
     Usage,
     digest,
@@ -17,15 +18,16 @@ from swebench_trainer.remote import (
     parsed,
     seconds_of,
 )
+from swebench_trainer.types import Finish
 from swebench_trainer_anthropic import ANTHROPIC, AnthropicTable
 from swebench_trainer_anthropic.batches import Batches
 
 _FINISH = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "refused",
+    "end_turn": Finish.STOP,
+    "stop_sequence": Finish.STOP,
+    "max_tokens": Finish.LENGTH,
+    "model_context_window_exceeded": Finish.LENGTH,
+    "refusal": Finish.REFUSED,
 }
 
 
@@ -34,7 +36,7 @@ class AnthropicService:
 
     Args:
         table: The recipe's table.
-        key: The key, empty for a service that wants none.
+        key: The API key; empty if the service needs none.
 
     Raises:
         PrerequisiteError: The SDK is not installed.
@@ -59,7 +61,7 @@ class AnthropicService:
         self._batches = Batches(self._client.messages.batches, table.poll, self.fault)
 
     def keep_in(self, folder: Path) -> None:
-        """See `Service`: batches that were sent are found again there."""
+        """See `Service`. Stores the ids of sent batches."""
         self._batches.keep_in(folder)
 
     async def ask(self, ask: Ask) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class AnthropicService:
         return parsed(await response.text())
 
     def _request(self, ask: Ask) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The fields of a request that the SDK knows, and those beside them."""
+        """The request fields for the SDK, and the additional ones."""
         first = ask.first
         prompt: dict[str, Any] = {"type": "text", "text": first.prompt}
         if ask.shared:
@@ -99,14 +101,17 @@ class AnthropicService:
             finish = _FINISH.get(response["stop_reason"], "")
             usage = _usage(response.get("usage"))
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise Fault("spoilt", f"no message: {str(response)[:200]}") from None
+            raise Fault(
+                FaultKind.UNREADABLE, f"not a message: {str(response)[:200]}"
+            ) from None
         return Reply((Answer(text, finish),), usage)
 
     async def check(self) -> None:
-        """Asks for the model, which costs nothing.
+        """Request the model's description, which is free.
 
         Raises:
-            Fault: The key is wrong, nobody answers, or there is no such model.
+            Fault: The key is invalid, the service is unavailable, or it does not have
+                the model.
         """
         client = self._client.with_options(max_retries=min(2, self._table.retries))
         try:
@@ -119,15 +124,15 @@ class AnthropicService:
             raise self.fault(error) from None
 
     async def close(self) -> None:
-        """See `Service.close`. Batches that were sent go on without us."""
+        """See `Service.close`. Sent batches continue at the service."""
         await self._batches.close()
         await self._client.close()
 
     def fault(self, error: Exception) -> Fault:
-        """What an error of the SDK means."""
+        """The fault for an error of the SDK."""
         if not isinstance(error, self._errors.APIStatusError):
             cause = error.__cause__ or error
-            return Fault("busy", f"{error} ({type(cause).__name__})")
+            return Fault(FaultKind.BUSY, f"{error} ({type(cause).__name__})")
         return fault_of_status(
             error.status_code,
             error.api_message or error.message,
@@ -137,7 +142,7 @@ class AnthropicService:
 
 
 def _usage(usage: Any) -> Usage | None:
-    """`None` where a service counts in a way of its own: the answer is good all the same."""
+    """`None` if the format is unknown; the answer is still valid."""
     try:
         return Usage(
             input=int(usage["input_tokens"]),

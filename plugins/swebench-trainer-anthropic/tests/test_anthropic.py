@@ -1,4 +1,4 @@
-"""The real SDK against a local server that speaks the Messages API, faults included."""
+"""The real SDK against a local server with the Messages API, including faults."""
 
 import contextlib
 import json
@@ -51,7 +51,7 @@ def served(trouble=lambda n, call: None, **options):
     seen = iter(range(10**9))
 
     def answer(_, call):
-        # Where the key stands changes with the version of the SDK.
+        # The header with the key depends on the SDK version.
         key = call.headers.get("authorization") or call.headers.get("x-api-key", "")
         if key.removeprefix("Bearer ") != KEY:
             said = f"invalid key: {key}"
@@ -96,10 +96,10 @@ def requests(count=8, samples=3):
 FAULTS = {
     "none": lambda n, call: None,
     "overloaded": lambda n, call: (
-        failure("overloaded_error", "busy", 529, retry_after="1") if n < 4 else None
+        failure("overloaded_error", "busy", 529, retry_after="0.1") if n < 4 else None
     ),
     "429 storm": lambda n, call: (
-        failure("rate_limit_error", "slow", 429) if n < 20 else None
+        failure("rate_limit_error", "slow", 429, retry_after="0.1") if n < 20 else None
     ),
     "cut half-way": lambda n, call: (
         Response(message(call.body), cut=True) if n in (0, 3) else None
@@ -129,7 +129,7 @@ def test_no_candidate_is_lost(backend, name):
     assert {(s.finish, s.prompt_tokens) for s in found.values()} == {("stop", 110)}
 
 
-def test_a_wrong_key_names_its_variable_and_stays_secret(
+def test_an_invalid_key_error_names_the_variable_but_not_the_key(
     backend, monkeypatch, tmp_path
 ):
     wrong = "sk-ant-wrong-9876543210"
@@ -145,16 +145,16 @@ def test_a_wrong_key_names_its_variable_and_stays_secret(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_account_and_a_refusal(backend):
+def test_an_account_without_credit_stops_the_stage(backend):
     low = "Your credit balance is too low to access the Anthropic API."
     empty = failure("invalid_request_error", low, 400)
     with served(lambda n, call: empty if n > 5 else None) as service:
         found, error = drawn(backend(service, concurrency=1), requests())
-    assert isinstance(error, StageError) and "is empty" in str(error)
+    assert isinstance(error, StageError) and "no credit" in str(error)
     assert len(found) == 6
 
 
-def test_a_refusal_is_a_candidate_that_says_so(backend):
+def test_a_refusal_becomes_a_refused_candidate(backend):
     def refuse(n, call):
         return Response(message(call.body, stop_reason="refusal", content=[]))
 
@@ -165,7 +165,7 @@ def test_a_refusal_is_a_candidate_that_says_so(backend):
     }
 
 
-def test_the_prompt_is_cached_by_the_first_and_read_by_the_others(backend):
+def test_the_first_request_writes_the_cache_and_the_others_read_it(backend):
     def cached(n, call):
         (block,) = call.body["messages"][0]["content"]
         assert block["cache_control"] == {"type": "ephemeral"}
@@ -183,7 +183,7 @@ def test_the_prompt_is_cached_by_the_first_and_read_by_the_others(backend):
     with served(cached, latency=0.02) as service:
         made = backend(service, concurrency=20, price=price)
         drawn(made, requests(4, 3))
-        # 4 prompts: 4 times written, 8 times read, 12 times 10 tokens beside.
+        # 4 prompts: written 4 times, read 8 times, and 12 times 10 uncached tokens.
         assert made.figures()["cost"] == f"{4 * 125 + 8 * 10 + 12 * 10:.4g}"
     with served() as service:
         drawn(backend(service, cache=False), requests(2, 1))
@@ -192,7 +192,7 @@ def test_the_prompt_is_cached_by_the_first_and_read_by_the_others(backend):
             assert "cache_control" not in json.dumps(call.body)
 
 
-def test_only_settings_that_are_named_are_sent(backend):
+def test_only_listed_settings_are_sent(backend):
     with served() as service:
         drawn(backend(service), requests(1, 1))
         drawn(backend(service, send=("temperature",), body={"x": 1}), requests(1, 1))
@@ -202,7 +202,7 @@ def test_only_settings_that_are_named_are_sent(backend):
 
 
 class Batched:
-    """A server of Message Batches; ends them when it is told, and may fail some."""
+    """A Message Batches server that ends batches on demand and can fail requests."""
 
     def __init__(self):
         self.batches, self.ended, self.results = {}, True, lambda n, entry: None
@@ -258,7 +258,7 @@ def test_a_batch_answers_all_requests(backend):
     assert all(found[k].text == f"answer to prompt {k[0][2:]}" for k in found)
 
 
-def test_what_a_batch_leaves_out_is_sent_again(backend):
+def test_failed_requests_of_a_batch_are_sent_again(backend):
     def some_fail(n, entry):
         if len(batched.batches) > 1 or n > 5:
             return None
@@ -274,7 +274,7 @@ def test_what_a_batch_leaves_out_is_sent_again(backend):
     assert [len(b) for b in batched.batches.values()] == [len(asked), 6]
 
 
-def test_a_service_that_is_down_is_asked_for_the_same_batch_again(backend):
+def test_an_outage_does_not_resend_a_batch(backend):
     batched, asked = Batched(), requests(2, 2)
     batched.down = 3
     with LocalService(batched) as service:
@@ -284,7 +284,7 @@ def test_a_service_that_is_down_is_asked_for_the_same_batch_again(backend):
     assert len(batched.batches) == 1, "the batch was sent twice"
 
 
-def test_a_stopped_run_waits_for_the_batch_that_it_sent(backend, tmp_path):
+def test_a_stopped_run_resumes_waiting_for_its_batch(backend, tmp_path):
     batched, asked = Batched(), requests()
     batched.ended = False
     with LocalService(batched) as service:

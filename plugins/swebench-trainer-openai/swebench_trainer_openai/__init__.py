@@ -1,4 +1,4 @@
-"""Backend `openai`: candidates from any OpenAI-compatible endpoint."""
+"""Backend `openai`: samples from any OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ OPENAI = "https://api.openai.com/v1"
 
 
 class OpenAITable(RemoteTable):
-    """A model behind the chat completions protocol of OpenAI."""
+    """A model behind OpenAI's chat completions API."""
 
     use: str = "openai"
     """`openai`."""
     api_key_env: Variable = "OPENAI_API_KEY"
-    """Environment variable with the key; empty for a service that wants none. The key itself stands in no file."""
+    """Environment variable with the API key; empty if the service needs none. The key is never written to a file."""
     base_url: Address = OPENAI
-    """Address of the service, up to `/v1`."""
+    """Base URL of the service, up to `/v1`."""
     n: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = False
-    """Ask for all samples of a prompt in one request, where the service offers `n`: the prompt is then read, and paid for, once."""
+    """Whether to request all samples of a prompt at once, if the service supports `n`. The prompt is then billed once."""
     limit: Annotated[
         Literal["max_completion_tokens", "max_tokens"],
         Field(json_schema_extra={VOLATILE: True}),
     ] = "max_completion_tokens"
-    """What the service calls `max_new_tokens`."""
+    """The service's name for `max_new_tokens`."""
     omit: tuple[Literal["temperature", "top_p", "top_k", "min_p", "seed"], ...] = ()
-    """Settings that the model does not take, and that are not sent."""
+    """Settings that the model does not accept and that are not sent."""
     body: dict[str, JsonValue] = Field(default_factory=dict)
-    """Further fields of each request, such as `{ reasoning_effort = "low" }`."""
+    """Additional fields of each request, such as `{ reasoning_effort = "low" }`."""
 
 
 @hookimpl
 def register_backends(register: Register) -> None:
-    """The endpoint that `base_url` names."""
+    """Register the `openai` backend."""
 
     def openai(table: OpenAITable) -> Any:
         from swebench_trainer_openai.service import OpenAIService

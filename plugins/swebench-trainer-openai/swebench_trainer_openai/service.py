@@ -1,4 +1,4 @@
-"""The chat completions protocol, through the `openai` SDK and its retries."""
+"""The chat completions API, through the `openai` SDK and its retries."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from swebench_trainer.remote import (
     Answer,
     Ask,
     Fault,
+    FaultKind,
     Reply,
     Usage,
     fault_of_status,
     parsed,
     seconds_of,
 )
+from swebench_trainer.types import Finish
 from swebench_trainer_openai import OPENAI, OpenAITable
 
 if TYPE_CHECKING:
     from openai import APIError
 
-_FINISH = {"stop": "stop", "length": "length", "content_filter": "refused"}
+_FINISH = {
+    "stop": Finish.STOP,
+    "length": Finish.LENGTH,
+    "content_filter": Finish.REFUSED,
+}
 
 
 class OpenAIService:
@@ -30,7 +36,7 @@ class OpenAIService:
 
     Args:
         table: The recipe's table.
-        key: The key, empty for a service that wants none.
+        key: The API key; empty if the service needs none.
 
     Raises:
         PrerequisiteError: The SDK is not installed.
@@ -55,8 +61,8 @@ class OpenAIService:
 
     async def ask(self, ask: Ask) -> dict[str, Any]:
         """See `Service.ask`."""
-        # Not by `chat.completions.create`: to look at each of its forty fields, and to
-        # read the response into models, costs the SDK a fifth of its time.
+        # `chat.completions.create` validates its forty fields and parses the response
+        # into models, which costs a fifth of the SDK's time.
         try:
             text = await self._client.post(
                 "/chat/completions", body=self._request(ask), cast_to=str
@@ -70,9 +76,9 @@ class OpenAIService:
         settings: dict[str, Any] = {
             "temperature": request.temperature,
             "top_p": request.top_p,
-            "seed": request.seed % 2**31,  # not every service takes more bits
+            "seed": request.seed % 2**31,  # some services reject more bits
         }
-        for name in ("top_k", "min_p"):  # beyond OpenAI's own, so only where asked for
+        for name in ("top_k", "min_p"):  # not in OpenAI's API, so only if set
             if value := getattr(request, name, 0):
                 settings[name] = value
         sent = {k: v for k, v in settings.items() if k not in self._table.omit}
@@ -93,29 +99,36 @@ class OpenAIService:
             answers = tuple(_answer(c) for c in choices if not _is_broken(c))
             usage = _usage(response.get("usage"))
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise Fault("spoilt", f"no completion: {str(response)[:200]}") from None
+            raise Fault(
+                FaultKind.UNREADABLE, f"no completion: {str(response)[:200]}"
+            ) from None
         if not answers:
-            raise Fault("spoilt", f"a completion without answers: {choices!s:.200}")
+            raise Fault(
+                FaultKind.UNREADABLE, f"no answer in the completion: {choices!s:.200}"
+            )
         return Reply(answers, usage)
 
     async def check(self) -> None:
-        """Asks for the list of models, which costs nothing.
+        """Request the list of models, which is free.
 
         Raises:
-            Fault: The key is wrong, nobody answers, or OpenAI itself has no such model.
+            Fault: The key is invalid, the service is unavailable, or OpenAI does not
+                have the model.
         """
         client = self._client.with_options(max_retries=min(2, self._table.retries))
         try:
             text = await client.get("/models", cast_to=str)
         except self._errors.APIStatusError as error:
-            # Other services have no such list, or not for each key.
+            # Some services have no such list, or not for every key.
             if error.status_code == 401:
                 raise self._fault(error) from None
             return
         except self._errors.APIError as error:
             raise self._fault(error) from None
         if text.lstrip().startswith("<"):
-            raise Fault("model", "a web page is there, and no API: is /v1 missing?")
+            raise Fault(
+                FaultKind.MODEL, "the address returns a web page; is /v1 missing?"
+            )
         if self._table.base_url == OPENAI:
             self._require_name(parsed(text))
 
@@ -123,8 +136,10 @@ class OpenAIService:
         names = [model["id"] for model in models.get("data") or ()]
         if self._table.name not in names:
             close = difflib.get_close_matches(self._table.name, names, 3)
-            meant = f"; there is {', '.join(close)}" if close else ""
-            raise Fault("model", f"{self._table.name} is not among its models{meant}")
+            similar = f"; similar: {', '.join(close)}" if close else ""
+            raise Fault(
+                FaultKind.MODEL, f"{self._table.name} is not in its models{similar}"
+            )
 
     async def close(self) -> None:
         """See `Service.close`."""
@@ -133,7 +148,7 @@ class OpenAIService:
     def _fault(self, error: APIError) -> Fault:
         if not isinstance(error, self._errors.APIStatusError):
             cause = error.__cause__ or error
-            return Fault("busy", f"{error.message} ({type(cause).__name__})")
+            return Fault(FaultKind.BUSY, f"{error.message} ({type(cause).__name__})")
         body = error.body if isinstance(error.body, Mapping) else {}
         reason = str(body.get("message") or error.message)
         wait = seconds_of(error.response.headers.get("retry-after", ""))
@@ -142,7 +157,7 @@ class OpenAIService:
 
 
 def _is_broken(choice: Mapping[str, Any]) -> bool:
-    """Whether a service that stands before others says that one of them has failed."""
+    """Whether a router reports that its own provider failed."""
     return bool(choice.get("error")) or choice.get("finish_reason") in (
         "error",
         "abort",
@@ -153,13 +168,13 @@ def _answer(choice: Mapping[str, Any]) -> Answer:
     message = choice["message"]
     text = message.get("content") or ""
     if not isinstance(text, str):
-        raise TypeError("content is no text")
+        raise TypeError("content is not a string")
     finish = _FINISH.get(choice.get("finish_reason") or "", "")
-    return Answer(text, "refused" if message.get("refusal") else finish)
+    return Answer(text, Finish.REFUSED if message.get("refusal") else finish)
 
 
 def _usage(usage: Any) -> Usage | None:
-    """`None` where a service counts in a way of its own: the answers are good all the same."""
+    """`None` if the format is unknown; the answers are still valid."""
     try:
         details = usage.get("prompt_tokens_details")
         cached = int((details or {}).get("cached_tokens") or 0)

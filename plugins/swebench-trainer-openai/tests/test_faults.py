@@ -40,7 +40,7 @@ def completion(call, **changes):
 
 
 def broken(call):
-    """What a router says whose own provider has failed."""
+    """The response of a router whose provider failed."""
     body = completion(call)
     for choice in body["choices"]:
         error = {"code": 502, "message": "provider returned an error"}
@@ -49,7 +49,7 @@ def broken(call):
 
 
 def served(trouble=lambda number, call: None, **options):
-    """A service that answers, but for what `trouble` says of the n-th completion."""
+    """A service that answers unless `trouble` returns a fault for the n-th completion."""
     seen = iter(range(10**9))
 
     def answer(_, call):
@@ -83,7 +83,7 @@ def backend(tmp_path, monkeypatch):
 
 
 def prompt(number):
-    """About as long as the tokens that the service counts."""
+    """A prompt of about as many tokens as the service reports."""
     return f"prompt {number}" + " word" * 60
 
 
@@ -142,12 +142,12 @@ def test_no_candidate_is_lost(backend, name):
     }
 
 
-def test_a_storm_without_end_stops_and_goes_on(backend):
+def test_an_endless_storm_stops_the_stage_which_can_resume(backend):
     asked = requests()
     with served(lambda n, call: Response(BUSY, 429) if n >= 9 else None) as service:
         found, error = drawn(backend(service, retries=0, concurrency=4), asked)
     assert isinstance(error, StageError) and "slow down" in str(error)
-    assert f"Still open: {len(asked) - len(found)} answers" in str(error)
+    assert f"Missing: {len(asked) - len(found)} answers" in str(error)
     assert len(found) == 9
     with served() as service:
         found, error = drawn(backend(service), asked)
@@ -155,15 +155,15 @@ def test_a_storm_without_end_stops_and_goes_on(backend):
         assert len(service.calls) == len(asked) - 9, "what was kept was paid for again"
 
 
-def test_a_long_retry_after_is_not_sat_out(backend):
+def test_a_long_retry_after_stops_the_stage(backend):
     with served(
         lambda n, call: Response(BUSY, 429, {"retry-after": "3600"})
     ) as service:
         _, error = drawn(backend(service), requests())
-    assert "asks to wait 3600 s" in str(error)
+    assert "Retry-After is 3600 s" in str(error)
 
 
-def test_a_wrong_key_names_its_variable_and_stays_secret(
+def test_an_invalid_key_error_names_the_variable_but_not_the_key(
     backend, monkeypatch, tmp_path
 ):
     wrong = "sk-wrong-9876543210"
@@ -179,7 +179,7 @@ def test_a_wrong_key_names_its_variable_and_stays_secret(
     assert not files(tmp_path)
 
 
-def test_a_key_that_a_service_repeats_is_not_kept(backend, tmp_path):
+def test_a_key_echoed_by_the_service_is_not_stored(backend, tmp_path):
     with served(
         lambda n, call: Response(completion(call, echo=dict(call.headers)))
     ) as service:
@@ -189,7 +189,7 @@ def test_a_key_that_a_service_repeats_is_not_kept(backend, tmp_path):
     assert KEY.encode() not in content and b"[the key]" in content
 
 
-def test_without_a_key_there_is_no_request(backend, monkeypatch):
+def test_no_request_is_sent_without_a_key(backend, monkeypatch):
     with served() as service:
         made = backend(service)
         monkeypatch.delenv("SOME_KEY")
@@ -198,7 +198,7 @@ def test_without_a_key_there_is_no_request(backend, monkeypatch):
         assert not service.calls
 
 
-def test_an_unknown_model(backend):
+def test_an_unknown_model_is_a_recipe_error(backend):
     unknown = {"error": {"message": "no model m", "code": "model_not_found"}}
     with served(lambda n, call: Response(unknown, 404)) as service:
         _, error = drawn(backend(service), requests())
@@ -219,7 +219,7 @@ def refuse(which, code="content_policy_violation"):
         ("context_length_exceeded", "too long"),
     ],
 )
-def test_a_refused_prompt_is_a_candidate_that_says_so(backend, code, finish):
+def test_a_refused_prompt_becomes_a_refused_candidate(backend, code, finish):
     asked = requests()
     with served(refuse([prompt(0), prompt(1)], code)) as service:
         made = backend(service, concurrency=2)
@@ -232,7 +232,7 @@ def test_a_refused_prompt_is_a_candidate_that_says_so(backend, code, finish):
         assert again == found and len(service.calls) == calls
 
 
-def test_a_request_that_is_always_refused_is_the_recipes_fault(backend, tmp_path):
+def test_refusing_every_request_is_a_recipe_error(backend, tmp_path):
     everything = [prompt(n) for n in range(12)]
     with served(refuse(everything, "unsupported_parameter")) as service:
         found, error = drawn(backend(service, concurrency=1), requests())
@@ -241,7 +241,7 @@ def test_a_request_that_is_always_refused_is_the_recipes_fault(backend, tmp_path
     assert not files(tmp_path)
 
 
-def test_a_moderated_prompt_is_no_wrong_key(backend):
+def test_moderation_is_not_mistaken_for_an_invalid_key(backend):
     def moderate(n, call):
         if call.body["messages"][0]["content"] == prompt(3):
             body = {"error": {"message": "Your input was flagged by moderation"}}
@@ -258,7 +258,7 @@ def test_a_moderated_prompt_is_no_wrong_key(backend):
 @pytest.mark.parametrize(
     "usage", [{"prompt_tokens": 5}, {"completion_tokens": None}, ["?"], None]
 )
-def test_an_answer_without_a_count_is_an_answer(backend, usage):
+def test_answers_without_usage_are_accepted(backend, usage):
     asked = requests(2)
     with served(lambda n, call: Response(completion(call, usage=usage))) as service:
         made = backend(service)
@@ -270,16 +270,16 @@ def test_an_answer_without_a_count_is_an_answer(backend, usage):
 @pytest.mark.parametrize(
     "list_", ["<html>hello</html>", [{"id": "m"}], {"data": ["m"]}]
 )
-def test_lists_of_models_have_many_forms_and_a_web_page_is_none(backend, list_):
+def test_the_check_accepts_any_list_of_models_but_no_web_page(backend, list_):
     with LocalService(lambda _, call: Response(list_)) as service:
         if isinstance(list_, str):
-            with pytest.raises(RecipeError, match=r"web page is there.*v1"):
+            with pytest.raises(RecipeError, match=r"web page.*v1"):
                 backend(service).check()
         else:
             backend(service).check()
 
 
-def test_the_service_declines_in_an_answer(backend):
+def test_a_refusal_in_a_message_is_recognized(backend):
     def decline(n, call):
         body = completion(call)
         body["choices"][0]["message"] = {"content": None, "refusal": "I will not."}
@@ -290,7 +290,7 @@ def test_the_service_declines_in_an_answer(backend):
     assert error is None and {s.finish for s in found.values()} == {"refused"}
 
 
-def test_a_budget_is_kept_and_the_run_goes_on_where_it_stopped(backend):
+def test_a_money_budget_stops_the_stage_which_can_resume(backend):
     asked = requests()
     price = {"input": 1e4, "cached": 5e3, "output": 1e5}
     # 60 * 0.01 + 40 * 0.005 + 10 * 0.1 = 1.8 for each; 6.03 would be the worst.
@@ -300,7 +300,7 @@ def test_a_budget_is_kept_and_the_run_goes_on_where_it_stopped(backend):
         )
         assert isinstance(error, StageError) and "budget" in str(error)
         assert len(found) == 8, "7 * 1.8 + 6.03 <= 20 < 8 * 1.8 + 6.03"
-        assert "14.4 of 20" in str(error) and "Still open: 16 answers" in str(error)
+        assert "14.4 of 20" in str(error) and "Missing: 16 answers" in str(error)
         richer = backend(service, price=price, budget={"money": 50}, concurrency=4)
         found, error = drawn(richer, asked)
         assert error is None and not lost(found, asked)
@@ -308,13 +308,13 @@ def test_a_budget_is_kept_and_the_run_goes_on_where_it_stopped(backend):
         assert richer.figures() == {"tokens": 24 * 110, "cost": "43.2"}
 
 
-def test_a_budget_of_tokens(backend):
+def test_a_token_budget_stops_the_stage(backend):
     with served() as service:
         found, error = drawn(backend(service, budget={"tokens": 500}), requests())
     assert "440 of 500 tokens" in str(error) and len(found) == 4
 
 
-def test_several_answers_in_one_request(backend):
+def test_n_requests_several_answers_at_once(backend):
     asked = requests(3, 4)
     with served() as service:
         made = backend(service, n=True)
@@ -326,7 +326,7 @@ def test_several_answers_in_one_request(backend):
     assert {s.completion_tokens for s in found.values()} == {10}
 
 
-def test_a_service_that_ignores_n_is_asked_again(backend):
+def test_missing_answers_are_requested_again_if_n_is_ignored(backend):
     def one(n, call):
         body = completion(call)
         return Response({**body, "choices": body["choices"][:1]})
@@ -338,14 +338,14 @@ def test_a_service_that_ignores_n_is_asked_again(backend):
         assert len(service.calls) == 6
 
 
-def test_it_asks_as_many_at_once_as_it_may(backend):
-    with served(latency=0.3) as service:
+def test_concurrency_is_reached_and_not_exceeded(backend):
+    with served(latency=0.1) as service:
         found, _ = drawn(backend(service, concurrency=6), requests(10))
         assert service.most == 6
     assert len(found) == 20
 
 
-def test_closing_half_way_keeps_what_came(backend):
+def test_closing_early_keeps_received_answers(backend):
     asked = requests()
     with served(latency=0.02) as service:
         made = backend(service, concurrency=4)
@@ -360,7 +360,7 @@ def test_closing_half_way_keeps_what_came(backend):
         assert len(service.calls) <= calls + len(asked) - 1
 
 
-def test_what_is_sent_and_what_is_kept(backend, tmp_path):
+def test_requests_and_stored_responses_have_the_expected_fields(backend, tmp_path):
     request = SampleRequest("i", 0, "Größe?\n", 50, 0.8, 0.95, seed=2**31 + 5)
     text = '{"choices": [{"message": {"content": "Maß"}}], "new": {"\u00fc": 1.50}}'
     with served(lambda n, call: Response(text)) as service:
@@ -383,7 +383,7 @@ def test_what_is_sent_and_what_is_kept(backend, tmp_path):
     assert row["response"] == json.loads(text), "fields that the SDK does not know"
 
 
-def test_what_is_no_json_is_kept_whole(backend, tmp_path):
+def test_invalid_json_is_stored_unchanged(backend, tmp_path):
     cut = '{"choices": [{"mess\u00e4'
     with served(lambda n, call: Response(cut) if n == 0 else None) as service:
         found, error = drawn(backend(service), requests(1, 1))
@@ -392,7 +392,7 @@ def test_what_is_no_json_is_kept_whole(backend, tmp_path):
     assert first["spoilt"] == {"unreadable": cut}
 
 
-def test_other_settings_are_other_requests(backend):
+def test_changed_settings_change_the_requests(backend):
     asked = requests(2)
     with served() as service:
         drawn(backend(service), asked)

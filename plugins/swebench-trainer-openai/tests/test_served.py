@@ -1,4 +1,4 @@
-"""The same backend against a real model behind a real server: `transformers serve`."""
+"""The backend against a real model on a real server: `transformers serve`."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def backend(served, tmp_path):
     return made
 
 
-def test_a_served_model_writes_every_sample(backend):
+def test_a_served_model_answers_every_request(backend):
     backend.check()
     asked = [
         SampleRequest(f"i-{n}", s, f"Say {n}.", 8, float(s > 0), 0.9, seed=n + s)

@@ -1,7 +1,6 @@
-"""Backend `together`: candidates from the open models that Together serves.
+"""Backend `together`: samples from the open models that Together serves.
 
-Its inference speaks OpenAI's protocol, so this is the `openai` backend with other
-defaults.
+Together has an OpenAI-compatible API, so this is the `openai` backend with other defaults.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from swebench_trainer.remote import Address, RemoteBackend, Variable
 
 
 class TogetherTable(OpenAITable):
-    """A model that Together serves, without a server of its own or with one."""
+    """A model served by Together, serverless or on a dedicated endpoint."""
 
     use: str = "together"
     """`together`."""
     api_key_env: Variable = "TOGETHER_API_KEY"
-    """Environment variable with the key. The key itself stands in no file."""
+    """Environment variable with the API key. The key is never written to a file."""
     base_url: Address = "https://api.together.xyz/v1"
-    """Address of the service, up to `/v1`."""
+    """Base URL of the service, up to `/v1`."""
     limit: Annotated[
         Literal["max_completion_tokens", "max_tokens"],
         Field(json_schema_extra={VOLATILE: True}),
     ] = "max_tokens"
-    """What the service calls `max_new_tokens`."""
+    """The service's name for `max_new_tokens`."""
 
 
 @hookimpl
 def register_backends(register: Register) -> None:
-    """Together."""
+    """Register the `together` backend."""
 
     def together(table: TogetherTable) -> Any:
         from swebench_trainer_openai.service import OpenAIService
@@ -46,5 +45,5 @@ def register_backends(register: Register) -> None:
         "together",
         together,
         config=TogetherTable,
-        summary="open models that Together serves; samples only",
+        summary="open models served by Together; samples only",
     )

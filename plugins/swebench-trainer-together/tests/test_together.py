@@ -1,4 +1,4 @@
-"""What differs from the `openai` backend: address, variable, name of the limit."""
+"""Differences from the `openai` backend: address, variable, name of the limit."""
 
 import pytest
 import swebench_trainer_together
@@ -30,7 +30,7 @@ def complete(_, call):
     return Response({"choices": choices, "usage": usage})
 
 
-def test_it_speaks_to_the_service(make, tmp_path, monkeypatch):
+def test_requests_use_togethers_fields(make, tmp_path, monkeypatch):
     monkeypatch.setenv("TOGETHER_API_KEY", "tg-0123456789")
     asked = [SampleRequest("i", s, "Say.", 7, 0.5, 0.9, s) for s in range(3)]
     with LocalService(complete) as service:
@@ -45,7 +45,7 @@ def test_it_speaks_to_the_service(make, tmp_path, monkeypatch):
     assert call.body["model"] == backend.name == "org/model"
 
 
-def test_its_key_has_its_own_variable(make, monkeypatch):
+def test_the_key_is_read_from_its_own_variable(make, monkeypatch):
     monkeypatch.delenv("TOGETHER_API_KEY", raising=False)
     with pytest.raises(PrerequisiteError, match="TOGETHER_API_KEY is not set"):
         make(name="org/model").check()

@@ -23,9 +23,9 @@ from swebench_trainer.data.generated.functions import (
 from swebench_trainer.data.generated.tasks import HELDOUT_FROM, LARGEST, draw_tasks
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import DataTable, Holdout
+from swebench_trainer.store.cache import cached, user_cache
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import disk_errors, each_row, write_rows
-from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
 from swebench_trainer.store.spool import Spool
 from swebench_trainer.types import Instance, as_row, from_row
 
@@ -82,16 +82,12 @@ class GeneratedSource:
         """Read the tasks, generating them on first use. See `Source.load`.
 
         Raises:
-            DataError: The cache is not writable, or there are not enough distinct
-                held-out tasks.
+            DataError: The cache is not writable, or not enough distinct held-out
+                tasks exist.
         """
         place = user_cache("generated", self.digest())
-        note_use(place)
-        if not place.is_dir():
-            with disk_errors(place), held(place):
-                if not place.is_dir():  # another process may have generated it
-                    self._write(unfinished(place))
-                    unfinished(place).rename(place)
+        with disk_errors(place):
+            cached(place, lambda new, _: self._write(new))
         return SourceData(Spool(_read(place)))
 
     def digest(self) -> str:

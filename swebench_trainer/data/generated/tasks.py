@@ -77,7 +77,7 @@ def draw_tasks(
         tickets: Share of the functions with a ticket number in the docstring.
 
     Raises:
-        ValueError: There are not enough distinct held-out tasks.
+        ValueError: Not enough distinct held-out tasks exist.
     """
     forms = forms or every_form()
     taken: set[str] = set()

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from swebench_trainer.contents.reasons import Unavailable
+from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.docker.containers import (
     GONE,
@@ -139,4 +139,4 @@ def _unavailable() -> Iterator[None]:
             yield
     except (DockerException, ImageError, LostError) as error:
         message = str(getattr(error, "explanation", None) or error)
-        raise Unavailable(" ".join(message.split())) from error
+        raise UnavailableError(" ".join(message.split())) from error

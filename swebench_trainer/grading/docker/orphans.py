@@ -8,7 +8,6 @@ may share a daemon, has no file here and is left alone.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.grading.docker.containers import remove_containers
-from swebench_trainer.grading.snapshot import cache_dir
+from swebench_trainer.store.cache import user_cache
+from swebench_trainer.store.locks import open_locked, try_lock
 
 
 class GraderClaim:
@@ -29,18 +29,7 @@ class GraderClaim:
     def __init__(self, owner: str) -> None:
         self._path = _claims() / owner
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a+")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        while not self._is_there():  # somebody took it for a dead one's meanwhile
-            self._file.close()
-            self._file = self._path.open("a+")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def _is_there(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
-        except FileNotFoundError:
-            return False
+        self._file = os.fdopen(open_locked(self._path), "w")
 
     def add(self, daemon_id: str) -> None:
         """Says so before there is a container on this daemon."""
@@ -64,7 +53,7 @@ def remove_orphans(apis: Mapping[str, Any]) -> None:
     held_or_gone = contextlib.suppress(BlockingIOError, FileNotFoundError)
     for path in _claims().glob("*"):
         with held_or_gone, path.open("r+") as claim:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(claim)
             daemons = set(claim.read().split())
             for daemon_id in daemons & apis.keys():
                 remove_containers(apis[daemon_id], path.name)
@@ -78,6 +67,6 @@ def remove_orphans(apis: Mapping[str, Any]) -> None:
 
 def _claims() -> Path:
     try:
-        return cache_dir().with_name("docker")
+        return user_cache("docker")
     except RuntimeError:  # a user without a home
         return Path(tempfile.gettempdir(), f"swebench-trainer-{os.getuid()}", "docker")

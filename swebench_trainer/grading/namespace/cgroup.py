@@ -8,7 +8,6 @@ provides for user services. Version 2 has one hierarchy; of version 1, the `memo
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import itertools
 import os
@@ -20,6 +19,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from swebench_trainer.store.locks import try_lock
 
 PREFIX = "swebench-trainer-"
 CONTROLLERS = ("memory", "pids")
@@ -183,7 +184,7 @@ def _claim(folder: Path) -> int:
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(descriptor)
     except OSError:
         os.close(descriptor)
         raise

@@ -40,7 +40,6 @@ from swebench_trainer.grading.namespace.cgroup import (
     cgroup_parents,
     reap_cgroups,
 )
-from swebench_trainer.grading.namespace.kept_roots import ImageRoot
 from swebench_trainer.grading.namespace.launch import (
     Launcher,
     NamespaceSandbox,
@@ -48,6 +47,7 @@ from swebench_trainer.grading.namespace.launch import (
     SandboxRoot,
     interpreter_dirs,
 )
+from swebench_trainer.grading.namespace.root_cache import ImageRoot
 from swebench_trainer.grading.namespace.rootfs import ImageRoots
 from swebench_trainer.grading.run_candidate import run_candidate
 from swebench_trainer.grading.sandbox import Files, RunCache, Sandbox

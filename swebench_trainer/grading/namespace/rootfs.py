@@ -20,7 +20,7 @@ from swebench_trainer.grading.docker.containers import ignore_docker_errors
 from swebench_trainer.grading.docker.hosts import Host
 from swebench_trainer.grading.docker.images import Images
 from swebench_trainer.grading.docker.orphans import remove_orphans
-from swebench_trainer.grading.namespace.kept_roots import ImageRoot, KeptRoots
+from swebench_trainer.grading.namespace.root_cache import ImageRoot, RootCache
 from swebench_trainer.grading.namespace.unpack import unpack
 
 
@@ -36,7 +36,7 @@ class ImageRoots:
         self._no_docker = ""
         self._ids: dict[str, str] = {}
         self._roots: dict[str, ImageRoot] = {}
-        self._kept = KeptRoots()
+        self._root_cache = RootCache()
         self._exports = ThreadPoolExecutor(1, "export")
         self._prefetched: set[str] = set()
 
@@ -46,7 +46,7 @@ class ImageRoots:
         Raises:
             PrerequisiteError: It is not exported, and Docker is unreachable.
         """
-        if not self._kept.image_id(name) and not self._docker_responds():
+        if not self._root_cache.image_id(name) and not self._docker_responds():
             raise PrerequisiteError(
                 f"The image {name} has not been exported on this machine yet, which "
                 f"needs Docker, and Docker is unreachable: {self._no_docker}",
@@ -57,9 +57,8 @@ class ImageRoots:
         """Export images in the background, before they are needed."""
         for name in set(names) - self._prefetched:
             self._prefetched.add(name)
-            self._exports.submit(
-                self.root, name
-            )  # errors are raised again when it is needed
+            # The caller that needs the image sees the error of its export.
+            self._exports.submit(self.root, name)
 
     def image_id(self, name: str) -> str:
         """The digest of an image, which is pulled if it is missing.
@@ -84,8 +83,10 @@ class ImageRoots:
         if name not in self._roots:
             image_id = self.image_id(name)
             with self._alone(image_id):
-                while (root := self._kept.take(name, image_id)) is None:
-                    self._kept.make(image_id, functools.partial(self._export, image_id))
+                while (root := self._root_cache.take(name, image_id)) is None:
+                    self._root_cache.make(
+                        image_id, functools.partial(self._export, image_id)
+                    )
                 self._roots[name] = root
         return self._roots[name]
 
@@ -108,7 +109,7 @@ class ImageRoots:
         if self._images is not None:
             self._images.close()
         self._host.close()
-        self._kept.close()
+        self._root_cache.close()
 
     def _alone(self, name: str) -> threading.Lock:
         """The lock of a name or an id, so that others do not wait."""
@@ -132,7 +133,7 @@ class ImageRoots:
         from docker.errors import DockerException, ImageNotFound
 
         self.check(name)
-        known = self._kept.image_id(name)
+        known = self._root_cache.image_id(name)
         if not self._docker_responds() or self._images is None:
             return known
         try:

@@ -8,7 +8,6 @@ rank writes all results, so a run can be stopped and resumed as with one process
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -31,6 +30,7 @@ from swebench_trainer.errors import (
 )
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.jsonl import read_json
+from swebench_trainer.store.locks import try_lock
 from swebench_trainer.training.distributed.train_job import RankError, Train, TrainJob
 from swebench_trainer.training.loop import trackers
 from swebench_trainer.training.loop.training import finished
@@ -184,7 +184,7 @@ def _await_end(folder: Path) -> None:
     with path.open("ab") as alive:
         while True:
             try:
-                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try_lock(alive)
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise StageError(

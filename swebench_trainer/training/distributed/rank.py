@@ -8,7 +8,6 @@ nothing keeps training for a stage that was killed.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ import traceback
 from pathlib import Path
 
 from swebench_trainer.store.jsonl import RowWriter, write_json
+from swebench_trainer.store.locks import lock_shared
 from swebench_trainer.training.distributed import ranks
 from swebench_trainer.training.distributed.train_job import RankError, TrainJob
 
@@ -51,7 +51,7 @@ def _run_rank(folder: Path) -> int:
     rank = int(os.environ["RANK"])
     log_path = folder / f"rank-{rank}.log"
     with (folder / "alive").open("ab") as alive:
-        fcntl.flock(alive, fcntl.LOCK_SH)  # held until this process ends
+        lock_shared(alive)  # held until this process ends
         with log_path.open("wb", buffering=0) as log:
             os.dup2(log.fileno(), sys.stdout.fileno())
             os.dup2(log.fileno(), sys.stderr.fileno())

@@ -20,7 +20,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.store.kept import user_cache
+from swebench_trainer.errors import library_message
+from swebench_trainer.store.cache import user_cache
 
 SEED = 0
 EOS, PAD = "<|im_end|>", "<|endoftext|>"
@@ -111,7 +112,7 @@ def write_tiny(directory: Path, name: str = NAME) -> None:
     try:
         network.save_pretrained(directory)
     except SafetensorError as error:  # it does not say which error of the system it was
-        full = "No space left" in str(error)
+        full = "No space left" in library_message(error)
         raise OSError(ENOSPC if full else EIO, str(error), str(directory)) from error
 
 

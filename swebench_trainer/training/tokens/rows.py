@@ -17,7 +17,7 @@ from swebench_trainer.training.tokens.encoding import (
     encode_completions,
     encode_prompts,
 )
-from swebench_trainer.training.tokens.token_cache import Ids, remembered
+from swebench_trainer.training.tokens.token_cache import Ids, cached_ids
 from swebench_trainer.types import Pair, SftRow
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _encode(
 ) -> list[Encoded]:
     """Encodes rows of a key, a prompt and the answers to it."""
     texts = [row[1:] for row in rows]
-    ids, altered = remembered(tokenizer, texts, lambda: _encode_texts(tokenizer, texts))
+    ids, altered = cached_ids(tokenizer, texts, lambda: _encode_texts(tokenizer, texts))
     left = iter(ids)
     return [
         Encoded(key, next(left), tuple(islice(left, len(answers))), alters)

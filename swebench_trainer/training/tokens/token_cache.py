@@ -1,8 +1,8 @@
-"""Token ids kept in the user's cache: rows that were encoded before are read back.
+"""Cache of token ids, so that the same rows are encoded once.
 
-A file belongs to exactly one list of texts and to all that decides their ids: the
-tokenizer's content, its chat template, our encoding and the libraries' versions. Where
-it is damaged or cannot be written, the rows are encoded as if there were none.
+The key of a file covers the texts and everything that determines their ids: the
+tokenizer's content, its chat template, our encoding code and the versions of the
+libraries. If a file is damaged or cannot be written, the rows are encoded again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swebench_trainer.store.cache import mark_used, partial_path, user_cache, write_lock
 from swebench_trainer.store.digest import digest_path
-from swebench_trainer.store.kept import held, note_use, unfinished, user_cache
 from swebench_trainer.training.tokens import encoding
 
 if TYPE_CHECKING:
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 _LIBRARIES = ("transformers", "tokenizers", "jinja2")
 
 Ids = tuple[list[list[int]], list[bool]]
-"""The sequences of all rows, and for each row a flag that goes with it."""
+"""Token sequences of all rows, and one flag per row."""
 
 
-def remembered(
+def cached_ids(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[Sequence[str]],
     encode: Callable[[], Ids],
 ) -> Ids:
-    """What `encode` gives for the texts of some rows, from the cache if it is there.
+    """Return the result of `encode` for some rows, from the cache if possible.
 
     Args:
-        tokenizer: What `encode` encodes with.
-        texts: The texts of each row, as many sequences as it has ids.
-        encode: Encodes all of them.
+        tokenizer: The tokenizer of `encode`.
+        texts: The texts of each row, one per token sequence.
+        encode: Encodes all rows.
     """
     if (identity := _identity(tokenizer)) is None:
         return encode()
     place = user_cache("tokens", f"{_digest([identity, *texts])}.zip")
-    note_use(place)
+    mark_used(place)
     found = _load(place, sum(map(len, texts)), len(texts))
     if found is None:
         found = encode()
@@ -53,7 +53,7 @@ def remembered(
 
 
 def _identity(tokenizer: PreTrainedTokenizerBase) -> list[Any] | None:
-    """All that decides a tokenizer's ids; `None` if it cannot tell."""
+    """Return everything that determines a tokenizer's ids; `None` if unknown."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
@@ -69,16 +69,16 @@ def _identity(tokenizer: PreTrainedTokenizerBase) -> list[Any] | None:
 
 
 def _digest(value: Any) -> str:
-    # Texts of models may have lone surrogates, which ASCII can write.
+    # Model output may have lone surrogates, which only ASCII escapes can represent.
     return hashlib.sha256(json.dumps(value).encode("ascii")).hexdigest()[:32]
 
 
 def _load(place: Path, sequences: int, rows: int) -> Ids | None:
-    """Ids of earlier; `None` if there are none, or they are damaged."""
+    """Return cached ids; `None` if they are missing or damaged."""
     import numpy as np
 
     try:
-        # Opened here: numpy does not close what turns out to be no archive.
+        # Opened here: numpy does not close a file that is not an archive.
         with place.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             ids, ends, flags = (file[name] for name in ("ids", "ends", "flags"))
             flat, bounds = ids.tolist(), [0, *ends.tolist()]
@@ -90,19 +90,19 @@ def _load(place: Path, sequences: int, rows: int) -> Ids | None:
 
 
 def _save(found: Ids, place: Path) -> None:
-    """Keeps ids. Where they cannot be written, the next run encodes them again."""
+    """Cache ids. If they cannot be written, the next run encodes the rows again."""
     import numpy as np
 
     sequences, flags = found
     try:
-        with held(place):
-            with unfinished(place).open("wb") as file:
+        with write_lock(place):
+            with partial_path(place).open("wb") as file:
                 np.savez(
                     file,
                     ids=np.fromiter((i for ids in sequences for i in ids), np.int32),
                     ends=np.cumsum([len(ids) for ids in sequences]),
                     flags=np.array(flags, bool),
                 )
-            unfinished(place).replace(place)
+            partial_path(place).replace(place)
     except OSError:
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from origins import git
 
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.repositories import Repositories
 
 
 @pytest.fixture(autouse=True)

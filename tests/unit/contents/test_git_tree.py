@@ -15,8 +15,8 @@ from origins import commit_index, commit_tree, git
 
 from swebench_trainer.contents import objects as objects_module
 from swebench_trainer.contents.directory import Directory
-from swebench_trainer.contents.git import GitTree
 from swebench_trainer.contents.objects import Objects
+from swebench_trainer.contents.repositories import GitTree
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_characters="/\0", exclude_categories=("Cs",)),
@@ -272,5 +272,5 @@ def test_without_git(tree, monkeypatch, tmp_path) -> None:
     found = tree({b"a": ("100644", b"x")})
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shutil.which("git") is None
-    with pytest.raises(PrerequisiteError, match="no git"):
+    with pytest.raises(PrerequisiteError, match="git is not installed"):
         found.read("a")

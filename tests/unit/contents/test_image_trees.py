@@ -15,7 +15,7 @@ from origins import commit_index, commit_tree, git
 
 from swebench_trainer.contents import archive, importer
 from swebench_trainer.contents.image import ImageTrees
-from swebench_trainer.store.kept import prune
+from swebench_trainer.store.cache import PruneLimits, prune
 from swebench_trainer.types import Instance
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
@@ -137,8 +137,8 @@ def test_what_was_pruned_is_taken_out_again(image, trees, testbed, cache) -> Non
     (lock,) = cache.glob("*.lock")
     os.utime(lock, (0, 0))
     trees.tree(instance(commit))
-    assert prune(cache, unused_for=3600, max_size=None) == 0
-    assert prune(cache, unused_for=-1, max_size=None) == 1
+    assert prune(cache, PruneLimits(unused_for=3600)) == 0
+    assert prune(cache, PruneLimits(unused_for=-1)) == 1
     assert trees.tree(instance(commit)).read("a") == b"1"
     assert image.created == 2
 
@@ -358,7 +358,7 @@ def test_hostile_names_reach_nothing(image, trees, tmp_path, cache) -> None:
 )
 def test_an_archive_that_contradicts_itself(image, trees, names) -> None:
     files(image, *((member(f"t/{name}"), b"x") for name in names))
-    with pytest.raises(ValueError, match="two things at"):
+    with pytest.raises(ValueError, match="two entries at"):
         trees.tree(instance())
 
 
@@ -402,7 +402,7 @@ def test_a_torn_archive(image, trees, cut) -> None:
     files(image, *((member(f"t/{n}"), b"x" * 600) for n in range(3)))
     whole = image.archives["/testbed/."]
     image.archives["/testbed/."] = whole[:cut]
-    with pytest.raises(ValueError, match=r"damaged|no end"):
+    with pytest.raises(ValueError, match=r"damaged|truncated"):
         trees.tree(instance())
     image.archives["/testbed/."] = whole
     assert trees.tree(instance()).paths() == ("0", "1", "2")

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from origins import commit_index, commit_tree, git
 
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.repositories import Repositories
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.store.kept import kept, prune
+from swebench_trainer.store.cache import PruneLimits, entries, prune
 
 ROOT = Path(__file__).parents[3]
 OPEN = """
 import sys
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.repositories import Repositories
 repositories = Repositories(sys.argv[1])
 print(repositories.tree("owner/name", sys.argv[2]).read("a").decode(), flush=True)
 repositories.close()
@@ -306,7 +306,7 @@ def test_reading_a_clone_is_a_use(origin, clones, cache) -> None:
     (lock,) = cache.glob("*.lock")
     os.utime(lock, (0, 0))
     clones.tree("owner/name", commit)
-    assert kept(cache)[0].used > time.time() - 60
+    assert entries(cache)[0].used > time.time() - 60
 
 
 def test_a_clone_that_is_pruned_while_it_is_read_is_made_again(
@@ -315,7 +315,7 @@ def test_a_clone_that_is_pruned_while_it_is_read_is_made_again(
     commit = commit_index(origin, {b"a": ("100644", b"text")})
     before = clones.tree("owner/name", commit)
     assert before.read("a") == b"text"
-    assert prune(cache, unused_for=-1, max_size=None) == 1
+    assert prune(cache, PruneLimits(unused_for=-1)) == 1
     assert clones.tree("owner/name", commit).read("a") == b"text"
     assert (slow_git / "log").read_text() == "clone\nclone\n"
 
@@ -325,19 +325,22 @@ def test_a_clone_that_is_being_made_is_not_pruned(origin, cache, slow_git) -> No
     (slow_git / "dawdle").touch()
     process = opener(origin, commit)
     wait_for(lambda: list(cache.glob("*.new/HEAD")))
-    assert prune(cache, unused_for=-1, max_size=None) == 0
+    assert prune(cache, PruneLimits(unused_for=-1)) == 0
     assert list(cache.glob("*.new/HEAD"))
     process.kill()
     process.communicate()
     # git holds the lock too, until it finds that nobody reads its progress
     wait_for(
-        lambda: prune(cache, unused_for=-1, max_size=0) or not any(cache.iterdir())
+        lambda: (
+            prune(cache, PruneLimits(unused_for=-1, max_size=0))
+            or not any(cache.iterdir())
+        )
     )
 
 
 def test_without_git(clones, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(PrerequisiteError, match="no git"):
+    with pytest.raises(PrerequisiteError, match="git is not installed"):
         clones.tree("owner/name", "1" * 40)
 
 

@@ -33,7 +33,7 @@ from swebench_trainer.data.metadata import InstanceSet
 from swebench_trainer.data.select import split
 from swebench_trainer.errors import DataError
 from swebench_trainer.grading.snapshot import snapshot_repository
-from swebench_trainer.store import kept
+from swebench_trainer.store.cache import entries
 from swebench_trainer.types import as_row
 
 HELDOUT, GRADED, TRAIN = 40, 20, 80
@@ -281,8 +281,8 @@ def test_tasks_are_generated_once(cache, monkeypatch):
     first = source().load()
     monkeypatch.delattr(GeneratedSource, "_write")
     assert source().load() == first
-    (thing,) = kept.kept(cache)
-    assert thing.place.name == source().digest()
+    (entry,) = entries(cache)
+    assert entry.path.name == source().digest()
     assert {path.suffix for path in cache.iterdir()} == {"", ".lock"}
 
 
@@ -292,7 +292,7 @@ def test_an_unfinished_cache_entry_is_rebuilt(cache, monkeypatch):
         patch.setattr(write_rows, lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             source().load()
-    assert kept.kept(cache) == []
+    assert entries(cache) == []
     assert len(source().load().instances) == 12
 
 

@@ -169,16 +169,16 @@ def test_a_text_that_is_not_a_diff_only_matches_itself(text):
     assert reasons(ours, theirs) == ["the same gold patch"]
 
 
-def test_time_is_linear_in_the_number_of_rows():
-    """All rows share everything: comparing pairs would take minutes."""
+def test_leakage_is_found_without_comparing_pairs():
+    """All rows share everything, the worst case for comparing pairs."""
     same = {"repo": "o/r", "base_commit": "c0ffee", "patch": patch(lines("x"))}
-    heldout = [instance(f"h{n}", **same) for n in range(2000)]
-    train = [instance(f"t{n}", **same) for n in range(4000)]
+    heldout = [instance(f"h{n}", **same) for n in range(600)]
+    train = [instance(f"t{n}", **same) for n in range(1200)]
     start = time.process_time()
     leakage = found(heldout, train)
-    assert time.process_time() - start < 15
-    assert len(leakage.train) == 4000
-    assert sum(f.reason == "the same gold patch" for f in leakage.findings) == 2000
+    assert time.process_time() - start < 5
+    assert len(leakage.train) == 1200
+    assert sum(f.reason == "the same gold patch" for f in leakage.findings) == 600
 
 
 @pytest.mark.parametrize(

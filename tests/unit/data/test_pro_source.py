@@ -14,7 +14,7 @@ import pytest
 from swebench_trainer.data.checkout import checkout, is_address
 from swebench_trainer.data.pro import ProSource, ProTable, eval_script, image_tag
 from swebench_trainer.errors import DataError
-from swebench_trainer.store.kept import prune
+from swebench_trainer.store.cache import PruneLimits, prune
 from swebench_trainer.testing import check_source
 from swebench_trainer.types import Instance, as_row, from_row
 
@@ -489,8 +489,8 @@ def test_pruned_scripts_are_fetched_again(remote, own_cache):
     place = checkout(remote[0])
     os.utime(place.with_suffix(".lock"), (0, 0))
     assert checkout(remote[0]) == place
-    assert prune(place.parent, unused_for=3600, max_size=None) == 0
-    assert prune(place.parent, unused_for=-1, max_size=None) == 1
+    assert prune(place.parent, PruneLimits(unused_for=3600)) == 0
+    assert prune(place.parent, PruneLimits(unused_for=-1)) == 1
     assert not place.exists() and (checkout(remote[0]) / "run_scripts").is_dir()
 
 

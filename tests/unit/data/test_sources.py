@@ -260,7 +260,7 @@ def test_an_invalid_json_list_raises_with_the_line(tmp_path, content, line):
         list(read_rows_file(path))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.dictionaries(st.text(max_size=9), st.text(max_size=90), max_size=4)),
     st.integers(1, 40),

@@ -107,7 +107,9 @@ def test_script_uses_the_harness_commands_in_order() -> None:
         (FUZZY, "patch --batch --forward --fuzz=5 -p1 -i"),
     ],
 )
-def test_applied(tmp_path: Path, patch: str, command: str) -> None:
+def test_the_first_command_that_accepts_the_patch_is_reported(
+    tmp_path: Path, patch: str, command: str
+) -> None:
     done = apply(tmp_path, patch)
     assert done.code == 0, done.output
     assert done.output.splitlines()[-2] == f">>>>> Applied Patch: {command}"
@@ -115,7 +117,7 @@ def test_applied(tmp_path: Path, patch: str, command: str) -> None:
 
 
 @pytest.mark.parametrize("patch", [MALFORMED, NO_NEWLINE])
-def test_refused_leaves_no_half_of_the_patch(tmp_path: Path, patch: str) -> None:
+def test_a_refused_patch_leaves_no_partial_changes(tmp_path: Path, patch: str) -> None:
     done = apply(tmp_path, patch)
     assert done.code == REFUSED
     assert ">>>>> Patch Apply Failed" in done.output
@@ -123,7 +125,9 @@ def test_refused_leaves_no_half_of_the_patch(tmp_path: Path, patch: str) -> None
     assert done.tree == ""
 
 
-def test_patches_that_leave_the_same_files_leave_the_same_tree(tmp_path: Path) -> None:
+def test_patches_that_produce_the_same_files_have_the_same_tree_id(
+    tmp_path: Path,
+) -> None:
     first = apply(tmp_path / "1", GOLD)
     second = apply(tmp_path / "2", f"Here is my fix:\n{GOLD}")
     assert first.tree and first.tree == second.tree
@@ -141,26 +145,26 @@ def test_patches_that_leave_the_same_files_leave_the_same_tree(tmp_path: Path) -
         FUZZY,
     ],
 )
-def test_other_files_are_another_tree(tmp_path: Path, patch: str) -> None:
+def test_different_files_have_a_different_tree_id(tmp_path: Path, patch: str) -> None:
     gold = apply(tmp_path / "gold", GOLD).tree
     assert apply(tmp_path / "other", patch).tree not in ("", gold)
 
 
-def test_leftovers_of_patch_count(tmp_path: Path) -> None:
+def test_backup_files_of_patch_change_the_tree_id(tmp_path: Path) -> None:
     fuzzy = apply(tmp_path / "fuzzy", FUZZY)
     assert fuzzy.git("status", "--porcelain") == "M calc.py\n?? calc.py.orig"
     exact = diff("calc.py", CALC, CALC.replace("double", "twice"))
     assert fuzzy.tree not in ("", apply(tmp_path / "exact", exact).tree)
 
 
-def test_no_tree_is_named_when_git_cannot_see_a_file(tmp_path: Path) -> None:
+def test_there_is_no_tree_id_if_git_ignores_a_file(tmp_path: Path) -> None:
     hidden = GOLD + diff("build/x.py", None, "1\n")
     assert apply(tmp_path / "seen", hidden).tree
     ignoring = apply(tmp_path / "hidden", hidden, **{".gitignore": "build/\n"})
     assert (ignoring.code, ignoring.tree) == (0, "")
 
 
-def test_no_tree_is_named_when_an_ignored_file_is_deleted(tmp_path: Path) -> None:
+def test_there_is_no_tree_id_if_an_ignored_file_is_deleted(tmp_path: Path) -> None:
     """A generated file that only the image has: git would not miss it."""
     deleting = "diff --git a/gen.py b/gen.py\ndeleted file mode 100644\n--- a/gen.py\n"
     deleting += "+++ /dev/null\n@@ -1 +0,0 @@\n-VALUE = 1\n"
@@ -173,7 +177,7 @@ def test_no_tree_is_named_when_an_ignored_file_is_deleted(tmp_path: Path) -> Non
     assert (gone.code, gone.tree) == (0, "")
 
 
-def test_line_ends_that_git_sees_through_are_another_tree(tmp_path: Path) -> None:
+def test_line_endings_that_git_normalizes_change_the_tree_id(tmp_path: Path) -> None:
     script = "#!/bin/sh\nexit 0\n"
     attributes = {".gitattributes": "* text=auto\n"}
     trees = {
@@ -183,7 +187,7 @@ def test_line_ends_that_git_sees_through_are_another_tree(tmp_path: Path) -> Non
     assert len(trees) == 2 and "" not in trees
 
 
-def test_no_tree_is_named_when_the_paths_are_not(tmp_path: Path) -> None:
+def test_there_is_no_tree_id_without_named_paths(tmp_path: Path) -> None:
     done = apply(tmp_path, GOLD)
     script = apply_script(INSTANCE).replace("/tmp/", f"{tmp_path}/missing/")
     (tmp_path / "missing").mkdir()
@@ -195,7 +199,7 @@ def test_no_tree_is_named_when_the_paths_are_not(tmp_path: Path) -> None:
     assert (again.returncode, applied_tree(again.stdout)) == (0, "")
 
 
-def test_output_of_a_patch_is_no_tree() -> None:
+def test_output_of_a_patch_is_not_a_tree_id() -> None:
     forged = f"tree {'0' * 40} {'0' * 40} {'0' * 40}\n"
     assert applied_tree(forged)
     assert applied_tree(f"{forged}>>>>> Applied Patch: git apply\n") == ""
@@ -215,7 +219,9 @@ def test_output_of_a_patch_is_no_tree() -> None:
         ("", False),
     ],
 )
-def test_contained_paths(path: str, contained: bool) -> None:
+def test_paths_outside_the_repository_are_recognized(
+    path: str, contained: bool
+) -> None:
     assert is_contained(path) is contained
 
 
@@ -236,6 +242,6 @@ def test_patch_bytes_equal_the_harness_where_it_works(text: str) -> None:
     assert patch_bytes(text) == expected
 
 
-def test_patch_bytes_of_odd_text() -> None:
+def test_surrogates_become_bytes_or_are_rejected() -> None:
     assert patch_bytes(b"caf\xe9".decode("utf-8", "surrogateescape")) == b"caf\xe9"
     assert patch_bytes("\ud800") is None

@@ -46,7 +46,7 @@ def changed(instance: Instance, **changes: Any) -> dict[str, Instance]:
     return {"instance": dataclasses.replace(instance, **changes)}
 
 
-def test_the_same_again_runs_nothing_and_leaves_the_same_files(grade: Grade) -> None:
+def test_an_equal_run_comes_from_the_cache_with_the_same_files(grade: Grade) -> None:
     first = grade(Scripted())
     made = grade.job.log_dir
     engine = Scripted()
@@ -63,7 +63,7 @@ def test_the_same_again_runs_nothing_and_leaves_the_same_files(grade: Grade) -> 
 @pytest.mark.parametrize(
     "what", ["image", "limits", "eval script", "repeat", "patch", "workdir", "base"]
 )
-def test_whatever_decides_a_run_makes_another_one(
+def test_a_change_of_anything_that_determines_a_run_repeats_it(
     grade: Grade, task: Task, what: str
 ) -> None:
     grade(Scripted(tree=""))
@@ -92,7 +92,7 @@ def test_whatever_decides_a_run_makes_another_one(
     assert "test" in engine.runs
 
 
-def test_another_patch_with_the_same_tree_shares_the_tests(grade: Grade) -> None:
+def test_another_patch_with_the_same_tree_shares_the_run(grade: Grade) -> None:
     grade(Scripted())
     engine = Scripted()
     assert grade(engine, NEW_FILE).answered_by == "tree"
@@ -111,7 +111,7 @@ def test_another_patch_with_the_same_tree_shares_the_tests(grade: Grade) -> None
         Scripted(applied=CommandResult(timed_out=True)),
     ],
 )
-def test_what_the_machine_may_have_done_is_not_kept(
+def test_possible_infrastructure_failures_are_not_cached(
     grade: Grade, run_cache: SqliteRunCache, ended: Scripted
 ) -> None:
     grade(ended)
@@ -119,7 +119,7 @@ def test_what_the_machine_may_have_done_is_not_kept(
     assert grade(Scripted()).answered_by == "run"
 
 
-def test_a_refused_patch_is_kept(grade: Grade) -> None:
+def test_a_refused_patch_is_cached(grade: Grade) -> None:
     first = grade(Scripted(CommandResult(10)), WRONG)
     engine = Scripted()
     again = grade(engine, WRONG)
@@ -127,7 +127,7 @@ def test_a_refused_patch_is_kept(grade: Grade) -> None:
     assert engine.runs == []
 
 
-def test_other_lists_and_parsers_judge_the_same_log_anew(
+def test_other_test_lists_and_parsers_judge_the_cached_log_again(
     grade: Grade, task: Task
 ) -> None:
     log = log_of(add="FAIL")
@@ -146,7 +146,7 @@ def test_other_lists_and_parsers_judge_the_same_log_anew(
     assert engine.runs == []
 
 
-def test_a_longer_run_than_is_allowed_now_is_made_again(
+def test_a_cached_run_above_the_timeout_runs_again(
     task: Task, run_cache: SqliteRunCache
 ) -> None:
     job = task.job(GOLD)
@@ -159,7 +159,7 @@ def test_a_longer_run_than_is_allowed_now_is_made_again(
     assert run_candidate(job, Scripted(), 6, run_cache=run_cache).answered_by == "run"
 
 
-def test_a_broken_cache_costs_no_verdict(
+def test_a_broken_cache_does_not_affect_verdicts(
     task: Task, run_cache: SqliteRunCache, tmp_path: Path
 ) -> None:
     job = task.job(GOLD)
@@ -174,7 +174,7 @@ def test_a_broken_cache_costs_no_verdict(
     assert read_execution(job.log_dir) is not None
 
 
-def test_threads_with_one_tree_test_it_once(
+def test_concurrent_candidates_with_one_tree_are_tested_once(
     task: Task, run_cache: SqliteRunCache
 ) -> None:
     engines = [Scripted() for _ in range(4)]

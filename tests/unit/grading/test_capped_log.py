@@ -16,14 +16,14 @@ def write(path: Path, chunks: list[bytes], *, head: int = 100, tail: int = 50) -
 
 
 @given(st.lists(st.binary(max_size=40)))
-def test_short_output_is_what_the_harness_writes(tmp_path_factory, chunks) -> None:
+def test_short_output_is_logged_as_by_the_harness(tmp_path_factory, chunks) -> None:
     path = tmp_path_factory.getbasetemp() / "short.txt"
     written = write(path, chunks, head=1 << 20, tail=10)
     assert written == b"".join(chunks).decode(errors="replace")
 
 
 @given(st.lists(st.binary(max_size=40)))
-def test_limits_cut_nothing_that_fits(tmp_path_factory, chunks) -> None:
+def test_output_within_the_limits_is_complete(tmp_path_factory, chunks) -> None:
     path = tmp_path_factory.getbasetemp() / "fits.txt"
     whole = b"".join(chunks)
     written = write(path, chunks, head=len(whole) // 2, tail=len(whole))

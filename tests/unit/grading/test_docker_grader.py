@@ -30,7 +30,7 @@ from swebench_trainer.grading.docker.warm_containers import WarmContainers
 from swebench_trainer.recipe.models import semantic_settings
 
 
-def test_cleaning_up_without_a_daemon_is_quiet() -> None:
+def test_cleanup_without_a_daemon_raises_nothing() -> None:
     client = DockerClient(base_url="tcp://127.0.0.1:9", version="1.44")
     container = Container(client.api, "gone", 0)
     container.remove()
@@ -39,7 +39,7 @@ def test_cleaning_up_without_a_daemon_is_quiet() -> None:
     client.close()
 
 
-def test_where_the_work_is_done_decides_no_verdict() -> None:
+def test_hosts_and_disk_limits_are_not_part_of_the_settings() -> None:
     here = DockerTable(use="docker")
     there = DockerTable(use="docker", hosts=("ssh://a", "ssh://b"), image_gb=100)
     assert semantic_settings(here) == semantic_settings(there)
@@ -52,7 +52,7 @@ def test_where_the_work_is_done_decides_no_verdict() -> None:
 # What a container leaves.
 
 
-def test_files_of_a_layer(tmp_path: Path) -> None:
+def test_files_of_a_layer_include_deleted_ones(tmp_path: Path) -> None:
     (tmp_path / "usr/bin").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "usr/bin/git").touch()
@@ -67,7 +67,7 @@ def test_files_of_a_layer(tmp_path: Path) -> None:
     ]
 
 
-def test_a_path_that_is_too_long_is_a_find(tmp_path: Path) -> None:
+def test_a_path_that_is_too_long_is_reported(tmp_path: Path) -> None:
     name = "d" * 200
     here = os.open(tmp_path, os.O_RDONLY)
     try:
@@ -82,7 +82,7 @@ def test_a_path_that_is_too_long_is_a_find(tmp_path: Path) -> None:
     assert len(found) > 3000
 
 
-def test_only_a_plain_file_of_the_size_is_read(tmp_path: Path) -> None:
+def test_only_a_regular_file_of_the_expected_size_is_read(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"content")
     (tmp_path / "link").symlink_to("plain")
     os.mkfifo(tmp_path / "pipe")
@@ -96,7 +96,7 @@ def test_only_a_plain_file_of_the_size_is_read(tmp_path: Path) -> None:
     assert not _holds(Path("/dev/null"), b"")
 
 
-def test_what_counts_as_changed_outside() -> None:
+def test_changes_outside_the_repository_exclude_our_own_files() -> None:
     paths = [
         "/usr/bin/git",
         "/testbed/calc.py",
@@ -129,11 +129,13 @@ def test_what_counts_as_changed_outside() -> None:
         ("unauthorized: authentication required", False),
     ],
 )
-def test_patience_with_a_registry(problem: str, worth_another_try: bool) -> None:
+def test_temporary_registry_errors_are_retried(
+    problem: str, worth_another_try: bool
+) -> None:
     assert (retry_seconds(problem) > 0) is worth_another_try
 
 
-def test_names_of_images() -> None:
+def test_tags_and_digests_are_removed_from_image_names() -> None:
     assert repository("a/b") == "a/b"
     assert repository("a/b:c") == "a/b"
     assert repository("127.0.0.1:5000/a/b") == "127.0.0.1:5000/a/b"
@@ -175,7 +177,7 @@ class FakeContainer:
             self.shelf.alive.remove(self.number)
 
 
-def test_a_container_is_ready_before_it_is_needed_and_used_once() -> None:
+def test_a_container_is_started_ahead_and_used_once() -> None:
     shelf = Shelf()
     ready = WarmContainers(shelf.start, workers=2)
     with contextlib.closing(ready):
@@ -192,7 +194,7 @@ def test_a_container_is_ready_before_it_is_needed_and_used_once() -> None:
     assert shelf.alive == set()
 
 
-def test_what_is_not_needed_any_more_is_removed() -> None:
+def test_warm_containers_that_are_not_needed_are_removed() -> None:
     shelf = Shelf()
     ready = WarmContainers(shelf.start, workers=2)
     ready.keep(["a", "a"])
@@ -227,7 +229,7 @@ def test_no_more_than_twice_as_many_containers_as_workers() -> None:
     assert shelf.alive == set()
 
 
-def test_a_start_that_failed_is_tried_by_who_needs_it() -> None:
+def test_a_failed_start_is_repeated_when_the_container_is_needed() -> None:
     shelf = Shelf()
     broken = True
 
@@ -254,7 +256,7 @@ def unreachable(tmp_path: Path, name: str) -> Host:
     return Host(f"unix://{tmp_path}/{name}.sock", 1)
 
 
-def test_the_loss_of_all_daemons_is_noticed_in_time(
+def test_jobs_stop_waiting_if_all_daemons_stay_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0.5)
@@ -273,7 +275,7 @@ def test_the_loss_of_all_daemons_is_noticed_in_time(
     assert time.monotonic() - begin < 0.3
 
 
-def test_a_lost_daemon_gets_no_jobs_until_it_answers(
+def test_a_lost_daemon_gets_no_jobs_until_it_responds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "POLL_SECONDS", 0.05)
@@ -289,7 +291,7 @@ def test_a_lost_daemon_gets_no_jobs_until_it_answers(
             assert other is first
 
 
-def test_who_waits_for_a_place_can_be_stopped(tmp_path: Path) -> None:
+def test_waiting_for_a_slot_can_be_stopped(tmp_path: Path) -> None:
     stopped = threading.Event()
     shared = Hosts([unreachable(tmp_path, "a")], stopped)
     with shared.slot():
@@ -314,7 +316,7 @@ def test_the_ssh_command(url: str, tail: list[str]) -> None:
     assert not tunnel.socket.parent.exists()
 
 
-def test_emulation_is_no_secret() -> None:
+def test_emulation_causes_a_warning() -> None:
     warn_of_emulation({"here": "x86_64", "there": "amd64"})
     with pytest.warns(UserWarning, match="there runs on aarch64"):
         warn_of_emulation({"here": "x86_64", "there": "aarch64"})
@@ -355,7 +357,7 @@ def test_only_the_containers_of_dead_graders_are_removed() -> None:
 
 
 @pytest.mark.usefixtures("own_claims")
-def test_a_claim_waits_for_each_of_its_daemons() -> None:
+def test_a_claim_is_kept_until_all_its_daemons_are_cleaned() -> None:
     dead = GraderClaim("dead")
     dead.add("a")
     dead.add("b")

@@ -50,7 +50,7 @@ def test_few_gold_patches_have_a_flag(name: str, flagged: dict[str, int]) -> Non
 @pytest.mark.parametrize(
     "name", ["SWE-bench_Verified_test.parquet", "SWE-bench_dev.parquet"]
 )
-def test_every_test_patch_has_one(name: str) -> None:
+def test_every_test_patch_has_a_flag(name: str) -> None:
     """As a candidate's: it is the reset set itself."""
     for instance in instances(name):
         assert touches_tests(instance, instance.test_patch), instance.instance_id
@@ -59,7 +59,7 @@ def test_every_test_patch_has_one(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["SWE-bench_Verified_test.parquet", "SWE-bench_dev.parquet"]
 )
-def test_paths_are_those_that_unidiff_reads(name: str) -> None:
+def test_paths_match_those_of_unidiff(name: str) -> None:
     unidiff = pytest.importorskip("unidiff")
     for instance in instances(name):
         for patch in (instance.patch, instance.test_patch):

@@ -13,7 +13,7 @@ from swebench_trainer.grading.official import NOOP
 from swebench_trainer.types import Candidate, Status
 
 
-def test_gold_resolves_and_nothing_does_not(tmp_path: Path) -> None:
+def test_gold_resolves_and_no_op_does_not(tmp_path: Path) -> None:
     require_sandbox()
     table = GeneratedTable(use="generated", heldout=3, graded=1, count=1)
     jobs = [

@@ -20,7 +20,7 @@ XFAIL test_calc.py::test_later
 """
 
 
-def test_what_a_gold_run_did(task: Task) -> None:
+def test_a_gold_run_is_read_from_its_logs(task: Task) -> None:
     folder = task.folder / "gold"
     folder.mkdir()
     (folder / TEST_LOG).write_text(LOG)
@@ -36,7 +36,7 @@ def test_what_a_gold_run_did(task: Task) -> None:
     )
 
 
-def test_where_nobody_could_look_no_change_is_explained(task: Task) -> None:
+def test_a_gold_run_without_evidence_explains_no_changes(task: Task) -> None:
     folder = task.folder / "gold"
     folder.mkdir()
     (folder / TEST_LOG).write_text("cut off")
@@ -44,7 +44,7 @@ def test_where_nobody_could_look_no_change_is_explained(task: Task) -> None:
     assert gold_run(task.instance, folder) == GoldRun(9.0)
 
 
-def test_what_ran_no_tests_is_no_gold_run(task: Task) -> None:
+def test_a_run_without_tests_is_not_a_gold_run(task: Task) -> None:
     folder = task.folder / "gold"
     folder.mkdir()
     assert gold_run(task.instance, folder) is None

@@ -49,11 +49,11 @@ def test_equal_patches_of_an_instance_run_once(grade):
     assert verdicts[0].log == verdicts[1].log
 
 
-def test_repeated_runs_can_be_asked_for(grade):
+def test_repeated_runs_do_not_share_a_run(grade):
     assert grade([candidate(0), candidate(1)], once_per_patch=False)[1] == 2
 
 
-def test_what_is_decided_is_not_graded_again(grade):
+def test_a_candidate_with_a_verdict_is_not_graded_again(grade):
     given = [candidate(0), candidate(1, WRONG)]
     first, _ = grade(given)
     again, runs = grade(given)
@@ -61,20 +61,20 @@ def test_what_is_decided_is_not_graded_again(grade):
     assert again == first
 
 
-def test_a_patch_that_was_decided_decides_its_equals_later(grade):
+def test_a_verdict_applies_to_equal_patches_later(grade):
     (first,), _ = grade([candidate(0)])
     both, runs = grade([candidate(0), candidate(1)])
     assert runs == 0
     assert both[1].log == first.log
 
 
-def test_another_patch_under_the_same_name_is_graded(grade):
+def test_another_patch_of_the_same_sample_is_graded(grade):
     grade([candidate(0)])
     verdicts, runs = grade([candidate(0, WRONG)])
     assert (statuses(verdicts), runs) == (["unresolved"], 1)
 
 
-def test_a_fault_of_the_machine_is_owed(grade):
+def test_an_infrastructure_failure_stays_owed(grade):
     given = [candidate(0), candidate(1, WRONG)]
     verdicts, _ = grade(given, FakeGrader(faults=1))
     assert statuses(verdicts) == ["infra_error", "unresolved"]
@@ -87,7 +87,7 @@ def test_a_fault_of_the_machine_is_owed(grade):
     assert (statuses(again), runs) == (["resolved", "unresolved"], 1)
 
 
-def test_what_a_candidate_can_bring_about_by_itself_stops_no_stage():
+def test_failures_that_a_candidate_can_cause_do_not_fail_the_stage():
     def verdict(status, **report):
         return Verdict("i", 0, "m", status, report)
 
@@ -111,12 +111,12 @@ def test_without_a_patch_nothing_runs(grade, extraction, status):
     assert (verdicts[0].status, verdicts[0].reward, runs) == (status, -1, 0)
 
 
-def test_an_empty_patch_is_none(grade):
+def test_an_empty_patch_is_no_patch(grade):
     verdicts, runs = grade([candidate(patch="  \n")])
     assert (verdicts[0].status, runs) == (Status.NO_PATCH, 0)
 
 
-def test_a_model_that_calls_itself_no_op_is_a_model(grade):
+def test_a_model_named_no_op_is_an_ordinary_model(grade):
     verdicts, _ = grade([candidate(model="no-op", patch="")])
     assert verdicts[0].status is Status.NO_PATCH
 
@@ -131,7 +131,7 @@ def test_every_model_has_its_own_logs(grade):
     assert all(len(part.encode()) < 200 for folder in folders for part in folder.parts)
 
 
-def test_jobs_know_their_repetition_and_their_gold_run(grade):
+def test_jobs_have_their_repeat_number_and_gold_run(grade):
     asked = []
 
     def gold(instance):
@@ -161,7 +161,7 @@ class Slow(FakeGrader):
         return Outcome(Status.TIMEOUT, {}, seconds={"test": 60.0004}, explained=True)
 
 
-def test_what_explains_a_timeout_stays_with_the_verdict(grade, tmp_path):
+def test_an_explained_timeout_is_stored_in_the_verdict(grade, tmp_path):
     given = [candidate(0, WRONG), candidate(1)]
     verdicts, _ = grade(given, Slow())
     assert [v.explained for v in verdicts] == [True, False]
@@ -177,7 +177,7 @@ def test_what_explains_a_timeout_stays_with_the_verdict(grade, tmp_path):
     ]
 
 
-def test_ten_thousand_candidates_are_no_burden(tmp_path):
+def test_ten_thousand_candidates_are_graded_quickly(tmp_path):
     instances = [an_instance(number) for number in range(500)]
     given = [
         Candidate(i.instance_id, sample, "m", "", f"{WRONG}# {sample}\n")

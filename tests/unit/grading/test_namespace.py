@@ -77,7 +77,7 @@ def output_of(task: Task, **options: int) -> str:
         ("\ud800", Status.MALFORMED),
     ],
 )
-def test_statuses(task: Task, patch: str, status: Status) -> None:
+def test_each_patch_gets_its_status(task: Task, patch: str, status: Status) -> None:
     job = task.job(patch)
     (outcome,) = grade(job)
     assert outcome.status is status, outcome
@@ -90,7 +90,7 @@ def test_statuses(task: Task, patch: str, status: Status) -> None:
         assert not report.exists()
 
 
-def test_no_op_runs_the_tests_of_the_bare_repository(task: Task) -> None:
+def test_no_op_runs_the_tests_of_the_unpatched_repository(task: Task) -> None:
     (outcome,) = grade(task.job("", extraction=NOOP))
     tests = outcome.report["tests_status"]
     assert outcome.status is Status.UNRESOLVED
@@ -98,7 +98,7 @@ def test_no_op_runs_the_tests_of_the_bare_repository(task: Task) -> None:
     assert tests["PASS_TO_PASS"] == {"success": [DOUBLE], "failure": []}
 
 
-def test_candidates_do_not_meet(task: Task) -> None:
+def test_concurrent_candidates_do_not_interact(task: Task) -> None:
     jobs = [
         task.job(patch, name=str(number))
         for number, patch in enumerate([tiny.GOLD, tiny.WRONG] * 3)
@@ -107,7 +107,7 @@ def test_candidates_do_not_meet(task: Task) -> None:
     assert statuses == [Status.RESOLVED, Status.UNRESOLVED] * 3
 
 
-def test_a_second_run_leaves_nothing_of_the_first(task: Task) -> None:
+def test_a_second_run_replaces_the_files_of_the_first(task: Task) -> None:
     grade(task.job(tiny.GOLD))
     job = task.job(tiny.MALFORMED)
     grade(job)
@@ -160,7 +160,7 @@ def test_the_repository_is_git_and_writable(task_running: Running) -> None:
     assert "rm: cannot" not in shown
 
 
-def test_localhost_answers_and_the_rest_does_not(task_running: Running) -> None:
+def test_only_localhost_is_reachable(task_running: Running) -> None:
     code = (
         "import socket\n"
         "server = socket.create_server(('127.0.0.1', 0))\n"
@@ -232,7 +232,7 @@ def test_no_sandbox_outlives_a_killed_trainer(tmp_path: Path) -> None:
     assert left == []
 
 
-def test_a_sandbox_that_does_not_start_is_the_machines_fault(
+def test_a_sandbox_that_does_not_start_is_an_infrastructure_error(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "START_SECONDS", 0)
@@ -241,12 +241,12 @@ def test_a_sandbox_that_does_not_start_is_the_machines_fault(
     assert "the sandbox did not start" in outcome.reason
 
 
-def test_killed_tests_are_out_of_memory_not_a_lesson(task_running: Running) -> None:
+def test_killed_tests_are_oom(task_running: Running) -> None:
     (outcome,) = grade(task_running("bash -c 'kill -9 $$'").job(tiny.GOLD))
     assert outcome.status is Status.OOM
 
 
-def test_odd_bytes_in_the_output(task_running: Running) -> None:
+def test_invalid_bytes_in_the_output_are_replaced(task_running: Running) -> None:
     task = task_running(
         r"python3 -m unittest -v test_calc; printf 'a\xe2b\0c\r\nd\re\n'"
     )
@@ -267,7 +267,7 @@ def test_endless_output_is_bounded(
     assert ">>>>> Test Exit Code: 124" in shown
 
 
-def test_closing_ends_what_runs(task: Task) -> None:
+def test_closing_ends_running_sandboxes(task: Task) -> None:
     grader = NamespaceGrader(NamespaceTable(use="namespace", workers=2))
     jobs = [task.job(tiny.HANGS, name="hangs"), task.job(tiny.GOLD, name="gold")]
     outcomes = grader.grade(jobs)
@@ -278,14 +278,14 @@ def test_closing_ends_what_runs(task: Task) -> None:
     grader.close()
 
 
-def test_check_refuses_what_has_neither_files_nor_image(task: Task) -> None:
+def test_check_rejects_instances_without_files_or_image(task: Task) -> None:
     instance = dataclasses.replace(task.instance, snapshot="", image="")
     grader = NamespaceGrader(NamespaceTable(use="namespace"))
     with pytest.raises(PrerequisiteError, match="has neither"):
         grader.check([instance])
 
 
-def test_check_refuses_images_where_there_are_no_overlays(
+def test_check_rejects_images_without_overlays(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(namespace_grader, "repository_view", lambda: "copy")
@@ -306,7 +306,7 @@ def test_check_refuses_images_where_there_are_no_overlays(
         (b"-s cgroup.py", b"-s missing.py"),
     ],
 )
-def test_the_probe_sees_what_an_overlay_cannot_do(
+def test_the_probe_detects_missing_overlay_features(
     works: bytes, fails: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probe = namespace_grader.PROBE
@@ -315,7 +315,7 @@ def test_the_probe_sees_what_an_overlay_cannot_do(
     assert namespace_grader._probe(copy=False)
 
 
-def test_check_where_namespaces_are_refused(
+def test_check_fails_where_namespaces_are_forbidden(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine without a place for a sandbox; the script itself runs."""
@@ -349,7 +349,7 @@ def test_processes_and_files_are_limited(task_running: Running) -> None:
 
 
 @pytest.mark.parametrize("cgroups", [True, False])
-def test_a_patch_that_eats_memory_is_no_lesson(
+def test_a_patch_that_exhausts_memory_gives_no_label(
     task: Task, monkeypatch: pytest.MonkeyPatch, cgroups: bool
 ) -> None:
     if not cgroups:
@@ -365,7 +365,7 @@ def test_a_patch_that_eats_memory_is_no_lesson(
     assert outcome.status is Status.OOM
 
 
-def test_the_network_is_the_hosts_where_the_recipe_says_so(
+def test_the_recipe_can_allow_the_network_of_the_host(
     task_running: Running,
 ) -> None:
     job = task_running("cat /proc/net/dev").job(tiny.GOLD)
@@ -376,7 +376,7 @@ def test_the_network_is_the_hosts_where_the_recipe_says_so(
         assert line.split(":")[0] in log_of(job)
 
 
-def test_the_environment_tells_what_a_run_depends_on(
+def test_the_environment_covers_everything_a_run_depends_on(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def facts(task: Task, **settings: object) -> dict[str, object]:

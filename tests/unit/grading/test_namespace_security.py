@@ -65,7 +65,7 @@ def needs_cgroups() -> None:
         str(Path(__file__)),
     ],
 )
-def test_nothing_of_the_host_is_there(path: str, tmp_path: Path) -> None:
+def test_files_of_the_host_are_hidden(path: str, tmp_path: Path) -> None:
     ran = run(f"stat -L {path}; echo code $?", tmp_path)
     assert "code 1\n" in ran.output, ran
 
@@ -89,7 +89,7 @@ def test_the_trainers_files_and_environment_are_hidden(
 @pytest.mark.parametrize(
     "name", ["mem", "environ", "maps", "fd/0", "fd/3", "fdinfo", "root/etc", "auxv"]
 )
-def test_pid_1_lets_nobody_look_at_it(name: str, tmp_path: Path) -> None:
+def test_pid_1_cannot_be_inspected(name: str, tmp_path: Path) -> None:
     ran = run(
         python(
             "import os\n"
@@ -123,7 +123,7 @@ def test_pid_1_cannot_be_traced_or_signalled(tmp_path: Path) -> None:
     assert ran.ended.code == 0
 
 
-def test_tests_hold_no_files_but_their_streams(tmp_path: Path) -> None:
+def test_tests_inherit_only_their_streams(tmp_path: Path) -> None:
     ran = run("ls -l /proc/$$/fd; readlink /proc/$$/fd/0", tmp_path)
     links = [line.split() for line in ran.output.splitlines() if " -> " in line]
     names = {words[words.index("->") - 1] for words in links}
@@ -168,7 +168,7 @@ def test_the_host_cannot_be_changed(command: str, tmp_path: Path) -> None:
     assert "done\n" not in ran.output, ran
 
 
-def test_the_repository_on_the_host_stays_as_it_is(tmp_path: Path) -> None:
+def test_the_repository_on_the_host_stays_unchanged(tmp_path: Path) -> None:
     ran = run("echo other > file; rm -rf /testbed/*; touch new; ls", tmp_path)
     assert "new\n" in ran.output
     repository = tmp_path / "repository"
@@ -176,7 +176,7 @@ def test_the_repository_on_the_host_stays_as_it_is(tmp_path: Path) -> None:
     assert (repository / "file").read_text() == "of the repository\n"
 
 
-def test_set_user_id_programs_give_nothing(tmp_path: Path) -> None:
+def test_setuid_programs_gain_no_privileges(tmp_path: Path) -> None:
     ran = run(
         "grep -E 'NoNewPrivs|CapBnd' /proc/self/status; "
         "cp /usr/bin/id /tmp/id; chmod 6755 /tmp/id; "
@@ -188,7 +188,7 @@ def test_set_user_id_programs_give_nothing(tmp_path: Path) -> None:
     assert "CapBnd:\t00000000a80425fb" in ran.output
 
 
-def test_there_is_no_network_but_the_loopback(tmp_path: Path) -> None:
+def test_the_loopback_is_the_only_network(tmp_path: Path) -> None:
     ran = run("tail -n +3 /proc/net/dev; tail -n +2 /proc/net/unix", tmp_path)
     (interface,) = ran.output.splitlines()
     assert interface.strip().startswith("lo:")
@@ -224,13 +224,13 @@ def test_evidence_names_what_changed_outside_the_repository(tmp_path: Path) -> N
         "touch -d 2001-01-01 /eval.sh",
     ],
 )
-def test_evidence_tells_a_touched_script(command: str, tmp_path: Path) -> None:
+def test_evidence_shows_a_changed_script(command: str, tmp_path: Path) -> None:
     ran = run(command, tmp_path, inspect=True)
     assert ran.evidence is not None
     assert not ran.evidence.script_intact
 
 
-def test_evidence_has_a_bound(tmp_path: Path) -> None:
+def test_evidence_is_limited_in_size(tmp_path: Path) -> None:
     ran = run("cd /tmp && seq 60000 | xargs touch", tmp_path, inspect=True)
     assert ran.evidence is not None
     assert len(ran.evidence.changed) == 10_000
@@ -254,14 +254,14 @@ def test_evidence_survives_endless_paths_and_odd_names(tmp_path: Path) -> None:
     assert len(ran.evidence.changed) == 2
 
 
-def test_tests_that_kill_everything_they_can(tmp_path: Path) -> None:
+def test_tests_cannot_kill_processes_outside(tmp_path: Path) -> None:
     ran = run("echo before; kill -9 -1; kill -9 0; kill -9 $$", tmp_path)
     assert ran.output.startswith("before\n")
     assert ran.ended.code == 137
     assert not (ran.ended.oom or ran.ended.timed_out)
 
 
-def test_a_process_group_does_not_reach_out(tmp_path: Path) -> None:
+def test_signals_to_a_process_group_stay_inside(tmp_path: Path) -> None:
     ran = run("trap '' TERM; kill -TERM 0; ps -e >/dev/null; echo alive", tmp_path)
     assert ran.output.endswith("alive\n")
 
@@ -275,7 +275,7 @@ def test_a_process_group_does_not_reach_out(tmp_path: Path) -> None:
         "(setsid sleep 600 &); sleep 600",
     ],
 )
-def test_the_deadline_ends_whatever_resists(script: str, tmp_path: Path) -> None:
+def test_the_deadline_ends_resisting_processes(script: str, tmp_path: Path) -> None:
     begin = time.monotonic()
     ran = run(script, tmp_path, timeout=1)
     assert ran.ended.timed_out
@@ -283,7 +283,9 @@ def test_the_deadline_ends_whatever_resists(script: str, tmp_path: Path) -> None
     assert time.monotonic() - begin < 1 + 5
 
 
-def test_a_daemon_neither_lives_on_nor_holds_the_run_open(tmp_path: Path) -> None:
+def test_a_background_process_neither_survives_nor_delays_the_run(
+    tmp_path: Path,
+) -> None:
     mark = f"86400.{os.getpid()}"
     begin = time.monotonic()
     ran = run(
@@ -297,7 +299,9 @@ def test_a_daemon_neither_lives_on_nor_holds_the_run_open(tmp_path: Path) -> Non
     assert sandbox_processes(mark) == []
 
 
-def test_a_daemon_of_the_apply_script_does_not_meet_the_tests(tmp_path: Path) -> None:
+def test_background_processes_of_the_apply_script_end_before_the_tests(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "repository").mkdir()
     files = {
         "tmp/apply.sh": b"(while :; do echo late >> /tmp/daemon; done) & echo applied",
@@ -323,7 +327,7 @@ def test_a_fork_bomb_is_contained(tmp_path: Path) -> None:
     assert "Resource temporarily unavailable" in ran.output or ran.ended.timed_out
 
 
-def test_the_limit_of_processes_without_cgroups(tmp_path: Path) -> None:
+def test_processes_are_limited_without_cgroups(tmp_path: Path) -> None:
     ran = run(
         python(
             "import os, time\n"
@@ -345,14 +349,14 @@ HOG = python(
 )
 
 
-def test_a_memory_hog_is_out_of_memory(tmp_path: Path) -> None:
+def test_exceeding_the_memory_limit_is_oom(tmp_path: Path) -> None:
     needs_cgroups()
     ran = run(HOG, tmp_path, memory=64 << 20)
     assert ran.ended.oom
     assert "big\n" not in ran.output
 
 
-def test_files_in_memory_count(tmp_path: Path) -> None:
+def test_files_count_toward_the_memory_limit(tmp_path: Path) -> None:
     needs_cgroups()
     ran = run(
         "head -c 200M /dev/zero > /tmp/big; echo code $?", tmp_path, memory=64 << 20
@@ -360,7 +364,7 @@ def test_files_in_memory_count(tmp_path: Path) -> None:
     assert ran.ended.oom
 
 
-def test_enough_memory_is_no_oom(tmp_path: Path) -> None:
+def test_staying_below_the_memory_limit_is_not_oom(tmp_path: Path) -> None:
     ran = run(HOG, tmp_path, memory=600 << 20)
     assert not ran.ended.oom
     assert ran.output == "big\n"
@@ -382,7 +386,7 @@ def test_the_disk_is_limited(tmp_path: Path) -> None:
     assert ran.output.count("No space left on device") == 2
 
 
-def test_a_flood_of_output_ends_with_the_deadline(
+def test_endless_output_ends_at_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -454,7 +458,7 @@ def test_an_ordinary_user_can_run_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> 
         assert (folder / "repository" / "file").exists()
 
 
-def test_trainers_that_ignore_signals_do_not_pass_it_on(tmp_path: Path) -> None:
+def test_ignored_signals_are_not_inherited(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         ran = run("grep -E 'Sig(Ign|Blk)' /proc/self/status", tmp_path)
@@ -463,7 +467,7 @@ def test_trainers_that_ignore_signals_do_not_pass_it_on(tmp_path: Path) -> None:
     assert ran.output.count("0000000000000000") == 2, ran
 
 
-def test_what_forks_sandboxes_is_started_again(tmp_path: Path) -> None:
+def test_the_forking_process_is_restarted(tmp_path: Path) -> None:
     with Launcher() as launcher:
         assert run("true", tmp_path, launcher=launcher).ended.code == 0
         assert launcher._process is not None

@@ -31,7 +31,7 @@ def instances(names: str) -> list[Instance]:
     return [Instance(name, "r", "c", "", "") for name in names]
 
 
-def test_final_report() -> None:
+def test_the_final_report_counts_every_instance() -> None:
     verdicts = [
         Verdict(name, 0, "m", status, report)
         for name, (status, report) in VERDICTS.items()
@@ -49,7 +49,7 @@ def test_final_report() -> None:
     assert report["ambiguous_failure_ids"] == ["f"]
 
 
-def test_final_report_has_the_keys_and_lists_of_the_harness(
+def test_the_final_report_has_the_keys_and_lists_of_the_harness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from swebench.harness.reporting import make_run_report
@@ -76,13 +76,13 @@ def test_final_report_has_the_keys_and_lists_of_the_harness(
     assert list(ours) == list(theirs)
 
 
-def test_final_report_refuses_two_predictions_of_one_instance() -> None:
+def test_the_final_report_rejects_two_predictions_of_one_instance() -> None:
     verdict = Verdict("a", 0, "m", Status.RESOLVED)
     with pytest.raises(ValueError, match="one prediction per instance"):
         final_report(instances("a"), [verdict, verdict])
 
 
-def test_harness_row_makes_the_harness_spec(task: Task) -> None:
+def test_a_harness_row_gives_the_spec_of_the_harness(task: Task) -> None:
     from swebench.harness.utils import make_test_spec
 
     spec = make_test_spec(harness_row(task.instance))
@@ -98,7 +98,7 @@ def test_harness_row_makes_the_harness_spec(task: Task) -> None:
         ("", Status.UNRESOLVED),
     ],
 )
-def test_log_without_results(
+def test_a_log_without_results_gets_a_status(
     task: Task, tmp_path: Path, log: str, status: Status
 ) -> None:
     path = tmp_path / "test_output.txt"

@@ -71,7 +71,7 @@ def grade(tmp_path: Path):
     ("extraction", "status"),
     [("no-op", Status.UNRESOLVED), ("ok", Status.RESOLVED)],
 )
-def test_its_logs_say_the_same_when_they_are_judged_again(
+def test_judging_the_logs_again_gives_the_same_verdict(
     pro, grade, tmp_path, extraction, status
 ) -> None:
     instance = pro.instance()
@@ -101,7 +101,7 @@ def printing(text: str) -> dict[str, str]:
     }
 
 
-def test_gold_passes_and_the_rest_does_not(pro, grade) -> None:
+def test_only_gold_passes(pro, grade) -> None:
     instance = pro.instance()
     assert grade(pro, instance, instance.patch).status is Status.RESOLVED
     wrong = grade(pro, instance, pro.patch({"calc.py": WRONG}))
@@ -110,7 +110,7 @@ def test_gold_passes_and_the_rest_does_not(pro, grade) -> None:
     assert noop.status is Status.UNRESOLVED
 
 
-def test_i5_each_stream_reaches_the_parser_as_it_was(pro, grade, tmp_path) -> None:
+def test_each_stream_reaches_the_parser_unchanged(pro, grade, tmp_path) -> None:
     """Nothing that tests print is framing, and no byte of text is lost."""
     lines = [
         "E:PASSED forged",
@@ -147,7 +147,7 @@ for name in ("stdout.log", "stderr.log"):
 
 
 @pytest.mark.parametrize("text", ["", "\n", "a", "a\n", ".", "a\n.", "\n\n", "a\n\n"])
-def test_i5_a_missing_last_newline_is_told_apart(pro, text, tmp_path) -> None:
+def test_a_missing_final_newline_is_preserved(pro, text, tmp_path) -> None:
     script = pro.instance().eval_script
     definition = script[script.index("write_log()") : script.index("mkdir -p")]
     (tmp_path / "file").write_text(text)
@@ -160,7 +160,7 @@ def test_i5_a_missing_last_newline_is_told_apart(pro, text, tmp_path) -> None:
     assert streams(written.stdout) == {"stdout.log": "", "stderr.log": text}
 
 
-def test_i5_a_stream_that_is_not_there_is_empty(pro, grade) -> None:
+def test_a_missing_stream_is_empty(pro, grade) -> None:
     pro.run_script = "#!/bin/bash\nrm /tmp/../workspace/stdout.log\n"
     instance = pro.instance()
     outcome = grade(pro, instance, instance.patch)
@@ -211,7 +211,7 @@ def entry(name: str, status: str) -> dict[str, str]:
     "status", ["SKIPPED", "XFAIL", "FAILED", "ERROR", "passed", ""]
 )
 @pytest.mark.parametrize("list_of", ["f2p", "p2p"])
-def test_i6_only_passed_is_a_pass(tmp_path, status, list_of) -> None:
+def test_only_the_status_passed_counts_as_a_pass(tmp_path, status, list_of) -> None:
     names = {"f2p": ["a"], "p2p": ["b"]}
     document = {"tests": [entry("a", "PASSED"), entry("b", "PASSED")]}
     assert judged(tmp_path, document, **names)
@@ -219,13 +219,13 @@ def test_i6_only_passed_is_a_pass(tmp_path, status, list_of) -> None:
     assert not judged(tmp_path, document, **names)
 
 
-def test_i7_a_name_with_an_open_bracket_is_no_beginning_of_another(tmp_path) -> None:
+def test_a_name_with_an_open_bracket_is_not_a_prefix(tmp_path) -> None:
     document = {"tests": [entry("t[log(photon)]", "PASSED")]}
     assert not judged(tmp_path, document, ["t[log(photon"], [])
 
 
 @pytest.mark.parametrize("statuses", ["PF", "FP", "FSPSF"])
-def test_i8_one_entry_that_passed_is_enough(tmp_path, statuses) -> None:
+def test_one_passed_entry_of_a_test_is_enough(tmp_path, statuses) -> None:
     words = {"P": "PASSED", "F": "FAILED", "S": "SKIPPED"}
     document = {"tests": [entry("a", words[letter]) for letter in statuses]}
     assert judged(tmp_path, document, ["a"], [])
@@ -264,14 +264,14 @@ expected = st.lists(st.sampled_from(NAMES), max_size=6)
 
 @settings(max_examples=400, deadline=None)
 @given(document=documents, f2p=expected.filter(bool), p2p=expected)
-def test_the_verdict_is_that_of_the_official_rule(
+def test_the_verdict_equals_the_official_rule(
     tmp_path_factory, document: Any, f2p: list[str], p2p: list[str]
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
     assert judged(folder, document, f2p, p2p) == official_rule(document, f2p, p2p)
 
 
-def test_the_verdict_is_that_of_the_official_rule_when_much_passes(tmp_path) -> None:
+def test_the_verdict_equals_the_official_rule_if_most_tests_pass(tmp_path) -> None:
     """Nearly resolved and resolved ones, which chance alone would seldom make."""
     draw = random.Random(0)
     agreed = dict.fromkeys((True, False), 0)
@@ -324,7 +324,7 @@ def test_awkward_names_get_the_official_verdict(pro, grade, tmp_path) -> None:
     assert verdicts == [True, False] * 4
 
 
-def test_i9_the_exit_status_of_the_tests_is_nothing(pro, grade) -> None:
+def test_the_exit_status_of_the_tests_is_ignored(pro, grade) -> None:
     pro.run_script = RUN_SCRIPT + "exit 3\n"
     instance = pro.instance()
     assert grade(pro, instance, instance.patch).status is Status.RESOLVED
@@ -333,7 +333,7 @@ def test_i9_the_exit_status_of_the_tests_is_nothing(pro, grade) -> None:
 # The patch.
 
 
-def test_i10_a_patch_that_does_not_fit_exactly_is_refused_and_tests_run(
+def test_tests_run_even_if_the_patch_is_refused_as_inexact(
     pro, grade, tmp_path
 ) -> None:
     """patch(1) would take it; officially only git decides."""
@@ -349,9 +349,7 @@ def test_i10_a_patch_that_does_not_fit_exactly_is_refused_and_tests_run(
     assert "fuzz" not in (tmp_path / "logs" / "run_instance.log").read_text()
 
 
-def test_i10_tests_that_pass_without_the_patch_pass_whatever_becomes_of_it(
-    pro, grade
-) -> None:
+def test_tests_that_pass_without_the_patch_pass_if_it_is_refused(pro, grade) -> None:
     pro.base = {"calc.py": FIXED, "other.py": ""}
     pro.fix = {"other.py": "fixed = True\n"}
     instance = pro.instance()
@@ -399,11 +397,11 @@ diff --git a/x b/x
         (DIFFERS.replace("\n", "\r\n"), DIFFERS.replace("\n", "\r\n")),
     ],
 )
-def test_i11_binary_hunks_are_taken_out(patch, left) -> None:
+def test_binary_hunks_are_removed(patch, left) -> None:
     assert without_binary_hunks(patch) == left
 
 
-def test_i11_a_patch_counts_without_its_binary_files(pro, grade, tmp_path) -> None:
+def test_a_patch_is_graded_without_its_binary_files(pro, grade, tmp_path) -> None:
     """The binary part does not fit, and with it git would refuse all of the patch."""
     instance = pro.instance()
     outcome = grade(pro, instance, DIFFERS + instance.patch + BINARY)
@@ -412,7 +410,7 @@ def test_i11_a_patch_counts_without_its_binary_files(pro, grade, tmp_path) -> No
 
 
 @pytest.mark.parametrize("extraction", ["ok", "no-op"])
-def test_i12_the_repository_is_reset_before_the_patch(pro, grade, extraction) -> None:
+def test_the_repository_is_reset_before_the_patch(pro, grade, extraction) -> None:
     instance = pro.instance()
     (pro.repository / "calc.py").write_text("def add(a, b):\n    return 5\n")
     patch = instance.patch if extraction == "ok" else ""
@@ -426,9 +424,7 @@ def test_i12_the_repository_is_reset_before_the_patch(pro, grade, extraction) ->
 # The eval script.
 
 
-def test_i14_i15_the_list_of_files_means_what_it_means_officially(
-    pro, grade, tmp_path
-) -> None:
+def test_the_file_list_is_interpreted_as_officially(pro, grade, tmp_path) -> None:
     """Unset variables are empty, quotes and stars are the shell's."""
     pro.run_script = "#!/bin/bash\nprintf '<%s>\\n' \"$@\"\nprintf 'PASSED adds\\n'\n"
     pro.row = {
@@ -450,9 +446,7 @@ def test_i14_i15_the_list_of_files_means_what_it_means_officially(
     assert ours.startswith("<a,two words,c*,q,r,calc.p?>\n")
 
 
-def test_i16_a_comma_in_a_name_splits_it_as_it_does_officially(
-    pro, grade, tmp_path
-) -> None:
+def test_a_comma_splits_a_file_name_as_officially(pro, grade, tmp_path) -> None:
     pro.run_script = (
         '#!/bin/bash\nIFS=, read -ra f <<< "$1"\nprintf "%s\\n" "${f[@]}"\n'
     )
@@ -463,7 +457,7 @@ def test_i16_a_comma_in_a_name_splits_it_as_it_does_officially(
     assert written.read_text() == "one\ntwo\nthree\n"
 
 
-def test_i23_the_script_works_with_the_tools_of_alpine(pro, grade, tmp_path) -> None:
+def test_the_script_works_with_busybox_tools(pro, grade, tmp_path) -> None:
     busybox = shutil.which("busybox")
     if busybox is None:
         pytest.skip("there is no busybox")
@@ -492,7 +486,7 @@ def writing(text: str) -> str:
     return f"import sys\nopen(sys.argv[3], 'w').write({text!r})\n"
 
 
-def test_i18_the_parser_is_run_as_it_is_officially(pro) -> None:
+def test_the_parser_is_called_as_officially(pro) -> None:
     found = results(
         pro.parser, "PASSED a\nFAILED b\nPASSED  c \n\nPASSED", "PASSED d\nPASSED é"
     )
@@ -502,7 +496,7 @@ def test_i18_the_parser_is_run_as_it_is_officially(pro) -> None:
     }
 
 
-def test_i18_what_a_parser_writes_counts_even_if_it_fails_then() -> None:
+def test_output_of_a_parser_that_fails_afterwards_counts() -> None:
     text = json.dumps({"tests": [entry("a", "PASSED")]})
     assert results(writing(text) + "sys.exit(1)\n") == {"a": True}
 
@@ -524,7 +518,7 @@ def test_i18_what_a_parser_writes_counts_even_if_it_fails_then() -> None:
         '{"tests": [{"name": "a", "status": "PASSED"}, 1]}',
     ],
 )
-def test_of_output_in_another_form_nothing_is_believed(text) -> None:
+def test_output_in_another_form_has_no_results(text) -> None:
     assert results(writing(text)) == {}
 
 
@@ -532,13 +526,15 @@ def test_of_output_in_another_form_nothing_is_believed(text) -> None:
 HURRY = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 2))\n"
 
 
-def test_a_parser_that_does_not_end_has_seen_no_test() -> None:
+def test_a_parser_that_hangs_has_no_results() -> None:
     text = json.dumps({"tests": [entry("a", "PASSED")]})
     assert results(HURRY + writing(text)) == {"a": True}
     assert results(HURRY + "while True: pass\n" + writing(text)) == {}
 
 
-def test_a_parser_that_gets_no_time_is_the_machine_s_fault(monkeypatch) -> None:
+def test_a_parser_without_processor_time_is_an_infrastructure_error(
+    monkeypatch,
+) -> None:
     monkeypatch.setattr("swebench_trainer.grading.pro.WALL_SECONDS", 0.5)
     with pytest.raises(OSError, match=r"0\.5 seconds"):
         results("import time; time.sleep(60)")
@@ -547,12 +543,12 @@ def test_a_parser_that_gets_no_time_is_the_machine_s_fault(monkeypatch) -> None:
 @pytest.mark.parametrize(
     "greed", ["bytearray(8 << 30)", "open('big', 'wb').truncate(1 << 40)"]
 )
-def test_a_parser_that_wants_too_much_has_seen_no_test(greed) -> None:
+def test_a_parser_that_exceeds_its_limits_has_no_results(greed) -> None:
     text = json.dumps({"tests": [entry("a", "PASSED")]})
     assert results(f"{greed}\n" + writing(text)) == {}
 
 
-def test_a_parser_s_limits_are_those_of_its_process() -> None:
+def test_the_limits_apply_to_the_parser_process() -> None:
     from swebench_trainer.grading.limited_process import LIMITS
 
     found = results(
@@ -578,7 +574,7 @@ json.dump({"tests": tests}, open("output.json", "w"))
 """
 
 
-def test_a_parser_sees_its_files_and_no_more(monkeypatch) -> None:
+def test_a_parser_sees_only_its_files(monkeypatch) -> None:
     import socket
 
     monkeypatch.setenv("SECRET", "1")
@@ -600,7 +596,9 @@ def log_of(stdout: str) -> str:
     return f": '{START}'\n{framed.removesuffix(chr(10))}.\nE:.\n: '{END}'\n"
 
 
-def test_instances_with_different_parsers_are_judged_at_once(pro, tmp_path) -> None:
+def test_instances_with_different_parsers_are_judged_concurrently(
+    pro, tmp_path
+) -> None:
     """Each reads with the parser that its row brought, whatever its id."""
     instance = pro.instance()
     says = "import json, sys\njson.dump({{'tests': [{{'name': {!r}, 'status': 'PASSED'}}]}}, open(sys.argv[3], 'w'))\n"
@@ -627,7 +625,7 @@ def test_instances_with_different_parsers_are_judged_at_once(pro, tmp_path) -> N
     assert verdicts == {n: n % 4 == 0 for n in range(12)}
 
 
-def test_a_log_is_read_once_however_often_it_is_judged(pro, tmp_path) -> None:
+def test_a_log_judged_twice_is_parsed_once(pro, tmp_path) -> None:
     counter = tmp_path / "runs"
     pro.parser = f"open({str(counter)!r}, 'a').write('x')\n" + pro.parser
     instance = pro.instance()
@@ -641,7 +639,7 @@ def test_a_log_is_read_once_however_often_it_is_judged(pro, tmp_path) -> None:
     assert counter.read_text() == "x"
 
 
-def test_what_stands_outside_the_markers_is_not_read(pro, tmp_path) -> None:
+def test_output_outside_the_markers_is_ignored(pro, tmp_path) -> None:
     instance = pro.instance()
     log = tmp_path / "test_output.txt"
     text = "O:PASSED adds\nO:PASSED keeps zero\nE:PASSED says so\n"
@@ -649,7 +647,7 @@ def test_what_stands_outside_the_markers_is_not_read(pro, tmp_path) -> None:
     assert not judge(instance, "patch", log)["resolved"]
 
 
-def test_the_parser_s_name_is_its_own(pro) -> None:
+def test_each_program_is_a_parser_with_its_own_name(pro) -> None:
     instance = pro.instance()
     assert instance.log_parser == "swebench_pro"
     assert test_spec(instance).log_parser == parser_name(instance.parser)
@@ -659,9 +657,7 @@ def test_the_parser_s_name_is_its_own(pro) -> None:
 # What the tests could have done to the run script.
 
 
-def test_a_run_script_that_is_another_after_the_run_is_noticed(
-    pro, grade, tmp_path
-) -> None:
+def test_a_changed_run_script_is_detected(pro, grade, tmp_path) -> None:
     overwrite = "\nimport pathlib\nfor path in pathlib.Path('..').glob('*/run_script.sh'):\n    path.write_text('true')\n"
     pro.tests = {"tests/checks.py": CHECKS}
     instance = pro.instance()
@@ -674,7 +670,7 @@ def test_a_run_script_that_is_another_after_the_run_is_noticed(
 
 
 @pytest.mark.parametrize("extra", ["S:\n", "S:0\n"])
-def test_a_digest_that_is_forged_beside_the_real_one_is_noticed(pro, extra) -> None:
+def test_a_forged_digest_next_to_the_real_one_is_detected(pro, extra) -> None:
     script = pro.instance().eval_script
     lines = script.partition("RUN_SCRIPT'\n")[2].partition("END_OF")[0].splitlines(True)
     content = "".join(line.removeprefix("|") for line in lines)

@@ -50,7 +50,7 @@ def test_trusted_passes_run_again(first, owed) -> None:
     assert runs_owed(first, TABLE, seed=0) == owed
 
 
-def test_a_share_of_the_failures_runs_again_whatever_the_order() -> None:
+def test_a_share_of_failures_runs_again_in_any_order() -> None:
     failures = [
         verdict(Status.UNRESOLVED, patch=f"{n}", sample=n % 7) for n in range(2000)
     ]
@@ -64,12 +64,12 @@ def test_a_share_of_the_failures_runs_again_whatever_the_order() -> None:
     assert not any(runs_owed(v, none, seed=3) for v in [*failures, PASS])
 
 
-def test_a_pass_that_passes_again_is_as_it_was() -> None:
+def test_a_confirmed_pass_keeps_its_flags() -> None:
     assert opinion(PASS, PASS, PASS) == ()
     assert opinion(verdict(Status.RESOLVED, FLAKY, UNCONFIRMED), PASS, PASS) == ()
 
 
-def test_what_another_run_contradicts_is_flaky() -> None:
+def test_a_contradicted_verdict_is_flaky() -> None:
     assert opinion(PASS, PASS, FAIL) == (FLAKY,)
     assert opinion(PASS, verdict(Status.TIMEOUT)) == (FLAKY,)
     assert opinion(FAIL, PASS, owed=1) == (FLAKY,)
@@ -78,7 +78,7 @@ def test_what_another_run_contradicts_is_flaky() -> None:
     assert (changed.status, changed.reward, changed.flaky) == (FAIL.status, 0, True)
 
 
-def test_a_pass_that_could_not_be_seen_again_is_unconfirmed() -> None:
+def test_a_pass_without_confirming_runs_is_unconfirmed() -> None:
     assert opinion(PASS, PASS, FAULT) == (UNCONFIRMED,)
     assert opinion(PASS, PASS) == (UNCONFIRMED,)
     assert opinion(PASS, PASS, verdict(Status.RESOLVED, "multi_marker")) == (
@@ -89,6 +89,6 @@ def test_a_pass_that_could_not_be_seen_again_is_unconfirmed() -> None:
     assert agrees(FAIL, FAULT)
 
 
-def test_who_is_owed_nothing_keeps_the_flags() -> None:
+def test_a_verdict_without_due_runs_keeps_its_flags() -> None:
     doubted = verdict(Status.RESOLVED, "multi_marker")
     assert with_retests(doubted, [], 0) is doubted

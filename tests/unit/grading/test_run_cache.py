@@ -1,10 +1,11 @@
-"""The run cache: what it holds, and that nothing that befalls it costs a verdict."""
+"""The run cache stores runs, and no damage to it changes a verdict."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import pwd
 import resource
 import signal
 import sqlite3
@@ -22,6 +23,7 @@ from swebench_trainer.grading.cache import SqliteRunCache, cache_path, open_run_
 from swebench_trainer.grading.official import APPLY_LOG, TEST_LOG
 from swebench_trainer.grading.sandbox import Evidence, Execution, NullCache
 from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.store.cache import PruneLimits
 
 RUN = Execution(
     apply_code=0,
@@ -83,7 +85,7 @@ def test_a_run_comes_back_with_its_logs_byte_for_byte(opened, folder) -> None:
     second.close()
 
 
-def test_a_log_that_is_there_stays(opened, folder) -> None:
+def test_an_existing_log_is_not_overwritten(opened, folder) -> None:
     run_cache = opened()
     keep(run_cache, folder)
     new = folder("new")
@@ -104,7 +106,7 @@ def test_a_run_without_a_test_log_has_none(opened, folder) -> None:
     assert not (new / TEST_LOG).exists()
 
 
-def test_the_last_run_under_a_key_counts_and_the_replaced_one_is_pruned(
+def test_a_new_run_replaces_the_one_under_its_key_which_is_then_pruned(
     opened, folder
 ) -> None:
     run_cache = opened()
@@ -115,11 +117,11 @@ def test_the_last_run_under_a_key_counts_and_the_replaced_one_is_pruned(
     assert run_cache.get("k", new) == later
     assert (new / TEST_LOG).read_bytes() == b"new"
     assert run_cache.totals().runs == 2
-    run_cache.prune()
+    run_cache.prune(PruneLimits())
     assert run_cache.totals().runs == 1
 
 
-def test_the_table_says_which_run_cache(path, folder) -> None:
+def test_the_recipe_selects_the_run_cache(path, folder) -> None:
     caches = [
         open_run_cache(GradeTable(cache=True)),
         open_run_cache(GradeTable(cache=False)),
@@ -138,17 +140,18 @@ def test_the_table_says_which_run_cache(path, folder) -> None:
     private.close()
 
 
-def test_without_a_home_runs_are_remembered_until_the_end(monkeypatch, folder) -> None:
+def test_without_a_home_runs_are_cached_until_the_end(monkeypatch, folder) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", _no_home)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", _no_user)
     run_cache = open_run_cache(GradeTable())
     keep(run_cache, folder)
     assert run_cache.get("k", folder("new")) == RUN
     run_cache.close()
 
 
-def _no_home() -> Path:
-    raise RuntimeError("Could not determine home directory.")
+def _no_user(uid: int) -> pwd.struct_passwd:
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
 
 
 def test_one_thread_at_a_time_works_on_a_key(opened) -> None:
@@ -227,7 +230,7 @@ def test_processes_and_threads_share_one_file(opened, path, tmp_path) -> None:
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0 and err == "", err
     run_cache = opened()
-    run_cache.prune()
+    run_cache.prune(PruneLimits())
     totals = run_cache.totals()
     # Of the shared keys the last run counts; each run has a key of its own too.
     assert totals.runs == 2 * 3 * 15
@@ -239,7 +242,7 @@ def count_rows(run_cache: SqliteRunCache, table: str) -> int:
     return run_cache._database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
-def test_a_writer_that_is_killed_leaves_whole_runs(opened, path, tmp_path) -> None:
+def test_a_killed_writer_leaves_only_complete_runs(opened, path, tmp_path) -> None:
     for number in range(4):
         process = hammer(path, tmp_path / f"logs-{number}", f"w{number}", 10_000)
         assert process.stdout is not None
@@ -285,9 +288,7 @@ def test_a_database_of_another_version_is_set_aside(opened, path, folder) -> Non
     assert [p.name for p in cache.set_aside(path).iterdir()] == ["runs.sqlite.1"]
 
 
-def test_a_file_that_another_process_uses_is_not_set_aside(
-    opened, path, folder
-) -> None:
+def test_a_file_in_use_by_another_process_is_not_replaced(opened, path, folder) -> None:
     other = opened()
     other._database.execute("PRAGMA user_version = 99")
     run_cache = opened()  # does without it, until its end
@@ -297,7 +298,7 @@ def test_a_file_that_another_process_uses_is_not_set_aside(
     assert not cache.set_aside(path).exists()
 
 
-def test_a_file_that_turns_out_damaged_is_replaced(opened, path, folder) -> None:
+def test_a_damaged_file_is_replaced(opened, path, folder) -> None:
     run_cache = opened()
     for number in range(50):
         keep(run_cache, folder, f"k{number}", log=os.urandom(9000))
@@ -327,7 +328,7 @@ def test_a_file_that_turns_out_damaged_is_replaced(opened, path, folder) -> None
         "UPDATE runs SET execution = '[]'",
     ],
 )
-def test_a_damaged_run_is_missed_and_leaves_nothing(opened, folder, change) -> None:
+def test_a_damaged_run_is_a_miss_and_leaves_no_files(opened, folder, change) -> None:
     run_cache = opened()
     keep(run_cache, folder)
     run_cache._database.executescript(change)
@@ -338,7 +339,9 @@ def test_a_damaged_run_is_missed_and_leaves_nothing(opened, folder, change) -> N
     assert run_cache.get("k", new) == RUN
 
 
-def test_a_log_that_unpacks_to_a_giant_is_missed(opened, folder, monkeypatch) -> None:
+def test_a_log_that_unpacks_above_the_limit_is_a_miss(
+    opened, folder, monkeypatch
+) -> None:
     monkeypatch.setattr(cache, "MAX_LOG_BYTES", 100_000)
     run_cache = opened()
     keep(run_cache, folder)
@@ -375,7 +378,7 @@ run_cache.close()
 """
 
 
-def test_a_full_disk_keeps_nothing_and_loses_nothing(opened, path, tmp_path) -> None:
+def test_a_full_disk_loses_no_cached_run(opened, path, tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path), str(tmp_path)],
         capture_output=True,
@@ -388,7 +391,9 @@ def test_a_full_disk_keeps_nothing_and_loses_nothing(opened, path, tmp_path) -> 
     assert run_cache.totals().runs >= 1
 
 
-def test_a_cache_that_cannot_be_made_is_done_without(opened, tmp_path, folder) -> None:
+def test_grading_continues_if_the_cache_cannot_be_created(
+    opened, tmp_path, folder
+) -> None:
     (tmp_path / "file").write_text("no directory")
     run_cache = opened(tmp_path / "file" / "runs.sqlite")
     keep(run_cache, folder)
@@ -396,7 +401,7 @@ def test_a_cache_that_cannot_be_made_is_done_without(opened, tmp_path, folder) -
     run_cache.close()
 
 
-def test_a_lock_that_is_not_released_costs_a_run_only(
+def test_a_lock_that_is_never_released_costs_only_a_cache_hit(
     opened, path, folder, monkeypatch
 ) -> None:
     monkeypatch.setattr(cache, "LOCK_SECONDS", 0.1)
@@ -430,7 +435,7 @@ def test_uses_are_counted_without_a_write_each(opened, folder, monkeypatch) -> N
     assert opened().totals().hits == 53
 
 
-def test_pruning_by_age_and_size_takes_the_longest_unused_first(
+def test_pruning_by_age_and_size_removes_the_least_recently_used(
     opened, path, folder
 ) -> None:
     run_cache = opened()
@@ -441,18 +446,18 @@ def test_pruning_by_age_and_size_takes_the_longest_unused_first(
         run_cache._database.execute(query, (time.time() - days * day, f"i-{key}"))
     before = path.stat().st_size + path.with_name("runs.sqlite-wal").stat().st_size
     assert run_cache.totals_by_instance(2).keys() == {"i-a", "i-b"}
-    assert run_cache.prune(unused_for=2.5 * day) == 1
-    assert run_cache.prune(max_size=250_000) == 1
+    assert run_cache.prune(PruneLimits(unused_for=2.5 * day)) == 1
+    assert run_cache.prune(PruneLimits(max_size=250_000)) == 1
     assert [run_cache.get(k, folder(k)) for k in "abcd"] == [RUN, RUN, None, None]
     totals = run_cache.totals()
     assert (totals.runs, totals.size) == (2, pytest.approx(200_000, rel=0.01))
     after = path.stat().st_size + path.with_name("runs.sqlite-wal").stat().st_size
     assert after < before - 190_000, "the room is given back"
-    assert run_cache.prune(max_size=0) == 2
+    assert run_cache.prune(PruneLimits(max_size=0)) == 2
     assert count_rows(run_cache, "logs") == count_rows(run_cache, "keys") == 0
 
 
-def test_what_is_kept_is_plain(opened, folder) -> None:
+def test_cached_rows_are_plain_json_and_logs(opened, folder) -> None:
     """Nothing in the file can run: JSON and packed text, no pickles."""
     run_cache = opened()
     keep(run_cache, folder)

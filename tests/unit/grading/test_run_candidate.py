@@ -133,7 +133,7 @@ def grade(task: Task):
     return grade
 
 
-def test_a_pass_is_tested_then_looked_at(grade) -> None:
+def test_a_sandbox_is_inspected_after_a_pass(grade) -> None:
     factory = Scripted()
     outcome = grade(factory)
     assert outcome.status is Status.RESOLVED
@@ -147,7 +147,7 @@ def test_a_pass_is_tested_then_looked_at(grade) -> None:
     }
 
 
-def test_nobody_looks_at_a_failure(grade) -> None:
+def test_a_sandbox_is_not_inspected_after_a_failure(grade) -> None:
     factory = Scripted(log=log_of(add="FAIL"))
     assert grade(factory).status is Status.UNRESOLVED
     assert factory.runs == ["open", "apply", "test"]
@@ -164,7 +164,9 @@ def test_no_op_applies_nothing(grade) -> None:
     ("patch", "status"),
     [("", Status.NO_PATCH), (" \n", Status.NO_PATCH), ("\ud800", Status.MALFORMED)],
 )
-def test_what_is_no_patch_opens_no_sandbox(grade, patch: str, status: Status) -> None:
+def test_a_candidate_without_a_usable_patch_opens_no_sandbox(
+    grade, patch: str, status: Status
+) -> None:
     factory = Scripted()
     assert grade(factory, patch).status is status
     assert factory.runs == []

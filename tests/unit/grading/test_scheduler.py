@@ -30,14 +30,14 @@ def jobs_of(task: Task, count: int) -> list[GradeJob]:
     return [task.job(GOLD, name=str(number)) for number in range(count)]
 
 
-def test_every_job_once(task: Task) -> None:
+def test_every_job_is_graded_once(task: Task) -> None:
     jobs = jobs_of(task, 9)
     graded = list(grade_all(jobs, lambda _: RESOLVED, workers=3, retries=0, stop=never))
     assert {job.log_dir for job, _ in graded} == {job.log_dir for job in jobs}
     assert len(graded) == 9
 
 
-def test_outcomes_come_as_soon_as_they_are_there(task: Task) -> None:
+def test_outcomes_are_yielded_as_they_finish(task: Task) -> None:
     slow, quick = jobs_of(task, 2)
     gate = threading.Event()
 
@@ -53,7 +53,7 @@ def test_outcomes_come_as_soon_as_they_are_there(task: Task) -> None:
 
 
 @pytest.mark.parametrize("status", [Status.INFRA_ERROR, Status.OOM])
-def test_faults_of_the_machine_are_tried_again(task: Task, status: Status) -> None:
+def test_infrastructure_failures_are_retried(task: Task, status: Status) -> None:
     answers = iter([Outcome(status, {}), RESOLVED])
     jobs = jobs_of(task, 1)
     graded = grade_all(jobs, lambda _: next(answers), workers=1, retries=1, stop=never)
@@ -67,7 +67,7 @@ def test_a_verdict_is_final(task: Task) -> None:
     assert [outcome.status for _, outcome in graded] == [Status.UNRESOLVED]
 
 
-def test_an_exception_is_one_jobs_outcome(task: Task) -> None:
+def test_an_exception_affects_only_its_job(task: Task) -> None:
     broken, fine = jobs_of(task, 2)
 
     def grade(job: GradeJob) -> Outcome:
@@ -86,7 +86,7 @@ def test_an_exception_is_one_jobs_outcome(task: Task) -> None:
     assert graded[fine.log_dir] is RESOLVED
 
 
-def test_closing_stops_what_runs_and_forgets_what_waits(task: Task) -> None:
+def test_closing_stops_running_jobs_and_drops_waiting_ones(task: Task) -> None:
     stopped = threading.Event()
     seen: list[GradeJob] = []
 
@@ -107,7 +107,7 @@ def test_closing_stops_what_runs_and_forgets_what_waits(task: Task) -> None:
     assert time.monotonic() - started < 2
 
 
-def test_a_stop_that_fails_waits_for_what_runs(task: Task) -> None:
+def test_a_failing_stop_still_waits_for_running_jobs(task: Task) -> None:
     begun, ended = threading.Event(), threading.Event()
 
     def grade(job: GradeJob) -> Outcome:
@@ -154,7 +154,7 @@ def test_an_images_jobs_are_back_to_back_and_long_ones_come_first(task: Task) ->
     assert order_by_image(order_by_image(jobs)) == order_by_image(jobs)
 
 
-def test_who_prepares_is_told_what_comes_next(task: Task) -> None:
+def test_ahead_receives_the_next_jobs(task: Task) -> None:
     jobs = jobs_of(task, 4)
     told: list[list[str]] = []
 
@@ -169,7 +169,7 @@ def test_who_prepares_is_told_what_comes_next(task: Task) -> None:
     assert told == [["1", "2", "3"], ["2", "3"], ["3"], [], []]
 
 
-def test_a_mistake_of_ours_is_not_swallowed(task: Task) -> None:
+def test_an_internal_error_is_raised(task: Task) -> None:
     def ahead(_: object) -> None:
         raise ValueError("no such thing")
 
@@ -240,22 +240,22 @@ def test_a_patch_that_hangs_twice_is_to_blame(task: Task) -> None:
     assert "nor within 60 in a second run; gold needs 2.0" in outcome.reason
 
 
-def test_a_machine_that_was_busy_is_not_the_patchs_fault(task: Task) -> None:
+def test_a_timeout_on_a_busy_machine_is_not_explained(task: Task) -> None:
     outcome, given = within(task, 2.0, [TIMED_OUT, RESOLVED])
     assert given == [1800, 60]
     assert outcome is RESOLVED
 
 
-def test_a_deadline_near_golds_time_explains_nothing(task: Task) -> None:
+def test_a_deadline_near_the_time_of_gold_explains_nothing(task: Task) -> None:
     outcome, given = within(task, 700.0, [TIMED_OUT, TIMED_OUT])
     assert given == [1800, 1800]  # less than three times gold
     assert not outcome.explained
 
 
-def test_without_gold_a_timeout_is_not_looked_into(task: Task) -> None:
+def test_without_gold_a_timeout_is_not_investigated(task: Task) -> None:
     assert within(task, None, [TIMED_OUT]) == (TIMED_OUT, [1800])
 
 
-def test_a_timeout_before_the_tests_is_not_looked_into(task: Task) -> None:
+def test_a_timeout_of_the_apply_script_is_not_investigated(task: Task) -> None:
     outcome, given = within(task, 2.0, [NOT_APPLIED_IN_TIME])
     assert (outcome, given) == (NOT_APPLIED_IN_TIME, [1800])

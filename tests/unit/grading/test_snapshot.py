@@ -9,7 +9,8 @@ import pytest
 from tiny import Task
 
 from swebench_trainer.errors import DataError
-from swebench_trainer.grading.snapshot import cache_dir, snapshot_repository
+from swebench_trainer.grading.snapshot import snapshot_repository
+from swebench_trainer.store.cache import user_cache
 
 
 def test_head_is_base_commit_and_the_tree_is_clean(task: Task) -> None:
@@ -21,12 +22,12 @@ def test_head_is_base_commit_and_the_tree_is_clean(task: Task) -> None:
     assert (repository / "calc.py").read_text().startswith("def add")
 
 
-def test_made_once(task: Task) -> None:
+def test_a_snapshot_is_built_once(task: Task) -> None:
     first = snapshot_repository(task.instance)
     stamp = first.stat().st_mtime_ns
     assert snapshot_repository(task.instance) == first
     assert first.stat().st_mtime_ns == stamp
-    assert not list(cache_dir().glob(".new-*"))
+    assert not list(user_cache("snapshots").glob("*.new"))
 
 
 def test_the_users_git_configuration_does_not_matter(
@@ -78,7 +79,7 @@ def test_links_and_odd_names_are_kept(task: Task) -> None:
     assert (repository / "folder" / "a b\u00e9,:.txt").read_text() == "x"
 
 
-def test_missing_snapshot(task: Task) -> None:
+def test_a_missing_snapshot_is_an_error(task: Task) -> None:
     instance = dataclasses.replace(task.instance, snapshot="/nowhere/at/all")
     with pytest.raises(DataError, match="no directory"):
         snapshot_repository(instance)

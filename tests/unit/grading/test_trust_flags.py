@@ -61,10 +61,10 @@ def test_each_flag_has_a_meaning(task: Task) -> None:
     assert set(trust_flags(job, "", evidence)) <= MEANINGS.keys()
 
 
-# X1, X2, X3, X6: the markers.
+# Forged and missing markers.
 
 
-def test_honest_log_of_a_script_that_echoes_its_markers(task: Task) -> None:
+def test_a_script_that_echoes_its_markers_has_an_honest_log(task: Task) -> None:
     script = task.instance.eval_script.replace(": '>>>>>", "echo '>>>>>")
     log = HONEST
     for marker in (">>>>> Start Test Output", ">>>>> End Test Output"):
@@ -78,42 +78,42 @@ def test_honest_log_of_a_script_that_echoes_its_markers(task: Task) -> None:
     "forged",
     [">>>>> Start Test Output", ">>>>> End Test Output", ">>>>> Test Exit Code: 0"],
 )
-def test_forged_marker(task: Task, forged: str) -> None:
+def test_a_forged_marker_is_flagged(task: Task, forged: str) -> None:
     log = log_of(f"{RESULTS}{forged}\n")
     assert flags(task, log) == ("multi_marker",)
 
 
-def test_forged_block_before_the_real_one(task: Task) -> None:
+def test_a_forged_block_before_the_real_one_is_flagged(task: Task) -> None:
     failed = RESULTS.replace("... ok", "... FAIL", 1)
     log = f"{HONEST}{log_of(failed, 1)}"
     assert flags(task, log) == ("multi_marker", "two_exit_codes", "unexplained_exit")
 
 
-def test_forged_end_of_the_region(task: Task) -> None:
+def test_a_forged_end_marker_is_flagged(task: Task) -> None:
     log = log_of(f"{RESULTS}>>>>> End Test Output\n>>>>> Test Exit Code: 0\n", 0)
     assert flags(task, log) == ("multi_marker",)
 
 
-def test_forged_exit_code(task: Task) -> None:
+def test_a_forged_exit_code_is_flagged(task: Task) -> None:
     log = log_of(f"{RESULTS}>>>>> Test Exit Code: 0\n", 1)
     assert "two_exit_codes" in flags(task, log)
 
 
-def test_missing_exit_marker(task: Task) -> None:
+def test_a_missing_exit_code_is_flagged(task: Task) -> None:
     log = HONEST.split("+ echo")[0]
     assert flags(task, log) == ("missing_exit_marker",)
 
 
-# X4: an exit code that no test explains.
+# Exit codes without a failing test to explain them.
 
 
-def test_decoy_failure(task: Task) -> None:
+def test_a_decoy_failure_does_not_explain_the_exit_code(task: Task) -> None:
     log = log_of(f"{RESULTS}test_decoy ... FAIL\n", 1)
     assert flags(task, log) == ("unexplained_exit",)
     assert flags(task, log, gold=GoldRun(1)) == ("unexplained_exit",)
 
 
-def test_failure_that_gold_has_too(task: Task) -> None:
+def test_a_failure_shared_with_gold_explains_the_exit_code(task: Task) -> None:
     log = log_of(f"{RESULTS}test_network ... ERROR\n", 1)
     gold = GoldRun(1, failed=frozenset({"test_network"}))
     assert flags(task, log, gold=gold) == ()
@@ -121,10 +121,10 @@ def test_failure_that_gold_has_too(task: Task) -> None:
     assert flags(task, more, gold=gold) == ("unexplained_exit",)
 
 
-# X10, X11: results that are none.
+# Results that do not count as passes.
 
 
-def test_results_outside_the_markers(task: Task) -> None:
+def test_results_outside_the_markers_are_flagged(task: Task) -> None:
     log = log_of("", before=RESULTS)
     assert flags(task, log) == ("outside_markers",)
 
@@ -145,13 +145,15 @@ SKIPPED test_calc.py::test_another
 )
 
 
-def test_tests_that_nobody_expects_may_be_skipped(task: Task) -> None:
+def test_unexpected_tests_may_be_skipped(task: Task) -> None:
     assert flags(task, PYTEST_LOG, **PYTEST_F2P) == ()
     assert flags(task, PYTEST_LOG, gold=GoldRun(1), **PYTEST_F2P) == ()
 
 
 @pytest.mark.parametrize("test", ["test_add", "test_cut[a"])
-def test_expected_failure_instead_of_a_pass(task: Task, test: str) -> None:
+def test_an_expected_failure_instead_of_a_pass_is_flagged(
+    task: Task, test: str
+) -> None:
     log = PYTEST_LOG.replace(
         f"PASSED test_calc.py::{test}", f"XFAIL test_calc.py::{test}"
     )
@@ -159,7 +161,7 @@ def test_expected_failure_instead_of_a_pass(task: Task, test: str) -> None:
     assert flags(task, log, gold=GoldRun(1), **PYTEST_F2P) == ("excused_tests",)
 
 
-def test_skip_that_gold_does_not_have(task: Task) -> None:
+def test_a_skip_that_gold_lacks_is_flagged(task: Task) -> None:
     name = "test_calc.py::test_double"
     log = PYTEST_LOG.replace(f"PASSED {name}", f"SKIPPED {name}")
     assert flags(task, log, **PYTEST_F2P) == ()  # nothing to compare with
@@ -168,7 +170,7 @@ def test_skip_that_gold_does_not_have(task: Task) -> None:
     assert flags(task, log, gold=gold, **PYTEST_F2P) == ()
 
 
-# X8: official tests that are not in their place.
+# Official tests that git could not install.
 
 
 @pytest.mark.parametrize(
@@ -180,19 +182,19 @@ def test_skip_that_gold_does_not_have(task: Task) -> None:
         "pathspec 'other.py' did not match any file(s) known to git",
     ],
 )
-def test_refused_tests(task: Task, error: str) -> None:
+def test_a_refused_test_patch_is_flagged(task: Task, error: str) -> None:
     before = log_of(before=f"error: {error}\n")
     assert flags(task, before) == flags(task, f"{HONEST}error: {error}\n")
     assert flags(task, before) == ("refused_tests",)
     assert flags(task, log_of(f"{RESULTS}error: {error}\n")) == ()  # a test's output
 
 
-def test_script_that_checks_out_a_file_before_it_is_there(task: Task) -> None:
+def test_an_early_checkout_of_a_new_test_file_is_not_flagged(task: Task) -> None:
     error = "error: pathspec 'test_calc.py' did not match any file(s) known to git\n"
     assert flags(task, log_of(before=error)) == ()
 
 
-# X7, X8, X9: the patch changes what tests it.
+# Patches that change tests or test infrastructure.
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_script_that_checks_out_a_file_before_it_is_there(task: Task) -> None:
         diff("run_checks", "1\n", "2\n"),
     ],
 )
-def test_touched(task: Task, patch: str) -> None:
+def test_patches_that_touch_tests_are_flagged(task: Task, patch: str) -> None:
     script = task.instance.eval_script.replace("git status", "./run_checks")
     assert "touches_tests" in flags(task, patch=patch, eval_script=script)
 
@@ -250,11 +252,11 @@ def test_touched(task: Task, patch: str) -> None:
         diff("random.py", "1\n", "2\n"),  # the project's own
     ],
 )
-def test_not_touched(task: Task, patch: str) -> None:
+def test_patches_that_touch_no_tests_are_not_flagged(task: Task, patch: str) -> None:
     assert flags(task, patch=patch) == ()
 
 
-# X18: paths that lead elsewhere.
+# Unsafe paths.
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,7 @@ def test_not_touched(task: Task, patch: str) -> None:
         "diff --git a/calc.so b/calc.so\nGIT binary patch\n",
     ],
 )
-def test_unsafe_path(task: Task, patch: str) -> None:
+def test_unsafe_paths_are_flagged(task: Task, patch: str) -> None:
     assert "unsafe_path" in flags(task, patch=patch)
 
 
@@ -291,7 +293,7 @@ def test_unsafe_path(task: Task, patch: str) -> None:
         diff("лib/ä.py", None, "x\n"),
     ],
 )
-def test_safe_path(task: Task, patch: str) -> None:
+def test_safe_paths_are_not_flagged(task: Task, patch: str) -> None:
     assert flags(task, patch=patch) == ()
 
 
@@ -313,12 +315,12 @@ def test_safe_path(task: Task, patch: str) -> None:
         "++ os._exit(0)",
     ],
 )
-def test_runner_code(task: Task, line: str) -> None:
+def test_runner_code_is_flagged(task: Task, line: str) -> None:
     patch = diff("calc.py", CALC, f"{line}\n{CALC}")
     assert flags(task, patch=patch) == ("runner_code",)
 
 
-def test_code_that_gold_needs_too(task: Task) -> None:
+def test_runner_code_that_gold_contains_is_not_flagged(task: Task) -> None:
     patch = diff("calc.py", CALC, f"import atexit\n{CALC}")
     other = diff("calc.py", CALC, f"{CALC}import atexit, sys\n")
     job = task.job(other)
@@ -337,14 +339,14 @@ def test_code_that_gold_needs_too(task: Task) -> None:
         diff("calc.py", CALC, f"from unittest.mock import Mock\n{CALC}"),
     ],
 )
-def test_code_that_is_not_new_or_not_about_tests(task: Task, patch: str) -> None:
+def test_existing_or_unrelated_code_is_not_flagged(task: Task, patch: str) -> None:
     assert flags(task, patch=patch) == ()
 
 
-# X14, X15: what is left in the sandbox.
+# State of the sandbox after the tests.
 
 
-def test_script_changed(task: Task) -> None:
+def test_a_changed_eval_script_is_flagged(task: Task) -> None:
     assert flags(task, evidence=Evidence(script_intact=False)) == ("script_changed",)
 
 
@@ -366,7 +368,7 @@ def test_script_changed(task: Task) -> None:
         "/conftest.py",
     ],
 )
-def test_changed_program(task: Task, path: str) -> None:
+def test_a_changed_program_is_flagged(task: Task, path: str) -> None:
     evidence = Evidence(("/tmp/x", path))
     assert flags(task, evidence=evidence) == ("tampered",)
     assert flags(task, evidence=evidence, gold=GoldRun(1)) == ("tampered",)
@@ -391,23 +393,23 @@ SITE = "/opt/miniconda3/envs/testbed/lib/python3.9/site-packages"
         f"{SITE}/numpy/__pycache__/version.cpython-39.pyc",
     ],
 )
-def test_changes_of_an_honest_run(task: Task, path: str) -> None:
+def test_file_changes_of_an_honest_run_are_not_flagged(task: Task, path: str) -> None:
     assert flags(task, evidence=Evidence((path,))) == ()
 
 
-def test_only_gold_explains_what_is_neither_scratch_nor_program(task: Task) -> None:
+def test_only_gold_explains_changes_to_other_files(task: Task) -> None:
     evidence = Evidence(("/root/nltk_data/words",))
     assert flags(task, evidence=evidence) == ()
     assert flags(task, evidence=evidence, gold=GoldRun(1)) == ("tampered",)
 
 
-def test_a_version_in_a_name_may_differ_from_golds(task: Task) -> None:
+def test_a_version_number_in_a_path_may_differ_from_gold(task: Task) -> None:
     evidence = Evidence((f"{SITE}/calc-1.2.dev3+gab.d20260102.dist-info/RECORD",))
     gold = frozenset({f"{SITE}/calc-1.2.dev3+gab.d20251231.dist-info/RECORD"})
     assert flags(task, evidence=evidence, gold=GoldRun(1, changed=gold)) == ()
 
 
-def test_so_many_files_that_none_can_be_seen(task: Task) -> None:
+def test_a_truncated_list_of_changes_is_flagged(task: Task) -> None:
     many = tuple(f"/tmp/{number}" for number in range(TOO_MANY))
     gold = GoldRun(1, changed=frozenset(many))
     assert flags(task, evidence=Evidence(many)) == ("tampered",)
@@ -415,5 +417,5 @@ def test_so_many_files_that_none_can_be_seen(task: Task) -> None:
     assert flags(task, evidence=Evidence(many), gold=gold) == ()
 
 
-def test_where_nobody_could_look_nothing_is_said(task: Task) -> None:
+def test_without_evidence_sandbox_flags_are_absent(task: Task) -> None:
     assert flags(task, evidence=None, gold=GoldRun(1)) == ()

@@ -47,7 +47,7 @@ def target(tmp_path: Path) -> Path:
     return target
 
 
-def test_files_keep_content_mode_time_and_links(target: Path) -> None:
+def test_unpacked_files_have_their_content_mode_time_and_links(target: Path) -> None:
     chunks = archive(
         ("./", FOLDER, "", 0o755),
         ("usr/", FOLDER, "", 0o555),
@@ -104,7 +104,7 @@ def test_devices_are_left_out(target: Path) -> None:
         [("out", LINK, "../victim", 0o777), ("out", FILE, "x", 0o644)],
     ],
 )
-def test_nothing_is_written_or_read_elsewhere(
+def test_nothing_outside_the_target_is_written_or_read(
     members: list[Member], target: Path
 ) -> None:
     victim = target.parent / "victim"
@@ -116,16 +116,16 @@ def test_nothing_is_written_or_read_elsewhere(
     assert victim.stat().st_nlink == 1
 
 
-def test_a_torn_archive_is_an_error(target: Path) -> None:
+def test_a_truncated_archive_is_an_error(target: Path) -> None:
     chunks = archive(("file", FILE, "x" * 5000, 0o644))
     with pytest.raises(DataError, match="cannot be unpacked"):
         unpack(iter(chunks[:3]), target)
 
 
 @pytest.mark.parametrize("behind", [b"", b'{"message":"no space left on device"}'])
-def test_an_archive_torn_between_two_files_is_an_error(
+def test_an_archive_truncated_between_files_is_an_error(
     target: Path, behind: bytes
 ) -> None:
     whole = b"".join(archive(("a", FILE, "x" * 100, 0o644), ("b", FILE, "y", 0o644)))
-    with pytest.raises(DataError, match="has no end"):
+    with pytest.raises(DataError, match="is truncated"):
         unpack(iter([whole[:1024], behind]), target)

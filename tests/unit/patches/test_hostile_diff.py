@@ -124,12 +124,12 @@ def test_every_file_of_a_diff_by_git_is_found(
         ("Index:a/calc.py", "calc.py"),
     ],
 )
-def test_a_name_is_read_as_git_or_patch_reads_it(header: str, path: str) -> None:
+def test_names_are_read_as_git_and_patch_read_them(header: str, path: str) -> None:
     assert path in set(patched_paths(f"mail\n{header}\n@@ -1 +1 @@\n"))
 
 
 @pytest.mark.parametrize("indent", ["", "   ", "\t", "X"])
-def test_patch_reads_a_diff_that_is_indented(tmp_path: Path, indent: str) -> None:
+def test_patch_accepts_an_indented_diff(tmp_path: Path, indent: str) -> None:
     """And so do we; the harness's last apply command is patch(1)."""
     (tmp_path / "calc.py").write_text("one\n")
     lines = ["--- a/calc.py", "+++ b/calc.py", "@@ -1 +1 @@", "-one", "+two", ""]
@@ -143,7 +143,7 @@ def test_patch_reads_a_diff_that_is_indented(tmp_path: Path, indent: str) -> Non
     assert set(patched_paths(patch)) == {"calc.py"}
 
 
-def test_no_file_is_named_by_what_is_none() -> None:
+def test_text_that_is_not_a_header_names_no_file() -> None:
     patch = (
         "--- /dev/null\n+++ b/new.py\n@@ -0,0 +1 @@\n+--- a/text\n+diff --git a/x b/x\n"
     )
@@ -164,7 +164,7 @@ def test_no_file_is_named_by_what_is_none() -> None:
         "*** a/t.py\n--- b/t.py\n",
     ],
 )
-def test_a_file_that_may_have_been_there(patch: str) -> None:
+def test_files_that_may_exist_are_recognized(patch: str) -> None:
     added = "diff --git a/new.py b/new.py\nnew file mode 100644\n--- /dev/null\n+++ b/new.py\n@@ -0,0 +1 @@\n+x\n"
     assert "t.py" in existing_paths(patch + added)
     assert "new.py" not in existing_paths(added)
@@ -194,7 +194,7 @@ def test_absolute_names() -> None:
         " " * 600_000,
     ],
 )
-def test_no_header_takes_long(line: str) -> None:
+def test_every_header_is_parsed_quickly(line: str) -> None:
     begin = time.monotonic()
     list(patched_paths(f"{line}\n" * 2))
     existing_paths(f"{line}\n" * 2)

@@ -11,7 +11,7 @@ import pytest
 from damage import Memory, applied, synthesised
 
 from swebench_trainer.answers.forms import extract_patch, render_answer
-from swebench_trainer.contents.git import Repositories
+from swebench_trainer.contents.repositories import Repositories
 from swebench_trainer.types import Instance
 
 ROWS = [("SWE-bench_Verified_test.parquet", 500), ("SWE-bench_dev.parquet", 225)]

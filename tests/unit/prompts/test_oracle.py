@@ -56,7 +56,7 @@ def cases(draw: st.DrawFn):
     return old, an_instance(old, new), draw(st.integers(300, 3000))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     case=cases(),
     form=st.sampled_from(FORMS),
@@ -104,7 +104,7 @@ def _quotes(form: str, answer: str) -> list[str]:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     numbers=st.lists(st.integers(0, 299), min_size=1, max_size=4),
     budget=st.integers(500, 2500),

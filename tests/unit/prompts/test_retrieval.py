@@ -10,7 +10,7 @@ from damage import Memory
 from swebench_trainer.prompts.retrieval import Recall, Searcher
 from swebench_trainer.prompts.source_files import is_source, is_test
 from swebench_trainer.prompts.terms import terms
-from swebench_trainer.store.kept import prune
+from swebench_trainer.store.cache import PruneLimits, prune
 
 TREE = {
     "pkg/url.py": b"def get_url():\n    return HTTPServer.address\n",
@@ -122,8 +122,8 @@ def test_searching_counts_as_use_of_the_index(folder) -> None:
     (lock,) = folder.glob("*.lock")
     os.utime(lock, (0, 0))
     Searcher().rank(Memory(TREE), "beta")
-    assert prune(folder, unused_for=3600, max_size=None) == 0
-    assert prune(folder, unused_for=-1, max_size=None) == 1
+    assert prune(folder, PruneLimits(unused_for=3600)) == 0
+    assert prune(folder, PruneLimits(unused_for=-1)) == 1
     assert not any(folder.iterdir())
 
 

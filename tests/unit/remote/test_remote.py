@@ -1,4 +1,4 @@
-"""Writers behind APIs, with a service of ours: what the core does for all of them."""
+"""The shared parts of API backends, tested with a minimal service."""
 
 import asyncio
 import dataclasses
@@ -25,8 +25,8 @@ from swebench_trainer.remote import (
     fault_of_status,
     seconds_of,
 )
-from swebench_trainer.remote.api_key import hide_in, read_key
-from swebench_trainer.remote.pace import Pace
+from swebench_trainer.remote.api_key import read_key, redact_response
+from swebench_trainer.remote.sampler import RequestPacer
 from swebench_trainer.remote.spending import worst_case
 from swebench_trainer.testing import check_backend, check_sampling
 
@@ -36,7 +36,7 @@ def throw(error):
 
 
 class Echo:
-    """Answers with the prompt and the seed; fails as it is told."""
+    """Answers with the prompt and the seed, and fails on demand."""
 
     def __init__(self, table, key):
         self.key, self.log, self.closed = key, [], False
@@ -104,7 +104,7 @@ def sent(backend):
     return [ask for what, ask in backend.service.log if what == "sent"]
 
 
-def test_it_holds_the_contract(make, tmp_path):
+def test_the_backend_passes_the_contract_suite(make, tmp_path):
     backend = make()
     check_backend(backend, tmp_path, trains=False)
     check_sampling(backend, None)
@@ -113,7 +113,7 @@ def test_it_holds_the_contract(make, tmp_path):
     assert backend.service.closed
 
 
-def test_a_response_is_on_disk_before_it_is_used(make, tmp_path):
+def test_a_response_is_stored_before_use(make, tmp_path):
     backend = make()
     sampler = backend.open_sampler(None, batch_size=1)
     for sample in sampler.sample(requests()):
@@ -125,7 +125,7 @@ def test_a_response_is_on_disk_before_it_is_used(make, tmp_path):
     sampler.close()
 
 
-def test_what_is_kept_is_not_asked_for_again(make):
+def test_stored_answers_are_not_requested_again(make):
     asked = requests()
     drawn(make(), asked[:4])
     backend = make()
@@ -135,31 +135,31 @@ def test_what_is_kept_is_not_asked_for_again(make):
     assert len(sent(backend)) == len(asked) - 4
 
 
-def test_requests_do_not_start_together(make):
+def test_requests_start_spread_over_time(make):
     backend = make(concurrency=50)
     drawn(backend, requests(25, 2))
     first, *_, last = backend.service.begun
     assert last - first > 0.15
 
 
-def test_requests_are_spread_and_what_is_late_catches_up():
-    pace = Pace(16, now=7.0)
-    assert [pace.wait(7.0) for _ in range(3)] == pytest.approx([0, 0.005, 0.01])
-    # The last pause has ended 33 ms late.
-    assert [pace.wait(7.043) for _ in range(6)] == [0] * 6
-    assert pace.wait(7.043) == pytest.approx(0.002)
-    # Much later, many answers come at once.
-    waits = [pace.wait(8.0) for _ in range(20)]
+def test_the_pacer_spreads_requests_and_late_ones_catch_up():
+    pacer = RequestPacer(16, now=7.0)
+    assert [pacer.wait(7.0) for _ in range(3)] == pytest.approx([0, 0.005, 0.01])
+    # The last pause ended 33 ms late.
+    assert [pacer.wait(7.043) for _ in range(6)] == [0] * 6
+    assert pacer.wait(7.043) == pytest.approx(0.002)
+    # Much later, many answers arrive at once.
+    waits = [pacer.wait(8.0) for _ in range(20)]
     assert not any(waits[:11]) and all(waits[11:])
     assert waits[-1] == pytest.approx(19 * 0.005 - 0.05)
 
 
-def test_pauses_do_not_limit_how_many_are_sent():
-    pace = Pace(600, now=0.0)
-    assert max(pace.wait(0.0) for _ in range(600)) == pytest.approx(0.3, abs=0.001)
+def test_pauses_do_not_limit_concurrency():
+    pacer = RequestPacer(600, now=0.0)
+    assert max(pacer.wait(0.0) for _ in range(600)) == pytest.approx(0.3, abs=0.001)
 
 
-def test_a_torn_last_response_is_asked_for_again(make, tmp_path):
+def test_a_torn_last_response_is_requested_again(make, tmp_path):
     drawn(make(), requests(1))
     path = tmp_path / "responses.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
@@ -168,7 +168,7 @@ def test_a_torn_last_response_is_asked_for_again(make, tmp_path):
     assert len(sent(backend)) == 1
 
 
-def test_the_first_of_a_prompt_goes_ahead_of_the_others(make):
+def test_the_leading_request_of_a_prompt_is_answered_first(make):
     backend = make(leads=True)
     assert len(drawn(backend, requests())) == 9
     answered = set()
@@ -180,7 +180,7 @@ def test_the_first_of_a_prompt_goes_ahead_of_the_others(make):
             answered.add(ask.first.instance_id)
 
 
-def test_a_leader_that_fails_is_sent_again_before_the_others(make):
+def test_a_failed_leading_request_is_retried_before_the_others(make):
     backend = make(leads=True)
     faults = iter([Fault("busy", "later"), Fault("busy", "later")])
     backend.service.fault = lambda ask: next(faults, None)
@@ -188,52 +188,52 @@ def test_a_leader_that_fails_is_sent_again_before_the_others(make):
     assert not [a for a in sent(backend)[:2] if a.first.sample]
 
 
-def test_a_single_sample_has_nobody_to_share_with(make):
+def test_a_single_sample_is_not_marked_as_shared(make):
     backend = make(leads=True)
     drawn(backend, requests(3, 1))
     assert not any(ask.shared for ask in sent(backend))
 
 
-def test_one_prompt_that_always_fails_does_not_stop_the_others(make):
+def test_a_prompt_that_always_fails_does_not_stop_the_others(make):
     backend = make()
     backend.service.fault = lambda ask: (
         Fault("busy", "no luck") if ask.first.instance_id == "i-0" else None
     )
     asked, found = requests(), []
     sampler = backend.open_sampler(None, batch_size=1)
-    with pytest.raises(StageError, match=r"no luck[^$]*Still open: 3 answers"):
+    with pytest.raises(StageError, match=r"no luck[^$]*Missing: 3 answers"):
         for sample in sampler.sample(asked):
             found.append(sample.instance_id)
     sampler.close()
     assert sorted(found) == ["i-1"] * 3 + ["i-2"] * 3
 
 
-def test_tokens_are_estimated_where_the_service_does_not_count(make):
+def test_tokens_are_estimated_without_reported_usage(make):
     backend = make()
     backend.service.usage = None
     drawn(backend, requests(1))
     assert backend.figures() == {"tokens": 3 * (len("prompt 0") // 3 + 1 + 3 + 1)}
 
 
-def test_what_a_price_says():
+def test_prices_distinguish_cached_and_written_tokens():
     usage = Usage(input=100, cached=1000, written=10, output=1)
     assert Price(input=1, output=1e6).of(usage) == pytest.approx(1 + 1110e-6)
     dear = Price(input=1, cached=2, written=3e6, output=0)
     assert dear.of(usage) == pytest.approx(30 + 2100e-6)
 
 
-def test_what_cannot_be_read_counts_against_the_budget(make):
-    """It was paid for, and nobody knows how much: the most that it may have been."""
+def test_unreadable_responses_count_against_the_budget(make):
+    """Its actual cost is unknown, so the maximum is counted."""
     (asked,) = requests(1, 1)
     worst = len(asked.prompt) // 3 + 1 + asked.max_new_tokens
     backend = make(retries=9, budget={"tokens": 2 * worst + 1})
     backend.service.read = lambda response: throw(Fault("spoilt", "no answer"))
-    with pytest.raises(StageError, match=f"Spent: {2 * worst} of .* Still open: 1 "):
+    with pytest.raises(StageError, match=f"Spent: {2 * worst} of .* Missing: 1 "):
         drawn(backend, [asked])
     assert len(sent(backend)) == 2
 
 
-def test_a_response_that_a_plugin_stumbles_over_is_kept(make, tmp_path):
+def test_a_response_that_crashes_a_plugin_is_stored(make, tmp_path):
     backend = make()
     backend.service.read = lambda response: throw(KeyError("x"))
     with pytest.raises(KeyError):
@@ -241,7 +241,7 @@ def test_a_response_that_a_plugin_stumbles_over_is_kept(make, tmp_path):
     assert "prompt 0 0" in (tmp_path / "responses.jsonl").read_text()
 
 
-def test_a_prompt_that_always_fails_can_be_done_without(make):
+def test_skip_failing_skips_a_prompt_that_always_fails(make):
     backend = make(skip_failing=True)
     backend.service.fault = lambda ask: (
         Fault("busy", "no luck") if ask.first.instance_id == "i-0" else None
@@ -251,14 +251,14 @@ def test_a_prompt_that_always_fails_can_be_done_without(make):
     assert len(sent(backend)) == 6 + 2 * 3
 
 
-def test_a_service_that_is_down_is_not_done_without(make):
+def test_skip_failing_does_not_skip_everything(make):
     backend = make(skip_failing=True)
     backend.service.fault = lambda ask: Fault("busy", "no luck")
-    with pytest.raises(StageError, match="Still open: 9 answers"):
+    with pytest.raises(StageError, match="Missing: 9 answers"):
         drawn(backend, requests())
 
 
-def test_prompts_that_a_service_caches_may_cost_more():
+def test_cache_writes_may_cost_more():
     price = Price(input=1e6, written=2e6, output=0)
     ask = Ask((requests(1, 1)[0],))
     shared = dataclasses.replace(ask, shared=True)
@@ -268,16 +268,14 @@ def test_prompts_that_a_service_caches_may_cost_more():
 
 
 @pytest.mark.parametrize("key", ["\u201csk-0123456789\u201d", "sk-01234\n56789"])
-def test_what_can_be_no_key_is_said_to_be_none(monkeypatch, key):
+def test_an_invalid_key_is_rejected_without_showing_it(monkeypatch, key):
     monkeypatch.setenv("SOME_KEY", key)
-    with pytest.raises(
-        PrerequisiteError, match="SOME_KEY holds what can be no key"
-    ) as e:
+    with pytest.raises(PrerequisiteError, match="SOME_KEY is not a valid key") as e:
         read_key("SOME_KEY")
     assert "0123" not in str(e.value)
 
 
-def test_how_long_to_wait_is_said_in_seconds_or_as_a_date():
+def test_retry_after_accepts_seconds_and_dates():
     later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
     assert seconds_of("3600.5") == 3600.5
     assert seconds_of(later) == pytest.approx(3600, abs=30)
@@ -285,8 +283,8 @@ def test_how_long_to_wait_is_said_in_seconds_or_as_a_date():
     assert [seconds_of(x) for x in ("", "soon", "-1", "nan", past)] == [0] * 5
 
 
-def test_a_service_may_move_while_a_run_goes_on():
-    """Whoever serves a model on a rented machine has another address the next day."""
+def test_the_address_of_a_service_may_change_during_a_run():
+    """A model on a rented machine has another address the next day."""
     table = RemoteTable(use="echo", name="m", api_key_env="", base_url="http://a/v1")
     moved = table.model_copy(update={"base_url": "http://b/v1", "api_key_env": "KEY"})
     other = table.model_copy(update={"name": "n"})
@@ -294,7 +292,7 @@ def test_a_service_may_move_while_a_run_goes_on():
     assert semantic_settings(other) != semantic_settings(table)
 
 
-def test_a_plugins_own_mistake_is_not_hidden(make):
+def test_bugs_of_a_plugin_are_not_hidden(make):
     backend = make()
     backend.service.read = lambda response: response["nothing"]
     with pytest.raises(KeyError, match="nothing"):
@@ -312,7 +310,7 @@ def test_a_plugins_own_mistake_is_not_hidden(make):
         {"price": {"input": -1, "output": 1}},
     ],
 )
-def test_tables_that_make_no_sense(make, keys):
+def test_invalid_tables_are_rejected(make, keys):
     with pytest.raises(ValidationError):
         make(**keys)
 
@@ -334,13 +332,13 @@ def test_tables_that_make_no_sense(make, keys):
         (400, "bad words", "", "refused"),
     ],
 )
-def test_what_a_status_means(status, reason, code, kind):
+def test_statuses_map_to_fault_kinds(status, reason, code, kind):
     assert fault_of_status(status, reason, code=code).kind == kind
 
 
-def test_a_key_is_found_in_any_form_of_a_response():
+def test_a_key_is_redacted_anywhere_in_a_response():
     key = 'sk-"quoted"-\\-0123456789'
     response = {key: [f"Bearer {key}", {"x": key}], "n": 1}
-    assert key not in str(hide_in(key, response).items())
-    assert hide_in(key, {"a": 1}) == {"a": 1}
-    assert hide_in("", {"a": ""}) == {"a": ""}
+    assert key not in str(redact_response(key, response).items())
+    assert redact_response(key, {"a": 1}) == {"a": 1}
+    assert redact_response("", {"a": ""}) == {"a": ""}

@@ -97,7 +97,7 @@ def sampled(model, batch_size: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("batch_size", [3, 16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_of_the_families_that_share_prompts(family, batch_size):
+def test_shared_prompt_decoding_matches_generate(family, batch_size):
     model = small_model(family)
     assert why_not(model.config) is None
     expected = [generated(model, prompt) for prompt in PROMPTS]
@@ -106,7 +106,7 @@ def test_of_the_families_that_share_prompts(family, batch_size):
 
 @pytest.mark.parametrize("batch_size", [1, 16])
 @pytest.mark.parametrize("kind", OTHERS)
-def test_of_other_models(kind, batch_size):
+def test_standard_decoding_matches_generate(kind, batch_size):
     family, options = OTHERS[kind]
     model = small_model(family, **options)
     assert why_not(model.config)
@@ -130,7 +130,7 @@ def with_adapter(model):
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_with_an_adapter_whatever_reads_the_prompts(attention):
+def test_decoding_with_an_adapter_matches_generate(attention):
     plain = small_model("qwen2", attn_implementation=attention)
     before = [generated(plain, prompt) for prompt in PROMPTS]
     model = with_adapter(plain)
@@ -139,7 +139,7 @@ def test_with_an_adapter_whatever_reads_the_prompts(attention):
     assert plain.config._attn_implementation == attention
 
 
-def test_with_an_adapter_on_a_base_of_4_bits(tmp_path):
+def test_decoding_with_an_adapter_on_a_4_bit_base_matches_generate(tmp_path):
     small_model("qwen2", hidden_size=64, intermediate_size=64).save_pretrained(tmp_path)
     with silence_libraries():
         base = load_model(HfTable(name=str(tmp_path), quantization="nf4"))
@@ -149,7 +149,7 @@ def test_with_an_adapter_on_a_base_of_4_bits(tmp_path):
     assert sampled(model, 16) == expected
 
 
-def test_the_logits_of_both_decoders_are_those_of_the_whole_row():
+def test_both_decoders_give_the_logits_of_the_full_sequence():
     import torch
 
     model = small_model("llama")

@@ -24,7 +24,7 @@ def candidate(sample):
     )
 
 
-def test_half_a_character_becomes_a_mark_and_a_whole_one_stays(tmp_path):
+def test_lone_surrogates_are_replaced_and_pairs_are_kept(tmp_path):
     """JSON can hold lone surrogates; no tokenizer and no file takes them."""
     texts = {"lone": "a\ud83d b", "halves": "a\ud83d\ude00 b", "whole": "a😀 b"}
     asked = [SampleRequest(n, 0, t, 9, 1.0, 1.0, 0) for n, t in texts.items()]

@@ -50,7 +50,7 @@ def test_the_nth_sample_is_the_nth_prediction_over_all_files(tmp_path):
     assert samples[0].text == "a0"
 
 
-def test_files_and_submissions_go_together(tmp_path):
+def test_files_and_submissions_can_be_combined(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     write(first / "all_preds.jsonl", prediction("a", "a0"), prediction("b", "b0"))
@@ -68,7 +68,7 @@ def test_files_and_submissions_go_together(tmp_path):
     ]
 
 
-def test_the_predictions_of_a_folder_count_by_their_content(tmp_path):
+def test_a_folder_of_predictions_is_fingerprinted_by_content(tmp_path):
     write(tmp_path / "all_preds.jsonl", prediction("a", "a0"))
     before = semantic_settings(ReplayTable(path=str(tmp_path)))
     assert semantic_settings(ReplayTable(path=str(tmp_path))) == before
@@ -83,13 +83,13 @@ def test_an_empty_prediction_is_an_answer_without_a_patch(tmp_path):
     assert sample.patch == ""
 
 
-def test_checking_reads_the_files(tmp_path):
+def test_the_check_reads_the_files(tmp_path):
     path = write(tmp_path / "p.jsonl", prediction("a", "x"), {"instance_id": "b"})
     with pytest.raises(DataError, match="line 2"):
         ReplayBackend(ReplayTable(path=path)).check()
 
 
-def test_it_refuses_to_train_and_says_what_does(tmp_path):
+def test_training_raises_with_a_hint(tmp_path):
     backend = ReplayBackend(ReplayTable(path=str(tmp_path / "p.jsonl")))
     train = TrainRequest(tmp_path, None, 100, 0, lambda *_: None)
     for call in (

@@ -16,7 +16,7 @@ def requests(writers=1, **keys):
     return _requests(INSTANCES, {"a": "Fix a.", "b": "Fix b."}, table, samples, seed=3)
 
 
-def test_the_keys_reach_every_request():
+def test_settings_reach_every_request():
     keys = {"temperature": 0.6, "top_p": 0.9, "top_k": 40, "min_p": 0.05}
     found = requests(samples=2, max_new_tokens=77, **keys)
     assert [(r.instance_id, r.sample, r.prompt) for r in found] == [
@@ -31,7 +31,7 @@ def test_the_keys_reach_every_request():
     assert len({r.seed for r in found}) == 4
 
 
-def test_only_the_first_sample_is_greedy_and_only_if_asked_for():
+def test_only_the_first_sample_is_greedy_and_only_if_enabled():
     drawn, mixed = requests(samples=3), requests(samples=3, greedy=True)
     assert {r.temperature for r in drawn} == {0.8}
     assert [r.temperature for r in mixed] == [0.0, 0.8, 0.8] * 2
@@ -41,6 +41,6 @@ def test_only_the_first_sample_is_greedy_and_only_if_asked_for():
 
 
 @pytest.mark.parametrize("keys", [{"top_k": -1}, {"min_p": 1.0}, {"min_p": -0.1}])
-def test_what_cannot_be_drawn_from_is_refused(keys):
+def test_invalid_sampling_settings_are_rejected(keys):
     with pytest.raises(ValidationError):
         GenerateTable(**keys)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from swebench_trainer.contracts import SampleRequest
-from swebench_trainer.sampling.token_sampler import Draws, chances
+from swebench_trainer.sampling.token_sampler import TokenSampler, uniforms
 
 
 def request(**settings) -> SampleRequest:
@@ -55,17 +55,17 @@ def warped(logits, settings):
     ],
     ids=str,
 )
-def test_the_shares_are_those_of_transformers(settings, spread):
+def test_probabilities_match_transformers(settings, spread):
     import torch
 
     draws, vocabulary = 1500, 1100
     torch.manual_seed(0)
     logits = torch.randn(vocabulary) * spread
-    rows = Draws([request(**settings)] * draws, "cpu")
+    rows = TokenSampler([request(**settings)] * draws, "cpu")
     picked = rows(logits.repeat(draws, 1), evenly(draws))
     shares = torch.bincount(torch.tensor(picked), minlength=vocabulary) / draws
     expected = warped(logits, settings)
-    # Even chances give each token its share up to one draw at both of its ends.
+    # Even uniforms give each token its share up to one draw at both of its ends.
     assert (shares - expected).abs().max() < 2 / draws
     assert not shares[expected == 0].any()
 
@@ -84,10 +84,10 @@ def test_each_row_has_its_own_settings():
     ]
     requests = [request(**given) for given in settings]
     logits = torch.randn(len(requests), 2000)
-    chance = chances(7, len(requests))
-    together = Draws(requests, "cpu")(logits, chance)
+    chance = uniforms(7, len(requests))
+    together = TokenSampler(requests, "cpu")(logits, chance)
     alone = [
-        Draws([r], "cpu")(logits[n : n + 1], chance[n : n + 1])[0]
+        TokenSampler([r], "cpu")(logits[n : n + 1], chance[n : n + 1])[0]
         for n, r in enumerate(requests)
     ]
     assert together == alone
@@ -97,15 +97,15 @@ def test_each_row_has_its_own_settings():
 
 @pytest.mark.parametrize("chance", [0.0, 1 - 2**-53])
 @pytest.mark.parametrize("settings", [{}, {"top_p": 0.9}, {"top_k": 2}])
-def test_what_cannot_be_drawn_is_not_drawn_at_either_end(chance, settings):
+def test_excluded_tokens_are_never_drawn(chance, settings):
     import torch
 
     logits = torch.tensor([[-1e9, 1.0, 2.0, 0.5, -1e9]])
-    (token,) = Draws([request(**settings)], "cpu")(logits, [chance])
+    (token,) = TokenSampler([request(**settings)], "cpu")(logits, [chance])
     assert token in (1, 2, 3)
 
 
-def test_a_row_draws_with_its_own_generator():
-    assert chances(3, 40) == chances(3, 40) != chances(4, 40)
-    assert chances(3, 40)[:7] == chances(3, 7), "longer answers begin alike"
-    assert all(0 <= chance < 1 for chance in chances(3, 1000))
+def test_each_row_has_its_own_generator():
+    assert uniforms(3, 40) == uniforms(3, 40) != uniforms(4, 40)
+    assert uniforms(3, 40)[:7] == uniforms(3, 7), "longer answers begin alike"
+    assert all(0 <= chance < 1 for chance in uniforms(3, 1000))

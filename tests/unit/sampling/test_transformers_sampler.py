@@ -76,7 +76,7 @@ def answers(sampler: TransformersSampler, requests) -> dict[tuple[str, int], Sam
     return {(s.instance_id, s.sample): s for s in sampler.sample(requests)}
 
 
-def test_neither_batch_size_nor_company_change_an_answer(model):
+def test_answers_do_not_depend_on_the_batch(model):
     requests = mixed_requests()
     expected = answers(sampler_of(model, 1), requests)
     assert len(expected) == 20 and len({s.text for s in expected.values()}) > 14
@@ -86,7 +86,7 @@ def test_neither_batch_size_nor_company_change_an_answer(model):
     assert answers(sampler_of(model, 4), requests[1::3]).items() <= expected.items()
 
 
-def test_what_a_killed_run_still_owes_is_what_it_would_have_been(model):
+def test_a_resumed_run_gives_the_same_answers(model):
     requests = mixed_requests()
     expected = answers(sampler_of(model, 16), requests)
     begun = sampler_of(model, 16).sample(requests)
@@ -95,7 +95,7 @@ def test_what_a_killed_run_still_owes_is_what_it_would_have_been(model):
     assert found | answers(sampler_of(model, 16), owed) == expected
 
 
-def test_a_sampler_that_was_interrupted_begins_anew(model):
+def test_an_interrupted_sampler_can_be_used_again(model):
     requests = mixed_requests()
     expected = answers(sampler_of(model, 16), requests)
     sampler = sampler_of(model, 16)
@@ -103,7 +103,7 @@ def test_a_sampler_that_was_interrupted_begins_anew(model):
     assert answers(sampler, requests) == expected
 
 
-def test_the_seed_alone_decides_a_draw(model):
+def test_only_the_seed_decides_a_sample(model):
     same, again, other = [
         s.text
         for seed in (3, 3, 4)
@@ -113,7 +113,7 @@ def test_the_seed_alone_decides_a_draw(model):
     assert same != other
 
 
-def test_temperature_zero_is_the_models_own_greedy_answer(model):
+def test_temperature_zero_equals_greedy_decoding(model):
     import torch
 
     (sample,) = sampler_of(model, 1).sample([request(0, temperature=0.0)])
@@ -178,7 +178,7 @@ def test_a_prompt_is_read_once_for_all_its_samples(model):
     assert (spy.read_prompts, spy.read_rows) == ([2], [16])
 
 
-def test_an_answer_that_is_there_is_given_and_not_written_on(model):
+def test_a_finished_answer_is_yielded_immediately(model):
     requests = [request(1, length=3), *(request(n, length=40) for n in (0, 2))]
     sampler = sampler_of(endless(model), 3)
     spy = Spy(sampler)
@@ -190,7 +190,7 @@ def test_an_answer_that_is_there_is_given_and_not_written_on(model):
     assert written == 2 + 39 + 39
 
 
-def test_those_that_wait_take_the_places_of_those_that_are_there(model):
+def test_waiting_answers_replace_finished_ones(model):
     requests = [request(0, length=9 if n % 4 else 39, seed=n) for n in range(24)]
     requests = [replace(r, prompt=f"{n:02}") for n, r in enumerate(requests)]
     sampler = sampler_of(endless(model), 8)
@@ -212,7 +212,7 @@ def endless(model):
     return model
 
 
-def test_an_answer_ends_at_a_stop_token_or_at_its_own_length(model):
+def test_an_answer_ends_at_a_stop_token_or_its_maximum_length(model):
     requests = [request(n, temperature=3.0, length=5 + 40 * (n % 2)) for n in range(20)]
     samples = list(sampler_of(model, 20).sample(requests))
     assert {s.finish for s in samples} == {"stop", "length"}
@@ -225,7 +225,7 @@ def test_an_answer_ends_at_a_stop_token_or_at_its_own_length(model):
         assert sample.prompt_tokens == len(requests[sample.sample].prompt)
 
 
-def test_a_models_own_sampling_defaults_are_not_used(model):
+def test_sampling_defaults_of_the_model_are_ignored(model):
     requests = [request(n, temperature=0.0) for n in range(4)]
     expected = list(sampler_of(model, 4).sample(requests))
     model.generation_config.repetition_penalty = 1.8
@@ -233,7 +233,7 @@ def test_a_models_own_sampling_defaults_are_not_used(model):
     assert list(sampler_of(model, 4).sample(requests)) == expected
 
 
-def test_a_full_gpu_halves_the_batch_and_goes_on(model):
+def test_running_out_of_memory_halves_the_batch(model):
     requests = samples_of_one("one prompt", 7)
     expected = list(sampler_of(model, 1).sample(requests))
     sampler = sampler_of(model, 16)
@@ -244,7 +244,7 @@ def test_a_full_gpu_halves_the_batch_and_goes_on(model):
     assert max(spy.written_rows) == 1
 
 
-def test_a_gpu_that_fills_up_while_answers_grow_begins_them_again(model):
+def test_running_out_of_memory_mid_answer_restarts_the_batch(model):
     requests = [request(n) for n in range(9)]
     expected = {s.sample: s for s in sampler_of(model, 1).sample(requests)}
     sampler = sampler_of(model, 16)
@@ -256,7 +256,7 @@ def test_a_gpu_that_fills_up_while_answers_grow_begins_them_again(model):
     assert max(spy.written_rows) > 4 >= spy.written_rows[-1]
 
 
-def test_a_gpu_without_room_for_one_answer_is_an_error(model):
+def test_too_little_memory_for_one_answer_raises(model):
     sampler = sampler_of(model, 4)
     Spy(sampler, most=0)
     with pytest.raises(StageError, match="25 tokens") as caught:
@@ -264,7 +264,7 @@ def test_a_gpu_without_room_for_one_answer_is_an_error(model):
     assert "[prompt] max_tokens" not in str(caught.value.hint)
 
 
-def test_a_model_that_was_saved_while_it_was_trained_is_read_too(model):
+def test_a_model_saved_during_training_can_be_sampled(model):
     (expected,) = sampler_of(model, 1).sample([request(1)])
     model.config.use_cache = False
     assert list(sampler_of(model, 1).sample([request(1)])) == [expected]
@@ -289,7 +289,7 @@ def cramped():
     return GPT2LMHeadModel(config).eval()
 
 
-def test_a_prompt_that_does_not_fit_the_model_is_named_and_the_others_go_on(cramped):
+def test_a_prompt_that_is_too_long_does_not_stop_the_others(cramped):
     requests = [request(n) for n in range(4)]
     samples = {s.sample: s for s in sampler_of(cramped, 4).sample(requests)}
     assert samples[3] == Sample("i-3", 3, "", prompt_tokens=25, finish="too long")
@@ -297,7 +297,7 @@ def test_a_prompt_that_does_not_fit_the_model_is_named_and_the_others_go_on(cram
     assert all(samples[n].completion_tokens for n in range(3))
 
 
-def test_an_answer_ends_at_the_models_last_position_in_batches_of_any_size(cramped):
+def test_an_answer_ends_at_the_last_position_for_any_batch_size(cramped):
     requests = [request(n, temperature=3.0) for n in range(12)]
     alone = {s.sample: s for s in sampler_of(cramped, 1).sample(requests)}
     together = {s.sample: s for s in sampler_of(cramped, 12).sample(requests)}
@@ -306,7 +306,7 @@ def test_an_answer_ends_at_the_models_last_position_in_batches_of_any_size(cramp
     assert {s.prompt_tokens + s.completion_tokens for s in cut} == {21, 24}
 
 
-def test_the_last_position_is_written_to(cramped):
+def test_the_last_position_is_used(cramped):
     answers = []
     for length in (23, 24):
         (sample,) = sampler_of(cramped, 1).sample(
@@ -316,11 +316,11 @@ def test_the_last_position_is_written_to(cramped):
     assert answers == [(1, False), (0, True)]
 
 
-def test_a_model_that_does_not_tell_its_positions_is_asked_everything(model):
+def test_a_model_without_a_position_limit_accepts_every_prompt(model):
     del model.config.max_position_embeddings
     (sample,) = sampler_of(model, 1).sample([request(3)])
     assert sample.finish in {"stop", "length"}
 
 
-def test_no_requests_no_answers(model):
+def test_no_requests_give_no_answers(model):
     assert list(sampler_of(model, 4).sample([])) == []

@@ -25,7 +25,11 @@ class Strategy:
 def pair(item, chosen, rejected, tier=Tier.FAILS):
     name = item.instance.instance_id
     return Pair(
-        *(name, item.prompt, chosen, rejected, "mine"),
+        name,
+        item.prompt,
+        chosen,
+        rejected,
+        "mine",
         chosen_source=source(item, chosen),
         rejected_source=source(item, rejected),
         tier=tier,
@@ -108,9 +112,9 @@ def test_verdicts_that_are_no_lesson(chosen, rejected, match):
 @pytest.mark.parametrize(
     ("chosen", "rejected", "tier", "match"),
     [
-        (0, 1, Tier.UNGRADED, "nobody has graded was chosen"),
+        (0, 1, Tier.UNGRADED, "an ungraded candidate was chosen"),
         (None, 2, Tier.UNGRADED, "gold's patch was rejected"),
-        (None, 0, Tier.FAILS, "is Tier.UNGRADED"),
+        (None, 0, Tier.FAILS, "must be Tier.UNGRADED"),
     ],
 )
 def test_what_nobody_has_graded(chosen, rejected, tier, match):

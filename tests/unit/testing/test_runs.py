@@ -119,14 +119,16 @@ def test_secrets_are_found_wherever_they_are(trainer, monkeypatch):
     place = run.dir / "logs/attempt_1/swebench-train.log"
     content = place.read_text()
     place.write_text(content + 'Bearer sk-\\"very-secret')
-    with pytest.raises(AssertionError, match=r"swebench-train\.log has what is in"):
+    with pytest.raises(
+        AssertionError, match=r"swebench-train\.log contains the value of"
+    ):
         assert_no_secrets(run, "A_KEY")
     place.write_text(content)
     run.output = 'sk-"very-secret'
     with pytest.raises(AssertionError, match="printed"):
         assert_no_secrets(run, "A_KEY")
     monkeypatch.setenv("A_KEY", "short")
-    with pytest.raises(AssertionError, match="no secret to look for"):
+    with pytest.raises(AssertionError, match="must be set to at least eight"):
         assert_no_secrets(run, "A_KEY")
 
 

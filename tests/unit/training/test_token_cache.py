@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from training_examples import FULL, PAIRS, ROWS
 
-from swebench_trainer.commands.cache import Limits, prune_and_show
-from swebench_trainer.store.kept import user_cache
+from swebench_trainer.commands.cache import prune_and_show
+from swebench_trainer.store.cache import PruneLimits, user_cache
 from swebench_trainer.training.models.loading import load_tokenizer
 from swebench_trainer.training.tokens import encoding, rows
 from swebench_trainer.training.tokens.encoding import (
@@ -174,7 +174,7 @@ def test_runs_that_encode_at_once_do_not_disturb_each_other(tokenizer):
 def test_the_cache_command_lists_and_removes_them(tokenizer):
     encode_rows(tokenizer, ROWS)
     told = "".join(
-        str(x) for x in prune_and_show(Limits(unused_for=-1)) if isinstance(x, str)
+        str(x) for x in prune_and_show(PruneLimits(unused_for=-1)) if isinstance(x, str)
     )
     assert "1 encoded data sets" in told
     assert files() == []

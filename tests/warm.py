@@ -1,4 +1,4 @@
-"""`swebench-train` in a process of its own, forked from one that has the imports done.
+"""Programs in processes of their own, forked from one that has the imports done.
 
 Most of a small run is Python importing the harness, torch, and transformers. A server process
 imports them once; each run is a fork of it, with its own directory, environment, and output, so
@@ -10,26 +10,27 @@ from __future__ import annotations
 import gc
 import json
 import os
+import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 HUB = ("HF_HOME", "HF_HUB_CACHE")
 """Variables that the Hub client reads when it is imported: too late in a fork."""
 
 
 class WarmProcess:
-    """A forked run, with the methods of `subprocess.Popen` that the tests use."""
+    """A forked program, with the methods of `subprocess.Popen` that the tests use."""
 
     def __init__(self, server: WarmServer, pid: int, out: IO[str], err: IO[str]):
         self.pid = pid
-        self.args = ["swebench-train"]
         self.returncode: int | None = None
         self._server = server
         self._files = (out, err)
@@ -54,7 +55,7 @@ class WarmProcess:
         if self.returncode is None:
             self.returncode = self._server.exit_code(self.pid, timeout)
             if self.returncode is None:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
         for reader in self._readers:
             reader.join()
         return self._texts[0], self._texts[1]
@@ -68,7 +69,7 @@ class WarmProcess:
 
 
 class WarmServer:
-    """Forks runs on request. Started when the first run asks for it."""
+    """Forks programs on request."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -84,10 +85,11 @@ class WarmServer:
             )
 
     def start(
-        self, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
+        self, command: Sequence[str], folder: Path, environment: Mapping[str, str]
     ) -> WarmProcess:
+        """Starts `python -m MODULE ARGUMENTS…` in a folder; `command` is without `python -m`."""
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-        order = {"arguments": arguments, "cwd": str(folder), "env": environment}
+        order = {"command": command, "cwd": str(folder), "env": dict(environment)}
         text = json.dumps(order).encode()
         header = len(text).to_bytes(4, "big")
         socket.send_fds(self._socket, [header], [out_end, err_end])
@@ -126,7 +128,7 @@ class WarmServer:
 
 
 def serve(channel: socket.socket) -> None:
-    """Forks a run for each order until the other end closes the channel."""
+    """Forks a program for each order until the other end closes the channel."""
     wake, wake_end = os.pipe()
     os.set_blocking(wake_end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -173,7 +175,7 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
 
 
 def _run(order: dict[str, Any], ends: list[int]) -> None:
-    """Becomes a run: never returns."""
+    """Becomes the program: never returns."""
     code = 1
     try:
         for number, end in enumerate(ends, start=1):
@@ -183,11 +185,11 @@ def _run(order: dict[str, Any], ends: list[int]) -> None:
         os.environ.clear()
         os.environ.update(order["env"])
         places = order["env"].get("PYTHONPATH", "").split(os.pathsep)
-        sys.path[:0] = [place for place in places if place not in sys.path]
-        sys.argv = ["swebench-train", *order["arguments"]]
-        from swebench_trainer.__main__ import main
-
-        main()
+        sys.path[:0] = ["", *(place for place in places if place not in sys.path)]
+        module, *arguments = order["command"]
+        sys.argv[1:] = arguments
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
@@ -212,7 +214,7 @@ def _leave(code: int) -> None:
 
 
 def warm_up() -> None:
-    """Imports what most runs need."""
+    """Imports the libraries that most runs need."""
     import trl  # noqa: F401  # brings torch, transformers, datasets
 
     from swebench_trainer import builtin, cli, pipeline  # noqa: F401

@@ -1,41 +1,49 @@
-"""Files of a commit, read from a repository without a checkout."""
+"""Read files of a commit from a repository, without a checkout."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from swebench_trainer.contents.cache import held, kept_at, usable
-from swebench_trainer.contents.commands import GitError, directory, git
+from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.objects import Objects
 from swebench_trainer.contents.paths import UNSAFE, check_path
-from swebench_trainer.contents.reasons import Unavailable
-from swebench_trainer.store.kept import note_use, remove, unfinished
+from swebench_trainer.git import GitError, git, git_dir
+from swebench_trainer.store.cache import (
+    mark_used,
+    partial_path,
+    remove,
+    user_cache,
+    write_lock,
+)
+from swebench_trainer.store.digest import digest
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-"""A full commit id: a shorter name could mean anything."""
+"""A full commit id: shorter names are ambiguous."""
 
 _REPO = re.compile(
     r"[A-Za-z0-9_][\w.-]{0,99}/(?!\.\.?$)[A-Za-z0-9_.][\w.-]{0,99}", re.A
 )
 _FOLDER, _REGULAR = "040000", "100"
 _RUNNING = 16
-"""Programs kept running at most, one a repository."""
+"""Maximum number of reader processes, one per repository."""
 
 
 class GitTree:
     """The files of a commit or tree; a `Tree`.
 
-    Content is as git stores it: links are not followed, and no attribute changes the
-    ends of lines. Files whose names are unsafe or not UTF-8 do not exist here.
+    Content is as git stores it: links are not followed, and attributes do not change
+    line endings. Files with unsafe or non-UTF-8 names are left out.
 
     Args:
         objects: The repository.
-        revision: Id of a commit or tree that is there.
+        revision: Id of an existing commit or tree.
     """
 
     def __init__(self, objects: Objects, revision: str) -> None:
@@ -46,7 +54,7 @@ class GitTree:
         """See `Tree.read`.
 
         Raises:
-            ValueError: The path is unsafe, or the file larger than `objects.MAX_FILE`.
+            ValueError: The path is unsafe, or the file is larger than `objects.MAX_FILE`.
         """
         blob = self.blob(path)
         return self._objects.content(blob) if blob else None
@@ -56,9 +64,9 @@ class GitTree:
         return self._find(path)[0]
 
     def blob(self, path: str) -> str:
-        """The object id of the regular file at `path`, empty where there is none.
+        """Return the object id of the regular file at `path`, or "" if there is none.
 
-        Equal ids are equal contents, in whichever commit or repository.
+        Equal ids mean equal contents, in any commit and repository.
 
         Raises:
             ValueError: The path is unsafe.
@@ -71,10 +79,10 @@ class GitTree:
         return self._paths
 
     def _find(self, path: str) -> tuple[str, str]:
-        """Mode and id of what lies at `path`.
+        """Return the mode and id of the object at `path`.
 
         Raises:
-            ValueError: The path is unsafe: it leads through a link or a file, too.
+            ValueError: The path is unsafe, or leads through a link or a file.
         """
         check_path(path)
         if found := self._entries.get(path):
@@ -108,16 +116,15 @@ class GitTree:
 
 
 class Repositories:
-    """Clones of git repositories, each made once in the user's cache.
+    """Clones of git repositories in the user's cache.
 
-    A clone has the whole history, which is the cheapest way to have all files of dozens
-    of commits (benchmarks/RESULTS.md): git packs each commit anew that is fetched by
-    itself, and a clone without blobs, small at first, asks its origin for every file,
-    thousands for retrieval. A directory of this machine that has the commit is read in
-    place and never written to.
+    A clone has the whole history, which is the cheapest way to get all files of dozens
+    of commits (benchmarks/RESULTS.md): git packs every separately fetched commit again,
+    and a clone without blobs requests each file from its origin, thousands of them for
+    retrieval. A local directory with the commit is read in place and never written to.
 
     Args:
-        location: Where repositories are, with `{repo}` for `owner/name`:
+        location: Address of the repositories, with `{repo}` for `owner/name`:
             `https://…`, `ssh://…`, `git@host:…`, `file:///…` or a directory.
     """
 
@@ -128,18 +135,18 @@ class Repositories:
         self._lost: dict[tuple[str, str], ValueError] = {}
 
     def tree(self, repo: str, commit: str) -> GitTree:
-        """The files of a commit, whose repository is cloned or brought up if need be.
+        """Return the files of a commit; clone or update its repository if necessary.
 
-        What cannot be had is asked for once.
+        A failed request is not repeated.
 
         Args:
             repo: `owner/name`.
             commit: A full id.
 
         Raises:
-            ValueError: It cannot be had; the message is one line that says why.
-            Unavailable: The same, and the row is not to blame.
-            PrerequisiteError: There is no git.
+            ValueError: The commit cannot be fetched; the message is one line.
+            UnavailableError: The same, for reasons outside the row.
+            PrerequisiteError: git is not installed.
         """
         if not _REPO.fullmatch(repo):
             raise ValueError(f"{repo!r} is not the owner/name of a repository")
@@ -153,41 +160,41 @@ class Repositories:
             return GitTree(self._with(location, commit), commit)
 
     def close(self) -> None:
-        """Ends the programs that read; trees that are still in use start them again."""
+        """Stop the reader processes; trees still in use restart them."""
         with self._lock:
             for objects in self._open.values():
                 objects.close()
             self._open.clear()
 
     def _with(self, location: str, commit: str) -> Objects:
-        """The repository of a location, which has a commit."""
+        """Return the repository of a location after making sure that it has a commit."""
         nearby = _in_place(location)
-        place = nearby or kept_at(location)
+        place = nearby or repository_path(location)
         if not nearby:
-            note_use(place)
+            mark_used(place)
         if place.is_dir() and (objects := self._objects(place)).has(commit):
             return objects
         if nearby:
             reason = ValueError(f"{location} has no commit {commit}")
             raise self._loss(location, commit, reason)
         try:
-            with held(place) as lock:
-                if not usable(place):
+            with repository_lock(place) as lock:
+                if not is_readable(place):
                     self._close(place)
                     remove(place)
                     _clone(location, place, lock)
         except (GitError, OSError) as error:
-            reason = Unavailable(f"no clone of {location}: {error}")
+            reason = UnavailableError(f"no clone of {location}: {error}")
             raise self._loss(location, "", reason) from error
         return self._fetched(location, place, commit)
 
     def _fetched(self, location: str, place: Path, commit: str) -> Objects:
-        """A clone with a commit that no branch or tag of its origin may have."""
+        """Fetch a commit that may not be on any branch or tag of the origin."""
         objects = self._objects(place)
         if objects.has(commit):
             return objects
         try:
-            with held(place) as lock:
+            with repository_lock(place) as lock:
                 fetch(location, place, commit, lock)
         except (GitError, OSError) as error:
             reason = ValueError(f"{location} has no commit {commit}: {error}")
@@ -199,7 +206,7 @@ class Repositories:
         return reason
 
     def _objects(self, place: Path) -> Objects:
-        """The reader of a repository; of those that run, the longest unused is ended."""
+        """Return the reader of a repository; stop the least recently used ones."""
         objects = self._open.pop(place, None) or Objects(place)
         self._open[place] = objects
         for other in list(self._open.values())[:-_RUNNING]:
@@ -211,33 +218,63 @@ class Repositories:
             objects.close()
 
 
+def repository_path(*key: Any) -> Path:
+    """Return the path of a bare repository in the user's cache."""
+    return user_cache("repositories", digest(key))
+
+
+@contextlib.contextmanager
+def repository_lock(path: Path) -> Iterator[int]:
+    """Wait for exclusive write access to a cached repository. See `write_lock`.
+
+    Removes the lock files and partial packs of a git that was killed.
+
+    Yields:
+        The file descriptor of the lock.
+    """
+    with write_lock(path) as lock:
+        for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*"):
+            for stale in path.glob(pattern):
+                stale.unlink(missing_ok=True)
+        yield lock
+
+
+def is_readable(repository: Path) -> bool:
+    """Whether a repository exists and its branches can be read."""
+    try:
+        git(git_dir(repository), "rev-list", "--max-count=1", "--all")
+    except GitError:
+        return False
+    return True
+
+
 def fetch(location: str, place: Path, commit: str, lock: int) -> None:
-    """Brings the files of one commit, without its history, into a bare repository.
+    """Fetch one commit, without its history, into a bare repository.
 
     Raises:
-        GitError: They cannot be had.
+        GitError: The commit cannot be fetched.
     """
     git(
-        *(directory(place), "fetch", "--progress", "--depth=1", "--no-tags"),
+        *(git_dir(place), "fetch", "--progress", "--depth=1", "--no-tags"),
         *("--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules"),
         *("--", location, f"{commit}:refs/contents/{commit}"),
         online=True,
-        held=(lock,),
+        inherit=(lock,),
     )
 
 
 def _clone(location: str, place: Path, lock: int) -> None:
-    """Clones beside the place, and moves the clone there when it is whole."""
-    new = unfinished(place)
-    # It ends when nobody reads its progress any more.
+    """Clone to the partial path, and rename the complete clone."""
+    new = partial_path(place)
+    # With --progress, git exits when its output pipe closes because we were killed.
     options = ("--bare", "--template=", "--progress", "--no-recurse-submodules")
-    git("clone", *options, "--", location, str(new), online=True, held=(lock,))
-    git(directory(new), "config", "--remove-section", "remote.origin")  # no passwords
+    git("clone", *options, "--", location, str(new), online=True, inherit=(lock,))
+    git(git_dir(new), "config", "--remove-section", "remote.origin")  # no passwords
     new.rename(place)
 
 
 def _in_place(location: str) -> Path | None:
-    """The repository of a location that is a directory of this machine."""
+    """Return the repository of a location that is a local directory."""
     if "://" in location or ":" in location.partition("/")[0]:
         return None
     root = Path(location).expanduser().absolute()

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from swebench_trainer import hookimpl
-from swebench_trainer.contracts import Outcome, Sample, SourceData
+from swebench_trainer.contracts import Bottlenecks, Outcome, Sample, SourceData
 from swebench_trainer.errors import PluginError, PluginFault, StageError, TrainerError
 from swebench_trainer.testing import (
     FakeBackend,
@@ -26,7 +26,7 @@ ORIGIN = "swebench-trainer-odd 1.2"
 
 
 class Odd:
-    """A plugin that offers one thing, which may be exchanged."""
+    """A plugin with one replaceable factory."""
 
     def __init__(self, kind, factory):
         self.factory = factory
@@ -90,7 +90,7 @@ ANSWERS = {
     ),
     "an error": (
         raises(LookupError("no such model")),
-        "failed in sample: LookupError: no such model (test_misbehaviour.py, line",
+        "failed in sample: LookupError: no such model (test_contract_violations.py, line",
     ),
     "an exit": (raises(SystemExit(3)), "failed in sample: SystemExit: 3"),
 }
@@ -136,7 +136,7 @@ def test_a_writer_without_any_answer_is_named(trainer, odd):
             return sampler
 
     odd("backends", lambda table: Mute())
-    with pytest.raises(StageError, match="gave no answer for any") as caught:
+    with pytest.raises(StageError, match="returned no answer for any") as caught:
         trainer.run(model={"use": "odd"}, until="generate")
     assert caught.value.message.startswith("fake ")
 
@@ -349,6 +349,7 @@ def test_a_pair_strategy_is_named(trainer, odd, case):
     [
         (None, "returned None from limits, not a Mapping"),
         ({"a reason": "3"}, "not a count"),
+        (Bottlenecks({"a reason": 3}), "Bottlenecks with the wrong missing"),
     ],
 )
 def test_limits_of_a_pair_strategy_are_counts(trainer, odd, limits, complaint):
@@ -363,6 +364,20 @@ def test_limits_of_a_pair_strategy_are_counts(trainer, odd, limits, complaint):
     with pytest.raises(PluginFault, match=complaint) as caught:
         trainer.run(pairs={"use": "odd"}, until="pairs")
     assert f"Pair strategy 'odd' of {ORIGIN}" in str(caught.value)
+
+
+def test_limits_of_a_pair_strategy_are_reported(trainer, odd):
+    class Strategy:
+        def pairs(self, graded):
+            return []
+
+        def limits(self, graded):
+            return {"moon phase": 2, "max_per_instance": 1}
+
+    odd("pair_strategies", lambda table: Strategy())
+    with pytest.raises(StageError, match="moon phase: 2") as caught:
+        trainer.run(pairs={"use": "odd"}, until="pairs")
+    assert "pairs held back by max_per_instance: 1" in str(caught.value)
 
 
 LOADS = {

@@ -1,4 +1,4 @@
-"""One owner at a time; the dead own nothing."""
+"""A run directory has one owner at a time, and none after the owner dies."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.store.lock import owned
+from swebench_trainer.store.locks import owned
 
 HOLD = (
     "import sys, time; from pathlib import Path\n"
-    "from swebench_trainer.store.lock import owned\n"
+    "from swebench_trainer.store.locks import owned\n"
     "with owned(Path(sys.argv[1])):\n"
     "    print('held', flush=True); time.sleep(60)\n"
 )
@@ -31,7 +31,7 @@ def owner(tmp_path):
     process.stdout.close()
 
 
-def test_a_second_process_is_refused_and_told_who_owns_it(owner):
+def test_a_second_process_is_refused_with_the_owner_named(owner):
     path, process = owner
     refused = pytest.raises(StageError, match=f"in use by process {process.pid} on ")
     with refused, owned(path):

@@ -1,0 +1,215 @@
+"""The cache of image roots: the exported file systems of images.
+
+A root is an entry of the user's cache under the digest of its image. Graders hold the
+locks of the roots they use, shared with other graders, so that none is pruned in use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from swebench_trainer.errors import DataError, StageError
+from swebench_trainer.store.cache import (
+    CacheEntry,
+    PruneLimits,
+    disk_size,
+    entries,
+    lock_path,
+    partial_path,
+    prune,
+    user_cache,
+    write_lock,
+)
+from swebench_trainer.store.jsonl import read_json, write_json
+from swebench_trainer.store.locks import open_locked
+
+ABOUT = "image.json"
+
+
+@dataclass(frozen=True)
+class ImageRoot:
+    """An exported image.
+
+    Attributes:
+        id: The image's digest.
+        path: Its root directory.
+        environment: Variables set by its `ENV`.
+        size: Bytes on disk.
+    """
+
+    id: str
+    path: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class CachedRoot(CacheEntry):
+    """A root in the cache.
+
+    Attributes:
+        names: The images with this root.
+    """
+
+    names: tuple[str, ...]
+
+
+class RootCache:
+    """The roots that a grader uses. They stay in the cache until it is closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: list[int] = []
+
+    def image_id(self, name: str) -> str:
+        """Return the image that `name` last referred to, or "" if its root is missing."""
+        with contextlib.suppress(FileNotFoundError):
+            image_id = _name_file(name).read_text()
+            if _root_dir(image_id).is_dir():
+                return image_id
+        return ""
+
+    def take(self, name: str, image_id: str) -> ImageRoot | None:
+        """Return the root of an image and keep it in the cache, or `None` if missing.
+
+        Raises:
+            DataError: The root is damaged.
+        """
+        folder = _root_dir(image_id)
+        if not folder.is_dir():
+            return None
+        _protect_parent(folder)
+        lock = open_locked(lock_path(folder), shared=True)
+        try:
+            if not folder.is_dir():  # pruned in the meantime
+                os.close(lock)
+                return None
+            about = _about(folder)
+            root = ImageRoot(
+                about["id"], folder / "root", about["environment"], about["size"]
+            )
+            os.utime(lock)
+            _name_file(name).parent.mkdir(exist_ok=True)
+            _name_file(name).write_text(image_id)
+        except BaseException:
+            os.close(lock)
+            raise
+        with self._lock:
+            self._held.append(lock)
+        return root
+
+    def make(self, image_id: str, export: Callable[[Path], Mapping[str, Any]]) -> None:
+        """Export a root into the cache, unless another process already did.
+
+        Args:
+            image_id: The image.
+            export: Fills an empty directory and returns the image's `Config`.
+        """
+        folder = _root_dir(image_id)
+        _protect_parent(folder)
+        with write_lock(folder):
+            if folder.is_dir():
+                return
+            new = partial_path(folder)
+            (new / "root").mkdir(parents=True)
+            config = export(new / "root")
+            variables = (text.partition("=") for text in config.get("Env") or ())
+            about = {
+                "id": image_id,
+                "size": disk_size(new),
+                "environment": {name: value for name, _, value in variables},
+            }
+            write_json(new / ABOUT, about)
+            os.sync()  # after a power cut, a root has all of its files or is missing
+            new.rename(folder)
+
+    def close(self) -> None:
+        """Release the roots."""
+        with self._lock:
+            while self._held:
+                os.close(self._held.pop())
+
+
+def cached_roots() -> list[CachedRoot]:
+    """List the roots in the cache, least recently used first."""
+    files = _name_files()
+    return [
+        CachedRoot(
+            entry.path,
+            entry.size,
+            entry.used,
+            tuple(sorted(unquote(file.name) for file in files[entry.path.name])),
+        )
+        for entry in entries(_roots_dir(), _recorded_size)
+    ]
+
+
+def prune_roots(limits: PruneLimits) -> int:
+    """Remove roots that no grader uses. See `store.cache.prune`."""
+    files = _name_files()
+    return prune(
+        _roots_dir(),
+        limits,
+        size_of=_recorded_size,
+        remove_with=lambda root: files[root.name],
+    )
+
+
+def _name_files() -> Mapping[str, list[Path]]:
+    """Return the files of image names by the directory name of their root."""
+    found = defaultdict(list)
+    for file in _roots_dir().glob("names/*"):
+        with contextlib.suppress(FileNotFoundError):  # removed in the meantime
+            found[_root_dir(file.read_text()).name].append(file)
+    return found
+
+
+def _recorded_size(folder: Path) -> int:
+    """Return the recorded size: walking through a root takes seconds."""
+    try:
+        return int(_about(folder)["size"])
+    except DataError:
+        return 0
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Read the description of a root.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    about: dict[str, Any] | None = None
+    with contextlib.suppress(StageError):
+        about = read_json(folder / ABOUT)
+    if about is None or not {"id", "environment", "size"} <= about.keys():
+        raise DataError(
+            f"{folder / ABOUT} is damaged.",
+            hint="Remove all unused roots with `swebench-train cache --clear`.",
+        )
+    return about
+
+
+def _protect_parent(folder: Path) -> None:
+    """Hide the roots from other users: they contain set-user-ID programs."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.chmod(0o700)
+
+
+def _roots_dir() -> Path:
+    return user_cache("rootfs")
+
+
+def _root_dir(image_id: str) -> Path:
+    return _roots_dir() / image_id.replace(":", "-")
+
+
+def _name_file(name: str) -> Path:
+    return _roots_dir() / "names" / quote(name, safe="")
