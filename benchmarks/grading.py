@@ -1,16 +1,16 @@
-"""The graders against the official harness, and against what the tests take by themselves.
+"""Compare the graders with the official harness and with the tests' own time.
 
     python tests/realtasks/build.py build/realtasks
     python tests/realtasks/build.py build/slowtasks --manifest benchmarks/slowtasks.toml
     python benchmarks/grading.py [--only docker,namespace,exec,long,padded,ledger]
 
-prints Markdown tables, in about half an hour. Everything runs on one machine, on the
-same images and patches, with the cache and the sharing of runs switched off, and by
-turns. Verdicts are compared too: a time only counts with the same verdicts.
+prints Markdown tables, in about half an hour. Everything runs on one machine, in
+alternation, on the same images and patches, without the cache and shared runs. Verdicts
+are compared too: a time counts only with equal verdicts.
 
     python benchmarks/grading.py --answers runs/realtasks
 
-counts instead how the verdicts of a run were come by.
+counts how the verdicts of a run were obtained.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ CASES = ("docker", "namespace", "exec", "long", "padded", "ledger")
 IMAGE = "namespace (image)"
 NAMESPACES = {"namespace (host's programs)": "auto", IMAGE: "image"}
 PER_ROUND = 2
-"""Runs of ours among the harness's runs of one round, which take much longer."""
+"""Our runs per round of the harness's runs, which take much longer."""
 PADDED_SECONDS = 60
 LEDGER_INSTANCES, LEDGER_SAMPLES, WARM = 500, 20, 2000
 KILLS = 5
@@ -70,7 +70,7 @@ KILLS = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line asks for."""
+    """Command-line options."""
 
     cases: tuple[str, ...]
     rounds: int
@@ -82,12 +82,12 @@ class Settings:
 
 @dataclass
 class Run:
-    """One measured run over some candidates.
+    """One measured run over a set of candidates.
 
     Attributes:
         seconds: Wall time, from the start to the removal of the last sandbox.
         resolved: Which candidates passed: instance id and sample.
-        phases: Seconds of each candidate by phase, where the grader tells.
+        phases: Seconds of each candidate by phase, if the grader reports them.
     """
 
     seconds: float = 0.0
@@ -97,7 +97,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `at_least` says on which side of the goal is good."""
+    """One row of the table; `at_least` means that higher values are better."""
 
     case: str
     measured: str
@@ -113,17 +113,17 @@ class Row:
         return f"| {' | '.join(cells)} | {'yes' if reached else '**no**'} |"
 
 
-# --- What is graded -------------------------------------------------------------------
+# --- Candidates ---------------------------------------------------------------------
 
 
 @functools.cache
 def plugins() -> Plugins:
-    """Our own plugins."""
+    """The built-in plugins."""
     return Plugins({"builtin": builtin})
 
 
 def load(folder: Path, limit: int | None) -> list[Instance]:
-    """The instances of a task repo that tests/realtasks/build.py has made."""
+    """The instances of a task repo built by tests/realtasks/build.py."""
     if not folder.is_dir():
         sys.exit(
             f"There is no {folder}; the first lines of this file say how to build it."
@@ -134,7 +134,7 @@ def load(folder: Path, limit: int | None) -> list[Instance]:
 
 
 def distinct_patches(instance: Instance, k: int) -> list[str]:
-    """Gold and nothing by turns, each with a file of its own: all of them are tested."""
+    """Gold and no fix in alternation, each with a unique file so that no run is shared."""
     added = "--- /dev/null\n+++ b/candidate.txt\n@@ -0,0 +1 @@\n+{}\n"
     gold = instance.patch
     return [("" if n % 2 else gold) + added.format(n) for n in range(k)]
@@ -143,7 +143,7 @@ def distinct_patches(instance: Instance, k: int) -> list[str]:
 def make_jobs(
     instances: Sequence[Instance], samples: Sequence[int], folder: Path
 ) -> list[GradeJob]:
-    """A job for each instance and sample, with logs in a directory of their own."""
+    """A job for each instance and sample, with a separate log directory."""
     return [
         GradeJob(
             instance,
@@ -156,12 +156,12 @@ def make_jobs(
     ]
 
 
-# --- Who grades -----------------------------------------------------------------------
+# --- Graders ----------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def opened(use: str, workers: int) -> Iterator[Grader]:
-    """A grader without cache and dedupe, closed at the end."""
+    """A grader without cache and dedupe; closed at the end."""
     table: dict[str, Any] = {"use": use, "workers": workers, "timeout": 600}
     table |= {"retries": 0, "dedupe": "off", "cache": False}
     if use in NAMESPACES:
@@ -175,7 +175,7 @@ def opened(use: str, workers: int) -> Iterator[Grader]:
 
 
 def grade(grader: Grader, jobs: Sequence[GradeJob]) -> Run:
-    """Grades with an open grader."""
+    """Grade with an open grader."""
     run, start = Run(), time.monotonic()
     for job, outcome in grader.grade(jobs):
         if outcome.status is Status.RESOLVED:
@@ -188,7 +188,7 @@ def grade(grader: Grader, jobs: Sequence[GradeJob]) -> Run:
 
 
 def ours(use: str, jobs: Sequence[GradeJob], workers: int) -> Run:
-    """A whole run: the grader is made, checked, used and closed."""
+    """A complete run: create, check, use and close a grader."""
     start = time.monotonic()
     with opened(use, workers) as grader:
         grader.check([job.instance for job in jobs])
@@ -212,7 +212,7 @@ def fit(use: str, jobs: Sequence[GradeJob], workers: int) -> list[GradeJob]:
 
 
 def harness(jobs: Sequence[GradeJob], workers: int, folder: Path) -> Run:
-    """`swebench eval` on one prediction per instance, under a run id of its own."""
+    """`swebench eval` on one prediction per instance, under a separate run id."""
     folder.mkdir(parents=True)
     predictions = [
         {
@@ -232,7 +232,7 @@ def harness(jobs: Sequence[GradeJob], workers: int, folder: Path) -> Run:
     command = [str(HARNESS), *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     seconds = time.monotonic() - start
-    if done.returncode:  # its report stumbles over containers that others remove
+    if done.returncode:  # its report fails if other processes remove containers
         sys.exit(f"swebench eval failed; does anybody else use Docker?\n{done.stderr}")
     report = json.loads((folder / f"{MODEL}.run.json").read_text())
     samples = {job.instance.instance_id: job.candidate.sample for job in jobs}
@@ -242,7 +242,7 @@ def harness(jobs: Sequence[GradeJob], workers: int, folder: Path) -> Run:
 def harness_per_sample(
     jobs: Sequence[GradeJob], workers: int, folder: Path
 ) -> Iterator[Run]:
-    """As a user loops it: the n-th patches of all instances under the n-th run id.
+    """Loop over samples like a user: the n-th patches of all instances per run id.
 
     That is all it takes: one prediction per instance and run.
     """
@@ -252,7 +252,7 @@ def harness_per_sample(
 
 
 def bare_seconds(client: DockerClient, job: GradeJob) -> float:
-    """Seconds of `docker exec` of the eval script in a container that waits for it."""
+    """Seconds of `docker exec` of the eval script in a running container."""
     container = client.containers.run(
         job.instance.image, "tail -f /dev/null", detach=True, cap_add=["SYS_ADMIN"]
     )
@@ -282,7 +282,7 @@ def _put(container: Container, files: Mapping[str, str]) -> None:
 def must_agree(
     use: str, jobs: Iterable[GradeJob], runs: Iterable[Run], official: Iterable[Run]
 ) -> None:
-    """Ends the benchmark when somebody is fast and wrong."""
+    """End the benchmark if verdicts differ."""
     graded = {(job.instance.instance_id, job.candidate.sample) for job in jobs}
     truth = set().union(*(run.resolved for run in official)) & graded
     for run in runs:
@@ -290,7 +290,7 @@ def must_agree(
             sys.exit(f"{use} disagrees about {sorted(run.resolved ^ truth)}")
 
 
-# --- The cases ------------------------------------------------------------------------
+# --- Cases ---------------------------------------------------------------------------
 
 
 def against_harness(settings: Settings, uses: Sequence[str]) -> Iterator[Row]:
@@ -328,7 +328,7 @@ def against_harness(settings: Settings, uses: Sequence[str]) -> Iterator[Row]:
 
 
 def against_exec(settings: Settings) -> Iterator[Row]:
-    """One candidate after the other, beside a container that is there already.
+    """Sequential candidates, compared with a running container.
 
     On the image alone: other programs would take other times for the same tests.
     """
@@ -357,7 +357,7 @@ def against_exec(settings: Settings) -> Iterator[Row]:
 
 
 def long_tests(settings: Settings) -> Iterator[Row]:
-    """Tests that take seconds, beside the best that the workers could do."""
+    """Tests of several seconds, compared with the optimum for the workers."""
     import docker
 
     uses = ("docker", IMAGE)
@@ -371,7 +371,7 @@ def long_tests(settings: Settings) -> Iterator[Row]:
         ideal.append(sum(seconds) / settings.workers)
         spread = ", ".join(f"{second:.1f}" for second in sorted(seconds))
         say(f"bare tests: {sum(seconds):.1f} s, one by one {spread}")
-        # As after admission, where every gold was run: the longest come first.
+        # As after admission, which measures gold: the longest jobs come first.
         timed = [
             dataclasses.replace(job, gold=GoldRun(second))
             for job, second in zip(jobs, seconds, strict=True)
@@ -401,7 +401,7 @@ def long_tests(settings: Settings) -> Iterator[Row]:
 
 
 def padded(settings: Settings) -> Iterator[Row]:
-    """Tests that take a minute, most of which they sleep."""
+    """Tests of a minute that mostly sleep."""
     instance = load(REALTASKS, 1)[0]
     start = ": '>>>>> Start Test Output'\n"
     script = instance.eval_script.replace(start, f"{start}sleep {PADDED_SECONDS}\n")
@@ -431,12 +431,12 @@ def padded(settings: Settings) -> Iterator[Row]:
 
 
 def ledger(settings: Settings) -> Iterator[Row]:
-    """Ten thousand candidates and a grader that answers at once."""
+    """Ten thousand candidates with a grader that returns at once."""
     folder = settings.scratch / "ledger"
     seconds, memory = decide_all(folder / "whole")
     killed = 0.0
     for number in range(KILLS):
-        limit = seconds * random.Random(number).uniform(0.02, 0.3)  # noqa: S311 - no secret
+        limit = seconds * random.Random(number).uniform(0.02, 0.3)  # noqa: S311 - not a secret
         killed += decide_all(folder / "killed", limit)[0]
     begun = len(read_rows(folder / "killed" / "verdicts.jsonl"))
     rest, _ = decide_all(folder / "killed")
@@ -471,12 +471,12 @@ def ledger(settings: Settings) -> Iterator[Row]:
 def decide_all(
     folder: Path, kill_after: float | None = None
 ) -> tuple[float, list[float]]:
-    """Seconds of a process that fills a ledger, and its memory in MB, early and late."""
+    """Seconds to fill a ledger in a separate process, and its early and late memory in MB."""
     context = get_context("spawn")
     results = context.Queue()
     process = context.Process(target=fill_ledger, args=(folder, results))
     process.start()
-    results.get()  # it is up: from here on its imports do not count
+    results.get()  # started: exclude its imports
     start = time.monotonic()
     process.join(kill_after)
     process.kill()
@@ -486,7 +486,7 @@ def decide_all(
 
 
 def fill_ledger(folder: Path, results: Any) -> None:
-    """Decides every candidate that is not decided yet."""
+    """Grade every candidate without a verdict."""
     instances = [an_instance(n) for n in range(LEDGER_INSTANCES)]
     candidates = [
         Candidate(i.instance_id, n, MODEL, "", f"{PATCH}# {n}\n")
@@ -505,11 +505,11 @@ def fill_ledger(folder: Path, results: Any) -> None:
     results.put(memory)
 
 
-# --- What is shown --------------------------------------------------------------------
+# --- Output ----------------------------------------------------------------------
 
 
 def show_profile(runs: Mapping[str, Sequence[Run]], workers: int) -> None:
-    """Where the time of a candidate goes, by phase."""
+    """Time of a candidate by phase."""
     phases = {
         use: [p for run in done for p in run.phases] for use, done in runs.items()
     }
@@ -521,7 +521,7 @@ def show_profile(runs: Mapping[str, Sequence[Run]], workers: int) -> None:
     for use, done in runs.items():
         found = phases[use]
         cells = [statistics.median(p.get(name, 0.0) for p in found) for name in names]
-        # Workers share a run's wall time; what no phase counts is the rest.
+        # Workers share a run's wall time; the rest belongs to no phase.
         spent = workers * sum(run.seconds for run in done) / len(found)
         cells.append(spent - statistics.mean(sum(p.values()) for p in found))
         print(f"| {use} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
@@ -529,7 +529,7 @@ def show_profile(runs: Mapping[str, Sequence[Run]], workers: int) -> None:
 
 
 def answers(folder: Path) -> Counter[str]:
-    """How the verdicts of a run directory, or of one stage, were come by.
+    """How the verdicts of a run directory, or of one stage, were obtained.
 
     Returns:
         Counts of `run`, `tree` and `cache` (see `Outcome.answered_by`), and of
@@ -546,7 +546,7 @@ def answers(folder: Path) -> Counter[str]:
 
 
 def show_answers(folder: Path) -> None:
-    """Prints the counts of `answers` with their shares."""
+    """Print the counts of `answers` with their shares."""
     counts = answers(folder)
     total = counts.total() or 1
     print("| answered by | verdicts | share |\n| --- | --- | --- |")
@@ -555,7 +555,7 @@ def show_answers(folder: Path) -> None:
 
 
 def machine() -> str:
-    """The machine and the versions, in a sentence."""
+    """The machine and the versions in one sentence."""
     cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     facts = [
@@ -573,7 +573,7 @@ def machine() -> str:
 
 
 def say(text: str) -> None:
-    """Tells on stderr how far it is."""
+    """Print progress on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -582,7 +582,7 @@ def _median(runs: Iterable[Run]) -> float:
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """Every row that is asked for."""
+    """All requested rows."""
     uses = ["docker"] if "docker" in settings.cases else []
     uses += NAMESPACES if "namespace" in settings.cases else []
     if uses:
@@ -599,13 +599,13 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(CASES), help="cases, with commas")
     parser.add_argument("--rounds", type=int, default=1, help="of everything")
     parser.add_argument("--k", type=int, default=8, help="patches per task")
     parser.add_argument("--workers", type=int, default=2, help="candidates at once")
-    parser.add_argument("--tasks", type=int, help="the first so many tasks only")
+    parser.add_argument("--tasks", type=int, help="use only the first N tasks")
     parser.add_argument("--answers", type=Path, metavar="RUN", help="count, no timing")
     arguments = parser.parse_args()
     if arguments.answers:
@@ -627,7 +627,7 @@ def main() -> None:
         rows: list[Row] = []
         try:
             rows.extend(measure(settings))
-        finally:  # what has been measured is shown, whatever comes after it
+        finally:  # print the measurements so far even after an error
             print("| case | ours | against | ratio | goal | reached |")
             print("| --- | --- | --- | --- | --- | --- |")
             print(*rows, sep="\n")

@@ -183,7 +183,7 @@ def grade(
         Option(
             "--predictions",
             "-p",
-            help="Predictions file, or directory of a submission; repeatable.",
+            help="Predictions file, or submission directory; repeatable.",
         ),
     ],
     out: Annotated[Path, Option(help="Output directory.")],
@@ -201,7 +201,7 @@ def grade(
         bool, Option(help="Reuse cached test runs, and cache new ones.")
     ] = True,
 ) -> None:
-    """Grade predictions files, with one or more answers per instance."""
+    """Grade one or more predictions files."""
     from swebench_trainer.commands import grade as command
 
     files = [*predictions, *(more or [])]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from swebench_trainer.reporting.console import open_console, print_line
-from swebench_trainer.training.models.merge import Drift, find_trained, merge
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from swebench_trainer.training.models.merge import find_trained, merge
 
 
 def execute(
@@ -19,7 +15,7 @@ def execute(
     base: Literal["bf16", "dequantized"] | None,
     model: str | None,
 ) -> None:
-    """Merges an adapter into its base model, and prints how far the result drifted.
+    """Merges an adapter into its base model, and compares it with the trained model.
 
     Args:
         trained: A run directory, or an adapter directory.
@@ -29,25 +25,9 @@ def execute(
     """
     console = open_console()
     found = find_trained(trained, model)
-    drifts = merge(found, out, base, lambda text: print_line(console, text))
-    console.print(drift_table(drifts))
-    print_line(console, f"{out}: adapter merged into {drifts[-1].way}")
-
-
-def drift_table(drifts: Sequence[Drift]) -> Table:
-    """How far each merged model is from base and adapter as they were trained."""
-    from rich.table import Table
-
-    title = f"logits vs. base and adapter as trained, {drifts[-1].tokens} tokens"
-    table = Table("merged into", title=title)
-    for name in ("largest", "mean", "KL, nats", "same next token"):
-        table.add_column(name, justify="right")
-    for drift in drifts:
-        table.add_row(
-            drift.way,
-            f"{drift.largest:.3g}",
-            f"{drift.mean:.3g}",
-            f"{drift.divergence:.3g}",
-            f"{drift.agreement:.1%}",
-        )
-    return table
+    merged = merge(found, out, base, lambda text: print_line(console, text))
+    print_line(
+        console,
+        f"{out}: adapter merged into {merged.base}; predicts the same next token as "
+        f"the model as trained for {merged.agreement:.1%} of a sample text",
+    )

@@ -102,7 +102,7 @@ def write_execution(execution: Execution, log_dir: Path) -> None:
 
 
 def read_execution(log_dir: Path) -> Execution | None:
-    """Read the run recorded beside its logs, or `None` if none is recorded.
+    """Read the run recorded next to its logs; `None` if there is no record.
 
     Raises:
         StageError: The file is damaged.

@@ -1,9 +1,9 @@
-"""What the libraries raise where a training cannot begin or go on, in plain words.
+"""Maps errors of the training libraries to errors with a message and a hint.
 
-torch, transformers, peft, bitsandbytes and safetensors each have their own way to say
-that memory, disk or files are missing, and some say it in a way that no handler upstream
-recognises. They are told apart here and nowhere else; what is not known stays a bug with
-its traceback.
+torch, transformers, peft, bitsandbytes and safetensors report missing memory, disk space
+and files in different ways, some only by the text of a `RuntimeError`. This is the only
+module that looks at such texts. Unknown errors are raised again: they are bugs, and keep
+their traceback.
 """
 
 from __future__ import annotations
@@ -32,38 +32,40 @@ from swebench_trainer.training.loop import activation_checkpointing
 if TYPE_CHECKING:
     from swebench_trainer.training.models.table import HfTable
 
-GOES_ON = "the same command goes on from the last checkpoint"
+RESUME = "the same command resumes from the last checkpoint"
 
-_AGAIN = "Download or copy the whole model again."
-_REDO = "Make them anew: run the recipe with --redo and the stage that wrote them."
+_DOWNLOAD = "Download or copy the whole model again."
+_REDO = "Run the recipe with --redo and the stage that wrote them."
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_IN_WORDS = re.compile(
-    # Writers in C++ and Rust (torch, safetensors, tokenizers) lose the error's number,
-    # and some the kind of the error.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL_TEXT = re.compile(
+    # Writers in C++ and Rust (torch, safetensors, tokenizers) drop errno, and some raise
+    # another type of exception.
     r"No space left|quota exceeded|File too large|PytorchStreamWriter failed"
     r"|unexpected pos \d+ vs \d+|os error (28|122|27)\b",
     re.IGNORECASE,
 )
-_NO_MEMORY_IN_WORDS = re.compile(
+_OUT_OF_MEMORY_TEXT = re.compile(
     r"can't allocate memory|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED"
     r"|Cannot allocate memory",
     re.IGNORECASE,
 )
-_OTHER_SHAPES = re.compile(r"ignore_mismatched_sizes|size mismatch", re.IGNORECASE)
+_SHAPE_MISMATCH_TEXT = re.compile(
+    r"ignore_mismatched_sizes|size mismatch", re.IGNORECASE
+)
 
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Explains why a base model or its tokenizer cannot be loaded.
+    """Maps errors while a base model or its tokenizer is loaded.
 
     Args:
-        name: What `[model] name` says.
+        name: The value of `[model] name`.
 
     Raises:
         PrerequisiteError: A package is missing or broken.
-        RecipeError: The files are not there, or not those of such a model.
-        StageError: The memory is too small for the weights alone.
+        RecipeError: Files are missing or damaged, or belong to another kind of model.
+        StageError: The weights do not fit in memory.
     """
     from safetensors import SafetensorError
 
@@ -76,79 +78,79 @@ def loading(name: str) -> Iterator[None]:
         ) from error
     except SafetensorError as error:
         raise RecipeError(
-            f"The weights of {name} are damaged: {_first_line(error)}", hint=_AGAIN
+            f"The weights of {name} are damaged: {_first_line(error)}", hint=_DOWNLOAD
         ) from error
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{name} cannot be loaded: {error}") from error
+        raise RecipeError(f"Cannot load {name}: {error}") from error
     except (RuntimeError, MemoryError) as error:
         if _is_out_of_memory(error):
             raise StageError(
-                f"The memory is too small for {name} itself: {_first_line(error)}",
+                f"{name} does not fit in memory: {_first_line(error)}",
                 hint='Set [model] quantization = "nf4", or choose a smaller model.',
             ) from error
-        if _OTHER_SHAPES.search(library_message(error)):
+        if _SHAPE_MISMATCH_TEXT.search(library_message(error)):
             raise RecipeError(
-                f"The weights of {name} have other shapes than its config.json says.",
-                hint=_AGAIN,
+                f"The weights of {name} do not have the shapes of its config.json.",
+                hint=_DOWNLOAD,
             ) from error
         raise
 
 
 @contextmanager
 def loading_weights(weights: Path) -> Iterator[None]:
-    """Explains why the weights of an earlier training cannot be loaded.
+    """Maps errors while the weights of an earlier training are loaded.
 
     Args:
         weights: `adapter/` or `model/` of a stage.
 
     Raises:
-        StageError: They are gone, damaged, or of another model.
+        StageError: The weights are missing, damaged, or belong to another model.
     """
     from safetensors import SafetensorError
 
     if not weights.is_dir():
-        raise StageError(f"The weights in {weights} are gone.", hint=_REDO)
+        raise StageError(f"The weights in {weights} are missing.", hint=_REDO)
     try:
         yield
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise StageError(
-            f"The weights in {weights} cannot be read: {_first_line(error)}", hint=_REDO
+            f"Cannot read the weights in {weights}: {_first_line(error)}", hint=_REDO
         ) from error
     except RuntimeError as error:
-        if not _OTHER_SHAPES.search(library_message(error)):
+        if not _SHAPE_MISMATCH_TEXT.search(library_message(error)):
             raise
         raise StageError(
-            f"The weights in {weights} are those of another model.", hint=_REDO
+            f"The weights in {weights} belong to another model.", hint=_REDO
         ) from error
 
 
 def require_whole(name: str, report: Any) -> None:
     """Checks that every weight was read from a file.
 
-    transformers draws missing ones at random and says so in a log line.
+    transformers initializes missing weights at random and only logs it.
 
     Args:
-        name: What `[model] name` says.
-        report: What `from_pretrained(output_loading_info=True)` tells.
+        name: The value of `[model] name`.
+        report: The loading info of `from_pretrained(output_loading_info=True)`.
 
     Raises:
-        RecipeError: Some are missing.
+        RecipeError: Some weights are missing.
     """
     missing = sorted(report["missing_keys"])
     if missing:
         raise RecipeError(
-            f"The files of {name} lack {len(missing)} of its weights, {missing[0]} among them.",
-            hint=_AGAIN,
+            f"The files of {name} lack {len(missing)} of its weights, for example {missing[0]}.",
+            hint=_DOWNLOAD,
         )
 
 
 def require_bitsandbytes(*, gpu: bool | None = None) -> None:
-    """Checks that bitsandbytes, if it is installed, can be imported and used.
+    """Checks that bitsandbytes, if installed, can be imported and used.
 
-    peft imports it whenever it is there, 4 bits or not.
+    peft imports it whenever it is installed, even for 16-bit models.
 
     Args:
-        gpu: Whether its GPU library is needed; by default where there is a GPU.
+        gpu: Whether its GPU library is needed; by default if this machine has a GPU.
 
     Raises:
         PrerequisiteError: It is broken.
@@ -160,16 +162,16 @@ def require_bitsandbytes(*, gpu: bool | None = None) -> None:
     gpu = torch.cuda.is_available() if gpu is None else gpu
     try:
         library = importlib.import_module("bitsandbytes.cextension").lib
-    except Exception as error:  # whatever its native libraries raise
+    except Exception as error:  # its native libraries can raise anything
         reason = _first_line(error)
     else:
-        # In its place stands an object that raises when it is first used.
+        # Without the library it is a stand-in that raises on first use.
         if not (gpu and type(library).__name__.startswith("ErrorHandlerMock")):
             return
         reason = f"it has no library for CUDA {torch.version.cuda}"
     raise PrerequisiteError(
-        f"bitsandbytes is installed and does not work: {reason}",
-        hint='Install a version for this CUDA (`python -m bitsandbytes` tells more), or uninstall it and set [model] quantization = "none".',
+        f"bitsandbytes is installed but does not work: {reason}",
+        hint='Install a version for this CUDA (see `python -m bitsandbytes`), or uninstall it and set [model] quantization = "none".',
     )
 
 
@@ -177,7 +179,7 @@ def require_attention(implementation: str) -> None:
     """Checks that this machine can run an attention implementation.
 
     Raises:
-        PrerequisiteError: It is made for GPUs, and there is none.
+        PrerequisiteError: It needs a GPU, and this machine has none.
     """
     import torch
 
@@ -195,28 +197,28 @@ def training(
     audit: Mapping[str, Any],
     out: Path,
 ) -> Iterator[None]:
-    """Explains why a training or the saving of its weights ended early.
+    """Maps errors of a training and of saving its weights.
 
     Args:
         table: The recipe's `[model]`.
         settings: The recipe's `[sft]` or `[dpo]`.
-        audit: What is known of the rows.
-        out: Directory of the stage; what `checkpointing` has measured there is shown.
+        audit: The counts of the rows.
+        out: Directory of the stage, with the measurements of `activation_checkpointing`.
 
     Raises:
-        StageError: Memory or disk ran out.
+        StageError: Memory or disk space ran out.
     """
     try:
         yield
     except TrainerError:
         raise
-    except Exception as error:  # told apart below; what is not known is raised again
+    except Exception as error:  # mapped below, or raised again
         if _is_out_of_memory(error):
             raise _out_of_memory(table, settings, audit, out) from error
         if _is_full(error):
             raise StageError(
                 f"No space left on the disk while writing checkpoints or weights to {out}.",
-                hint=f"Free some space; {GOES_ON}.",
+                hint=f"Free some space; {RESUME}.",
             ) from error
         raise
 
@@ -224,34 +226,35 @@ def training(
 def _out_of_memory(
     table: HfTable, settings: TrainTable, audit: Mapping[str, Any], out: Path
 ) -> StageError:
-    """What was on the device, and the keys that put less there, cheapest first."""
+    """Reports the memory in use, and the keys that reduce it, cheapest first."""
     stage = "dpo" if isinstance(settings, DpoTable) else "sft"
-    probed = "".join(
-        f", {name} {value}"
-        for name, value in activation_checkpointing.figures(out).items()
-    )
     longest = audit["longest_kept"]
-    at_once = "micro_tokens" if settings.micro_tokens else "micro_batch"
-    goes_on: list[str] = []
-    anew: list[str] = []
+    unit = "micro_tokens" if settings.micro_tokens else "micro_batch"
+    resume: list[str] = []
+    redo: list[str] = []
     if less := _less_at_once(settings, longest):
-        keys = anew if at_once in settings.binding else goes_on
-        redo = f" with --redo {stage}" if keys is anew else ""
-        keys.append(f"[{stage}] {at_once} = {less}{redo}")
+        if unit in settings.binding:
+            redo.append(f"[{stage}] {unit} = {less} with --redo {stage}")
+        else:
+            resume.append(f"[{stage}] {unit} = {less}")
     if table.checkpointing not in ("full", "offload"):
-        goes_on.append('[model] checkpointing = "full"')
-    anew.append(f"[prompt] max_tokens below {longest} with --redo sft")
+        resume.append('[model] checkpointing = "full"')
+    redo.append(f"[prompt] max_tokens below {longest} with --redo sft")
     if table.quantization == "none" and table.lora is not False:
-        anew.append('[model] quantization = "nf4" with --redo sft')
-    hint = f"{', then '.join(goes_on)}; {GOES_ON}. Or " if goes_on else ""
+        redo.append('[model] quantization = "nf4" with --redo sft')
+    hint = f"Try {', then '.join(resume)}; {RESUME}. Or " if resume else "Try "
+    measured = "".join(
+        f", checkpointing = {level!r} needs {needed}"
+        for level, needed in activation_checkpointing.measured(out).items()
+    )
     return StageError(
-        f"Out of memory: {_memory()}; the longest row has {longest} tokens, {at_once} is {getattr(settings, at_once)}{probed}.",
-        hint=f"{hint}{', or '.join(anew)}.",
+        f"Out of memory: {_memory()}; the longest row has {longest} tokens, {unit} is {getattr(settings, unit)}{measured}.",
+        hint=f"{hint}{', or '.join(redo)}.",
     )
 
 
 def _less_at_once(settings: TrainTable, longest: int) -> int:
-    """What `micro_tokens` or `micro_batch` may be instead; 0 where it cannot be less."""
+    """A smaller `micro_tokens` or `micro_batch`; 0 if it cannot be smaller."""
     if settings.micro_tokens:
         less = settings.micro_tokens // 2
         return max(less, longest) if settings.micro_tokens > longest else 0
@@ -262,7 +265,7 @@ def _less_at_once(settings: TrainTable, longest: int) -> int:
 
 
 def _memory() -> str:
-    """How much of the device's memory was taken at most, in words."""
+    """The device's peak memory use, as text."""
     import torch
 
     if torch.cuda.is_available():
@@ -274,7 +277,7 @@ def _memory() -> str:
         taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         name = "this machine"
-    return f"{taken / 2**30:.1f} of the {total / 2**30:.1f} GiB of {name} were taken"
+    return f"{taken / 2**30:.1f} of {total / 2**30:.1f} GiB of {name} were in use"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -282,7 +285,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    cpu = isinstance(error, RuntimeError) and _NO_MEMORY_IN_WORDS.search(
+    cpu = isinstance(error, RuntimeError) and _OUT_OF_MEMORY_TEXT.search(
         library_message(error)
     )
     return bool(cpu) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
@@ -290,8 +293,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
-        return error.errno in _FULL
-    return bool(_FULL_IN_WORDS.search(library_message(error)))
+        return error.errno in _DISK_FULL
+    return bool(_DISK_FULL_TEXT.search(library_message(error)))
 
 
 def _first_line(error: BaseException) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "grading"))
 
 BASE_IMAGE = "swebench-trainer/base:bookworm"
-# The harness calls kill(1) at a deadline and gives up where there is none.
+# The harness calls kill(1) at a deadline and fails without it.
 DOCKERFILE = f"""\
 FROM {BASE_IMAGE}
 RUN command -v /bin/kill || {{ printf '#!/bin/sh\\nkill "$@"\\n' > /bin/kill && chmod 755 /bin/kill; }}
@@ -57,7 +57,7 @@ def forget_sockets() -> None:
 def _own_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Claims, runs and snapshots are kept in a place of this session alone."""
+    """Keep claims, runs and snapshots in a directory of this session."""
     base = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(base))
 
@@ -150,7 +150,7 @@ def mortal_daemon(tmp_path: Path) -> Iterator[Forwarder]:
 
 
 class PrivateDaemon:
-    """A daemon of our own beside the machine's, without a network, free to be killed.
+    """A private daemon without a network that tests may kill.
 
     Args:
         disk: How much it may keep, such as `1g`; it lies in memory then.
@@ -252,7 +252,7 @@ def _mounts_below(folder: Path) -> list[str]:
 
 @pytest.fixture
 def make_daemon() -> Iterator[Callable[..., PrivateDaemon]]:
-    """Starts private daemons, which are gone after the test."""
+    """Starts private daemons, which are removed after the test."""
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         unavailable("a daemon of our own needs root and dockerd")
     daemons: list[PrivateDaemon] = []

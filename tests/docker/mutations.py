@@ -100,7 +100,7 @@ ALTERATIONS = (
 
 
 def wrong_fix(work: WorkTree) -> str:
-    """Gold with one line that says something else."""
+    """Gold with one wrong line."""
 
     def alter() -> None:
         text = work.source.read_bytes().decode()
@@ -158,12 +158,12 @@ def syntax_error(work: WorkTree) -> str:
 
 
 def rename(work: WorkTree) -> str:
-    """Gold, and a rename of a file that nobody misses."""
+    """Gold, and a rename of an unused file."""
     return work.with_gold(lambda: work.bystander.rename(work.root / "RENAMED"))
 
 
 def renamed_source(work: WorkTree) -> str:
-    """Gold in a file that goes by another name."""
+    """Gold in a renamed file."""
     target = work.source.with_stem(f"{work.source.stem}_renamed")
     return work.with_gold(lambda: work.source.rename(target))
 
@@ -190,7 +190,7 @@ def empty_file(work: WorkTree) -> str:
 
 
 def deleted_source(work: WorkTree) -> str:
-    """The file that gold mends is gone."""
+    """The file that gold fixes is deleted."""
     work.source.unlink()
     return work.diff()
 
@@ -236,7 +236,7 @@ def file_without_newline(work: WorkTree) -> str:
 
 
 def ignored_file(work: WorkTree) -> str:
-    """Gold, and a file that git is told to ignore by the same patch."""
+    """Gold, and a file that the same patch makes git ignore."""
 
     def add() -> None:
         with (work.root / ".gitignore").open("ab") as file:
@@ -289,7 +289,7 @@ def _recounted(patch: str, by: int) -> str:
 
 
 def wrong_line_numbers(work: WorkTree) -> str:
-    """Every hunk says that it stands forty lines further down."""
+    """The header of every hunk is off by forty lines."""
 
     def header(hunk: re.Match[str]) -> str:
         old, new = int(hunk[1]) + 40, int(hunk[3]) + 40
@@ -299,7 +299,7 @@ def wrong_line_numbers(work: WorkTree) -> str:
 
 
 def shifted_context(work: WorkTree) -> str:
-    """The first line of a hunk's context is another; only `patch --fuzz` takes that."""
+    """The first context line of a hunk is wrong; only `patch --fuzz` accepts it."""
     lines = work.gold.splitlines(keepends=True)
     for number, line in enumerate(lines[1:], start=1):
         if HUNK.match(lines[number - 1]) and line.startswith(" "):
@@ -354,7 +354,7 @@ def reversed_gold(work: WorkTree) -> str:
 
 
 def already_applied(work: WorkTree) -> str:
-    """A patch that leads to what is there; no command accepts it, the last check does."""
+    """A patch that is applied already; only the final reverse check accepts it."""
     return _without_git_headers(reversed_gold(work))
 
 
@@ -366,7 +366,7 @@ def leaves_rejects(work: WorkTree) -> str:
 
 
 def outside(work: WorkTree) -> str:
-    """Gold, and a file beside the repository."""
+    """Gold, and a file outside the repository."""
     return f"{work.gold}--- /dev/null\n+++ b/../outside.txt\n@@ -0,0 +1 @@\n+here\n"
 
 

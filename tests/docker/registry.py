@@ -29,7 +29,7 @@ def digest_of(content: bytes) -> str:
 
 
 class Registry:
-    """Serves images that are made here, and counts what is asked of it."""
+    """Serves images that tests create, and counts requests."""
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}

@@ -198,7 +198,7 @@ def test_containers_are_started_ahead_and_used_once(
             runs[container] += 1
         most = max(most, len(alive))
     assert len(started) == len(jobs)
-    assert set(runs.values()) == {2}  # apply and test, and nobody else's
+    assert set(runs.values()) == {2}  # only apply and test
     assert (most, alive) == (2, set())
 
 
@@ -215,7 +215,7 @@ os.makedirs("/opt/a/b"); pathlib.Path("/opt/a/b/c").touch()
 def test_changes_outside_the_repository_are_evidence(
     tmp_path: Path, tiny_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read from the container's layer, and as the daemon tells it, where it cannot be."""
+    """Read from the container's layer, or from the daemon if that is unreadable."""
     task = make_task(tmp_path, test_command="python3 /testbed/trojan.py; " + UNITTEST)
     patch = tiny.GOLD + tiny.diff("trojan.py", None, TROJAN)
     changed = ["/opt/a/b/c", "/opt/link", "/root/.profile", "/usr/bin/git"]
@@ -369,7 +369,7 @@ list(grader.grade([make_task(Path(folder)).job(HANGS)]))
 
 @contextlib.contextmanager
 def trainer(folder: Path, client: DockerClient, *seconds: int) -> Iterator[str]:
-    """Another process, killed at the end, whose candidate is being graded."""
+    """Another process that is grading a candidate; killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", TRAINER, folder, *map(str, seconds)],
         env=os.environ | {"PYTHONPATH": str(Path(tiny.__file__).parent)},
@@ -412,7 +412,7 @@ def test_the_container_of_a_killed_trainer_exits_on_its_own(
 
 @pytest.fixture
 def container(docker_client: DockerClient, tiny_image: str) -> Iterator[Container]:
-    """A container whose layer and cgroup nobody can read, as on another machine."""
+    """A container with unreadable layer and cgroup, as on another machine."""
     limits = ContainerLimits(memory="64m", cpus=None, pids=64, shm="1m", network=False)
     image = docker_client.images.get(tiny_image).id
     found = start_container(docker_client.api, image, limits, owner="tests", life=120)
@@ -456,8 +456,8 @@ def test_endless_memory_events_are_cut_off(
     container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in(container, "chmod +x /bin/cat", tmp_path)
-    assert 0 < len(container._told("cat /proc/meminfo")) <= 2 * MAX_STATE_BYTES
+    assert 0 < len(container._read_state("cat /proc/meminfo")) <= 2 * MAX_STATE_BYTES
     monkeypatch.setattr(containers_module, "SILENCE_SECONDS", 1.0)
     begin = time.monotonic()
-    assert container._told("sleep 50") == ""
+    assert container._read_state("sleep 50") == ""
     assert time.monotonic() - begin < 30

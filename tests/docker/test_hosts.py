@@ -75,7 +75,7 @@ def mixed_jobs(task: Task, count: int) -> list[GradeJob]:
 
 
 def wanted(jobs: list[GradeJob]) -> dict[str, Status]:
-    """What an undisturbed run says of `mixed_jobs`."""
+    """Outcomes of an undisturbed run of `mixed_jobs`."""
     both = Status.RESOLVED, Status.UNRESOLVED
     return {job.log_dir.name: both[n % 2] for n, job in enumerate(jobs)}
 
@@ -128,7 +128,7 @@ def test_two_daemons_share_the_work_and_one_is_lost(
     assert statuses(graded) == wanted(jobs)
     grader.close()
     assert labelled(stays) == []
-    # The lost daemon comes back with what it had, and the next grader clears it up.
+    # The lost daemon returns with its containers, and the next grader removes them.
     dies.start()
     next_grader = grader_on(dies.url)
     next_grader.check([jobs[0].instance])
@@ -277,7 +277,7 @@ def test_a_daemon_is_reached_through_ssh(
     (tunnel,) = tunnels("docker.sock:/var/run/docker.sock")
     graded = grader.grade(jobs)
     first = next(graded)
-    os.kill(tunnel, signal.SIGKILL)  # another is made
+    os.kill(tunnel, signal.SIGKILL)  # another one is started
     assert statuses([first, *graded]) == wanted(jobs)
     grader.close()
     assert tunnels("docker.sock:/var/run/docker.sock") == []

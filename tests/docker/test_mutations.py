@@ -1,4 +1,4 @@
-"""Each mutation is what its name says, tried with the commands of the harness."""
+"""Each mutation matches its name, checked with the commands of the harness."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def tries(work: WorkTree, patch: str) -> Iterator[subprocess.CompletedProcess[by
 
 
 def accepted_by(work: WorkTree, patch: str) -> int:
-    """Number of the attempt that accepts the patch; `work` is what it leaves."""
+    """Number of the attempt that accepts the patch; `work` has the result."""
     for number, done in enumerate(tries(work, patch)):
         if done.returncode == 0:
             return number

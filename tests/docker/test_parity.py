@@ -1,8 +1,8 @@
-"""Every grader against the unmodified harness, on bugs of real projects.
+"""Parity of every grader with the unmodified harness, on bugs of real projects.
 
-Gold, nothing, and each of the mutations that `mutations.py` makes of gold are graded
-by all of them. What must be equal: the status, the harness's report, `report.json`
-byte by byte, and the status of every single test that the parser finds in the log.
+Each grader grades gold, no-op, and every mutation of gold in `mutations.py`. These must
+be equal: the status, the harness's report, `report.json` byte by byte, and the status of
+every test that the parser finds in the log.
 
 Where the harness crashes (patches that are not UTF-8) or does not start (patches
 without text), ours give a status, and
@@ -43,7 +43,7 @@ EVERYWHERE = (
     *("hunk_too_long", "hunk_too_short", "shifted_context", "leaves_rejects"),
     *("reversed_gold", "already_applied"),
 )
-"""What every task is tried with; of the other mutations, each with every third task."""
+"""Mutations for every task; each other mutation is for every third task."""
 
 DIVERGES = {
     "latin1_patch": (Status.RESOLVED, "codec can't encode"),
@@ -59,7 +59,7 @@ REFUSED = {
 """Patches that our graders never run, and the harness's error for each."""
 
 HOST_PROGRAMS = "namespace (host's programs)"
-"""It has neither the image's packages nor its environment, which some tasks need."""
+"""Runs without the image's packages and environment, which some tasks need."""
 
 GRADERS: dict[str, dict[str, Any]] = {
     # The harness sleeps for most of its time.
@@ -92,7 +92,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Graded:
-    """What a grader makes of a case, and what it leaves on the disk."""
+    """The outcome of a case, and the files on disk."""
 
     outcome: Outcome
     report_json: bytes | None
@@ -131,7 +131,7 @@ def cases(
 def results(
     cases: list[Case], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Results]]:
-    """What a grader says about all the cases; each is asked once."""
+    """The results of a grader for all cases; each grader runs once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
@@ -231,7 +231,7 @@ def is_admitted(graded: Results, instance_id: str) -> bool:
 
 
 def agree(name: str, ours: Graded, official: Graded) -> bool:
-    """Whether there is no difference, or the one that is documented."""
+    """Whether the results are equal, or differ as documented."""
     if name in DIVERGES:
         status, crash = DIVERGES[name]
         return (

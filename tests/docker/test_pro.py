@@ -35,13 +35,13 @@ COPY repository /app
 WORKDIR /app
 ENTRYPOINT ["/bin/bash"]
 """
-# The longest id that the dataset has, with capitals.
+# The longest id in the dataset, with capitals.
 VERSION = "-v" + "0123456789" * 5 + "01234567"
 AWKWARD = ["a, b", "$HOME `id` *", "  edge  ", "t[open"]
 
 RUN_SCRIPT = """\
 #!/bin/bash
-# Something of everything that scripts of the dataset do.
+# Every kind of command in scripts of the dataset.
 mkdir /tmp/test || exit 1
 echo > /tmp/.X99-lock
 python3 - <<'EOF' &
@@ -76,7 +76,7 @@ AROUND = [
 
 
 def awkward_task(folder: Path) -> ProTask:
-    """A task with something of everything that makes the dataset hard to grade."""
+    """A task with every peculiarity that makes the dataset hard to grade."""
     checks = [f"check({name!r}, add(1, 2) == 3)" for name in AWKWARD]
     tests = "\n".join([CHECKS, SURROUNDINGS, *checks, ""])
     folder.mkdir()
@@ -94,7 +94,7 @@ def awkward_task(folder: Path) -> ProTask:
 
 @pytest.fixture(scope="module")
 def build(docker_client: DockerClient) -> Iterator[Callable[[ProTask], Instance]]:
-    """Makes the image of a task, under the name that the source gives it."""
+    """Builds the image of a task under the name that the source gives it."""
     names = []
 
     def build(task: ProTask) -> Instance:
@@ -202,7 +202,7 @@ def test_verdicts_of_pro_instances_match_the_official_rule(
 def test_the_namespace_grader_agrees_on_the_files_of_the_image(
     task, instance, grade
 ) -> None:
-    """But for the network, which its sandboxes have only if the recipe says so."""
+    """Except for the network, which its sandboxes have only if the recipe allows it."""
     table = NamespaceTable(
         use="namespace", retries=0, workers=2, timeout=60, cache=False
     )
@@ -322,7 +322,7 @@ time.sleep(0.3)
 def test_a_run_script_overwritten_during_the_run_is_flagged(
     grade, build, tmp_path
 ) -> None:
-    """bash reads on in it, and believes it; the flag says why we do not."""
+    """bash continues with the overwritten script, so the pass is flagged."""
     plain = awkward_task(tmp_path / "task")
     plain.run_script = RUN_SCRIPT.replace("exit 3\n", "")
     instance = build(plain)

@@ -1,4 +1,4 @@
-"""Bugs of real projects: the whole loop in Docker, and the official CLI beside it."""
+"""Bugs of real projects: the whole loop in Docker, compared with the official CLI."""
 
 import json
 import os

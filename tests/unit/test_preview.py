@@ -150,7 +150,7 @@ def test_answers_that_the_tokenizer_changes_are_counted(preview):
             2,
             "'replay' cannot show its tokens",
         ),
-        ('name = "./none"', 2, "directory ./none"),
+        ('name = "./none"', 2, "./none does not exist"),
         ('name = "empty"\nquantization = "none"', 2, "has no tokenizer"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Claims: how the containers of a killed grader are told from those of a living one.
+"""Removal of containers whose grader was killed.
 
-Each grader holds a locked file with the daemons on which it may have containers. A
-lock outlasts neither kill -9 nor a reboot; a grader of another machine or user, which
-may share a daemon, has no file here and is left alone.
+Each grader holds a locked file that lists the daemons on which it may have containers.
+The lock ends with the process, even after kill -9 or a reboot. Graders of another
+machine or user that share a daemon have no file here, so their containers are safe.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from swebench_trainer.store.locks import open_locked, try_lock
 
 
 class GraderClaim:
-    """Says that a grader lives, and where its containers are.
+    """Marks a grader as alive, and lists the daemons that have its containers.
 
     Args:
-        owner: The grader's name, the value of its containers' label.
+        owner: Name of the grader, the value of its containers' label.
     """
 
     def __init__(self, owner: str) -> None:
@@ -32,23 +32,28 @@ class GraderClaim:
         self._file = os.fdopen(open_locked(self._path), "w")
 
     def add(self, daemon_id: str) -> None:
-        """Says so before there is a container on this daemon."""
+        """Add a daemon. Call this before creating the first container on it."""
         self._file.write(f"{daemon_id}\n")
         self._file.flush()
 
     def release(self, *, empty: bool) -> None:
-        """Ends the claim; what is not known to be gone is left to `remove_leftovers`."""
+        """End the claim.
+
+        Args:
+            empty: Whether all containers are gone; if not, `remove_orphans` of a later
+                grader removes them.
+        """
         if empty:
             self._path.unlink(missing_ok=True)
         self._file.close()
 
 
 def remove_orphans(apis: Mapping[str, Any]) -> None:
-    """Removes the containers of graders that live no more.
+    """Remove the containers of dead graders.
 
     Args:
-        apis: Daemon id → the SDK's `APIClient`. A claim stays until each of its
-            daemons has been asked.
+        apis: The SDK's `APIClient` by daemon id. A claim is kept until all its
+            daemons have been cleaned.
     """
     held_or_gone = contextlib.suppress(BlockingIOError, FileNotFoundError)
     for path in _claims().glob("*"):
@@ -68,5 +73,5 @@ def remove_orphans(apis: Mapping[str, Any]) -> None:
 def _claims() -> Path:
     try:
         return user_cache("docker")
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # a user without a home directory
         return Path(tempfile.gettempdir(), f"swebench-trainer-{os.getuid()}", "docker")

@@ -1,9 +1,9 @@
-"""Which activations are computed again in the backward pass instead of being kept.
+"""Chooses which activations to recompute in the backward pass instead of keeping them.
 
-Keeping all is fastest: with frozen weights a recomputed layer costs half a step more.
-`auto` finds the cheapest level that fits, by two steps on the largest micro-batch on a
-GPU, and by what a forward keeps on a CPU. The choice stands in the stage's directory,
-so that a resumed training makes it no second time.
+Keeping all is fastest: with frozen weights, recomputing every layer costs half a step
+more. `auto` finds the cheapest level that fits: on a GPU by two steps on the largest
+micro-batch, on a CPU by an estimate. The choice is kept in the stage's directory, so that
+a resumed training does not measure again.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from swebench_trainer.store.jsonl import read_json, write_json
 
 Level = Literal["none", "every_4", "every_2", "full", "offload"]
 LEVELS: tuple[Level, ...] = ("none", "every_4", "every_2", "full", "offload")
-"""From the fastest to the one that needs least memory."""
+"""From the fastest level to the one that needs the least memory."""
 
 FILE = "checkpointing.json"
-"""In the stage's directory: what `auto` has chosen, and why."""
+"""File in the stage's directory with the choice of `auto` and its measurements."""
 
 _SHARE = 0.9
-"""Of the free memory: the rest is for fragments and longer neighbours."""
+"""Share of free memory to use; the rest is for fragmentation."""
 
 Measure = Callable[[Level], int | None]
-"""Bytes that a level needs; `None` if there were not that many."""
+"""Measures the bytes that a level needs; `None` if it ran out of memory."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What `auto` has chosen.
+    """The choice of `auto`.
 
     Attributes:
-        level: The cheapest level that fits; the last that was tried if none does.
-        fits: Whether it was seen to.
-        tokens: Of the largest micro-batch; with another one a new choice is made.
-        limit: Bytes that there are.
-        needed: Bytes by level, of those that were tried; `None`: there were not enough.
-        reason: Why nothing was tried, if so.
+        level: The cheapest level that fits; the last one that was tried if none does.
+        fits: Whether it fit when measured.
+        tokens: Tokens of the largest micro-batch; another number needs a new choice.
+        limit: Available bytes.
+        needed: Bytes of each measured level; `None` if it ran out of memory.
+        reason: Why nothing was measured, if so.
     """
 
     level: Level
@@ -52,12 +52,12 @@ class Choice:
 
 
 def cheapest(levels: Sequence[Level], measure: Measure, limit: int) -> Choice:
-    """Tries levels until one fits.
+    """Measures levels until one fits.
 
     Args:
-        levels: In the order of preference.
-        measure: Tries one.
-        limit: Bytes that there are.
+        levels: Levels in order of preference.
+        measure: Measures one level.
+        limit: Available bytes.
     """
     needed: dict[str, int | None] = {}
     for level in levels:
@@ -70,42 +70,41 @@ def cheapest(levels: Sequence[Level], measure: Measure, limit: int) -> Choice:
 def settle(
     trainer: Any, base: Any, wanted: Level | Literal["auto"], out: Path
 ) -> Level:
-    """Sets the level that a training runs with.
+    """Chooses and applies the level of a training.
 
     Args:
-        trainer: A trainer of TRL before its first step; its arguments leave
-            checkpointing off.
-        base: Its model without PEFT around it.
-        wanted: What the recipe says.
-        out: Directory of the stage, where a choice is kept.
+        trainer: A TRL trainer before its first step, with checkpointing off.
+        base: The transformers model inside PEFT.
+        wanted: The recipe's value.
+        out: Directory of the stage, where the choice is kept.
 
     Returns:
-        The level; for `auto` the one of `FILE`.
+        The level.
     """
-    level = _chosen(trainer, base, out).level if wanted == "auto" else wanted
+    level = _choose(trainer, base, out).level if wanted == "auto" else wanted
     apply(base, level)
     return level
 
 
-def figures(out: Path) -> dict[str, str]:
-    """What each level was found to need, for people; empty if none was tried.
+def measured(out: Path) -> dict[str, str]:
+    """The memory that each measured level needs, as text; empty without a choice.
 
     Args:
         out: Directory of the stage.
     """
     choice = read_json(out / FILE) or {}
     return {
-        f'with checkpointing = "{level}"': "more than there is"
+        level: "more than available"
         if needed is None
         else f"about {needed / 2**30:.1f} GiB"
         for level, needed in (choice.get("needed") or {}).items()
     }
 
 
-def _chosen(trainer: Any, base: Any, out: Path) -> Choice:
+def _choose(trainer: Any, base: Any, out: Path) -> Choice:
     import torch
 
-    if trainer.accelerator.num_processes > 1:  # all of them must choose the same
+    if trainer.accelerator.num_processes > 1:  # each could choose another
         return Choice("full", False, 0, reason="several processes")
     with _undisturbed(trainer):
         largest, smallest = _trial_batches(trainer)
@@ -123,10 +122,10 @@ def _chosen(trainer: Any, base: Any, out: Path) -> Choice:
 
 
 def apply(base: Any, level: Level) -> None:
-    """Switches a model of transformers to a level.
+    """Applies a level to a transformers model.
 
-    TRL switches checkpointing off and on again around each pass of DPO's reference, on
-    without our options; so they are bound to the model.
+    TRL turns checkpointing off and on again around each pass of DPO's reference, without
+    our options; so the options are bound to the model's method.
     """
     vars(base).pop("activation_checkpointing_enable", None)
     if base.is_activation_checkpointing:
@@ -135,10 +134,10 @@ def apply(base: Any, level: Level) -> None:
         return
     enable, options = base.activation_checkpointing_enable, _options(level)
 
-    def enable_as_chosen(activation_checkpointing_kwargs: Any = None, **_: Any) -> None:
+    def enable_level(activation_checkpointing_kwargs: Any = None, **_: Any) -> None:
         enable(activation_checkpointing_kwargs, **options)
 
-    base.activation_checkpointing_enable = enable_as_chosen
+    base.activation_checkpointing_enable = enable_level
     base.activation_checkpointing_enable()
 
 
@@ -146,14 +145,14 @@ def _options(level: Level) -> dict[str, Any]:
     import torch
 
     every = {"every_2": 2, "every_4": 4}.get(level, 1)
-    # Without a GPU everything is in the host's memory already.
+    # Without a GPU, activations are already in the host's memory.
     offload = level == "offload" and torch.cuda.is_available()
     return {"every_n_layers": every, "offload": offload}
 
 
 @contextmanager
 def _undisturbed(trainer: Any) -> Iterator[None]:
-    """Trial steps leave no trace: random numbers, gradients and metrics are as before."""
+    """Restores random numbers, gradients and metrics after trial steps."""
     import torch
 
     model = trainer.model
@@ -169,12 +168,12 @@ def _undisturbed(trainer: Any) -> Iterator[None]:
 
 
 def _on_gpu(trainer: Any, base: Any, batch: Any) -> Choice:
-    """By two steps of each level; the second has the gradients of the first beside it."""
+    """Runs two steps at each level; the second also holds the gradients of the first."""
     import torch
 
     free, _ = torch.cuda.mem_get_info()
     room = free + torch.cuda.memory_reserved()
-    optimizer = 8 * _trainable(trainer.model)  # two fp32 moments, which come later
+    optimizer = 8 * _trainable(trainer.model)  # two fp32 moments, allocated later
 
     def measure(level: Level) -> int | None:
         apply(base, level)
@@ -192,9 +191,9 @@ def _on_gpu(trainer: Any, base: Any, batch: Any) -> Choice:
 
 
 def _on_cpu(trainer: Any, batch: Any, small: Any) -> Choice:
-    """By what a forward of the shortest row keeps, and so many tokens as there may be.
+    """Estimates from a forward of the shortest row, scaled to the largest micro-batch.
 
-    A trial of the largest could take the memory that the machine needs to go on.
+    A trial of the largest could use up the machine's memory.
     """
     kept = _kept_bytes(trainer, small) * _tokens(batch) / _tokens(small)
     needed = int(kept) + 12 * _trainable(trainer.model)  # gradients and two moments
@@ -212,7 +211,7 @@ def _steps(trainer: Any, batch: Any, count: int) -> None:
 
 
 def _kept_bytes(trainer: Any, batch: Any) -> int:
-    """Bytes that a forward keeps for its backward, weights left out."""
+    """Bytes that a forward keeps for its backward, without weights."""
     import torch
 
     known = {p.untyped_storage().data_ptr() for p in trainer.model.parameters()}
@@ -229,12 +228,12 @@ def _kept_bytes(trainer: Any, batch: Any) -> int:
     trainer.model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
-    del loss  # until here nothing that was kept is freed and counted again
+    del loss  # until here nothing is freed, so no storage is counted twice
     return kept
 
 
 def _trial_batches(trainer: Any) -> tuple[Any, Any]:
-    """The micro-batch of the longest rows, and one of the shortest row."""
+    """A micro-batch of the longest rows, and one of the shortest row."""
     collate = trainer.get_train_dataloader().collate_fn
     rows = sorted(range(len(trainer.train_dataset)), key=_length_in(trainer))
     longest = rows[-trainer.args.per_device_train_batch_size :]
@@ -257,7 +256,7 @@ def _length_in(trainer: Any) -> Callable[[int], int]:
 
 
 def _tokens(batch: Any) -> int:
-    """Elements of the largest tensor, which has a place for each token that is read."""
+    """Elements of the largest tensor, which has one for each token."""
     import torch
 
     if isinstance(batch, torch.Tensor):
@@ -271,11 +270,11 @@ def _trainable(model: Any) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take, by the machine and by its control group."""
-    import psutil  # accelerate needs it, too
+    """Bytes still available to this process on the machine and in its cgroup."""
+    import psutil  # a dependency of accelerate
 
     free = [int(psutil.virtual_memory().available)]
-    with suppress(OSError, ValueError):  # no group, or none with a limit ("max")
+    with suppress(OSError, ValueError):  # no cgroup, or one without a limit ("max")
         group = Path("/sys/fs/cgroup")
         limit, used = (
             int((group / f"memory.{name}").read_text()) for name in ("max", "current")

@@ -1,10 +1,9 @@
 """Checkpoints that a killed training can rely on.
 
-The trainer writes a checkpoint as a dozen files, and a kill can leave any of
-them half written. A manifest with the digest of each file is written last; a
-checkpoint without it, or with another content, does not exist for us. The files
-are on the disk before the manifest is, so that a power cut cannot leave a manifest
-of files that were never written.
+The trainer writes a checkpoint as a dozen files, and a kill can leave any of them half
+written. So a manifest with the digest of each file is written last. A checkpoint without
+it, or with other content, is treated as missing. The files are synced to disk before the
+manifest is written, so a power cut cannot leave a manifest of unwritten files.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _MANIFEST = "complete.json"
 
 
 def seal(checkpoint: Path) -> None:
-    """Declares a checkpoint complete, as it is now, and written to the disk."""
+    """Syncs a checkpoint to disk and writes its manifest."""
     durable.sync(checkpoint)
     durable.sync_name(checkpoint)
     partial = checkpoint / f"{_MANIFEST}.partial"
@@ -32,17 +31,17 @@ def seal(checkpoint: Path) -> None:
 def newest_complete(
     folder: Path, lost: Callable[[str], None] = lambda _: None
 ) -> Path | None:
-    """The newest checkpoint that can be resumed from; newer broken ones are removed.
+    """The newest complete checkpoint; newer incomplete ones are removed.
 
     Args:
         folder: Directory of `checkpoint-<step>` directories; need not exist.
-        lost: Told of each that was removed, in words for the user.
+        lost: Called with a message for each removed checkpoint.
     """
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
         if is_complete(checkpoint):
             return checkpoint
         damaged = (checkpoint / _MANIFEST).exists()
-        lost(f"{checkpoint.name} {'is damaged' if damaged else 'was not complete'}")
+        lost(f"{checkpoint.name} {'is damaged' if damaged else 'was incomplete'}")
         shutil.rmtree(checkpoint)
     return None
 
@@ -53,7 +52,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a directory is as it was when it was sealed."""
+    """Whether a directory has the content that was sealed."""
     try:
         recorded = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):

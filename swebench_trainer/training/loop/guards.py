@@ -1,7 +1,7 @@
 """Checks that a training has taught the model something.
 
-Each guard is a way in which a run can end well and have changed nothing: no
-weight to train, steps that round away, a policy that is its own reference, a
+Each guard is for a way in which a training can end without an error and change nothing:
+no trainable weights, steps that round away, a policy that equals its reference, a
 reference that is the base model.
 """
 
@@ -18,42 +18,42 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _SAMPLED = 1 << 16
-"""Elements of one tensor that are compared, so that memory stays small."""
+"""Elements of each tensor to compare, to limit memory."""
 
 LEAST_MOVED = 0.5
-"""Share of the elements that must move: in fp32 nearly all of them do, in bf16 few do
-where steps are small, because most steps round away."""
+"""Share of elements that must change. In fp32 nearly all do; in bf16 few do if steps are
+small, because most of them round away."""
 
 LEAST_SAVED = 0.01
-"""Share of the elements that must still differ in the precision that is saved."""
+"""Share of elements that must still differ in the precision of the saved model."""
 
 _JUDGED = 4
-"""Steps from which a training is judged: in the first ones the learning rate rises
-from zero, and one half of a fresh adapter has no gradient yet."""
+"""Minimum number of steps to judge a training: in the first ones the learning rate is
+close to zero, and half of a fresh adapter has no gradient yet."""
 
 _REWARDS = ("rewards/margins", "rewards/chosen", "rewards/rejected")
 
 
 def require_trainable(model: torch.nn.Module) -> int:
-    """Number of trainable elements.
+    """The number of trainable elements.
 
     Raises:
-        StageError: There are none.
+        StageError: The number is zero.
     """
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if not count:
         raise StageError(
-            "No weight of the model can be trained.",
-            hint="Check [model] lora: its targets must name layers of this model.",
+            "The model has no trainable weights.",
+            hint="Check [model] lora: its targets must be names of layers of this model.",
         )
     return count
 
 
 def sample_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of every so-manieth element of each trainable tensor, on the CPU.
+    """A copy of evenly spaced elements of each trainable tensor, on the CPU.
 
-    Embeddings are left out, and the half of their adapters that has a column for each
-    token: those of tokens that no row has do not move.
+    Without embeddings, and without the half of their adapters with a column per token:
+    elements of tokens that no row contains do not change.
     """
     import torch
 
@@ -83,27 +83,27 @@ def moved(
 def require_moved(
     before: Mapping[str, torch.Tensor], model: torch.nn.Module, steps: int
 ) -> float:
-    """Share of the sampled elements that differ from what they were.
+    """Share of the sampled elements that training has changed.
 
     Args:
         before: From `sample_weights`, before the first step.
-        model: As it is after the last one.
-        steps: Steps at a learning rate above zero; few are not judged by the share.
+        model: The model after the last step.
+        steps: Steps with a learning rate above zero; with few, any change is enough.
 
     Raises:
-        StageError: None does, or so few that the steps must have rounded away.
+        StageError: Nothing changed, or so little that steps must have rounded away.
     """
     share = moved(before, sample_weights(model))
     if not share:
         raise StageError(
-            "Training has not changed a single weight.",
-            hint="The learning rate may be too small, or zero during the warm-up of a very short training.",
+            "Training did not change any weight.",
+            hint="The learning rate may be too small, or the training too short for its warm-up.",
         )
     if steps >= _JUDGED and share < LEAST_MOVED:
         kinds = {p.dtype for p in model.parameters() if p.requires_grad}
         named = " and ".join(sorted(str(k).removeprefix("torch.") for k in kinds))
         raise StageError(
-            f"Only {share:.1%} of the trained elements have changed in {steps} steps: in {named} the others' steps were rounded away.",
+            f"Only {share:.1%} of the trained elements changed in {steps} steps: in {named} the other steps rounded away.",
             hint="Keep trained weights in float32, or raise learning_rate.",
         )
     return share
@@ -112,10 +112,10 @@ def require_moved(
 def require_saved(
     before: Mapping[str, torch.Tensor], model: torch.nn.Module, dtype: torch.dtype
 ) -> float:
-    """Share of the sampled elements that still differ in the precision that is saved.
+    """Share of the sampled elements that still differ in the precision of the saved model.
 
     Raises:
-        StageError: Hardly any does, so what is saved would be what was started from.
+        StageError: The share is so small that the saved model would equal its start.
     """
     after = sample_weights(model)
     share = moved(
@@ -124,16 +124,16 @@ def require_saved(
     )
     if share < LEAST_SAVED:
         raise StageError(
-            f"Only {share:.1%} of the trained elements differ from their start in {str(dtype).removeprefix('torch.')}, in which the base model is kept and the result is saved.",
-            hint="Train adapters, which are saved in float32, take more steps, or raise learning_rate.",
+            f"Only {share:.1%} of the trained elements differ from their start in {str(dtype).removeprefix('torch.')}, the precision of the base model and of the saved model.",
+            hint="Train adapters, which are saved in float32, train longer, or raise learning_rate.",
         )
     return share
 
 
 def require_trained(model: torch.nn.Module) -> None:
-    """Checks that adapters which a training starts from are not fresh ones.
+    """Checks that the adapters to start from have been trained.
 
-    A fresh adapter changes nothing, so a reference of it would be the base model.
+    An untrained adapter has no effect, so the reference would be the base model.
 
     Raises:
         StageError: The second matrix of every adapter is zero.
@@ -141,20 +141,20 @@ def require_trained(model: torch.nn.Module) -> None:
     seconds = [p for name, p in model.named_parameters() if "lora_B" in name]
     if seconds and not any(bool(p.any()) for p in seconds):
         raise StageError(
-            "The adapters to start from are as they were made, so the reference would be the base model.",
-            hint="Train them first: --redo sft",
+            "The adapters to start from are untrained, so the reference would be the base model.",
+            hint="Train them first: run the recipe with --redo sft.",
         )
 
 
 def require_window(config: PretrainedConfig, longest: int) -> None:
-    """Checks that the model has a position for every token of a row.
+    """Checks that the longest row fits in the model's context window.
 
     Args:
-        config: The model's, whose rotary positions may reach further than its own.
+        config: The model's; rotary positions may extend `max_position_embeddings`.
         longest: Tokens of the longest row.
 
     Raises:
-        RecipeError: It has not; it was never trained on such positions.
+        RecipeError: The row is longer; the model was never trained on such positions.
     """
     config = config.get_text_config()
     window = getattr(config, "max_position_embeddings", None) or longest
@@ -162,8 +162,8 @@ def require_window(config: PretrainedConfig, longest: int) -> None:
     scaled = rope.get("original_max_position_embeddings", 0) * rope.get("factor", 1)
     if longest > max(window, scaled):
         raise RecipeError(
-            f"The longest row has {longest} tokens, and the model has positions for {window}.",
-            hint=f"Set [prompt] max_tokens = {window}; longer rows are then dropped and counted.",
+            f"The longest row has {longest} tokens, and the model's context window is {window}.",
+            hint=f"Set [prompt] max_tokens = {window}, which drops longer rows and counts them.",
         )
 
 
@@ -181,31 +181,31 @@ def require_finite(step: int, loss: float) -> None:
 
 
 def require_finite_gradient(step: int, norm: float) -> None:
-    """Stops a training whose weights are no numbers any more, whatever the loss was.
+    """Stops a training whose weights are about to become NaN, even with a finite loss.
 
     Args:
         step: Number of the optimizer step.
-        norm: Norm of its gradient, before clipping.
+        norm: Norm of its gradient before clipping.
 
     Raises:
-        StageError: It is infinite or not a number.
+        StageError: The norm is infinite or not a number.
     """
     if not math.isfinite(norm):
         raise StageError(
-            f"The gradient has the norm {norm} at step {step}: the training has diverged.",
+            f"The gradient norm is {norm} at step {step}: the training has diverged.",
             hint="Lower learning_rate or max_grad_norm.",
         )
 
 
 def require_margins(metrics: Sequence[Mapping[str, Any]]) -> None:
-    """Checks that the policy has left its reference.
+    """Checks that the policy differs from its reference.
 
-    Margins are zero at the first step, and stay so while the warm-up begins at a
-    rate of zero; trainings of less than four steps are not judged. Where answers
-    stand alone there may be no margin, and the rewards of either kind are looked at.
+    Margins are zero at the first step, and as long as the warm-up has a rate of zero;
+    trainings of less than four steps are not checked. KTO may have no margins, so the
+    rewards of good or bad answers are checked instead.
 
     Raises:
-        StageError: Every margin is exactly zero, or no number.
+        StageError: Every margin is exactly zero or not a number.
     """
     for key in _REWARDS:
         if values := [row[key] for row in metrics if key in row]:
@@ -215,7 +215,7 @@ def require_margins(metrics: Sequence[Mapping[str, Any]]) -> None:
     off_zero = any(math.isfinite(value) and value for value in values)
     if len(values) >= _JUDGED and not off_zero:
         raise StageError(
-            "The DPO margins stayed at exactly zero: the policy and its reference are the same weights.",
+            "The DPO margins stayed at exactly zero: policy and reference have the same weights.",
             hint="Check that chosen and rejected differ and that the learning rate is not too small.",
         )
 

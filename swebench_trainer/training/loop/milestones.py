@@ -1,7 +1,7 @@
-"""Weights from the midst of a training, for the evaluation to show how it went.
+"""Weights from the middle of a training, for the evaluation to show its progress.
 
-`milestones.jsonl` has a row for each that is kept, and one for the last step, whose
-weights are the stage's own.
+`milestones.jsonl` has a row for each of them, and one for the last step, whose weights are
+those of the stage.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ Save = Callable[..., Path]
 
 
 def steps_of(number: int, total: int) -> tuple[int, ...]:
-    """The steps of so many evenly spread moments, the last step among them."""
+    """Evenly spaced steps, including the last one."""
     return tuple(
         sorted({max(1, round(total * k / number)) for k in range(1, number + 1)})
     )
 
 
 def keeper(out: Path, number: int, save: Save) -> TrainerCallback:
-    """A callback that keeps the weights of so many moments.
+    """A callback that saves the weights of milestones.
 
     Args:
         out: Directory of the stage.
-        number: How many moments, the end among them.
-        save: `saving.save` for all but the place, the model, its state and dtype.
+        number: Number of milestones, including the last step.
+        save: `saving.save` without directory, model, state and dtype.
     """
     from transformers import TrainerCallback
 
     class Keeper(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-        # Seconds of training up to the step that it began or went on with. What a
-        # stopped training did after its last milestone is not counted.
+        # Seconds of training before this start or resume, up to the last milestone.
         before = 0.0
         began = 0.0
 

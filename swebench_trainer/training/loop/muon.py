@@ -1,9 +1,9 @@
-"""Muon: steps of a whole matrix at a time, for models that are trained whole.
+"""Muon, an optimizer for models that are trained whole.
 
-Its step is the gradient's momentum with every singular value made about one, so that
-directions which few rows ask for are learned as fast as common ones. It is for the matrices
-inside a network; embeddings, norms and biases stay with AdamW
-(https://kellerjordan.github.io/posts/muon/). torch has both, and each takes its part here.
+A Muon step is the momentum of a matrix's gradient with all singular values set to about
+one, so that directions which few rows need are learned as fast as common ones. Muon is
+for the matrices inside a network; AdamW trains embeddings, norms and biases
+(https://kellerjordan.github.io/posts/muon/). torch has both; here each gets its part.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class MuonAndAdamW(Optimizer):
-    """One optimizer of two, so that it is scheduled, saved and resumed as one.
+    """Two optimizers that are scheduled, saved and resumed as one.
 
     Args:
-        matrices: Weights for Muon, each of two dimensions.
-        others: Groups of parameters for AdamW, as torch takes them.
-        learning_rate: Of both: Muon's steps are scaled to the size of AdamW's
-            (https://arxiv.org/abs/2502.16982).
-        weight_decay: Of `matrices`.
+        matrices: Two-dimensional weights for Muon.
+        others: Parameter groups for AdamW, in torch's format.
+        learning_rate: Learning rate of both; Muon's steps are scaled to the size of
+            AdamW's (https://arxiv.org/abs/2502.16982).
+        weight_decay: Weight decay of `matrices`.
     """
 
     def __init__(
@@ -47,19 +47,19 @@ class MuonAndAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Takes a step of each; see `torch.optim.Optimizer.step`."""
+        """Runs a step of each; see `torch.optim.Optimizer.step`."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # Whoever loads a state puts new groups and a new state into this object.
+        # Loading a state replaces the groups and the state of this object.
         self._muon.param_groups, self._adamw.param_groups = (
             self.param_groups[:1],
             self.param_groups[1:],
         )
         for part in (self._muon, self._adamw):
             part.state = self.state
-            part.step()  # type: ignore[no-untyped-call]  # torch's Muon has no types
+            part.step()  # type: ignore[no-untyped-call]  # torch's Muon is untyped
         return loss
 
 
@@ -69,9 +69,9 @@ def muon_for(
     """Muon for the linear layers of a model, AdamW for its embeddings, head, norms and biases.
 
     Args:
-        model: All of its weights are trained.
-        learning_rate: The highest one; a schedule scales it.
-        weight_decay: Of everything but norms and biases.
+        model: A model of which every weight is trained.
+        learning_rate: Maximum learning rate; the schedule scales it.
+        weight_decay: Weight decay of all weights except norms and biases.
     """
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     outer = {id(end.weight) for end in ends}

@@ -1,8 +1,8 @@
-"""Trackers of experiments, through transformers' own callbacks.
+"""Experiment trackers, through transformers' own callbacks.
 
-Each writes to `trackers/` of the stage unless an environment variable of its own
-says otherwise, and goes on with the same run after a resume. Keys and tokens stay
-in the environment; nothing of ours writes them down.
+Each writes to `trackers/` of the stage unless one of its own environment variables says
+otherwise, and continues the same tracker run after a resume. Keys and tokens stay in the
+environment; this package never writes them to a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def check(names: Sequence[Tracker]) -> None:
     """Checks that the trackers are installed.
 
     Raises:
-        PrerequisiteError: One is not.
+        PrerequisiteError: One is missing.
     """
     missing = [name for name in names if not importlib.util.find_spec(name)]
     if missing:
@@ -41,7 +41,7 @@ def arguments(names: Sequence[Tracker], out: Path) -> dict[str, Any]:
     """Arguments of the trainer.
 
     Args:
-        names: Who is told.
+        names: Trackers to report to.
         out: Directory of the stage.
     """
     if not names:
@@ -50,7 +50,7 @@ def arguments(names: Sequence[Tracker], out: Path) -> dict[str, Any]:
         "report_to": list(names),
         "run_name": _name(out),
         "project": PROJECT,
-        "trackio_static_space_id": False,  # it would upload the run to the Hub
+        "trackio_static_space_id": False,  # otherwise trackio uploads to the Hub
     }
 
 
@@ -58,12 +58,12 @@ def arguments(names: Sequence[Tracker], out: Path) -> dict[str, Any]:
 def tracked(
     names: Sequence[Tracker], out: Path, *, first: bool = True
 ) -> Iterator[None]:
-    """Tells the trackers where their files go and which run they go on with.
+    """Sets the trackers' directories, and the tracker runs to continue.
 
     Args:
-        names: Who is told of the training inside.
+        names: Trackers to report to.
         out: Directory of the stage.
-        first: Whether this is the first process of the training, which tells them.
+        first: Whether this is the first process of the training, the one that reports.
     """
     with ExitStack() as stack:
         if names:
@@ -79,12 +79,12 @@ def tracked(
 
 
 def _name(out: Path) -> str:
-    """Name of the run of a tracker: the run directory's, with the stage's."""
+    """Name of the tracker run: those of the run directory and the stage."""
     return f"{_run(out).name}/{out.name}"
 
 
 def _run(out: Path) -> Path:
-    """The run directory that a stage's is in."""
+    """The run directory of a stage's directory."""
     return out.parent.parent if out.parent.name == "stages" else out.parent
 
 
@@ -93,7 +93,7 @@ def _settings(out: Path) -> dict[str, str]:
     folder = out / "trackers"
     return {
         "TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard"),
-        # It asks once in a process, so SFT and DPO have to have one place.
+        # It is read once per process, so SFT and DPO must share a directory.
         "TRACKIO_DIR": str(_run(out) / "trackers" / "trackio"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "MLFLOW_EXPERIMENT_NAME": PROJECT,
@@ -110,24 +110,24 @@ def _wandb(folder: Path, name: str) -> dict[str, str]:
         "WANDB_RESUME": "allow",
         "WANDB_SILENT": "true",
         "WANDB_CONSOLE": "off",
-        # It would send the code of the directory that the run was started from.
+        # Otherwise wandb uploads code from the working directory.
         "WANDB_DISABLE_CODE": "true",
         "WANDB_DISABLE_GIT": "true",
     }
     if "WANDB_API_KEY" not in os.environ:
-        settings["WANDB_MODE"] = "offline"  # or it would ask for a key
+        settings["WANDB_MODE"] = "offline"  # otherwise wandb prompts for a key
     return settings
 
 
 def _end_wandb() -> None:
-    """Ends the run, or the next training of this process would go on with it."""
+    """Ends the run; otherwise the next training in this process would continue it."""
     if wandb := sys.modules.get("wandb"):
         wandb.finish()
 
 
 @contextmanager
 def _environment(settings: dict[str, str]) -> Iterator[None]:
-    """Sets environment variables; those that the user has set stay as they are."""
+    """Sets environment variables that the user has not set."""
     ours = {key: value for key, value in settings.items() if key not in os.environ}
     os.environ.update(ours)
     try:
@@ -139,7 +139,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _mlflow_run(out: Path) -> Iterator[None]:
-    """Opens the run of MLflow, a new one or the one of the attempt before."""
+    """Opens a new MLflow run, or the one of the previous attempt."""
     import mlflow
 
     path = out / "trackers" / "mlflow.id"
@@ -150,7 +150,7 @@ def _mlflow_run(out: Path) -> Iterator[None]:
             _kept(path, run.info.run_id)
             yield
         return
-    # The settings are there, and MLflow refuses others: a micro-batch, for example.
+    # The run already has its settings, and MLflow refuses changes (of a micro-batch, say).
     with (
         _environment({"MLFLOW_MAX_LOG_PARAMS": "0"}),
         mlflow.start_run(path.read_text()),
@@ -159,7 +159,7 @@ def _mlflow_run(out: Path) -> Iterator[None]:
 
 
 def _kept(path: Path, value: str) -> str:
-    """The content of a file, which is made with `value` when it is not there."""
+    """The content of a file, which is created with `value` if it does not exist."""
     if not path.exists():
         write_bytes(path, value.encode())
     return path.read_text()

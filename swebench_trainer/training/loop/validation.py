@@ -1,11 +1,10 @@
-"""Held-out loss: when to stop, and which step's weights to keep.
+"""Held-out loss: when to stop, and which step's weights to release.
 
-Some training instances are held back, all rows of each. After every `save_every`
-steps, every epoch and the last step the loss on them is written to `metrics.jsonl`;
-the weights of the best evaluation so far lie beside the checkpoints. There is no other
-state: which evaluation is the best, and how many have passed since, is read from the
-metrics, which a resumed training cuts back to its checkpoint. So it goes on as if
-nothing had happened.
+Some training instances are held out, with all their rows. After every `save_every` steps,
+every epoch and the last step, the loss on them is written to `metrics.jsonl`; the weights
+of the best evaluation so far are kept next to the checkpoints. There is no other state:
+the best evaluation, and the number of evaluations since, are derived from the metrics. A
+resume cuts these back to its checkpoint, so it continues like an undisturbed training.
 """
 
 from __future__ import annotations
@@ -38,21 +37,21 @@ Metrics = Sequence[Mapping[str, Any]]
 def hold_out(
     rows: Sequence[Encoded], share: float, seed: int
 ) -> tuple[list[Encoded], list[Encoded]]:
-    """Splits rows by their instances into those to train on and those held back.
+    """Splits rows by their instances into rows to train on and held-out rows.
 
-    Each instance has a place of its own between 0 and 1; those below `share` are held
-    back. So SFT and DPO hold back the same ones, and rows that are added change nobody
-    else's side. One instance is held back and one trains, whatever the share.
+    A digest gives each instance a number between 0 and 1; instances below `share` are
+    held out. So SFT and DPO hold out the same instances, and new rows do not change the
+    side of others. Each side gets at least one instance.
 
     Raises:
-        StageError: Some are to be held back, and there is one instance alone.
+        StageError: `share` is above zero, and all rows have the same instance.
     """
     if not share:
         return list(rows), []
     places = {row.key: draw_fraction(seed, "validation", row.key) for row in rows}
     if len(places) < 2:
         raise StageError(
-            "validation needs two instances, one to train on and one to hold back.",
+            "validation needs at least two instances, one to train on and one to hold out.",
             hint="Set validation = 0, or train on more instances.",
         )
     first, *_, last = sorted(places, key=lambda key: places[key])
@@ -66,10 +65,10 @@ def hold_out(
 
 @dataclass(frozen=True)
 class Best:
-    """The evaluation with the lowest loss, the first of equals.
+    """The evaluation with the lowest loss, the first one if several are equal.
 
     Attributes:
-        since: Evaluations after it.
+        since: Number of evaluations after it.
     """
 
     step: int
@@ -78,7 +77,7 @@ class Best:
 
 
 def best_of(metrics: Metrics) -> Best | None:
-    """The best of the evaluations in the metrics; `None` if there are none."""
+    """The best evaluation in the metrics; `None` if they have none."""
     found = [(row[LOSS], row["step"]) for row in metrics if LOSS in row]
     if not found:
         return None
@@ -87,7 +86,7 @@ def best_of(metrics: Metrics) -> Best | None:
 
 
 def is_over(metrics: Metrics, settings: TrainTable) -> bool:
-    """Whether patience is at its end."""
+    """Whether `patience` evaluations have passed since the best one."""
     best = best_of(metrics)
     return bool(best and settings.patience and best.since >= settings.patience)
 
@@ -95,28 +94,28 @@ def is_over(metrics: Metrics, settings: TrainTable) -> bool:
 def newest_usable(
     folder: Path, metrics: Metrics, lost: Callable[[str], None] = lambda _: None
 ) -> Path | None:
-    """The newest checkpoint whose best weights so far are there too.
+    """The newest complete checkpoint whose best weights so far are complete, too.
 
-    Newer ones are removed: without these weights their training could not end as an
-    undisturbed one.
+    Removes newer checkpoints: without these weights a training resumed from them could
+    end differently from an undisturbed one.
 
     Args:
         folder: Directory of the checkpoints.
-        metrics: Rows of all steps, those after the checkpoint included.
-        lost: Told of each that was removed, in words for the user.
+        metrics: Rows of all steps, including those after the checkpoint.
+        lost: Called with a message for each removed checkpoint.
     """
     while checkpoint := checkpoints.newest_complete(folder, lost):
         step = checkpoints.step_of(checkpoint)
         best = best_of([row for row in metrics if row["step"] <= step])
         if best is None or checkpoints.is_complete(_weights(folder, best.step)):
             return checkpoint
-        lost(f"{checkpoint.name} has lost the best weights before it")
+        lost(f"{checkpoint.name} lacks the best weights before it")
         shutil.rmtree(checkpoint)
     return None
 
 
 def keeper(metrics: Path, settings: TrainTable) -> TrainerCallback:
-    """A callback that has the model evaluated, keeps the best weights, and stops."""
+    """A callback that requests evaluations, keeps the best weights, and stops early."""
     from transformers import TrainerCallback
 
     class Keeper(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
@@ -142,8 +141,8 @@ def keeper(metrics: Path, settings: TrainTable) -> TrainerCallback:
         def on_save(self, args: Any, *_: Any, **__: Any) -> None:
             if not ranks.is_first():
                 return
-            # Not before: a training that is killed now goes on from here, and one
-            # killed earlier from a step for which other weights may be the best.
+            # Only now: before this checkpoint, a killed training resumes from a step
+            # for which other weights may be the best.
             best = best_of(read_rows(metrics))
             for folder in Path(args.output_dir).glob("best-*"):
                 if best and folder.name != f"best-{best.step}":
@@ -161,7 +160,7 @@ def restore_best(model: torch.nn.Module, folder: Path, metrics: Metrics) -> Best
         metrics: Rows of the whole training, with at least one evaluation.
 
     Raises:
-        StageError: The weights are not what was written.
+        StageError: The weights are damaged.
     """
     from safetensors.torch import load_file
 
@@ -171,7 +170,7 @@ def restore_best(model: torch.nn.Module, folder: Path, metrics: Metrics) -> Best
     if not checkpoints.is_complete(kept):
         raise StageError(
             f"The weights of step {best.step}, the best by held-out loss, are damaged.",
-            hint="Call the same command again: it goes on from before that step.",
+            hint="Run the same command again: it resumes from before that step.",
         )
     tensors = load_file(kept / _FILE)
     for name, p in model.named_parameters():
@@ -180,16 +179,16 @@ def restore_best(model: torch.nn.Module, folder: Path, metrics: Metrics) -> Best
     return best
 
 
-def report(best: Best, metrics: Metrics, held: Sequence[Encoded]) -> dict[str, Any]:
-    """What the audit says of it."""
+def report(best: Best, metrics: Metrics, held_out: Sequence[Encoded]) -> dict[str, Any]:
+    """The entry `validation` of the audit."""
     last = metrics[-1]["step"]
     count = sum(LOSS in row for row in metrics)
     ended = f"training ended at step {last}"
     if best.step < last:
-        ended += f", {best.since} evaluated later"
+        ended += f", {best.since} evaluations after the best"
     return {
-        "instances": sorted({row.key for row in held}),
-        "rows": len(held),
+        "instances": sorted({row.key for row in held_out}),
+        "rows": len(held_out),
         "evaluations": count,
         "kept_step": best.step,
         "kept_loss": best.loss,
@@ -202,7 +201,7 @@ def _weights(folder: Path, step: int) -> Path:
 
 
 def _write(model: torch.nn.Module, target: Path) -> None:
-    """Writes the trainable weights, in the precision in which they are trained."""
+    """Writes the trainable weights, in the precision of the training."""
     from safetensors.torch import save_file
 
     shutil.rmtree(target, ignore_errors=True)

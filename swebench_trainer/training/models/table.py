@@ -25,14 +25,14 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 class Lora(Table):
-    """Size and place of the low-rank adapters."""
+    """Size and position of the low-rank adapters."""
 
     rank: PositiveInt = 32
-    """Rank of the update of each layer."""
+    """Rank of each layer's update."""
     alpha: PositiveInt = 64
-    """Scale of the update, relative to the rank."""
+    """Scale of the update, relative to its rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout before the adapter, during SFT only."""
+    """Dropout before the adapter, only in SFT."""
     targets: tuple[str, ...] = TARGETS
     """Names of the layers that get an adapter."""
 
@@ -40,7 +40,7 @@ class Lora(Table):
     @classmethod
     def _head_stays(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
         if any(name.rpartition(".")[2] == "lm_head" for name in targets):
-            raise ValueError("lm_head cannot have an adapter: TRL's loss goes round it")
+            raise ValueError("lm_head cannot have an adapter: TRL's loss bypasses it")
         return targets
 
 
@@ -54,20 +54,20 @@ class HfTable(ModelTable):
     """A causal language model from the Hub or from a directory."""
 
     name: Annotated[str, AfterValidator(_directory_or_hub_id), Field(min_length=1)]
-    """Hub id or directory; or a model of random weights for machines without a network: `builtin:tiny` of the quickstart, `builtin:small` for `generated` tasks."""
+    """Hub id or directory, or a built-in model of random weights that needs no network: `builtin:tiny` for the quickstart, `builtin:small` for `generated` tasks."""
     revision: str | None = None
-    """Branch, tag or commit on the Hub; a commit makes the recipe reproducible."""
+    """Branch, tag or commit on the Hub. A commit makes the recipe reproducible."""
     quantization: Literal["none", "nf4"] = "nf4"
-    """`nf4` keeps the frozen weights in 4 bits (QLoRA), `none` in bf16 (fp32 on a CPU)."""
+    """Precision of the frozen weights: `nf4` is 4 bits (QLoRA), `none` is bf16 (fp32 on a CPU)."""
     lora: Lora | Literal[False] = Lora()
-    """Adapters to train: `{ rank = 32, alpha = 64 }`; `false` trains every weight."""
+    """Adapters to train, such as `{ rank = 32, alpha = 64 }`. `false` trains every weight."""
     attention: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = "auto"
-    """Attention implementation of transformers, such as `sdpa` or `flash_attention_2`. `auto` trains with the flash attention of the Hub where the package `kernels` (as transformers wants it) and a GPU of Ampere or later are, but for DPO with shared prompts, which needs masks; else `sdpa`."""
+    """Attention implementation of transformers, such as `sdpa` or `flash_attention_2`. `auto` trains with the Hub's flash attention kernel if the package `kernels` and an Ampere or later GPU are available, except for DPO with shared prompts, which needs masks; otherwise with `sdpa`."""
     checkpointing: Annotated[
         Literal["auto", "none", "every_4", "every_2", "full", "offload"],
         Field(json_schema_extra={VOLATILE: True}),
     ] = "auto"
-    """Which layers' activations are computed again in the backward pass instead of being kept: none (fastest), every fourth or second, all, or all with what is kept moved off the GPU (`offload`, least memory). `auto` takes the first that fits: on one GPU by two trial steps on the longest rows, on a CPU `none` or `full` by an estimate, `full` with several processes; `checkpointing.json` keeps the choice and its numbers."""
+    """Layers whose activations are recomputed in the backward pass instead of kept: none (fastest), every fourth, every second, or all (`full`); `offload` also moves the kept ones off the GPU (least memory). `auto` takes the first that fits, and records its measurements in `checkpointing.json`: on one GPU by two trial steps on the longest rows, on a CPU `none` or `full` by an estimate, with several processes `full`."""
 
     @model_validator(mode="after")
     def _quantized_weights_are_frozen(self) -> Self:

@@ -1,10 +1,10 @@
 """Random-weight Qwen2 models that need no network and no GPU.
 
-They know nothing. `builtin:tiny` learns a handful of rows by heart in under a minute
-on two cores: enough to see every stage of a recipe at work. `builtin:small` has a layer
-more and a tokenizer for the `generated` source, whose tasks it learns to solve, unseen
-ones too. The tokenizers are trained on texts that come with the package, so a model is
-the same for every recipe. On disk it is an ordinary Hugging Face model.
+`builtin:tiny` memorizes a handful of rows in under a minute on two cores: enough to see
+every stage of a recipe at work. `builtin:small` has one more layer and a tokenizer for
+the `generated` source, whose tasks it learns to solve, including unseen ones. The
+tokenizers are trained on texts in this package, so a model is the same for every recipe.
+On disk it is an ordinary Hugging Face model.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ARCHITECTURE: dict[str, Any] = {
     "tie_word_embeddings": True,
     "initializer_range": 0.05,
 }
-"""What the models have in common."""
+"""Configuration that the models share."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -46,12 +46,12 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Tiny:
-    """A model that is made, not loaded.
+    """A built-in model.
 
     Attributes:
-        corpus: File beside this one with the text that its tokenizer is trained on.
-        layers: Blocks of the network.
-        vocabulary: Tokens of its tokenizer.
+        corpus: File in this package with the training text of the tokenizer.
+        layers: Number of transformer blocks.
+        vocabulary: Number of tokens of the tokenizer.
     """
 
     corpus: str
@@ -62,20 +62,20 @@ class Tiny:
 NAME, SMALL = "builtin:tiny", "builtin:small"
 MODELS = {
     NAME: Tiny("tiny_corpus.txt", layers=2, vocabulary=1024),
-    # Of few tokens it sees each often, and learns the sooner to copy them.
+    # With fewer tokens it sees each more often, and learns sooner to copy them.
     SMALL: Tiny("small_corpus.txt", layers=3, vocabulary=600),
 }
-"""The models, by what `[model] name` says."""
+"""The models by `[model] name`."""
 THREADS = 1
-"""Threads that compute them: their matrices are too small to share, and threads that
-wait for each other on a busy machine are many times slower than one."""
+"""Threads to compute with: the matrices are too small to split, and on a busy machine
+threads that wait for each other are many times slower than one."""
 
 
 def tiny_directory(name: str = NAME) -> Path:
-    """The directory of a model, which is made on first use (about a second).
+    """The directory of a model, which is created on first use (about a second).
 
-    It lies under `$XDG_CACHE_HOME/swebench-trainer`, by the digest of all that
-    decides its bytes. Runs that make it at the same time do not disturb each other.
+    It is in `$XDG_CACHE_HOME/swebench-trainer`, named by the digest of everything that
+    determines its bytes. Several runs can create it at the same time.
     """
     target = user_cache(name.removeprefix("builtin:"), _digest(name))
     if not target.is_dir():
@@ -84,13 +84,13 @@ def tiny_directory(name: str = NAME) -> Path:
         write_tiny(partial, name)
         try:
             partial.rename(target)
-        except OSError:  # another run was faster; its bytes are the same
+        except OSError:  # another run was faster, with the same bytes
             shutil.rmtree(partial)
     return target
 
 
 def write_tiny(directory: Path, name: str = NAME) -> None:
-    """Writes config, weights and tokenizer, the same bytes every time."""
+    """Writes config, weights and tokenizer, with the same bytes every time."""
     import torch
     from safetensors import SafetensorError
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -111,7 +111,7 @@ def write_tiny(directory: Path, name: str = NAME) -> None:
         network = Qwen2ForCausalLM(config)
     try:
         network.save_pretrained(directory)
-    except SafetensorError as error:  # it does not say which error of the system it was
+    except SafetensorError as error:  # it has no errno
         full = "No space left" in library_message(error)
         raise OSError(ENOSPC if full else EIO, str(error), str(directory)) from error
 
@@ -137,7 +137,7 @@ def _train_tokenizer(model: Tiny) -> Any:
 
 @cache
 def _digest(name: str = NAME) -> str:
-    """Digest of whatever decides the bytes, the libraries included."""
+    """Digest of everything that determines the bytes, including library versions."""
     libraries = [f"{name} {version(name)}" for name in ("torch", "transformers")]
     model = MODELS[name]
     made_of = [_corpus(model), model.layers, model.vocabulary, SEED, ARCHITECTURE]

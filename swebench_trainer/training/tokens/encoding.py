@@ -1,7 +1,7 @@
-"""Texts to token ids: the one place that SFT, DPO and sampling share.
+"""Text to token ids, for SFT, DPO and sampling.
 
-A prompt and an answer are encoded apart and joined as ids, so what the model is
-trained on begins with exactly the tokens that it is prompted with later.
+Prompt and answer are encoded separately and joined as ids, so training rows begin with
+exactly the tokens that the model gets as a prompt later.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 _MARK = "swebench trainer marks this place"
 
 ANSWER_FOLLOWS = "\n\n"
-"""What stands between prompt and answer for a model that has no chat template."""
+"""Separator of prompt and answer for a model without a chat template."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Ids of a user's message, ready for the answer to follow.
+    """Token ids of a user message, ready for the answer to follow.
 
-    With a chat template the message is rendered as one user turn and the
-    generation prompt; without one it is plain text behind the BOS token, if the
-    tokenizer has one, and ends with an empty line. A special token spelled out in
-    the message is encoded as the characters that it is: an issue must not end its
-    own turn and begin one of the system.
+    With a chat template the message is rendered as one user turn and the generation
+    prompt. Without one it is plain text after the BOS token, if the tokenizer has one,
+    and ends with an empty line. Special tokens spelled out in the message are encoded
+    as ordinary characters: an issue must not be able to end its turn and begin a system
+    turn.
 
     Raises:
         RecipeError: The message has special tokens, and the chat template changes it.
@@ -37,9 +37,9 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     if not tokenizer.chat_template:
         text = prompt.rstrip("\n") + ANSWER_FOLLOWS
         ids = _ids(tokenizer, text, split_special_tokens=True)
-        # Some tokenizers end every text; this one goes on.
+        # Some tokenizers add an end token to every text.
         return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
-    text = prompt.strip()  # the template decides about the space around it
+    text = prompt.strip()  # templates treat surrounding whitespace in their own way
     turn = _user_turn(tokenizer, prompt)
     if _encode(tokenizer, text) == _encode(tokenizer, text, literal=True):
         return _encode(tokenizer, turn)
@@ -47,20 +47,20 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     before, mark, behind = marked.partition(_MARK)
     if not mark or before + text + behind != turn:
         raise RecipeError(
-            "The model's chat template does not repeat a message as it is, so special tokens in an issue cannot be told from its own.",
-            hint="Give the model a copy of its chat template that does.",
+            "The model's chat template changes messages, so special tokens in an issue cannot be told from those of the template.",
+            hint="Use a copy of the model whose chat template copies messages unchanged.",
         )
     message = range(len(before), len(before) + len(text))
-    return _encode_harmless(tokenizer, turn, message)
+    return _encode_literal_message(tokenizer, turn, message)
 
 
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
 ) -> list[list[int]]:
-    """`encode_prompt` of each, in a third of its time where none has a special token.
+    """`encode_prompt` of each prompt; three times faster without special tokens.
 
     Raises:
-        RecipeError: As `encode_prompt`.
+        RecipeError: See `encode_prompt`.
     """
     special = _special_texts(tokenizer)
     if special is None or not tokenizer.chat_template:
@@ -73,16 +73,16 @@ def encode_prompts(
 
 
 def _special_texts(tokenizer: PreTrainedTokenizerBase) -> list[str] | None:
-    """What special tokens look like in a text; `None` if that cannot be told from it."""
+    """The texts of special tokens; `None` if a text does not show where they are."""
     special = [t for t in tokenizer.added_tokens_decoder.values() if t.special]
-    # Such a token is looked for in the text as the normaliser leaves it.
+    # A normalized token is matched against the normalized text.
     return None if any(t.normalized for t in special) else [t.content for t in special]
 
 
 def encode_completions(
     tokenizer: PreTrainedTokenizerBase, completions: Sequence[str]
 ) -> list[list[int]]:
-    """`encode_completion` of each, in less time."""
+    """`encode_completion` of each completion, faster."""
     front = _lost_space(tokenizer)
     end = end_of_answer(tokenizer)
     texts = [front + completion for completion in completions]
@@ -90,32 +90,32 @@ def encode_completions(
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
-    """Ids of an answer and of the token that ends it.
+    """Token ids of an answer and its end token.
 
-    Nothing that the chat template may put between the two is trained: it would be
-    part of the patch. A special token spelled out in the answer is encoded as the
-    characters that it is: it is quoted text, not an instruction to the model.
+    Text that the chat template puts between the two is not trained: it would become part
+    of the patch. Special tokens spelled out in the answer are encoded as ordinary
+    characters, because they are quoted text.
     """
     ids = _encode(tokenizer, _lost_space(tokenizer) + completion, literal=True)
     return [*ids, end_of_answer(tokenizer)]
 
 
 def _lost_space(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The space that tokenizers in the manner of SentencePiece take from the front."""
+    """The leading space that SentencePiece-like tokenizers drop; empty for others."""
     lost = _decode(tokenizer, _encode(tokenizer, " x", literal=True)) == "x"
     return " " * lost
 
 
 def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Text of an answer, without special tokens and otherwise byte for byte."""
+    """Text of an answer, without special tokens, otherwise byte for byte."""
     return _decode(tokenizer, ids, skip_special_tokens=True)
 
 
 def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> int:
     """Id of the token that ends an answer.
 
-    It is the first special token that the chat template puts behind an assistant
-    turn; base models ship templates whose end of turn is not their EOS token.
+    This is the first special token after an assistant turn in the chat template; in some
+    base models it is not the EOS token.
     """
     if tokenizer.chat_template:
         turns = [
@@ -132,7 +132,7 @@ def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Ids of the tokens that are no text, named by the tokenizer or only marked so."""
+    """Ids of special tokens, whether the tokenizer names them or only marks them."""
     marked = (
         token
         for token, added in tokenizer.added_tokens_decoder.items()
@@ -145,44 +145,45 @@ def describe_row(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str | None
 ) -> TokenView:
     """Shows a row as the model sees it; see `TokenView`."""
-    read = encode_prompt(tokenizer, prompt)
-    learned = [] if completion is None else encode_completion(tokenizer, completion)
+    prompt_ids = encode_prompt(tokenizer, prompt)
+    answer_ids = [] if completion is None else encode_completion(tokenizer, completion)
     return TokenView(
-        parts=tuple(_parts(tokenizer, read, learned)),
-        prompt_tokens=len(read),
-        answer_tokens=len(learned),
+        parts=tuple(_parts(tokenizer, prompt_ids, answer_ids)),
+        prompt_tokens=len(prompt_ids),
+        answer_tokens=len(answer_ids),
         altered=completion is not None
-        and decode_completion(tokenizer, learned) != completion,
+        and decode_completion(tokenizer, answer_ids) != completion,
     )
 
 
 def _parts(
-    tokenizer: PreTrainedTokenizerBase, read: list[int], learned: list[int]
+    tokenizer: PreTrainedTokenizerBase, prompt_ids: list[int], answer_ids: list[int]
 ) -> Iterator[TokenPart]:
-    """The text of consecutive tokens that are alike."""
+    """The text of consecutive tokens of the same kind."""
     special = special_ids(tokenizer)
+    ids = prompt_ids + answer_ids
     kinds = [
-        (number >= len(read), token in special)
-        for number, token in enumerate(read + learned)
+        (number >= len(prompt_ids), token in special)
+        for number, token in enumerate(ids)
     ]
     end, before = 0, ""
     for (trained, is_special), group in groupby(kinds):
         end += len(list(group))
-        # Decoded from the start: alone, a part may lose the space before it.
-        text = _decode(tokenizer, (read + learned)[:end])
+        # Decoded from the start: on its own, a part may lose its leading space.
+        text = _decode(tokenizer, ids[:end])
         yield TokenPart(text.removeprefix(before), trained, is_special)
         before = text
 
 
-def _encode_harmless(
+def _encode_literal_message(
     tokenizer: PreTrainedTokenizerBase, turn: str, message: range
 ) -> list[int]:
-    """Ids of a rendered turn in which the message has no special tokens.
+    """Ids of a rendered turn in which special tokens of the message are plain text.
 
     Args:
-        tokenizer: A fast one, which knows where its tokens come from.
-        turn: The template's text with the message in it.
-        message: Where in the turn the message is.
+        tokenizer: A fast tokenizer, which gives the offsets of its tokens.
+        turn: The template's text, including the message.
+        message: Range of the message in the turn.
     """
     encoded = tokenizer(
         turn, add_special_tokens=False, return_offsets_mapping=True, verbose=False
@@ -200,16 +201,16 @@ def _encode_harmless(
 
 
 def _encode_inside(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of a text that stands in another; at the front it may be encoded otherwise."""
+    """Ids of a text inside another one; at the start of a text they may differ."""
     newline = _encode(tokenizer, "\n", literal=True)
     behind = _encode(tokenizer, "\n" + text, literal=True)
-    if behind[: len(newline)] != newline:  # they have grown together
+    if behind[: len(newline)] != newline:  # the newline was merged with the text
         return _encode(tokenizer, text, literal=True)
     return behind[len(newline) :]
 
 
 def _user_turn(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
-    """A user's message and the generation prompt, as the chat template has them."""
+    """A user message and the generation prompt, rendered by the chat template."""
     return str(
         tokenizer.apply_chat_template(
             [{"role": "user", "content": message}],
@@ -222,14 +223,14 @@ def _user_turn(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
 def _encode(
     tokenizer: PreTrainedTokenizerBase, text: str, *, literal: bool = False
 ) -> list[int]:
-    """Ids of a part of a conversation; if `literal`, none of a special token."""
+    """Ids of a part of a conversation; if `literal`, without special tokens."""
     return _ids(tokenizer, text, add_special_tokens=False, split_special_tokens=literal)
 
 
 def _encode_all(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, literal: bool = False
 ) -> list[list[int]]:
-    """`_encode` of each, by as many threads as there are."""
+    """`_encode` of each text, on all threads."""
     if not texts:
         return []
     options = {"add_special_tokens": False, "split_special_tokens": literal}
@@ -237,7 +238,7 @@ def _encode_all(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> list[int]:
-    # Without its notice of long texts: we count tokens ourselves.
+    # `verbose` only warns about long texts, which we count ourselves.
     return list(tokenizer(text, verbose=False, **options)["input_ids"])
 
 

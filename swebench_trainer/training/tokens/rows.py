@@ -1,7 +1,7 @@
-"""Rows of token ids, and the audit of what is trained on.
+"""Rows of token ids, and the audit of the rows to train on.
 
-Rows that are too long are left out and counted; an answer is never cut, because
-half a patch teaches the model to stop in the middle.
+Rows that are too long are dropped and counted. Answers are never truncated, because half
+a patch would teach the model to stop in the middle.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
-"""Label of a token that is read and not learned."""
+"""Label of a token without a loss."""
 
 ANSWER = "completion_mask"
-"""Column of rows whose prompts are learned at a weight of their own: 1 in the answer."""
+"""Column of rows with a weighted loss on the prompt: 1 in the answer, 0 in the prompt."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example in tokens.
+    """One example as token ids.
 
     Attributes:
         key: Instance id, for the audit.
-        answers: The completion of an SFT row, or `chosen` and `rejected`.
-        altered: Whether the tokenizer cannot write an answer byte for byte.
-        good: Of an answer that stands alone, whether it is to be learned.
+        prompt: Token ids of the prompt.
+        answers: Token ids of the completion of an SFT row, or of `chosen` and `rejected`.
+        altered: Whether the tokenizer cannot reproduce an answer byte for byte.
+        good: Label of a single answer in KTO.
     """
 
     key: str
@@ -49,18 +50,18 @@ class Encoded:
 
     @property
     def length(self) -> int:
-        """Tokens of the prompt and of the longest answer."""
+        """Tokens of the prompt plus the longest answer."""
         return len(self.prompt) + max(map(len, self.answers))
 
     def as_sft(self, *, prompt_loss: float = 0) -> dict[str, list[int]]:
-        """The row that TRL's SFT collator takes.
+        """A row for TRL's SFT collator.
 
         Args:
-            prompt_loss: What a token of the prompt weighs. Where that is neither 0
-                nor 1, the row tells prompt from answer, for `weighing`.
+            prompt_loss: Weight of prompt tokens. Values other than 0 and 1 add the
+                column `ANSWER`, for `prompt_loss.weighted`.
         """
         (answer,) = self.answers
-        # The first token follows nothing; of packed rows it would follow another row.
+        # Nothing predicts the first token; in packed rows another row would.
         first = 1 if prompt_loss else len(self.prompt)
         labels = [IGNORED] * first + self.prompt[first:] + answer
         row = {"input_ids": self.prompt + answer, "labels": labels}
@@ -69,7 +70,7 @@ class Encoded:
         return row | {ANSWER: [0] * len(self.prompt) + [1] * len(answer)}
 
     def as_preference(self) -> dict[str, list[int]]:
-        """The row that TRL's preference collator takes."""
+        """A row for TRL's preference collator."""
         chosen, rejected = self.answers
         return {
             "prompt_ids": self.prompt,
@@ -81,7 +82,7 @@ class Encoded:
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Iterable[SftRow]
 ) -> list[Encoded]:
-    """Encodes supervised rows, or reads what they were encoded to before."""
+    """Encodes supervised rows, or reads their ids from the cache."""
     texts = [(row.instance_id, row.prompt, row.completion) for row in rows]
     return _encode(tokenizer, texts)
 
@@ -89,17 +90,17 @@ def encode_rows(
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase, pairs: Iterable[Pair]
 ) -> list[Encoded]:
-    """Encodes preferences, or reads what they were encoded to before.
+    """Encodes pairs, or reads their ids from the cache.
 
     Raises:
-        StageError: An answer stands alone.
+        StageError: A pair has only one answer.
     """
     texts = []
     for p in pairs:
         if p.chosen is None or p.rejected is None:
             raise StageError(
-                f"The strategy {p.strategy!r} gives answers that stand alone, and this loss compares two.",
-                hint='Set [dpo] loss = "kto", or choose another [pairs] use.',
+                f"The strategy {p.strategy!r} produces pairs with only one answer, and this loss needs two.",
+                hint='Set [dpo] loss = "kto", or choose another strategy with [pairs] use.',
             )
         texts.append((p.instance_id, p.prompt, p.chosen, p.rejected))
     return _encode(tokenizer, texts)
@@ -108,7 +109,7 @@ def encode_pairs(
 def encode_answers(
     tokenizer: PreTrainedTokenizerBase, pairs: Iterable[Pair]
 ) -> list[Encoded]:
-    """Encodes each answer of the preferences by itself, one in several pairs once."""
+    """Encodes each answer of the pairs on its own; an answer in several pairs once."""
     answers = dict.fromkeys(
         (pair.instance_id, pair.prompt, answer, good)
         for pair in pairs
@@ -125,7 +126,7 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[tuple[str, str, *tuple[str, ...]]],
 ) -> list[Encoded]:
-    """Encodes rows of a key, a prompt and the answers to it."""
+    """Encodes rows of key, prompt and answers."""
     texts = [row[1:] for row in rows]
     ids, altered = cached_ids(tokenizer, texts, lambda: _encode_texts(tokenizer, texts))
     left = iter(ids)
@@ -138,7 +139,7 @@ def _encode(
 def _encode_texts(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[tuple[str, ...]]
 ) -> Ids:
-    """The ids of each prompt and its answers, and whether an answer is altered."""
+    """The ids of each prompt and its answers, and whether an answer was altered."""
     prompts = encode_prompts(tokenizer, [prompt for prompt, *_ in rows])
     texts = [answer for _, *answers in rows for answer in answers]
     answers = encode_completions(tokenizer, texts)
@@ -157,32 +158,32 @@ def _encode_texts(
 def fit_rows(
     rows: list[Encoded], max_tokens: int, max_dropped: float, end: int
 ) -> tuple[list[Encoded], dict[str, Any]]:
-    """Leaves out rows that are too long.
+    """Drops rows that are too long.
 
     Args:
-        rows: Every row of the stage.
-        max_tokens: Longest prompt plus answer.
-        max_dropped: Largest share of the rows that may be left out.
+        rows: All rows of the stage.
+        max_tokens: Maximum tokens of prompt plus answer.
+        max_dropped: Maximum share of rows to drop.
         end: Id of the token that ends an answer.
 
     Returns:
-        The rows to train on, and the audit of them.
+        The rows to train on, and their audit.
 
     Raises:
-        StageError: There are no rows, or too many are too long.
+        StageError: No rows are left, or too many are too long.
     """
     kept = [row for row in rows if row.length <= max_tokens]
     dropped = [row.key for row in rows if row.length > max_tokens]
     longest = max((row.length for row in rows), default=0)
     if not rows:
         raise StageError(
-            "There are no rows to train on.",
-            hint="stages/prepare/dropped.jsonl and stages/pairs/stats.json have the reasons.",
+            "No rows to train on.",
+            hint="See stages/prepare/dropped.jsonl and stages/pairs/stats.json for the reasons.",
         )
     if not kept or len(dropped) / len(rows) > max_dropped:
         raise StageError(
             f"{len(dropped)} of {len(rows)} rows are longer than {max_tokens} tokens (the longest has {longest}).",
-            hint="Raise [prompt] max_tokens, choose a prompt style with less context, or allow it with max_dropped.",
+            hint="Raise [prompt] max_tokens, choose a prompt style with less context, or raise max_dropped.",
         )
     return kept, {
         "rows": len(rows),

@@ -9,7 +9,7 @@ from tiny import Task, make_task
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
-    """Snapshots are cached in a place of this session alone."""
+    """Cache snapshots in a directory of this session."""
     base = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(base))
 
@@ -21,5 +21,5 @@ def task(tmp_path: Path) -> Task:
 
 @pytest.fixture
 def task_running(tmp_path: Path) -> Callable[[str], Task]:
-    """Makes the task with another test command."""
+    """Creates the task with another test command."""
     return lambda command: make_task(tmp_path, test_command=command)

@@ -29,7 +29,7 @@ FIXED = CALC.replace("a - b", "a + b")
 WRONG = CALC.replace("a - b", "a * b")
 
 CHECKS = '''\
-"""The tests: each says its status and its name, some of them on stderr."""
+"""Tests that print their status and name, some of them on stderr."""
 import sys
 
 from calc import add
@@ -52,7 +52,7 @@ for file in "${files[@]}"; do
 done
 """
 PARSER = '''\
-"""Reads statuses and names; what stderr says has its own names."""
+"""Parser of statuses and names; names on stderr get a prefix."""
 import json
 import sys
 from pathlib import Path
@@ -106,7 +106,7 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
 
 @dataclass
 class ProTask:
-    """What an instance is made of; change it before `instance` is called.
+    """Contents of an instance; change them before calling `instance`.
 
     Attributes:
         base: Files of the base commit.

@@ -1,4 +1,4 @@
-"""Runs scripts in real sandboxes, without the harness around them."""
+"""Scripts in real sandboxes, without the harness."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIMITS = SandboxLimits(memory=1 << 30, pids=512, disk=1 << 28, shm=1 << 24)
 
 
 def require_sandbox() -> None:
-    """Skips, with the reason, where the machine allows none."""
+    """Skip the test, with the reason, if the machine does not allow sandboxes."""
     try:
         repository_view()
     except PrerequisiteError as error:
@@ -57,7 +57,7 @@ def run(
     launcher: Launcher | None = None,
     **limits: int,
 ) -> Ran:
-    """Runs a script at `/testbed` with nothing in it but `file`."""
+    """Run a script in `/testbed`, which contains only `file`."""
     repository = folder / "repository"
     repository.mkdir(exist_ok=True)
     (repository / "file").write_text("of the repository\n")
@@ -82,7 +82,7 @@ def run(
 
 @contextlib.contextmanager
 def cgroup(limits: SandboxLimits) -> Iterator[object]:
-    """Cgroups for one run, where there are any to be had."""
+    """A cgroup for one run, or `None` if this user may not create any."""
     parents = cgroup_parents()
     if not parents:
         yield None
@@ -97,13 +97,13 @@ def cgroup(limits: SandboxLimits) -> Iterator[object]:
 
 @contextlib.contextmanager
 def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Has root start sandboxes as an ordinary user, by a Python that he may run.
+    """Start sandboxes as an ordinary user, with a Python that this user may run.
 
-    Yields a directory that he may enter: pytest keeps its own to its user.
+    Yields a directory that the user may enter, unlike those of pytest.
     """
     python = shutil.which("python3", path="/usr/bin")
     if python is None:
-        pytest.skip("the system has no Python that everybody may run")
+        pytest.skip("the system has no Python that other users may run")
     user = {"user": 65534, "group": 65534, "extra_groups": []}
     popen = functools.partial(subprocess.Popen, **user)
     with tempfile.TemporaryDirectory() as name, monkeypatch.context() as patch:
@@ -120,7 +120,7 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def sandbox_processes(mark: str) -> list[int]:
-    """Processes of this machine that have the mark among their arguments."""
+    """Processes of this machine with the mark among their arguments."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

@@ -56,7 +56,7 @@ def apply(
     untracked: Mapping[str, str] = MappingProxyType({}),
     **files: str,
 ) -> Applied:
-    """Runs the script in a repository with `calc.py`; the patch lies beside it."""
+    """Run the script in a repository with `calc.py`, with the patch outside it."""
     applied = Applied(-1, "", folder / "repository")
     applied.repository.mkdir(parents=True)
     for name, text in {"calc.py": CALC, **files}.items():

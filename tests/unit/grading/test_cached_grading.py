@@ -1,4 +1,4 @@
-"""Grading with the run cache: what is a hit, what is a miss, what is never kept."""
+"""Grading with the run cache: hits, misses, and runs that are never cached."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_other_test_lists_and_parsers_judge_the_cached_log_again(
     log = log_of(add="FAIL")
     assert grade(Scripted(log=log)).status is Status.UNRESOLVED
     easier = changed(task.instance, FAIL_TO_PASS=(DOUBLE,), PASS_TO_PASS=())
-    # Nobody has looked into the sandbox of a failure: as a pass it is made again.
+    # The sandbox of a failure was not inspected, so as a pass it runs again.
     engine = Scripted(log=log)
     assert grade(engine, **easier).status is Status.RESOLVED
     assert engine.runs == ["open", "apply", "test", "inspect"]

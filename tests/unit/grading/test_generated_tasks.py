@@ -1,4 +1,4 @@
-"""Generated tasks in the sandbox that the recipe grades them in."""
+"""Generated tasks in the sandbox of their recipe."""
 
 from __future__ import annotations
 

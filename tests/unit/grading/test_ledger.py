@@ -152,7 +152,7 @@ def test_jobs_have_their_repeat_number_and_gold_run(grade):
 
 
 class Slow(FakeGrader):
-    """Says that every patch but gold takes too long, without a run of its own."""
+    """Times out every patch except gold, without running it."""
 
     def _outcome(self, job):
         outcome = super()._outcome(job)

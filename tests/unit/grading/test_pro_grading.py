@@ -172,7 +172,7 @@ def test_a_missing_stream_is_empty(pro, grade) -> None:
 
 
 def judged(tmp_path: Path, document: Any, f2p: list[str], p2p: list[str]) -> bool:
-    """What `get_eval_report` says of what a parser has found."""
+    """The result of `get_eval_report` for statuses found by a parser."""
     from swebench.harness.grading import get_eval_report
     from swebench.harness.log_parsers import PARSER_REGISTRY
     from swebench.types import TestSpec
@@ -195,7 +195,7 @@ def judged(tmp_path: Path, document: Any, f2p: list[str], p2p: list[str]) -> boo
 
 
 def official_rule(document: Any, f2p: list[str], p2p: list[str]) -> bool:
-    """As the evaluation script has it; what it cannot read is not resolved."""
+    """The rule of the evaluation script; unreadable output is not resolved."""
     try:
         passed = {t["name"] for t in document["tests"] if t["status"] == "PASSED"}
     except (TypeError, KeyError):
@@ -272,7 +272,7 @@ def test_the_verdict_equals_the_official_rule(
 
 
 def test_the_verdict_equals_the_official_rule_if_most_tests_pass(tmp_path) -> None:
-    """Nearly resolved and resolved ones, which chance alone would seldom make."""
+    """Resolved and nearly resolved results, which random draws rarely give."""
     draw = random.Random(0)
     agreed = dict.fromkeys((True, False), 0)
     for _ in range(10_000):
@@ -304,7 +304,7 @@ AWKWARD = [
 
 
 def test_awkward_names_get_the_official_verdict(pro, grade, tmp_path) -> None:
-    """The patch makes every other test fail; each in turn is the one that counts."""
+    """The patch makes every second test fail; each test is once the expected one."""
     checks = [
         f"check({name!r}, add({n}, 9) == {n + 9})" for n, name in enumerate(AWKWARD)
     ]

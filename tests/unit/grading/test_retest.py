@@ -1,4 +1,4 @@
-"""Repeated runs: who gets one, and what they do to a verdict."""
+"""Repeated runs: which verdicts need them, and how they change flags."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PASS, FAIL, FAULT = (
     ("first", "owed"),
     [
         (PASS, 2),
-        (verdict(Status.RESOLVED, FLAKY), 2),  # a killed stage that goes on
+        (verdict(Status.RESOLVED, FLAKY), 2),  # a killed stage that is resumed
         (verdict(Status.RESOLVED, UNCONFIRMED), 2),
         (verdict(Status.RESOLVED, "multi_marker"), 0),
         (verdict(Status.NOT_APPLIED), 0),

@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path):
-    """Makes log directories, empty or with both logs."""
+    """Creates log directories, empty or with both logs."""
 
     def make(name: str, test_log: bytes | None = None) -> Path:
         made = tmp_path / name

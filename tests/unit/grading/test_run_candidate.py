@@ -1,4 +1,4 @@
-"""The one flow of every sandbox: what is run, what is remembered, what is concluded."""
+"""The flow of a candidate in a scripted sandbox: runs, caching, outcomes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ DONE = CommandResult(0)
 
 
 class Scripted:
-    """An factory whose sandboxes do as they are told."""
+    """A factory of sandboxes with scripted results."""
 
     def __init__(
         self,

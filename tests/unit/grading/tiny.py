@@ -91,7 +91,7 @@ class Task:
 
 
 def base_commit(files: Path) -> str:
-    """The commit that the files become, made by plain git commands."""
+    """The commit of the files, created by plain git commands."""
     who = {"NAME": "swebench-trainer", "EMAIL": "swebench-trainer@localhost"}
     who["DATE"] = "2000-01-01T00:00:00+0000"
     environment = dict(

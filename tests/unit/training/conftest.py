@@ -25,11 +25,28 @@ def tokenizer():
 
 
 @pytest.fixture(scope="session")
-def sft_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory):
+    """The weights of an uninterrupted training; equal trainings run only once."""
+    finished: dict[tuple[str, ...], Path] = {}
+
+    def weights_of(train, table, rows, settings, *, seed: int = 0) -> Path:
+        parts = (table.model_dump_json(), settings.model_dump_json(), rows, seed)
+        key = (train.__name__, *map(repr, parts))
+        if key not in finished:
+            out = tmp_path_factory.mktemp("trained")
+            request = request_in(out, seed=seed)
+            finished[key] = train(table, rows, settings, request)
+        return finished[key]
+
+    return weights_of
+
+
+@pytest.fixture(scope="session")
+def sft_adapter(trained) -> Path:
     """An adapter trained on ROWS."""
     from swebench_trainer.training.sft import train_sft
 
-    return train_sft(LORA, ROWS, SFT, request_in(tmp_path_factory.mktemp("sft")))
+    return trained(train_sft, LORA, ROWS, SFT)
 
 
 @pytest.fixture(scope="session")

@@ -226,7 +226,7 @@ def test_several_processes_are_not_tried(tmp_path):
         ),
         _metrics={"train": {}},
     )
-    choice = activation_checkpointing._chosen(trainer, None, tmp_path)
+    choice = activation_checkpointing._choose(trainer, None, tmp_path)
     assert (choice.level, choice.reason) == ("full", "several processes")
 
 

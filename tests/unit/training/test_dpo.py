@@ -134,7 +134,7 @@ def test_a_pair_counts_the_same_in_whatever_part_it_is(tmp_path, sft_adapter, sh
     for micro in (1, 2, 4):
         out = tmp_path / str(micro)
         changes = {"batch_size": 4, "micro_batch": micro, "shared_prefix": shared}
-        settings = DPO.model_copy(update={**changes, "epochs": 3})
+        settings = DPO.model_copy(update={**changes, "epochs": 2})
         pairs = (PAIRS * 4)[:7]
         train_dpo(LORA, pairs, settings, request_in(out, start=sft_adapter))
         ends.append([row["loss"] for row in metrics(out)])

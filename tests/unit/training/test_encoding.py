@@ -67,7 +67,7 @@ def test_a_template_that_changes_messages_cannot_hide_special_tokens(
     )
     assert tokenizer.chat_template != original
     assert encode_prompt(tokenizer, "Crash.")
-    with pytest.raises(RecipeError, match="does not repeat a message as it is"):
+    with pytest.raises(RecipeError, match="template changes messages"):
         encode_prompt(tokenizer, INJECTION)
 
 

@@ -88,7 +88,7 @@ def test_out_of_memory_names_the_numbers_and_the_keys(tmp_path, error):
     assert f"{longest} tokens" in what
     assert "micro_batch is 2" in what
     assert "GiB" in what
-    assert hint.startswith("[sft] micro_batch = 1, then ")
+    assert hint.startswith("Try [sft] micro_batch = 1, then ")
     assert hint.endswith(
         f"last checkpoint. Or [prompt] max_tokens below {longest} with --redo sft, or "
         '[model] quantization = "nf4" with --redo sft.'
@@ -105,9 +105,9 @@ def test_only_keys_that_can_help_are_named(tmp_path):
     ):
         out_of_gpu_memory()
     what, hint = said(caught.value)
-    assert 'checkpointing = "none" more than there is' in what
-    assert 'checkpointing = "full" about 12.0 GiB' in what
-    assert hint == "[prompt] max_tokens below 900 with --redo sft."
+    assert "checkpointing = 'none' needs more than available" in what
+    assert "checkpointing = 'full' needs about 12.0 GiB" in what
+    assert hint == "Try [prompt] max_tokens below 900 with --redo sft."
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_only_keys_that_can_help_are_named(tmp_path):
         (SftTable(micro_tokens=800), "[model] checkpointing"),
         (
             DpoTable(batch_size=8, micro_batch=4, loss="kto"),
-            '[model] checkpointing = "full"; the same command goes on from the last '
+            '[model] checkpointing = "full"; the same command resumes from the last '
             "checkpoint. Or [dpo] micro_batch = 2 with --redo dpo, or [prompt]",
         ),
         (
             DpoTable(batch_size=8, micro_batch=2, loss="kto"),
-            '[model] checkpointing = "full"; the same command goes on from the last '
+            '[model] checkpointing = "full"; the same command resumes from the last '
             "checkpoint. Or [prompt]",
         ),
     ],
@@ -135,13 +135,14 @@ def test_what_it_advises_is_accepted(settings, first):
         failures.training(FULL, settings, {"longest_kept": 900}, Path()),
     ):
         out_of_gpu_memory()
-    assert said(caught.value)[1].startswith(first)
+    assert said(caught.value)[1].startswith(f"Try {first}")
 
 
-def test_after_out_of_memory_the_training_goes_on_to_the_same_bits(tmp_path):
+def test_after_out_of_memory_the_training_goes_on_to_the_same_bits(tmp_path, trained):
     import torch
 
-    straight = tensors(train_sft(LORA, ROWS, EACH_STEP, request_in(tmp_path / "one")))
+    weights = trained(train_sft, LORA, ROWS, EACH_STEP)
+    straight = tensors(weights)
     request = request_in(tmp_path / "two", step=failing_at(4, out_of_memory))
     with pytest.raises(StageError, match="Out of memory"):
         train_sft(LORA, ROWS, EACH_STEP, request)
@@ -158,7 +159,7 @@ def test_without_checkpointing_it_is_what_to_turn_on():
         failures.training(FULL, SFT, {"longest_kept": 9}, Path()),
     ):
         out_of_gpu_memory()
-    assert said(caught.value)[1].startswith("[model] checkpointing = ")
+    assert said(caught.value)[1].startswith("Try [model] checkpointing = ")
 
 
 def test_a_gradient_that_is_no_number_stops_before_it_is_saved(tmp_path, monkeypatch):
@@ -170,7 +171,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_saved(tmp_path, monkeyp
         return sample(model)
 
     monkeypatch.setattr(guards, "sample_weights", spoil)
-    with pytest.raises(StageError, match="norm nan at step 1"):
+    with pytest.raises(StageError, match="norm is nan at step 1"):
         train_sft(LORA, ROWS, EACH_STEP, request_in(tmp_path))
     assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
 
@@ -199,10 +200,11 @@ def no_file_larger_than(size: int):
 
 
 @pytest.mark.parametrize("size", [20_000, 150_000], ids=["adapter", "optimizer"])
-def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(tmp_path, size):
+def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(tmp_path, trained, size):
     import torch
 
-    straight = tensors(train_sft(LORA, ROWS, EACH_STEP, request_in(tmp_path / "one")))
+    weights = trained(train_sft, LORA, ROWS, EACH_STEP)
+    straight = tensors(weights)
     out = tmp_path / "two"
     with pytest.raises(KeyboardInterrupt):
         train_sft(LORA, ROWS, EACH_STEP, request_in(out, step=stop_after(3)))
@@ -213,13 +215,13 @@ def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(tmp_path, size):
         train_sft(LORA, ROWS, EACH_STEP, request_in(out))
     what, hint = said(caught.value)
     assert str(out) in what
-    assert "goes on" in hint
+    assert failures.RESUME in hint
     steps = []
     request = request_in(out, step=lambda done, *_: steps.append(done))
     again = tensors(train_sft(LORA, ROWS, EACH_STEP, request))
     assert steps == [3, 4, 5, 6]
     assert all(torch.equal(t, again[name]) for name, t in straight.items())
-    assert metrics(out) == metrics(tmp_path / "one")
+    assert metrics(out) == metrics(weights.parent)
 
 
 @pytest.mark.parametrize("table", [LORA, FULL], ids=["adapter", "model"])
@@ -304,7 +306,7 @@ def test_weights_of_another_config_are_refused(model):
     path.write_text(json.dumps(config | {"intermediate_size": 200}))
     with (
         silence_libraries(),
-        pytest.raises(RecipeError, match="other shapes") as caught,
+        pytest.raises(RecipeError, match="do not have the shapes") as caught,
     ):
         load_model(model)
     said(caught.value)
@@ -330,7 +332,7 @@ def test_a_window_that_is_too_short_stops_before_the_first_step(model, tmp_path)
     path = Path(model.name, "config.json")
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"max_position_embeddings": 16}))
-    with pytest.raises(RecipeError, match="positions for 16") as caught:
+    with pytest.raises(RecipeError, match="context window is 16") as caught:
         train_sft(model, ROWS, SFT, request_in(tmp_path / "sft"))
     assert "max_tokens = 16" in said(caught.value)[1]
     assert not (tmp_path / "sft" / "metrics.jsonl").exists()
@@ -338,7 +340,7 @@ def test_a_window_that_is_too_short_stops_before_the_first_step(model, tmp_path)
 
 def test_a_model_that_is_larger_than_the_memory_is_named():
     with (
-        pytest.raises(StageError, match="too small for some/model") as caught,
+        pytest.raises(StageError, match="some/model does not fit") as caught,
         failures.loading("some/model"),
     ):
         out_of_memory()
@@ -374,7 +376,7 @@ def unreadable(adapter: Path) -> None:
 def test_damaged_weights_of_sft_stop_dpo(tmp_path, sft_adapter, damage):
     start = shutil.copytree(sft_adapter, tmp_path / "adapter")
     damage(start)
-    with pytest.raises(StageError, match="The weights in") as caught:
+    with pytest.raises(StageError, match="weights in") as caught:
         train_dpo(LORA, PAIRS, DPO, request_in(tmp_path / "dpo", start=start))
     what, hint = said(caught.value)
     assert str(start) in what
@@ -428,7 +430,7 @@ def test_a_bitsandbytes_that_does_not_load_is_named_whatever_it_is_needed_for(tm
         "raise OSError('libcudart.so.12: cannot open shared object file')"
     )
     what, hint = said_with(tmp_path, LOAD).splitlines()
-    assert "bitsandbytes is installed and does not work: libcudart.so.12" in what
+    assert "bitsandbytes is installed but does not work: libcudart.so.12" in what
     assert 'quantization = "none"' in hint
 
 

@@ -151,7 +151,7 @@ def test_a_mismatch_belongs_to_another_prompt():
 
 
 def test_other_losses_refuse_answers_that_stand_alone(tmp_path):
-    with pytest.raises(StageError, match="stand alone"):
+    with pytest.raises(StageError, match="only one answer"):
         train_dpo(LORA, ALONE, DPO, request_in(tmp_path))
 
 

@@ -155,7 +155,7 @@ def test_a_stopped_training_in_two_processes_goes_on(tmp_path, examples, then):
 def test_a_rank_that_crashes_at_its_end_costs_no_training(tmp_path, examples, caplog):
     weights = in_ranks(rank_examples.train_and_abort_at_the_end, tmp_path)
     assert (weights / "adapter_model.safetensors").exists()
-    assert "training is complete. Then: Process " in caplog.text
+    assert "training is complete, but: Process " in caplog.text
     assert not (tmp_path / "processes").exists()
 
 

@@ -242,7 +242,7 @@ def test_a_long_row_is_dropped_and_named(tmp_path):
 
 def test_a_rate_that_moves_nothing_is_an_error(tmp_path):
     settings = SFT.model_copy(update={"learning_rate": 1e-50})
-    with pytest.raises(StageError, match="not changed a single weight"):
+    with pytest.raises(StageError, match="did not change any weight"):
         train_sft(FULL, ROWS, settings, request_in(tmp_path))
     assert not (tmp_path / "model").exists()
 

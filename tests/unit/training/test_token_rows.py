@@ -33,7 +33,7 @@ def test_long_rows_are_left_out_whole_and_counted():
 @pytest.mark.parametrize(
     ("rows", "share", "message"),
     [
-        ([], 1.0, "no rows"),
+        ([], 1.0, "No rows"),
         ([SHORT, LONG], 0.4, "1 of 2 rows are longer than 10 tokens"),
         ([LONG], 1.0, "the longest has 11"),
     ],

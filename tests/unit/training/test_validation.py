@@ -172,7 +172,9 @@ def test_without_checkpoints_every_epoch_is_evaluated_and_patience_ends_it(tmp_p
     train_sft(LORA, ROWS, settings, request)
     told = audit_of(tmp_path)
     assert steps[-1] == told["kept_step"] + 3 < 60
-    assert told["why"].endswith(f"ended at step {steps[-1]}, 1 evaluated later")
+    assert told["why"].endswith(
+        f"ended at step {steps[-1]}, 1 evaluations after the best"
+    )
 
 
 def sft_lora(settings, request):
@@ -205,10 +207,10 @@ def test_a_training_killed_twice_keeps_what_an_undisturbed_one_keeps(tmp_path, t
 
 
 def test_the_best_weights_outlive_the_checkpoints_and_a_late_kill(
-    tmp_path, monkeypatch
+    tmp_path, trained, monkeypatch
 ):
-    straight = train_sft(LORA, ROWS, FAST, request_in(tmp_path / "straight"))
-    told = audit_of(tmp_path / "straight")
+    straight = trained(train_sft, LORA, ROWS, FAST, seed=7)
+    told = audit_of(straight.parent)
     out = tmp_path / "killed"
 
     def interrupt(*_: object) -> None:
@@ -246,8 +248,8 @@ def test_a_training_that_had_stopped_takes_no_step_after_a_kill(tmp_path, monkey
     assert audit_of(tmp_path)["kept_step"] == before[-1]["step"] - 3
 
 
-def test_best_weights_that_are_damaged_are_trained_again(tmp_path):
-    straight = train_sft(LORA, ROWS, FAST, request_in(tmp_path / "straight"))
+def test_best_weights_that_are_damaged_are_trained_again(tmp_path, trained):
+    straight = trained(train_sft, LORA, ROWS, FAST, seed=7)
     out = tmp_path / "killed"
     with pytest.raises(KeyboardInterrupt):
         train_sft(LORA, ROWS, FAST, request_in(out, step=stop_after(7)))
@@ -260,12 +262,12 @@ def test_best_weights_that_are_damaged_are_trained_again(tmp_path):
 
 
 def test_a_kill_between_an_evaluation_and_its_checkpoint_changes_nothing(
-    tmp_path, monkeypatch
+    tmp_path, trained, monkeypatch
 ):
     """The newer weights lie there already, and the older ones are still needed."""
     from transformers import Trainer
 
-    straight = train_sft(LORA, ROWS, FAST, request_in(tmp_path / "straight"))
+    straight = trained(train_sft, LORA, ROWS, FAST, seed=7)
     out = tmp_path / "killed"
     save = Trainer._save_checkpoint
 
@@ -280,17 +282,17 @@ def test_a_kill_between_an_evaluation_and_its_checkpoint_changes_nothing(
     names = {path.name for path in (out / "checkpoints").glob("best-*")}
     assert {"best-2", "best-4"} <= names
     assert same(straight, train_sft(LORA, ROWS, FAST, request_in(out)))
-    assert metrics(out) == metrics(tmp_path / "straight")
+    assert metrics(out) == metrics(straight.parent)
 
 
 @pytest.mark.slow
-def test_kill_minus_nine_changes_nothing(tmp_path):
+def test_kill_minus_nine_changes_nothing(tmp_path, trained):
     script = (
         "import os, signal, sys; from pathlib import Path; from test_validation import *\n"
         "def kill(done, *_):\n    if done == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
         "train_sft(LORA, ROWS, FAST, request_in(Path(sys.argv[1]), step=kill))"
     )
-    straight = train_sft(LORA, ROWS, FAST, request_in(tmp_path / "straight"))
+    straight = trained(train_sft, LORA, ROWS, FAST, seed=7)
     out = tmp_path / "killed"
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     run = subprocess.run(
@@ -298,4 +300,4 @@ def test_kill_minus_nine_changes_nothing(tmp_path):
     )
     assert run.returncode == -signal.SIGKILL
     assert same(straight, train_sft(LORA, ROWS, FAST, request_in(out)))
-    assert metrics(out) == metrics(tmp_path / "straight")
+    assert metrics(out) == metrics(straight.parent)
