@@ -1,14 +1,16 @@
-"""Decoding in which a prompt is read once, and kept once, for all the answers to it.
+"""Decoding that reads each prompt once, and caches it once, for all its answers.
 
-transformers' own cache has the keys and values of prompt and answer for every row, and
-copies them all with each token. Here those of a prompt lie beside those of its answers:
+The cache of transformers holds keys and values of prompt and answer for every row, and
+copies them with each token. Here the keys and values of prompts and of answers are two
+tensors:
 
-    prompt   (prompts, heads, prompt tokens, size)             written once
-    answers  (prompts, heads, answers, answer tokens, size)    a token more with each step
+    prompts  (prompts, key heads, prompt tokens, size)             written once
+    answers  (prompts, key heads, width, answer tokens, size)      one more token per step
 
-One multiplication gives the scores of all answers on their prompt. Prompts that are read
-together are a group, whose answers are of one length as long as they are under way; so
-others can join at any time, as a group of their own.
+The answers form a grid, with `width` slots for each prompt. One matrix multiplication
+scores all answers on their prompt, another one on themselves; a softmax over both joins
+them. Prompts that are read together are a group, in which all unfinished answers have the
+same length. Other prompts can join at any time as another group.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "starcoder2")
-"""Values of `model_type` for which the tests find it equal to transformers' `generate`."""
+"""Values of `model_type` for which tests show that it equals transformers' `generate`."""
 
 ATTENTION = "shared_prompts"
 """Our attention implementation, as transformers knows it."""
@@ -208,18 +210,23 @@ class _Group:
         keys, values = (x[:, :, :, : self._tokens] for x in self._answers[layer])
         keys[:, :, :, -1] = self._in_grid(key).transpose(1, 2)
         values[:, :, :, -1] = self._in_grid(value).transpose(1, 2)
-        grid = self._in_grid(query * scaling)
-        # (prompts, key heads, answers, heads of a key head, size)
+        grid = self._in_grid(query * scaling)  # (prompts, width, heads, size)
+        # (prompts, key heads, width, heads per key head, size)
         grid = grid.view(*grid.shape[:2], heads, -1, grid.shape[3]).transpose(1, 2)
+        # On the prompt: (prompts, key heads, width * heads per key head, prompt tokens).
         scores = grid.flatten(2, 3) @ prompt_keys.transpose(2, 3)
         if self._padding is not None:
             scores = scores.masked_fill_(self._padding, float("-inf"))
+        # On the answers: (prompts, key heads, width, heads per key head, answer tokens).
         on_answers = grid @ keys.transpose(3, 4)
+        # Softmax over both: (…, prompt tokens + answer tokens).
         both = [scores.view(*grid.shape[:-1], length), on_answers]
         weights = torch.cat(both, dim=-1).softmax(-1, torch.float32).to(query.dtype)
         on_prompt, on_answer = torch.split(weights, [length, self._tokens], dim=-1)
+        # Weighted values of both: the shape of `grid`.
         seen = (on_prompt.flatten(2, 3) @ prompt_values).view(grid.shape)
         seen = seen + on_answer @ values
+        # Back to (prompts * width, heads, size), of which the rows are kept.
         seen = seen.transpose(1, 2).reshape(-1, *query.shape[1:])
         return seen if self._places is None else seen[self._places]
 
