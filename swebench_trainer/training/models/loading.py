@@ -272,8 +272,10 @@ def _unnamed(model: PeftModel) -> PeftModel:
     """Removes the base model's name from the adapter's config until it is saved.
 
     With a name, peft asks the Hub at every checkpoint whether the vocabulary has grown.
+    Its model card would be written to every checkpoint, too.
     """
     model.peft_config["default"].base_model_name_or_path = ""
+    model.create_or_update_model_card = lambda _: None
     return model
 
 

@@ -51,7 +51,6 @@ def save(
     if adapter:
         # Leaves out "ref", DPO's frozen copy of the starting adapter.
         model.save_pretrained(folder, selected_adapters=["default"], state_dict=state)
-        (folder / "README.md").unlink(missing_ok=True)
         _name_base(folder / "adapter_config.json", table)
         write_json(folder / TRAINED, {"quantization": table.quantization})
     else:

@@ -1,9 +1,8 @@
-"""Small models in the shapes of those that recipes are shipped for.
+"""Small models with the architectures of the models of shipped recipes.
 
-Each has what makes its family's network what it is: the ratio of query heads to heads
-with keys and values, tied or untied embeddings, rotary positions as its `config.json` on
-the Hub says, biases, and a vocabulary that is larger than its tokenizer and not a
-multiple of 64.
+Each has the features of its family: the ratio of query heads to key and value heads, tied
+or untied embeddings, the rotary positions of its `config.json` on the Hub, biases, and a
+vocabulary that is larger than its tokenizer's and not a multiple of 64.
 """
 
 from __future__ import annotations
@@ -73,11 +72,11 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "CodeLlama-7b-Instruct-hf": ("codellama-instruct", CODELLAMA),
     "CodeLlama-7b-hf": ("codellama-base", CODELLAMA),
 }
-"""The family of the tokenizer, and `config.json` but for its sizes, by model."""
+"""By model: the family of the tokenizer, and `config.json` without its sizes."""
 
 
 def write_model(name: str, families: dict[str, Any], folder: Path) -> Path:
-    """Writes a model of random weights, bf16 on disk as theirs, beside its tokenizer."""
+    """Writes a model of random bf16 weights and its tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -99,7 +98,7 @@ def write_model(name: str, families: dict[str, Any], folder: Path) -> Path:
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
     model.to(torch.bfloat16).save_pretrained(directory)
-    path.write_text(json.dumps(config))  # as it was published, by older libraries
+    path.write_text(json.dumps(config))  # as published, by older libraries
     return directory
 
 

@@ -1,8 +1,8 @@
-"""Tokenizers of the model families, built on the spot.
+"""Tokenizers of the model families, built during the tests.
 
-What decides the shape of a prompt is the family's own: the class that transformers
-loads, normaliser and pre-tokenizer, the special tokens, BOS and EOS, the chat
-template. Only the vocabulary is small and trained here.
+Everything that determines the form of a prompt equals the published tokenizer: the class
+that transformers loads, normalizer and pre-tokenizer, special tokens, BOS and EOS, and the
+chat template. Only the vocabulary is small and trained here.
 """
 
 # ruff: noqa: RUF001  (DeepSeek writes its tokens with fullwidth bars)
@@ -38,9 +38,9 @@ class Family:
     """A family of models.
 
     Attributes:
-        end: What ends an answer.
-        begin: The BOS token, where prompts have one.
-        chat: Whether there is a chat template.
+        end: Token that ends an answer.
+        begin: BOS token of prompts, if any.
+        chat: Whether the tokenizer has a chat template.
     """
 
     kind: str
@@ -61,7 +61,7 @@ FAMILIES = {
 
 
 def build(name: str, folder: Path) -> Any:
-    """Writes the family's files and loads them as a recipe's model is loaded."""
+    """Writes the family's files and loads them like the model of a recipe."""
     family = FAMILIES[name]
     backend, config, model_type = _KINDS[family.kind](family)
     if family.chat:
@@ -110,7 +110,7 @@ def _deepseek(family: Family) -> tuple[Tokenizer, dict[str, Any], str]:
     _add(backend, ["<｜fim▁hole｜>", "<|User|>", "<|Assistant|>"], special=False)
     _add(backend, ["<|EOT|>"], special=True)
     config = {
-        # So it is called on the Hub, though it is byte-level BPE.
+        # Its name on the Hub, although it is byte-level BPE.
         "tokenizer_class": "LlamaTokenizerFast",
         "add_bos_token": True,
         "add_eos_token": False,
@@ -133,7 +133,7 @@ def _codellama(_: Family) -> tuple[Tokenizer, dict[str, Any], str]:
         special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))],
         show_progress=False,
     )
-    # A newline is a byte to this family, and no part of a longer token.
+    # In this family a newline is a byte, never part of a longer token.
     trained.train_from_iterator([line.rstrip("\n") for line in _corpus()], trainer)
     written = json.loads(trained.to_str())
     written["added_tokens"] = written["added_tokens"][: len(special)]

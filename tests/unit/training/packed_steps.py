@@ -1,4 +1,4 @@
-"""Packed SFT steps in one process or several; prints parts, losses and gradients' norms."""
+"""Packed SFT steps in one process or several; prints parts, losses and gradient norms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ranks do in tests of the processes alone: functions that a child can import."""
+"""Training functions for the ranks, in a module that they can import."""
 
 from __future__ import annotations
 

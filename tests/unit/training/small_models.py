@@ -1,4 +1,4 @@
-"""Small models with the architecture of large ones, and weights that say something."""
+"""Small models with the architectures of large ones, whose attention has an effect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAD = 0
 
 
 def write_model(family: str, folder: Path) -> str:
-    """A small model of the family, whose attention decides what it says."""
+    """Writes a small model of the family, whose output depends on its attention."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -38,7 +38,7 @@ def write_model(family: str, folder: Path) -> str:
 
 
 def open_model(table: HfTable, *, checkpointing: bool):
-    """The model as the trainer would have it, and its base."""
+    """The model as the trainer prepares it, and its base."""
     import torch
     from trl.trainer.utils import add_fused_lm_head
 
@@ -46,7 +46,7 @@ def open_model(table: HfTable, *, checkpointing: bool):
         model = load_trainable(table, None, seed=0)
     base = model.get_base_model() if table.lora else model
     for name, weight in model.named_parameters():
-        if "lora_B" in name:  # zero at first, and then nothing else has a gradient
+        if "lora_B" in name:  # initially zero, so that no other weight has a gradient
             torch.nn.init.normal_(weight, std=0.1, generator=torch.manual_seed(1))
     if checkpointing:
         model.activation_checkpointing_enable()

@@ -1,4 +1,4 @@
-"""The models that recipes are shipped for, small: they load, learn, and are saved right."""
+"""Small versions of the models of shipped recipes load, learn, and are saved."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def digests(folder: Path) -> dict[str, str]:
         ),
     ],
 )
-def test_it_learns_by_sft_and_dpo_and_its_adapter_is_loaded_again(
+def test_an_architecture_learns_in_sft_and_dpo_and_its_adapter_can_be_loaded(
     directories, name, quantization, tmp_path
 ):
     import torch
@@ -99,8 +99,8 @@ def test_it_learns_by_sft_and_dpo_and_its_adapter_is_loaded_again(
     assert digests(directory) == base
 
 
-def test_the_config_of_its_time_is_understood(directory):
-    """transformers 5 reads `rope_theta` and `rope_scaling` under another name."""
+def test_the_published_config_is_read_correctly(directory):
+    """transformers 5 stores `rope_theta` and `rope_scaling` under another name."""
     import torch
 
     _, shape = ARCHITECTURES[directory.name]
@@ -125,7 +125,7 @@ def test_the_config_of_its_time_is_understood(directory):
     assert ratio == shape["num_attention_heads"] // shape["num_key_value_heads"]
 
 
-def test_four_bits_are_for_the_linear_layers_alone(directories):
+def test_only_the_linear_layers_have_four_bits(directories):
     import torch
     from bitsandbytes.nn import Linear4bit
 

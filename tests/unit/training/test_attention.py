@@ -1,16 +1,14 @@
-"""Which attention `auto` means, on machines that we need not have."""
+"""The attention that `auto` chooses, on any machine."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from training_examples import DPO, LORA, PAIRS, ROWS, SFT, request_in
+from training_examples import LORA
 
-from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.models import attention
 from swebench_trainer.training.models.attention import KERNEL, obstacle, settled
-from swebench_trainer.training.sft import train_sft
 
 
 def unreachable():
@@ -18,7 +16,7 @@ def unreachable():
 
 
 def unwanted():
-    raise AssertionError("asked for a kernel that could not run")
+    raise AssertionError("loaded a kernel that could not run")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +29,7 @@ def unwanted():
         (8, True, lambda: None, None),
     ],
 )
-def test_the_kernel_needs_a_gpu_a_package_and_itself(
+def test_the_kernel_needs_a_gpu_and_a_package_and_must_load(
     generation, installed, load, reason
 ):
     found = obstacle(generation, installed, load)
@@ -47,7 +45,7 @@ def test_the_kernel_needs_a_gpu_a_package_and_itself(
         ("eager", False, None, "eager"),
     ],
 )
-def test_auto_is_the_kernel_where_it_runs_and_takes_no_mask(
+def test_auto_is_the_kernel_if_it_runs_and_no_mask_is_needed(
     monkeypatch, wanted, masked, obstacle_here, means
 ):
     monkeypatch.setattr(attention, "kernel_obstacle", lambda: obstacle_here)
@@ -55,16 +53,16 @@ def test_auto_is_the_kernel_where_it_runs_and_takes_no_mask(
     assert settled(table, masked=masked).attention == means
 
 
-def test_a_machine_without_a_gpu_trains_with_sdpa_and_says_so(tmp_path):
+def test_a_machine_without_a_gpu_trains_with_sdpa_and_records_it(
+    sft_adapter, dpo_adapter
+):
     assert attention.kernel_obstacle() == "no GPU"
-    train_sft(LORA, ROWS, SFT, request_in(tmp_path / "sft"))
-    train_dpo(LORA, PAIRS, DPO, request_in(tmp_path / "dpo"))
-    for stage in ("sft", "dpo"):
-        audit = json.loads((tmp_path / stage / "audit.json").read_text())
+    for weights in (sft_adapter, dpo_adapter):
+        audit = json.loads((weights.parent / "audit.json").read_text())
         assert audit["attention"] == "sdpa"
 
 
-def test_transformers_knows_the_kernel_by_its_name():
+def test_transformers_recognizes_the_name_of_the_kernel():
     from transformers.integrations.hub_kernels import is_kernel
     from transformers.modeling_flash_attention_utils import FLASH_ATTN_KERNEL_DEVICES
 

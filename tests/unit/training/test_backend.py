@@ -6,6 +6,7 @@ from training_examples import DPO, FULL, LORA, PAIRS, QLORA, ROWS, SFT, request_
 from swebench_trainer import hf
 from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.hf import HfBackend
+from swebench_trainer.training.sft import train_sft
 
 
 def backend_of(table) -> HfBackend:
@@ -23,8 +24,8 @@ def answers(backend: HfBackend, weights) -> dict[str, Sample]:
     return found
 
 
-def known_by_heart(backend: HfBackend, weights) -> int:
-    """Rows whose answer is the one that was trained, byte for byte, and then ends."""
+def memorized(backend: HfBackend, weights) -> int:
+    """Number of rows whose answer equals the trained one byte for byte, and then ends."""
     found = answers(backend, weights)
     return sum(
         (found[r.instance_id].text, found[r.instance_id].finish)
@@ -33,35 +34,36 @@ def known_by_heart(backend: HfBackend, weights) -> int:
     )
 
 
-def test_the_tiny_model_learns_rows_by_heart_and_dpo_keeps_them(tmp_path):
+def test_the_tiny_model_memorizes_rows_and_keeps_them_in_dpo(tmp_path):
     backend = backend_of(FULL)
-    sft = SFT.model_copy(update={"epochs": 40})
+    sft = SFT.model_copy(update={"epochs": 24})
     dpo = DPO.model_copy(update={"learning_rate": 1e-5, "epochs": 2})
     first = backend.train_sft(ROWS, sft, request_in(tmp_path / "sft"))
     second = backend.train_dpo(PAIRS, dpo, request_in(tmp_path / "dpo", start=first))
-    assert known_by_heart(backend, None) == 0
-    assert known_by_heart(backend, first) == len(ROWS)
-    assert known_by_heart(backend, second) == len(ROWS)
+    assert memorized(backend, None) == 0
+    assert memorized(backend, first) == len(ROWS)
+    assert memorized(backend, second) == len(ROWS)
 
 
 @pytest.mark.parametrize("table", [LORA, QLORA], ids=["lora", "qlora"])
-def test_an_adapter_changes_what_is_sampled(tmp_path, table):
+def test_an_adapter_changes_the_samples(trained, table):
     backend = backend_of(table)
-    weights = backend.train_sft(ROWS, SFT, request_in(tmp_path))
+    weights = trained(train_sft, table, ROWS, SFT)
     with_adapter, base = answers(backend, weights), answers(backend, None)
     assert all(with_adapter[key].text != base[key].text for key in base)
 
 
 def test_nothing_is_written_to_the_terminal(tmp_path, capfd):
     backend = backend_of(LORA)
-    settings = SFT.model_copy(update={"save_every": 1})
-    weights = backend.train_sft(ROWS, settings, request_in(tmp_path / "sft"))
-    backend.train_dpo(PAIRS, DPO, request_in(tmp_path / "dpo", start=weights))
-    known_by_heart(backend, weights)
+    sft = SFT.model_copy(update={"epochs": 1, "save_every": 1})
+    dpo = DPO.model_copy(update={"epochs": 1})
+    weights = backend.train_sft(ROWS, sft, request_in(tmp_path / "sft"))
+    backend.train_dpo(PAIRS, dpo, request_in(tmp_path / "dpo", start=weights))
+    memorized(backend, weights)
     assert capfd.readouterr() == ("", "")
 
 
-def test_answers_also_stop_at_the_eos_of_the_models_own_config(monkeypatch):
+def test_answers_also_stop_at_the_eos_token_of_the_generation_config(monkeypatch):
     seen = {}
 
     class Recorded(hf.TransformersSampler):
@@ -76,5 +78,5 @@ def test_answers_also_stop_at_the_eos_of_the_models_own_config(monkeypatch):
     assert seen["batch_size"] == 3
 
 
-def test_the_name_is_the_recipes():
+def test_the_backend_has_the_name_of_the_recipe():
     assert backend_of(FULL).name == "builtin:tiny"

@@ -1,4 +1,4 @@
-"""What a training is by construction: its precision, and the bits of its seed."""
+"""Properties of every training: fp32 weights, and bits that the seed determines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from training_examples import (
     ROWS,
     SFT,
     request_in,
+    same_weights,
     stop_after,
     tensors,
 )
@@ -23,13 +24,6 @@ from swebench_trainer.training.models.loading import compute_dtype
 from swebench_trainer.training.sft import train_sft
 
 EACH_STEP = SFT.model_copy(update={"save_every": 1})
-
-
-def equal(left: Path, right: Path) -> bool:
-    import torch
-
-    a, b = tensors(left), tensors(right)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -46,7 +40,7 @@ def test_a_gpu_computes_in_bf16_and_a_cpu_in_fp32(monkeypatch, tmp_path, gpu):
 
 
 def dtypes(checkpoint: Path) -> set[str]:
-    """Of the adapter, and of what the optimizer remembers of each weight."""
+    """The precisions of the adapter and of the optimizer's state."""
     import torch
 
     optimizer = torch.load(checkpoint / "optimizer.pt")["state"].values()
@@ -58,9 +52,10 @@ def dtypes(checkpoint: Path) -> set[str]:
     return {str(tensor.dtype) for tensor in (*remembered, *adapter)}
 
 
-def test_adapters_and_optimizer_are_fp32_before_and_after_a_resume(tmp_path):
-    """TRL has those of a 4-bit model in bf16, and peft in fp32 after a resume."""
-    straight = train_sft(QLORA, ROWS, EACH_STEP, request_in(tmp_path / "straight"))
+def test_adapters_and_optimizer_are_fp32_before_and_after_a_resume(
+    tmp_path, qlora_adapter
+):
+    """TRL keeps adapters of a 4-bit model in bf16, and peft loads them in fp32."""
     out = tmp_path / "stopped"
     for steps in (3, 5):
         with pytest.raises(KeyboardInterrupt):
@@ -68,19 +63,24 @@ def test_adapters_and_optimizer_are_fp32_before_and_after_a_resume(tmp_path):
             train_sft(QLORA, ROWS, EACH_STEP, request)
         newest = out / "checkpoints" / f"checkpoint-{steps - 1}"
         assert dtypes(newest) == {"torch.float32"}
-    assert equal(straight, train_sft(QLORA, ROWS, EACH_STEP, request_in(out)))
+    resumed = train_sft(QLORA, ROWS, EACH_STEP, request_in(out))
+    assert same_weights(qlora_adapter, resumed)
 
 
-@pytest.mark.parametrize("table", [LORA, QLORA], ids=["lora", "qlora"])
-def test_dpo_has_the_bits_of_its_seed(tmp_path, sft_adapter, table):
+@pytest.mark.parametrize(
+    "table",
+    [LORA, pytest.param(QLORA, marks=pytest.mark.slow)],
+    ids=["lora", "qlora"],
+)
+def test_the_seed_determines_the_bits_of_dpo(tmp_path, sft_adapter, table):
     runs = [
         train_dpo(
             table,
             PAIRS,
-            DPO.model_copy(update={"epochs": 2}),
+            DPO.model_copy(update={"epochs": 1}),
             request_in(tmp_path / name, start=sft_adapter, seed=seed),
         )
         for name, seed in (("one", 1), ("again", 1), ("two", 2))
     ]
-    assert equal(runs[0], runs[1])
-    assert not equal(runs[0], runs[2])
+    assert same_weights(runs[0], runs[1])
+    assert not same_weights(runs[0], runs[2])

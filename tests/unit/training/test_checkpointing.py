@@ -1,4 +1,4 @@
-"""Levels of activation checkpointing: the same numbers, and the cheapest that fits."""
+"""Activation checkpointing: all levels give the same numbers; `auto` takes the cheapest that fits."""
 
 from __future__ import annotations
 
@@ -39,16 +39,14 @@ def at(level):
     ("limit", "level"),
     [(100, "none"), (99, "every_4"), (60, "every_2"), (31, "full"), (20, "offload")],
 )
-def test_the_cheapest_level_that_fits_is_chosen_and_nothing_beyond_it_tried(
-    limit, level
-):
+def test_the_cheapest_level_that_fits_is_chosen_without_trying_others(limit, level):
     choice = cheapest(LEVELS, NEEDS.__getitem__, limit)
     tried = LEVELS[: LEVELS.index(level) + 1]
     assert (choice.level, choice.fits, choice.limit) == (level, True, limit)
     assert choice.needed == {name: NEEDS[name] for name in tried}
 
 
-def test_a_trial_that_runs_out_of_memory_is_not_the_last(limit=70):
+def test_a_trial_that_runs_out_of_memory_is_followed_by_others(limit=70):
     def measure(level):
         return None if level == "none" else NEEDS[level]
 
@@ -57,7 +55,7 @@ def test_a_trial_that_runs_out_of_memory_is_not_the_last(limit=70):
     assert choice.needed["none"] is None
 
 
-def test_where_nothing_fits_the_least_is_taken_and_said_not_to_fit():
+def test_if_no_level_fits_the_last_is_chosen_and_marked_as_not_fitting():
     choice = cheapest(LEVELS, lambda _: None, 10)
     assert (choice.level, choice.fits) == ("offload", False)
 
@@ -72,7 +70,9 @@ def test_where_nothing_fits_the_least_is_taken_and_said_not_to_fit():
         ("offload", [True] * 8),
     ],
 )
-def test_a_level_stays_when_the_reference_is_read_without_it(tmp_path, level, layers):
+def test_a_level_is_kept_after_a_forward_of_the_reference_without_it(
+    tmp_path, level, layers
+):
     from transformers import AutoConfig, AutoModelForCausalLM
     from trl.models.utils import disable_gradient_checkpointing
 
@@ -89,21 +89,29 @@ def test_a_level_stays_when_the_reference_is_read_without_it(tmp_path, level, la
     )
     model = AutoModelForCausalLM.from_config(config)
 
-    def switched():
+    def enabled():
         return [layer.gradient_checkpointing for layer in model.model.layers]
 
     with silence_libraries():
         apply(model, "full")
         apply(model, level)
-        assert switched() == layers
+        assert enabled() == layers
         with disable_gradient_checkpointing(model, None):
-            assert not any(switched())
-    assert switched() == layers
+            assert not any(enabled())
+    assert enabled() == layers
 
 
-@pytest.mark.parametrize("level", LEVELS[1:])
-def test_levels_do_not_change_what_is_learned(tmp_path, level, straight):
-    train_sft(at(level), ROWS, SFT, request_in(tmp_path / "sft"))
+@pytest.mark.parametrize(
+    "level",
+    [
+        pytest.param("every_4", marks=pytest.mark.slow),
+        "every_2",
+        pytest.param("full", marks=pytest.mark.slow),
+        "offload",
+    ],
+)
+def test_levels_do_not_change_the_steps(tmp_path, level, straight):
+    train_sft(at(level), ROWS, SHORT_SFT, request_in(tmp_path / "sft"))
     train_dpo(at(level), PAIRS, SHORT, request_in(tmp_path / "dpo"))
     for stage, expected in straight.items():
         found = metrics(tmp_path / stage)
@@ -115,26 +123,26 @@ def test_levels_do_not_change_what_is_learned(tmp_path, level, straight):
             assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
 
 
+SHORT_SFT = SFT.model_copy(update={"epochs": 1})
 SHORT = DPO.model_copy(update={"epochs": 1})
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
+def straight(trained):
     """The metrics of trainings that keep all activations."""
-    folder = tmp_path_factory.mktemp("straight")
-    train_sft(at("none"), ROWS, SFT, request_in(folder / "sft"))
-    train_dpo(at("none"), PAIRS, SHORT, request_in(folder / "dpo"))
-    return {stage: metrics(folder / stage) for stage in ("sft", "dpo")}
+    sft = trained(train_sft, at("none"), ROWS, SHORT_SFT)
+    dpo = trained(train_dpo, at("none"), PAIRS, SHORT)
+    return {"sft": metrics(sft.parent), "dpo": metrics(dpo.parent)}
 
 
-def test_the_choice_leaves_no_trace_in_the_training(tmp_path, straight):
-    """Not even in its random numbers: dropout falls as it would have."""
+def test_the_choice_does_not_affect_the_training(tmp_path):
+    """Not even its random numbers, which dropout uses."""
     table = LORA.model_copy(
         update={"lora": LORA.lora.model_copy(update={"dropout": 0.2})}
     )
     for level in ("none", "auto"):
         chosen = table.model_copy(update={"checkpointing": level})
-        train_sft(chosen, ROWS, SFT, request_in(tmp_path / level))
+        train_sft(chosen, ROWS, SHORT_SFT, request_in(tmp_path / level))
     assert metrics(tmp_path / "auto") == metrics(tmp_path / "none")
     choice = Choice(
         **json.loads((tmp_path / "auto" / activation_checkpointing.FILE).read_text())
@@ -143,8 +151,8 @@ def test_the_choice_leaves_no_trace_in_the_training(tmp_path, straight):
     assert 0 < choice.needed["none"] < choice.limit
 
 
-def test_trial_steps_leave_no_trace_either(tmp_path, monkeypatch):
-    """What a GPU is tried with, run where there is none."""
+def test_trial_steps_do_not_affect_the_training(tmp_path, monkeypatch):
+    """Runs the trial steps of a GPU on a CPU."""
 
     def tried(trainer, base, batch):
         def measure(level):
@@ -154,32 +162,32 @@ def test_trial_steps_leave_no_trace_either(tmp_path, monkeypatch):
 
         return cheapest(LEVELS, measure, 60)
 
-    train_sft(at("every_2"), ROWS, SFT, request_in(tmp_path / "told"))
+    train_sft(at("every_2"), ROWS, SHORT_SFT, request_in(tmp_path / "set"))
     monkeypatch.setattr(
         activation_checkpointing,
         "_on_cpu",
         lambda t, batch, _: tried(t, t.model.get_base_model(), batch),
     )
-    train_sft(at("auto"), ROWS, SFT, request_in(tmp_path / "tried"))
+    train_sft(at("auto"), ROWS, SHORT_SFT, request_in(tmp_path / "tried"))
     audit = json.loads((tmp_path / "tried" / "audit.json").read_text())
     assert audit["checkpointing"] == "every_2"
-    assert metrics(tmp_path / "tried") == metrics(tmp_path / "told")
+    assert metrics(tmp_path / "tried") == metrics(tmp_path / "set")
 
 
-def test_little_memory_means_that_all_is_computed_again(tmp_path, monkeypatch):
+def test_with_little_memory_all_layers_are_recomputed(tmp_path, monkeypatch):
     monkeypatch.setattr(activation_checkpointing, "free_memory", lambda: 1 << 20)
-    train_sft(at("auto"), ROWS, SFT, request_in(tmp_path))
+    train_sft(at("auto"), ROWS, SHORT_SFT, request_in(tmp_path))
     choice = json.loads((tmp_path / activation_checkpointing.FILE).read_text())
     assert choice["level"] == "full"
     assert choice["needed"]["none"] > choice["limit"]
 
 
-def test_more_tokens_keep_more(tmp_path, monkeypatch):
+def test_more_tokens_need_more_memory(tmp_path):
     needed = []
     for times in (1, 3):
         rows = [SftRow(r.instance_id, r.prompt * times, r.completion) for r in ROWS]
         out = tmp_path / str(times)
-        train_sft(at("auto"), rows, SFT, request_in(out))
+        train_sft(at("auto"), rows, SHORT_SFT, request_in(out))
         needed.append(
             json.loads((out / activation_checkpointing.FILE).read_text())["needed"][
                 "none"
@@ -189,21 +197,21 @@ def test_more_tokens_keep_more(tmp_path, monkeypatch):
 
 
 def test_a_resumed_training_keeps_its_level(tmp_path, monkeypatch):
-    settings = SFT.model_copy(update={"save_every": 2})
+    settings = SHORT_SFT.model_copy(update={"save_every": 1})
     with pytest.raises(KeyboardInterrupt):
-        train_sft(at("auto"), ROWS, settings, request_in(tmp_path, step=stop_after(3)))
+        train_sft(at("auto"), ROWS, settings, request_in(tmp_path, step=stop_after(2)))
     before = (tmp_path / activation_checkpointing.FILE).read_text()
     monkeypatch.setattr(activation_checkpointing, "free_memory", lambda: 1 << 20)
     train_sft(at("auto"), ROWS, settings, request_in(tmp_path))
     assert (tmp_path / activation_checkpointing.FILE).read_text() == before
 
 
-def test_a_resumed_training_with_other_micro_batches_chooses_anew(
+def test_a_resumed_training_with_other_micro_batches_chooses_again(
     tmp_path, monkeypatch
 ):
-    settings = SFT.model_copy(update={"save_every": 2})
+    settings = SHORT_SFT.model_copy(update={"save_every": 1})
     with pytest.raises(KeyboardInterrupt):
-        train_sft(at("auto"), ROWS, settings, request_in(tmp_path, step=stop_after(3)))
+        train_sft(at("auto"), ROWS, settings, request_in(tmp_path, step=stop_after(2)))
     monkeypatch.setattr(activation_checkpointing, "free_memory", lambda: 1 << 20)
     other = settings.model_copy(update={"micro_batch": 2})
     train_sft(at("auto"), ROWS, other, request_in(tmp_path))
@@ -213,7 +221,7 @@ def test_a_resumed_training_with_other_micro_batches_chooses_anew(
     )
 
 
-def test_several_processes_are_not_tried(tmp_path):
+def test_several_processes_get_the_full_level_without_a_trial(tmp_path):
     import torch
 
     trainer = SimpleNamespace(
@@ -230,7 +238,7 @@ def test_several_processes_are_not_tried(tmp_path):
     assert (choice.level, choice.reason) == ("full", "several processes")
 
 
-def test_a_choice_counts_the_memory_that_is_free():
+def test_free_memory_is_at_most_the_machines_memory():
     import psutil
 
     assert 0 < activation_checkpointing.free_memory() <= psutil.virtual_memory().total

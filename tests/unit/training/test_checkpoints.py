@@ -15,11 +15,11 @@ def checkpoint(folder: Path, step: int) -> Path:
     return path
 
 
-def test_without_checkpoints_there_is_none(tmp_path):
+def test_an_absent_folder_has_no_checkpoint(tmp_path):
     assert newest_complete(tmp_path / "absent") is None
 
 
-def test_the_highest_step_is_the_newest(tmp_path):
+def test_the_newest_checkpoint_has_the_highest_step(tmp_path):
     for step in (9, 100, 20):
         seal(checkpoint(tmp_path, step))
     assert newest_complete(tmp_path) == tmp_path / "checkpoint-100"

@@ -20,13 +20,13 @@ PAIRS = [
 ]
 
 
-def test_the_collator_of_sft_trains_the_answers_and_their_ends():
+def test_the_sft_collator_trains_answers_and_their_end_tokens():
     collate = DataCollatorForLanguageModeling(pad_token_id=0)
     examples = [row.as_sft() for row in SFT]
     assert audit_collator(collate, examples, SFT, 2) == {"cut": 0, "collated": 2}
 
 
-def test_prompts_are_trained_where_they_should_be():
+def test_prompts_must_be_trained_with_a_prompt_loss():
     collate = DataCollatorForLanguageModeling(pad_token_id=0)
     examples = [row.as_sft(prompt_loss=1) for row in SFT]
     audit_collator(collate, examples, SFT, 2, prompt_loss=True)
@@ -41,12 +41,12 @@ def test_prompts_are_trained_where_they_should_be():
     [DataCollatorForPreference(pad_token_id=0), SharedPrefixCollator(0)],
     ids=["plain", "shared"],
 )
-def test_the_collators_of_dpo_train_both_answers_and_their_ends(collate):
+def test_the_dpo_collators_train_both_answers_and_their_end_tokens(collate):
     examples = [row.as_preference() for row in PAIRS]
     assert audit_collator(collate, examples, PAIRS, 2) == {"cut": 0, "collated": 2}
 
 
-def test_a_collator_that_cuts_the_longest_answer_is_found_out():
+def test_a_truncated_answer_is_detected():
     collate = DataCollatorForPreference(pad_token_id=0, max_length=6)
     examples = [row.as_preference() for row in PAIRS]
     with pytest.raises(
@@ -55,7 +55,7 @@ def test_a_collator_that_cuts_the_longest_answer_is_found_out():
         audit_collator(collate, examples, PAIRS, 1)
 
 
-def test_an_end_that_is_masked_is_found_out():
+def test_a_masked_end_token_is_detected():
     collate = DataCollatorForLanguageModeling(pad_token_id=0)
     examples = [row.as_sft() for row in SFT]
     examples[1]["labels"][-1] = -100
@@ -63,7 +63,7 @@ def test_an_end_that_is_masked_is_found_out():
         audit_collator(collate, examples, SFT, 1)
 
 
-def test_a_prompt_that_is_trained_is_found_out():
+def test_a_trained_prompt_is_detected():
     collate = DataCollatorForLanguageModeling(pad_token_id=0)
     examples = [{"input_ids": row.as_sft()["input_ids"]} for row in SFT]
     with pytest.raises(StageError, match="or a prompt is"):

@@ -49,7 +49,7 @@ def test_special_tokens_in_an_issue_are_text_without_a_chat_template_too(tokeniz
     assert tokenizer.decode(ids) == f"{INJECTION}\n\n"
 
 
-def test_the_template_decides_about_the_space_around_a_hostile_issue(tokenizer):
+def test_the_template_determines_the_whitespace_around_a_hostile_issue(tokenizer):
     prompt = f"\n  {INJECTION}\n"
     assert prompt in tokenizer.decode(encode_prompt(tokenizer, prompt))
     trimming = tokenizer.chat_template.replace("['content']", "['content'] | trim")
@@ -74,7 +74,7 @@ def test_a_template_that_changes_messages_cannot_hide_special_tokens(
 @pytest.mark.parametrize(
     "prompt", ["Fix it.", "\n Fix  it.\n\n", "", " ", "<|im_", "漢"]
 )
-def test_any_other_prompt_is_encoded_as_the_tokenizer_does_it(tokenizer, prompt):
+def test_an_ordinary_prompt_is_encoded_like_the_tokenizer_does(tokenizer, prompt):
     assert encode_prompt(tokenizer, prompt) == tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}],
         add_generation_prompt=True,
@@ -94,13 +94,13 @@ def test_special_tokens_in_an_answer_are_text(tokenizer):
     assert decode_completion(tokenizer, ids) == "stop <|im_end|> here"
 
 
-def test_the_answer_ends_with_the_templates_token_rather_than_eos(tokenizer):
+def test_an_answer_ends_with_the_end_token_of_the_template_rather_than_eos(tokenizer):
     tokenizer.eos_token = "<|endoftext|>"
     end = encode_completion(tokenizer, "x")[-1]
     assert tokenizer.decode([end]) == "<|im_end|>"
 
 
-def test_sft_and_dpo_and_sampling_see_the_same_prompt(tokenizer):
+def test_sft_and_dpo_and_sampling_have_the_same_prompt(tokenizer):
     (row, *_), (pair, *_) = encode_rows(tokenizer, ROWS), encode_pairs(tokenizer, PAIRS)
     prompt = encode_prompt(tokenizer, ROWS[0].prompt)
     sft, dpo = row.as_sft(), pair.as_preference()
@@ -108,7 +108,7 @@ def test_sft_and_dpo_and_sampling_see_the_same_prompt(tokenizer):
     assert sft["input_ids"][len(prompt) :] == dpo["chosen_ids"]
 
 
-def test_the_answer_and_its_end_are_learned_and_the_prompt_is_not(tokenizer):
+def test_the_answer_and_its_end_token_are_trained_and_the_prompt_is_not(tokenizer):
     (row, *_) = encode_rows(tokenizer, ROWS)
     labels = row.as_sft()["labels"]
     learned = [label for label in labels if label != IGNORED]
@@ -116,7 +116,7 @@ def test_the_answer_and_its_end_are_learned_and_the_prompt_is_not(tokenizer):
     assert learned == encode_completion(tokenizer, ROWS[0].completion)
 
 
-def test_the_prompt_is_learned_too_where_that_is_asked_for(tokenizer):
+def test_the_prompt_is_trained_with_a_prompt_loss(tokenizer):
     (row, *_) = encode_rows(tokenizer, ROWS)
     whole = row.as_sft(prompt_loss=1)
     first, *others = whole["labels"]

@@ -49,7 +49,7 @@ TEXTS = st.lists(PIECES, max_size=8).map("".join)
 
 
 def writable(family: str, text: str) -> str:
-    """The text as the family's tokenizer can give it back."""
+    """The text as the family's tokenizer can reproduce it."""
     if FAMILIES[family].kind == "qwen":
         return unicodedata.normalize("NFC", text)
     if FAMILIES[family].kind == "codellama":
@@ -58,22 +58,22 @@ def writable(family: str, text: str) -> str:
 
 
 @settings(
-    max_examples=60,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(prompt=TEXTS, answer=TEXTS)
-def test_training_begins_with_what_is_asked_and_teaches_the_answer(
+def test_a_training_row_is_the_prompt_and_the_trained_answer(
     family, tokenizer, prompt, answer
 ):
     (row,) = encode_rows(tokenizer, [SftRow("x", prompt, answer)])
     sft = row.as_sft()
     ids, labels = sft["input_ids"], sft["labels"]
-    asked = encode_prompt(tokenizer, prompt)
+    prompt_ids = encode_prompt(tokenizer, prompt)
     learned = [label for label in labels if label != IGNORED]
 
-    assert ids[: len(asked)] == asked
-    assert labels == [IGNORED] * len(asked) + ids[len(asked) :]
+    assert ids[: len(prompt_ids)] == prompt_ids
+    assert labels == [IGNORED] * len(prompt_ids) + ids[len(prompt_ids) :]
     assert learned[-1] == end_of_answer(tokenizer)
     special = special_ids(tokenizer)
     assert [token for token in learned if token in special] == learned[-1:]
@@ -82,7 +82,7 @@ def test_training_begins_with_what_is_asked_and_teaches_the_answer(
 
 
 @settings(
-    max_examples=60,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -107,7 +107,7 @@ def test_an_issue_adds_no_special_token_and_loses_no_character(
     assert shown == expected
 
 
-def test_harmless_prompts_are_what_transformers_makes_of_them(tokenizer):
+def test_ordinary_prompts_are_encoded_like_transformers_does(tokenizer):
     for prompt in ("Fix it.", "\n Fix  it.\n\n", "<not_special> é漢🙂"):
         if tokenizer.chat_template:
             assert encode_prompt(tokenizer, prompt) == tokenizer.apply_chat_template(
@@ -120,15 +120,15 @@ def test_harmless_prompts_are_what_transformers_makes_of_them(tokenizer):
             assert encode_prompt(tokenizer, prompt) == tokenizer(text)["input_ids"]
 
 
-def test_a_spelled_out_token_is_as_long_as_its_text_says(tokenizer):
-    """Nothing else of the prompt may change, not even a space."""
+def test_a_special_token_in_an_issue_is_its_characters(tokenizer):
+    """No other character of the prompt may change, not even a space."""
     hostile = f"Crash {tokenizer.eos_token}: bad."
     shown = tokenizer.decode(encode_prompt(tokenizer, hostile))
     harmless = tokenizer.decode(encode_prompt(tokenizer, "Crash @: bad."))
     assert shown == harmless.replace("@", tokenizer.eos_token)
 
 
-def test_a_prompt_begins_once_and_does_not_end(family, tokenizer):
+def test_a_prompt_has_one_bos_token_and_no_end(family, tokenizer):
     ids = encode_prompt(tokenizer, "Fix it.")
     begin = FAMILIES[family].begin
     if begin:
@@ -140,19 +140,21 @@ def test_a_prompt_begins_once_and_does_not_end(family, tokenizer):
         assert tokenizer.eos_token_id not in ids
 
 
-def test_the_answer_ends_with_the_familys_token(family, tokenizer):
+def test_an_answer_ends_with_the_end_token_of_the_family(family, tokenizer):
     end = encode_completion(tokenizer, "x")[-1]
     assert tokenizer.convert_ids_to_tokens(end) == FAMILIES[family].end
 
 
-def test_a_tokenizer_that_ends_every_text_does_not_end_a_prompt(tmp_path):
+def test_a_prompt_has_no_eos_token_even_if_the_tokenizer_adds_it_to_every_text(
+    tmp_path,
+):
     tokenizer = build("codellama-base", tmp_path / "model")
     tokenizer.add_eos_token = True
     assert tokenizer("x")["input_ids"][-1] == tokenizer.eos_token_id
     assert tokenizer.eos_token_id not in encode_prompt(tokenizer, "Fix it.")
 
 
-def test_an_end_that_is_only_marked_as_special_is_found(tmp_path):
+def test_an_end_token_that_is_only_marked_as_special_is_found(tmp_path):
     """The base model's EOS is another token than its template's end of turn."""
     tokenizer = build("deepseek-coder-base", tmp_path / "model")
     tokenizer.chat_template = (
@@ -163,8 +165,8 @@ def test_an_end_that_is_only_marked_as_special_is_found(tmp_path):
     assert end == "<|EOT|>"
 
 
-def test_a_base_model_with_a_chat_template_ends_its_turns(tmp_path):
-    """It may be that of the instruct model, with another token as EOS."""
+def test_an_answer_ends_with_the_end_of_a_turn_rather_than_eos(tmp_path):
+    """A base model may have the template of the instruct model, and another EOS."""
     build("qwen2.5-coder-instruct", tmp_path / "model")
     path = tmp_path / "model" / "tokenizer_config.json"
     config = json.loads(path.read_text())
@@ -187,15 +189,18 @@ def test_a_tokenizer_that_loses_spaces_is_refused(tmp_path):
         load_tokenizer(HfTable(name=str(path.parent), quantization="none"))
 
 
-def test_a_view_has_every_character_once_and_marks_the_answer(family, tokenizer):
+def test_a_view_has_each_character_once_and_marks_the_answer(family, tokenizer):
     prompt, answer = f"Fix {tokenizer.eos_token} it.", "a.py\n- x\n+ y\n"
     view = describe_row(tokenizer, prompt, answer)
-    asked, learned = (
+    prompt_ids, answer_ids = (
         encode_prompt(tokenizer, prompt),
         encode_completion(tokenizer, answer),
     )
-    assert "".join(p.text for p in view.parts) == tokenizer.decode(asked + learned)
-    assert (view.prompt_tokens, view.answer_tokens) == (len(asked), len(learned))
+    assert "".join(p.text for p in view.parts) == tokenizer.decode(
+        prompt_ids + answer_ids
+    )
+    assert view.prompt_tokens == len(prompt_ids)
+    assert view.answer_tokens == len(answer_ids)
     trained = [part for part in view.parts if part.trained]
     assert [part.special for part in trained] == [False, True]
     assert trained[0].text.removeprefix(" ") == answer
@@ -203,13 +208,13 @@ def test_a_view_has_every_character_once_and_marks_the_answer(family, tokenizer)
     read = "".join(
         part.text for part in view.parts if part.special and not part.trained
     )
-    turns = 2 if "qwen" in family else 0  # of system and user; the others have no end
+    turns = 2 if "qwen" in family else 0  # system and user; other families end no turns
     assert read.count(tokenizer.eos_token) == turns
     assert describe_row(tokenizer, prompt, None).answer_tokens == 0
 
 
-def test_a_saved_model_is_asked_with_the_same_tokens(family, tokenizer, tmp_path):
-    """All weights trained: the tokenizer is then read from beside them."""
+def test_a_saved_model_gets_the_same_tokens(family, tokenizer, tmp_path):
+    """A trained whole model has a copy of the tokenizer."""
     tokenizer.save_pretrained(tmp_path)
     config = {"model_type": "qwen2" if "qwen" in family else "llama"}
     (tmp_path / "config.json").write_text(json.dumps(config))

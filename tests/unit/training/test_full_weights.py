@@ -1,4 +1,4 @@
-"""Training every weight: the reference is a frozen copy, and TRL's own DPO agrees."""
+"""Training whole models: the reference is a frozen copy, and the steps equal TRL's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from training_examples import (
     SFT,
     metrics,
     request_in,
+    same_weights,
     stop_after,
     tensors,
 )
@@ -34,14 +35,9 @@ SETTINGS = DPO.model_copy(
 )
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory) -> Path:
-    return train_sft(FULL, ROWS, SFT, request_in(tmp_path_factory.mktemp("sft")))
-
-
 @pytest.fixture
 def bfloat16(tmp_path) -> HfTable:
-    """A base model that is kept in bf16, as those of the Hub are."""
+    """A base model with bf16 files, like those on the Hub."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -49,14 +45,14 @@ def bfloat16(tmp_path) -> HfTable:
     tiny.write_tiny(folder)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.pad_token = None  # one that training has to set, and must not save
+    tokenizer.pad_token = None  # training must set it, but not save it
     base.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return FULL.model_copy(update={"name": str(folder)})
 
 
-def test_the_first_margin_is_zero_and_the_reference_stays_as_it_was(
-    tmp_path, start, monkeypatch
+def test_the_first_margin_is_zero_and_the_reference_does_not_change(
+    tmp_path, sft_model, monkeypatch
 ):
     import torch
 
@@ -68,22 +64,23 @@ def test_the_first_margin_is_zero_and_the_reference_stays_as_it_was(
         return policy, reference
 
     monkeypatch.setattr(dpo, "load_policy_and_reference", remember)
-    weights = train_dpo(FULL, PAIRS, SETTINGS, request_in(tmp_path, start=start))
+    weights = train_dpo(FULL, PAIRS, SETTINGS, request_in(tmp_path, start=sft_model))
+    assert weights == tmp_path / "model"
     first, *_, last = metrics(tmp_path)
     assert first["rewards/margins"] == 0.0
     assert first["rewards/chosen"] == 0.0
     assert last["rewards/margins"] > 0
     (reference,) = references
-    left = dict(reference.named_parameters())
+    kept = dict(reference.named_parameters())
     trained = tensors(weights)
-    for name, tensor in tensors(start).items():
-        assert torch.equal(left[name], tensor)
+    for name, tensor in tensors(sft_model).items():
+        assert torch.equal(kept[name], tensor)
         assert not torch.equal(trained[name], tensor)
-    assert not any(p.requires_grad for p in left.values())
+    assert not any(p.requires_grad for p in kept.values())
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_it_is_trls_own_dpo_of_every_weight(tmp_path, start, shared):
+def test_the_steps_equal_those_of_trls_dpo(tmp_path, sft_model, shared):
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
@@ -92,8 +89,10 @@ def test_it_is_trls_own_dpo_of_every_weight(tmp_path, start, shared):
     settings = SETTINGS.model_copy(
         update={"shared_prefix": shared, "batch_size": 4, "warmup_ratio": 0}
     )
-    ours = train_dpo(FULL, PAIRS, settings, request_in(tmp_path / "ours", start=start))
-    tokenizer = load_tokenizer(FULL, start)
+    ours = train_dpo(
+        FULL, PAIRS, settings, request_in(tmp_path / "ours", start=sft_model)
+    )
+    tokenizer = load_tokenizer(FULL, sft_model)
     rows = [
         {
             "prompt_ids": encode_prompt(tokenizer, pair.prompt),
@@ -103,7 +102,7 @@ def test_it_is_trls_own_dpo_of_every_weight(tmp_path, start, shared):
         for pair in PAIRS
     ]
     with silence_libraries():
-        plain = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+        plain = AutoModelForCausalLM.from_pretrained(sft_model, dtype=torch.float32)
         trainer = for_token_rows(DPOTrainer)(
             model=plain,
             args=DPOConfig(
@@ -128,37 +127,31 @@ def test_it_is_trls_own_dpo_of_every_weight(tmp_path, start, shared):
         )
         trainer.train()
     logged = [row for row in trainer.state.log_history if "loss" in row]
-    for mine, theirs in zip(metrics(tmp_path / "ours"), logged, strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-        assert mine["rewards/margins"] == pytest.approx(
-            theirs["rewards/margins"], abs=1e-5
-        )
+    for found, wanted in zip(metrics(tmp_path / "ours"), logged, strict=True):
+        for name in ("loss", "rewards/margins"):
+            assert found[name] == pytest.approx(wanted[name], abs=1e-5)
     expected = dict(plain.named_parameters())
     for name, tensor in tensors(ours).items():
-        # Adam divides by the gradient's own size: where it is almost zero, an ulp of it
-        # is a step. Nearly all elements have none.
+        # Adam divides by the gradient's size, so where it is almost zero, an ulp of it
+        # makes a step. Nearly all other elements are equal.
         differ = (tensor - expected[name]).abs() > 1e-6
         assert differ.float().mean() < 0.01, name
 
 
-def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, start):
-    import torch
-
+def test_a_killed_and_resumed_training_ends_with_the_same_bits(
+    tmp_path, trained, sft_model
+):
+    straight = trained(train_dpo, FULL, PAIRS, SETTINGS, start=sft_model)
     settings = SETTINGS.model_copy(update={"save_every": 2})
-    straight = train_dpo(
-        FULL, PAIRS, settings, request_in(tmp_path / "one", start=start)
-    )
-    out = tmp_path / "two"
     with pytest.raises(KeyboardInterrupt):
-        train_dpo(
-            FULL, PAIRS, settings, request_in(out, start=start, step=stop_after(3))
-        )
-    resumed = tensors(train_dpo(FULL, PAIRS, settings, request_in(out, start=start)))
-    assert all(torch.equal(t, resumed[n]) for n, t in tensors(straight).items())
-    assert metrics(out) == metrics(tmp_path / "one")
+        request = request_in(tmp_path, start=sft_model, step=stop_after(3))
+        train_dpo(FULL, PAIRS, settings, request)
+    resumed = train_dpo(FULL, PAIRS, settings, request_in(tmp_path, start=sft_model))
+    assert same_weights(straight, resumed)
+    assert metrics(tmp_path) == metrics(straight.parent)
 
 
-def test_the_model_is_saved_in_its_own_precision_with_its_tokenizer_untouched(
+def test_a_model_is_saved_in_its_declared_precision_with_an_unchanged_tokenizer(
     tmp_path, bfloat16
 ):
     import torch
@@ -182,10 +175,10 @@ def test_steps_that_the_saved_precision_cannot_hold_are_an_error(tmp_path, bfloa
         train_sft(bfloat16, ROWS, settings, request_in(tmp_path / "sft"))
 
 
-def test_under_autocast_to_bf16_the_first_margin_is_zero_too(
+def test_with_autocast_to_bf16_the_first_margin_is_zero_too(
     tmp_path, bfloat16, monkeypatch
 ):
-    """As on a GPU: fp32 weights on both sides, computed in bf16."""
+    """Like on a GPU: both models have fp32 weights and compute in bf16."""
     plain = Training.arguments
     monkeypatch.setattr(
         Training, "arguments", lambda training: plain(training) | {"bf16": True}

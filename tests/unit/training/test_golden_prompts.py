@@ -1,7 +1,7 @@
-"""What each family of models is asked and taught, byte for byte.
+"""Prompts and training texts of each model family, byte for byte.
 
-After a change that is meant, `pytest tests/unit/training/test_golden_prompts.py
---rewrite-golden` writes the files anew; their diff then shows what it does.
+After an intended change, `pytest tests/unit/training/test_golden_prompts.py
+--rewrite-golden` rewrites the files; their diff then shows its effect.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def instance(tmp_path_factory) -> Instance:
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prompts_are_as_written(
+def test_prompts_equal_the_golden_files(
     family, style, answer, families, instance, request, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -141,16 +141,19 @@ def test_every_golden_file_is_tested():
     assert {str(p.relative_to(GOLDEN)) for p in GOLDEN.rglob("*.txt")} == wanted
 
 
-def test_a_changed_byte_is_shown_where_it_is():
+def test_a_difference_shows_the_changed_bytes():
     shown = _difference("a\nbc\r\n", "a\nbc \n", GOLDEN / "x.txt")
     assert "-'bc\\r\\n'\n+'bc \\n'" in shown
     assert "--rewrite-golden" in shown
 
 
 def _difference(old: str, new: str, path: Path) -> str:
-    """Both texts line by line, with each invisible character spelled out."""
+    """A diff of both texts, with each invisible character spelled out."""
     lines = [[repr(line) for line in t.splitlines(keepends=True)] for t in (old, new)]
     diff = difflib.unified_diff(*lines, "written", "now", lineterm="")
     return "\n".join(
-        [f"{path.name} differs; if that is meant: pytest --rewrite-golden", *diff]
+        [
+            f"{path.name} differs; if that is intended, run pytest --rewrite-golden",
+            *diff,
+        ]
     )

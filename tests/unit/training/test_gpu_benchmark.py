@@ -1,4 +1,4 @@
-"""The benchmark for a GPU, on a model so small that it needs none."""
+"""The GPU benchmark, with a model small enough for a CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.slow  # nine trainings
-def test_every_row_is_measured():
+def test_the_benchmark_measures_every_row():
     command = [sys.executable, "benchmarks/training.py", "--gpu"]
     done = subprocess.run(
         [*command, "--shape", "tiny", "--device", "cpu"],

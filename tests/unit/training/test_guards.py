@@ -29,7 +29,7 @@ def test_the_share_of_moved_elements_is_reported(layer):
     assert guards.require_moved(before, layer, steps=3) == pytest.approx(4 / 10)
 
 
-def test_weights_that_stay_are_an_error(layer):
+def test_unchanged_weights_are_an_error(layer):
     with pytest.raises(StageError, match="did not change any weight"):
         guards.require_moved(guards.sample_weights(layer), layer, steps=1)
 
@@ -42,13 +42,15 @@ def test_steps_that_round_away_are_an_error_that_names_the_precision(layer):
     layer.bias.data.zero_()
     before = guards.sample_weights(layer)
     for _ in range(4):
-        layer.weight.data -= 1e-3  # less than half of what bf16 can tell apart there
+        layer.weight.data -= (
+            1e-3  # less than half of the distance between bf16 numbers there
+        )
         layer.bias.data -= 1e-3
     with pytest.raises(StageError, match=r"Only 20\.0% .* in 4 steps: in bfloat16"):
         guards.require_moved(before, layer, steps=4)
 
 
-def test_embeddings_of_tokens_that_no_row_has_do_not_count():
+def test_embeddings_do_not_count():
     import torch
 
     model = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 2))
@@ -58,8 +60,8 @@ def test_embeddings_of_tokens_that_no_row_has_do_not_count():
     assert guards.require_moved(before, model, steps=9) == 1.0
 
 
-def test_nor_do_those_of_their_adapters():
-    """The first matrix of such an adapter has a column for each token."""
+def test_adapters_of_embeddings_count_only_half():
+    """Their first matrix has a column for each token."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -72,7 +74,7 @@ def test_nor_do_those_of_their_adapters():
     assert not any("lora_embedding_A" in name for name in before)
 
 
-def test_what_is_lost_when_it_is_saved_is_an_error(layer):
+def test_changes_that_are_lost_on_saving_are_an_error(layer):
     import torch
 
     layer.weight.data.fill_(1.0)
@@ -102,7 +104,7 @@ def test_a_diverged_training_is_an_error(value):
     guards.require_finite_gradient(3, 1e9)
 
 
-def test_a_row_beyond_the_models_window_is_an_error():
+def test_a_row_longer_than_the_context_window_is_an_error():
     from transformers import LlamaConfig
 
     config = LlamaConfig(max_position_embeddings=4096)
@@ -112,7 +114,7 @@ def test_a_row_beyond_the_models_window_is_an_error():
     assert "max_tokens = 4096" in caught.value.hint
 
 
-def test_stretched_positions_count():
+def test_scaled_rotary_positions_extend_the_window():
     from transformers import LlamaConfig
 
     rope = {
@@ -138,7 +140,7 @@ def test_margins_that_stay_at_zero_are_an_error():
     guards.require_margins([{"loss": 1.0}] * 9)
 
 
-def test_answers_that_stand_alone_are_judged_by_their_rewards():
+def test_single_answers_are_checked_by_their_rewards():
     rows = [{"rewards/rejected": 0.0}] * 4
     with pytest.raises(StageError, match="exactly zero"):
         guards.require_margins(rows)

@@ -1,17 +1,16 @@
-"""The configuration that one writes first learns nothing at DPO's rates; ours does."""
+"""Plain TRL learns nothing in 4 bits at DPO's learning rates; our training does."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from training_examples import DPO, PAIRS, QLORA, ROWS, SFT, request_in
+from training_examples import DPO, PAIRS, QLORA, request_in
 
 from swebench_trainer.errors import StageError
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.loop import guards
 from swebench_trainer.training.models.loading import load_tokenizer, load_trainable
-from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import silence_libraries
 
 RATE = 5e-7
@@ -20,18 +19,13 @@ SETTINGS = DPO.model_copy(
 )
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    return train_sft(QLORA, ROWS, SFT, request_in(tmp_path_factory.mktemp("sft")))
-
-
-def test_plain_trl_in_four_bits_trips_the_guard(tmp_path, start):
+def test_plain_trl_in_four_bits_trips_the_guard(tmp_path, qlora_adapter):
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     with silence_libraries():
         trainer = DPOTrainer(
-            model=load_trainable(QLORA, start, seed=0),
+            model=load_trainable(QLORA, qlora_adapter, seed=0),
             args=DPOConfig(
                 output_dir=str(tmp_path),
                 learning_rate=RATE,
@@ -59,8 +53,10 @@ def test_plain_trl_in_four_bits_trips_the_guard(tmp_path, start):
         guards.require_moved(before, trainer.model, trainer.state.global_step)
 
 
-def test_our_training_on_the_same_rows_at_the_same_rate_passes_it(tmp_path, start):
-    train_dpo(QLORA, PAIRS, SETTINGS, request_in(tmp_path, start=start))
+def test_our_training_of_the_same_rows_at_the_same_rate_passes_the_guard(
+    tmp_path, qlora_adapter
+):
+    train_dpo(QLORA, PAIRS, SETTINGS, request_in(tmp_path, start=qlora_adapter))
     audit = json.loads((tmp_path / "audit.json").read_text())
     assert audit["steps"] == 8
     assert audit["moved"] > 0.9
@@ -68,12 +64,12 @@ def test_our_training_on_the_same_rows_at_the_same_rate_passes_it(tmp_path, star
     assert audit["fully_masked"] == []
 
 
-def test_a_reference_that_is_the_base_model_is_an_error(tmp_path, start):
+def test_an_untrained_adapter_as_reference_is_an_error(tmp_path, qlora_adapter):
     from safetensors.torch import load_file, save_file
 
     fresh = tmp_path / "adapter"
     fresh.mkdir()
-    for file in start.iterdir():
+    for file in qlora_adapter.iterdir():
         fresh.joinpath(file.name).write_bytes(file.read_bytes())
     tensors = load_file(fresh / "adapter_model.safetensors")
     zeros = {n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}

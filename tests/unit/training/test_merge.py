@@ -7,37 +7,36 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from training_examples import FULL, LORA, QLORA, ROWS, SFT, request_in
+from training_examples import FULL, LORA, QLORA
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError
 from swebench_trainer.store.jsonl import write_json
 from swebench_trainer.training.models import merge as merging
 from swebench_trainer.training.models.merge import Trained, find_trained, merge
 from swebench_trainer.training.models.tiny import tiny_directory
-from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import silence_libraries
 
 
-def a_run(folder: Path, table) -> Path:
-    """What is left of a run with SFT alone."""
+def a_run(folder: Path, table, weights: Path) -> Path:
+    """A run directory with a finished SFT stage."""
     write_json(folder / "run.json", {})
     write_json(
         folder / "recipe.resolved.json", {"model": table.model_dump(mode="json")}
     )
-    train_sft(table, ROWS, SFT, request_in(folder / "stages" / "sft"))
+    shutil.copytree(weights.parent, folder / "stages" / "sft")
     return folder
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, qlora_adapter: Path) -> Path:
     """A run that has trained an adapter on 4-bit weights."""
-    return a_run(tmp_path_factory.mktemp("runs") / "mine", QLORA)
+    return a_run(tmp_path_factory.mktemp("runs") / "mine", QLORA, qlora_adapter)
 
 
 @pytest.fixture(scope="module")
-def lora_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lora_run(tmp_path_factory: pytest.TempPathFactory, sft_adapter: Path) -> Path:
     """A run that has trained an adapter on unquantized weights."""
-    return a_run(tmp_path_factory.mktemp("runs") / "mine", LORA)
+    return a_run(tmp_path_factory.mktemp("runs") / "mine", LORA, sft_adapter)
 
 
 @pytest.mark.parametrize("base", ["bf16", "dequantized"])
@@ -65,7 +64,7 @@ def test_the_written_model_has_the_reported_agreement(tmp_path, run, base):
     )
 
 
-def test_the_weights_of_the_training_are_the_default_and_agree_exactly(tmp_path, run):
+def test_the_default_base_is_that_of_the_training_and_agrees_exactly(tmp_path, run):
     default = merge(find_trained(run), tmp_path / "default")
     other = merge(find_trained(run), tmp_path / "other", "bf16")
     assert (default.base, other.base) == ("dequantized", "bf16")
@@ -128,8 +127,8 @@ def test_a_moved_base_model_can_be_named(run):
     assert find_trained(run, "/elsewhere/base").table.name == "/elsewhere/base"
 
 
-def test_whole_weights_cannot_be_merged(tmp_path):
-    run = a_run(tmp_path / "mine", FULL)
+def test_a_whole_model_cannot_be_merged(tmp_path, sft_model):
+    run = a_run(tmp_path / "mine", FULL, sft_model)
     for place in (run, run / "stages" / "sft", run / "stages" / "sft" / "model"):
         with pytest.raises(RecipeError, match="Nothing to merge"):
             find_trained(place)

@@ -1,3 +1,5 @@
+"""Parts of a step: any split takes the same steps."""
+
 from __future__ import annotations
 
 import json
@@ -40,7 +42,7 @@ def padded_size(part):
 
 @pytest.mark.parametrize(("place", "size"), [(packed, sum), (padded, padded_size)])
 @given(lengths=lengths)
-def test_each_row_is_read_once_and_parts_fit(place, size, lengths):
+def test_each_row_is_in_one_part_and_parts_fit(place, size, lengths):
     parts = place(lengths, ROOM)
     assert sorted(n for part in parts for n in part) == list(range(len(lengths)))
     for part in parts:
@@ -48,16 +50,16 @@ def test_each_row_is_read_once_and_parts_fit(place, size, lengths):
 
 
 @given(lengths)
-def test_no_two_packed_parts_would_fit_into_one(lengths):
+def test_no_two_packed_parts_fit_into_one(lengths):
     sizes = [sum(lengths[n] for n in part) for part in packed(lengths, ROOM)]
     assert all(one + other > ROOM for one, other in combinations(sizes, 2))
 
 
-def test_a_sequence_goes_where_it_leaves_the_least_room():
+def test_a_sequence_is_packed_where_it_leaves_the_least_room():
     assert packed([12, 15, 5, 8], ROOM) == [[1, 2], [0, 3]]
 
 
-def test_rows_of_like_length_are_padded_together():
+def test_rows_of_similar_length_are_padded_together():
     assert padded([3, 10, 4, 9], ROOM) == [[1, 3], [2, 0]]
 
 
@@ -68,7 +70,7 @@ def steps(out):
     return [{k: row[k] for k in COMPARED if k in row} for row in metrics(out)]
 
 
-def test_sft_takes_the_same_steps_by_tokens_as_by_rows(tmp_path, monkeypatch):
+def test_sft_takes_the_same_steps_split_by_tokens_or_by_rows(tmp_path, monkeypatch):
     shapes, whole = [], Layout.parts
 
     def parts(self, rows, collate):
@@ -77,7 +79,7 @@ def test_sft_takes_the_same_steps_by_tokens_as_by_rows(tmp_path, monkeypatch):
         return step
 
     monkeypatch.setattr(Layout, "parts", parts)
-    keeping = LORA.model_copy(update={"checkpointing": "none"})  # without trial steps
+    keeping = LORA.model_copy(update={"checkpointing": "none"})  # no trial steps
     for tokens in (None, 120):
         changes = {"batch_size": 7, "packing": False, "micro_tokens": tokens}
         out = tmp_path / str(tokens)
@@ -91,7 +93,7 @@ def test_sft_takes_the_same_steps_by_tokens_as_by_rows(tmp_path, monkeypatch):
         assert found == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_row_that_was_left_out_makes_no_room(tmp_path, monkeypatch):
+def test_a_dropped_row_does_not_enlarge_the_parts(tmp_path, monkeypatch):
     rooms, parts = [], Layout.parts
 
     def noted(self, rows, collate):
@@ -107,20 +109,23 @@ def test_a_row_that_was_left_out_makes_no_room(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_dpo_takes_the_same_steps_by_tokens_as_by_rows(tmp_path, shared):
+def test_dpo_takes_the_same_steps_split_by_tokens_or_by_rows(tmp_path, shared):
     for tokens in (None, 130):
         changes = {"batch_size": 4, "shared_prefix": shared, "micro_tokens": tokens}
+        settings = DPO.model_copy(update={**changes, "epochs": 2})
         out = tmp_path / str(tokens)
-        train_dpo(LORA, PAIRS, DPO.model_copy(update=changes), request_in(out))
+        train_dpo(LORA, PAIRS, settings, request_in(out))
     for found, expected in zip(
         steps(tmp_path / "130"), steps(tmp_path / "None"), strict=True
     ):
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
-def test_a_process_with_fewer_parts_than_another_learns_the_same(tmp_path, monkeypatch):
-    """It goes through the motions, because the others wait for it at each part."""
-    settings = SFT.model_copy(update={"batch_size": 4})
+def test_a_process_with_fewer_parts_than_another_takes_the_same_steps(
+    tmp_path, monkeypatch
+):
+    """It repeats parts at weight 0, because the others wait for it at each part."""
+    settings = SFT.model_copy(update={"batch_size": 4, "epochs": 1})
     train_sft(LORA, RAGGED, settings, request_in(tmp_path / "alone"))
     monkeypatch.setattr(microbatches, "_most_parts", lambda _, mine: mine + 2)
     train_sft(LORA, RAGGED, settings, request_in(tmp_path / "waiting"))
@@ -131,7 +136,7 @@ def test_a_process_with_fewer_parts_than_another_learns_the_same(tmp_path, monke
 
 
 @given(st.lists(st.integers(1, 99), min_size=1, max_size=70), st.integers(0, 9))
-def test_rows_of_like_length_meet_in_a_step(lengths, epoch):
+def test_rows_of_similar_length_share_a_step(lengths, epoch):
     sampler = LengthSampler(lengths, 4, seed=0)
     sampler.set_epoch(epoch)
     order = list(sampler)
@@ -145,7 +150,7 @@ def test_rows_of_like_length_meet_in_a_step(lengths, epoch):
         assert all(one[1] <= other[0] for one, other in pairwise(spans))
 
 
-def test_every_epoch_has_an_order_of_its_own():
+def test_the_order_depends_on_the_epoch_and_the_seed():
     sampler = LengthSampler(range(40), 4, seed=0)
     first = list(sampler)
     sampler.set_epoch(1)
@@ -153,13 +158,14 @@ def test_every_epoch_has_an_order_of_its_own():
     assert list(LengthSampler(range(40), 4, seed=1)) != first
 
 
-def test_a_step_by_length_has_less_padding_and_the_training_goes_on(tmp_path):
-    settings = SFT.model_copy(update={"group_by_length": True, "packing": False})
+def test_a_training_grouped_by_length_takes_every_row(tmp_path):
+    changes = {"group_by_length": True, "packing": False, "epochs": 1}
+    settings = SFT.model_copy(update=changes)
     train_sft(LORA, RAGGED, settings, request_in(tmp_path))
-    assert len(metrics(tmp_path)) == 12
+    assert len(metrics(tmp_path)) == 4
 
 
-def test_orders_exclude_each_other():
+def test_grouping_by_prompt_and_by_length_exclude_each_other():
     with pytest.raises(ValidationError, match="exclude each other"):
         DpoTable(group_by_prompt=True, group_by_length=True)
 
@@ -172,13 +178,14 @@ def test_orders_exclude_each_other():
         ({"group_by_length": True}, True),
     ],
 )
-def test_only_what_changes_the_steps_is_in_fingerprints(change, counts):
+def test_only_keys_that_change_the_steps_are_in_fingerprints(change, counts):
     changed = SFT.model_copy(update=change)
     assert (semantic_settings(changed) != semantic_settings(SFT)) is counts
 
 
-def test_a_killed_run_may_go_on_with_other_micro_batches(tmp_path):
-    packs = SFT.model_copy(update={"batch_size": 4, "save_every": 2})
+def test_a_killed_training_can_be_resumed_with_other_micro_batches(tmp_path):
+    changes = {"batch_size": 4, "save_every": 2, "epochs": 2}
+    packs = SFT.model_copy(update=changes)
     pads = packs.model_copy(update={"packing": False, "micro_batch": 2})
     train_sft(LORA, RAGGED, packs, request_in(tmp_path / "straight"))
     for first, then in ((packs, pads), (pads, packs)):
@@ -193,8 +200,10 @@ def test_a_killed_run_may_go_on_with_other_micro_batches(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
-def test_evaluation_is_as_before(tmp_path, monkeypatch, stage):
-    """It is padded, has no parts, and asks for outputs beside the loss."""
+def test_the_held_out_loss_does_not_depend_on_micro_batches(
+    tmp_path, monkeypatch, stage
+):
+    """Evaluation pads rows, has no parts, and returns outputs besides the loss."""
     found = {}
 
     def evaluate(_training, trainer):

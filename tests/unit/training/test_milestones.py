@@ -1,4 +1,4 @@
-"""The weights of the moments in between, and when they were."""
+"""Milestones: weights from the middle of a training, and their times."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from training_examples import (
     ROWS,
     SFT,
     request_in,
+    same_weights,
     stop_after,
     tensors,
 )
@@ -23,7 +24,7 @@ from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.loop.milestones import steps_of
 from swebench_trainer.training.sft import train_sft
 
-SIX = SFT.model_copy(update={"epochs": 6, "batch_size": len(ROWS), "save_every": 2})
+SIX = SFT.model_copy(update={"epochs": 6, "batch_size": len(ROWS)})
 
 
 def same(left, right) -> bool:
@@ -33,13 +34,15 @@ def same(left, right) -> bool:
 
 
 @pytest.mark.parametrize("table", [LORA, FULL], ids=["lora", "full"])
-def test_they_are_the_weights_of_their_steps_after_a_stop_too(tmp_path, table):
-    settings = SIX.model_copy(update={"milestones": 3})
+def test_milestones_have_the_weights_of_their_steps_after_a_kill_too(
+    tmp_path, trained, table
+):
+    settings = SIX.model_copy(update={"milestones": 3, "save_every": 2})
     with pytest.raises(KeyboardInterrupt):
         train_sft(table, ROWS, settings, request_in(tmp_path, step=stop_after(5)))
     (at_four,) = (tmp_path / "milestones/4").iterdir()
-    kept = tensors(at_four)
-    assert same(kept, tensors(tmp_path / "checkpoints/checkpoint-4"))
+    fourth = tensors(at_four)
+    assert same(fourth, tensors(tmp_path / "checkpoints/checkpoint-4"))
 
     weights = train_sft(table, ROWS, settings, request_in(tmp_path))
     rows = read_rows(tmp_path / "milestones.jsonl")
@@ -48,33 +51,26 @@ def test_they_are_the_weights_of_their_steps_after_a_stop_too(tmp_path, table):
     assert seconds == sorted(seconds)
     named = [row.get("weights") for row in rows]
     assert named == [f"milestones/{n}/{weights.name}" for n in (2, 4)] + [None]
-    assert same(kept, tensors(tmp_path / named[1]))
-    assert not same(kept, tensors(tmp_path / named[0]))
-    assert not same(kept, tensors(weights))
+    assert same(fourth, tensors(tmp_path / named[1]))
+    assert not same(fourth, tensors(tmp_path / named[0]))
+    assert not same(fourth, tensors(weights))
+    # Milestones do not affect the training.
+    assert same_weights(weights, trained(train_sft, table, ROWS, SIX))
 
 
-def test_they_change_nothing_of_what_comes_out(tmp_path):
-    plain = train_sft(LORA, ROWS, SIX, request_in(tmp_path / "plain"))
-    settings = SIX.model_copy(update={"milestones": 4})
-    kept = train_sft(LORA, ROWS, settings, request_in(tmp_path / "kept"))
-    assert same(tensors(plain), tensors(kept))
-
-
-def test_those_of_dpo_have_no_reference_in_them(tmp_path):
-    start = train_sft(LORA, ROWS, SFT, request_in(tmp_path / "sft"))
-    settings = DPO.model_copy(update={"milestones": 2, "epochs": 4})
-    out = tmp_path / "dpo"
-    train_dpo(LORA, PAIRS, settings, request_in(out, start=start))
-    first, last = read_rows(out / "milestones.jsonl")
+def test_milestones_of_dpo_do_not_contain_the_reference(tmp_path, sft_adapter):
+    settings = DPO.model_copy(update={"milestones": 2, "epochs": 1})
+    train_dpo(LORA, PAIRS, settings, request_in(tmp_path, start=sft_adapter))
+    first, last = read_rows(tmp_path / "milestones.jsonl")
     assert last["step"] == 2 * first["step"]
-    assert tensors(out / first["weights"]).keys() == tensors(start).keys()
+    assert tensors(tmp_path / first["weights"]).keys() == tensors(sft_adapter).keys()
 
 
 @pytest.mark.parametrize(
     ("number", "total", "steps"),
     [(4, 8, (2, 4, 6, 8)), (3, 10, (3, 7, 10)), (9, 2, (1, 2))],
 )
-def test_they_are_evenly_spread_and_end_with_the_last_step(number, total, steps):
+def test_milestones_are_evenly_spaced_and_include_the_last_step(number, total, steps):
     assert steps_of(number, total) == steps
 
 
@@ -82,6 +78,6 @@ def test_they_are_evenly_spread_and_end_with_the_last_step(number, total, steps)
     "other",
     [{"validation": 0.1}, {"sharding": "fsdp", "processes": 2, "batch_size": 4}],
 )
-def test_what_they_go_without_is_refused(other):
+def test_settings_that_milestones_do_not_support_are_refused(other):
     with pytest.raises(ValidationError, match="milestones cannot be combined"):
         SftTable(milestones=2, **other)

@@ -33,7 +33,7 @@ def test_four_bit_weights_need_adapters():
         ({"quantization": "nf4"}, True),
     ],
 )
-def test_what_changes_speed_and_memory_alone_is_not_in_fingerprints(change, counts):
+def test_keys_that_only_change_speed_or_memory_are_not_in_fingerprints(change, counts):
     changed = FULL.model_copy(update=change)
     assert (semantic_settings(changed) != semantic_settings(FULL)) is counts
 
@@ -56,7 +56,7 @@ def test_checking_loads_no_torch():
     ],
     ids=["bert", "t5"],
 )
-def test_a_model_that_cannot_write_is_refused(tmp_path, config):
+def test_a_model_that_cannot_generate_text_is_refused(tmp_path, config):
     table = model_directory(tmp_path, **config)
     with pytest.raises(RecipeError, match="not a causal language model"):
         check_model(table)
@@ -65,38 +65,38 @@ def test_a_model_that_cannot_write_is_refused(tmp_path, config):
 @pytest.mark.parametrize(
     "name", ["Qwen2ForCausalLM", "GPT2LMHeadModel", "Gemma3ForConditionalGeneration"]
 )
-def test_decoders_pass(tmp_path, name):
+def test_decoders_are_accepted(tmp_path, name):
     check_model(model_directory(tmp_path, architectures=[name]))
 
 
-def test_a_directory_that_is_not_there_is_named(tmp_path):
+def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(RecipeError, match="absent does not exist"):
         check_model(HfTable(name=str(tmp_path / "absent")))
 
 
-def test_a_directory_without_a_config_is_no_model(tmp_path):
+def test_a_directory_without_a_config_is_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"no config\.json"):
         check_model(HfTable(name=str(tmp_path)))
 
 
-def test_a_config_that_is_no_json_is_an_error(tmp_path):
+def test_a_config_that_is_not_json_is_an_error(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(RecipeError, match=r"Cannot read the config\.json"):
         check_model(HfTable(name=str(tmp_path)))
 
 
-def test_an_adapter_is_no_base_model(tmp_path):
+def test_an_adapter_as_base_model_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(RecipeError, match="is an adapter"):
         check_model(HfTable(name=str(tmp_path)))
 
 
-def test_a_name_that_cannot_be_one_is_refused():
+def test_an_impossible_model_name_is_refused():
     with pytest.raises(RecipeError, match="one/two/three"):
         check_model(HfTable(name="one/two/three"))
 
 
-def test_without_a_network_the_hint_says_how_to_go_on():
+def test_without_a_network_the_hint_names_alternatives():
     script = (
         "from swebench_trainer.training.models.loading import check_model\nfrom swebench_trainer.training.models.table import HfTable\n"
         "from swebench_trainer.errors import PrerequisiteError\n"
@@ -110,13 +110,13 @@ def test_without_a_network_the_hint_says_how_to_go_on():
     assert "builtin:tiny" in done.stdout
 
 
-def test_missing_bitsandbytes_is_said_before_anything_is_loaded(monkeypatch):
+def test_missing_bitsandbytes_is_reported_before_loading(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(PrerequisiteError, match="bitsandbytes"):
         check_model(HfTable(name="builtin:tiny"))
 
 
-def test_weights_that_are_missing_are_a_recipe_error(tmp_path):
+def test_missing_weights_are_a_recipe_error(tmp_path):
     from swebench_trainer.training.models.loading import load_model
 
     table = model_directory(
@@ -126,7 +126,7 @@ def test_weights_that_are_missing_are_a_recipe_error(tmp_path):
         load_model(table)
 
 
-def test_an_attention_that_is_not_there_says_so():
+def test_an_unavailable_attention_is_an_error():
     from swebench_trainer.training.models.loading import load_model
 
     table = FULL.model_copy(update={"attention": "flash_attention_2"})

@@ -1,4 +1,4 @@
-"""Muon beside AdamW: which weights are whose, and that two optimizers act as one."""
+"""Muon and AdamW: which weights each trains, and that both act as one optimizer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from training_examples import (
     SFT,
     metrics,
     request_in,
+    same_weights,
     stop_after,
-    tensors,
 )
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -28,10 +28,10 @@ from swebench_trainer.training.loop.muon import MuonAndAdamW, muon_for
 from swebench_trainer.training.sft import train_sft
 
 RATE, DECAY = 1e-2, 0.1
-MUON = SFT.model_copy(update={"optimizer": "muon", "save_every": 2})
-"""Six steps, with checkpoints after 2, 4 and 6."""
+MUON = SFT.model_copy(update={"optimizer": "muon"})
+"""Six steps."""
 TOLERANCE = 1e-4
-"""Of losses: gradients are summed in another order, and torch's Muon rounds to bf16."""
+"""For losses: gradients are summed in another order, and torch's Muon rounds to bf16."""
 
 
 def network(*, tied: bool) -> Qwen2ForCausalLM:
@@ -56,7 +56,7 @@ def with_gradients(model: torch.nn.Module, seed: int) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_each_weight_has_one_optimizer_and_the_ends_stay_with_adamw(tied):
+def test_each_weight_has_one_optimizer_and_embeddings_have_adamw(tied):
     model = network(tied=tied)
     names = {id(p): name for name, p in model.named_parameters()}
     muon, decayed, plain = (
@@ -74,7 +74,7 @@ def test_each_weight_has_one_optimizer_and_the_ends_stay_with_adamw(tied):
     assert all(name.endswith((".bias", "norm.weight")) for name in plain)
 
 
-def test_a_step_is_one_of_torch_s_own_optimizers_at_the_rate_of_the_schedule():
+def test_a_step_equals_steps_of_torchs_optimizers_with_the_same_schedule():
     model, twin = network(tied=True), network(tied=True)
     ours = muon_for(model, RATE, DECAY)
     matrices, embeddings, plain = (
@@ -93,19 +93,19 @@ def test_a_step_is_one_of_torch_s_own_optimizers_at_the_rate_of_the_schedule():
     scheduler = partial(
         torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda n: 1 / (n + 1)
     )
-    mine, theirs = scheduler(ours), [scheduler(muon), scheduler(adamw)]
+    schedules = [scheduler(optimizer) for optimizer in (ours, muon, adamw)]
     for n in range(3):
         for each in (model, twin):
             with_gradients(each, n)
         for optimizer in (ours, muon, adamw):
             optimizer.step()
-        for schedule in (mine, *theirs):
+        for schedule in schedules:
             schedule.step()
     expected = dict(twin.named_parameters())
     assert all(torch.equal(p, expected[name]) for name, p in model.named_parameters())
 
 
-def test_a_loaded_state_goes_on_where_it_was_saved():
+def test_a_loaded_state_continues_like_the_saved_one():
     model = network(tied=True)
     optimizer = muon_for(model, RATE, DECAY)
     with_gradients(model, 0)
@@ -121,7 +121,7 @@ def test_a_loaded_state_goes_on_where_it_was_saved():
     assert all(torch.equal(p, expected[name]) for name, p in twin.named_parameters())
 
 
-def test_a_closure_is_called_once_and_gives_the_loss():
+def test_a_closure_is_called_once_and_returns_the_loss():
     weight = torch.nn.Parameter(torch.ones(2, 2))
     bias = torch.nn.Parameter(torch.ones(2))
     optimizer = MuonAndAdamW([weight], [{"params": [bias]}], RATE, 0.0)
@@ -138,45 +138,44 @@ def test_a_closure_is_called_once_and_gives_the_loss():
     assert bias.sum() < 2
 
 
-def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path):
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
-    train_sft(FULL, ROWS, MUON, request_in(whole))
+@pytest.fixture
+def muon_model(trained):
+    """A model trained by Muon."""
+    return trained(train_sft, FULL, ROWS, MUON)
+
+
+def test_a_stopped_training_ends_like_an_undisturbed_one(tmp_path, muon_model):
+    settings = MUON.model_copy(update={"save_every": 2})
     with pytest.raises(KeyboardInterrupt):
-        train_sft(FULL, ROWS, MUON, request_in(parted, step=stop_after(3)))
-    train_sft(FULL, ROWS, MUON, request_in(parted))
-    assert metrics(parted) == metrics(whole)
-    expected = tensors(whole / "model")
-    found = tensors(parted / "model")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+        train_sft(FULL, ROWS, settings, request_in(tmp_path, step=stop_after(3)))
+    resumed = train_sft(FULL, ROWS, settings, request_in(tmp_path))
+    assert metrics(tmp_path) == metrics(muon_model.parent)
+    assert same_weights(resumed, muon_model)
 
 
-def test_dpo_takes_it_too(tmp_path):
-    start = train_sft(FULL, ROWS, MUON, request_in(tmp_path / "sft"))
-    settings = DPO.model_copy(update={"optimizer": "muon", "learning_rate": 1e-3})
-    train_dpo(FULL, PAIRS, settings, request_in(tmp_path / "dpo", start=start))
-    margins = [row["rewards/margins"] for row in metrics(tmp_path / "dpo")]
+def test_dpo_can_use_muon(tmp_path, muon_model):
+    changes = {"optimizer": "muon", "learning_rate": 1e-3, "epochs": 2}
+    settings = DPO.model_copy(update=changes)
+    train_dpo(FULL, PAIRS, settings, request_in(tmp_path, start=muon_model))
+    margins = [row["rewards/margins"] for row in metrics(tmp_path)]
     assert margins[0] == 0.0
     assert margins[-1] > 0
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    train_sft(FULL, ROWS, MUON, request_in(tmp_path / "one"))
+def test_training_in_two_processes_equals_training_in_one(tmp_path, muon_model):
     two = MUON.model_copy(update={"processes": 2})
-    launch.train(train_sft, FULL, ROWS, two, request_in(tmp_path / "two"))
-    for mine, theirs in zip(
-        metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True
-    ):
-        assert theirs["loss"] == pytest.approx(mine["loss"], abs=TOLERANCE)
+    launch.train(train_sft, FULL, ROWS, two, request_in(tmp_path))
+    found, expected = metrics(tmp_path), metrics(muon_model.parent)
+    assert [row["loss"] for row in found] == pytest.approx(
+        [row["loss"] for row in expected], abs=TOLERANCE
+    )
 
 
-def test_it_is_not_the_training_of_adamw(tmp_path):
-    train_sft(FULL, ROWS, MUON, request_in(tmp_path / "muon"))
-    adamw = MUON.model_copy(update={"optimizer": "adamw"})
-    train_sft(FULL, ROWS, adamw, request_in(tmp_path / "adamw"))
-    mine, theirs = (metrics(tmp_path / name) for name in ("muon", "adamw"))
-    assert mine[0]["loss"] == theirs[0]["loss"]
-    assert mine[-1]["loss"] != theirs[-1]["loss"]
+def test_training_with_muon_differs_from_training_with_adamw(muon_model, sft_model):
+    muon, adamw = (metrics(model.parent) for model in (muon_model, sft_model))
+    assert muon[0]["loss"] == adamw[0]["loss"]
+    assert muon[-1]["loss"] != adamw[-1]["loss"]
 
 
 def test_adapters_are_refused_before_anything_runs(tmp_path):

@@ -1,4 +1,4 @@
-"""Training in two processes on a CPU, against the same training in one."""
+"""Training in two processes on a CPU equals training in one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.sft import train_sft
 
 TOLERANCE = 2e-6
-"""Of losses; sums are taken in another order."""
+"""For losses, which are summed in another order."""
 
 
 def in_two(settings, **changes):
@@ -44,11 +44,10 @@ def in_two(settings, **changes):
 def assert_equal_trainings(one: Path, two: Path, name: str = "adapter") -> None:
     import torch
 
-    steps = list(zip(metrics(one), metrics(two), strict=True))
-    for mine, theirs in steps:
-        assert theirs["loss"] == pytest.approx(mine["loss"], abs=TOLERANCE)
-        assert theirs["learning_rate"] == mine["learning_rate"]
-        assert theirs["grad_norm"] == pytest.approx(mine["grad_norm"], rel=1e-4)
+    for found, expected in zip(metrics(two), metrics(one), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], abs=TOLERANCE)
+        assert found["learning_rate"] == expected["learning_rate"]
+        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
     expected, found = tensors(one / name), tensors(two / name)
     assert found.keys() == expected.keys()
     for key, tensor in expected.items():
@@ -57,7 +56,7 @@ def assert_equal_trainings(one: Path, two: Path, name: str = "adapter") -> None:
 
 @pytest.fixture
 def examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets ranks import `rank_examples`."""
+    """Makes `rank_examples` importable in the ranks."""
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
 
@@ -70,29 +69,26 @@ def ranks_of(out: Path) -> list[int]:
     return [int(path.read_text()) for path in sorted(out.glob("pid-*"))]
 
 
-def works(pid: int) -> bool:
-    """Whether a process runs; one that is dead may still await its new parent."""
+def is_running(pid: int) -> bool:
+    """Whether a process runs; a dead one may still wait to be reaped."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def soon(holds, seconds: float = 240) -> bool:
+def eventually(holds, seconds: float = 240) -> bool:
     deadline = time.monotonic() + seconds
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.05)
     return bool(holds())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("prompt_loss", [0, 0.2])
-def test_sft_in_two_processes_equals_sft_in_one(tmp_path, prompt_loss):
+def assert_sft_in_two_equals_one(tmp_path, train, settings) -> None:
     progress = []
-    settings = SFT.model_copy(update={"prompt_loss": prompt_loss})
     train_sft(LORA, ROWS, settings, request_in(tmp_path / "one"))
     request = request_in(tmp_path / "two", step=lambda *step: progress.append(step))
-    weights = launch.train(train_sft, LORA, ROWS, in_two(settings), request)
+    weights = launch.train(train, LORA, ROWS, in_two(settings), request)
     assert weights == tmp_path / "two" / "adapter"
     assert_equal_trainings(tmp_path / "one", tmp_path / "two")
     assert [done for done, _, _ in progress] == [1, 2, 3, 4, 5, 6]
@@ -102,6 +98,21 @@ def test_sft_in_two_processes_equals_sft_in_one(tmp_path, prompt_loss):
         "audit.json",
         "metrics.jsonl",
     }
+
+
+@pytest.mark.slow
+def test_sft_with_a_prompt_loss_in_two_processes_equals_sft_in_one(tmp_path):
+    settings = SFT.model_copy(update={"prompt_loss": 0.2})
+    assert_sft_in_two_equals_one(tmp_path, train_sft, settings)
+
+
+@pytest.mark.slow
+def test_sft_in_two_processes_survives_a_rank_that_crashes_at_its_end(
+    tmp_path, examples, caplog
+):
+    crashing = rank_examples.train_and_abort_at_the_end
+    assert_sft_in_two_equals_one(tmp_path, crashing, SFT)
+    assert "training is complete, but: Process " in caplog.text
 
 
 @pytest.mark.slow
@@ -115,13 +126,13 @@ def test_dpo_in_two_processes_equals_dpo_in_one(tmp_path, sft_adapter):
     assert metrics(tmp_path / "two")[0]["rewards/margins"] == 0.0
 
 
-def test_a_cpu_shards_nothing(tmp_path):
+def test_sharding_on_a_cpu_is_refused(tmp_path):
     sharded = in_two(SFT, sharding="fsdp")
     with pytest.raises(PrerequisiteError, match="needs GPUs"):
         launch.train(train_sft, LORA, ROWS, sharded, request_in(tmp_path))
 
 
-def test_sharding_is_the_second_fsdp_and_puts_the_weights_together_at_the_end():
+def test_sharding_uses_fsdp2_and_gathers_the_weights_at_the_end():
     chosen = sharding.arguments(in_two(SFT, sharding="fsdp"))
     assert chosen["fsdp"]
     assert chosen["fsdp_config"]["version"] == 2
@@ -132,7 +143,7 @@ def test_sharding_is_the_second_fsdp_and_puts_the_weights_together_at_the_end():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("then", [2, 1])
-def test_a_stopped_training_in_two_processes_goes_on(tmp_path, examples, then):
+def test_a_stopped_training_in_two_processes_is_resumed(tmp_path, examples, then):
     settings = SFT.model_copy(update={"save_every": 2})
     train_sft(LORA, ROWS, settings, request_in(tmp_path / "one"))
     out = tmp_path / "two"
@@ -152,27 +163,22 @@ def test_a_stopped_training_in_two_processes_goes_on(tmp_path, examples, then):
 
 
 @pytest.mark.slow
-def test_a_rank_that_crashes_at_its_end_costs_no_training(tmp_path, examples, caplog):
-    weights = in_ranks(rank_examples.train_and_abort_at_the_end, tmp_path)
-    assert (weights / "adapter_model.safetensors").exists()
-    assert "training is complete, but: Process " in caplog.text
-    assert not (tmp_path / "processes").exists()
-
-
-@pytest.mark.slow
-def test_a_guard_in_the_ranks_is_an_error_of_the_stage(tmp_path):
+def test_a_guard_that_fails_in_the_ranks_fails_the_stage(tmp_path):
     settings = in_two(SFT, learning_rate=1e30, max_grad_norm=1e30, warmup_ratio=0)
     with pytest.raises(StageError, match="diverged"):
         launch.train(train_sft, LORA, ROWS, settings, request_in(tmp_path))
 
 
-def test_an_error_of_ours_in_a_rank_is_that_of_the_stage(tmp_path, examples):
+def test_the_stage_raises_a_trainer_error_of_a_rank(tmp_path, examples):
     with pytest.raises(PrerequisiteError, match="no such thing") as caught:
         in_ranks(rank_examples.lack_something, tmp_path)
     assert caught.value.hint == "pip install thing"
 
 
-def test_another_error_of_a_rank_names_the_log_with_its_traceback(tmp_path, examples):
+@pytest.mark.slow
+def test_the_stage_names_the_log_of_a_rank_that_failed_in_another_way(
+    tmp_path, examples
+):
     with pytest.raises(StageError, match="ValueError: out of luck") as caught:
         in_ranks(rank_examples.fail_in_the_second, tmp_path)
     log = tmp_path / "processes" / "rank-1.log"
@@ -180,23 +186,26 @@ def test_another_error_of_a_rank_names_the_log_with_its_traceback(tmp_path, exam
     assert "in fail_in_the_second" in log.read_text()
 
 
-def test_a_rank_that_is_killed_is_named_with_its_signal(tmp_path, examples):
+@pytest.mark.slow
+def test_the_stage_names_a_killed_rank_and_its_signal(tmp_path, examples):
     with pytest.raises(StageError, match=r"Process 1 .* SIGKILL"):
         in_ranks(rank_examples.die_in_the_second, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_interrupted_stage_leaves_no_process(tmp_path, examples):
     def interrupt(*_: object) -> None:
-        assert soon(lambda: len(ranks_of(tmp_path)) == 2)
+        assert eventually(lambda: len(ranks_of(tmp_path)) == 2)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         in_ranks(rank_examples.work_without_end, tmp_path, interrupt)
     assert len(ranks_of(tmp_path)) == 2
-    # A dying process lets go of its lock a moment before it counts as dead.
-    assert soon(lambda: not any(map(works, ranks_of(tmp_path))))
+    # A dying process releases its lock just before it counts as dead.
+    assert eventually(lambda: not any(map(is_running, ranks_of(tmp_path))))
 
 
+@pytest.mark.slow
 def test_a_killed_stage_leaves_no_process(tmp_path, examples):
     code = f"""
 from pathlib import Path
@@ -204,29 +213,29 @@ from test_processes import in_ranks, rank_examples
 in_ranks(rank_examples.work_without_end, Path({str(tmp_path)!r}))
 """
     with subprocess.Popen([sys.executable, "-c", code]) as stage:
-        started = soon(lambda: len(ranks_of(tmp_path)) == 2)
+        started = eventually(lambda: len(ranks_of(tmp_path)) == 2)
         stage.send_signal(signal.SIGKILL)
     assert started
-    assert soon(lambda: not any(map(works, ranks_of(tmp_path))))
+    assert eventually(lambda: not any(map(is_running, ranks_of(tmp_path))))
 
 
-def test_processes_share_a_batch_evenly():
+def test_processes_must_share_a_batch_evenly():
     assert SftTable(batch_size=8, micro_batch=2, processes=4).processes == 4
     with pytest.raises(ValidationError, match="micro_batch = 2 times processes = 3"):
         SftTable(batch_size=8, micro_batch=2, processes=3)
 
 
-def test_all_weights_are_not_sharded(tmp_path):
+def test_sharding_whole_weights_is_refused(tmp_path):
     sharded = in_two(SFT, sharding="fsdp")
     with pytest.raises(RecipeError, match="only works with adapters"):
         launch.train(train_sft, FULL, ROWS, sharded, request_in(tmp_path))
 
 
-def test_one_process_has_nothing_to_shard():
+def test_sharding_in_one_process_is_refused():
     with pytest.raises(ValidationError, match="needs processes above 1"):
         SftTable(sharding="fsdp")
 
 
-def test_the_number_of_processes_is_no_other_result():
+def test_the_number_of_processes_is_not_in_fingerprints():
     table = SftTable(batch_size=8, processes=2, sharding="fsdp")
     assert semantic_settings(table) == semantic_settings(SftTable(batch_size=8))

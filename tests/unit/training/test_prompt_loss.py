@@ -1,4 +1,4 @@
-"""What a token of a prompt weighs beside one of an answer."""
+"""The weight of prompt tokens, relative to answer tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS = tuple(
 
 
 def log_probabilities(table, start):
-    """Of each token of the rows after the first, by the model of the first step."""
+    """Of each token of the rows after the first, before the first step."""
     import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -40,6 +40,7 @@ def test_the_loss_is_the_weighted_mean_over_the_tokens_of_a_step(
     request = request_in(tmp_path / "out")
     settings = SFT.model_copy(
         update={
+            "epochs": 1,
             "batch_size": 2,
             "micro_batch": micro_batch,
             "packing": False,
@@ -54,11 +55,11 @@ def test_the_loss_is_the_weighted_mean_over_the_tokens_of_a_step(
     assert metrics(tmp_path / "out")[0]["loss"] == pytest.approx(total / weights, 1e-4)
 
 
-def test_a_row_tells_its_answer_only_where_the_weights_differ():
+def test_a_row_has_an_answer_mask_only_if_the_weights_differ():
     row = Encoded("a", [4, 5, 6], ([7, 8],))
     assert row.as_sft(prompt_loss=0.2)[ANSWER] == [0, 0, 0, 1, 1]
     assert ANSWER not in row.as_sft() and ANSWER not in row.as_sft(prompt_loss=1)
 
 
-def test_without_weights_the_trainer_is_the_one_that_it_was():
+def test_without_different_weights_the_trainer_is_unchanged():
     assert weighted(dict, 0) is dict and weighted(dict, 1.0) is dict

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,25 +22,24 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory) -> Path:
-    """The models that another process has made, each in the folder of its name."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    script = (
-        "import sys, pathlib; from swebench_trainer.training.models import tiny\n"
-        "for name in tiny.MODELS: tiny.write_tiny(pathlib.Path(sys.argv[1], name), name)"
-    )
-    command = [sys.executable, "-c", script, folder]
-    subprocess.run(command, check=True, capture_output=True)
+def from_another_process(tmp_path_factory, warm_server) -> Path:
+    """The built-in models as another process writes them, in directories by name."""
+    folder = tmp_path_factory.mktemp("another")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    writer = warm_server.start(["write_tiny_models", str(folder)], folder, environment)
+    _, errors = writer.communicate()
+    assert writer.returncode == 0, errors
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny.MODELS)
-def test_the_bytes_are_the_same_in_another_process(tmp_path, elsewhere, name):
-    tiny.write_tiny(tmp_path / "here", name)
-    assert digests(tmp_path / "here") == digests(elsewhere / name)
+def test_another_process_writes_the_same_bytes(tmp_path, from_another_process, name):
+    tiny.write_tiny(tmp_path / "model", name)
+    assert digests(tmp_path / "model") == digests(from_another_process / name)
 
 
-def test_making_it_leaves_the_random_state_alone(tmp_path):
+def test_writing_a_model_does_not_change_the_random_state(tmp_path):
     import torch
 
     torch.manual_seed(7)
@@ -51,7 +49,7 @@ def test_making_it_leaves_the_random_state_alone(tmp_path):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_the_directory_is_made_once_and_whole(tmp_path, monkeypatch):
+def test_the_directory_is_created_once_and_completely(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = tiny.tiny_directory()
     stamp = (first / "config.json").stat().st_mtime_ns
@@ -77,7 +75,7 @@ def test_a_run_that_loses_the_race_uses_the_winners_model(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", tiny.MODELS)
-def test_it_is_small_and_takes_long_prompts(name):
+def test_a_built_in_model_is_small_and_accepts_long_prompts(name):
     model = load_model(FULL.model_copy(update={"name": name}))
     assert sum(p.numel() for p in model.parameters()) < 1_000_000
     assert model.config.max_position_embeddings >= 4096
@@ -90,8 +88,8 @@ def test_every_byte_has_a_token(tokenizer, text):
     assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
-def test_the_small_tokenizer_is_for_generated_tasks():
-    """A task takes few tokens, so `small_corpus.txt` still looks like the tasks."""
+def test_the_small_tokenizer_fits_generated_tasks():
+    """A task needs few tokens, so `small_corpus.txt` still resembles the tasks."""
     corpus = files("swebench_trainer.training.models").joinpath("small_corpus.txt")
     tokenizer = load_tokenizer(FULL.model_copy(update={"name": tiny.SMALL}))
     known = set(re.findall(r"[a-z]+", corpus.read_text()))

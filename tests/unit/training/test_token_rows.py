@@ -9,12 +9,12 @@ SHORT = Encoded("short", [1] * 5, ([2] * 3,))
 LONG = Encoded("long", [1] * 5, ([2] * 3, [3] * 6))
 
 
-def test_a_row_fits_up_to_the_last_token():
+def test_a_row_may_have_exactly_the_maximum_length():
     kept, _ = fit_rows([SHORT], 8, 0.0, end=2)
     assert kept == [SHORT]
 
 
-def test_long_rows_are_left_out_whole_and_counted():
+def test_rows_that_are_too_long_are_dropped_and_counted():
     kept, audit = fit_rows([SHORT, LONG], 10, 0.5, end=2)
     assert kept == [SHORT]
     assert audit == {
@@ -38,11 +38,11 @@ def test_long_rows_are_left_out_whole_and_counted():
         ([LONG], 1.0, "the longest has 11"),
     ],
 )
-def test_too_few_rows_end_the_stage(rows, share, message):
+def test_too_few_rows_are_an_error(rows, share, message):
     with pytest.raises(StageError, match=message):
         fit_rows(rows, 10, share, end=2)
 
 
-def test_an_answer_without_its_end_is_reported():
+def test_an_answer_without_its_end_token_is_reported():
     _, audit = fit_rows([SHORT], 10, 0.0, end=9)
     assert not audit["eos_trained"]

@@ -37,7 +37,7 @@ def curves(folder: Path) -> dict[str, dict[int, float]]:
 @pytest.mark.skipif(
     not importlib.util.find_spec("tensorboard"), reason="tensorboard is not installed"
 )
-def test_tensorboard_has_one_curve_of_a_training_that_was_stopped(tmp_path):
+def test_tensorboard_shows_one_curve_for_a_resumed_training(tmp_path):
     settings = SFT.model_copy(update={"trackers": ("tensorboard",), "save_every": 2})
     out = tmp_path / "runs" / "mine" / "stages" / "sft"
     with pytest.raises(KeyboardInterrupt):
@@ -49,7 +49,7 @@ def test_tensorboard_has_one_curve_of_a_training_that_was_stopped(tmp_path):
     assert set(losses) == {1, 2, 3, 4, 5, 6}
 
 
-def test_a_run_keeps_its_name_and_its_id_and_leaves_the_environment_as_it_was(tmp_path):
+def test_a_resumed_run_keeps_its_name_and_id_and_the_environment_is_restored(tmp_path):
     import os
 
     out = tmp_path / "runs" / "mine" / "stages" / "dpo"
@@ -64,7 +64,7 @@ def test_a_run_keeps_its_name_and_its_id_and_leaves_the_environment_as_it_was(tm
     assert not any(name in os.environ for name in VARIABLES)
 
 
-def test_what_the_user_has_set_goes_first(tmp_path, monkeypatch):
+def test_settings_of_the_user_take_precedence(tmp_path, monkeypatch):
     import os
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")
@@ -78,33 +78,33 @@ def test_what_the_user_has_set_goes_first(tmp_path, monkeypatch):
     assert not any(b"a secret" in path.read_bytes() for path in files)
 
 
-def test_nobody_is_told_unless_asked(tmp_path):
+def test_without_trackers_nothing_is_reported(tmp_path):
     with trackers.tracked([], tmp_path):
         assert not (tmp_path / "trackers").exists()
     with trackers.tracked(["tensorboard"], tmp_path):
-        assert not (tmp_path / "trackers").exists()  # it makes its own files
+        assert not (tmp_path / "trackers").exists()  # it creates its own files
     assert trackers.arguments([], tmp_path) == {"report_to": "none"}
 
 
-def test_a_tracker_that_is_not_installed_is_named_with_its_command(monkeypatch):
+def test_missing_trackers_are_named_with_the_command_to_install_them(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(PrerequisiteError, match="wandb, mlflow") as caught:
         trackers.check(["wandb", "mlflow"])
     assert caught.value.hint == "pip install wandb mlflow"
 
 
-def test_an_unknown_tracker_is_an_error_of_the_recipe():
+def test_an_unknown_tracker_is_a_recipe_error():
     with pytest.raises(ValidationError, match="tensorboard"):
         SftTable(trackers=("tensorbord",))
 
 
-def test_trackers_change_no_result():
+def test_trackers_are_not_in_fingerprints():
     assert semantic_settings(SftTable(trackers=("wandb",))) == semantic_settings(
         SftTable()
     )
 
 
-def test_sft_and_dpo_share_one_place_of_trackio(tmp_path, monkeypatch):
+def test_sft_and_dpo_share_the_directory_of_trackio(tmp_path, monkeypatch):
     import os
 
     monkeypatch.delenv("TRACKIO_DIR", raising=False)

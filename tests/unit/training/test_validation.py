@@ -1,12 +1,8 @@
-"""The released weights are those of the lowest held-out loss, resumed or not."""
+"""The released weights have the lowest held-out loss, resumed or not."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +15,12 @@ from training_examples import (
     LORA,
     PAIRS,
     SFT,
+    die_at,
+    dies_in,
     metrics,
     request_in,
+    same_weights,
     stop_after,
-    tensors,
 )
 
 from swebench_trainer.errors import StageError
@@ -39,8 +37,8 @@ from swebench_trainer.types import SftRow
 
 SEED = 7
 HELD = (1, 2)
-"""Of eight instances, those that the seed holds back: their answers are others, so what
-is learned from the rest is soon wrong for them."""
+"""The instances of eight that the seed holds out. Their answers differ from the others,
+so the held-out loss soon rises."""
 
 ROWS = tuple(
     SftRow(
@@ -60,11 +58,14 @@ PAIRS = tuple(
         for row in ROWS
     )
 )
+DROPOUT = LORA.model_copy(
+    update={"lora": LORA.lora.model_copy(update={"dropout": 0.2})}
+)
 FAST = SFT.model_copy(
     update={
-        "learning_rate": 2e-2,
+        "learning_rate": 4e-2,
         "schedule": "constant",
-        "epochs": 4,
+        "epochs": 3,
         "validation": 0.3,
         "save_every": 2,
     }
@@ -76,46 +77,39 @@ def audit_of(out: Path) -> dict:
     return json.loads((out / "audit.json").read_text())["validation"]
 
 
-def same(left: Path, right: Path) -> bool:
-    import torch
-
-    a, b = tensors(left), tensors(right)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def rows_of(*keys: str) -> list[Encoded]:
     return [Encoded(key, [1], ([2],)) for key in keys]
 
 
-def test_instances_are_held_back_whole_and_stay_so_when_rows_are_added():
+def test_whole_instances_are_held_out_and_stay_so_when_rows_are_added():
     names = [f"demo__demo-{n}" for n in range(200)]
     train, held = hold_out(rows_of(*names, *names), 0.2, seed=0)
-    kept_back = {row.key for row in held}
+    held_keys = {row.key for row in held}
     assert len(train) + len(held) == 400
-    assert kept_back.isdisjoint(row.key for row in train)
-    assert 20 < len(kept_back) < 60
+    assert held_keys.isdisjoint(row.key for row in train)
+    assert 20 < len(held_keys) < 60
     _, more = hold_out(rows_of(*names, "new-1", "new-2"), 0.2, seed=0)
-    assert {row.key for row in more} - {"new-1", "new-2"} == kept_back
+    assert {row.key for row in more} - {"new-1", "new-2"} == held_keys
     _, larger = hold_out(rows_of(*names), 0.4, seed=0)
-    assert kept_back < {row.key for row in larger}
+    assert held_keys < {row.key for row in larger}
     _, other = hold_out(rows_of(*names), 0.2, seed=1)
-    assert {row.key for row in other} != kept_back
+    assert {row.key for row in other} != held_keys
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
-def test_neither_side_is_empty(share):
+def test_each_side_gets_an_instance(share):
     train, held = hold_out(rows_of("a", "b", "c"), share, seed=0)
     assert train
     assert held
 
 
-def test_nothing_is_held_back_unless_asked_and_nothing_from_one_instance():
+def test_by_default_nothing_is_held_out_and_one_instance_is_too_few():
     assert hold_out(rows_of("a", "a"), 0, seed=0) == (rows_of("a", "a"), [])
     with pytest.raises(StageError, match="two instances"):
         hold_out(rows_of("a", "a"), 0.5, seed=0)
 
 
-def test_the_first_of_equal_losses_is_the_best_and_patience_counts_from_it():
+def test_the_first_of_equal_losses_is_the_best_and_starts_the_patience():
     rows = [{"step": n, "eval_loss": x} for n, x in enumerate([3.0, 1.0, 1.0, 2.0], 1)]
     best = best_of([{"step": 1, "loss": 0.1}, *rows])
     assert best
@@ -130,29 +124,28 @@ def test_patience_needs_a_held_out_loss():
         SftTable(patience=2)
 
 
-def test_the_steps_between_evaluations_decide_the_result():
+def test_the_steps_between_evaluations_are_in_fingerprints():
     often, seldom = SftTable(save_every=5), SftTable(save_every=9)
     assert semantic_settings(often) == semantic_settings(seldom)
-    judged = [t.model_copy(update={"validation": 0.1}) for t in (often, seldom)]
-    assert semantic_settings(judged[0]) != semantic_settings(judged[1])
+    evaluated = [t.model_copy(update={"validation": 0.1}) for t in (often, seldom)]
+    assert semantic_settings(evaluated[0]) != semantic_settings(evaluated[1])
 
 
-def test_the_released_weights_are_those_of_the_lowest_held_out_loss(
-    tmp_path, tokenizer
-):
+def test_the_released_weights_have_the_lowest_held_out_loss(trained, tokenizer):
     import torch
 
-    weights = train_sft(LORA, ROWS, FAST, request_in(tmp_path))
-    told = audit_of(tmp_path)
-    losses = {r["step"]: r["eval_loss"] for r in metrics(tmp_path) if "eval_loss" in r}
-    assert set(losses) == {2, 3, 4, 6, 8, 9, 10, 12}  # three steps are an epoch
+    weights = trained(train_sft, DROPOUT, ROWS, FAST, seed=SEED)
+    out = weights.parent
+    told = audit_of(out)
+    losses = {r["step"]: r["eval_loss"] for r in metrics(out) if "eval_loss" in r}
+    assert set(losses) == {2, 3, 4, 6, 8, 9}  # an epoch has three steps
     assert told["instances"] == [f"demo__demo-{n}" for n in HELD]
-    assert told["kept_step"] == min(losses, key=losses.get) < 12
+    assert told["kept_step"] == min(losses, key=losses.get) < 9
     assert told["kept_loss"] == losses[told["kept_step"]]
     assert told["evaluations"] == len(losses)
-    assert not (tmp_path / "checkpoints").exists()
+    assert not (out / "checkpoints").exists()
     with silence_libraries():
-        model = load_model(LORA, weights)
+        model = load_model(DROPOUT, weights)
     found = []
     for row in ROWS:
         if row.instance_id in told["instances"]:
@@ -165,7 +158,9 @@ def test_the_released_weights_are_those_of_the_lowest_held_out_loss(
     assert sum(found) / len(found) == pytest.approx(told["kept_loss"], abs=1e-4)
 
 
-def test_without_checkpoints_every_epoch_is_evaluated_and_patience_ends_it(tmp_path):
+def test_without_checkpoints_every_epoch_is_evaluated_and_patience_ends_the_training(
+    tmp_path,
+):
     steps = []
     request = request_in(tmp_path, step=lambda done, *_: steps.append(done))
     settings = FAST.model_copy(update={"save_every": 0, "epochs": 20, "patience": 1})
@@ -177,39 +172,36 @@ def test_without_checkpoints_every_epoch_is_evaluated_and_patience_ends_it(tmp_p
     )
 
 
-def sft_lora(settings, request):
-    table = LORA.model_copy(
-        update={"lora": LORA.lora.model_copy(update={"dropout": 0.2})}
-    )
-    return train_sft(table, ROWS, settings, request)
+FAST_DPO = DPO.model_copy(
+    update={"validation": 0.3, "patience": 3, "save_every": 2, "epochs": 3}
+)
 
 
-def sft_full(settings, request):
-    return train_sft(FULL, ROWS, settings, request)
-
-
-def dpo_shared(settings, request):
-    table = DPO.model_copy(update={"validation": 0.3, "patience": 3, "save_every": 2})
-    return train_dpo(LORA, PAIRS, table, request)
-
-
-@pytest.mark.parametrize("train", [sft_lora, sft_full, dpo_shared])
-def test_a_training_killed_twice_keeps_what_an_undisturbed_one_keeps(tmp_path, train):
-    straight = train(FAST, request_in(tmp_path / "straight"))
-    out = tmp_path / "killed"
+@pytest.mark.parametrize(
+    ("train", "table", "rows", "settings"),
+    [
+        (train_sft, DROPOUT, ROWS, FAST),
+        pytest.param(train_sft, FULL, ROWS, FAST, marks=pytest.mark.slow),
+        (train_dpo, LORA, PAIRS, FAST_DPO),
+    ],
+    ids=["sft lora", "sft full", "dpo"],
+)
+def test_a_training_killed_twice_keeps_the_same_weights(
+    tmp_path, trained, train, table, rows, settings
+):
+    straight = trained(train, table, rows, settings, seed=SEED)
     for step in (3, 5):
         with pytest.raises(KeyboardInterrupt):
-            train(FAST, request_in(out, step=stop_after(step)))
-    resumed = train(FAST, request_in(out))
-    assert same(straight, resumed)
-    assert metrics(out) == metrics(tmp_path / "straight")
-    assert audit_of(out) == audit_of(tmp_path / "straight")
+            train(table, rows, settings, request_in(tmp_path, step=stop_after(step)))
+    assert same_weights(straight, train(table, rows, settings, request_in(tmp_path)))
+    assert metrics(tmp_path) == metrics(straight.parent)
+    assert audit_of(tmp_path) == audit_of(straight.parent)
 
 
 def test_the_best_weights_outlive_the_checkpoints_and_a_late_kill(
     tmp_path, trained, monkeypatch
 ):
-    straight = trained(train_sft, LORA, ROWS, FAST, seed=7)
+    straight = trained(train_sft, DROPOUT, ROWS, FAST, seed=SEED)
     told = audit_of(straight.parent)
     out = tmp_path / "killed"
 
@@ -218,7 +210,7 @@ def test_the_best_weights_outlive_the_checkpoints_and_a_late_kill(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(saving, "save", interrupt)
-        train_sft(LORA, ROWS, FAST, request_in(out))
+        train_sft(DROPOUT, ROWS, FAST, request_in(out))
     left = {path.name for path in (out / "checkpoints").iterdir()}
     assert f"checkpoint-{told['kept_step']}" not in left
     assert {name for name in left if name.startswith("best-")} == {
@@ -226,12 +218,13 @@ def test_the_best_weights_outlive_the_checkpoints_and_a_late_kill(
     }
     steps = []
     request = request_in(out, step=lambda done, *_: steps.append(done))
-    assert same(straight, train_sft(LORA, ROWS, FAST, request))
+    assert same_weights(straight, train_sft(DROPOUT, ROWS, FAST, request))
     assert steps == []
 
 
-def test_a_training_that_had_stopped_takes_no_step_after_a_kill(tmp_path, monkeypatch):
-    settings = FAST.model_copy(update={"patience": 1, "save_every": 3})
+def test_a_training_out_of_patience_takes_no_step_after_a_kill(tmp_path, monkeypatch):
+    changes = {"learning_rate": 2e-2, "epochs": 4, "patience": 1, "save_every": 3}
+    settings = FAST.model_copy(update=changes)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -248,26 +241,26 @@ def test_a_training_that_had_stopped_takes_no_step_after_a_kill(tmp_path, monkey
     assert audit_of(tmp_path)["kept_step"] == before[-1]["step"] - 3
 
 
-def test_best_weights_that_are_damaged_are_trained_again(tmp_path, trained):
-    straight = trained(train_sft, LORA, ROWS, FAST, seed=7)
+def test_damaged_best_weights_are_trained_again(tmp_path, trained):
+    straight = trained(train_sft, DROPOUT, ROWS, FAST, seed=SEED)
     out = tmp_path / "killed"
     with pytest.raises(KeyboardInterrupt):
-        train_sft(LORA, ROWS, FAST, request_in(out, step=stop_after(7)))
+        train_sft(DROPOUT, ROWS, FAST, request_in(out, step=stop_after(7)))
     (best,) = (out / "checkpoints").glob("best-*")
     (best / "weights.safetensors").write_bytes(b"half")
     steps = []
     request = request_in(out, step=lambda done, *_: steps.append(done))
-    assert same(straight, train_sft(LORA, ROWS, FAST, request))
+    assert same_weights(straight, train_sft(DROPOUT, ROWS, FAST, request))
     assert steps[0] <= int(best.name.removeprefix("best-"))
 
 
 def test_a_kill_between_an_evaluation_and_its_checkpoint_changes_nothing(
     tmp_path, trained, monkeypatch
 ):
-    """The newer weights lie there already, and the older ones are still needed."""
+    """The newer best weights exist already, and the older ones are still needed."""
     from transformers import Trainer
 
-    straight = trained(train_sft, LORA, ROWS, FAST, seed=7)
+    straight = trained(train_sft, DROPOUT, ROWS, FAST, seed=SEED)
     out = tmp_path / "killed"
     save = Trainer._save_checkpoint
 
@@ -278,26 +271,17 @@ def test_a_kill_between_an_evaluation_and_its_checkpoint_changes_nothing(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "_save_checkpoint", killed_at_four)
-        train_sft(LORA, ROWS, FAST, request_in(out))
+        train_sft(DROPOUT, ROWS, FAST, request_in(out))
     names = {path.name for path in (out / "checkpoints").glob("best-*")}
     assert {"best-2", "best-4"} <= names
-    assert same(straight, train_sft(LORA, ROWS, FAST, request_in(out)))
+    assert same_weights(straight, train_sft(DROPOUT, ROWS, FAST, request_in(out)))
     assert metrics(out) == metrics(straight.parent)
 
 
 @pytest.mark.slow
-def test_kill_minus_nine_changes_nothing(tmp_path, trained):
-    script = (
-        "import os, signal, sys; from pathlib import Path; from test_validation import *\n"
-        "def kill(done, *_):\n    if done == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "train_sft(LORA, ROWS, FAST, request_in(Path(sys.argv[1]), step=kill))"
-    )
-    straight = trained(train_sft, LORA, ROWS, FAST, seed=7)
+def test_a_training_killed_by_a_signal_keeps_the_same_weights(tmp_path, trained):
+    straight = trained(train_sft, DROPOUT, ROWS, FAST, seed=SEED)
     out = tmp_path / "killed"
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    run = subprocess.run(
-        [sys.executable, "-c", script, str(out)], env={**os.environ, "PYTHONPATH": path}
-    )
-    assert run.returncode == -signal.SIGKILL
-    assert same(straight, train_sft(LORA, ROWS, FAST, request_in(out)))
+    dies_in(lambda: train_sft(DROPOUT, ROWS, FAST, request_in(out, step=die_at(7))))
+    assert same_weights(straight, train_sft(DROPOUT, ROWS, FAST, request_in(out)))
     assert metrics(out) == metrics(straight.parent)

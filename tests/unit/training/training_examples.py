@@ -1,8 +1,12 @@
-"""Settings, rows and pairs that the tiny model can learn from in seconds."""
+"""Settings, rows and pairs that the tiny model learns from in seconds."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from swebench_trainer.contracts import TrainRequest
@@ -53,11 +57,19 @@ def request_in(
 
 
 def tensors(weights: Path) -> dict:
-    """The trained tensors of `adapter/` or `model/`."""
+    """The tensors in `adapter/` or `model/`."""
     from safetensors.torch import load_file
 
     (path,) = weights.glob("*.safetensors")
     return load_file(path)
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two directories hold the same tensors, bit for bit."""
+    import torch
+
+    a, b = tensors(one), tensors(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def metrics(out: Path) -> list[dict]:
@@ -66,10 +78,40 @@ def metrics(out: Path) -> list[dict]:
 
 
 def stop_after(steps: int):
-    """A progress callback that ends the training as a crash would."""
+    """A progress callback that ends the training like a crash."""
 
     def step(done: int, _total: int, _word: str) -> None:
         if done == steps:
             raise KeyboardInterrupt
 
     return step
+
+
+def die(*_: object, **__: object) -> None:
+    """Kills this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(wanted: int):
+    """A progress callback that kills the process at a step."""
+
+    def step(done: int, _total: int, _word: str) -> None:
+        if done == wanted:
+            die()
+
+    return step
+
+
+def dies_in(train: Callable[[], object]) -> None:
+    """Trains in a fork of this process, which must be killed by `die`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the tests have threads
+        child = os.fork()
+    if not child:
+        try:
+            train()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), "the process was not killed"
+    assert os.WTERMSIG(status) == signal.SIGKILL
