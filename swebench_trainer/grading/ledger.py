@@ -16,11 +16,11 @@ from typing import Any
 from swebench_trainer.contracts import GoldRun, GradeJob, Grader, ItemProgress, Outcome
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.official import OWED
+from swebench_trainer.grading.outcome import outcome_without_patch
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import RowWriter, each_row, write_rows
 from swebench_trainer.types import (
     Candidate,
-    ExtractionOutcome,
     Instance,
     Status,
     Verdict,
@@ -97,7 +97,7 @@ class Ledger:
             groups: dict[Key, list[Candidate]] = defaultdict(list)
             for candidate in owed:
                 group = _group(candidate, digest(candidate.patch), once_per_patch)
-                if outcome := _without_tests(candidate):
+                if outcome := outcome_without_patch(candidate):
                     decide(candidate, outcome, "")
                 elif known := decided.get(group):
                     decide(candidate, _outcome(known), known.log)
@@ -139,12 +139,6 @@ class Ledger:
         )
 
 
-_STATUS_OF_EXTRACTION = {
-    ExtractionOutcome.NO_CHANGE: Status.NO_PATCH,
-    ExtractionOutcome.MALFORMED: Status.MALFORMED,
-}
-
-
 def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
     """Fail a stage that had infrastructure failures, so that it can be resumed.
 
@@ -167,17 +161,6 @@ def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
             hint="Fix the cause and run the same command again; existing verdicts are "
             f"kept. To mask the failures instead: --set grade.max_faults={len(owed)}",
         )
-
-
-def _without_tests(candidate: Candidate) -> Outcome | None:
-    """The outcome of a candidate that needs no test run."""
-    if candidate.is_no_op:
-        return None
-    if status := _STATUS_OF_EXTRACTION.get(candidate.extraction.outcome):
-        return Outcome(status, {}, reason=candidate.extraction.reason)
-    if not candidate.patch.strip():
-        return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
-    return None
 
 
 def _folder_name(model: str) -> str:

@@ -19,14 +19,21 @@ from swebench_trainer.grading.official import (
     status_of,
 )
 from swebench_trainer.grading.sandbox import KILLED, Execution
-from swebench_trainer.grading.trust.flags import REFUSED_PATCH, trust_flags
-from swebench_trainer.types import Candidate, Status
+from swebench_trainer.grading.trust.flags import trust_flags
+from swebench_trainer.types import Candidate, ExtractionOutcome, Status
+
+_STATUS_OF_EXTRACTION = {
+    ExtractionOutcome.NO_CHANGE: Status.NO_PATCH,
+    ExtractionOutcome.MALFORMED: Status.MALFORMED,
+}
 
 
 def outcome_without_patch(candidate: Candidate) -> Outcome | None:
-    """The outcome of a candidate without a patch, which needs no sandbox."""
+    """The outcome of a candidate without a usable patch, which needs no test run."""
     if candidate.is_no_op:
         return None
+    if status := _STATUS_OF_EXTRACTION.get(candidate.extraction.outcome):
+        return Outcome(status, {}, reason=candidate.extraction.reason)
     if not candidate.patch.strip():
         return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
     if patch_bytes(candidate.patch) is None:
@@ -48,9 +55,8 @@ def derive_outcome(job: GradeJob, timeout: float, execution: Execution) -> Outco
         status, reason = Status.NOT_APPLIED, apply_error(_apply_log(job.log_dir))
     flags: tuple[str, ...] = ()
     if status is Status.RESOLVED:
-        flags = trust_flags(job, text, execution.evidence)
-        if _was_refused(job, execution):
-            flags = tuple(sorted({*flags, REFUSED_PATCH}))
+        refused = _was_refused(job, execution)
+        flags = trust_flags(job, text, execution.evidence, refused=refused)
     return Outcome(status, report, flags, reason)
 
 

@@ -30,7 +30,7 @@ from swebench_trainer.grading.official import (
 )
 from swebench_trainer.grading.outcome import apply_error, outcome_without_patch
 from swebench_trainer.grading.run_candidate import clear_logs
-from swebench_trainer.grading.scheduler import grade_all, with_deadlines
+from swebench_trainer.grading.scheduler import grade_all
 from swebench_trainer.grading.trust.flags import trust_flags
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Instance, Status
@@ -85,9 +85,8 @@ class StockGrader:
         stop = threading.Event()
         return grade_all(
             jobs,
-            with_deadlines(self._table, functools.partial(self._grade, stop)),
-            workers=self._table.workers,
-            retries=self._table.retries,
+            self._table,
+            functools.partial(self._grade, stop),
             stop=stop.set,
         )
 

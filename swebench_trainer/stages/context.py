@@ -23,7 +23,7 @@ from swebench_trainer.contracts import (
     Tree,
 )
 from swebench_trainer.errors import DataError, StageError
-from swebench_trainer.grading.trust.gold import gold_run
+from swebench_trainer.grading.trust.log_flags import gold_run
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.plugins.registry import Registry
 from swebench_trainer.recipe.models import TABLES, Recipe, Table

@@ -151,7 +151,7 @@ def test_containers_of_a_killed_process_are_removed_by_the_next(
     program = (
         "import time; from swebench_trainer.grading.docker.archives import *\n"
         "archives = DockerArchives()\n"
-        f"with archives.unstarted(archives.image_id({GIT!r})):\n"
+        f"with archives.unstarted_container(archives.image_id({GIT!r})):\n"
         "    print('there', flush=True); time.sleep(60)\n"
     )
     labelled = {"label": LABEL}

@@ -173,7 +173,7 @@ def test_a_daemon_that_disappears_is_not_needed_after_the_export(
     roots = ImageRoots()
     try:
         roots.check("nobody/knows:this")
-        monkeypatch.setattr(roots._host.client.api, "inspect_image", gone)
+        monkeypatch.setattr(roots._daemon.api, "inspect_image", gone)
         assert roots.image_id(tiny_image) == exported.id
         with pytest.raises(ConnectionError):
             roots.image_id("nobody/knows:this")
@@ -193,7 +193,7 @@ def test_every_name_of_an_exported_image_is_recorded(
     finally:
         docker_client.images.remove(second, noprune=True)
     roots = ImageRoots()
-    roots._no_docker = "it sleeps"
+    roots._daemon.problem = "it sleeps"
     assert roots.image_id(second) == exported.id
     roots.close()
 

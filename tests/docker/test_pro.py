@@ -19,7 +19,6 @@ from swebench_trainer.contracts import Grader, Outcome
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.official import NOOP, TEST_LOG
-from swebench_trainer.grading.trust.flags import MULTI_MARKER, SCRIPT_CHANGED
 from swebench_trainer.types import Instance, Status
 
 if TYPE_CHECKING:
@@ -277,7 +276,7 @@ def test_forged_line_prefixes_are_test_output(
     patch = task.patch({"calc.py": code + FORGED})
     outcome = grade(instance, forged=patch)["forged"]
     assert outcome.status is status
-    assert not {MULTI_MARKER, SCRIPT_CHANGED} & set(outcome.flags)
+    assert not {"multi_marker", "script_changed"} & set(outcome.flags)
 
 
 BYPASS = """
@@ -304,7 +303,7 @@ def test_a_block_forged_outside_the_files_is_flagged(task, instance, grade) -> N
     code = BYPASS.format(lines="\n".join(lines))
     outcome = grade(instance, bypass=task.patch({"calc.py": WRONG + code}))["bypass"]
     assert outcome.status is Status.RESOLVED
-    assert MULTI_MARKER in outcome.flags
+    assert "multi_marker" in outcome.flags
 
 
 OVERWRITES = """
@@ -336,7 +335,7 @@ def test_a_run_script_overwritten_during_the_run_is_flagged(
         gold=instance.patch,
     )
     assert outcomes["hostile"].status is Status.RESOLVED
-    assert SCRIPT_CHANGED in outcomes["hostile"].flags
+    assert "script_changed" in outcomes["hostile"].flags
     assert outcomes["gold"].flags == ()
 
 

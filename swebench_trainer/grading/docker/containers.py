@@ -11,7 +11,6 @@ import errno
 import io
 import itertools
 import os
-import re
 import shutil
 import stat
 import struct
@@ -26,13 +25,16 @@ from typing import Any
 
 from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.docker.hosts import CONNECT_SECONDS
-from swebench_trainer.grading.sandbox import KILLED, CommandResult, Files
+from swebench_trainer.grading.sandbox import (
+    KILLED,
+    MAX_PATHS,
+    OOM_KILLS,
+    CommandResult,
+    Files,
+)
 
 LABEL = "swebench-trainer"
 """Label of every container; its value is the name of the grader that owns it."""
-
-MAX_PATHS = 10_000
-"""Maximum number of changed paths to read; an honest run changes a handful."""
 
 SILENCE_SECONDS = 60.0
 """How long a daemon may be silent after a deadline before it counts as lost."""
@@ -161,7 +163,7 @@ class Container:
         events = _memory_events(pid, self._id)
         if events is None:  # the daemon runs on another machine
             events = self._read_state(f"cat {' '.join(MEMORY_EVENTS)} 2> /dev/null")
-        return bool(re.search(r"^oom_kill [1-9]", events, re.MULTILINE))
+        return bool(OOM_KILLS.search(events))
 
     def _read_state(self, command: str) -> str:
         """Output of a command, cut off, because the candidate may have replaced it."""

@@ -38,7 +38,7 @@ from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 from swebench_trainer.grading.docker.warm_containers import WarmContainers
 from swebench_trainer.grading.run_candidate import run_candidate
 from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files, RunCache
-from swebench_trainer.grading.scheduler import grade_all, with_deadlines
+from swebench_trainer.grading.scheduler import grade_all
 from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
 from swebench_trainer.types import Instance
 
@@ -124,9 +124,9 @@ class DockerGrader:
         self._needed.update(job.instance.image for job in jobs)
         graded = grade_all(
             jobs,
-            with_deadlines(self._table, self._grade),
+            self._table,
+            self._grade,
             workers=self._hosts.connect(),
-            retries=self._table.retries,
             stop=self._stop,
             ahead=self._prefetch,
         )

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,6 @@ class NamespaceSandbox:
     test_output: int
     errors: int
     cgroup: SandboxCgroup | None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _closed: bool = False
 
     def wait_until_ready(self) -> None:
         """Wait until the sandbox has started.
@@ -132,22 +130,14 @@ class NamespaceSandbox:
 
     def kill(self) -> None:
         """End the sandbox: all processes in it die with its pid 1."""
-        with self._lock, contextlib.suppress(ProcessLookupError):
-            if not self._closed:
-                signal.pidfd_send_signal(self.process, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.process, signal.SIGKILL)
 
     def close(self) -> None:
         """End the sandbox and release its files."""
         self.kill()
-        with self._lock:
-            self._closed = True
         self.control.close()
-        for file in (
-            self.process,
-            self.apply_output,
-            self.test_output,
-            self.errors,
-        ):
+        for file in (self.process, self.apply_output, self.test_output, self.errors):
             os.close(file)
 
     def _answer(self, seconds: float) -> bytes:

@@ -7,6 +7,7 @@ locks of the roots they use, shared with other graders, so that none is pruned i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 from collections import defaultdict
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from swebench_trainer.errors import DataError, StageError
+from pydantic import TypeAdapter, ValidationError
+
+from swebench_trainer.errors import DataError
 from swebench_trainer.store.cache import (
     CacheEntry,
     PruneLimits,
@@ -28,7 +31,7 @@ from swebench_trainer.store.cache import (
     user_cache,
     write_lock,
 )
-from swebench_trainer.store.jsonl import read_json, write_json
+from swebench_trainer.store.jsonl import write_json
 from swebench_trainer.store.locks import open_locked
 
 ABOUT = "image.json"
@@ -42,13 +45,23 @@ class ImageRoot:
         id: The image's digest.
         path: Its root directory.
         environment: Variables set by its `ENV`.
-        size: Bytes on disk.
     """
 
     id: str
     path: Path
     environment: dict[str, str] = field(default_factory=dict)
-    size: int = 0
+
+
+@dataclass(frozen=True)
+class _About:
+    """The description of a root, in a file next to it; `size` is in bytes on disk."""
+
+    id: str
+    size: int
+    environment: dict[str, str]
+
+
+_ABOUT_ADAPTER = TypeAdapter(_About)
 
 
 @dataclass(frozen=True)
@@ -93,9 +106,6 @@ class RootCache:
                 os.close(lock)
                 return None
             about = _about(folder)
-            root = ImageRoot(
-                about["id"], folder / "root", about["environment"], about["size"]
-            )
             os.utime(lock)
             _name_file(name).parent.mkdir(exist_ok=True)
             _name_file(name).write_text(image_id)
@@ -104,7 +114,7 @@ class RootCache:
             raise
         with self._lock:
             self._held.append(lock)
-        return root
+        return ImageRoot(about.id, folder / "root", about.environment)
 
     def make(self, image_id: str, export: Callable[[Path], Mapping[str, Any]]) -> None:
         """Export a root into the cache, unless another process already did.
@@ -122,12 +132,9 @@ class RootCache:
             (new / "root").mkdir(parents=True)
             config = export(new / "root")
             variables = (text.partition("=") for text in config.get("Env") or ())
-            about = {
-                "id": image_id,
-                "size": disk_size(new),
-                "environment": {name: value for name, _, value in variables},
-            }
-            write_json(new / ABOUT, about)
+            environment = {name: value for name, _, value in variables}
+            about = _About(image_id, disk_size(new), environment)
+            write_json(new / ABOUT, dataclasses.asdict(about))
             os.sync()  # after a power cut, a root has all of its files or is missing
             new.rename(folder)
 
@@ -175,26 +182,24 @@ def _name_files() -> Mapping[str, list[Path]]:
 def _recorded_size(folder: Path) -> int:
     """Return the recorded size: walking through a root takes seconds."""
     try:
-        return int(_about(folder)["size"])
+        return _about(folder).size
     except DataError:
         return 0
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _about(folder: Path) -> _About:
     """Read the description of a root.
 
     Raises:
         DataError: It is damaged.
     """
-    about: dict[str, Any] | None = None
-    with contextlib.suppress(StageError):
-        about = read_json(folder / ABOUT)
-    if about is None or not {"id", "environment", "size"} <= about.keys():
+    try:
+        return _ABOUT_ADAPTER.validate_json((folder / ABOUT).read_bytes())
+    except (FileNotFoundError, ValidationError) as error:
         raise DataError(
             f"{folder / ABOUT} is damaged.",
             hint="Remove all unused roots with `swebench-train cache --clear`.",
-        )
-    return about
+        ) from error
 
 
 def _protect_parent(folder: Path) -> None:

@@ -15,11 +15,7 @@ from typing import Any, cast
 
 from swebench_trainer.contents.archive import CHUNK
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.docker.archives import unstarted_container
-from swebench_trainer.grading.docker.containers import ignore_docker_errors
-from swebench_trainer.grading.docker.hosts import Host
-from swebench_trainer.grading.docker.images import Images
-from swebench_trainer.grading.docker.orphans import remove_orphans
+from swebench_trainer.grading.docker.archives import DefaultDaemon
 from swebench_trainer.grading.namespace.root_cache import ImageRoot, RootCache
 from swebench_trainer.grading.namespace.unpack import unpack
 
@@ -28,12 +24,9 @@ class ImageRoots:
     """Root filesystems of images, from this user's cache or from Docker."""
 
     def __init__(self) -> None:
-        self._stopped = threading.Event()
+        self._daemon = DefaultDaemon()
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._host = Host("", 0)
-        self._images: Images | None = None
-        self._no_docker = ""
         self._ids: dict[str, str] = {}
         self._roots: dict[str, ImageRoot] = {}
         self._root_cache = RootCache()
@@ -46,10 +39,10 @@ class ImageRoots:
         Raises:
             PrerequisiteError: It is not exported, and Docker is unreachable.
         """
-        if not self._root_cache.image_id(name) and not self._docker_responds():
+        if not self._root_cache.image_id(name) and self._daemon.images() is None:
             raise PrerequisiteError(
                 f"The image {name} has not been exported on this machine yet, which "
-                f"needs Docker, and Docker is unreachable: {self._no_docker}",
+                f"needs Docker, and Docker is unreachable: {self._daemon.problem}",
                 hint="Start Docker and run again; exported images do not need it later.",
             )
 
@@ -92,23 +85,17 @@ class ImageRoots:
 
     def stop(self) -> None:
         """Stop waiting for a registry."""
-        self._stopped.set()
+        self._daemon.stop()
 
     def retry(self) -> None:
         """Forget failures, so that unavailable images are requested again."""
-        self._stopped.clear()
-        with self._lock:
-            self._no_docker = ""
-        if self._images is not None:
-            self._images.retry()
+        self._daemon.retry()
 
     def close(self) -> None:
         """Release the daemon and the root filesystems."""
         self.stop()
         self._exports.shutdown(cancel_futures=True)
-        if self._images is not None:
-            self._images.close()
-        self._host.close()
+        self._daemon.close()
         self._root_cache.close()
 
     def _alone(self, name: str) -> threading.Lock:
@@ -116,34 +103,19 @@ class ImageRoots:
         with self._lock:
             return self._locks[name]
 
-    def _docker_responds(self) -> bool:
-        """Whether the daemon is reachable; connects once."""
-        with self._lock:
-            if self._images is None and not self._no_docker:
-                self._no_docker = self._host.connection_error()
-                if not self._no_docker:
-                    api = self._host.client.api
-                    self._images = Images(api, {}, None, self._stopped)
-                    with ignore_docker_errors():
-                        remove_orphans({self._host.daemon_id: api})
-        return self._images is not None
-
     def _find(self, name: str) -> str:
         """Look the image up on the daemon, then in the cache, then pull it."""
         from docker.errors import DockerException, ImageNotFound
 
         self.check(name)
         known = self._root_cache.image_id(name)
-        if not self._docker_responds() or self._images is None:
+        if (images := self._daemon.images()) is None:
             return known
         try:
-            return str(_api(self._host).inspect_image(name)["Id"])
+            return str(self._daemon.api.inspect_image(name)["Id"])
         except ImageNotFound:
-            return known or self._images.get(name).id
-        except (
-            DockerException,
-            OSError,
-        ):  # the daemon was reachable earlier, but is not now
+            return known or images.get(name).id
+        except (DockerException, OSError):  # the daemon was reachable earlier
             if not known:
                 raise
             return known
@@ -154,12 +126,7 @@ class ImageRoots:
         Returns:
             The image's `Config`.
         """
-        api = _api(self._host)
-        with unstarted_container(self._host, image_id) as container:
+        api = self._daemon.api
+        with self._daemon.unstarted_container(image_id) as container:
             unpack(api.export(container, CHUNK), target)
         return cast("Mapping[str, Any]", api.inspect_image(image_id)["Config"])
-
-
-def _api(host: Host) -> Any:
-    """The daemon's low-level client, which has no type hints."""
-    return host.client.api

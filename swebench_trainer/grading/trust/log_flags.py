@@ -2,7 +2,7 @@
 
 The eval script runs under `set -x`, so an honest log has each of the harness's markers
 exactly as often as the script writes it. A candidate can print anything, including more
-markers, but cannot remove the real ones.
+markers, but cannot remove the real ones. The log of the gold run shows what is normal.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swebench_trainer.contracts import GoldRun
-from swebench_trainer.grading.official import test_spec
+from swebench_trainer.grading.official import TEST_LOG, test_spec
+from swebench_trainer.grading.sandbox import read_execution
 from swebench_trainer.patches.hostile_diff import existing_paths, patched_paths
 from swebench_trainer.types import Instance
 
@@ -93,6 +95,26 @@ def excused(log: Transcript) -> frozenset[str]:
     return log.named("SKIPPED", "XFAIL")
 
 
+def gold_run(instance: Instance, log_dir: Path) -> GoldRun | None:
+    """The gold run with logs in `log_dir`; `None` if it ran no tests.
+
+    The sandbox of a run that did not pass was not inspected, so such a run does not
+    explain any changed files.
+    """
+    execution = read_execution(log_dir)
+    if execution is None or not execution.tested:
+        return None
+    text = (log_dir / TEST_LOG).read_text(encoding="utf-8", errors="replace")
+    log = Transcript(instance, text)
+    evidence = execution.evidence
+    return GoldRun(
+        seconds=execution.seconds["test"],
+        failed=failing(log),
+        skipped=excused(log),
+        changed=frozenset(evidence.changed if evidence else ()),
+    )
+
+
 def has_extra_markers(log: Transcript) -> bool:
     """Whether the log has more markers than the eval script writes."""
     return any(log.text.count(marker) > n for marker, n in _markers(log.spec).items())
@@ -157,12 +179,8 @@ def _git_errors(text: str) -> Iterator[re.Match[str]]:
     """Errors of git before and after the tests, whose own output is ignored."""
     from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
 
-    before, after = (
-        text.partition(START_TEST_OUTPUT)[0],
-        text.rpartition(END_TEST_OUTPUT)[2],
-    )
-    yield from _GIT_ERROR.finditer(before)
-    yield from _GIT_ERROR.finditer(after)
+    yield from _GIT_ERROR.finditer(text.partition(START_TEST_OUTPUT)[0])
+    yield from _GIT_ERROR.finditer(text.rpartition(END_TEST_OUTPUT)[2])
 
 
 def _matches(expected: str, names: frozenset[str]) -> bool:

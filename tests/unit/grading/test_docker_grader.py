@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from swebench_trainer.grading.docker import hosts
 from swebench_trainer.grading.docker.containers import (
-    MAX_PATHS,
     Container,
     _files_below,
     _holds,
@@ -27,6 +26,7 @@ from swebench_trainer.grading.docker.hosts import Host, Hosts, NoHostError, Tunn
 from swebench_trainer.grading.docker.images import repository, retry_seconds
 from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 from swebench_trainer.grading.docker.warm_containers import WarmContainers
+from swebench_trainer.grading.sandbox import MAX_PATHS
 from swebench_trainer.recipe.models import semantic_settings
 
 

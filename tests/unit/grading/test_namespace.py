@@ -25,7 +25,6 @@ from swebench_trainer.grading.namespace import launch
 from swebench_trainer.grading.namespace.cgroup import cgroup_parents
 from swebench_trainer.grading.namespace.grader import (
     NamespaceGrader,
-    NamespaceSandboxFactory,
     NamespaceTable,
     repository_view,
 )
@@ -381,7 +380,7 @@ def test_the_environment_covers_everything_a_run_depends_on(
 ) -> None:
     def facts(task: Task, **settings: object) -> dict[str, object]:
         table = {"use": "namespace", **settings}
-        engine = NamespaceSandboxFactory(NamespaceTable.model_validate(table))
+        engine = NamespaceGrader(NamespaceTable.model_validate(table))
         try:
             return dict(engine.environment(task.instance))
         finally:
