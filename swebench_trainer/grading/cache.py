@@ -311,9 +311,8 @@ class SqliteRunCache:
                 yield
                 database.execute("COMMIT")
             except BaseException:
-                with contextlib.suppress(
-                    sqlite3.Error
-                ):  # it may be rolled back already
+                # SQLite may have rolled back already.
+                with contextlib.suppress(sqlite3.Error):
                     database.execute("ROLLBACK")
                 raise
 

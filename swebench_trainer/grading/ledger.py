@@ -78,7 +78,7 @@ class Ledger:
             for key, verdict in self._read().items()
             if verdict.status not in OWED
         }
-        decided = {_group(v, v.patch, once_per_patch): v for v in verdicts.values()}
+        decided = {_key(v, once_per_patch): v for v in verdicts.values()}
         owed = [c for c in candidates if _key(c) not in verdicts]
         count = len(candidates) - len(owed)
         with (
@@ -92,11 +92,12 @@ class Ledger:
                 rows.write(as_row(verdict))
                 verdicts[_key(candidate)] = verdict
                 count += 1
-                done(_name(candidate), count, len(candidates), verdict.status)
+                name = f"{candidate.instance_id} #{candidate.sample}"
+                done(name, count, len(candidates), verdict.status)
 
             groups: dict[Key, list[Candidate]] = defaultdict(list)
             for candidate in owed:
-                group = _group(candidate, digest(candidate.patch), once_per_patch)
+                group = _key(candidate, once_per_patch)
                 if outcome := outcome_without_patch(candidate):
                     decide(candidate, outcome, "")
                 elif known := decided.get(group):
@@ -110,8 +111,7 @@ class Ledger:
             for job, outcome in grader.grade(jobs):
                 timings.write(_timing(job, outcome))
                 log = str(job.log_dir.relative_to(self._folder))
-                patch = digest(job.candidate.patch)
-                for candidate in groups[_group(job.candidate, patch, once_per_patch)]:
+                for candidate in groups[_key(job.candidate, once_per_patch)]:
                     decide(candidate, outcome, log)
         ordered = [verdicts[_key(c)] for c in candidates]
         write_rows(self.path, map(as_row, ordered))
@@ -122,8 +122,8 @@ class Ledger:
         names: dict[str, str] = {}
         for row in each_row(self.path):
             row["report"] = _interned(row["report"], names)
-            v = from_row(Verdict, row)
-            found[v.model, v.instance_id, v.sample, v.patch] = v
+            verdict = from_row(Verdict, row)
+            found[_key(verdict)] = verdict
         return found
 
     def _job(self, candidate: Candidate, repeat: int, gold: GoldRun | None) -> GradeJob:
@@ -217,17 +217,9 @@ def _timing(job: GradeJob, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _key(candidate: Candidate) -> Key:
-    patch = digest(candidate.patch)
-    return (candidate.model, candidate.instance_id, candidate.sample, patch)
-
-
-def _group(about: Candidate | Verdict, patch: str, once_per_patch: bool) -> Key:
-    """Key of candidates that share one run: equal patches, or each sample alone."""
+def _key(about: Candidate | Verdict, once_per_patch: bool = False) -> Key:
+    """The key of a verdict, or of candidates that share a run: those of equal patches."""
+    patch = about.patch if isinstance(about, Verdict) else digest(about.patch)
     if once_per_patch:
         return ("", about.instance_id, 0, patch)
     return (about.model, about.instance_id, about.sample, patch)
-
-
-def _name(candidate: Candidate) -> str:
-    return f"{candidate.instance_id} #{candidate.sample}"

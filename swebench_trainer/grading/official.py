@@ -116,10 +116,8 @@ def status_of(report: dict[str, Any], log: str = "") -> tuple[Status, str]:
         reason = f"the patch printed {words!r}, which voids the log"
     elif report["infra_failure"]:
         return Status.INFRA_ERROR, reason
-    return (
-        Status.UNRESOLVED,
-        f"no test results in the log ({reason or 'unknown cause'})",
-    )
+    reason = f"no test results in the log ({reason or 'unknown cause'})"
+    return Status.UNRESOLVED, reason
 
 
 def _void_words(log: str) -> str:
@@ -171,18 +169,11 @@ def final_report(
         "ambiguous_failure": sorted(reasons.keys() - set(ids(infra))),
     }
     errors = ids([v for v in tried if not v.report])
-    counted = (
-        "submitted",
-        "completed",
-        "resolved",
-        "unresolved",
-        "infra_failure",
-        "ambiguous_failure",
-        "empty_patch",
-    )
+    # Like the harness, which does not count incomplete instances.
+    counts = {f"{n}_instances": len(i) for n, i in named.items() if n != "incomplete"}
     return {
         "total_instances": len(instances),
-        **{f"{name}_instances": len(named[name]) for name in counted},
+        **counts,
         "error_instances": len(errors),
         **{f"{name}_ids": named[name] for name in named},
         "failure_reasons": dict(sorted(reasons.items())),

@@ -10,12 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swebench_trainer.contracts import GoldRun, GradeJob
-from swebench_trainer.grading.official import (
-    APPLY_LOG,
-    PATCH,
-    REPORT,
-    TEST_LOG,
-)
+from swebench_trainer.grading import official
 from swebench_trainer.grading.outcome import derive_outcome
 from swebench_trainer.grading.retest import UNCONFIRMED, without_retest_flags
 from swebench_trainer.grading.sandbox import Execution, read_execution
@@ -64,7 +59,7 @@ class RejudgedFile:
         for _, after in self.changes:
             reports = {after.instance_id: after.report}
             content = json.dumps(reports, indent=4).encode()  # the harness's format
-            write_bytes(self.path.parent / after.log / REPORT, content)
+            write_bytes(self.path.parent / after.log / official.REPORT, content)
         write_rows(self.path, map(as_row, self.after))
 
 
@@ -101,7 +96,7 @@ def rejudge_file(
 def _judged_run(log_dir: Path) -> Execution | None:
     """The run, if its verdict was derived from a test log and can be again."""
     execution = read_execution(log_dir)
-    if execution is None or not (log_dir / TEST_LOG).exists():
+    if execution is None or not (log_dir / official.TEST_LOG).exists():
         return None
     ended = execution.tested and not (execution.timed_out or execution.fault)
     return execution if ended else None
@@ -109,7 +104,7 @@ def _judged_run(log_dir: Path) -> Execution | None:
 
 def _candidate(verdict: Verdict, log_dir: Path) -> Candidate | None:
     """The candidate with the patch next to the logs, if that is the graded patch."""
-    path = log_dir / PATCH
+    path = log_dir / official.PATCH
     content = path.read_bytes() if path.exists() else b""
     patch = content.decode("utf-8", "surrogateescape")
     if digest(patch) != verdict.patch:
@@ -124,7 +119,7 @@ def _derived(verdict: Verdict, job: GradeJob, execution: Execution) -> Verdict:
     """The verdict by today's rules; the same object if nothing changed."""
     # The harness writes its report next to the log; a dry run must not change it.
     with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as scratch:
-        for name in (APPLY_LOG, TEST_LOG):
+        for name in (official.APPLY_LOG, official.TEST_LOG):
             Path(scratch, name).symlink_to((job.log_dir / name).absolute())
         copy = dataclasses.replace(job, log_dir=Path(scratch))
         outcome = derive_outcome(copy, 0, execution)

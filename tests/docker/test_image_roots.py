@@ -26,8 +26,7 @@ from swebench_trainer.grading.namespace.grader import (
     NamespaceTable,
     image_root,
 )
-from swebench_trainer.grading.namespace.root_cache import ImageRoot
-from swebench_trainer.grading.namespace.rootfs import ImageRoots
+from swebench_trainer.grading.namespace.image_roots import ImageRoot, ImageRoots
 from swebench_trainer.grading.namespace.unpack import unpack
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.plugins.manager import Plugins

@@ -15,6 +15,7 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -167,9 +168,7 @@ class DockerGrader:
                         run_cache=self._run_cache,
                         same_tree=self._table.dedupe == "tree",
                     )
-                except (
-                    Exception
-                ) as error:  # any may be the loss of a daemon; others are raised
+                except Exception as error:  # any may be the loss of a daemon
                     losses += 1
                     if losses == MAX_LOSSES or not self._is_loss(host, error):
                         raise
@@ -190,17 +189,16 @@ class DockerGrader:
         """The sandbox factory of a daemon, created on first use."""
         with self._making:
             if host not in self._factories:
-                api = host.client.api
                 assert self._claim is not None
-                self._claim.add(host.daemon_id)
-                self._factories[host] = DockerSandboxFactory(
-                    api,
+                factory = DockerSandboxFactory(
+                    host,
                     self._table,
                     owner=self._owner,
-                    workers=host.workers,
                     needed=self._needed,
                     stopped=self._stopped,
                 )
+                self._claim.add(host.daemon_id)
+                self._factories[host] = factory
             return self._factories[host]
 
     def _prefetch(self, jobs: Sequence[GradeJob]) -> None:
@@ -226,34 +224,32 @@ class DockerSandboxFactory:
     """Creates the sandboxes of one daemon; see `SandboxFactory`.
 
     Args:
-        api: The SDK's `APIClient`.
+        host: The daemon.
         table: The `[grade]` table.
         owner: Label of the containers.
-        workers: Number of concurrent jobs.
         needed: Number of unfinished jobs by image.
         stopped: Set when grading stops.
     """
 
     def __init__(
         self,
-        api: Any,
+        host: Host,
         table: DockerTable,
         *,
         owner: str,
-        workers: int,
         needed: Mapping[str, int],
         stopped: threading.Event,
     ) -> None:
-        self._api = api
+        self._api = host.client.api
         self._owner = owner
         self._stopped = stopped
         self._limits = ContainerLimits(
             table.memory, table.cpus, table.pids, table.shm, table.network
         )
         self._use = APPLY_SECONDS + table.timeout + SLACK_SECONDS
-        self._workers = workers
-        self._images = Images(api, needed, table.image_gb, stopped)
-        self._warm = WarmContainers(self._start, workers)
+        self._workers = host.workers
+        self._images = Images(self._api, needed, table.image_gb, stopped)
+        self._warm = WarmContainers(self._start, host.workers)
         self._next: Sequence[str] = ()
 
     def environment(self, instance: Instance) -> Mapping[str, Any]:
@@ -315,23 +311,20 @@ class DockerSandboxFactory:
 
     def _start(self, image_id: str) -> Container:
         # Twice the time of a run: half may pass before a worker takes the container.
+        life = 2 * self._use
         return start_container(
-            self._api,
-            image_id,
-            self._limits,
-            owner=self._owner,
-            life=2 * self._use,
+            self._api, image_id, self._limits, owner=self._owner, life=life
         )
 
 
+@dataclass
 class DockerSandbox:
     """A container with a candidate's files; see `Sandbox`."""
 
-    def __init__(self, container: Container, workdir: str, files: Files) -> None:
-        self._container = container
-        self._workdir = workdir
-        self._files = files
-        self._stamp: tuple[int, int] | None = None
+    container: Container
+    workdir: str
+    files: Files
+    _stamp: tuple[int, int] | None = None
 
     def apply(self, log: CappedLog) -> CommandResult:
         """See `Sandbox.apply`."""
@@ -339,22 +332,22 @@ class DockerSandbox:
 
     def test(self, log: CappedLog, timeout: float) -> CommandResult:
         """See `Sandbox.test`."""
-        self._stamp = self._container.stamp(SCRIPT)
+        self._stamp = self.container.stamp(SCRIPT)
         return self._run("exec /bin/bash /eval.sh", timeout, log)
 
     def inspect(self) -> Evidence:
         """See `Sandbox.inspect`."""
-        self._container.kill()
-        same = self._container.holds(SCRIPT, self._files[SCRIPT])
+        self.container.kill()
+        same = self.container.holds(SCRIPT, self.files[SCRIPT])
         # A script that was changed and restored has the same content, but a new stamp.
-        untouched = self._container.stamp(SCRIPT) == self._stamp
+        untouched = self.container.stamp(SCRIPT) == self._stamp
         return Evidence(
-            changed_outside(self._container.changed(), self._workdir, self._files),
+            changed_outside(self.container.changed(), self.workdir, self.files),
             script_intact=same and (untouched or self._stamp is None),
         )
 
     def _run(self, command: str, seconds: float, log: CappedLog) -> CommandResult:
-        return self._container.run(command, self._workdir, seconds, log)
+        return self.container.run(command, self.workdir, seconds, log)
 
 
 def warn_of_emulation(architectures: Mapping[str, str]) -> None:

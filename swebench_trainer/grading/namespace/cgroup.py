@@ -125,18 +125,15 @@ class GraderCgroups:
 def cgroup_parents() -> tuple[Path, ...]:
     """Directories where cgroups with limits can be created; empty if there are none."""
     for parents in _candidates():
-        with contextlib.suppress(OSError):
-            cgroups = GraderCgroups(parents)
-            try:
-                with cgroups.group(1 << 30, 100) as group:
-                    script = 'for file do echo $$ > "$file" || exit; done'
-                    enter = ["sh", "-c", script, "sh", *group.entrances]
-                    subprocess.run(enter, check=True, capture_output=True)
-                    return parents
-            except subprocess.CalledProcessError:
-                continue
-            finally:
-                cgroups.close()
+        with (
+            contextlib.suppress(OSError, subprocess.CalledProcessError),
+            contextlib.closing(GraderCgroups(parents)) as cgroups,
+            cgroups.group(1 << 30, 100) as group,
+        ):
+            script = 'for file do echo $$ > "$file" || exit; done'
+            enter = ["sh", "-c", script, "sh", *group.entrances]
+            subprocess.run(enter, check=True, capture_output=True)
+            return parents
     return ()
 
 

@@ -3,7 +3,7 @@
 It needs only the kernel's namespaces and overlayfs. An instance that contains its
 repository's files (`snapshot`) runs with the programs of the host and this interpreter,
 mounted read-only. Any other instance runs on the root filesystem of its image, which is
-exported once (see `rootfs.py`). In both cases, writes go to a layer in memory that is
+exported once (see `image_roots.py`). In both cases, writes go to a layer in memory that is
 discarded, and nothing else of the host is visible (see `sandbox_init.py`).
 
 Where this user may create cgroups (root may), the limits of memory and processes apply
@@ -39,14 +39,13 @@ from swebench_trainer.grading.namespace.cgroup import (
     cgroup_parents,
     reap_cgroups,
 )
+from swebench_trainer.grading.namespace.image_roots import ImageRoot, ImageRoots
 from swebench_trainer.grading.namespace.launch import (
     Launcher,
     SandboxLimits,
     SandboxRoot,
     interpreter_dirs,
 )
-from swebench_trainer.grading.namespace.root_cache import ImageRoot
-from swebench_trainer.grading.namespace.rootfs import ImageRoots
 from swebench_trainer.grading.run_candidate import run_candidate
 from swebench_trainer.grading.sandbox import Files, RunCache, Sandbox
 from swebench_trainer.grading.scheduler import grade_all
@@ -135,6 +134,7 @@ class NamespaceGrader:
         self._repositories: dict[tuple[str, str], Path] = {}
         self._images = ImageRoots()
         self._launcher = Launcher()
+        self._cgroups: GraderCgroups | None = None
         self._stopped = False
 
     def check(self, instances: Sequence[Instance]) -> None:
@@ -162,9 +162,9 @@ class NamespaceGrader:
         """End all sandboxes with everything in them, and remove the cgroups."""
         self._stop()
         self._images.close()
-        if "_cgroups" in self.__dict__ and self._cgroups is not None:
+        if self._cgroups is not None:
             self._cgroups.close()
-            del self._cgroups
+            self._cgroups = None
         if self._run_cache is not None:
             self._run_cache.close()
 
@@ -234,17 +234,12 @@ class NamespaceGrader:
         self._images.stop()
         self._launcher.close()
 
-    @functools.cached_property
-    def _cgroups(self) -> GraderCgroups | None:
-        parents = cgroup_parents()
-        return GraderCgroups(parents) if parents else None
-
     def _group(self) -> AbstractContextManager[SandboxCgroup | None]:
-        with self._lock:
-            cgroups = self._cgroups
-        if cgroups is None:
+        if not (parents := cgroup_parents()):
             return contextlib.nullcontext()
-        return cgroups.group(self._limits.memory, self._limits.pids)
+        with self._lock:
+            self._cgroups = self._cgroups or GraderCgroups(parents)
+            return self._cgroups.group(self._limits.memory, self._limits.pids)
 
     def _on_host(self, instance: Instance) -> bool:
         return bool(instance.snapshot) and self._table.programs == "auto"

@@ -52,11 +52,11 @@ class Transcript:
     @functools.cached_property
     def between(self) -> Mapping[str, str]:
         """Test statuses between the first markers."""
-        from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
+        from swebench.harness import constants
 
-        _, *after_start = self.text.split(START_TEST_OUTPUT)
+        _, *after_start = self.text.split(constants.START_TEST_OUTPUT)
         return self._parsed(
-            after_start[0].split(END_TEST_OUTPUT)[0] if after_start else ""
+            after_start[0].split(constants.END_TEST_OUTPUT)[0] if after_start else ""
         )
 
     @functools.cached_property
@@ -122,9 +122,12 @@ def has_extra_markers(log: Transcript) -> bool:
 
 def lacks_exit_marker(log: Transcript) -> bool:
     """Whether the exit code that the script should record is missing from the log."""
-    from swebench.harness.constants import TEST_EXIT_CODE
+    from swebench.harness import constants
 
-    return bool(_markers(log.spec)[TEST_EXIT_CODE]) and TEST_EXIT_CODE not in log.text
+    return (
+        bool(_markers(log.spec)[constants.TEST_EXIT_CODE])
+        and constants.TEST_EXIT_CODE not in log.text
+    )
 
 
 def has_two_exit_codes(log: Transcript) -> bool:
@@ -177,10 +180,10 @@ def has_refused_tests(log: Transcript) -> bool:
 
 def _git_errors(text: str) -> Iterator[re.Match[str]]:
     """Errors of git before and after the tests, whose own output is ignored."""
-    from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
+    from swebench.harness import constants
 
-    yield from _GIT_ERROR.finditer(text.partition(START_TEST_OUTPUT)[0])
-    yield from _GIT_ERROR.finditer(text.rpartition(END_TEST_OUTPUT)[2])
+    yield from _GIT_ERROR.finditer(text.partition(constants.START_TEST_OUTPUT)[0])
+    yield from _GIT_ERROR.finditer(text.rpartition(constants.END_TEST_OUTPUT)[2])
 
 
 def _matches(expected: str, names: frozenset[str]) -> bool:
@@ -195,11 +198,7 @@ def _markers(spec: TestSpec) -> dict[str, int]:
 
     `: 'marker'` occurs once, as a trace; `echo 'marker'` twice, as trace and output.
     """
-    from swebench.harness.constants import (
-        END_TEST_OUTPUT,
-        START_TEST_OUTPUT,
-        TEST_EXIT_CODE,
-    )
+    from swebench.harness import constants
 
     return {
         marker: sum(
@@ -207,5 +206,9 @@ def _markers(spec: TestSpec) -> dict[str, int]:
             for line in spec.eval_script_list
             if marker in line
         )
-        for marker in (START_TEST_OUTPUT, END_TEST_OUTPUT, TEST_EXIT_CODE)
+        for marker in (
+            constants.START_TEST_OUTPUT,
+            constants.END_TEST_OUTPUT,
+            constants.TEST_EXIT_CODE,
+        )
     }
