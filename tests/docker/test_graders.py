@@ -266,7 +266,7 @@ def test_a_missing_image_gives_no_label(task: Task) -> None:
 def test_other_workdirs_and_entrypoints_are_supported(
     tmp_path: Path, tiny_image: str, docker_client: DockerClient
 ) -> None:
-    """As SWE-bench Pro's images have them."""
+    """As in the images of SWE-bench Pro."""
     container = docker_client.containers.run(
         tiny_image, ["mv", "/testbed", "/app"], working_dir="/", detach=True
     )
@@ -330,7 +330,7 @@ def test_a_dying_daemon_is_an_infrastructure_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def die_amid_the_tests() -> None:
-        log = job.log_dir / "run_instance.log"  # its end is the start of the tests
+        log = job.log_dir / "run_instance.log"  # the tests start when it ends
         with contextlib.suppress(AssertionError):
             wait_for(lambda: log.exists() and "Applied Patch" in log.read_text())
             time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Images exported once: the same verdicts as in Docker, then without Docker."""
+"""Exported images give the same verdicts as in Docker, later even without Docker."""
 
 from __future__ import annotations
 
@@ -167,15 +167,15 @@ def test_a_daemon_that_disappears_is_not_needed_after_the_export(
     tiny_image: str, exported: ImageRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(name: str) -> None:
-        raise ConnectionError(f"nobody answers for {name}")
+        raise ConnectionError(f"no answer for {name}")
 
     roots = ImageRoots()
     try:
-        roots.check("nobody/knows:this")
+        roots.check("unknown/image:1")
         monkeypatch.setattr(roots._daemon.api, "inspect_image", gone)
         assert roots.image_id(tiny_image) == exported.id
         with pytest.raises(ConnectionError):
-            roots.image_id("nobody/knows:this")
+            roots.image_id("unknown/image:1")
     finally:
         roots.close()
 
@@ -275,7 +275,7 @@ def test_two_concurrent_exports_of_one_image_share_the_work(
     assert list((tmp_path / "swebench-trainer" / "docker").iterdir()) == []
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_an_ordinary_user_can_unpack_and_run_an_image(
     docker_client: DockerClient, tiny_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,7 +163,7 @@ class ProTask:
         return commits[0], commits[1]
 
     def make_row(self, base: str, fix: str) -> dict[str, Any]:
-        """The 16 columns, in the forms in which the dataset has them."""
+        """The 16 columns, in the same form as in the dataset."""
         between = ("diff", "--binary", base, fix, "--")
         name = self.repo.replace("/", "__")
         return {
@@ -188,7 +188,7 @@ class ProTask:
         }
 
     def patch(self, files: dict[str, str]) -> str:
-        """What changes the base commit's files to these."""
+        """The diff that changes the base commit's files to these."""
         here = self.repository
         git(here, "reset", "-q", "--hard")
         write_files(here, files)
@@ -254,14 +254,14 @@ class Nearby:
 
 
 def moved(script: str, folder: Path) -> str:
-    """A script with a container's paths in a folder."""
+    """A script with the paths of a container replaced by a folder."""
     return re.sub(r"/(?=(?:workspace|app|tmp)\b)", f"{folder}/", script)
 
 
 def official(
     task: ProTask, row: Mapping[str, Any], patch: str, folder: Path
 ) -> set[str]:
-    """The tests that pass by SWE-bench Pro's own procedure, all of it in one place."""
+    """The tests that pass by SWE-bench Pro's own procedure, written out in one function."""
     shutil.copytree(task.repository, folder / "app", symlinks=True)
     write_files(
         folder / "workspace",

@@ -120,7 +120,7 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def sandbox_processes(mark: str) -> list[int]:
-    """Processes of this machine with the mark among their arguments."""
+    """Processes on this machine that have the mark in their arguments."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

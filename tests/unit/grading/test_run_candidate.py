@@ -229,7 +229,7 @@ def test_a_full_disk_gives_no_label(grade) -> None:
 
 
 def test_equal_trees_that_hang_do_not_wait_for_each_other(task: Task) -> None:
-    """A run that hangs leaves nothing in the cache worth waiting for."""
+    """A run that hangs is not cached, so waiting for it is pointless."""
     turns, together = itertools.count(), threading.Barrier(3)
 
     class Hanging(Scripted):

@@ -39,7 +39,7 @@ def flags(
     gold: GoldRun | None = None,
     **changes: object,
 ) -> tuple[str, ...]:
-    """The flags of a pass, which the harness believes it is."""
+    """The flags of a run that the harness considers a pass."""
     instance = dataclasses.replace(task.instance, **changes)
     job = dataclasses.replace(task.job(patch), instance=instance, gold=gold)
     path = task.folder / "test_output.txt"
@@ -296,7 +296,7 @@ def test_safe_paths_are_not_flagged(task: Task, patch: str) -> None:
     assert flags(task, patch=patch) == ()
 
 
-# Code that speaks of the test run.
+# Code that refers to the test run.
 
 
 @pytest.mark.parametrize(
