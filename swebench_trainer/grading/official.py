@@ -28,6 +28,8 @@ EVAL_SCRIPT = "eval.sh"
 TEST_LOG = "test_output.txt"
 APPLY_LOG = "run_instance.log"
 REPORT = "report.json"
+FILES = (PATCH, EVAL_SCRIPT, TEST_LOG, APPLY_LOG, REPORT)
+"""Names of the files of a run."""
 
 OWED = (Status.INFRA_ERROR, Status.OOM)
 """Statuses of infrastructure failures, which are graded again."""

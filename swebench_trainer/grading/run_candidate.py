@@ -43,44 +43,10 @@ CACHEABLE = (Status.RESOLVED, Status.UNRESOLVED, Status.NOT_APPLIED)
 """Statuses of cached runs. Any other status may be the machine's fault."""
 
 
-def run_candidate(
-    job: GradeJob,
-    factory: SandboxFactory,
-    timeout: float,
-    *,
-    run_cache: RunCache | None = None,
-    same_tree: bool = True,
-) -> Outcome:
-    """Grade one job in a sandbox, unless the run cache has an equal run.
-
-    The cache stores the run, not the verdict. The verdict is derived from the logs
-    each time, so changes to a parser or a list of tests take effect.
-
-    Args:
-        job: The candidate. Its `log_dir` is created, and cleared of an earlier run.
-        factory: Creates the sandbox.
-        timeout: Seconds that the tests may take.
-        run_cache: Earlier runs; `None` for none.
-        same_tree: Whether to reuse the run of another patch that produces the same
-            files.
-    """
-    if (outcome := outcome_without_patch(job.candidate)) is not None:
-        return outcome
-    run = CandidateRun(job, factory, timeout, run_cache or NullCache(), same_tree)
-    return run.outcome()
-
-
 def clear_logs(log_dir: Path) -> None:
     """Create the directory, and remove the files of an earlier run from it."""
     log_dir.mkdir(parents=True, exist_ok=True)
-    for name in (
-        official.PATCH,
-        official.EVAL_SCRIPT,
-        official.APPLY_LOG,
-        official.TEST_LOG,
-        official.REPORT,
-        EXECUTION,
-    ):
+    for name in (*official.FILES, EXECUTION):
         (log_dir / name).unlink(missing_ok=True)
 
 
@@ -88,24 +54,30 @@ def clear_logs(log_dir: Path) -> None:
 class CandidateRun:
     """One candidate, from the cache lookup to the stored run.
 
+    The cache stores the run, not the verdict. The verdict is derived from the logs
+    each time, so changes to a parser or a list of tests take effect.
+
     Attributes:
-        job: The candidate; it has a patch, or is the no-op.
+        job: The candidate. Its `log_dir` is created, and cleared of an earlier run.
         factory: Creates the sandbox.
         timeout: Seconds that the tests may take.
         run_cache: Earlier runs.
-        same_tree: Whether to reuse the run of a patch that produces the same files.
+        same_tree: Whether to reuse the run of another patch that produces the same
+            files.
         execution: The record of the run so far.
     """
 
     job: GradeJob
     factory: SandboxFactory
     timeout: float
-    run_cache: RunCache
-    same_tree: bool
+    run_cache: RunCache = dataclasses.field(default_factory=NullCache)
+    same_tree: bool = True
     execution: Execution = dataclasses.field(default_factory=Execution)
 
     def outcome(self) -> Outcome:
-        """Run the candidate, or reuse an equal run."""
+        """Run the candidate unless it has no patch, or the cache has an equal run."""
+        if (outcome := outcome_without_patch(self.job.candidate)) is not None:
+            return outcome
         self._write_inputs()
         keys = [self._key(self.files)]
         if (outcome := self._cached_outcome(keys[0])) is not None:

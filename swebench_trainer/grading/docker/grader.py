@@ -37,8 +37,14 @@ from swebench_trainer.grading.docker.hosts import Host, Hosts
 from swebench_trainer.grading.docker.images import Images
 from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 from swebench_trainer.grading.docker.warm_containers import WarmContainers
-from swebench_trainer.grading.run_candidate import run_candidate
-from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files, RunCache
+from swebench_trainer.grading.run_candidate import CandidateRun
+from swebench_trainer.grading.sandbox import (
+    CommandResult,
+    Evidence,
+    Files,
+    NullCache,
+    RunCache,
+)
 from swebench_trainer.grading.scheduler import grade_all
 from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
 from swebench_trainer.types import Instance
@@ -87,7 +93,7 @@ class DockerGrader:
 
     def __init__(self, table: DockerTable, run_cache: RunCache | None = None) -> None:
         self._table = table
-        self._run_cache = run_cache
+        self._run_cache = run_cache or NullCache()
         self._owner = uuid.uuid4().hex
         self._stopped = threading.Event()
         addresses = dict.fromkeys(table.hosts or ("",))
@@ -152,22 +158,19 @@ class DockerGrader:
             self._claim.release(empty=all(gone))
         for host in self._hosts:
             host.close()
-        if self._run_cache is not None:
-            self._run_cache.close()
+        self._run_cache.close()
 
     def _grade(self, job: GradeJob, timeout: float) -> Outcome:
         """Grade a job on the first daemon with a free slot; retry if the daemon is lost."""
-        losses = 0
+        losses, same_tree = 0, self._table.dedupe == "tree"
         while True:
             with self._hosts.slot() as host:
                 try:
-                    return run_candidate(
-                        job,
-                        self._factory(host),
-                        timeout,
-                        run_cache=self._run_cache,
-                        same_tree=self._table.dedupe == "tree",
+                    factory = self._factory(host)
+                    run = CandidateRun(
+                        job, factory, timeout, self._run_cache, same_tree
                     )
+                    return run.outcome()
                 except Exception as error:  # any may be the loss of a daemon
                     losses += 1
                     if losses == MAX_LOSSES or not self._is_loss(host, error):

@@ -46,8 +46,8 @@ from swebench_trainer.grading.namespace.launch import (
     SandboxRoot,
     interpreter_dirs,
 )
-from swebench_trainer.grading.run_candidate import run_candidate
-from swebench_trainer.grading.sandbox import Files, RunCache, Sandbox
+from swebench_trainer.grading.run_candidate import CandidateRun
+from swebench_trainer.grading.sandbox import Files, NullCache, RunCache, Sandbox
 from swebench_trainer.grading.scheduler import grade_all
 from swebench_trainer.grading.snapshot import snapshot_repository
 from swebench_trainer.recipe.models import GradeTable, Size
@@ -122,7 +122,7 @@ class NamespaceGrader:
         self, table: NamespaceTable, run_cache: RunCache | None = None
     ) -> None:
         self._table = table
-        self._run_cache = run_cache
+        self._run_cache = run_cache or NullCache()
         self._limits = SandboxLimits(
             memory=_byte_count(table.memory),
             pids=table.pids,
@@ -165,17 +165,11 @@ class NamespaceGrader:
         if self._cgroups is not None:
             self._cgroups.close()
             self._cgroups = None
-        if self._run_cache is not None:
-            self._run_cache.close()
+        self._run_cache.close()
 
     def _grade(self, job: GradeJob, timeout: float) -> Outcome:
-        return run_candidate(
-            job,
-            self,
-            timeout,
-            run_cache=self._run_cache,
-            same_tree=self._table.dedupe == "tree",
-        )
+        same_tree = self._table.dedupe == "tree"
+        return CandidateRun(job, self, timeout, self._run_cache, same_tree).outcome()
 
     def _check(self, instance: Instance) -> None:
         """Check whether an instance can be graded."""

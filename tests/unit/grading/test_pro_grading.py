@@ -40,7 +40,7 @@ from swebench_trainer.grading.pro import (
     without_binary_hunks,
 )
 from swebench_trainer.grading.rejudge import rejudge_file
-from swebench_trainer.grading.run_candidate import run_candidate
+from swebench_trainer.grading.run_candidate import CandidateRun
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.types import Instance, Status, Verdict, as_row
@@ -59,10 +59,9 @@ def grade(tmp_path: Path):
     """Grades a patch with the scripts of a task, without a container."""
 
     def grade(task: ProTask, instance: Instance, patch: str, **keys: Any) -> Outcome:
-        engine = Nearby(task, tmp_path / "box", keys.pop("path", ""))
-        return run_candidate(
-            job(instance, patch, tmp_path / "logs", **keys), engine, 60
-        )
+        factory = Nearby(task, tmp_path / "box", keys.pop("path", ""))
+        candidate = job(instance, patch, tmp_path / "logs", **keys)
+        return CandidateRun(candidate, factory, 60).outcome()
 
     return grade
 
