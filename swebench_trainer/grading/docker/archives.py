@@ -11,13 +11,7 @@ from typing import Any
 from swebench_trainer.contents.archive import CHUNK
 from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.docker.containers import (
-    GONE,
-    LABEL,
-    LostError,
-    ignore_docker_errors,
-    translate_losses,
-)
+from swebench_trainer.grading.docker import containers
 from swebench_trainer.grading.docker.hosts import TRY_DOCKER, Host
 from swebench_trainer.grading.docker.images import (
     ImageError,
@@ -53,7 +47,7 @@ class DefaultDaemon:
                 self.problem = self._host.connection_error()
                 if not self.problem:
                     self._images = Images(self.api, {}, None, self._stopped)
-                    with ignore_docker_errors():
+                    with containers.ignore_docker_errors():
                         remove_orphans({self._host.daemon_id: self.api})
             return self._images
 
@@ -74,7 +68,7 @@ class DefaultDaemon:
         try:
             claim.add(self._host.daemon_id)
             container = api.create_container(
-                image_id, ["true"], entrypoint="", labels={LABEL: owner}
+                image_id, ["true"], entrypoint="", labels={containers.LABEL: owner}
             )["Id"]
             try:
                 yield container
@@ -135,7 +129,7 @@ class DockerArchives:
                         self._daemon.api.get_archive(container, path, CHUNK)[0]
                     )
                 except APIError as error:
-                    if error.status_code == GONE:
+                    if error.status_code == containers.GONE:
                         return None
                     raise
 
@@ -174,8 +168,8 @@ def _unavailable() -> Iterator[None]:
     from docker.errors import DockerException
 
     try:
-        with translate_losses(image_may_go=True):
+        with containers.translate_losses(image_may_go=True):
             yield
-    except (DockerException, ImageError, LostError) as error:
+    except (DockerException, ImageError, containers.LostError) as error:
         message = str(getattr(error, "explanation", None) or error)
         raise UnavailableError(" ".join(message.split())) from error

@@ -24,15 +24,7 @@ from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.apply import APPLY_SECONDS
 from swebench_trainer.grading.capped_log import CappedLog
-from swebench_trainer.grading.docker.containers import (
-    Container,
-    ContainerLimits,
-    LostError,
-    changed_outside,
-    ignore_docker_errors,
-    remove_containers,
-    start_container,
-)
+from swebench_trainer.grading.docker import containers
 from swebench_trainer.grading.docker.hosts import Host, Hosts
 from swebench_trainer.grading.docker.images import Images
 from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
@@ -114,7 +106,7 @@ class DockerGrader:
             PrerequisiteError: A daemon is unreachable, or an instance has no image.
         """
         self._hosts.check()
-        with ignore_docker_errors():
+        with containers.ignore_docker_errors():
             remove_orphans({host.daemon_id: host.client.api for host in self._hosts})
         nameless = [i.instance_id for i in instances if not i.image]
         if nameless:
@@ -182,7 +174,7 @@ class DockerGrader:
             return False
         if not host.answers():
             self._hosts.mark_lost(host)
-        elif not isinstance(error, LostError):
+        elif not isinstance(error, containers.LostError):
             return False
         if host in self._factories:  # its warm containers may be gone as well
             self._factories[host].reset()
@@ -217,8 +209,8 @@ class DockerGrader:
 
     def _remove_all(self, host: Host) -> bool:
         """Remove our containers from a daemon; false if it is unreachable."""
-        with ignore_docker_errors():
-            remove_containers(host.client.api, self._owner)
+        with containers.ignore_docker_errors():
+            containers.remove_containers(host.client.api, self._owner)
             return True
         return False
 
@@ -246,7 +238,7 @@ class DockerSandboxFactory:
         self._api = host.client.api
         self._owner = owner
         self._stopped = stopped
-        self._limits = ContainerLimits(
+        self._limits = containers.ContainerLimits(
             table.memory, table.cpus, table.pids, table.shm, table.network
         )
         self._use = APPLY_SECONDS + table.timeout + SLACK_SECONDS
@@ -271,7 +263,7 @@ class DockerSandboxFactory:
         container = self._take(job.instance.image)
         try:
             if self._stopped.is_set():  # started after the others were removed
-                raise LostError("grading was stopped")
+                raise containers.LostError("grading was stopped")
             # A job that needs a container predicts that the next ones do too. Jobs
             # answered by the cache never get here.
             self._warm.keep(self._next_images())
@@ -297,7 +289,7 @@ class DockerSandboxFactory:
         self._images.close()
         self._warm.close()
 
-    def _take(self, name: str) -> Container:
+    def _take(self, name: str) -> containers.Container:
         from docker.errors import ImageNotFound
 
         try:
@@ -312,10 +304,10 @@ class DockerSandboxFactory:
         here = [image for image in found if image.done() and not image.exception()]
         return [image.result().id for image in here]
 
-    def _start(self, image_id: str) -> Container:
+    def _start(self, image_id: str) -> containers.Container:
         # Twice the time of a run: half may pass before a worker takes the container.
         life = 2 * self._use
-        return start_container(
+        return containers.start_container(
             self._api, image_id, self._limits, owner=self._owner, life=life
         )
 
@@ -324,7 +316,7 @@ class DockerSandboxFactory:
 class DockerSandbox:
     """A container with a candidate's files; see `Sandbox`."""
 
-    container: Container
+    container: containers.Container
     workdir: str
     files: Files
     _stamp: tuple[int, int] | None = None
@@ -345,7 +337,9 @@ class DockerSandbox:
         # A script that was changed and restored has the same content, but a new stamp.
         untouched = self.container.stamp(SCRIPT) == self._stamp
         return Evidence(
-            changed_outside(self.container.changed(), self.workdir, self.files),
+            containers.changed_outside(
+                self.container.changed(), self.workdir, self.files
+            ),
             script_intact=same and (untouched or self._stamp is None),
         )
 

@@ -26,17 +26,7 @@ from swebench_trainer.contents.archive import CHUNK
 from swebench_trainer.errors import DataError, PrerequisiteError
 from swebench_trainer.grading.docker.archives import DefaultDaemon
 from swebench_trainer.grading.namespace.unpack import unpack
-from swebench_trainer.store.cache import (
-    CacheEntry,
-    PruneLimits,
-    disk_size,
-    entries,
-    lock_path,
-    partial_path,
-    prune,
-    user_cache,
-    write_lock,
-)
+from swebench_trainer.store import cache
 from swebench_trainer.store.jsonl import write_json
 from swebench_trainer.store.locks import open_locked
 
@@ -71,7 +61,7 @@ _ABOUT_ADAPTER = TypeAdapter(_About)
 
 
 @dataclass(frozen=True)
-class CachedRoot(CacheEntry):
+class CachedRoot(cache.CacheEntry):
     """A root in the cache.
 
     Attributes:
@@ -106,7 +96,7 @@ class RootCache:
         if not folder.is_dir():
             return None
         _protect_parent(folder)
-        lock = open_locked(lock_path(folder), shared=True)
+        lock = open_locked(cache.lock_path(folder), shared=True)
         try:
             if not folder.is_dir():  # pruned in the meantime
                 os.close(lock)
@@ -131,15 +121,15 @@ class RootCache:
         """
         folder = _root_dir(image_id)
         _protect_parent(folder)
-        with write_lock(folder):
+        with cache.write_lock(folder):
             if folder.is_dir():
                 return
-            new = partial_path(folder)
+            new = cache.partial_path(folder)
             (new / "root").mkdir(parents=True)
             config = export(new / "root")
             variables = (text.partition("=") for text in config.get("Env") or ())
             environment = {name: value for name, _, value in variables}
-            about = _About(image_id, disk_size(new), environment)
+            about = _About(image_id, cache.disk_size(new), environment)
             write_json(new / ABOUT, dataclasses.asdict(about))
             os.sync()  # after a power cut, a root has all of its files or is missing
             new.rename(folder)
@@ -273,14 +263,14 @@ def cached_roots() -> list[CachedRoot]:
             entry.used,
             tuple(sorted(unquote(file.name) for file in files[entry.path.name])),
         )
-        for entry in entries(_roots_dir(), _recorded_size)
+        for entry in cache.entries(_roots_dir(), _recorded_size)
     ]
 
 
-def prune_roots(limits: PruneLimits) -> int:
+def prune_roots(limits: cache.PruneLimits) -> int:
     """Remove roots that no grader uses. See `store.cache.prune`."""
     files = _name_files()
-    return prune(
+    return cache.prune(
         _roots_dir(),
         limits,
         size_of=_recorded_size,
@@ -327,7 +317,7 @@ def _protect_parent(folder: Path) -> None:
 
 
 def _roots_dir() -> Path:
-    return user_cache("rootfs")
+    return cache.user_cache("rootfs")
 
 
 def _root_dir(image_id: str) -> Path:
