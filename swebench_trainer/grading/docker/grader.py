@@ -15,7 +15,6 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -23,20 +22,13 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.apply import APPLY_SECONDS
-from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.docker import containers
 from swebench_trainer.grading.docker.hosts import Host, Hosts
 from swebench_trainer.grading.docker.images import Images
 from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 from swebench_trainer.grading.docker.warm_containers import WarmContainers
 from swebench_trainer.grading.run_candidate import CandidateRun
-from swebench_trainer.grading.sandbox import (
-    CommandResult,
-    Evidence,
-    Files,
-    NullCache,
-    RunCache,
-)
+from swebench_trainer.grading.sandbox import Files, NullCache, RunCache
 from swebench_trainer.grading.scheduler import grade_all
 from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
 from swebench_trainer.types import Instance
@@ -46,9 +38,6 @@ SLACK_SECONDS = 600.0
 
 MAX_LOSSES = 5
 """Attempts at a job whose container or daemon was lost."""
-
-SCRIPT = "eval.sh"
-"""Path of the eval script in a sandbox."""
 
 PULL_AHEAD = 2
 """Number of upcoming images to pull while other candidates run."""
@@ -258,7 +247,7 @@ class DockerSandboxFactory:
         }
 
     @contextlib.contextmanager
-    def open(self, job: GradeJob, files: Files) -> Iterator[DockerSandbox]:
+    def open(self, job: GradeJob, files: Files) -> Iterator[containers.DockerSandbox]:
         """See `SandboxFactory.open`."""
         container = self._take(job.instance.image)
         try:
@@ -268,7 +257,7 @@ class DockerSandboxFactory:
             # answered by the cache never get here.
             self._warm.keep(self._next_images())
             container.put(files)
-            yield DockerSandbox(container, job.instance.workdir, files)
+            yield containers.DockerSandbox(container, job.instance.workdir, files)
         finally:
             self._warm.discard(container)
 
@@ -310,41 +299,6 @@ class DockerSandboxFactory:
         return containers.start_container(
             self._api, image_id, self._limits, owner=self._owner, life=life
         )
-
-
-@dataclass
-class DockerSandbox:
-    """A container with a candidate's files; see `Sandbox`."""
-
-    container: containers.Container
-    workdir: str
-    files: Files
-    _stamp: tuple[int, int] | None = None
-
-    def apply(self, log: CappedLog) -> CommandResult:
-        """See `Sandbox.apply`."""
-        return self._run("exec sh /tmp/apply.sh", APPLY_SECONDS, log)
-
-    def test(self, log: CappedLog, timeout: float) -> CommandResult:
-        """See `Sandbox.test`."""
-        self._stamp = self.container.stamp(SCRIPT)
-        return self._run("exec /bin/bash /eval.sh", timeout, log)
-
-    def inspect(self) -> Evidence:
-        """See `Sandbox.inspect`."""
-        self.container.kill()
-        same = self.container.holds(SCRIPT, self.files[SCRIPT])
-        # A script that was changed and restored has the same content, but a new stamp.
-        untouched = self.container.stamp(SCRIPT) == self._stamp
-        return Evidence(
-            containers.changed_outside(
-                self.container.changed(), self.workdir, self.files
-            ),
-            script_intact=same and (untouched or self._stamp is None),
-        )
-
-    def _run(self, command: str, seconds: float, log: CappedLog) -> CommandResult:
-        return self.container.run(command, self.workdir, seconds, log)
 
 
 def warn_of_emulation(architectures: Mapping[str, str]) -> None:
