@@ -355,13 +355,13 @@ def test_a_dying_daemon_is_an_infrastructure_error(
 TRAINER = """
 import sys
 from pathlib import Path
-from swebench_trainer.grading.docker import grader as room
+from swebench_trainer.grading.docker import grader as module
 from tiny import HANGS, make_task
-folder, timeout, room.APPLY_SECONDS, room.SLACK_SECONDS = sys.argv[1:]
-room.APPLY_SECONDS = float(room.APPLY_SECONDS)
-room.SLACK_SECONDS = float(room.SLACK_SECONDS)
-table = room.DockerTable(use="docker", timeout=int(timeout), retries=0)
-grader = room.DockerGrader(table)
+folder, timeout, module.APPLY_SECONDS, module.SLACK_SECONDS = sys.argv[1:]
+module.APPLY_SECONDS = float(module.APPLY_SECONDS)
+module.SLACK_SECONDS = float(module.SLACK_SECONDS)
+table = module.DockerTable(use="docker", timeout=int(timeout), retries=0)
+grader = module.DockerGrader(table)
 print(grader._owner, flush=True)
 list(grader.grade([make_task(Path(folder)).job(HANGS)]))
 """
