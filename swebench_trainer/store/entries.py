@@ -19,7 +19,7 @@ def read_entries(path: Path) -> Iterator[tuple[str, str, Any]]:
     Raises:
         DataError: The file cannot be read; the message has the line of invalid JSON.
     """
-    text = read_text(path)
+    text = read_text(path).removeprefix("\ufeff")
     if path.suffix != ".json":
         # Not splitlines(): JSON strings may contain separators such as U+2028.
         for number, line in enumerate(text.split("\n"), start=1):
@@ -28,14 +28,11 @@ def read_entries(path: Path) -> Iterator[tuple[str, str, Any]]:
                 yield place, "", _parse(line, place)
         return
     value = _parse(text, str(path))
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            yield f"{path}, {key!r}", key, entry
-    elif isinstance(value, list):
-        for number, entry in enumerate(value, start=1):
-            yield f"{path}, entry {number}", "", entry
-    else:
-        raise DataError(f"{path} is neither a JSON list nor a JSON object.")
+    if not isinstance(value, dict | list):
+        raise DataError(f"{path} is neither a list nor an object in JSON.")
+    keyed = value.items() if isinstance(value, dict) else (("", v) for v in value)
+    for number, (key, entry) in enumerate(keyed, start=1):
+        yield f"{path}, entry {number}", key, entry
 
 
 def read_text(path: Path) -> str:
@@ -45,7 +42,7 @@ def read_text(path: Path) -> str:
         DataError: The file cannot be read.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode()
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:

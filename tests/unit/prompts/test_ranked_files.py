@@ -209,7 +209,7 @@ def test_an_instance_missing_from_the_list_raises(listed) -> None:
         ("a.jsonl", b"[" * 200_000 + b"\n", "line 1: invalid JSON"),
         ("a.jsonl", b"\xff", "not UTF-8"),
         ("a.json", b'{"i":\n "a.py"', "line 2: invalid JSON"),
-        ("a.json", b'{"i": "a.py"}', "'i': files is not a list of paths"),
+        ("a.json", b'{"i": "a.py"}', "entry 1: files is not a list of paths"),
         ("a.json", b"[]", "a.json has no lists of files"),
         ("gone.jsonl", None, "gone.jsonl: No such file"),
     ],

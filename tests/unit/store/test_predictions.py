@@ -66,7 +66,7 @@ def test_a_missing_key_is_named_with_its_line(tmp_path, key):
         ("p.jsonl", "[" * 100_000, "line 1: invalid JSON"),
         ("p.json", f'[{{"x": {"9" * 5000}}}]', "p.json: invalid JSON"),
         ("p.json", json.dumps([ROW, 7]), "entry 2: not a JSON object"),
-        ("p.json", json.dumps({"a": 7}), "'a': not a JSON object"),
+        ("p.json", json.dumps({"a": 7}), "entry 1: not a JSON object"),
         ("p.jsonl", "[]", "line 1: not a JSON object"),
         ("p.jsonl", json.dumps({**ROW, "instance_id": 7}), "line 1: no instance_id"),
         (
