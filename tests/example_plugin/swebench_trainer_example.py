@@ -149,7 +149,9 @@ def tier_of(verdict: Verdict) -> Tier:
 
 @hookimpl
 def register_backends(register):
-    register("parrot", Parrot, config=ParrotTable, summary="memorizes its training rows")
+    register(
+        "parrot", Parrot, config=ParrotTable, summary="memorizes its training rows"
+    )
 
 
 class BelieverTable(GradeTable):
