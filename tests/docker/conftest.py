@@ -153,7 +153,7 @@ class PrivateDaemon:
     """A private daemon without a network that tests may kill.
 
     Args:
-        disk: How much it may keep, such as `1g`; it lies in memory then.
+        disk: Size of its storage, such as `1g`, which is then in memory.
     """
 
     def __init__(self, *, disk: str = "") -> None:

@@ -1,9 +1,9 @@
-"""Patches as models write them: the gold patch of a real repository, spoilt in one way.
+"""Patches as models write them: the gold patch of a real repository, altered in one way.
 
-Each function of `MUTATIONS` is given a work tree at the base commit and makes one
-patch: with real git what git can make, by editing the text what only a model writes.
-What becomes of it is for the graders to say; `test_mutations.py` proves that each is
-what its name says.
+Each function of `MUTATIONS` receives a work tree at the base commit and makes one
+patch: with git where git can produce it, otherwise by editing the text of a patch.
+The graders decide its verdict; `test_mutations.py` checks that each mutation does what
+its name says.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LATIN_1 = "Déjà vu à la crème brûlée\n".encode("latin-1")
 
 
 class WorkTree:
-    """A repository at an instance's base commit, with the gold patch at hand.
+    """A repository at an instance's base commit, with the gold patch.
 
     Args:
         root: The repository, whose HEAD is the base commit. It is changed.
@@ -421,7 +421,7 @@ def mutate(snapshot: Path, gold: str, scratch: Path) -> dict[str, str]:
     """Every mutation of one gold patch.
 
     Args:
-        snapshot: The files at the base commit; left as they are.
+        snapshot: The files at the base commit; not modified.
         gold: The gold patch.
         scratch: A directory that does not exist yet.
 

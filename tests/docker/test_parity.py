@@ -5,8 +5,8 @@ be equal: the status, the harness's report, `report.json` byte by byte, and the 
 every test that the parser finds in the log.
 
 Where the harness crashes (patches that are not UTF-8) or does not start (patches
-without text), ours give a status, and
-`DIVERGES` and `REFUSED` say which. There is no other difference.
+without text), our graders return the status listed in `DIVERGES` and `REFUSED`. There is
+no other difference.
 """
 
 from __future__ import annotations

@@ -176,9 +176,9 @@ def test_the_instance_has_the_peculiarities_of_the_dataset(
 def test_verdicts_of_pro_instances_match_the_official_rule(
     task, instance, grade
 ) -> None:
-    """From the 16 columns to official verdicts, whatever the image's entrypoint.
+    """The 16 columns give official verdicts, whatever the image's entrypoint.
 
-    The expected tests look around themselves: see SURROUNDINGS.
+    The expected tests inspect their environment; see SURROUNDINGS.
     """
     outcomes = grade(
         instance,

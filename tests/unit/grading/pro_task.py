@@ -1,6 +1,6 @@
 """A tiny issue in SWE-bench Pro's form: rows, evaluation checkout, repository.
 
-The history has the fix in a later commit, with the tests, which is where Pro's grading
+The history has the fix in a later commit together with the tests, where Pro's grading
 takes them from.
 """
 
@@ -106,13 +106,13 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
 
 @dataclass
 class ProTask:
-    """Contents of an instance; change them before calling `instance`.
+    """The contents of an instance; change them before calling `instance`.
 
     Attributes:
         base: Files of the base commit.
         fix: Files that the fix changes, without the tests.
         tests: Files that come with the fix.
-        row: Columns that differ from what follows from these.
+        row: Columns that override those derived from the other attributes.
     """
 
     folder: Path
@@ -206,9 +206,9 @@ def job(
 
 
 class Nearby:
-    """An engine without walls: the paths of a container lie in a folder of this machine.
+    """A sandbox without isolation: container paths are in a folder of this machine.
 
-    It shows what scripts do, for patches that do no harm.
+    It shows the effect of scripts, for harmless patches only.
     """
 
     def __init__(self, task: ProTask, folder: Path, path: str = "") -> None:

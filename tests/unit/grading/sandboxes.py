@@ -99,7 +99,8 @@ def cgroup(limits: SandboxLimits) -> Iterator[object]:
 def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Start sandboxes as an ordinary user, with a Python that this user may run.
 
-    Yields a directory that the user may enter, unlike those of pytest.
+    Yields:
+        A directory that the user may enter, unlike pytest's own.
     """
     python = shutil.which("python3", path="/usr/bin")
     if python is None:
