@@ -121,17 +121,14 @@ class DockerArchives:
         self._images()
 
         def take(path: str) -> Iterator[bytes] | None:
-            from docker.errors import APIError
+            from docker.errors import NotFound
 
             with _unavailable():
                 try:
-                    return _checked(
-                        self._daemon.api.get_archive(container, path, CHUNK)[0]
-                    )
-                except APIError as error:
-                    if error.status_code == containers.GONE:
-                        return None
-                    raise
+                    chunks, _ = self._daemon.api.get_archive(container, path, CHUNK)
+                except NotFound:
+                    return None
+                return _checked(chunks)
 
         with (
             _unavailable(),
