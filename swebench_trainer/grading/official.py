@@ -171,11 +171,18 @@ def final_report(
         "ambiguous_failure": sorted(reasons.keys() - set(ids(infra))),
     }
     errors = ids([v for v in tried if not v.report])
-    # Like the harness, which does not count incomplete instances.
-    counts = {f"{n}_instances": len(i) for n, i in named.items() if n != "incomplete"}
+    counted = (
+        "submitted",
+        "completed",
+        "resolved",
+        "unresolved",
+        "infra_failure",
+        "ambiguous_failure",
+        "empty_patch",
+    )
     return {
         "total_instances": len(instances),
-        **counts,
+        **{f"{name}_instances": len(named[name]) for name in counted},
         "error_instances": len(errors),
         **{f"{name}_ids": named[name] for name in named},
         "failure_reasons": dict(sorted(reasons.items())),

@@ -127,7 +127,7 @@ def test_a_failing_stop_still_waits_for_running_jobs(task: Task) -> None:
         return RESOLVED
 
     quick, slow = jobs_of(task, 2)
-    outcomes = grade_all([quick, slow], grade, workers=1, retries=0, stop=never)
+    outcomes = graded_by(grade, [quick, slow])
     next(outcomes)
     assert begun.wait(5)
     with pytest.raises(AssertionError, match="stopped"):
