@@ -110,15 +110,15 @@ def test_two_daemons_share_the_work_and_one_is_lost(
     grader = grader_on(stays.url, dies.url)
     grader.check([jobs[0].instance])
     places: Counter[str] = Counter()
-    place = grader._hosts.place
+    slot = grader._hosts.slot
 
     @contextlib.contextmanager
     def counted() -> Iterator[hosts.Host]:
-        with place() as host:
+        with slot() as host:
             places[host.name] += 1
             yield host
 
-    grader._hosts.place = counted
+    grader._hosts.slot = counted
     graded = []
     for outcome in grader.grade(jobs):
         graded.append(outcome)
