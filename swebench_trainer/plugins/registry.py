@@ -131,6 +131,7 @@ class Registry:
                 f"Two plugins offer the {kind} {name!r}: {taken.origin} and {origin}.",
                 hint="Uninstall one of them.",
             )
+        summary = summary or (factory.__doc__ or "").partition("\n")[0].rstrip(".")
         self._entries[kind, name] = Implementation(
             kind, name, factory, config, summary, origin
         )

@@ -1,4 +1,4 @@
-"""The rules that every pair must obey, whichever strategy made it.
+"""The rules that every pair must obey, and links to the runs behind its answers.
 
 Built-in strategies and third-party ones are held to the same rules: what a pair
 claims about its answers must match the candidates and verdicts that it names.
@@ -6,9 +6,9 @@ claims about its answers must match the candidates and verdicts that it names.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.recipe.models import PairsTable
@@ -166,3 +166,44 @@ def _named(
     ]
     require(bool(named), f"from '{source}', which is not one of its candidates")
     return named if len(named) == 1 else []
+
+
+def traced(
+    pairs: Iterable[Pair],
+    graded: Sequence[GradedInstance],
+    logs: Mapping[tuple[str, str, int], str],
+    gold_logs: Mapping[str, str],
+) -> list[Pair]:
+    """Adds to each pair the models of its answers and the logs of their tests.
+
+    A strategy may leave a model empty if only one model has that sample number.
+
+    Args:
+        pairs: The pairs.
+        graded: The instances that they were made from.
+        logs: Log directory by model, instance id and sample, relative to the run
+            directory.
+        gold_logs: Log directory of gold's run by instance id.
+    """
+    writers: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for item in graded:
+        for candidate in item.candidates:
+            writers[candidate.instance_id, candidate.sample].append(candidate.model)
+
+    def origin(name: str, source: AnswerRef, model: str) -> tuple[str, str]:
+        if source.is_gold:
+            return "", gold_logs.get(name, "")
+        if source.sample is None:
+            return model, ""
+        known = writers[name, source.sample]
+        model = model or (known[0] if len(known) == 1 else "")
+        return model, logs.get((model, name, source.sample), "")
+
+    found = []
+    for pair in pairs:
+        name = pair.instance_id
+        model, log = origin(name, pair.chosen_source, pair.chosen_model)
+        pair = replace(pair, chosen_model=model, chosen_log=log)
+        model, log = origin(name, pair.rejected_source, pair.rejected_model)
+        found.append(replace(pair, rejected_model=model, rejected_log=log))
+    return found

@@ -42,7 +42,7 @@ class Bm25Table(ContextTable):
 
 
 class Bm25Style:
-    """The issue with the source files that BM25 ranks highest for it."""
+    """The issue and the source files that BM25 ranks highest."""
 
     context = "bm25"
 
@@ -70,7 +70,7 @@ class ListedTable(ContextTable):
 
 
 class ListedStyle:
-    """The issue with the files that a list gives for it.
+    """The issue and the files that another system lists for it.
 
     Raises:
         DataError: The list cannot be read; the message names the line.

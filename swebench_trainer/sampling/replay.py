@@ -33,7 +33,7 @@ class ReplayTable(ModelTable):
 
 
 class ReplayBackend:
-    """A `Backend` that can only sample.
+    """Recorded predictions of another system; samples only.
 
     Args:
         table: The recipe's `[model]`.
