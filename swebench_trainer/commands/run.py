@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
 from swebench_trainer.commands.inputs import load_plugins, load_recipe, show_progress
 from swebench_trainer.errors import RecipeError
 from swebench_trainer.pipeline import Pipeline
+from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.reporting.run_report import print_report
 from swebench_trainer.stages.graph import choose, stages_of
@@ -62,7 +65,12 @@ def execute(
     pipeline = Pipeline(valid, draft, runs_dir, plugins)
     pipeline.run(chosen, list(stages.redo))
     print_report(pipeline.run_dir.path, console)
-    for label, value in plugins.report_rows(str(pipeline.run_dir.path)).items():
+    print_plugin_rows(plugins, pipeline.run_dir.path, console)
+
+
+def print_plugin_rows(plugins: Plugins, run_dir: Path, console: Console) -> None:
+    """Prints the rows that plugins add to the report, and errors of observers."""
+    for label, value in plugins.report_rows(str(run_dir)).items():
         print_line(console, f"{label}: {value}")
     for failure, count in plugins.failures.items():
         print_line(console, f"{failure} ({count} times; see the log of this attempt)")

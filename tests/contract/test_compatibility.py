@@ -318,7 +318,7 @@ def test_hooks_and_events_that_have_grown(later):
     instances = [an_instance(1), an_instance(2)]
     dropped = later._united("drop_instances", instances=instances, stage="x", seed=3)
     assert dropped == {"example__greet-1": {"old": "the first"}}
-    later.notify("item_done", LaterItemDone("grade", "an item", 1, 2, worker=7))
+    later.notify(LaterItemDone("grade", "an item", 1, 2, worker=7))
     assert old.heard == ["an item"] and not later.failures
 
 
