@@ -15,14 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from swebench_trainer.recipe.models import DpoTable, SftTable
-from swebench_trainer.types import (
-    Candidate,
-    Instance,
-    Pair,
-    SftRow,
-    Status,
-    Verdict,
-)
+from swebench_trainer.types import Candidate, Instance, Pair, SftRow, Status, Verdict
 
 StepProgress = Callable[[int, int, str], None]
 """Progress callback: steps done, total steps, a short detail."""

@@ -1,4 +1,4 @@
-"""`swebench-train run`."""
+"""`swebench-train run` and `report`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from swebench_trainer.commands.inputs import load_plugins, load_recipe, show_progress
-from swebench_trainer.errors import RecipeError
+from swebench_trainer.errors import RecipeError, TrainerError
 from swebench_trainer.pipeline import Pipeline
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.reporting.console import open_console, print_line
@@ -74,3 +74,18 @@ def print_plugin_rows(plugins: Plugins, run_dir: Path, console: Console) -> None
         print_line(console, f"{label}: {value}")
     for failure, count in plugins.failures.items():
         print_line(console, f"{failure} ({count} times; see the log of this attempt)")
+
+
+def report(run_dir: Path) -> None:
+    """Prints the report of a run again.
+
+    Raises:
+        TrainerError: The directory is not a run, or its evaluation has not finished.
+    """
+    if not run_dir.joinpath("run.json").exists():
+        raise TrainerError(f"{run_dir} is not a run directory (expected runs/NAME).")
+    if not print_report(run_dir, open_console()):
+        raise TrainerError(
+            f"{run_dir}: the evaluation has not finished.",
+            hint="Resume it: swebench-train run RECIPE",
+        )

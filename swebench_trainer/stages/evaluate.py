@@ -14,16 +14,15 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.grading.official import final_report
 from swebench_trainer.recipe.models import EvaluateTable
 from swebench_trainer.reporting.metrics import Rate, paired
+from swebench_trainer.reporting.run_report import context_label
 from swebench_trainer.reporting.summaries import (
     Comparison,
     CurvePoint,
     EvaluationSummary,
     ModelResult,
     SplitResult,
-    summary_row,
     verdict_counts,
 )
-from swebench_trainer.reporting.tables import context_label
 from swebench_trainer.stages.context import (
     StageContext,
     StageSummary,
@@ -76,7 +75,7 @@ def run(context: StageContext) -> StageSummary:
         },
         checks=checks,
     )
-    write_json(context.dir.file("summary.json"), summary_row(summary))
+    write_json(context.dir.file("summary.json"), summary)
     figures = _figures(summary)
     return figures | costs([backend]) | figures  # plugins must not overwrite figures
 

@@ -8,19 +8,10 @@ from typing import Any
 
 from swebench_trainer.contracts import Grader
 from swebench_trainer.grading.official import OWED
-from swebench_trainer.grading.retest import (
-    agrees,
-    retest_row,
-    runs_owed,
-    with_retests,
-)
+from swebench_trainer.grading.retest import agrees, retest_row, runs_owed, with_retests
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import wilson
-from swebench_trainer.reporting.summaries import (
-    GradeSummary,
-    summary_row,
-    verdict_counts,
-)
+from swebench_trainer.reporting.summaries import GradeSummary, verdict_counts
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.types import Candidate, Instance, Verdict, as_row
@@ -49,7 +40,7 @@ def run(context: StageContext) -> StageSummary:
     retests = [retest_row(first[place], again[place]) for place in sorted(again)]
     write_rows(context.dir.file("retests.jsonl"), retests)
     summary = _summary(verdicts, retests)
-    write_json(context.dir.file("summary.json"), summary_row(summary))
+    write_json(context.dir.file("summary.json"), summary)
     return _figures(summary)
 
 

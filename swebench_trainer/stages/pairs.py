@@ -23,7 +23,6 @@ from swebench_trainer.reporting.summaries import (
     LengthCounts,
     PairStats,
     SurfaceAccuracy,
-    summary_row,
 )
 from swebench_trainer.stages.context import StageContext, StageSummary, gold_logs
 from swebench_trainer.store.jsonl import write_json, write_rows
@@ -74,7 +73,7 @@ def run(context: StageContext) -> StageSummary:
             hardly any; the message lists the reasons.
     """
     found = prefer(context)
-    write_json(context.dir.file("stats.json"), summary_row(found.stats))
+    write_json(context.dir.file("stats.json"), found.stats)
     if not found.pairs:
         raise StageError(
             _why_none(found),

@@ -24,11 +24,7 @@ from swebench_trainer.prompts.rendered import RenderedInstances
 from swebench_trainer.prompts.retrieval import RECALL_AT, Recall
 from swebench_trainer.recipe.models import ContextTable, Recipe
 from swebench_trainer.stages.context import StageContext, StageSummary, token_counter
-from swebench_trainer.store.jsonl import (
-    write_bytes,
-    write_json,
-    write_rows,
-)
+from swebench_trainer.store.jsonl import write_bytes, write_json, write_rows
 from swebench_trainer.types import (
     DropReason,
     Instance,
@@ -353,7 +349,7 @@ def _guard(
             public_tests(train.metadata), public_tests(back.metadata)
         ),
     )
-    write_json(context.dir.file("leakage.json"), report.row())
+    write_json(context.dir.file("leakage.json"), report)
     return leaking, report
 
 

@@ -20,8 +20,12 @@ from swebench_trainer.errors import DataError
 from swebench_trainer.types import Candidate
 
 FILES = (
-    *("all_preds.jsonl", "preds.json", "preds.jsonl", "all_preds.json"),
-    *("predictions.jsonl", "predictions.json"),
+    "all_preds.jsonl",
+    "preds.json",
+    "preds.jsonl",
+    "all_preds.json",
+    "predictions.jsonl",
+    "predictions.json",
 )
 """File names of a submission's predictions; the first existing file is used."""
 
@@ -78,13 +82,12 @@ def read_predictions(path: Path) -> list[Prediction]:
     return [_prediction(f"{path}, {place}", row) for place, row in entries]
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, encoding: str = "utf-8-sig") -> str:
+    # Not read_text(): line ends are part of a patch.
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode(encoding)
     except OSError as error:
-        raise DataError(
-            f"Could not read the predictions {path}: {error.strerror}."
-        ) from error
+        raise DataError(f"Could not read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text.") from error
 
@@ -98,20 +101,11 @@ def _from_logs(folder: Path) -> list[Prediction]:
             f"The folder {folder} has no predictions: neither {', '.join(FILES)} nor {LOGS}/<instance>/{PATCH} nor <instance>/{PATCH}.",
             hint="Name a submission of the experiments repository, such as evaluation/verified/<submission>, a folder of the harness, such as logs/run_evaluation/<run>/<model>, or a file.",
         )
+    model = folder.resolve().name
     return [
-        Prediction(path.parent.name, folder.resolve().name, _patch(path), str(path))
+        Prediction(path.parent.name, model, _read(path, "utf-8"), str(path))
         for path in patches
     ]
-
-
-def _patch(path: Path) -> str:
-    # Not read_text(): line ends are part of a patch.
-    try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise DataError(f"Could not read {path}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text.") from error
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:

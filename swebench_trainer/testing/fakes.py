@@ -23,11 +23,7 @@ from swebench_trainer.contracts import (
     TrainRequest,
 )
 from swebench_trainer.hookspecs import Register, hookimpl
-from swebench_trainer.recipe.models import (
-    DataTable,
-    DpoTable,
-    SftTable,
-)
+from swebench_trainer.recipe.models import DataTable, DpoTable, SftTable
 from swebench_trainer.store.digest import digest
 from swebench_trainer.testing.examples import PATCH, an_instance
 from swebench_trainer.types import Instance, Pair, SftRow, Status, as_row
