@@ -331,14 +331,11 @@ class _Masking(logging.Formatter):
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """The differences between two fingerprints, one line each."""
     for part in ("settings", "plugins", "inputs"):
-        keys = sorted(old[part].keys() | new[part].keys())
-        for key in keys:
+        for key in sorted(old[part].keys() | new[part].keys()):
             before, after = old[part].get(key), new[part].get(key)
-            if before == after:
-                continue
-            if part == "inputs":
+            if before != after and part == "inputs":
                 yield f"its input has changed: stage {key}"
-            else:
+            elif before != after:
                 yield f"{key}: {before!r} → {after!r}"
 
 
@@ -364,10 +361,8 @@ VERSIONED = (
 def _versions() -> dict[str, str]:
     found = {}
     for name in VERSIONED:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

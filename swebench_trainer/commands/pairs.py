@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from swebench_trainer.commands import run as run_command
-from swebench_trainer.commands.inputs import load_plugins, load_recipe
+from swebench_trainer.commands.inputs import open_recipe
 from swebench_trainer.errors import PluginFault, RecipeError, StageError
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
@@ -38,9 +38,7 @@ def execute(
     if not dry_run:
         only_pairs = run_command.StageChoice(only="pairs")
         run_command.execute(recipe, overrides, runs_dir, only_pairs)
-    plugins = load_plugins()
-    valid, _ = load_recipe(recipe, overrides, plugins)
-    plugins.load_installed()  # installed plugins may drop pairs
+    plugins, valid, _ = open_recipe(recipe, overrides)
     made = make_pairs(plugins, valid, runs_dir)
     examples = to_show(made.pairs, number)
     print_pairs(open_console(), made.stats, examples, lines)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swebench_trainer.commands.inputs import load_plugins, load_recipe
+from swebench_trainer.commands.inputs import open_recipe
 from swebench_trainer.contracts import TokenView
 from swebench_trainer.errors import DataError, PluginError, RecipeError, StageError
 from swebench_trainer.plugins.manager import Plugins
@@ -53,9 +53,7 @@ def execute(
         choice: The samples to show.
         lines: Maximum number of lines per prompt; 0 prints all.
     """
-    plugins = load_plugins()
-    valid, _ = load_recipe(recipe, overrides, plugins)
-    plugins.load_installed()  # installed plugins may drop instances
+    plugins, valid, _ = open_recipe(recipe, overrides)
     preview = prepare_preview(plugins, valid, choice)
     print_preview(open_console(), valid, preview, lines)
 

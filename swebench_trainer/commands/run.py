@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from swebench_trainer.commands.inputs import load_plugins, load_recipe, show_progress
+from swebench_trainer.commands.inputs import open_recipe, show_progress
 from swebench_trainer.errors import RecipeError, TrainerError
 from swebench_trainer.pipeline import Pipeline
 from swebench_trainer.plugins.manager import Plugins
@@ -53,9 +53,8 @@ def execute(
     Raises:
         TrainerError: The recipe is invalid, or a stage failed.
     """
-    plugins, console = load_plugins(), open_console()
-    valid, draft = load_recipe(recipe, overrides, plugins)
-    plugins.load_installed()
+    console = open_console()
+    plugins, valid, draft = open_recipe(recipe, overrides)
     show_progress(plugins, console)
     if stages.only and (stages.first or stages.last):
         raise RecipeError("--only cannot be combined with --from or --until.")

@@ -7,7 +7,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, get_args
 
 import pluggy
@@ -128,7 +128,7 @@ class Plugins:
     def _let_register(self, name: str, origin: str) -> None:
         for hook, kind in _REGISTRATION_HOOKS.items():
             for _, call in self._each(hook, name):
-                call(register=self._register(kind, origin))
+                call(register=partial(self.registry.add, kind, origin=origin))
 
     def _warn_of_unknown_hooks(self, plugin: Any, name: str) -> None:
         for hook in self.manager.get_hookcallers(plugin) or ():
@@ -140,20 +140,6 @@ class Plugins:
                     self._who(name),
                     hook.name,
                 )
-
-    def _register(self, kind: Kind, origin: str) -> hookspecs.Register:
-        def register(
-            name: str,
-            factory: Callable[[Any], Any],
-            *,
-            config: Any = None,
-            summary: str = "",
-        ) -> None:
-            self.registry.add(
-                kind, name, factory, config=config, summary=summary, origin=origin
-            )
-
-        return register
 
     def load_installed(self) -> None:
         """Load the plugins of installed distributions, once.

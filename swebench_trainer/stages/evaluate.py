@@ -215,10 +215,7 @@ def _rate(resolved: Mapping[str, bool]) -> Rate:
 def _figures(summary: EvaluationSummary) -> StageSummary:
     figures: StageSummary = {}
     for split, content in summary.splits.items():
-        rates = (
-            f"{name} {result.resolved}/{result.total}"
-            for name, result in content.models.items()
-        )
+        models = content.models.items()
+        rates = (f"{name} {rate.resolved}/{rate.total}" for name, rate in models)
         figures[split] = " ".join(rates)
-    figures["context"] = context_label(summary)
-    return figures
+    return {**figures, "context": context_label(summary)}
