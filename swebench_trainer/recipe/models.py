@@ -292,39 +292,22 @@ class TrainTable(Table):
     """Maximum share of rows that may be dropped as too long before training stops with an error."""
 
     @model_validator(mode="after")
-    def _micro_batches_fill_a_batch(self) -> Self:
+    def _train_keys_go_together(self) -> Self:
         if self.batch_size % (self.micro_batch * self.processes):
             times = f" times processes = {self.processes}" if self.processes > 1 else ""
             raise ValueError(
                 f"micro_batch = {self.micro_batch}{times} does not divide "
                 f"batch_size = {self.batch_size}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _patience_waits_for_a_loss(self) -> Self:
         if self.patience and not self.validation:
             raise ValueError(
                 "patience counts validation measurements: also set validation, such as 0.1"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _milestones_are_whole_and_end_with_the_last_step(self) -> Self:
         if self.milestones and (self.validation or self.sharding != "none"):
             raise ValueError(
                 "milestones cannot be combined with validation, which may keep an earlier "
                 "step than the last, or with sharding"
             )
-        return self
-
-    @property
-    def binding(self) -> frozenset[str]:
-        """With `validation`, the steps at which the loss is measured decide which weights are kept."""
-        return frozenset({"save_every"} if self.validation else ())
-
-    @model_validator(mode="after")
-    def _one_process_holds_all(self) -> Self:
         if self.sharding != "none" and self.processes == 1:
             raise ValueError(f'sharding = "{self.sharding}" needs processes above 1')
         if self.sharding != "none" and self.validation:
@@ -332,6 +315,11 @@ class TrainTable(Table):
                 "validation keeps whole weights, so it cannot be combined with sharding"
             )
         return self
+
+    @property
+    def binding(self) -> frozenset[str]:
+        """With `validation`, the steps at which the loss is measured decide which weights are kept."""
+        return frozenset({"save_every"} if self.validation else ())
 
 
 class SftTable(TrainTable):
@@ -368,13 +356,9 @@ class DpoTable(TrainTable):
     """Whether to keep the pairs of one prompt together, so that a `micro_batch` above 1 shares it; the batches are less random."""
 
     @model_validator(mode="after")
-    def _smoothing_is_robust(self) -> Self:
+    def _dpo_keys_go_together(self) -> Self:
         if (self.loss == "robust") != (self.label_smoothing > 0):
             raise ValueError('loss = "robust" and label_smoothing above 0 go together')
-        return self
-
-    @model_validator(mode="after")
-    def _one_order(self) -> Self:
         if self.group_by_prompt and self.group_by_length:
             raise ValueError("group_by_prompt and group_by_length exclude each other")
         return self
