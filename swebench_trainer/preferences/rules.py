@@ -7,15 +7,12 @@ claims about its answers must match the candidates and verdicts that it names.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.recipe.models import PairsTable
 from swebench_trainer.types import AnswerRef, Candidate, Pair, Verdict, is_unicode
-
-Require = Callable[[bool, str], None]
-"""Raises `BrokenRuleError` with the text unless the condition holds."""
 
 
 class BrokenRuleError(Exception):
@@ -65,97 +62,94 @@ class PairRules:
         seen: set[Pair] = set()
         counts: Counter[str] = Counter()
         for pair in pairs:
-            require = _requirement(pair)
-            require(pair.instance_id in by_id, "which is not one of its instances")
-            require(pair not in seen, "twice")
+            known = pair.instance_id in by_id
+            _require(pair, known, "which is not one of its instances")
+            _require(pair, pair not in seen, "twice")
             seen.add(pair)
             counts[pair.instance_id] += 1
-            self._require_table(pair, counts[pair.instance_id], require)
-            _require_sound_texts(by_id[pair.instance_id], pair, require)
-            _require_sound_verdicts(by_id[pair.instance_id], pair, require)
+            self._require_table(pair, counts[pair.instance_id])
+            _require_sound_texts(by_id[pair.instance_id], pair)
+            _require_sound_verdicts(by_id[pair.instance_id], pair)
             yield pair
 
-    def _require_table(self, pair: Pair, count: int, require: Require) -> None:
+    def _require_table(self, pair: Pair, count: int) -> None:
         most = self.max_per_instance
         within = most is None or count <= most
-        require(within, f"beyond max_per_instance = {most}")
+        _require(pair, within, f"beyond max_per_instance = {most}")
         own = self.strategy in (None, pair.strategy)
-        require(own, f"under the strategy name {pair.strategy!r}")
+        _require(pair, own, f"under the strategy name {pair.strategy!r}")
         complete = pair.chosen is not None and pair.rejected is not None
-        require(
+        _require(
+            pair,
             self.one_sided or complete,
             "with only one answer, although its table is not one_sided",
         )
 
 
-def _requirement(pair: Pair) -> Require:
-    def require(holds: bool, problem: str) -> None:
-        if not holds:
-            raise BrokenRuleError(f"made a pair of {pair.instance_id!r} {problem}")
-
-    return require
+def _require(pair: Pair, holds: bool, problem: str) -> None:
+    if not holds:
+        raise BrokenRuleError(f"made a pair of {pair.instance_id!r} {problem}")
 
 
-def _require_sound_texts(item: GradedInstance, pair: Pair, require: Require) -> None:
-    require(pair.prompt == item.prompt, "with another prompt than the instance's")
+def _require_sound_texts(item: GradedInstance, pair: Pair) -> None:
+    _require(
+        pair, pair.prompt == item.prompt, "with another prompt than the instance's"
+    )
     answers = [text for text in (pair.chosen, pair.rejected) if text is not None]
-    require(bool(answers), "without an answer")
-    require(all(map(is_unicode, answers)), "with text that is not valid Unicode")
+    _require(pair, bool(answers), "without an answer")
+    _require(pair, all(map(is_unicode, answers)), "with text that is not valid Unicode")
     empty = pair.chosen is not None and not pair.chosen.strip()
-    require(not empty, "whose chosen answer is empty")
-    require(len(set(answers)) == len(answers), "whose two answers are the same")
+    _require(pair, not empty, "whose chosen answer is empty")
+    _require(pair, len(set(answers)) == len(answers), "whose two answers are the same")
 
 
-def _require_sound_verdicts(item: GradedInstance, pair: Pair, require: Require) -> None:
+def _require_sound_verdicts(item: GradedInstance, pair: Pair) -> None:
     """Compares a pair with the candidates that it names, and with their verdicts."""
-    rewards = [
-        *_chosen_rewards(item, pair, require),
-        *_rejected_rewards(item, pair, require),
-    ]
+    rewards = [*_chosen_rewards(item, pair), *_rejected_rewards(item, pair)]
     known = [reward for reward in rewards if reward is not None]
-    require(len(known) == len(rewards), "with a masked verdict")
-    require(known == sorted(known, reverse=True), "that prefers the worse answer")
+    _require(pair, len(known) == len(rewards), "with a masked verdict")
+    _require(
+        pair, known == sorted(known, reverse=True), "that prefers the worse answer"
+    )
 
 
-def _chosen_rewards(
-    item: GradedInstance, pair: Pair, require: Require
-) -> Iterator[int | None]:
+def _chosen_rewards(item: GradedInstance, pair: Pair) -> Iterator[int | None]:
     """The reward of `chosen`, unless it is gold or ungraded."""
     if pair.chosen is None:
         return
     if pair.chosen_source.is_gold:
-        require(pair.chosen == item.gold, "whose chosen answer is not the gold answer")
+        _require(
+            pair, pair.chosen == item.gold, "whose chosen answer is not the gold answer"
+        )
         return
     source = pair.chosen_source
-    for candidate, verdict in _named(item, source, pair.chosen_model, require):
+    for candidate, verdict in _named(item, pair, source, pair.chosen_model):
         same = pair.chosen == candidate.text
-        require(same, f"whose chosen answer is not the text of {source}")
+        _require(pair, same, f"whose chosen answer is not the text of {source}")
         if verdict:
             trusted = verdict.reward != 1 or verdict.trusted_pass
-            require(trusted, "whose chosen answer is an untrusted pass")
+            _require(pair, trusted, "whose chosen answer is an untrusted pass")
             labeled = verdict.reward in (1, None) or bool(pair.chosen_tier)
-            require(labeled, "whose chosen answer fails, without a chosen_tier")
+            _require(pair, labeled, "whose chosen answer fails, without a chosen_tier")
             yield verdict.reward
 
 
-def _rejected_rewards(
-    item: GradedInstance, pair: Pair, require: Require
-) -> Iterator[int | None]:
+def _rejected_rewards(item: GradedInstance, pair: Pair) -> Iterator[int | None]:
     """The reward of `rejected`, unless it is ungraded."""
     if pair.rejected is None:
         return
     source = pair.rejected_source
-    for candidate, verdict in _named(item, source, pair.rejected_model, require):
+    for candidate, verdict in _named(item, pair, source, pair.rejected_model):
         same = pair.restyled or pair.rejected == candidate.text
-        require(same, f"whose rejected answer is not the text of {source}")
+        _require(pair, same, f"whose rejected answer is not the text of {source}")
         if verdict:
-            require(not verdict.flaky, "whose rejected answer is flaky")
-            require(verdict.reward != 1, "whose rejected answer passes")
+            _require(pair, not verdict.flaky, "whose rejected answer is flaky")
+            _require(pair, verdict.reward != 1, "whose rejected answer passes")
             yield verdict.reward
 
 
 def _named(
-    item: GradedInstance, source: AnswerRef, model: str, require: Require
+    item: GradedInstance, pair: Pair, source: AnswerRef, model: str
 ) -> list[tuple[Candidate, Verdict | None]]:
     """The candidate that a pair names, with its verdict; empty where two would match."""
     ungraded = [(candidate, None) for candidate in item.ungraded]
@@ -164,7 +158,7 @@ def _named(
         for candidate, verdict in [*item.graded, *ungraded]
         if source.sample == candidate.sample and model in ("", candidate.model)
     ]
-    require(bool(named), f"from '{source}', which is not one of its candidates")
+    _require(pair, bool(named), f"from '{source}', which is not one of its candidates")
     return named if len(named) == 1 else []
 
 

@@ -17,7 +17,7 @@ from swebench_trainer.commands import inputs
 from swebench_trainer.commands.run import print_plugin_rows
 from swebench_trainer.events import Event, ItemDone
 from swebench_trainer.pipeline import Pipeline
-from swebench_trainer.plugins.manager import EventObserver
+from swebench_trainer.plugins.manager import EventObserver, Plugins
 from swebench_trainer.stages.graph import choose, stages_of
 from swebench_trainer.store.jsonl import read_json, read_rows
 from swebench_trainer.testing import fakes
@@ -167,40 +167,35 @@ class Trainer:
             recipe = to_toml({"schema_version": 1, "name": name, **wanted})
         path.write_text(recipe)
         output = io.StringIO()
+        console = Console(file=output, width=200)
         run = self.last = Run(self.folder / "runs" / name)
         try:
-            self._run(path, run, output, until, redo, interrupt)
+            plugins = self._plugins(console, run.hooks, interrupt)
+            valid, draft = inputs.load_recipe(path, [], plugins)
+            run.dir = self.folder / "runs" / valid.name
+            stages = choose(stages_of(valid), last=until)
+            Pipeline(valid, draft, self.folder / "runs", plugins).run(stages, redo)
+            print_plugin_rows(plugins, run.dir, console)
         except _Interrupted:
             run.interrupted = True
         finally:
             run.output = output.getvalue()
         return run
 
-    def _run(
-        self,
-        path: Path,
-        run: Run,
-        output: io.StringIO,
-        until: str | None,
-        redo: Sequence[str],
-        interrupt: tuple[str, int] | None,
-    ) -> None:
-        console = Console(file=output, width=200)
+    def _plugins(
+        self, console: Console, hooks: HookRecorder, interrupt: tuple[str, int] | None
+    ) -> Plugins:
         plugins = inputs.load_plugins()
         plugins.add(fakes, "fakes", "swebench_trainer.testing")
         for plugin in self._added:
             plugins.add(*plugin)
         plugins.load_installed()
-        valid, draft = inputs.load_recipe(path, [], plugins)
         inputs.show_progress(plugins, console)
-        plugins.add(run.hooks, "recorder", "swebench_trainer.testing")
+        plugins.add(hooks, "recorder", "swebench_trainer.testing")
         if interrupt is not None:
             observer = EventObserver(partial(_interrupt, *interrupt))
             plugins.add(observer, "ctrl-c", "swebench_trainer.testing")
-        run.dir = path.parent / "runs" / valid.name
-        stages = choose(stages_of(valid), last=until)
-        Pipeline(valid, draft, path.parent / "runs", plugins).run(stages, redo)
-        print_plugin_rows(plugins, run.dir, console)
+        return plugins
 
 
 class _Interrupted(KeyboardInterrupt):
