@@ -531,7 +531,7 @@ class GradedInstance:
     Attributes:
         prompt: The text that the model reads.
         gold: The gold patch in the recipe's answer format; empty if the format cannot
-            express it.
+            express it, or the prompt hides its lines.
         graded: Each candidate with its verdict, by sample number; a masked verdict
             has the reward `None`.
         ungraded: Candidates without a verdict, if the recipe does not grade: any of

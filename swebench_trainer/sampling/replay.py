@@ -25,7 +25,7 @@ class ReplayTable(ModelTable):
     """Recorded predictions in the harness's format, in place of a model."""
 
     use: str = "replay"
-    """`replay`."""
+    """Name of this backend."""
     path: Predictions | tuple[Predictions, ...]
     """Predictions as `.jsonl`, `.json`, or a submission folder (`all_preds.jsonl`, `preds.json`, or `logs/<instance>/patch.diff`). The n-th prediction of an instance over all paths is its n-th sample."""
 
