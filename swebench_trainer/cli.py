@@ -33,8 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
-        "Train open code models on SWE-bench. `swebench-train RECIPE.toml` performs a "
-        "whole run; run it again to resume."
+        "Train open code models on SWE-bench. `swebench-train RECIPE.toml` runs all "
+        "stages of a recipe; run it again to resume."
     ),
 )
 

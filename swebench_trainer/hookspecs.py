@@ -114,7 +114,7 @@ def register_publishers(register: Register) -> None:
 
 @hookspec
 def recipe_loaded(event: RecipeLoaded) -> None:
-    """Called when the recipe is valid, also on plugins that are loaded later.
+    """Called once the recipe is validated; plugins that load later get the call then.
 
     Since 0.1.
     """
@@ -162,7 +162,7 @@ def stage_failed(event: StageFailed) -> None:
 
 @hookspec
 def run_finished(event: RunFinished) -> None:
-    """Called when every chosen stage is done, but not after a failure.
+    """Called when all selected stages are done, but not after a failure.
 
     Since 0.1.
     """

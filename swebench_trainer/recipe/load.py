@@ -328,13 +328,12 @@ def broken_rules(values: Values, parsed: Values) -> list[Problem]:
         problems.append(
             Problem(("generate",), "[generate] needs [model], or its own model key")
         )
-    pairs, dpo = parsed.get("pairs"), parsed.get("dpo")
-    if isinstance(pairs, PairsTable) and isinstance(dpo, DpoTable):
-        if pairs.one_sided and dpo.loss != "kto":
-            what = (
-                f'[pairs] use = "{pairs.use}" makes pairs with one answer, but [dpo] '
-            )
-            what += f'loss = "{dpo.loss}" compares two'
-            hint = 'set [dpo] loss = "kto", or use another strategy'
-            problems.append(Problem(("pairs", "use"), what, hint))
+    pairs: Any = parsed.get("pairs")
+    dpo = parsed.get("dpo")
+    one_sided = isinstance(pairs, PairsTable) and pairs.one_sided
+    if one_sided and isinstance(dpo, DpoTable) and dpo.loss != "kto":
+        what = f'[pairs] use = "{pairs.use}" makes pairs with one answer, but [dpo] '
+        what += f'loss = "{dpo.loss}" compares two'
+        hint = 'set [dpo] loss = "kto", or use another strategy'
+        problems.append(Problem(("pairs", "use"), what, hint))
     return problems

@@ -139,7 +139,7 @@ class DataTable(PluginTable):
     limit: PositiveInt | None = None
     """Maximum number of instances, drawn with the recipe's seed."""
     include: tuple[str, ...] | Selection = ()
-    """Only instances to use: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
+    """Instances to use, instead of all: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
     exclude: tuple[str, ...] | Selection = ()
     """Instances to leave out: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
     max_patch_lines: PositiveInt | None = None
@@ -429,7 +429,7 @@ class GenerateTable(SamplingTable):
 
 
 class GradeTable(PluginTable):
-    """The grader, and its limits."""
+    """Grader, and limits of a run."""
 
     use: str = "docker"
     """Grader: `docker`, `stock`, `namespace`, or one from a plugin."""
@@ -489,7 +489,7 @@ class PairsTable(PluginTable):
 
 
 class EvaluateTable(SamplingTable):
-    """Comparison of base, SFT and DPO model on the same prompts, with one greedy answer each."""
+    """Comparison of the base, SFT, and DPO models on the same prompts, with one greedy answer each."""
 
     splits: Annotated[tuple[Split, ...], Field(min_length=1)] = ("heldout",)
     """Splits to answer and grade."""
@@ -503,7 +503,7 @@ class PublishTable(PluginTable):
 
 
 class Recipe(Table):
-    """A whole recipe. Stages whose table is absent do not run."""
+    """A recipe. Stages whose table is absent are skipped."""
 
     schema_version: Literal[1]
     """Version of the recipe format."""
@@ -518,7 +518,7 @@ class Recipe(Table):
     prompt: PromptTable = PromptTable()
     """Format of prompts and answers."""
     model: ModelTable | None = None
-    """The model under training."""
+    """Model to train."""
     sft: SftTable | None = None
     """Supervised fine-tuning on the gold patches of the training split."""
     generate: GenerateTable | None = None
@@ -526,11 +526,11 @@ class Recipe(Table):
     grade: GradeTable | None = None
     """Grading of candidates; also needed by `[evaluate]`."""
     pairs: PairsTable | None = None
-    """Preferences from graded candidates."""
+    """Preference pairs from graded candidates."""
     dpo: DpoTable | None = None
     """Preference optimization."""
     evaluate: EvaluateTable | None = None
-    """Comparison of base, SFT and DPO model."""
+    """Comparison of the base, SFT, and DPO models."""
     publish: PublishTable | None = None
     """Release of the last trained weights."""
 

@@ -147,7 +147,7 @@ class Trainer:
         interrupt: tuple[str, int] | None = None,
         **tables: Any,
     ) -> Run:
-        """Run a recipe, or resumes it.
+        """Run a recipe, or resume it.
 
         Args:
             name: Name of the run.
