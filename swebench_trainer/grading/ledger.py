@@ -7,6 +7,7 @@ patches of one instance are graded once.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -86,22 +87,22 @@ class Ledger:
             RowWriter(self._folder / "timings.jsonl") as timings,
         ):
 
-            def decide(candidate: Candidate, outcome: Outcome, log: str) -> None:
+            def decide(verdict: Verdict) -> None:
                 nonlocal count
-                verdict = _verdict(candidate, outcome, log)
                 rows.write(as_row(verdict))
-                verdicts[_key(candidate)] = verdict
+                verdicts[_key(verdict)] = verdict
                 count += 1
-                name = f"{candidate.instance_id} #{candidate.sample}"
+                name = f"{verdict.instance_id} #{verdict.sample}"
                 done(name, count, len(candidates), verdict.status)
 
             groups: dict[Key, list[Candidate]] = defaultdict(list)
             for candidate in owed:
                 group = _key(candidate, once_per_patch)
                 if outcome := outcome_without_patch(candidate):
-                    decide(candidate, outcome, "")
+                    decide(_verdict(candidate, outcome, ""))
                 elif known := decided.get(group):
-                    decide(candidate, _outcome(known), known.log)
+                    model, sample = candidate.model, candidate.sample
+                    decide(dataclasses.replace(known, model=model, sample=sample))
                 else:
                     groups[group].append(candidate)
             first = [same[0] for same in groups.values()]
@@ -112,7 +113,7 @@ class Ledger:
                 timings.write(_timing(job, outcome))
                 log = str(job.log_dir.relative_to(self._folder))
                 for candidate in groups[_key(job.candidate, once_per_patch)]:
-                    decide(candidate, outcome, log)
+                    decide(_verdict(candidate, outcome, log))
         ordered = [verdicts[_key(c)] for c in candidates]
         write_rows(self.path, map(as_row, ordered))
         return ordered
@@ -178,17 +179,6 @@ def _interned(value: Any, strings: dict[str, str]) -> Any:
     if isinstance(value, dict):
         return {key: _interned(item, strings) for key, item in value.items()}
     return value
-
-
-def _outcome(verdict: Verdict) -> Outcome:
-    """The outcome of an equal patch graded earlier."""
-    return Outcome(
-        verdict.status,
-        verdict.report,
-        verdict.flags,
-        verdict.reason,
-        explained=verdict.explained,
-    )
 
 
 def _verdict(candidate: Candidate, outcome: Outcome, log: str) -> Verdict:
