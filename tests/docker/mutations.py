@@ -20,7 +20,7 @@ from tiny import base_commit
 from unidiff import PatchSet
 
 HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
-BYSTANDERS = ("README*", "LICENSE*", "CHANGE*", "HISTORY*", "AUTHORS*")
+UNRELATED_FILES = ("README*", "LICENSE*", "CHANGE*", "HISTORY*", "AUTHORS*")
 LATIN_1 = "Déjà vu à la crème brûlée\n".encode("latin-1")
 
 
@@ -45,7 +45,7 @@ class WorkTree:
     @property
     def bystander(self) -> Path:
         """A text file that neither gold nor any test touches."""
-        found = (p for glob in BYSTANDERS for p in sorted(self.root.glob(glob)))
+        found = (p for glob in UNRELATED_FILES for p in sorted(self.root.glob(glob)))
         return next(path for path in found if path.is_file())
 
     def added_lines(self) -> Iterator[int]:

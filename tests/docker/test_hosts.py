@@ -74,7 +74,7 @@ def mixed_jobs(task: Task, count: int) -> list[GradeJob]:
     ]
 
 
-def wanted(jobs: list[GradeJob]) -> dict[str, Status]:
+def expected_statuses(jobs: list[GradeJob]) -> dict[str, Status]:
     """Outcomes of an undisturbed run of `mixed_jobs`."""
     both = Status.RESOLVED, Status.UNRESOLVED
     return {job.log_dir.name: both[n % 2] for n, job in enumerate(jobs)}
@@ -92,7 +92,7 @@ def labelled(daemon: PrivateDaemon) -> list[str]:
 
 
 @contextlib.contextmanager
-def meanwhile(do: Callable[[], None]) -> Iterator[None]:
+def in_background(do: Callable[[], None]) -> Iterator[None]:
     thread = threading.Thread(target=do)
     thread.start()
     try:
@@ -125,7 +125,7 @@ def test_two_daemons_share_the_work_and_one_is_lost(
         if len(graded) == 8:
             assert all(places[daemon.url] > 1 for daemon in daemons)
             dies.kill()
-    assert statuses(graded) == wanted(jobs)
+    assert statuses(graded) == expected_statuses(jobs)
     grader.close()
     assert labelled(stays) == []
     # The lost daemon returns with its containers, and the next grader removes them.
@@ -151,9 +151,9 @@ def test_a_daemon_that_restarts_is_waited_for(
         time.sleep(3)
         daemon.start()
 
-    with meanwhile(restart):
+    with in_background(restart):
         graded = list(grader.grade(jobs))
-    assert statuses(graded) == wanted(jobs)
+    assert statuses(graded) == expected_statuses(jobs)
     grader.close()
     assert labelled(daemon) == []
 
@@ -278,7 +278,7 @@ def test_a_daemon_is_reached_through_ssh(
     graded = grader.grade(jobs)
     first = next(graded)
     os.kill(tunnel, signal.SIGKILL)  # another tunnel is started
-    assert statuses([first, *graded]) == wanted(jobs)
+    assert statuses([first, *graded]) == expected_statuses(jobs)
     grader.close()
     assert tunnels("docker.sock:/var/run/docker.sock") == []
 

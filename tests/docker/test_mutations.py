@@ -71,7 +71,9 @@ def work(tmp_path: Path) -> WorkTree:
     return WorkTree(root, WorkTree(root, "").diff())
 
 
-def tries(work: WorkTree, patch: str) -> Iterator[subprocess.CompletedProcess[bytes]]:
+def apply_attempts(
+    work: WorkTree, patch: str
+) -> Iterator[subprocess.CompletedProcess[bytes]]:
     """Apply a patch as `run_instance` does; yield each attempt."""
     from swebench.harness.run_evaluation import GIT_APPLY_CMDS
 
@@ -88,7 +90,7 @@ def tries(work: WorkTree, patch: str) -> Iterator[subprocess.CompletedProcess[by
 
 def accepted_by(work: WorkTree, patch: str) -> int:
     """Number of the attempt that accepts the patch; `work` has the result."""
-    for number, done in enumerate(tries(work, patch)):
+    for number, done in enumerate(apply_attempts(work, patch)):
         if done.returncode == 0:
             return number
     return NOTHING
@@ -224,7 +226,7 @@ def test_a_lone_surrogate_cannot_be_encoded(work: WorkTree) -> None:
 
 
 def test_reject_files_remain_next_to_a_partial_patch(work: WorkTree) -> None:
-    attempts = tries(work, made(work, "leaves_rejects"))
+    attempts = apply_attempts(work, made(work, "leaves_rejects"))
     for _ in range(REJECT + 1):
         next(attempts)
     assert value_of(work.source, "add(2, 3)") == 5

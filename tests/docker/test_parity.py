@@ -160,7 +160,7 @@ def grade_cases(name: str, cases: list[Case], folder: Path) -> Results:
     # A busy daemon sometimes loses the first output of an exec, so that the harness
     # believes that the patch did not apply.
     for again in ("again", "once more") if name == "stock" else ():
-        lost = [case for case in cases if is_beheaded(case.job(folder).log_dir)]
+        lost = [case for case in cases if lacks_start_marker(case.job(folder).log_dir)]
         if lost:
             print(f"{name} lost output of {[case.key for case in lost]}")
             folder /= again
@@ -168,7 +168,7 @@ def grade_cases(name: str, cases: list[Case], folder: Path) -> Results:
     return found
 
 
-def is_beheaded(log_dir: Path) -> bool:
+def lacks_start_marker(log_dir: Path) -> bool:
     """Whether a log has the end marker of the tests' output but not its start marker."""
     log = log_dir / TEST_LOG
     text = log.read_text(errors="replace") if log.exists() else ""

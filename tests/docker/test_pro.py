@@ -53,7 +53,7 @@ until (exec 3<> /dev/tcp/127.0.0.1/6379) 2> /dev/null; do sleep 0.1; done
 PYTHONPATH=. python3 ${1//,/ }
 exit 3
 """
-SURROUNDINGS = """
+ENVIRONMENT_CHECKS = """
 import os, socket, time
 
 check("the image's environment", os.environ["OF_THE_IMAGE"] == "is here")
@@ -64,7 +64,7 @@ check("no parser to tamper with", not os.path.exists("/workspace/parser.py"))
 check("the network", len(socket.if_nameindex()) > 1)
 time.sleep(0.5)  # so that two at once meet
 """
-AROUND = [
+ENVIRONMENT_TESTS = [
     "the image's environment",
     "the display",
     "the folder",
@@ -77,7 +77,7 @@ AROUND = [
 def awkward_task(folder: Path) -> ProTask:
     """A task with every peculiarity that makes the dataset hard to grade."""
     checks = [f"check({name!r}, add(1, 2) == 3)" for name in AWKWARD]
-    tests = "\n".join([CHECKS, SURROUNDINGS, *checks, ""])
+    tests = "\n".join([CHECKS, ENVIRONMENT_CHECKS, *checks, ""])
     folder.mkdir()
     return ProTask(
         folder,
@@ -86,7 +86,7 @@ def awkward_task(folder: Path) -> ProTask:
         suffix=VERSION,
         row={
             "fail_to_pass": repr(["adds", "stderr: says so", *AWKWARD]),
-            "pass_to_pass": repr(["keeps zero", *AROUND]),
+            "pass_to_pass": repr(["keeps zero", *ENVIRONMENT_TESTS]),
         },
     )
 
@@ -178,7 +178,7 @@ def test_verdicts_of_pro_instances_match_the_official_rule(
 ) -> None:
     """The 16 columns give official verdicts, whatever the image's entrypoint.
 
-    The expected tests inspect their environment; see SURROUNDINGS.
+    The expected tests inspect their environment; see ENVIRONMENT_CHECKS.
     """
     outcomes = grade(
         instance,
@@ -195,7 +195,7 @@ def test_verdicts_of_pro_instances_match_the_official_rule(
     }
     assert outcomes["gold"].flags == ()
     passing = set(outcomes["wrong"].report["tests_status"]["PASS_TO_PASS"]["success"])
-    assert passing == {"keeps zero", *AROUND}
+    assert passing == {"keeps zero", *ENVIRONMENT_TESTS}
 
 
 def test_the_namespace_grader_agrees_on_the_files_of_the_image(

@@ -205,7 +205,7 @@ def job(
     return GradeJob(instance, candidate, folder)
 
 
-class Nearby:
+class LocalFactory:
     """A sandbox without isolation: container paths are in a folder of this machine.
 
     It shows the effect of scripts, for harmless patches only.
@@ -220,14 +220,16 @@ class Nearby:
         return {}
 
     @contextlib.contextmanager
-    def open(self, job: GradeJob, files: Files) -> Iterator[Nearby]:
+    def open(self, job: GradeJob, files: Files) -> Iterator[LocalFactory]:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.task.repository, self.folder / "app", symlinks=True)
         for path, content in files.items():
             (self.folder / path).parent.mkdir(exist_ok=True)
             is_script = path.endswith(".sh")
             (self.folder / path).write_bytes(
-                moved(content.decode(), self.folder).encode() if is_script else content
+                relocated(content.decode(), self.folder).encode()
+                if is_script
+                else content
             )
         yield self
 
@@ -253,7 +255,7 @@ class Nearby:
         return CommandResult(done.returncode)
 
 
-def moved(script: str, folder: Path) -> str:
+def relocated(script: str, folder: Path) -> str:
     """A script with the paths of a container replaced by a folder."""
     return re.sub(r"/(?=(?:workspace|app|tmp)\b)", f"{folder}/", script)
 
@@ -282,7 +284,7 @@ bash /workspace/run_script.sh {files} > /workspace/stdout.log 2> /workspace/stde
 python3 /workspace/parser.py /workspace/stdout.log /workspace/stderr.log /workspace/output.json
 """
     subprocess.run(
-        ["bash", "-c", moved(script, folder)],
+        ["bash", "-c", relocated(script, folder)],
         env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -40,7 +40,7 @@ def require_sandbox() -> None:
 
 
 @dataclass(frozen=True)
-class Ran:
+class SandboxRun:
     ended: CommandResult
     output: str
     evidence: Evidence | None
@@ -56,7 +56,7 @@ def run(
     group: bool = True,
     launcher: Launcher | None = None,
     **limits: int,
-) -> Ran:
+) -> SandboxRun:
     """Run a script in `/testbed`, which contains only `file`."""
     repository = folder / "repository"
     repository.mkdir(exist_ok=True)
@@ -77,7 +77,7 @@ def run(
         ended = sandbox.test(log, timeout)
         log.close()
         evidence = sandbox.inspect() if inspect else None
-    return Ran(ended, (folder / "log").read_text(errors="replace"), evidence)
+    return SandboxRun(ended, (folder / "log").read_text(errors="replace"), evidence)
 
 
 @contextlib.contextmanager

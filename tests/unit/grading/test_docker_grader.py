@@ -146,7 +146,7 @@ def test_tags_and_digests_are_removed_from_image_names() -> None:
 # Warm containers.
 
 
-class Shelf:
+class FakeContainers:
     """Starts and removes fake containers, identified by a number."""
 
     def __init__(self) -> None:
@@ -164,8 +164,8 @@ class Shelf:
 
 
 class FakeContainer:
-    def __init__(self, shelf: Shelf, number: int, image: str) -> None:
-        self.shelf, self.number, self.image = shelf, number, image
+    def __init__(self, containers: FakeContainers, number: int, image: str) -> None:
+        self.containers, self.number, self.image = containers, number, image
         self.fresh = True
 
     def lives_for(self, _: float) -> bool:
@@ -173,80 +173,80 @@ class FakeContainer:
 
     def remove(self) -> None:
         time.sleep(0.01)
-        with self.shelf.lock:
-            self.shelf.alive.remove(self.number)
+        with self.containers.lock:
+            self.containers.alive.remove(self.number)
 
 
 def test_a_container_is_started_ahead_and_used_once() -> None:
-    shelf = Shelf()
-    ready = WarmContainers(shelf.start, workers=2)
-    with contextlib.closing(ready):
-        first = ready.take("a", 1)
-        ready.keep(["a", "b", "c"])
+    containers = FakeContainers()
+    warm = WarmContainers(containers.start, workers=2)
+    with contextlib.closing(warm):
+        first = warm.take("a", 1)
+        warm.keep(["a", "b", "c"])
         deadline = time.monotonic() + 5
-        while shelf.started < 3:
+        while containers.started < 3:
             assert time.monotonic() < deadline
-        second, third = ready.take("a", 1), ready.take("b", 1)
-        assert shelf.started == 3  # none for `c`: there are two workers
+        second, third = warm.take("a", 1), warm.take("b", 1)
+        assert containers.started == 3  # none for `c`: there are two workers
         assert {c.number for c in (first, second, third)} == {1, 2, 3}
         for container in (first, second, third):
-            ready.discard(container)
-    assert shelf.alive == set()
+            warm.discard(container)
+    assert containers.alive == set()
 
 
 def test_warm_containers_that_are_not_needed_are_removed() -> None:
-    shelf = Shelf()
-    ready = WarmContainers(shelf.start, workers=2)
-    ready.keep(["a", "a"])
-    ready.keep(["a", "b"])
-    ready.close()
-    assert shelf.alive == set()
+    containers = FakeContainers()
+    warm = WarmContainers(containers.start, workers=2)
+    warm.keep(["a", "a"])
+    warm.keep(["a", "b"])
+    warm.close()
+    assert containers.alive == set()
 
 
 def test_a_container_that_is_too_old_is_not_used() -> None:
-    shelf = Shelf()
-    ready = WarmContainers(shelf.start, workers=1)
-    ready.keep(["a"])
-    ready._warm["a"][0].result().fresh = False
-    assert ready.take("a", 1).number == 2
-    ready.close()
+    containers = FakeContainers()
+    warm = WarmContainers(containers.start, workers=1)
+    warm.keep(["a"])
+    warm._warm["a"][0].result().fresh = False
+    assert warm.take("a", 1).number == 2
+    warm.close()
 
 
 def test_no_more_than_twice_as_many_containers_as_workers() -> None:
-    shelf = Shelf()
-    ready = WarmContainers(shelf.start, workers=3)
+    containers = FakeContainers()
+    warm = WarmContainers(containers.start, workers=3)
 
     def use(number: int) -> None:
-        container = ready.take(f"image {number // 4}", 1)
-        ready.keep([f"image {(number + ahead) // 4}" for ahead in (3, 4, 5)])
+        container = warm.take(f"image {number // 4}", 1)
+        warm.keep([f"image {(number + ahead) // 4}" for ahead in (3, 4, 5)])
         time.sleep(0.005)
-        ready.discard(container)
+        warm.discard(container)
 
     with ThreadPoolExecutor(3) as workers:
         list(workers.map(use, range(60)))
-    ready.close()
-    assert shelf.most <= 6
-    assert shelf.alive == set()
+    warm.close()
+    assert containers.most <= 6
+    assert containers.alive == set()
 
 
 def test_a_failed_start_is_repeated_when_the_container_is_needed() -> None:
-    shelf = Shelf()
+    containers = FakeContainers()
     broken = True
 
     def start(image: str) -> FakeContainer:
         if broken:
             raise OSError("no daemon")
-        return shelf.start(image)
+        return containers.start(image)
 
-    ready = WarmContainers(start, workers=1)
-    ready.keep(["a"])
+    warm = WarmContainers(start, workers=1)
+    warm.keep(["a"])
     with pytest.raises(OSError, match="no daemon"):
-        ready.take("a", 1)
-    ready.keep(["a"])
-    assert ready._warm["a"][0].exception() is not None
+        warm.take("a", 1)
+    warm.keep(["a"])
+    assert warm._warm["a"][0].exception() is not None
     broken = False
-    ready.discard(ready.take("a", 1))
-    ready.close()
+    warm.discard(warm.take("a", 1))
+    warm.close()
 
 
 # Hosts.

@@ -10,7 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from sandboxes import LIMITS, Ran, as_nobody, require_sandbox, run, sandbox_processes
+from sandboxes import (
+    LIMITS,
+    SandboxRun,
+    as_nobody,
+    require_sandbox,
+    run,
+    sandbox_processes,
+)
 
 from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.namespace.cgroup import (
@@ -407,7 +414,7 @@ def cgroups_of_sandboxes() -> set[Path]:
 def test_no_cgroup_is_left(tmp_path: Path) -> None:
     needs_cgroups()
     before = cgroups_of_sandboxes()
-    ran: Ran = run("(setsid sleep 60 &); true", tmp_path)
+    ran: SandboxRun = run("(setsid sleep 60 &); true", tmp_path)
     assert ran.ended.code == 0
     assert cgroups_of_sandboxes() <= before
 

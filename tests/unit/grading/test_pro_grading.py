@@ -22,7 +22,7 @@ from pro_task import (
     FIXED,
     RUN_SCRIPT,
     WRONG,
-    Nearby,
+    LocalFactory,
     ProTask,
     job,
     official,
@@ -59,7 +59,7 @@ def grade(tmp_path: Path):
     """Grades a patch with the scripts of a task, without a container."""
 
     def grade(task: ProTask, instance: Instance, patch: str, **keys: Any) -> Outcome:
-        factory = Nearby(task, tmp_path / "box", keys.pop("path", ""))
+        factory = LocalFactory(task, tmp_path / "box", keys.pop("path", ""))
         candidate = job(instance, patch, tmp_path / "logs", **keys)
         return CandidateRun(candidate, factory, 60).outcome()
 

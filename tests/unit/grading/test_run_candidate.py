@@ -92,7 +92,7 @@ class Scripted:
         return self.evidence
 
 
-class Notes:
+class MemoryCache:
     """An in-memory run cache that admits one thread at a time."""
 
     def __init__(self) -> None:
@@ -225,7 +225,7 @@ def test_a_full_disk_gives_no_label(grade) -> None:
     full = log_of(add="FAIL").replace(
         "FAIL\n", "FAIL\nOSError: [Errno 28] No space left on device\n"
     )
-    notes = Notes()
+    notes = MemoryCache()
     assert grade(Scripted(log=full), run_cache=notes).status is Status.INFRA_ERROR
     assert notes.kept == {}
 
@@ -254,7 +254,7 @@ def test_equal_trees_that_hang_do_not_wait_for_each_other(task: Task) -> None:
 
 
 def test_a_second_run_of_a_patch_comes_from_the_cache(grade) -> None:
-    notes, factory = Notes(), Scripted()
+    notes, factory = MemoryCache(), Scripted()
     first = grade(factory, run_cache=notes)
     again = grade(factory, run_cache=notes)
     assert (first.answered_by, again.answered_by) == ("run", "cache")
@@ -263,7 +263,7 @@ def test_a_second_run_of_a_patch_comes_from_the_cache(grade) -> None:
 
 
 def test_a_patch_that_produces_the_same_files_shares_the_run(grade) -> None:
-    notes, factory = Notes(), Scripted()
+    notes, factory = MemoryCache(), Scripted()
     grade(factory, run_cache=notes)
     again = grade(factory, f"A fix:\n{GOLD}", run_cache=notes)
     assert (again.status, again.answered_by) == (Status.RESOLVED, "tree")
@@ -274,7 +274,7 @@ def test_a_patch_that_produces_the_same_files_shares_the_run(grade) -> None:
 
 
 def test_without_a_tree_id_no_run_is_shared(grade) -> None:
-    notes, factory = Notes(), Scripted(tree="")
+    notes, factory = MemoryCache(), Scripted(tree="")
     grade(factory, run_cache=notes)
     grade(factory, f"A fix:\n{GOLD}", run_cache=notes)
     assert factory.runs.count("test") == 2
@@ -283,7 +283,7 @@ def test_without_a_tree_id_no_run_is_shared(grade) -> None:
 def test_the_cache_key_covers_everything_that_determines_a_run(
     grade, task: Task
 ) -> None:
-    notes, factory = Notes(), Scripted(tree="")
+    notes, factory = MemoryCache(), Scripted(tree="")
     script = task.instance.eval_script.replace("git status", "git  status")
     grade(factory, run_cache=notes)
     others: list[dict[str, Any]] = [
@@ -301,7 +301,7 @@ def test_the_cache_key_covers_everything_that_determines_a_run(
 
 def test_a_cached_run_is_judged_by_the_current_list_of_tests(grade, task: Task) -> None:
     """The list of tests is not part of the key, because the log covers every test."""
-    notes, factory = Notes(), Scripted(log=log_of(double="FAIL"))
+    notes, factory = MemoryCache(), Scripted(log=log_of(double="FAIL"))
     assert grade(factory, run_cache=notes).status is Status.UNRESOLVED
     easier = dataclasses.replace(task.instance, PASS_TO_PASS=())
     # It passes now, but its sandbox was not inspected, so it runs again.
@@ -320,13 +320,13 @@ def test_a_cached_run_is_judged_by_the_current_list_of_tests(grade, task: Task) 
     ],
 )
 def test_infrastructure_failures_are_not_cached(grade, factory: Scripted) -> None:
-    notes = Notes()
+    notes = MemoryCache()
     grade(factory, run_cache=notes)
     assert notes.kept == {}
 
 
 def test_a_cached_run_longer_than_the_timeout_is_repeated(grade, task: Task) -> None:
-    notes, factory = Notes(), Scripted()
+    notes, factory = MemoryCache(), Scripted()
     grade(factory, run_cache=notes)
     slow = {
         key: (dataclasses.replace(execution, seconds={"test": 8.0}), log)
