@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from swebench_trainer.answers.checks import static_checks
-from swebench_trainer.answers.forms import (
-    ExtractedPatch,
-    extract_patch,
-    render_answer,
-)
+from swebench_trainer.answers.diffs import ExtractedPatch
+from swebench_trainer.answers.forms import extract_patch, render_answer
 from swebench_trainer.contracts import Sample, Tree
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.types import Candidate, Extraction, ExtractionOutcome, Instance

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swebench_trainer.answers.errors import AmbiguousError, NoPlaceError
-from swebench_trainer.patches.files import Text
+from swebench_trainer.patches.files import Text, find_lines
 from swebench_trainer.patches.lenient_diff import RawHunk
 
 
@@ -102,19 +102,13 @@ def _place(
     return starts[0], line_ends
 
 
-def _find(
-    lines: Sequence[str], old: Sequence[str], stated: int | None
-) -> tuple[int, ...]:
+def _find(lines: Sequence[str], old: Sequence[str], stated: int | None) -> list[int]:
     """Up to two indexes of `lines` where `old` begins, the stated place first."""
-    hay = "\n".join(("", *lines, ""))
-    needle = "\n".join(("", *old, ""))
-    first = hay.find(needle)
-    second = hay.find(needle, first + 1) if first >= 0 else -1
-    found = [hay.count("\n", 0, at) for at in (first, second) if at >= 0]
+    found = find_lines(lines, old)
     at = (stated or 0) - 1
     if at >= 0 and [*lines[at : at + len(old)]] == [*old]:
         found = [at, *(place for place in found if place != at)]
-    return tuple(found[:2])
+    return found[:2]
 
 
 def _runs(hunk: RawHunk) -> tuple[int, list[tuple[int, int, list[str]]]]:

@@ -183,21 +183,15 @@ class _Source:
                     target.parent.mkdir(exist_ok=True)
                     with target.open("wb") as file:
                         shutil.copyfileobj(content, file, CHUNK)
-        for text in self._shallow(take):
-            (new / "shallow").write_bytes(text)
+        # The list of commits whose parents are missing in the repository.
+        if chunks := take(f"{self._workdir}/.git/shallow"):
+            with opened(chunks) as archive:
+                for member in archive:
+                    small = member.isreg() and member.size < _MAX_SHALLOW
+                    content = archive.extractfile(member) if small else None
+                    if content and _SHALLOW.fullmatch(text := content.read()):
+                        (new / "shallow").write_bytes(text)
         return True
-
-    def _shallow(self, take: Take) -> Iterator[bytes]:
-        """Read the list of commits whose parents are missing in the repository."""
-        if (chunks := take(f"{self._workdir}/.git/shallow")) is None:
-            return
-        with opened(chunks) as archive:
-            for member in archive:
-                if member.isreg() and member.size < _MAX_SHALLOW:
-                    content = archive.extractfile(member)
-                    text = content.read() if content else b""
-                    if _SHALLOW.fullmatch(text):
-                        yield text
 
 
 def _init(place: Path, kind: str) -> None:

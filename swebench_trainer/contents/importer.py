@@ -13,7 +13,7 @@ from typing import IO
 
 from swebench_trainer.contents.archive import below, members, opened
 from swebench_trainer.contents.objects import MAX_FILE
-from swebench_trainer.contents.paths import check_path
+from swebench_trainer.contents.paths import is_safe
 from swebench_trainer.git import (
     GitError,
     complaint,
@@ -46,7 +46,7 @@ def import_archive(chunks: Iterator[bytes], place: Path, ref: str, lock: int) ->
         stream.write(_COMMIT.format(ref=ref).encode())
         with opened(chunks) as archive:
             for path, member in members(archive):
-                if _safe(path):
+                if is_safe(path):
                     _write(stream, archive, member, path, names)
         stream.write(b"done\n")
 
@@ -106,14 +106,6 @@ def _write(
 def _write_content(stream: IO[bytes], path: str, mode: bytes, content: bytes) -> None:
     stream.write(b"M %s inline %s\n" % (mode, _quoted(path)))
     stream.write(b"data %d\n%s\n" % (len(content), content))
-
-
-def _safe(path: str) -> bool:
-    try:
-        check_path(path)
-    except ValueError:
-        return False
-    return True
 
 
 def _quoted(path: str) -> bytes:

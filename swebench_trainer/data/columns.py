@@ -68,8 +68,8 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
         **{column: row[column] for column in _REQUIRED},
         **texts,
         eval_type=_text(row, "eval_type") or "pass_and_fail",
-        FAIL_TO_PASS=_names(row, "FAIL_TO_PASS"),
-        PASS_TO_PASS=_names(row, "PASS_TO_PASS"),
+        FAIL_TO_PASS=strings_of(row, "FAIL_TO_PASS"),
+        PASS_TO_PASS=strings_of(row, "PASS_TO_PASS"),
         images=tuple(_places(assets.get("problem_statement"), "url")),
         test_files=tuple(
             path
@@ -115,16 +115,13 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     return text
 
 
-def _names(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
-    """Test names, from a list or a JSON list."""
-    value = row.get(column)
-    if value is None or value == "":
-        return ()
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"column {column!r} is not a JSON list") from error
+def strings_of(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """Strings, such as test names, from a list or a JSON list.
+
+    Raises:
+        ValueError: The value is not a list of strings.
+    """
+    value = _decoded(row, column, ())
     if not isinstance(value, list | tuple):
         raise ValueError(f"column {column!r} is not a list")
     for name in value:
@@ -134,14 +131,20 @@ def _names(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _decoded(row: Mapping[str, Any], column: str, missing: Any) -> Any:
+    """The value of a column that may be JSON text; `missing` if it has none."""
+    value = row.get(column)
+    if value is None or value == "":
+        return missing
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"column {column!r} is not JSON") from error
+
+
 def _assets(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """SWE-bench Multimodal's asset files, by the column that they belong to."""
-    assets = row.get("image_assets") or {}
-    if isinstance(assets, str):
-        try:
-            assets = json.loads(assets)
-        except (ValueError, RecursionError) as error:
-            raise ValueError("column 'image_assets' is not JSON") from error
+    assets = _decoded(row, "image_assets", {})
     if not isinstance(assets, Mapping):
         raise ValueError("column 'image_assets' is not an object")
     return assets

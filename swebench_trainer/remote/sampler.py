@@ -112,13 +112,14 @@ class RemoteSampler:
         found = self._store.find(request)
         if found is None:
             return None
-        if "refused" in found.row:
-            return _refusal(request, found.row["finish"])
+        row, index = found
+        if "refused" in row:
+            return _refusal(request, row["finish"])
         try:
-            reply = self._service.read(found.row["response"])
+            reply = self._service.read(row["response"])
         except Fault as fault:  # a newer version of the service rejects it
             return _refusal(request, fault.kind)
-        return _sample(request, reply, found.index, Usage(**found.row["usage"]))
+        return _sample(request, reply, index, Usage(**row["usage"]))
 
     def _requested(self, missing: Sequence[SampleRequest]) -> Iterator[Sample]:
         samples: SimpleQueue[Sample | None] = SimpleQueue()
@@ -206,9 +207,7 @@ class _Scheduler:
     _stop: Callable[[], TrainerError] | None = None
 
     def __post_init__(self) -> None:
-        self._spending = SpendTracker(
-            self.table.price, self.table.budget, self.store.usage
-        )
+        self._spending = SpendTracker(self.table, self.store)
         self._answered = self.store.answered
 
     async def run(self, chains: Iterable[Iterable[Ask]]) -> None:
@@ -251,29 +250,24 @@ class _Scheduler:
 
     async def _ask(self, ask: Ask) -> Reply:
         """Send a request, and retry unreadable responses within the budget."""
-        async for attempt in AsyncRetrying(
+        retrying = AsyncRetrying(
             retry=retry_if_exception(
                 lambda e: _is_unreadable(e) and self._spending.within_budget
             ),
             wait=wait_random_exponential(multiplier=0.5, max=8),
             stop=stop_after_attempt(self.table.retries + 1),
             reraise=True,
-        ):
-            with attempt:
-                return await self._ask_once(ask)
-        raise AssertionError("unreachable: the last attempt raises")
+        )
+        return await retrying(self._ask_once, ask)
 
     async def _ask_once(self, ask: Ask) -> Reply:
         response = redact_response(self.key, await self.service.ask(ask))
         try:
             reply = self.service.read(response)
-        except (
-            Exception
-        ) as error:  # including bugs of a plugin: it may have been billed
+        except Exception as error:  # or a bug of a plugin: it may have been billed
             if not isinstance(error, Fault) or _is_unreadable(error):
                 # The actual usage is part of the unreadable response.
                 self.store.save_unreadable(ask.first, worst_case(ask), response)
-                self._spending.spent = self.store.usage
             raise
         texts = [answer.text for answer in reply.answers]
         usage = reply.usage or estimated(ask, texts)
@@ -284,7 +278,6 @@ class _Scheduler:
         """Emit the answers of an ask; the other asks of its prompt may be sent now."""
         ask = chain.popleft()
         self._spending.release(ask)
-        self._spending.spent = self.store.usage
         try:
             reply = task.result()
         except Fault as fault:

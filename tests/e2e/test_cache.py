@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from swebench_trainer.contents.repositories import Repositories
-from swebench_trainer.data.checkout import checkout
+from swebench_trainer.data.pro import checkout
 from swebench_trainer.errors import DataError
 from swebench_trainer.grading.cache import SqliteRunCache, set_aside
 from swebench_trainer.grading.namespace.root_cache import RootCache

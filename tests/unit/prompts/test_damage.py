@@ -22,7 +22,8 @@ from damage import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from swebench_trainer.answers.forms import ExtractedPatch, extract_patch
+from swebench_trainer.answers.diffs import ExtractedPatch
+from swebench_trainer.answers.forms import extract_patch
 from swebench_trainer.types import Extraction, StaticChecks
 
 UNTOUCHED = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from shorthand import extract_patch, render_answer
 
-from swebench_trainer.answers.forms import ExtractedPatch
+from swebench_trainer.answers.diffs import ExtractedPatch
 from swebench_trainer.recipe.models import REPAIRS
 from swebench_trainer.types import Extraction, StaticChecks
 
