@@ -192,4 +192,8 @@ def _prepare(
 def _why_missing(name: str, dropped: Sequence[dict[str, str]]) -> str:
     reasons = (row["reason"] for row in dropped if row["instance_id"] == name)
     reason = next(reasons, None)
-    return f"dropped: {reason}." if reason else "no such instance in the chosen split."
+    return (
+        f"dropped: {reason}."
+        if reason
+        else "no such instance in the data or in this --split."
+    )

@@ -96,7 +96,7 @@ def _headline(example: Example, max_tokens: int) -> str:
     ]
     if example.learned:
         fate = "kept" if example.length <= max_tokens else "too long, dropped"
-        facts.append(f"answer {view.answer_tokens:,} with its end token")
+        facts.append(f"answer {view.answer_tokens:,} including its end token")
         facts.append(f"total {example.length:,} of {max_tokens:,}: {fate}")
     if view.altered:
         facts.append("the tokenizer cannot reproduce this answer byte for byte")
@@ -114,7 +114,7 @@ def _print_lengths(console: Console, recipe: Recipe, preview: Preview) -> None:
     too_long = preview.too_long(limit)
     print_line(
         console,
-        f"{len(views)} instances, {learned} with an answer to learn; "
+        f"{len(views)} instances, {learned} with an answer to train on; "
         f"{len(too_long)} exceed max_tokens = {limit:,} and would be dropped",
     )
     for example in too_long[:TOO_LONG_SHOWN]:

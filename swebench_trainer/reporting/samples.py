@@ -18,8 +18,8 @@ from rich.text import Text
 from swebench_trainer.contracts import TokenView
 
 LEGEND = (
-    "Lines marked ▌ are learned; the others are only read. … marks the continuation of "
-    "the line above. <U+001B> is an invisible character."
+    "The model is trained on lines marked ▌; the rest is context. … marks a continued "
+    "line. Invisible characters are shown by code, such as <U+001B>."
 )
 _LEARNED, _SPECIAL, _NOTE = "green", "bold magenta", "dim"
 _BAR = 12

@@ -178,7 +178,7 @@ def _answers(
             candidate,
             context.dir.file(name, "candidates.jsonl"),
             lambda item, done, total, word: context.done(
-                f"{name} {item}", done, total, f"{name} answers {word}"
+                f"{name} {item}", done, total, f"{name} answers, last: {word}"
             ),
         )
     write_rows(
