@@ -14,7 +14,7 @@ from rich.text import Text
 
 from swebench_trainer.errors import RecipeError, TrainerError
 from swebench_trainer.grading.cache import SqliteRunCache, cache_path, set_aside
-from swebench_trainer.grading.namespace.root_cache import cached_roots, prune_roots
+from swebench_trainer.grading.namespace.image_roots import cached_roots, prune_roots
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.store.cache import KINDS, PruneLimits, entries, prune, user_cache
 
