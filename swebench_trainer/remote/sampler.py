@@ -51,10 +51,11 @@ _MAX_LAG = 0.05
 _TEMPORARY = (FaultKind.BUSY, FaultKind.UNREADABLE)
 
 
+@dataclass
 class RemoteSampler:
     """A `Sampler` on top of a service.
 
-    Args:
+    Attributes:
         service: The API.
         table: The recipe's table.
         key: The API key, to redact it from files and messages.
@@ -64,23 +65,13 @@ class RemoteSampler:
             that they hit the service's prompt cache.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        table: RemoteTable,
-        key: str,
-        store: ResponseStore,
-        *,
-        several: bool = False,
-        leads: bool = False,
-    ) -> None:
-        self._service = service
-        self._table = table
-        self._key = key
-        self._store = store
-        self._several = several
-        self._leads = leads
-        self._loop: EventLoopThread | None = None
+    service: Service
+    table: RemoteTable
+    key: str = field(repr=False)
+    store: ResponseStore
+    several: bool = False
+    leads: bool = False
+    _loop: EventLoopThread | None = None
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
         """See `Sampler.sample`. Stored answers come first, at no cost.
@@ -104,29 +95,27 @@ class RemoteSampler:
     def close(self) -> None:
         """Cancel pending requests and close connections."""
         if self._loop:
-            self._loop.close(self._service.close())
+            self._loop.close(self.service.close())
             self._loop = None
-        self._store.close()
+        self.store.close()
 
     def _stored(self, request: SampleRequest) -> Sample | None:
-        found = self._store.find(request)
+        found = self.store.find(request)
         if found is None:
             return None
         row, index = found
         if "refused" in row:
             return _refusal(request, row["finish"])
         try:
-            reply = self._service.read(row["response"])
+            reply = self.service.read(row["response"])
         except Fault as fault:  # a newer version of the service rejects it
             return _refusal(request, fault.kind)
         return _sample(request, reply, index, Usage(**row["usage"]))
 
     def _requested(self, missing: Sequence[SampleRequest]) -> Iterator[Sample]:
         samples: SimpleQueue[Sample | None] = SimpleQueue()
-        asks = group_requests(missing, several=self._several, leads=self._leads)
-        work = _Scheduler(
-            self._service, self._table, self._key, self._store, samples.put
-        )
+        asks = group_requests(missing, several=self.several, leads=self.leads)
+        work = _Scheduler(self.service, self.table, self.key, self.store, samples.put)
         self._loop = self._loop or EventLoopThread()
         done = self._loop.start(work.run(asks))
         done.add_done_callback(lambda _: samples.put(None))
@@ -195,7 +184,7 @@ class _Scheduler:
 
     service: Service
     table: RemoteTable
-    key: str
+    key: str = field(repr=False)
     store: ResponseStore
     emit: Callable[[Sample], None]
     _chains: deque[deque[Ask]] = field(default_factory=deque)
