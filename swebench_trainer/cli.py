@@ -1,7 +1,7 @@
 """Declares the commands of `swebench-train` and their options.
 
-Each command is a module in `commands/`, imported when the command runs so that `--help`
-stays fast.
+Each command has its module in `commands/`, imported when the command runs so that
+`--help` stays fast.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def run(
 @app.command()
 def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Validate a recipe without running it, and show every error."""
-    from swebench_trainer.commands import check as command
+    from swebench_trainer.commands import recipes
 
-    command.execute(recipe, set_ or [])
+    recipes.check(recipe, set_ or [])
 
 
 @app.command()
@@ -125,16 +125,17 @@ def pairs(
     """Make the preference pairs of a run, count them, and show some."""
     from swebench_trainer.commands import pairs as command
 
-    display = command.Display(number, lines)
-    command.execute(recipe, set_ or [], runs_dir, display, dry_run=dry_run)
+    command.execute(
+        recipe, set_ or [], runs_dir, dry_run=dry_run, number=number, lines=lines
+    )
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
-    from swebench_trainer.commands import schema as command
+    from swebench_trainer.commands import recipes
 
-    command.execute()
+    recipes.print_schema()
 
 
 @app.command()
@@ -145,9 +146,9 @@ def new(
     folder: Annotated[Path, Option("--to", help="Directory to copy it to.")] = Path(),
 ) -> None:
     """Copy a shipped recipe and its data as a starting point."""
-    from swebench_trainer.commands import new as command
+    from swebench_trainer.commands import recipes
 
-    command.execute(name, folder)
+    recipes.new(name, folder)
 
 
 @app.command("new-plugin")
@@ -162,9 +163,9 @@ def new_plugin(
     folder: Annotated[Path, Option("--to", help="Directory to write it to.")] = Path(),
 ) -> None:
     """Create an installable plugin with passing tests."""
-    from swebench_trainer.commands import new_plugin as command
+    from swebench_trainer.commands import plugins as command
 
-    command.execute(name, kind, folder)
+    command.new(name, kind, folder)
 
 
 @app.command()
@@ -172,7 +173,7 @@ def plugins() -> None:
     """List all plugins with origin and version."""
     from swebench_trainer.commands import plugins as command
 
-    command.execute()
+    command.list_plugins()
 
 
 @app.command()
@@ -327,9 +328,9 @@ def report(
     run: Annotated[Path, Argument(help="Run directory.", show_default=False)],
 ) -> None:
     """Show the training curves and the evaluation of a run."""
-    from swebench_trainer.commands import report as command
+    from swebench_trainer.commands import run as command
 
-    command.execute(run)
+    command.report(run)
 
 
 def _version(requested: bool) -> None:

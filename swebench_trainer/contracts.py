@@ -16,14 +16,7 @@ from typing import Any, Literal, NoReturn, Protocol
 
 from swebench_trainer.errors import PluginError
 from swebench_trainer.recipe.models import DpoTable, SftTable
-from swebench_trainer.types import (
-    Candidate,
-    Instance,
-    Pair,
-    SftRow,
-    Status,
-    Verdict,
-)
+from swebench_trainer.types import Candidate, Instance, Pair, SftRow, Status, Verdict
 
 StepProgress = Callable[[int, int, str], None]
 """Progress callback: steps done, total steps, a short detail."""

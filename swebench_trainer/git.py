@@ -24,14 +24,15 @@ _REDIRECTIONS = (
     "GIT_WORK_TREE",
 )
 """Set when a git hook started this process; they would point git to its repository."""
-_OPTIONS = (
-    *("-c", "core.hooksPath=/dev/null"),
-    *("-c", "core.fsmonitor=false"),
-    *("-c", "gc.auto=0"),
-    *("-c", "maintenance.auto=false"),
-    *("-c", "http.lowSpeedLimit=1000"),  # give up on a stalled server
-    *("-c", "http.lowSpeedTime=60"),
+_SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "http.lowSpeedLimit=1000",  # give up on a stalled server
+    "http.lowSpeedTime=60",
 )
+_OPTIONS = [word for setting in _SETTINGS for word in ("-c", setting)]
 _MAX_REASON = 300
 
 

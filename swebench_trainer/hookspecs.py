@@ -52,7 +52,8 @@ class Register(Protocol):
             factory: Called with the validated table; imports heavy libraries.
             config: Model of the table, a subclass of the kind's base table in
                 `swebench_trainer.recipe.models`; `None` means the base table.
-            summary: One line for `swebench-train plugins`.
+            summary: One line for `swebench-train plugins`; default: the first line of
+                the factory's docstring.
         """
 
 

@@ -92,7 +92,10 @@ class ProTable(DataTable):
 
 
 class ProSource:
-    """Reads rows of SWE-bench Pro; an unusable row is dropped with the reason."""
+    """Rows of SWE-bench Pro, with the scripts of its evaluation repository.
+
+    An unusable row is dropped with the reason.
+    """
 
     def __init__(self, table: ProTable) -> None:
         self._table = table

@@ -59,7 +59,10 @@ class RowsTable(DataTable):
 
 
 class RowsSource:
-    """Reads swebench rows; an unusable row is dropped with the reason."""
+    """Rows of the SWE-bench family, from a file or a Hub dataset.
+
+    An unusable row is dropped with the reason.
+    """
 
     def __init__(self, table: RowsTable) -> None:
         self._path = table.path

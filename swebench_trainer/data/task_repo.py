@@ -26,7 +26,10 @@ class TaskRepoTable(DataTable):
 
 
 class TaskRepoSource:
-    """Reads a task repo. The `repo/` directory of a task, if it exists, is its snapshot."""
+    """A swebench 5 task repo: one directory per instance.
+
+    The `repo/` directory of a task, if it exists, is its snapshot.
+    """
 
     def __init__(self, table: TaskRepoTable) -> None:
         self._path = table.path

@@ -53,7 +53,7 @@ run_instance(spec, prediction, _docker_client(), run_id, int(timeout), skip_patc
 
 
 class StockGrader:
-    """Grades with the harness's own command."""
+    """The unmodified harness, for comparison."""
 
     def __init__(self, table: GradeTable) -> None:
         self._table = table

@@ -50,7 +50,7 @@ KIND_OF_TABLE: dict[str, Kind] = {
 DISTRIBUTION = "swebench-trainer"
 """The distribution of the built-in implementations."""
 
-_TABLE_OF_KIND = {kind: table for table, kind in KIND_OF_TABLE.items()}
+TABLE_OF_KIND = {kind: table for table, kind in KIND_OF_TABLE.items()}
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Registry:
                 f"{origin} registers the {kind} {name!r} with {type_name(factory)}.",
                 hint="Pass a name and a factory: register('name', MyClass, …)",
             )
-        base = TABLES[_TABLE_OF_KIND[kind]]
+        base = TABLES[TABLE_OF_KIND[kind]]
         config = config or base
         if not (isinstance(config, type) and issubclass(config, base)):
             raise PluginFault(
@@ -131,6 +131,7 @@ class Registry:
                 f"Two plugins offer the {kind} {name!r}: {taken.origin} and {origin}.",
                 hint="Uninstall one of them.",
             )
+        summary = summary or (factory.__doc__ or "").partition("\n")[0].rstrip(".")
         self._entries[kind, name] = Implementation(
             kind, name, factory, config, summary, origin
         )

@@ -34,9 +34,9 @@ class OracleTable(ContextTable):
 
 
 class OracleStyle:
-    """The issue with the files of the gold patch, and distractors.
+    """The issue and the files of the gold patch; not leaderboard-valid.
 
-    It shows the model where to look, so its results are not leaderboard results.
+    It shows the model where to look, among distractors.
     """
 
     context = "oracle"

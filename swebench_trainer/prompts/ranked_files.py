@@ -38,7 +38,7 @@ class Bm25Table(ContextTable):
 
 
 class Bm25Style:
-    """The issue with the source files that BM25 ranks highest for it."""
+    """The issue and the source files that BM25 ranks highest."""
 
     context = "bm25"
 
@@ -66,7 +66,7 @@ class ListedTable(ContextTable):
 
 
 class ListedStyle:
-    """The issue with the files that a list gives for it.
+    """The issue and the files that another system lists for it.
 
     Raises:
         DataError: The list cannot be read; the message names the line.

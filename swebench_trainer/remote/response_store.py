@@ -96,7 +96,7 @@ class ResponseStore:
         }
         if self._path and not self._rows:
             self._rows = RowWriter(self._path)
-        self._count(row, self._rows.append(row) if self._rows else 0)
+        self._count(row, self._rows.write(row) if self._rows else 0)
 
     def _count(self, row: Mapping[str, Any], offset: int) -> None:
         for index, sample in enumerate(row["samples"]):

@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swebench_trainer.contracts import Bottlenecks, MissingForPair
-from swebench_trainer.reporting.console import print_line, printable
-from swebench_trainer.reporting.samples import visible
+from swebench_trainer.reporting.console import print_line, printable, visible
 from swebench_trainer.reporting.summaries import PairStats, SurfaceAccuracy
 from swebench_trainer.store.draw import draw_key
 from swebench_trainer.types import Pair

@@ -31,7 +31,7 @@ class ReplayTable(ModelTable):
 
 
 class ReplayBackend(SampleOnly):
-    """A `Backend` of recorded predictions.
+    """Recorded predictions of another system; samples only.
 
     Args:
         table: The recipe's `[model]`.

@@ -14,14 +14,13 @@ from swebench_trainer.plugins.registry import Registry
 from swebench_trainer.recipe.models import Recipe, TrainTable
 from swebench_trainer.stages import (
     admit,
-    dpo,
     evaluate,
     generate,
     grade,
     pairs,
     prepare,
     publish,
-    sft,
+    train,
 )
 from swebench_trainer.stages.context import Stage, StageContext
 from swebench_trainer.store.rundir import RunDir
@@ -93,7 +92,7 @@ STAGES = (
     ),
     Stage(
         name="sft",
-        run=sft.run,
+        run=train.run_sft,
         is_wanted=_has("sft"),
         tables=("model", "sft"),
         reads=("prepare", "admit"),
@@ -125,7 +124,7 @@ STAGES = (
     ),
     Stage(
         name="dpo",
-        run=dpo.run,
+        run=train.run_dpo,
         is_wanted=_has("dpo"),
         tables=("model", "dpo"),
         reads=("sft", "pairs"),

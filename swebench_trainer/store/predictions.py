@@ -19,8 +19,12 @@ from swebench_trainer.store.entries import read_entries, read_text
 from swebench_trainer.types import Candidate
 
 FILES = (
-    *("all_preds.jsonl", "preds.json", "preds.jsonl", "all_preds.json"),
-    *("predictions.jsonl", "predictions.json"),
+    "all_preds.jsonl",
+    "preds.json",
+    "preds.jsonl",
+    "all_preds.json",
+    "predictions.jsonl",
+    "predictions.json",
 )
 """File names of a submission's predictions; the first existing file is used."""
 

@@ -216,7 +216,7 @@ def test_a_file_keeps_its_name_behind_a_link(load, tmp_path):
 
 
 def test_the_schema_accepts_what_the_loader_accepts(plugins):
-    from swebench_trainer.recipe.schema import json_schema
+    from swebench_trainer.commands.recipes import json_schema
 
     schema = json_schema(plugins.tables())
     writers = schema["properties"]["generate"]["anyOf"][0]["properties"]["model"]
