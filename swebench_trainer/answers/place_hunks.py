@@ -49,10 +49,10 @@ def apply_hunks(
     result: list[str] = []
     done = 0
     insertion = None
-    for first, last, added in edits:
+    for first, last, lines_after in edits:
         if first < done or first == last == insertion:
             raise ValueError(f"two hunks change the same lines of {path}")
-        result += (*text.lines[done:first], *added)
+        result += (*text.lines[done:first], *lines_after)
         done = last
         insertion = last if first == last else None
     result += text.lines[done:]
