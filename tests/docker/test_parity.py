@@ -5,8 +5,8 @@ be equal: the status, the harness's report, `report.json` byte by byte, and the 
 every test that the parser finds in the log.
 
 Where the harness crashes (patches that are not UTF-8) or does not start (patches
-without text), ours give a status, and
-`DIVERGES` and `REFUSED` say which. There is no other difference.
+without text), our graders return the status listed in `DIVERGES` and `REFUSED`. There is
+no other difference.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EVERYWHERE = (
     *("hunk_too_long", "hunk_too_short", "shifted_context", "leaves_rejects"),
     *("reversed_gold", "already_applied"),
 )
-"""Mutations for every task; each other mutation is for every third task."""
+"""Mutations for every task; the other mutations are for every third task."""
 
 DIVERGES = {
     "latin1_patch": (Status.RESOLVED, "codec can't encode"),
@@ -157,8 +157,8 @@ def make_grader(name: str) -> Grader:
 
 def grade_cases(name: str, cases: list[Case], folder: Path) -> Results:
     found = grade_once(name, cases, folder)
-    # A busy engine now and then loses the first that an exec prints, and the harness
-    # takes the patch for one that did not apply.
+    # A busy daemon sometimes loses the first output of an exec, so that the harness
+    # believes that the patch did not apply.
     for again in ("again", "once more") if name == "stock" else ():
         lost = [case for case in cases if is_beheaded(case.job(folder).log_dir)]
         if lost:
@@ -169,7 +169,7 @@ def grade_cases(name: str, cases: list[Case], folder: Path) -> Results:
 
 
 def is_beheaded(log_dir: Path) -> bool:
-    """Whether a log has the end of the tests' output and not its start."""
+    """Whether a log has the end marker of the tests' output but not its start marker."""
     log = log_dir / TEST_LOG
     text = log.read_text(errors="replace") if log.exists() else ""
     return ">>>>> End Test Output" in text and ">>>>> Start Test Output" not in text
@@ -224,7 +224,7 @@ def test_verdicts_equal_those_of_the_harness(
 
 
 def is_admitted(graded: Results, instance_id: str) -> bool:
-    """Whether gold passes and no-op fails; without that no verdict counts."""
+    """Whether gold passes and no-op fails; otherwise no verdict of the task counts."""
     gold, nothing = (graded[instance_id, name].outcome for name in (GOLD, NO_OP))
     passes = gold.status is Status.RESOLVED
     return passes and nothing.status is Status.UNRESOLVED
@@ -273,7 +273,7 @@ def test_the_suite_detects_a_wrong_grader(
 def test_logs_of_two_patches_are_kept_separate(
     results: Callable[[str], Results], cases: list[Case]
 ) -> None:
-    """What `agree` compares is not empty, nor the same for every patch."""
+    """The values that `agree` compares are neither empty nor the same for every patch."""
     official = results("stock")
     for instance_id in {case.instance.instance_id for case in cases}:
         gold, nothing = (official[instance_id, name] for name in (GOLD, NO_OP))
@@ -285,7 +285,7 @@ def test_logs_of_two_patches_are_kept_separate(
 def test_the_harness_rejects_the_patches_that_we_do_not_run(
     instances: list[Instance], tmp_path: Path, results: Callable[[str], Results]
 ) -> None:
-    """`swebench eval` itself, because our `stock` does not run these either."""
+    """Uses `swebench eval` itself, because `stock` does not run these patches either."""
     patches = {
         "lone_surrogate": instances[0].patch + "\ud83d\n",
         "whitespace": " \n\t\n\n",

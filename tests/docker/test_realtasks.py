@@ -1,4 +1,4 @@
-"""Bugs of real projects: the whole loop in Docker, compared with the official CLI."""
+"""Bugs of real projects: the whole pipeline in Docker, compared with the official CLI."""
 
 import json
 import os
