@@ -183,7 +183,7 @@ def _candidates(
                 raise DataError(
                     f"{prediction.place}: the data has no instance "
                     f"{prediction.instance_id!r}.",
-                    hint="Name the data that the predictions were made for: --data",
+                    hint="Pass the data that the predictions were made for with --data.",
                 )
             key = (prediction.model, prediction.instance_id)
             patch = prediction.patch

@@ -166,4 +166,8 @@ def _prepare(plugins: Plugins, recipe: Recipe, folder: Path) -> StageContext:
 def _why_missing(name: str, dropped: Sequence[dict[str, str]]) -> str:
     reasons = (row["reason"] for row in dropped if row["instance_id"] == name)
     reason = next(reasons, None)
-    return f"dropped: {reason}." if reason else "no such instance in the chosen split."
+    return (
+        f"dropped: {reason}."
+        if reason
+        else "no such instance in the data or in this --split."
+    )

@@ -16,11 +16,11 @@ from typing import Any
 from swebench_trainer.contracts import GoldRun, GradeJob, Grader, ItemProgress, Outcome
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.official import OWED
+from swebench_trainer.grading.outcome import outcome_without_patch
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import RowWriter, each_row, write_rows
 from swebench_trainer.types import (
     Candidate,
-    ExtractionOutcome,
     Instance,
     Status,
     Verdict,
@@ -78,7 +78,7 @@ class Ledger:
             for key, verdict in self._read().items()
             if verdict.status not in OWED
         }
-        decided = {_group(v, v.patch, once_per_patch): v for v in verdicts.values()}
+        decided = {_key(v, once_per_patch): v for v in verdicts.values()}
         owed = [c for c in candidates if _key(c) not in verdicts]
         count = len(candidates) - len(owed)
         with (
@@ -92,12 +92,13 @@ class Ledger:
                 rows.write(as_row(verdict))
                 verdicts[_key(candidate)] = verdict
                 count += 1
-                done(_name(candidate), count, len(candidates), verdict.status)
+                name = f"{candidate.instance_id} #{candidate.sample}"
+                done(name, count, len(candidates), verdict.status)
 
             groups: dict[Key, list[Candidate]] = defaultdict(list)
             for candidate in owed:
-                group = _group(candidate, digest(candidate.patch), once_per_patch)
-                if outcome := _without_tests(candidate):
+                group = _key(candidate, once_per_patch)
+                if outcome := outcome_without_patch(candidate):
                     decide(candidate, outcome, "")
                 elif known := decided.get(group):
                     decide(candidate, _outcome(known), known.log)
@@ -110,8 +111,7 @@ class Ledger:
             for job, outcome in grader.grade(jobs):
                 timings.write(_timing(job, outcome))
                 log = str(job.log_dir.relative_to(self._folder))
-                patch = digest(job.candidate.patch)
-                for candidate in groups[_group(job.candidate, patch, once_per_patch)]:
+                for candidate in groups[_key(job.candidate, once_per_patch)]:
                     decide(candidate, outcome, log)
         ordered = [verdicts[_key(c)] for c in candidates]
         write_rows(self.path, map(as_row, ordered))
@@ -122,8 +122,8 @@ class Ledger:
         names: dict[str, str] = {}
         for row in each_row(self.path):
             row["report"] = _interned(row["report"], names)
-            v = from_row(Verdict, row)
-            found[v.model, v.instance_id, v.sample, v.patch] = v
+            verdict = from_row(Verdict, row)
+            found[_key(verdict)] = verdict
         return found
 
     def _job(self, candidate: Candidate, repeat: int, gold: GoldRun | None) -> GradeJob:
@@ -137,12 +137,6 @@ class Ledger:
             repeat,
             gold,
         )
-
-
-_STATUS_OF_EXTRACTION = {
-    ExtractionOutcome.NO_CHANGE: Status.NO_PATCH,
-    ExtractionOutcome.MALFORMED: Status.MALFORMED,
-}
 
 
 def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
@@ -165,19 +159,8 @@ def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
             f"{len(owed)} of {len(verdicts)} candidates had infrastructure failures; "
             f"the first, {owed[0].instance_id}: {owed[0].status}, {owed[0].reason}.",
             hint="Fix the cause and run the same command again; existing verdicts are "
-            f"kept. To mask the failures instead: --set grade.max_faults={len(owed)}",
+            f"kept. A run of a recipe can mask them: --set grade.max_faults={len(owed)}",
         )
-
-
-def _without_tests(candidate: Candidate) -> Outcome | None:
-    """The outcome of a candidate that needs no test run."""
-    if candidate.is_no_op:
-        return None
-    if status := _STATUS_OF_EXTRACTION.get(candidate.extraction.outcome):
-        return Outcome(status, {}, reason=candidate.extraction.reason)
-    if not candidate.patch.strip():
-        return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
-    return None
 
 
 def _folder_name(model: str) -> str:
@@ -234,17 +217,9 @@ def _timing(job: GradeJob, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _key(candidate: Candidate) -> Key:
-    patch = digest(candidate.patch)
-    return (candidate.model, candidate.instance_id, candidate.sample, patch)
-
-
-def _group(about: Candidate | Verdict, patch: str, once_per_patch: bool) -> Key:
-    """Key of candidates that share one run: equal patches, or each sample alone."""
+def _key(about: Candidate | Verdict, once_per_patch: bool = False) -> Key:
+    """The key of a verdict, or of candidates that share a run: those of equal patches."""
+    patch = about.patch if isinstance(about, Verdict) else digest(about.patch)
     if once_per_patch:
         return ("", about.instance_id, 0, patch)
     return (about.model, about.instance_id, about.sample, patch)
-
-
-def _name(candidate: Candidate) -> str:
-    return f"{candidate.instance_id} #{candidate.sample}"

@@ -187,8 +187,8 @@ class Registry:
         close = difflib.get_close_matches(name, names, 1)
         meant = f"Did you mean {close[0]!r}? " if close else ""
         return (
-            f"{meant}Installed: {', '.join(names) or 'none'}. Plugins add more; they "
-            "are distributions called swebench-trainer-NAME."
+            f"{meant}Installed: {', '.join(names) or 'none'}. Packages called "
+            "swebench-trainer-NAME add more."
         )
 
     @overload

@@ -29,7 +29,7 @@ from swebench_trainer.contracts import (
 )
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
-from swebench_trainer.grading.trust.gold import gold_run
+from swebench_trainer.grading.trust.log_flags import gold_run
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.plugins.registry import Registry
 from swebench_trainer.recipe.models import TABLES, GradeTable, ModelTable, Recipe, Table

@@ -1,4 +1,4 @@
-"""Each mutation matches its name, checked with the commands of the harness."""
+"""Each mutation does what its name says, checked with the harness's commands."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def half(a):
 FIXED = BASE.replace("a - b", "a + b").replace("== 1", "== 0")
 
 GIT, THREE_WAY, REJECT, PATCH, REVERSED, NOTHING = range(6)
-"""What accepts a patch: one of the harness's four commands, its last check, nothing."""
+"""The step that accepts a patch: one of four commands, the last check, or none."""
 
 ACCEPTED_BY = dict.fromkeys(MUTATIONS, GIT) | {
     "hunk_too_long": NOTHING,
@@ -72,7 +72,7 @@ def work(tmp_path: Path) -> WorkTree:
 
 
 def tries(work: WorkTree, patch: str) -> Iterator[subprocess.CompletedProcess[bytes]]:
-    """Applies a patch as `run_instance` does, and gives each attempt."""
+    """Apply a patch as `run_instance` does; yield each attempt."""
     from swebench.harness.run_evaluation import GIT_APPLY_CMDS
 
     work.reset()
@@ -119,7 +119,7 @@ def made(work: WorkTree, name: str) -> str:
 
 
 def applied(work: WorkTree, name: str) -> Path:
-    """The tree that a mutation leaves."""
+    """The files after a mutation is applied."""
     assert accepted_by(work, made(work, name)) != NOTHING
     return work.root
 

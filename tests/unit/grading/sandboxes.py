@@ -99,7 +99,8 @@ def cgroup(limits: SandboxLimits) -> Iterator[object]:
 def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Start sandboxes as an ordinary user, with a Python that this user may run.
 
-    Yields a directory that the user may enter, unlike those of pytest.
+    Yields:
+        A directory that the user may enter, unlike pytest's own.
     """
     python = shutil.which("python3", path="/usr/bin")
     if python is None:
@@ -120,7 +121,7 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def sandbox_processes(mark: str) -> list[int]:
-    """Processes of this machine with the mark among their arguments."""
+    """Processes on this machine that have the mark in their arguments."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

@@ -1,4 +1,4 @@
-"""What of the Docker grader needs no daemon."""
+"""The parts of the Docker grader that need no daemon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from swebench_trainer.grading.docker import hosts
 from swebench_trainer.grading.docker.containers import (
-    MAX_PATHS,
     Container,
     _files_below,
     _holds,
@@ -27,6 +26,7 @@ from swebench_trainer.grading.docker.hosts import Host, Hosts, NoHostError, Tunn
 from swebench_trainer.grading.docker.images import repository, retry_seconds
 from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 from swebench_trainer.grading.docker.warm_containers import WarmContainers
+from swebench_trainer.grading.sandbox import MAX_PATHS
 from swebench_trainer.recipe.models import semantic_settings
 
 
@@ -49,7 +49,7 @@ def test_hosts_and_disk_limits_are_not_part_of_the_settings() -> None:
         DockerTable(use="docker", shm="much")
 
 
-# What a container leaves.
+# State of a container.
 
 
 def test_files_of_a_layer_include_deleted_ones(tmp_path: Path) -> None:
@@ -143,11 +143,11 @@ def test_tags_and_digests_are_removed_from_image_names() -> None:
     assert repository("a/b@sha256:0") == "a/b"
 
 
-# Containers that are ready.
+# Warm containers.
 
 
 class Shelf:
-    """Starts and removes containers that are nothing but a number."""
+    """Starts and removes fake containers, identified by a number."""
 
     def __init__(self) -> None:
         self.alive: set[int] = set()
@@ -187,7 +187,7 @@ def test_a_container_is_started_ahead_and_used_once() -> None:
         while shelf.started < 3:
             assert time.monotonic() < deadline
         second, third = ready.take("a", 1), ready.take("b", 1)
-        assert shelf.started == 3  # nothing for `c`: two are enough
+        assert shelf.started == 3  # none for `c`: there are two workers
         assert {c.number for c in (first, second, third)} == {1, 2, 3}
         for container in (first, second, third):
             ready.discard(container)
@@ -270,7 +270,7 @@ def test_jobs_stop_waiting_if_all_daemons_stay_lost(
         pass
     assert 0.4 < time.monotonic() - begin < 3
     begin = time.monotonic()
-    with pytest.raises(NoHostError), shared.slot():  # the next one does not wait
+    with pytest.raises(NoHostError), shared.slot():  # later jobs do not wait
         pass
     assert time.monotonic() - begin < 0.3
 
@@ -325,14 +325,14 @@ def test_emulation_causes_a_warning() -> None:
 # Claims.
 
 
-class Emptied:
-    """A daemon's API that only knows how to list nothing."""
+class EmptyDaemon:
+    """The API of a daemon without containers."""
 
     def __init__(self) -> None:
-        self.asked_for: list[str] = []
+        self.requested: list[str] = []
 
     def containers(self, *, all: bool, filters: dict[str, str]) -> list[object]:
-        self.asked_for.append(filters["label"].partition("=")[2])
+        self.requested.append(filters["label"].partition("=")[2])
         return []
 
 
@@ -347,13 +347,13 @@ def test_only_the_containers_of_dead_graders_are_removed() -> None:
     for claim in (living, dead):
         claim.add("a")
     dead.release(empty=False)
-    api = Emptied()
-    remove_orphans({"a": api, "b": Emptied()})
+    api = EmptyDaemon()
+    remove_orphans({"a": api, "b": EmptyDaemon()})
     remove_orphans({"a": api})
-    assert api.asked_for == ["dead"]
+    assert api.requested == ["dead"]
     living.release(empty=True)
     remove_orphans({"a": api})
-    assert api.asked_for == ["dead"]
+    assert api.requested == ["dead"]
 
 
 @pytest.mark.usefixtures("own_claims")
@@ -362,10 +362,10 @@ def test_a_claim_is_kept_until_all_its_daemons_are_cleaned() -> None:
     dead.add("a")
     dead.add("b")
     dead.release(empty=False)
-    first, second = Emptied(), Emptied()
+    first, second = EmptyDaemon(), EmptyDaemon()
     remove_orphans({"a": first})
     remove_orphans({"a": first})
     remove_orphans({"a": first, "b": second})
-    assert (first.asked_for, second.asked_for) == (["dead"], ["dead"])
+    assert (first.requested, second.requested) == (["dead"], ["dead"])
     remove_orphans({"a": first, "b": second})
-    assert second.asked_for == ["dead"]
+    assert second.requested == ["dead"]

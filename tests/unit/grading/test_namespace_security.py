@@ -1,4 +1,4 @@
-"""What hostile tests can see, change, hold on to and use up in a sandbox."""
+"""Limits on what hostile tests can read, change, keep and consume in a sandbox."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_setuid_programs_gain_no_privileges(tmp_path: Path) -> None:
         tmp_path,
     )
     assert "NoNewPrivs:\t1" in ran.output
-    # The capabilities of a Docker container, and no other.
+    # Exactly the capabilities of a Docker container.
     assert "CapBnd:\t00000000a80425fb" in ran.output
 
 

@@ -21,7 +21,8 @@ from swebench_trainer.grading.apply import NO_GIT, REFUSED
 from swebench_trainer.grading.cache import SqliteRunCache
 from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.official import NOOP, TEST_LOG
-from swebench_trainer.grading.run_candidate import derive_outcome, run_candidate
+from swebench_trainer.grading.outcome import derive_outcome
+from swebench_trainer.grading.run_candidate import CandidateRun
 from swebench_trainer.grading.sandbox import (
     CommandResult,
     Evidence,
@@ -128,7 +129,8 @@ def grade(task: Task):
             if name in options
         }
         job = task.job(patch, extraction=options.pop("extraction", "ok"))
-        return run_candidate(dataclasses.replace(job, **changes), factory, 7, **options)
+        job = dataclasses.replace(job, **changes)
+        return CandidateRun(job, factory, 7, **options).outcome()
 
     return grade
 
@@ -229,7 +231,7 @@ def test_a_full_disk_gives_no_label(grade) -> None:
 
 
 def test_equal_trees_that_hang_do_not_wait_for_each_other(task: Task) -> None:
-    """A run that hangs leaves nothing in the cache worth waiting for."""
+    """A run that hangs is not cached, so waiting for it is pointless."""
     turns, together = itertools.count(), threading.Barrier(3)
 
     class Hanging(Scripted):
@@ -245,7 +247,7 @@ def test_equal_trees_that_hang_do_not_wait_for_each_other(task: Task) -> None:
     jobs = [task.job(f"fix {n}\n{GOLD}", name=str(n)) for n in range(4)]
     with ThreadPoolExecutor(4) as pool:
         done = [
-            pool.submit(run_candidate, job, factory, 7, run_cache=notes) for job in jobs
+            pool.submit(CandidateRun(job, factory, 7, notes).outcome) for job in jobs
         ]
         assert {d.result().status for d in done} == {Status.TIMEOUT}
     notes.close()

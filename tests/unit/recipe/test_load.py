@@ -76,7 +76,7 @@ beta = 0.1
     file = tmp_path / "recipe.toml"
     assert f"{file}:2:1: name: " in message
     assert f"{file}:3:1: a recipe has no table or key 'colour'" in message
-    assert f"{file}:6:1: [data] use: nothing called 'rowz' is installed" in message
+    assert f"{file}:6:1: [data] use: no plugin called 'rowz' is installed" in message
     assert "did you mean 'rows'?" in message
     assert f"{file}:12:1: [sft] has no key 'learning_rat'" in message
     assert "did you mean 'learning_rate'?" in message
