@@ -116,7 +116,7 @@ def _write(
             if example.no_answer:
                 untaught.append(_Dropped(name, example.no_answer, "sft"))
             else:
-                yield SftRow(name, example.prompt, example.answer or "")
+                yield SftRow(name, example.prompt.text, example.answer or "")
 
     back = [name for name in rows.names if name in heldout]
     train = [name for name in rows.names if name not in heldout]
