@@ -142,7 +142,7 @@ def schema() -> None:
 def new(
     name: Annotated[
         str | None,
-        Argument(metavar="[NAME]", help="Shipped recipe; omit it to list them."),
+        Argument(metavar="NAME", help="Shipped recipe; omit it to list them."),
     ] = None,
     folder: Annotated[Path, Option("--to", help="Directory to copy it to.")] = Path(),
 ) -> None:
@@ -193,7 +193,7 @@ def grade(
     ],
     out: Annotated[Path, Option(help="Output directory.")],
     more: Annotated[
-        list[Path] | None, Argument(metavar="[FILE]...", help="More predictions files.")
+        list[Path] | None, Argument(metavar="FILE", help="More predictions files.")
     ] = None,
     grader: Annotated[str, Option(help="Grader to use.")] = "docker",
     workers: Annotated[

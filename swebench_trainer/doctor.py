@@ -271,7 +271,7 @@ def try_grader(
         DataError: The grader cannot grade the data.
     """
     table = table.model_copy(update={"cache": False})
-    grader = plugins.registry.create("grader", table)
+    grader = plugins.registry.create(table)
     with (
         closing(grader),
         tempfile.TemporaryDirectory(prefix="swebench-trainer-") as folder,

@@ -124,7 +124,7 @@ def grade_predictions(
         cache=options.cache,
     )
     with owned(out / LOCK):
-        engine = plugins.registry.create("grader", table)
+        engine = plugins.registry.create(table)
         try:
             engine.check(named)
             folder.begin({**settings, "format": FORMAT})

@@ -124,7 +124,7 @@ def _open_view(
             "This recipe has no [model], so preview has no tokenizer.",
             hint='Name one: --set model.name="Qwen/Qwen2.5-Coder-7B-Instruct"',
         )
-    backend = plugins.registry.create("backend", recipe.model)
+    backend = plugins.registry.create(recipe.model)
     if not hasattr(backend, "open_view"):
         raise PluginError(
             f"The backend {recipe.model.use!r} cannot show its tokens.",

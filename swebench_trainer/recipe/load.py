@@ -103,10 +103,10 @@ def _read_file(
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise RecipeError(
-            f"Recipe {path} does not exist.",
-            hint="`swebench-train new` lists recipes to start from.",
-        ) from None
+        hint = "`swebench-train new` lists recipes to start from."
+        if above:
+            hint = f"Correct `extends` in {above[-1]}."
+        raise RecipeError(f"Recipe {path} does not exist.", hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecipeError(

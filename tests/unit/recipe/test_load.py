@@ -115,6 +115,13 @@ def test_a_missing_file_names_the_way_to_a_recipe(tmp_path):
         read_draft(tmp_path / "none.toml")
 
 
+def test_a_missing_base_names_the_recipe_that_extends_it(load, tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        load('extends = "none.toml"\n')
+    assert "none.toml" in str(caught.value)
+    assert "recipe.toml" in caught.value.hint
+
+
 def test_a_table_that_stands_alone_is_an_error(load):
     with pytest.raises(RecipeError) as caught:
         load(MINIMAL + "[dpo]\n[evaluate]\n")
