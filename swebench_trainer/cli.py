@@ -50,7 +50,7 @@ def run(
     set_: SetOption = None,
     runs_dir: RunsDirOption = RUNS,
     name: Annotated[
-        str | None, Option(help="Name of the run; default: the recipe's.")
+        str | None, Option(help="Name of the run; default: the recipe's name.")
     ] = None,
     from_: Annotated[
         str | None, Option("--from", metavar="STAGE", help="First stage to run.")
@@ -65,8 +65,8 @@ def run(
         list[str] | None,
         Option(
             metavar="STAGE",
-            help="Rerun a stage and everything downstream; keep the old files aside. "
-            "Repeatable.",
+            help="Rerun a stage and everything downstream; the old files are moved "
+            "aside. Repeatable.",
         ),
     ] = None,
 ) -> None:
@@ -122,7 +122,7 @@ def pairs(
     ] = 3,
     lines: Annotated[int, Option(min=0, help="Lines per answer to show; 0: all.")] = 20,
 ) -> None:
-    """Make the preference pairs of a run, count them, and show some."""
+    """Build a run's preference pairs, count them, and show some."""
     from swebench_trainer.commands import pairs as command
 
     command.execute(
@@ -141,7 +141,8 @@ def schema() -> None:
 @app.command()
 def new(
     name: Annotated[
-        str | None, Argument(help="A shipped recipe; omit it to list them.")
+        str | None,
+        Argument(metavar="NAME", help="Shipped recipe; omit it to list them."),
     ] = None,
     folder: Annotated[Path, Option("--to", help="Directory to copy it to.")] = Path(),
 ) -> None:
@@ -153,7 +154,10 @@ def new(
 
 @app.command("new-plugin")
 def new_plugin(
-    name: Annotated[str, Argument(help="Name for `use` in recipes, such as my-model.")],
+    name: Annotated[
+        str,
+        Argument(metavar="NAME", help="Name for `use` in recipes, such as my-model."),
+    ],
     kind: Annotated[
         str,
         Option(
@@ -189,7 +193,7 @@ def grade(
     ],
     out: Annotated[Path, Option(help="Output directory.")],
     more: Annotated[
-        list[Path] | None, Argument(metavar="[FILE]...", help="More predictions files.")
+        list[Path] | None, Argument(metavar="FILE", help="More predictions files.")
     ] = None,
     grader: Annotated[str, Option(help="Grader to use.")] = "docker",
     workers: Annotated[
@@ -223,7 +227,7 @@ def regrade(
     ],
     dry_run: DryRunOption = False,
 ) -> None:
-    """Derive verdicts again from stored logs, without running tests."""
+    """Recompute verdicts from stored logs, without running tests."""
     from swebench_trainer.commands import regrade as command
 
     command.execute(folder, dry_run=dry_run)
@@ -267,7 +271,11 @@ def doctor(
         Path | None, Option(help="Use [data] and [grade] of this recipe.")
     ] = None,
     sample: Annotated[
-        int, Option(min=0, help="Number of instances to grade gold and no-op on.")
+        int,
+        Option(
+            min=0,
+            help="Instances to try: the gold patch must pass, and an empty one must fail.",
+        ),
     ] = 3,
     grader: Annotated[
         str, Option(help="Grader to use; auto: one that works here.")
@@ -317,7 +325,7 @@ def merge(
         Option(help="Base model, if it has moved since training.", show_default=False),
     ] = None,
 ) -> None:
-    """Merge an adapter into its base model, and measure the drift."""
+    """Merge an adapter into its base model, and measure how much outputs change."""
     from swebench_trainer.commands import merge as command
 
     command.execute(trained, out, base, model)
@@ -325,7 +333,9 @@ def merge(
 
 @app.command()
 def report(
-    run: Annotated[Path, Argument(help="Run directory.", show_default=False)],
+    run: Annotated[
+        Path, Argument(metavar="RUN", help="Run directory.", show_default=False)
+    ],
 ) -> None:
     """Show the training curves and the evaluation of a run."""
     from swebench_trainer.commands import run as command

@@ -113,7 +113,7 @@ def docker_info(address: str = "") -> tuple[Finding, Mapping[str, Any] | None]:
         with closing(Host(address, 0)) as host:
             info: Mapping[str, Any] = host.client.info()
     except (DockerException, OSError) as error:
-        hint = "Start it, and check that `docker info` works for this user."
+        hint = "Start Docker, and check that `docker info` works for the current user."
         return Finding("warning", "docker", f"{about}no answer: {error}", hint), None
     text = (
         f"{about}{info['ServerVersion']}, storage {info['Driver']}, {info['NCPU']} CPUs, "
@@ -271,7 +271,7 @@ def try_grader(
         DataError: The grader cannot grade the data.
     """
     table = table.model_copy(update={"cache": False})
-    grader = plugins.registry.create("grader", table)
+    grader = plugins.registry.create(table)
     with (
         closing(grader),
         tempfile.TemporaryDirectory(prefix="swebench-trainer-") as folder,

@@ -164,6 +164,12 @@ def complaint(output: bytes) -> str:
     return re.sub(r"://[^/\s@]*@", "://", text or "no reason given")[:_MAX_REASON]
 
 
+def fast_import_path(path: str) -> bytes:
+    """Quote a path without control characters for `git fast-import`."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'.encode()
+
+
 def git_dir(repository: Path) -> str:
     """Return the option that selects a repository."""
     return f"--git-dir={repository}"

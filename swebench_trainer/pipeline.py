@@ -240,7 +240,7 @@ class Pipeline:
             if name in rerun or old is None or old["digest"] == new["digest"]:
                 continue
             raise StageError(
-                f"{self.run_dir.path}: stage {name} was made with other settings.\n"
+                f"{self.run_dir.path}: stage {name} was run with different settings.\n"
                 + "\n".join(f"  {line}" for line in _difference(old, new)),
                 hint=(
                     f"Rerun it with --redo {name} (the old files are moved aside), "
@@ -255,7 +255,7 @@ class Pipeline:
             if stage.name in rerun or not self.run_dir.stage(stage.name).finished():
                 raise StageError(
                     f"Stage {first.name} needs {stage.name}, which is not done.",
-                    hint=f"Run without --from and --only, or --until {stage.name} first.",
+                    hint=f"Run the whole recipe, or run it with --until {stage.name} first.",
                 )
 
     def _record_attempt(self) -> int:

@@ -117,7 +117,9 @@ def find_diff(
         read_as_meant = not any(_misread(section, tree) for section in found.sections)
         if read_as_meant and (files := apply_strictly(written, old)):
             return ExtractedPatch.found(written, around, check_files(files))
-    if open_end and not _last_line(lines, found) and _is_short(found):
+    hunks = found.sections[-1].hunks
+    # Lines of the last hunk may be missing.
+    if open_end and not _last_line(lines, found) and hunks and hunks[-1].short:
         raise ValueError(CUT_OFF)
     made = ["crlf"] if crlf else []
     try:
@@ -173,12 +175,6 @@ def _last_line(lines: Sequence[str], found: Scan) -> str:
     """The last line after the patch that is not blank; empty without one."""
     behind = [line for line in lines[found.last + 1 :] if line.strip()]
     return behind[-1] if behind else ""
-
-
-def _is_short(found: Scan) -> bool:
-    """Whether lines of the last hunk may be missing."""
-    hunks = found.sections[-1].hunks
-    return bool(hunks) and hunks[-1].short
 
 
 def _join(sections: Iterable[Section], end: str = "", *, recount: bool = False) -> str:

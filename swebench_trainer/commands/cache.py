@@ -143,7 +143,7 @@ def _test_run_tables(run_cache: SqliteRunCache) -> Iterator[str | Table]:
     yield f"{run_cache.path}: {total.runs} test runs, {size}, used {total.hits} times"
     if not total.runs:
         return
-    yield f"created from {_day(total.oldest)} to {_day(total.newest)}"
+    yield f"oldest {_day(total.oldest)}, newest {_day(total.newest)}"
     table = Table("instance", title=_LARGEST)
     for name in ("runs", "size", "hits"):
         table.add_column(name, justify="right")

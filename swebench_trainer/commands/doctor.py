@@ -118,7 +118,7 @@ def _instances(
         return open_source(plugins, source.data, source.split).load().instances
     if recipe is None:
         return ()
-    return plugins.registry.create("source", recipe.data).load().instances
+    return plugins.registry.create(recipe.data).load().instances
 
 
 def examine(

@@ -124,7 +124,7 @@ def grade_predictions(
         cache=options.cache,
     )
     with owned(out / LOCK):
-        engine = plugins.registry.create("grader", table)
+        engine = plugins.registry.create(table)
         try:
             engine.check(named)
             folder.begin({**settings, "format": FORMAT})
@@ -183,7 +183,7 @@ def _candidates(
                 raise DataError(
                     f"{prediction.place}: the data has no instance "
                     f"{prediction.instance_id!r}.",
-                    hint="Name the data that the predictions were made for: --data",
+                    hint="Pass the data that the predictions were made for with --data.",
                 )
             key = (prediction.model, prediction.instance_id)
             patch = prediction.patch

@@ -53,7 +53,7 @@ def open_source(plugins: Plugins, data: str, split: str) -> Source:
     if use == "rows":
         values["split"] = split
     table = plugins.registry.config(DataTable, use).model_validate(values)
-    return plugins.registry.create("source", table)
+    return plugins.registry.create(table)
 
 
 def open_recipe(path: Path, overrides: list[str]) -> tuple[Plugins, Recipe, Draft]:

@@ -30,4 +30,5 @@ def new(name: str, kind: str, folder: Path) -> None:
     plugins.load_installed()
     taken = {entry.name for entry in plugins.registry if entry.slug == kind}
     written = write_plugin(name, kind, folder, taken)
+    print(f"Created {written}. To install and test it:")
     print(f"pip install -e {written} && pytest {written}")

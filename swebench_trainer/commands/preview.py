@@ -124,7 +124,7 @@ def _open_view(
             "This recipe has no [model], so preview has no tokenizer.",
             hint='Name one: --set model.name="Qwen/Qwen2.5-Coder-7B-Instruct"',
         )
-    backend = plugins.registry.create("backend", recipe.model)
+    backend = plugins.registry.create(recipe.model)
     if not hasattr(backend, "open_view"):
         raise PluginError(
             f"The backend {recipe.model.use!r} cannot show its tokens.",
@@ -166,4 +166,8 @@ def _prepare(plugins: Plugins, recipe: Recipe, folder: Path) -> StageContext:
 def _why_missing(name: str, dropped: Sequence[dict[str, str]]) -> str:
     reasons = (row["reason"] for row in dropped if row["instance_id"] == name)
     reason = next(reasons, None)
-    return f"dropped: {reason}." if reason else "no such instance in the chosen split."
+    return (
+        f"dropped: {reason}."
+        if reason
+        else "no such instance in the data or in this --split."
+    )

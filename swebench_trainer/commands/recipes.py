@@ -60,4 +60,5 @@ def new(name: str | None, folder: Path) -> None:
         for recipe, summary in shipped_recipes().items():
             print(f"{recipe:<28} {summary}")
     else:
-        print(f"swebench-train {copy_recipe(name, folder)}")
+        copied = copy_recipe(name, folder)
+        print(f"Created {copied}. To run it:\nswebench-train {copied}")

@@ -18,6 +18,7 @@ from swebench_trainer.git import (
     GitError,
     complaint,
     environment,
+    fast_import_path,
     git_dir,
     start_git,
 )
@@ -87,7 +88,9 @@ def _write(
         source = below(member.linkname)
         if source in names.files:
             names.add(path)
-            stream.write(b"C %s %s\n" % (_quoted(source), _quoted(path)))
+            stream.write(
+                b"C %s %s\n" % (fast_import_path(source), fast_import_path(path))
+            )
         return
     if member.issym():
         names.add(path)
@@ -104,14 +107,8 @@ def _write(
 
 
 def _write_content(stream: IO[bytes], path: str, mode: bytes, content: bytes) -> None:
-    stream.write(b"M %s inline %s\n" % (mode, _quoted(path)))
+    stream.write(b"M %s inline %s\n" % (mode, fast_import_path(path)))
     stream.write(b"data %d\n%s\n" % (len(content), content))
-
-
-def _quoted(path: str) -> bytes:
-    """Quote a path without control characters for fast-import."""
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'.encode()
 
 
 @contextlib.contextmanager

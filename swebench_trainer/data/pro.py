@@ -13,7 +13,7 @@ import json
 import re
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +36,7 @@ from swebench_trainer.data.rows import (
 )
 from swebench_trainer.errors import DataError
 from swebench_trainer.git import GitError, git
+from swebench_trainer.patches.strict_diff import read_patch
 from swebench_trainer.recipe.models import (
     VOLATILE,
     DataTable,
@@ -62,11 +63,6 @@ _RUN_SCRIPT, _PARSER = "run_script.sh", "parser.py"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FIX = re.compile(r"-([0-9a-f]{40})(?:-v[0-9a-z]+)?\Z")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
-_DIFF = re.compile(r"^diff --git ", re.MULTILINE)
-_NEW_PATH = re.compile(
-    r"\Aa/(?P<same>.+) b/(?P=same)$|^\+\+\+ b/(?P<path>.+?)\t?$|^rename to (?P<name>.+)$",
-    re.MULTILINE,
-)
 
 
 def is_address(text: str) -> bool:
@@ -388,22 +384,11 @@ def _checkout_tests(row: Mapping[str, Any], instance: Instance) -> str:
     if command:
         return command
     fix = _FIX.search(instance.instance_id)
-    files = list(_files_after(instance.test_patch))
+    changes = read_patch(instance.test_patch) if instance.test_patch else ()
+    files = [change.new for change in changes if change.new]
     if not fix or not files:
         raise ValueError(
             "column 'before_repo_set_cmd' is empty and cannot be derived: the id has no "
             "commit, or 'test_patch' has no files"
         )
     return shlex.join(["git", "checkout", fix[1], "--", *files])
-
-
-def _files_after(test_patch: str) -> Iterator[str]:
-    """The files that a patch changes or creates."""
-    for section in _DIFF.split(test_patch)[1:]:
-        header = section.partition("\n@@ ")[0]
-        if "\ndeleted file mode " in header:
-            continue
-        found = _NEW_PATH.search(header)
-        if not found:
-            raise ValueError("'test_patch' has a path in an unsupported notation")
-        yield found["same"] or found["path"] or found["name"]

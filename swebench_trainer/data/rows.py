@@ -257,13 +257,14 @@ def _hub_rows(name: str, split: str) -> Iterator[Mapping[str, Any]]:
         validate_repo_id(name)
     except HFValidationError as error:
         raise DataError(
-            f"{name} is neither an existing file nor a valid Hub dataset name.",
-            hint="Use a .parquet, .jsonl, .json or .csv file, or a Hub dataset id.",
+            f"{name} is not an existing file, a task repo, or a valid Hub dataset name.",
+            hint="Check the path. Supported: .parquet, .jsonl, .json and .csv files.",
         ) from error
     try:
         yield from load_dataset(name, split=split)
     except Exception as error:  # datasets raises many types for a missing dataset
         raise DataError(
             f"Cannot load the dataset {name!r} (split {split!r}): {error}",
-            hint="Check the name and the network, or use a .parquet, .jsonl, .json or .csv file.",
+            hint="Check the name and the network. Local data: an existing .parquet, "
+            ".jsonl, .json or .csv file, or a task repo (a directory with tasks/).",
         ) from error

@@ -306,7 +306,7 @@ def _ids_of(path: Path) -> list[str]:
     except OSError as error:
         raise DataError(
             f"Cannot read the list {path}: {error.strerror}.",
-            hint="Relative paths start at the recipe's directory.",
+            hint="Relative paths are resolved from the recipe's directory.",
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}.") from error

@@ -60,7 +60,7 @@ class TaskRepoSource:
         if not tasks.is_dir():
             raise DataError(
                 f"{self._path} is not a task repo: tasks/ is missing.",
-                hint="Relative paths start at the recipe's directory.",
+                hint="Relative paths are resolved from the recipe's directory.",
             )
         return tasks
 

@@ -160,7 +160,7 @@ def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
             f"{len(owed)} of {len(verdicts)} candidates had infrastructure failures; "
             f"the first, {owed[0].instance_id}: {owed[0].status}, {owed[0].reason}.",
             hint="Fix the cause and run the same command again; existing verdicts are "
-            f"kept. To mask the failures instead: --set grade.max_faults={len(owed)}",
+            f"kept. A run of a recipe can mask them: --set grade.max_faults={len(owed)}",
         )
 
 

@@ -71,7 +71,7 @@ class StockGrader:
             raise PrerequisiteError(
                 "The stock harness needs the docker program and a reachable daemon.",
                 hint="Install Docker and check that `docker info` works. Task repos that "
-                'contain their files need no Docker: [grade] use = "namespace".',
+                'contain their files need no Docker; use the grader "namespace" for them.',
             )
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:

@@ -13,7 +13,13 @@ from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
 from swebench_trainer.contracts import Tree
-from swebench_trainer.git import GitError, git_dir, isolated_environment, run_git
+from swebench_trainer.git import (
+    GitError,
+    fast_import_path,
+    git_dir,
+    isolated_environment,
+    run_git,
+)
 from swebench_trainer.patches.files import ChangedFiles, File, Text, read_file
 from swebench_trainer.patches.quoting import unquote
 
@@ -159,10 +165,9 @@ def _commit(branch: str, files: Mapping[str, File]) -> Iterator[bytes]:
     yield b"commit refs/heads/%s\n" % branch.encode()
     yield b"committer nobody <nobody> 0 +0000\ndata 0\n"
     for path, file in files.items():
-        quoted = path.replace("\\", "\\\\").replace('"', '\\"')
         content = file.text.encoded()
-        yield f'M {file.mode} inline "{quoted}"\ndata {len(content)}\n'.encode()
-        yield content + b"\n"
+        yield b"M %s inline %s\n" % (file.mode.encode(), fast_import_path(path))
+        yield b"data %d\n%s\n" % (len(content), content)
 
 
 def apply_strictly(patch: str, old: dict[str, File]) -> ChangedFiles | None:

@@ -104,7 +104,7 @@ class ApiRejectsTable(BalancedTable):
 class ApiRejects(BalancedStrategy[ApiRejectsTable]):
     """Gold chosen, failing candidates of any writer rejected.
 
-    Failures are decided. Without an answer text of gold there is no pair.
+    Failures are decided. An instance whose gold has no answer text makes no pair.
     """
 
     def _offers(self, instance: GradedInstance) -> list[Pair]:

@@ -103,12 +103,15 @@ def _read_file(
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise RecipeError(
-            f"Recipe {path} does not exist.",
-            hint="`swebench-train new` lists recipes to start from.",
-        ) from None
+        hint = "`swebench-train new` lists recipes to start from."
+        if above:
+            hint = f"Correct `extends` in {above[-1]}."
+        raise RecipeError(f"Recipe {path} does not exist.", hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(
+            f"Cannot read {path}: {reason}.", hint="Expected a TOML file in UTF-8."
+        ) from error
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -284,9 +287,9 @@ def _unknown_plugin(
     meant = f"did you mean {close[0]!r}? " if close else ""
     return Problem(
         (*at, "use"),
-        f"[{table}] use: nothing called {use!r} is installed",
-        f"{meant}installed: {', '.join(sorted(models))}; plugins (swebench-trainer-NAME) "
-        "add more",
+        f"[{table}] use: no plugin called {use!r} is installed",
+        f"{meant}installed: {', '.join(sorted(models))}; packages called "
+        "swebench-trainer-NAME add more",
     )
 
 

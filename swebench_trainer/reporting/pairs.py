@@ -136,7 +136,7 @@ def surface(stats: PairStats) -> list[str]:
     """Lines about the surface-only classifier."""
     found = stats.surface
     if not found:
-        return ["Surface-only classifier: too few pairs."]
+        return ["Surface-only classifier: not measured, too few pairs."]
     shares = found.chosen_higher.items()
     strongest = sorted(shares, key=lambda item: -abs(item[1] - 0.5))[:3]
     named = (f"{name.replace('_', ' ')} {share:.0%}" for name, share in strongest)

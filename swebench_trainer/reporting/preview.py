@@ -22,8 +22,8 @@ from swebench_trainer.reporting.console import print_line, printable, visible
 from swebench_trainer.types import Split
 
 LEGEND = (
-    "Lines marked ▌ are learned; the others are only read. … marks the continuation of "
-    "the line above. <U+001B> is an invisible character."
+    "The model is trained on lines marked ▌; the rest is context. … marks a continued "
+    "line. Invisible characters are shown by code, such as <U+001B>."
 )
 _LEARNED, _SPECIAL, _NOTE = "green", "bold magenta", "dim"
 _BAR = 12
@@ -107,7 +107,7 @@ def _headline(example: Example, max_tokens: int) -> str:
     ]
     if example.learned:
         fate = "kept" if example.length <= max_tokens else "too long, dropped"
-        facts.append(f"answer {view.answer_tokens:,} with its end token")
+        facts.append(f"answer {view.answer_tokens:,} including its end token")
         facts.append(f"total {example.length:,} of {max_tokens:,}: {fate}")
     if view.altered:
         facts.append("the tokenizer cannot reproduce this answer byte for byte")
@@ -125,7 +125,7 @@ def _print_lengths(console: Console, recipe: Recipe, preview: Preview) -> None:
     too_long = preview.too_long(limit)
     print_line(
         console,
-        f"{len(views)} instances, {learned} with an answer to learn; "
+        f"{len(views)} instances, {learned} with an answer to train on; "
         f"{len(too_long)} exceed max_tokens = {limit:,} and would be dropped",
     )
     for example in too_long[:TOO_LONG_SHOWN]:

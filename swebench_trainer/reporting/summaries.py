@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from swebench_trainer.answers.checks import CheckCounts
 from swebench_trainer.contracts import Bottlenecks
 from swebench_trainer.reporting.metrics import PairedResult, Rate
-from swebench_trainer.types import LeakageReport, Status, Verdict
+from swebench_trainer.types import LeakageReport, Status, Verdict, from_row
 
 FAULTS = (Status.INFRA_ERROR, Status.OOM, Status.TIMEOUT)
 """Statuses that leave a candidate ungraded, except for explained timeouts."""
@@ -224,14 +222,12 @@ class RunResults:
 
 def grade_summary(row: Mapping[str, Any] | None) -> GradeSummary | None:
     """Decodes `summary.json` of the grade stage, also of older runs."""
-    return TypeAdapter(GradeSummary).validate_python(_converted(row)) if row else None
+    return from_row(GradeSummary, _converted(row)) if row else None
 
 
 def evaluation_summary(row: Mapping[str, Any] | None) -> EvaluationSummary | None:
     """Decodes `summary.json` of the evaluate stage, also of older runs."""
-    if not row:
-        return None
-    return TypeAdapter(EvaluationSummary).validate_python(_converted_evaluation(row))
+    return from_row(EvaluationSummary, _converted_evaluation(row)) if row else None
 
 
 # Files of runs before format 2 have phrases as keys.

@@ -217,7 +217,7 @@ class StageContext:
 
     def backend(self) -> Backend:
         """The backend of the model under training."""
-        return self.plugins.registry.create("backend", self.table(ModelTable))
+        return self.plugins.registry.create(self.table(ModelTable))
 
     def answers(
         self,
@@ -254,7 +254,7 @@ class StageContext:
         Raises:
             PrerequisiteError: It cannot grade these instances on this machine.
         """
-        grader = self.plugins.registry.create("grader", self.table(GradeTable))
+        grader = self.plugins.registry.create(self.table(GradeTable))
         with closing(grader):
             grader.check(instances)
             yield grader
@@ -342,7 +342,7 @@ def token_counter(recipe: Recipe, registry: Registry) -> TokenCounter | None:
     """The backend that counts a recipe's tokens; `None` if it has none that can."""
     if recipe.model is None:
         return None
-    backend = registry.create("backend", recipe.model)
+    backend = registry.create(recipe.model)
     return cast(TokenCounter, backend) if hasattr(backend, "open_counter") else None
 
 

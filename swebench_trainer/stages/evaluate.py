@@ -179,7 +179,9 @@ def _split_result(
     models = {}
     for name, given in verdicts.items():
         counts = verdict_counts(v for v in given if v.instance_id in ids)
-        models[name] = ModelResult(**vars(_rate(resolved[name])), **vars(counts))
+        models[name] = ModelResult(
+            **vars(Rate.of(resolved[name].values())), **vars(counts)
+        )
     return SplitResult(
         models=models,
         comparisons=tuple(
@@ -196,7 +198,7 @@ def _curve_point(
         stage=milestone.stage,
         step=milestone.step,
         seconds=milestone.seconds,
-        **vars(_rate(_resolved(instances, verdicts))),
+        **vars(Rate.of(_resolved(instances, verdicts).values())),
     )
 
 
@@ -206,10 +208,6 @@ def _resolved(
     """Whether a model resolves each of the instances, by id."""
     passed = {v.instance_id for v in verdicts if v.status is Status.RESOLVED}
     return {i.instance_id: i.instance_id in passed for i in instances}
-
-
-def _rate(resolved: Mapping[str, bool]) -> Rate:
-    return Rate.of(sum(resolved.values()), len(resolved))
 
 
 def _figures(summary: EvaluationSummary) -> StageSummary:

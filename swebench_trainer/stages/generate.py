@@ -38,7 +38,7 @@ def run(context: StageContext) -> StageSummary:
     tables = settings.writers or (context.table(ModelTable),)
     weights = None if settings.model else context.weights("sft")
     registry = context.plugins.registry
-    backends = [registry.create("backend", table) for table in tables]
+    backends = [registry.create(table) for table in tables]
     # Sample numbers continue from writer to writer, so that each is unique.
     samples = range(settings.samples * len(backends))
 

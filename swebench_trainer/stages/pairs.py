@@ -89,7 +89,7 @@ def prefer(context: StageContext) -> Preferences:
     """Make the pairs from the files of earlier stages without writing them."""
     table = context.table(PairsTable)
     registry = context.plugins.registry
-    strategy = registry.create("pair strategy", table)
+    strategy = registry.create(table)
     verdicts = _verdicts(context)
     graded = _graded(context, verdicts)
     logs = {key: f"stages/grade/{v.log}" for key, v in verdicts.items() if v.log}

@@ -52,7 +52,7 @@ def run(context: StageContext) -> StageSummary:
     """
     recipe = context.recipe
     registry = context.plugins.registry
-    loaded = registry.create("source", recipe.data).load()
+    loaded = registry.create(recipe.data).load()
     dropped = [_Dropped(name, DropReason(text)) for name, text in loaded.dropped]
 
     def without(rows: InstanceSet, reasons: Mapping[str, DropReason]) -> InstanceSet:
@@ -88,7 +88,7 @@ def run(context: StageContext) -> StageSummary:
 
 def extra_settings(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
     """Settings that decide the result besides the recipe's keys."""
-    found = {"data content": registry.create("source", recipe.data).digest()}
+    found = {"data content": registry.create(recipe.data).digest()}
     if isinstance(recipe.prompt, ContextTable):
         counter = token_counter(recipe, registry)
         found["tokens"] = counter.tokenizer if counter else "estimated"
@@ -116,7 +116,7 @@ def _write(
             if example.no_answer:
                 untaught.append(_Dropped(name, example.no_answer, "sft"))
             else:
-                yield SftRow(name, example.prompt, example.answer or "")
+                yield SftRow(name, example.prompt.text, example.answer or "")
 
     back = [name for name in rows.names if name in heldout]
     train = [name for name in rows.names if name not in heldout]
@@ -225,7 +225,7 @@ def _with_example(reasons: Sequence[DropReason]) -> str:
 
 def _render(context: StageContext, rows: InstanceSet) -> RenderedInstances:
     recipe, registry = context.recipe, context.plugins.registry
-    style = registry.create("prompt style", recipe.prompt)
+    style = registry.create(recipe.prompt)
     rendered = RenderedInstances(
         recipe.prompt, style, _counter(recipe, registry), recipe.seed
     )

@@ -23,9 +23,7 @@ def run(context: StageContext) -> StageSummary:
     weights = context.weights(stage)
     if weights is None:
         raise StageError("The run has no trained weights to publish.")
-    publisher = context.plugins.registry.create(
-        "publisher", context.table(PublishTable)
-    )
+    publisher = context.plugins.registry.create(context.table(PublishTable))
     release = context.dir.file("release")
     shutil.rmtree(release, ignore_errors=True)
     shutil.copytree(weights, release)

@@ -177,5 +177,5 @@ def damaged(where: str | Path, reason: object) -> StageError:
     """Build the error for a damaged file of a run."""
     return StageError(
         f"{where} is damaged: {reason}.",
-        hint="Fix or remove it, or rerun its stage with --redo STAGE.",
+        hint="Repair or remove the damaged part, or rerun the stage that wrote the file with --redo STAGE.",
     )

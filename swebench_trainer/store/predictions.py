@@ -104,8 +104,8 @@ def _prediction(place: str, row: Any) -> Prediction:
         raise DataError(f"{place}: not a JSON object.")
     for key in ("instance_id", "model_name_or_path"):
         if not (isinstance(row.get(key), str) and row[key]):
-            raise DataError(f"{place}: no {key}.")
+            raise DataError(f"{place}: {key} is missing, empty, or not a string.")
     patch = row.get("model_patch", ...)
     if not (patch is None or isinstance(patch, str)):
-        raise DataError(f"{place}: no model_patch (a diff, or null if there is none).")
+        raise DataError(f"{place}: model_patch must be a string (a diff) or null.")
     return Prediction(row["instance_id"], row["model_name_or_path"], patch or "", place)

@@ -52,7 +52,7 @@ SSH = (
 
 TRY_DOCKER = (
     "Start Docker and check that `docker info` works for the current user. Task repos "
-    'that contain their files need no Docker: [grade] use = "namespace".'
+    'that contain their files need no Docker; use the grader "namespace" for them.'
 )
 TRY_SSH = (
     "Check that `ssh -o BatchMode=yes HOST docker info` works. It needs a key without a "

@@ -102,7 +102,7 @@ BLOCKS = [
 
 
 def candidates() -> list[tuple[Any, Any]]:
-    """Candidates of each damage and form, with the instance that they are about."""
+    """Candidates of each kind of damage and form, with their instance."""
     from damage import DAMAGES, Memory
 
     from swebench_trainer.answers.candidates import to_candidate
