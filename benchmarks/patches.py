@@ -105,8 +105,8 @@ def main() -> None:
     for kind, counter in counts.items():
         _row(kind, counter)
     for title, kinds in (
-        ("all that can be known", counts.keys() - set(UNKNOWABLE)),
-        ("all that nobody can know", counts.keys() & set(UNKNOWABLE)),
+        ("all decidable cases", counts.keys() - set(UNKNOWABLE)),
+        ("all undecidable cases", counts.keys() & set(UNKNOWABLE)),
     ):
         _row(f"**{title}**", sum((counts[kind] for kind in kinds), Counter()))
     answers = sum(sum(counter.values()) for counter in counts.values()) // len(SYSTEMS)

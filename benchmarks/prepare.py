@@ -24,6 +24,9 @@ from importlib.metadata import version
 from multiprocessing import Process, Queue
 from pathlib import Path
 
+from swebench_trainer.prompts.retrieval import RETRIEVED, Recall
+from swebench_trainer.store.jsonl import each_row
+
 STYLES = ("issue", "oracle", "bm25")
 FORMS = ("search-replace", "diff")
 RECIPE = """\
@@ -83,12 +86,24 @@ def prepare(rows: Path, style: str, form: str, repositories: str, scratch: Path)
     train = sum('"split": "train"' in line or '"split":"train"' in line
                 for line in (stage / "instances.jsonl").open())  # fmt: skip
     dropped = [json.loads(line) for line in (stage / "dropped.jsonl").open()]
-    figures = json.loads((stage / "stage.json").read_text())["figures"]
-    recall = "; ".join(v for name, v in figures.items() if name.startswith("% "))
     return (
         f"| {rows.stem} | {style} | {form} | {train} | {taught} | {reasons(dropped)} | "
-        f"{recall} | {seconds:.1f} s | {peak:.0f} MB |"
+        f"{recall_of(stage)} | {seconds:.1f} s | {peak:.0f} MB |"
     )
+
+
+def recall_of(stage: Path) -> str:
+    """Recall of the gold files at each cutoff; empty for a style without retrieval."""
+    recall = Recall()
+    for instance, prompt in zip(
+        each_row(stage / "instances.jsonl"),
+        each_row(stage / "prompts.jsonl"),
+        strict=True,
+    ):
+        if RETRIEVED in prompt:
+            recall.add(instance["patch"], prompt[RETRIEVED])
+    found = (", ".join(f"{p:.1f}" for p in percents) for percents in recall.percent())
+    return "; ".join(found) if recall.instances else ""
 
 
 def reasons(dropped: list[dict[str, str]]) -> str:

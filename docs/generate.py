@@ -25,13 +25,17 @@ from swebench_trainer import (
 )
 from swebench_trainer.cli import app
 from swebench_trainer.plugins.manager import Plugins
-from swebench_trainer.recipe.models import PluginTable, Recipe, Table
+from swebench_trainer.recipe.models import TABLES, PluginTable, Recipe, Table
 
+RECIPE_INTRO = """\
+A recipe is a TOML file with a few top-level keys, and a table for each stage or plugin. An optional
+key with an empty default is off, or its description says what applies. `swebench-train check RECIPE`
+validates a recipe; [the README](../../README.md#write-a-recipe) has an example."""
 NOTE = "<!-- Written by docs/generate.py; change the docstrings instead. -->\n"
 
 
 def pages() -> dict[str, str]:
-    """The text of each page of the reference, by name."""
+    """The text of each reference page, by name."""
     return {
         "hooks": hook_reference(),
         "contracts": contract_reference(),
@@ -54,17 +58,17 @@ def hook_reference() -> str:
 
 
 def contract_reference() -> str:
-    """Every type that plugins see, as it stands in the source, and the testing kit."""
+    """Every public type with its docstrings, and the testing kit."""
     parts = [f"# Contracts\n\n{NOTE}", inspect.getdoc(contracts) or ""]
     for module, heading in (
-        (contracts, "What is implemented, and what goes in and out"),
-        (types, "The nouns of a run"),
+        (contracts, "Protocols, arguments, and results"),
+        (types, "Data types"),
         (events, "Events"),
         (errors, "Errors"),
     ):
         parts.append(f"## {heading}\n\n`from {module.__name__} import …`")
         for name, value in public(module).items():
-            parts.append(f"### `{name}`\n\n```python\n{_outline(value)}\n```")
+            parts.append(f"### `{name}`\n\n{_description(name, value)}")
     kit = "## The testing kit\n\n`from swebench_trainer.testing import …`"
     parts += [kit, inspect.getdoc(testing) or ""]
     for name in testing.__all__:
@@ -75,7 +79,7 @@ def contract_reference() -> str:
 
 
 def public(module: ModuleType) -> dict[str, Any]:
-    """The classes and functions that a module has of its own, in its order."""
+    """The classes and functions that a module defines, in order."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -85,8 +89,14 @@ def public(module: ModuleType) -> dict[str, Any]:
     }
 
 
+def _description(name: str, value: Any) -> str:
+    if value.__name__ != name:
+        return f"Deprecated alias of `{value.__name__}`."
+    return f"```python\n{_outline(value)}\n```"
+
+
 def _outline(value: Any) -> str:
-    """A class or function as it stands in the source, without what it does."""
+    """The source of a class or function without the bodies of functions."""
     lines = textwrap.dedent(inspect.getsource(value)).split("\n")
     (node,) = ast.parse("\n".join(lines)).body
     parts = [_head(node, lines) + ("\n" if isinstance(node, ast.ClassDef) else "")]
@@ -100,25 +110,25 @@ def _outline(value: Any) -> str:
 
 
 def _head(node: ast.stmt, lines: list[str]) -> str:
-    """From the decorators of a class or function to the end of its docstring."""
+    """The source from the decorators to the end of the docstring."""
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-    told = ast.get_docstring(node) is not None
+    documented = ast.get_docstring(node) is not None
     body = node.body[0]
-    last = body.end_lineno if told else body.lineno - 1
+    last = body.end_lineno if documented else body.lineno - 1
     return "\n".join(lines[first - 1 : last])
 
 
 def recipe_reference() -> str:
     """Every key of every table, with its default and its help."""
-    parts = [f"# Recipe keys\n\n{NOTE}", _keys("Top level", Recipe, top=True)]
+    parts = [f"# Recipe keys\n\n{NOTE}", RECIPE_INTRO, _top_level()]
     for table, models in Plugins({"builtin": builtin}).tables().items():
         parts.append(f"## `[{table}]`")
         for use, model in models.items():
-            heading = f'`use = "{use}"`' if use else "Keys"
+            heading = f'### `use = "{use}"`' if use else "### Keys"
             parts.append(_keys(heading, model))
         for names, model in _inner_tables(models.values()).items():
-            parts.append(_keys(names, model))
+            parts.append(_keys(f"### {names}", model))
     return "\n\n".join(parts) + "\n"
 
 
@@ -163,18 +173,29 @@ def _inner_tables(models: Iterable[type[Table]]) -> dict[str, type[Table]]:
     return {", ".join(names): model for model, names in keys.items()}
 
 
-def _keys(heading: str, model: type[Table], *, top: bool = False) -> str:
+def _top_level() -> str:
+    """The recipe's keys, and its tables with links."""
+    fields = Recipe.model_fields.items()
+    keys = [(k, spec) for k, spec in fields if k not in TABLES]
+    tables = [(k, spec) for k, spec in fields if k in TABLES]
+    lines = ["## Top level", "", inspect.getdoc(Recipe) or "", ""]
+    lines += ["| key | default | description |", "| --- | --- | --- |"]
+    lines += [f"| `{k}` | {_default(spec)} | {spec.description} |" for k, spec in keys]
+    lines += ["", "| table | description |", "| --- | --- |"]
+    lines += [f"| [`[{k}]`](#{k}) | {spec.description} |" for k, spec in tables]
+    return "\n".join(lines)
+
+
+def _keys(heading: str, model: type[Table]) -> str:
     lines = [
-        f"### {heading}",
+        heading,
         "",
         inspect.getdoc(model) or "",
         "",
-        "| key | default | what |",
+        "| key | default | description |",
         "| --- | --- | --- |",
     ]
     for name, spec in model.model_fields.items():
-        if top and isinstance(spec.annotation, type(Table)):
-            continue
         lines.append(f"| `{name}` | {_default(spec)} | {spec.description} |")
     return "\n".join(lines)
 

@@ -17,13 +17,16 @@ from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.stock import StockGrader
 from swebench_trainer.hookspecs import Register, hookimpl
-from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
-from swebench_trainer.preferences.self_generated import (
+from swebench_trainer.preferences.strategies import (
+    ApiRejects,
+    ApiRejectsTable,
     SelfGenerated,
     SelfGeneratedTable,
+    Tiered,
+    TieredTable,
+    Unpaired,
+    UnpairedTable,
 )
-from swebench_trainer.preferences.tiered import Tiered, TieredTable
-from swebench_trainer.preferences.unpaired import Unpaired, UnpairedTable
 from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
 from swebench_trainer.prompts.ranked_files import (
     Bm25Style,
@@ -45,54 +48,19 @@ from swebench_trainer.training.models.table import HfTable
 @hookimpl
 def register_sources(register: Register) -> None:
     """Rows of the SWE-bench family, SWE-bench Pro, task repos, and generated tasks."""
-    register(
-        "rows",
-        RowsSource,
-        config=RowsTable,
-        summary="rows of the SWE-bench family, from a file or a Hub dataset",
-    )
-    register(
-        "swebench-pro",
-        ProSource,
-        config=ProTable,
-        summary="rows of SWE-bench Pro, with the scripts of its evaluation repository",
-    )
-    register(
-        "task-repo",
-        TaskRepoSource,
-        config=TaskRepoTable,
-        summary="a swebench 5 task repo: one directory per instance",
-    )
-    register(
-        "generated",
-        GeneratedSource,
-        config=GeneratedTable,
-        summary="small repair tasks drawn from a seed, to train a model from scratch",
-    )
+    register("rows", RowsSource, config=RowsTable)
+    register("swebench-pro", ProSource, config=ProTable)
+    register("task-repo", TaskRepoSource, config=TaskRepoTable)
+    register("generated", GeneratedSource, config=GeneratedTable)
 
 
 @hookimpl
 def register_prompt_styles(register: Register) -> None:
     """The issue only, or with files: from the gold patch, from BM25, or from a list."""
-    register("issue", IssueStyle, summary="only the text of the issue")
-    register(
-        "bm25",
-        Bm25Style,
-        config=Bm25Table,
-        summary="the issue and the source files that BM25 ranks highest",
-    )
-    register(
-        "files",
-        ListedStyle,
-        config=ListedTable,
-        summary="the issue and the files that another system lists for it",
-    )
-    register(
-        "oracle",
-        OracleStyle,
-        config=OracleTable,
-        summary="the issue and the files of the gold patch; not leaderboard-valid",
-    )
+    register("issue", IssueStyle)
+    register("bm25", Bm25Style, config=Bm25Table)
+    register("files", ListedStyle, config=ListedTable)
+    register("oracle", OracleStyle, config=OracleTable)
 
 
 @hookimpl
@@ -100,23 +68,13 @@ def register_backends(register: Register) -> None:
     """Transformers models, and recorded predictions."""
 
     def hf(table: HfTable) -> Backend:
+        """Any causal model, from the Hub or a directory; builtin:tiny, builtin:small."""
         from swebench_trainer.hf import HfBackend
 
         return HfBackend(table)
 
-    register(
-        "hf",
-        hf,
-        config=HfTable,
-        summary="any causal model, from the Hub or a directory; builtin:tiny, "
-        "builtin:small",
-    )
-    register(
-        "replay",
-        ReplayBackend,
-        config=ReplayTable,
-        summary="recorded predictions of another system; samples only",
-    )
+    register("hf", hf, config=HfTable)
+    register("replay", ReplayBackend, config=ReplayTable)
 
 
 @hookimpl
@@ -124,67 +82,29 @@ def register_graders(register: Register) -> None:
     """The official eval script in Docker, in a namespace, or through the stock harness."""
 
     def docker(table: DockerTable) -> Grader:
+        """A fresh container per distinct patch."""
         return DockerGrader(table, open_run_cache(table))
 
     def namespace(table: NamespaceTable) -> Grader:
+        """Linux namespaces, on task files or on images exported once."""
         return NamespaceGrader(table, open_run_cache(table))
 
-    register(
-        "docker",
-        docker,
-        config=DockerTable,
-        summary="a fresh container per distinct patch",
-    )
-    register("stock", StockGrader, summary="the unmodified harness, for comparison")
-    register(
-        "namespace",
-        namespace,
-        config=NamespaceTable,
-        summary="Linux namespaces, on task files or on images exported once",
-    )
+    register("docker", docker, config=DockerTable)
+    register("stock", StockGrader)
+    register("namespace", namespace, config=NamespaceTable)
 
 
 @hookimpl
 def register_pair_strategies(register: Register) -> None:
     """Passes against failures, gold against failures, or single answers."""
-    register(
-        "self-generated",
-        SelfGenerated,
-        config=SelfGeneratedTable,
-        summary="passing candidates chosen, failing ones rejected",
-    )
-    register(
-        "api-rejects",
-        ApiRejects,
-        config=ApiRejectsTable,
-        summary="gold chosen, failing candidates of any writer rejected",
-    )
-    register(
-        "tiered",
-        Tiered,
-        config=TieredTable,
-        summary="candidates with a higher reward chosen, with the next lower one rejected",
-    )
-    register(
-        "unpaired",
-        Unpaired,
-        config=UnpairedTable,
-        summary="passing candidates good, failing ones bad, without pairing them (kto)",
-    )
+    register("self-generated", SelfGenerated, config=SelfGeneratedTable)
+    register("api-rejects", ApiRejects, config=ApiRejectsTable)
+    register("tiered", Tiered, config=TieredTable)
+    register("unpaired", Unpaired, config=UnpairedTable)
 
 
 @hookimpl
 def register_publishers(register: Register) -> None:
     """A directory, or the Hugging Face Hub."""
-    register(
-        "directory",
-        DirectoryPublisher,
-        config=DirectoryTable,
-        summary="a directory on this machine",
-    )
-    register(
-        "hub",
-        HubPublisher,
-        config=HubTable,
-        summary="a model repository on the Hub",
-    )
+    register("directory", DirectoryPublisher, config=DirectoryTable)
+    register("hub", HubPublisher, config=HubTable)

@@ -1,7 +1,7 @@
 """Declares the commands of `swebench-train` and their options.
 
-Each command is a module in `commands/`, imported when the command runs so that `--help`
-stays fast.
+Each command has its module in `commands/`, imported when the command runs so that
+`--help` stays fast.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
-        "Train open code models on SWE-bench. `swebench-train RECIPE.toml` performs a "
-        "whole run; run it again to resume."
+        "Train open code models on SWE-bench. `swebench-train RECIPE.toml` runs all "
+        "stages of a recipe; run it again to resume."
     ),
 )
 
@@ -50,7 +50,7 @@ def run(
     set_: SetOption = None,
     runs_dir: RunsDirOption = RUNS,
     name: Annotated[
-        str | None, Option(help="Name of the run; default: the recipe's.")
+        str | None, Option(help="Name of the run; default: the recipe's name.")
     ] = None,
     from_: Annotated[
         str | None, Option("--from", metavar="STAGE", help="First stage to run.")
@@ -65,8 +65,8 @@ def run(
         list[str] | None,
         Option(
             metavar="STAGE",
-            help="Rerun a stage and everything downstream; keep the old files aside. "
-            "Repeatable.",
+            help="Rerun a stage and everything downstream; the old files are moved "
+            "aside. Repeatable.",
         ),
     ] = None,
 ) -> None:
@@ -81,9 +81,9 @@ def run(
 @app.command()
 def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
     """Validate a recipe without running it, and show every error."""
-    from swebench_trainer.commands import check as command
+    from swebench_trainer.commands import recipes
 
-    command.execute(recipe, set_ or [])
+    recipes.check(recipe, set_ or [])
 
 
 @app.command()
@@ -122,37 +122,42 @@ def pairs(
     ] = 3,
     lines: Annotated[int, Option(min=0, help="Lines per answer to show; 0: all.")] = 20,
 ) -> None:
-    """Make the preference pairs of a run, count them, and show some."""
+    """Build a run's preference pairs, count them, and show some."""
     from swebench_trainer.commands import pairs as command
 
-    display = command.Display(number, lines)
-    command.execute(recipe, set_ or [], runs_dir, display, dry_run=dry_run)
+    command.execute(
+        recipe, set_ or [], runs_dir, dry_run=dry_run, number=number, lines=lines
+    )
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
-    from swebench_trainer.commands import schema as command
+    from swebench_trainer.commands import recipes
 
-    command.execute()
+    recipes.print_schema()
 
 
 @app.command()
 def new(
     name: Annotated[
-        str | None, Argument(help="A shipped recipe; omit it to list them.")
+        str | None,
+        Argument(metavar="NAME", help="Shipped recipe; omit it to list them."),
     ] = None,
     folder: Annotated[Path, Option("--to", help="Directory to copy it to.")] = Path(),
 ) -> None:
     """Copy a shipped recipe and its data as a starting point."""
-    from swebench_trainer.commands import new as command
+    from swebench_trainer.commands import recipes
 
-    command.execute(name, folder)
+    recipes.new(name, folder)
 
 
 @app.command("new-plugin")
 def new_plugin(
-    name: Annotated[str, Argument(help="Name for `use` in recipes, such as my-model.")],
+    name: Annotated[
+        str,
+        Argument(metavar="NAME", help="Name for `use` in recipes, such as my-model."),
+    ],
     kind: Annotated[
         str,
         Option(
@@ -162,9 +167,9 @@ def new_plugin(
     folder: Annotated[Path, Option("--to", help="Directory to write it to.")] = Path(),
 ) -> None:
     """Create an installable plugin with passing tests."""
-    from swebench_trainer.commands import new_plugin as command
+    from swebench_trainer.commands import plugins as command
 
-    command.execute(name, kind, folder)
+    command.new(name, kind, folder)
 
 
 @app.command()
@@ -172,7 +177,7 @@ def plugins() -> None:
     """List all plugins with origin and version."""
     from swebench_trainer.commands import plugins as command
 
-    command.execute()
+    command.list_plugins()
 
 
 @app.command()
@@ -188,7 +193,7 @@ def grade(
     ],
     out: Annotated[Path, Option(help="Output directory.")],
     more: Annotated[
-        list[Path] | None, Argument(metavar="[FILE]...", help="More predictions files.")
+        list[Path] | None, Argument(metavar="FILE", help="More predictions files.")
     ] = None,
     grader: Annotated[str, Option(help="Grader to use.")] = "docker",
     workers: Annotated[
@@ -222,7 +227,7 @@ def regrade(
     ],
     dry_run: DryRunOption = False,
 ) -> None:
-    """Derive verdicts again from stored logs, without running tests."""
+    """Recompute verdicts from stored logs, without running tests."""
     from swebench_trainer.commands import regrade as command
 
     command.execute(folder, dry_run=dry_run)
@@ -266,7 +271,11 @@ def doctor(
         Path | None, Option(help="Use [data] and [grade] of this recipe.")
     ] = None,
     sample: Annotated[
-        int, Option(min=0, help="Number of instances to grade gold and no-op on.")
+        int,
+        Option(
+            min=0,
+            help="Instances to try: the gold patch must pass, and an empty one must fail.",
+        ),
     ] = 3,
     grader: Annotated[
         str, Option(help="Grader to use; auto: one that works here.")
@@ -316,7 +325,7 @@ def merge(
         Option(help="Base model, if it has moved since training.", show_default=False),
     ] = None,
 ) -> None:
-    """Merge an adapter into its base model, and measure the drift."""
+    """Merge an adapter into its base model, and measure how much outputs change."""
     from swebench_trainer.commands import merge as command
 
     command.execute(trained, out, base, model)
@@ -324,12 +333,14 @@ def merge(
 
 @app.command()
 def report(
-    run: Annotated[Path, Argument(help="Run directory.", show_default=False)],
+    run: Annotated[
+        Path, Argument(metavar="RUN", help="Run directory.", show_default=False)
+    ],
 ) -> None:
     """Show the training curves and the evaluation of a run."""
-    from swebench_trainer.commands import report as command
+    from swebench_trainer.commands import run as command
 
-    command.execute(run)
+    command.report(run)
 
 
 def _version(requested: bool) -> None:

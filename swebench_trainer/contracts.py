@@ -12,17 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
+from swebench_trainer.errors import PluginError
 from swebench_trainer.recipe.models import DpoTable, SftTable
-from swebench_trainer.types import (
-    Candidate,
-    Instance,
-    Pair,
-    SftRow,
-    Status,
-    Verdict,
-)
+from swebench_trainer.types import Candidate, Instance, Pair, SftRow, Status, Verdict
 
 StepProgress = Callable[[int, int, str], None]
 """Progress callback: steps done, total steps, a short detail."""
@@ -255,6 +249,33 @@ class Backend(Protocol):
 
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> Sampler:
         """Open the base model (`None`) or trained weights for sampling."""
+
+
+class SampleOnly:
+    """Base class of backends that cannot train: `train_sft` and `train_dpo` refuse."""
+
+    use: str
+    """Name of the backend in recipes."""
+
+    def train_sft(
+        self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
+    ) -> NoReturn:
+        """Raise `PluginError`."""
+        self.refuse("train")
+
+    def train_dpo(
+        self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
+    ) -> NoReturn:
+        """Raise `PluginError`."""
+        self.refuse("train")
+
+    def refuse(self, action: str) -> NoReturn:
+        """Raise `PluginError` with an alternative to an action."""
+        raise PluginError(
+            f"The {self.use} backend cannot {action}: it only samples.",
+            hint=f'Use it in [generate], model = {{ use = "{self.use}", … }}, '
+            'and [model] use = "hf" to train.',
+        )
 
 
 class KeepsResponses(Protocol):
@@ -503,7 +524,7 @@ class GradedInstance:
     Attributes:
         prompt: The text that the model reads.
         gold: The gold patch in the recipe's answer format; empty if the format cannot
-            express it.
+            express it, or the prompt hides its lines.
         graded: Each candidate with its verdict, by sample number; a masked verdict
             has the reward `None`.
         ungraded: Candidates without a verdict, if the recipe does not grade: any of

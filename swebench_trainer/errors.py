@@ -66,7 +66,7 @@ class StageError(TrainerError):
 
 
 def library_message(error: BaseException) -> str:
-    """Text of an error of another library, to be searched.
+    """Text of a third-party library's error, for matching.
 
     Our own errors are distinguished by type, and no code looks into their text. Some
     libraries report a condition only in words, such as torch that memory ran out.

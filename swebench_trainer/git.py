@@ -24,14 +24,15 @@ _REDIRECTIONS = (
     "GIT_WORK_TREE",
 )
 """Set when a git hook started this process; they would point git to its repository."""
-_OPTIONS = (
-    *("-c", "core.hooksPath=/dev/null"),
-    *("-c", "core.fsmonitor=false"),
-    *("-c", "gc.auto=0"),
-    *("-c", "maintenance.auto=false"),
-    *("-c", "http.lowSpeedLimit=1000"),  # give up on a stalled server
-    *("-c", "http.lowSpeedTime=60"),
+_SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "http.lowSpeedLimit=1000",  # give up on a stalled server
+    "http.lowSpeedTime=60",
 )
+_OPTIONS = [word for setting in _SETTINGS for word in ("-c", setting)]
 _MAX_REASON = 300
 
 
@@ -161,6 +162,12 @@ def complaint(output: bytes) -> str:
     errors = [x for x in lines if x.startswith(("fatal:", "error:", "ERROR:"))]
     text = "; ".join(dict.fromkeys(errors or [x for x in lines if x][-1:]))
     return re.sub(r"://[^/\s@]*@", "://", text or "no reason given")[:_MAX_REASON]
+
+
+def fast_import_path(path: str) -> bytes:
+    """Quote a path without control characters for `git fast-import`."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'.encode()
 
 
 def git_dir(repository: Path) -> str:

@@ -52,7 +52,8 @@ class Register(Protocol):
             factory: Called with the validated table; imports heavy libraries.
             config: Model of the table, a subclass of the kind's base table in
                 `swebench_trainer.recipe.models`; `None` means the base table.
-            summary: One line for `swebench-train plugins`.
+            summary: One line for `swebench-train plugins`; default: the first line of
+                the factory's docstring.
         """
 
 
@@ -113,7 +114,7 @@ def register_publishers(register: Register) -> None:
 
 @hookspec
 def recipe_loaded(event: RecipeLoaded) -> None:
-    """Called when the recipe is valid, also on plugins that are loaded later.
+    """Called once the recipe is validated; plugins that load later get the call then.
 
     Since 0.1.
     """
@@ -161,7 +162,7 @@ def stage_failed(event: StageFailed) -> None:
 
 @hookspec
 def run_finished(event: RunFinished) -> None:
-    """Called when every chosen stage is done, but not after a failure.
+    """Called when all selected stages are done, but not after a failure.
 
     Since 0.1.
     """

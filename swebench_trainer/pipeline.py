@@ -17,16 +17,18 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
+from swebench_trainer.contracts import ItemProgress
 from swebench_trainer.errors import StageError
 from swebench_trainer.events import (
+    Event,
     ItemDone,
     RecipeLoaded,
     RunFinished,
@@ -35,8 +37,7 @@ from swebench_trainer.events import (
     StageFinished,
     StageStarted,
 )
-from swebench_trainer.hookspecs import hookimpl
-from swebench_trainer.plugins.manager import Plugins
+from swebench_trainer.plugins.manager import EventObserver, Plugins
 from swebench_trainer.plugins.registry import KIND_OF_TABLE
 from swebench_trainer.recipe.load import Draft
 from swebench_trainer.recipe.models import (
@@ -46,7 +47,7 @@ from swebench_trainer.recipe.models import (
     semantic_settings,
 )
 from swebench_trainer.secrets import without_secrets
-from swebench_trainer.stages.context import Stage
+from swebench_trainer.stages.context import Stage, StageSummary
 from swebench_trainer.stages.graph import choose, dependents, open_context, stages_of
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import (
@@ -68,6 +69,30 @@ def fingerprint(
     """Everything that decides a stage's result, with its digest; see `StageDir.begin`."""
     parts = {"settings": settings, "plugins": plugins, "inputs": inputs}
     return {**parts, "digest": digest(parts)}
+
+
+def run_observed(
+    plugins: Plugins,
+    stage: str,
+    run: Callable[[ItemProgress], StageSummary],
+    *,
+    resumed: bool,
+) -> None:
+    """Run a stage, with its events for observers."""
+
+    def done(item: str, done: int, total: int, detail: str) -> None:
+        plugins.notify(ItemDone(stage, item, done, total, detail))
+
+    plugins.notify(StageStarted(stage, resumed))
+    start = time.monotonic()
+    try:
+        summary = run(done)
+    except BaseException as error:
+        text = without_secrets(str(error)) or type(error).__name__
+        stopped = isinstance(error, KeyboardInterrupt)
+        plugins.notify(StageFailed(stage, text, stopped))
+        raise
+    plugins.notify(StageFinished(stage, time.monotonic() - start, summary))
 
 
 class Pipeline:
@@ -107,57 +132,41 @@ class Pipeline:
             self._preflight(chosen)
             attempt = self._record_attempt()
             with self._logging(attempt), self._event_log():
-                self._plugins.announce_recipe(
-                    RecipeLoaded(self._draft.path, self._settings)
-                )
+                notify = self._plugins.notify
+                notify(RecipeLoaded(self._draft.path, self._settings))
                 names = tuple(stage.name for stage in chosen)
-                self._plugins.notify(
-                    "run_started", RunStarted(self.run_dir.path, names, attempt)
-                )
+                notify(RunStarted(self.run_dir.path, names, attempt))
                 for stage in chosen:
                     self._do(stage, fingerprints[stage.name])
-                self._plugins.notify(
-                    "run_finished",
-                    RunFinished(self.run_dir.path, time.monotonic() - start),
-                )
+                notify(RunFinished(self.run_dir.path, time.monotonic() - start))
 
     def _do(self, stage: Stage, fingerprint: dict[str, Any]) -> None:
         """Run a stage, or reports that it is done."""
         folder = self.run_dir.stage(stage.name)
         if manifest := folder.finished():
-            self._plugins.notify(
-                "stage_finished",
-                StageFinished(stage.name, 0.0, manifest["figures"], skipped=True),
-            )
+            figures = manifest["figures"]
+            done = StageFinished(stage.name, 0.0, figures, skipped=True)
+            self._plugins.notify(done)
             return
         resumed = folder.begun() is not None
         folder.begin(fingerprint)
-        self._plugins.notify("stage_started", StageStarted(stage.name, resumed))
-        start = time.monotonic()
 
-        def done(item: str, done: int, total: int, detail: str) -> None:
-            event = ItemDone(stage.name, item, done, total, detail)
-            self._plugins.notify("item_done", event)
+        def run(done: ItemProgress) -> StageSummary:
+            context = open_context(
+                stage.name, self.recipe, self.run_dir, self._plugins, done
+            )
+            try:
+                with disk_errors(folder.path):  # of backends and plugins too
+                    summary = stage.run(context)
+                folder.finish({**fingerprint, "figures": summary})
+            except BaseException as error:
+                folder.forget()
+                if not isinstance(error, KeyboardInterrupt):
+                    log.error("stage %s failed", stage.name, exc_info=error)
+                raise
+            return summary
 
-        context = open_context(
-            stage.name, self.recipe, self.run_dir, self._plugins, done
-        )
-        try:
-            with disk_errors(folder.path):  # of backends and plugins too
-                summary = stage.run(context)
-            folder.finish({**fingerprint, "figures": summary})
-        except BaseException as error:
-            folder.forget()
-            text = without_secrets(str(error)) or type(error).__name__
-            stopped = isinstance(error, KeyboardInterrupt)
-            if not stopped:
-                log.error("stage %s failed", stage.name, exc_info=error)
-            self._plugins.notify("stage_failed", StageFailed(stage.name, text, stopped))
-            raise
-        seconds = time.monotonic() - start
-        self._plugins.notify(
-            "stage_finished", StageFinished(stage.name, seconds, summary)
-        )
+        run_observed(self._plugins, stage.name, run, resumed=resumed)
 
     def _fingerprints(self) -> dict[str, dict[str, Any]]:
         """The fingerprint of each stage of the recipe, by name."""
@@ -231,7 +240,7 @@ class Pipeline:
             if name in rerun or old is None or old["digest"] == new["digest"]:
                 continue
             raise StageError(
-                f"{self.run_dir.path}: stage {name} was made with other settings.\n"
+                f"{self.run_dir.path}: stage {name} was run with different settings.\n"
                 + "\n".join(f"  {line}" for line in _difference(old, new)),
                 hint=(
                     f"Rerun it with --redo {name} (the old files are moved aside), "
@@ -246,7 +255,7 @@ class Pipeline:
             if stage.name in rerun or not self.run_dir.stage(stage.name).finished():
                 raise StageError(
                     f"Stage {first.name} needs {stage.name}, which is not done.",
-                    hint=f"Run without --from and --only, or --until {stage.name} first.",
+                    hint=f"Run the whole recipe, or run it with --until {stage.name} first.",
                 )
 
     def _record_attempt(self) -> int:
@@ -288,9 +297,15 @@ class Pipeline:
 
     @contextmanager
     def _event_log(self) -> Iterator[None]:
-        """Write every event to `events.jsonl`."""
+        """Write every event to `events.jsonl`, except the recipe, which has its files."""
         with RowWriter(self.run_dir.events) as rows:
-            observer = _EventLog(rows)
+
+            def write(event: Event) -> None:
+                if not isinstance(event, RecipeLoaded):
+                    name = {"time": _now(), "event": type(event).__name__}
+                    rows.write({**name, **to_jsonable_python(event)})
+
+            observer = EventObserver(write)
             self._plugins.manager.register(observer, "event log")
             try:
                 yield
@@ -313,55 +328,14 @@ class _Masking(logging.Formatter):
         return without_secrets(super().format(record))
 
 
-class _EventLog:
-    """Writes the events of the stages as rows."""
-
-    def __init__(self, rows: RowWriter) -> None:
-        self._rows = rows
-
-    def _write(self, event: Any) -> None:
-        values = {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in asdict(event).items()
-        }
-        self._rows.write({"time": _now(), "event": type(event).__name__, **values})
-
-    @hookimpl
-    def run_started(self, event: RunStarted) -> None:
-        self._write(event)
-
-    @hookimpl
-    def stage_started(self, event: StageStarted) -> None:
-        self._write(event)
-
-    @hookimpl
-    def item_done(self, event: ItemDone) -> None:
-        self._write(event)
-
-    @hookimpl
-    def stage_finished(self, event: StageFinished) -> None:
-        self._write(event)
-
-    @hookimpl
-    def stage_failed(self, event: StageFailed) -> None:
-        self._write(event)
-
-    @hookimpl
-    def run_finished(self, event: RunFinished) -> None:
-        self._write(event)
-
-
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """The differences between two fingerprints, one line each."""
     for part in ("settings", "plugins", "inputs"):
-        keys = sorted(old[part].keys() | new[part].keys())
-        for key in keys:
+        for key in sorted(old[part].keys() | new[part].keys()):
             before, after = old[part].get(key), new[part].get(key)
-            if before == after:
-                continue
-            if part == "inputs":
+            if before != after and part == "inputs":
                 yield f"its input has changed: stage {key}"
-            else:
+            elif before != after:
                 yield f"{key}: {before!r} → {after!r}"
 
 
@@ -387,10 +361,8 @@ VERSIONED = (
 def _versions() -> dict[str, str]:
     found = {}
     for name in VERSIONED:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

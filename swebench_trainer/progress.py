@@ -101,7 +101,8 @@ class ConsoleObserver:
         elif time.monotonic() - self._last_line >= self._every:
             self._last_line = time.monotonic()
             total = event.total or "?"
-            self._print(f"{event.stage:<9} {event.done}/{total} {event.detail}")
+            latest = f", latest: {event.detail}" if event.detail else ""
+            self._print(f"{event.stage:<9} {event.done}/{total}{latest}")
 
     @hookimpl
     def stage_finished(self, event: StageFinished) -> None:

@@ -434,19 +434,12 @@ class LeakageReport:
     examples: Sequence[str]
     public_tests: PublicTests
 
-    def row(self) -> dict[str, Any]:
-        """The JSON of `leakage.json`."""
-        return {**vars(self), "public_tests": vars(self.public_tests)}
-
     @classmethod
     def parse(cls, row: Mapping[str, Any] | None) -> LeakageReport | None:
         """The report from its JSON, in the current format or the first one."""
         if row is None:
             return None
-        values = dict(row)
-        tests = values.pop("public_tests", None) or values.pop("public test")
-        reasons = {LeakageKind(kind): n for kind, n in values.pop("reasons").items()}
-        return cls(**values, reasons=reasons, public_tests=PublicTests(**tests))
+        return from_row(cls, {"public_tests": row.get("public test"), **row})
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
+from swebench_trainer.answers.checks import refuse_uncertain
 from swebench_trainer.answers.errors import NothingChangesError
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
-from swebench_trainer.patches.files import File, Text, read_file
+from swebench_trainer.patches.files import (
+    ChangedFiles,
+    File,
+    Text,
+    find_lines,
+    read_file,
+)
 from swebench_trainer.patches.lenient_diff import FENCE
 from swebench_trainer.patches.strict_diff import FileChange, Hunk
 
@@ -166,7 +174,7 @@ def _alike(some: Sequence[str], others: Sequence[str], most: int) -> int:
 def _grow(hunk: Hunk, text: Text) -> tuple[int, int]:
     start, end = hunk.start, hunk.end
     while end - start < len(text.lines) and (
-        start == end or len(_find(text, text.lines[start:end])) > 1
+        start == end or len(find_lines(text.lines, text.lines[start:end])) > 1
     ):
         start, end = max(0, start - 1), min(len(text.lines), end + 1)
     return start, end
@@ -321,13 +329,8 @@ def _text(lines: list[str]) -> Text:
 # --- Applying ---
 
 
-def apply_blocks(
-    blocks: Iterable[Block], tree: Tree
-) -> tuple[dict[str, File], dict[str, File], list[str]]:
+def apply_blocks(blocks: Iterable[Block], tree: Tree) -> ChangedFiles:
     """Applies the blocks to the files of a repository.
-
-    Returns:
-        The files that the blocks name, before and after, and the names of repairs.
 
     Raises:
         ValueError: A block does not fit; the message is one line.
@@ -335,35 +338,24 @@ def apply_blocks(
     by_path: dict[str, list[Block]] = defaultdict(list)
     for block in blocks:
         by_path[block.path].append(block)
-    old: dict[str, File] = {}
-    new: dict[str, File] = {}
-    repairs: list[str] = []
+    files = ChangedFiles()
     for path, group in by_path.items():
         file = read_file(tree, path)
         if file:
-            old[path] = file
+            files.old[path] = file
         target, result, repaired = _apply_to(file, path, group)
-        repairs += repaired
+        files.repairs += repaired
         if result is None:
             continue
         taken = target != path and (target in by_path or read_file(tree, target))
-        if target in new or taken:
+        if target in files.new or taken:
             raise ValueError(f"{target} already exists")
-        new[target] = result
-    for path in new.keys() - old.keys():
-        crlf = any(line.endswith("\r") for line in new[path].text.lines)
-        if crlf and "crlf" in repairs:
-            raise ValueError(f"the line endings of {path} are ambiguous")
-    if any(parent in new for path in new for parent in _parents(path)):
+        files.new[target] = result
+    folders = {str(folder) for path in files.new for folder in PurePath(path).parents}
+    if not folders.isdisjoint(files.new):
         raise ValueError("a file and a directory have the same name")
-    if old == new:
-        raise NothingChangesError
-    return old, new, repairs
-
-
-def _parents(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:i]) for i in range(1, len(parts))]
+    refuse_uncertain(files)
+    return files
 
 
 def _apply_to(
@@ -421,7 +413,7 @@ def _place(text: Text, edit: Edit) -> int:
     needle = edit.search
     if not needle.lines and text.lines:
         raise ValueError(f"search text is empty, but {edit.path} is not")
-    starts = _find(text, needle.lines)
+    starts = find_lines(text.lines, needle.lines)
     if not needle.newline:
         end = len(text.lines) - len(needle.lines)
         starts = [end] if not text.newline and end in starts else []
@@ -430,18 +422,6 @@ def _place(text: Text, edit: Edit) -> int:
     if not starts:
         raise ValueError(f"search text not found in {edit.path}")
     return starts[0]
-
-
-def _find(text: Text, needle: tuple[str, ...]) -> list[int]:
-    """Indexes of the lines where `needle` starts, at most the first two."""
-    if not needle:
-        return [0]
-    # One string search is fast, and newlines on both sides keep it to whole lines.
-    hay = "\n".join(("", *text.lines, ""))
-    wanted = "\n".join(("", *needle, ""))
-    first = hay.find(wanted)
-    second = hay.find(wanted, first + 1) if first >= 0 else -1
-    return [hay.count("\n", 0, at) for at in (first, second) if at >= 0]
 
 
 def _newline_after(text: Text, edit: Edit) -> bool:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from swebench_trainer.answers.checks import static_checks
-from swebench_trainer.answers.forms import (
-    ExtractedPatch,
-    extract_patch,
-    render_answer,
-)
+from swebench_trainer.answers.diffs import ExtractedPatch
+from swebench_trainer.answers.forms import extract_patch, render_answer
 from swebench_trainer.contracts import Sample, Tree
 from swebench_trainer.recipe.models import PromptTable
-from swebench_trainer.types import Candidate, Extraction, ExtractionOutcome, Instance
+from swebench_trainer.types import (
+    Candidate,
+    Extraction,
+    ExtractionOutcome,
+    Instance,
+    StaticChecks,
+)
 
 
 def to_candidate(
@@ -65,9 +68,8 @@ def _recorded(patch: str, tree: Tree | None) -> ExtractedPatch:
         reason = "the recorded patch is empty"
         extraction = Extraction(ExtractionOutcome.NO_CHANGE, reason=reason)
         return ExtractedPatch(patch, extraction)
-    if tree is None:
-        return ExtractedPatch(patch, Extraction())
-    return ExtractedPatch(patch, Extraction(), static_checks(patch, tree))
+    checks = static_checks(patch, tree) if tree else StaticChecks()
+    return ExtractedPatch(patch, Extraction(), checks)
 
 
 def _in_form(

@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from swebench_trainer.answers.errors import NothingChangesError
 from swebench_trainer.contracts import Tree
-from swebench_trainer.patches.files import ChangedFiles
+from swebench_trainer.patches.files import ChangedFiles, File
 from swebench_trainer.patches.lenient_diff import named_files, scan
 from swebench_trainer.patches.strict_diff import apply_strictly, read_patch
 from swebench_trainer.types import Candidate, StaticChecks
@@ -55,15 +56,30 @@ def check_files(files: ChangedFiles) -> StaticChecks:
     Files that did not parse before are left out, since they are written for another
     version of Python. A new file may be one of them under a new name.
     """
-    moved = [content for path, content in files.old.items() if path not in files.new]
+    moved = [file for path, file in files.old.items() if path not in files.new]
     unparsable = []
-    for path, content in sorted(files.new.items()):
+    for path, file in files.new.items():
         before = [files.old[path]] if path in files.old else moved
-        if content in before or _parses(path, content) is not False:
-            continue
-        if all(_parses(path, old) is not False for old in before):
+        if _parses(path, file) is False and all(
+            _parses(path, old) is not False for old in before
+        ):
             unparsable.append(path)
-    return StaticChecks(applies=True, unparsable=tuple(unparsable))
+    return StaticChecks(applies=True, unparsable=tuple(sorted(unparsable)))
+
+
+def refuse_uncertain(files: ChangedFiles) -> None:
+    """Refuse files that an answer does not change, or that repairs leave uncertain.
+
+    Raises:
+        NothingChangesError: Every file stays as it was.
+        ValueError: The line endings of a new file are ambiguous.
+    """
+    for path in files.new.keys() - files.old.keys():
+        crlf = any(line.endswith("\r") for line in files.new[path].text.lines)
+        if crlf and "crlf" in files.repairs:
+            raise ValueError(f"the line endings of {path} are ambiguous")
+    if files.old == files.new:
+        raise NothingChangesError
 
 
 def check_counts(candidates: Iterable[Candidate]) -> CheckCounts:
@@ -76,9 +92,12 @@ def check_counts(candidates: Iterable[Candidate]) -> CheckCounts:
     )
 
 
-def _parses(path: str, content: bytes) -> bool | None:
+def _parses(path: str, file: File) -> bool | None:
     """Whether a Python file parses; `None` for other files and very large ones."""
-    if not path.endswith(".py") or len(content) > _LARGEST:
+    if not path.endswith(".py"):
+        return None
+    content = file.text.encoded()
+    if len(content) > _LARGEST:
         return None
     try:
         with warnings.catch_warnings():

@@ -15,7 +15,7 @@ from swebench_trainer.answers.errors import NothingChangesError
 from swebench_trainer.answers.repair_diff import is_prefix_ambiguous, repair_sections
 from swebench_trainer.contents.paths import UNSAFE
 from swebench_trainer.contracts import Tree
-from swebench_trainer.patches.files import ChangedFiles, encoded
+from swebench_trainer.patches.files import ChangedFiles
 from swebench_trainer.patches.lenient_diff import (
     DEV_NULL,
     Scan,
@@ -27,28 +27,46 @@ from swebench_trainer.patches.lenient_diff import (
 from swebench_trainer.patches.quoting import unquote
 from swebench_trainer.patches.strict_diff import apply_strictly, make_patch, read_patch
 from swebench_trainer.recipe.models import REPAIRS, Repair
-from swebench_trainer.types import StaticChecks
+from swebench_trainer.types import Extraction, ExtractionOutcome, Finish, StaticChecks
 
-LENGTH_LIMIT = "length"
-"""`Sample.finish` of an answer that was cut at the token limit."""
-_STOPPED = "stop"
 CUT_OFF = "the answer breaks off inside its patch"
 """Reason given if the rest of a patch may be missing."""
 
 
 @dataclass(frozen=True)
-class FoundPatch:
-    """A patch in an answer.
+class ExtractedPatch:
+    """The patch of an answer.
 
     Attributes:
-        patch: Unified diff; empty if the answer has none.
-        repairs: Names of the repairs made, in order of discovery, maybe repeated.
-        checks: Facts about the patch.
+        patch: Unified diff, empty if there is none. Bytes of the files that
+            are not UTF-8 are surrogate escapes.
+        extraction: How it was taken from the answer.
+        checks: Facts about the patch; empty if the files are not known.
     """
 
     patch: str
-    repairs: Sequence[str] = ()
+    extraction: Extraction
     checks: StaticChecks = field(default_factory=StaticChecks)
+
+    @classmethod
+    def none(cls, outcome: ExtractionOutcome, reason: str) -> ExtractedPatch:
+        """A failed extraction."""
+        return cls("", Extraction(outcome, reason=reason))
+
+    @classmethod
+    def found(
+        cls, patch: str, repairs: Iterable[str], checks: StaticChecks | None = None
+    ) -> ExtractedPatch:
+        """A patch that needed these repairs, in order of discovery, maybe repeated."""
+        names = tuple(dict.fromkeys(repairs))
+        outcome = ExtractionOutcome.REPAIRED if names else ExtractionOutcome.OK
+        return cls(patch, Extraction(outcome, names), checks or StaticChecks())
+
+    @classmethod
+    def between(cls, files: ChangedFiles, repairs: Iterable[str]) -> ExtractedPatch:
+        """The patch that makes these changes."""
+        patch = make_patch(files.old, files.new)
+        return cls.found(patch, repairs, check_files(files))
 
 
 def find_diff(
@@ -57,7 +75,7 @@ def find_diff(
     *,
     finish: str = "",
     repairs: frozenset[Repair] = REPAIRS,
-) -> FoundPatch:
+) -> ExtractedPatch:
     """Takes the patch out of an answer: every file section, without the text around.
 
     Args:
@@ -67,7 +85,7 @@ def find_diff(
         repairs: Allowed repairs.
 
     Raises:
-        NothingChangesError: The patch leaves every file as it was.
+        NothingChangesError: No patch is found, or it leaves every file as it was.
         ValueError: The patch is malformed or ambiguous, names an unsafe path, or
             needs a repair that is not allowed.
     """
@@ -82,11 +100,11 @@ def find_diff(
     if found.problem:
         raise ValueError(found.problem)
     if not found.sections:
-        return FoundPatch("")
+        raise NothingChangesError("the answer has no patch")
     around += found.around
     _check_paths(found.sections)
     # Only a writer that stopped by itself shows that the answer is complete.
-    open_end = not closed and finish != _STOPPED
+    open_end = not closed and finish != Finish.STOP
     if open_end and _is_unfinished(found, lines, finish):
         raise ValueError(CUT_OFF)
     if found.last == len(lines) - 1 and not (ended or closed):
@@ -98,21 +116,27 @@ def find_diff(
         old = named_files(found.sections, tree)
         read_as_meant = not any(_misread(section, tree) for section in found.sections)
         if read_as_meant and (files := apply_strictly(written, old)):
-            return FoundPatch(written, around, check_files(files))
-    if open_end and not _last_line(lines, found) and _is_short(found):
+            return ExtractedPatch.found(written, around, check_files(files))
+    hunks = found.sections[-1].hunks
+    # Lines of the last hunk may be missing.
+    if open_end and not _last_line(lines, found) and hunks and hunks[-1].short:
         raise ValueError(CUT_OFF)
+    made = ["crlf"] if crlf else []
     try:
-        repaired = _repaired(found.sections, tree)
-        made = [*(["crlf"] if crlf else []), *repaired.repairs]
-        # git refuses hunks without context, and hunks that share context.
-        made = made or (["context"] if tree else [])
-        check_allowed(made, repairs)
+        if tree:
+            files = repair_sections(found.sections, tree)
+            # git refuses hunks without context, and hunks that share context.
+            made = [*made, *files.repairs] or ["context"]
+            check_allowed(made, repairs)
+            return ExtractedPatch.between(files, around + made)
+        patch, repaired = _repair_form(found.sections)
+        check_allowed(made + repaired, repairs)
+        return ExtractedPatch.found(patch, around + made + repaired)
     except ValueError:
         # A well-formed patch is kept, and the grader finds out whether it applies.
         if tree and read_as_meant and not crlf and _is_well_formed(found.sections):
-            return FoundPatch(written, around, StaticChecks(applies=False))
+            return ExtractedPatch.found(written, around, StaticChecks(applies=False))
         raise
-    return FoundPatch(repaired.patch, around + made, repaired.checks)
 
 
 def _peel(answer: str) -> tuple[str, list[str], bool]:
@@ -144,19 +168,13 @@ def _is_unfinished(found: Scan, lines: Sequence[str], finish: str) -> bool:
     last = found.sections[-1]
     names = read_names(last)
     complete = names.creates or names.deletes or names.renamed_to or names.special
-    return finish == LENGTH_LIMIT or not (last.hunks or complete)
+    return finish == Finish.LENGTH or not (last.hunks or complete)
 
 
 def _last_line(lines: Sequence[str], found: Scan) -> str:
     """The last line after the patch that is not blank; empty without one."""
     behind = [line for line in lines[found.last + 1 :] if line.strip()]
     return behind[-1] if behind else ""
-
-
-def _is_short(found: Scan) -> bool:
-    """Whether lines of the last hunk may be missing."""
-    hunks = found.sections[-1].hunks
-    return bool(hunks) and hunks[-1].short
 
 
 def _join(sections: Iterable[Section], end: str = "", *, recount: bool = False) -> str:
@@ -199,12 +217,8 @@ def _misread(section: Section, tree: Tree) -> bool:
     return is_prefix_ambiguous(names.paths[-1], section, tree)
 
 
-def _repaired(sections: Sequence[Section], tree: Tree | None) -> FoundPatch:
-    if tree:
-        result = repair_sections(sections, tree)
-        patch = make_patch(result.old, result.new)
-        files = ChangedFiles(encoded(result.old), encoded(result.new))
-        return FoundPatch(patch, result.repairs, check_files(files))
+def _repair_form(sections: Sequence[Section]) -> tuple[str, list[str]]:
+    """The patch without the help of any files, and the names of the repairs."""
     repairs: list[str] = []
     kept: list[Section] = []
     for section in sections:
@@ -220,7 +234,7 @@ def _repaired(sections: Sequence[Section], tree: Tree | None) -> FoundPatch:
     patch = _join(kept, recount=True)
     if not _changes_anything(patch):
         raise NothingChangesError
-    return FoundPatch(patch, repairs)
+    return patch, repairs
 
 
 def _with_dev_null(section: Section) -> tuple[str, ...]:

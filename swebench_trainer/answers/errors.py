@@ -8,10 +8,10 @@ from __future__ import annotations
 
 
 class NothingChangesError(ValueError):
-    """The answer can be read, but leaves every file as it was."""
+    """The answer has no patch, or leaves every file as it was."""
 
-    def __init__(self) -> None:
-        super().__init__("the answer changes nothing")
+    def __init__(self, reason: str = "the answer changes nothing") -> None:
+        super().__init__(reason)
 
 
 class NoPlaceError(ValueError):

@@ -8,7 +8,6 @@ writes it; `blocks` describes the search-replace form.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Literal
 
 from swebench_trainer.answers.blocks import (
@@ -19,50 +18,25 @@ from swebench_trainer.answers.blocks import (
     parse_blocks,
     write_block,
 )
-from swebench_trainer.answers.checks import check_files
 from swebench_trainer.answers.diffs import (
     CUT_OFF,
-    LENGTH_LIMIT,
-    FoundPatch,
+    ExtractedPatch,
     check_allowed,
     find_diff,
 )
 from swebench_trainer.answers.envelope import without_thoughts
 from swebench_trainer.answers.errors import NothingChangesError
 from swebench_trainer.contracts import Tree
-from swebench_trainer.patches.files import ChangedFiles, encoded
-from swebench_trainer.patches.strict_diff import fitted, make_patch, read_patch
+from swebench_trainer.patches.strict_diff import fitted, read_patch
 from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import (
-    Extraction,
     ExtractionOutcome,
+    Finish,
     Instance,
-    StaticChecks,
     is_unicode,
 )
 
 AnswerForm = Literal["search-replace", "diff"]
-
-
-@dataclass(frozen=True)
-class ExtractedPatch:
-    """The patch of an answer.
-
-    Attributes:
-        patch: Unified diff, empty if there is none. Bytes of the files that
-            are not UTF-8 are surrogate escapes.
-        extraction: How it was taken from the answer.
-        checks: Facts about the patch; empty if the files are not known.
-    """
-
-    patch: str
-    extraction: Extraction
-    checks: StaticChecks = field(default_factory=StaticChecks)
-
-    @classmethod
-    def none(cls, outcome: ExtractionOutcome, reason: str) -> ExtractedPatch:
-        """A failed extraction."""
-        return cls("", Extraction(outcome, reason=reason))
 
 
 def render_answer(
@@ -132,34 +106,28 @@ def extract_patch(
         )
     try:
         if form == "diff":
-            found = find_diff(text, tree, finish=finish, repairs=allowed)
-        else:
-            found = _find_blocks(text, tree, finish)
-            check_allowed(found.repairs, allowed)
+            return find_diff(text, tree, finish=finish, repairs=allowed)
+        return _find_blocks(text, tree, finish, allowed)
     except NothingChangesError as error:
         return ExtractedPatch.none(ExtractionOutcome.NO_CHANGE, str(error))
     except ValueError as error:
         return ExtractedPatch.none(ExtractionOutcome.MALFORMED, str(error))
-    if not found.patch:
-        return ExtractedPatch.none(
-            ExtractionOutcome.NO_CHANGE, "the answer has no patch"
-        )
-    names = tuple(dict.fromkeys(found.repairs))
-    outcome = ExtractionOutcome.REPAIRED if names else ExtractionOutcome.OK
-    return ExtractedPatch(found.patch, Extraction(outcome, names), found.checks)
 
 
-def _find_blocks(text: str, tree: Tree | None, finish: str) -> FoundPatch:
+def _find_blocks(
+    text: str, tree: Tree | None, finish: str, allowed: frozenset[Repair]
+) -> ExtractedPatch:
     blocks, repairs = _parse_without_thoughts(text)
     if not blocks:
-        return FoundPatch("")
-    if finish == LENGTH_LIMIT and ends_in_block(text):
+        raise NothingChangesError("the answer has no patch")
+    if finish == Finish.LENGTH and ends_in_block(text):
         raise ValueError(CUT_OFF)
     if tree is None:
         raise ValueError("the repository's files are not known")
-    old, new, more = apply_blocks(blocks, tree)
-    checks = check_files(ChangedFiles(encoded(old), encoded(new)))
-    return FoundPatch(make_patch(old, new), repairs + more, checks)
+    files = apply_blocks(blocks, tree)
+    repairs += files.repairs
+    check_allowed(repairs, allowed)
+    return ExtractedPatch.between(files, repairs)
 
 
 def _parse_without_thoughts(text: str) -> tuple[list[Block], list[str]]:

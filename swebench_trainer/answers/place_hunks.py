@@ -7,20 +7,10 @@ there, otherwise at the only place in the file that has them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from swebench_trainer.answers.errors import AmbiguousError, NoPlaceError
-from swebench_trainer.patches.files import Text
+from swebench_trainer.patches.files import Text, find_lines
 from swebench_trainer.patches.lenient_diff import RawHunk
-
-
-@dataclass(frozen=True)
-class _Edit:
-    """Lines `start` to `end` of a file, and their replacement."""
-
-    start: int
-    end: int
-    lines: tuple[str, ...]
 
 
 def apply_hunks(
@@ -34,7 +24,7 @@ def apply_hunks(
         ValueError: Two hunks overlap, or line endings are ambiguous.
     """
     repairs: list[str] = []
-    edits: list[_Edit] = []
+    edits: list[tuple[int, int, tuple[str, ...]]] = []
     newline = text.newline
     lines = _spaced(text, tab)
     indented = lines != text.lines
@@ -53,18 +43,18 @@ def apply_hunks(
                 _as_in_file(line, lines, text, tab if indented else 0, end_line)
                 for line in added
             )
-            edits.append(_Edit(start + first, start + last, tuple(new)))
+            edits.append((start + first, start + last, tuple(new)))
         newline = _newline(path, text, hunk, start + old, newline, repairs)
-    edits.sort(key=lambda edit: (edit.start, edit.end))
+    edits.sort(key=lambda edit: edit[:2])
     result: list[str] = []
     done = 0
-    for before, edit in zip([None, *edits], edits, strict=False):
-        if edit.start < done or (
-            before and before.start == before.end == edit.start == edit.end
-        ):
+    insertion = None
+    for first, last, lines_after in edits:
+        if first < done or first == last == insertion:
             raise ValueError(f"two hunks change the same lines of {path}")
-        result += (*text.lines[done : edit.start], *edit.lines)
-        done = edit.end
+        result += (*text.lines[done:first], *lines_after)
+        done = last
+        insertion = last if first == last else None
     result += text.lines[done:]
     return Text(tuple(result), newline or not result), repairs
 
@@ -102,19 +92,13 @@ def _place(
     return starts[0], line_ends
 
 
-def _find(
-    lines: Sequence[str], old: Sequence[str], stated: int | None
-) -> tuple[int, ...]:
+def _find(lines: Sequence[str], old: Sequence[str], stated: int | None) -> list[int]:
     """Up to two indexes of `lines` where `old` begins, the stated place first."""
-    hay = "\n".join(("", *lines, ""))
-    needle = "\n".join(("", *old, ""))
-    first = hay.find(needle)
-    second = hay.find(needle, first + 1) if first >= 0 else -1
-    found = [hay.count("\n", 0, at) for at in (first, second) if at >= 0]
+    found = find_lines(lines, old)
     at = (stated or 0) - 1
     if at >= 0 and [*lines[at : at + len(old)]] == [*old]:
         found = [at, *(place for place in found if place != at)]
-    return tuple(found[:2])
+    return found[:2]
 
 
 def _runs(hunk: RawHunk) -> tuple[int, list[tuple[int, int, list[str]]]]:

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
-from swebench_trainer.answers.errors import (
-    AmbiguousError,
-    NoPlaceError,
-    NothingChangesError,
-)
+from swebench_trainer.answers.checks import refuse_uncertain
+from swebench_trainer.answers.errors import AmbiguousError, NoPlaceError
 from swebench_trainer.answers.place_hunks import apply_hunks
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
-from swebench_trainer.patches.files import File, Text
+from swebench_trainer.patches.files import ChangedFiles, File, Text
 from swebench_trainer.patches.lenient_diff import (
     Names,
     RawHunk,
@@ -30,22 +26,7 @@ from swebench_trainer.patches.quoting import unquote
 _TAB_WIDTHS = (2, 3, 4, 8)
 
 
-@dataclass
-class RepairedFiles:
-    """The files that a diff changes, and the repairs needed to tell.
-
-    Attributes:
-        old: Files before, by path.
-        new: Files after, by path.
-        repairs: Names of repairs, in order of discovery.
-    """
-
-    old: dict[str, File] = field(default_factory=dict)
-    new: dict[str, File] = field(default_factory=dict)
-    repairs: list[str] = field(default_factory=list)
-
-
-def repair_sections(sections: Sequence[Section], tree: Tree) -> RepairedFiles:
+def repair_sections(sections: Sequence[Section], tree: Tree) -> ChangedFiles:
     """Works out the files before and after.
 
     Raises:
@@ -63,18 +44,21 @@ def repair_sections(sections: Sequence[Section], tree: Tree) -> RepairedFiles:
         return found[0]
 
 
-def _with_tabs(sections: Sequence[Section], tree: Tree) -> Iterator[RepairedFiles]:
+def _with_tabs(sections: Sequence[Section], tree: Tree) -> Iterator[ChangedFiles]:
     for width in _TAB_WIDTHS:
         # Any other error makes all widths doubtful, so it is not caught.
         with suppress(NoPlaceError):
             yield _repair(sections, tree, tab=width)
 
 
-def _repair(sections: Sequence[Section], tree: Tree, tab: int) -> RepairedFiles:
-    result = RepairedFiles()
+def _repair(sections: Sequence[Section], tree: Tree, tab: int) -> ChangedFiles:
+    result = ChangedFiles()
     hunks: dict[str, list[RawHunk]] = {}
     moves: dict[str, str] = {}
-    for section in _without_repeats(sections, result):
+    for number, section in enumerate(sections):
+        if section in sections[:number]:
+            result.repairs.append("repeats")
+            continue
         names = read_names(section)
         result.repairs += names.repairs
         if names.special:
@@ -99,27 +83,10 @@ def _repair(sections: Sequence[Section], tree: Tree, tab: int) -> RepairedFiles:
             raise ValueError(f"{target} already exists")
         else:
             result.new[target] = File(text)
-    for path in result.new.keys() - result.old.keys():
-        crlf = any(line.endswith("\r") for line in result.new[path].text.lines)
-        if crlf and "crlf" in result.repairs:
-            raise ValueError(f"the line endings of {path} are ambiguous")
     if tab:
         result.repairs.append("tabs")
-    if result.old == result.new:
-        raise NothingChangesError
+    refuse_uncertain(result)
     return result
-
-
-def _without_repeats(
-    sections: Sequence[Section], result: RepairedFiles
-) -> list[Section]:
-    kept: list[Section] = []
-    for section in sections:
-        if section in kept:
-            result.repairs.append("repeats")
-        else:
-            kept.append(section)
-    return kept
 
 
 # --- Finding the file of a section ---
@@ -137,7 +104,7 @@ def _looks_new(names: Names, section: Section, tree: Tree) -> bool:
 
 
 def _resolve(
-    names: Names, section: Section, tree: Tree, tab: int, result: RepairedFiles
+    names: Names, section: Section, tree: Tree, tab: int, result: ChangedFiles
 ) -> str:
     """Path of the one file of the tree that the section is about.
 
@@ -231,7 +198,7 @@ def is_prefix_ambiguous(name: str, section: Section, tree: Tree) -> bool:
 
 
 def _create(
-    names: Names, section: Section, tree: Tree, tab: int, result: RepairedFiles
+    names: Names, section: Section, tree: Tree, tab: int, result: ChangedFiles
 ) -> None:
     name = names.paths[-1]
     folder, _, path = name.partition("/")

@@ -1,1 +1,1 @@
-"""The commands of `swebench-train`, one module each; `cli.py` declares their options."""
+"""The commands of `swebench-train`; `cli.py` declares their options."""

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from swebench_trainer.errors import RecipeError, TrainerError
 from swebench_trainer.grading.cache import SqliteRunCache, cache_path, set_aside
-from swebench_trainer.grading.namespace.root_cache import cached_roots, prune_roots
+from swebench_trainer.grading.namespace.image_roots import cached_roots, prune_roots
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.store.cache import KINDS, PruneLimits, entries, prune, user_cache
 
@@ -143,7 +143,7 @@ def _test_run_tables(run_cache: SqliteRunCache) -> Iterator[str | Table]:
     yield f"{run_cache.path}: {total.runs} test runs, {size}, used {total.hits} times"
     if not total.runs:
         return
-    yield f"created from {_day(total.oldest)} to {_day(total.newest)}"
+    yield f"oldest {_day(total.oldest)}, newest {_day(total.newest)}"
     table = Table("instance", title=_LARGEST)
     for name in ("runs", "size", "hits"):
         table.add_column(name, justify="right")

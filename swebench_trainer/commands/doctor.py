@@ -12,18 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swebench_trainer import doctor as checks
 from swebench_trainer.commands.inputs import load_plugins, load_recipe, open_source
-from swebench_trainer.doctor import machine
-from swebench_trainer.doctor.machine import Finding
-from swebench_trainer.doctor.trials import (
-    choose_sample,
-    judge_parity,
-    judge_trials,
-    try_grader,
-)
 from swebench_trainer.errors import PrerequisiteError, TrainerError
 from swebench_trainer.plugins.manager import Plugins
-from swebench_trainer.recipe.models import GradeTable
+from swebench_trainer.recipe.models import GradeTable, Recipe
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.reporting.listings import Trial, parity_table
 from swebench_trainer.types import Instance
@@ -61,7 +54,7 @@ class Report:
         stock: The same trials by the unmodified harness, if requested.
     """
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[checks.Finding] = field(default_factory=list)
     can_grade: bool = True
     ours: list[Trial] = field(default_factory=list)
     stock: list[Trial] = field(default_factory=list)
@@ -105,9 +98,9 @@ def execute(
         The exit code: 0 no problems, 1 problems, 3 this machine cannot grade.
     """
     plugins, console = load_plugins(), open_console()
-    table, instances = None, _instances(plugins, source)
-    if source.recipe is not None:
-        table = load_recipe(source.recipe, [], plugins)[0].grade
+    recipe = load_recipe(source.recipe, [], plugins)[0] if source.recipe else None
+    instances = _instances(plugins, source, recipe)
+    table = recipe.grade if recipe else None
     if grader != "auto":
         plugins.tables([("grade", grader)])
         table = default_table(plugins, grader)
@@ -118,17 +111,18 @@ def execute(
     return report.exit_code
 
 
-def _instances(plugins: Plugins, source: DataOptions) -> Sequence[Instance]:
+def _instances(
+    plugins: Plugins, source: DataOptions, recipe: Recipe | None
+) -> Sequence[Instance]:
     if source.data is not None:
         return open_source(plugins, source.data, source.split).load().instances
-    if source.recipe is None:
+    if recipe is None:
         return ()
-    recipe, _ = load_recipe(source.recipe, [], plugins)
-    return plugins.registry.create("source", recipe.data).load().instances
+    return plugins.registry.create(recipe.data).load().instances
 
 
 def examine(
-    plugins: Plugins, request: Request, show: Callable[[Finding], None]
+    plugins: Plugins, request: Request, show: Callable[[checks.Finding], None]
 ) -> Report:
     """Runs every check.
 
@@ -139,39 +133,39 @@ def examine(
     """
     report = Report()
 
-    def note(finding: Finding) -> None:
+    def note(finding: checks.Finding) -> None:
         report.findings.append(finding)
         show(finding)
 
-    note(machine.check_packages())
-    note(machine.check_programs())
+    note(checks.check_packages())
+    note(checks.check_programs())
     info, address = None, ""
     for name in getattr(request.table, "hosts", ()) or ("",):
-        docker, found = machine.docker_info(name)
+        docker, found = checks.docker_info(name)
         note(docker)
         if info is None and found is not None:
             info, address = found, name
-    namespaces, sandboxes = machine.check_namespaces()
+    namespaces, sandboxes = checks.check_namespaces()
     table = request.table or _working_table(
         plugins, request.instances, docker=info is not None, sandboxes=sandboxes
     )
     present: set[str] = set()
     if info is not None:
-        login, logged_in = machine.check_login(info)
+        login, logged_in = checks.check_login(info)
         note(login)
         if needed := _need_images(table, request.instances):
-            present = machine.present_images(needed, address)
-            note(machine.check_images(needed, present, logged_in))
+            present = checks.present_images(needed, address)
+            note(checks.check_images(needed, present, logged_in))
     note(namespaces)
-    note(machine.check_cgroups())
-    for finding in machine.check_disks(request.runs_dir, info):
+    note(checks.check_cgroups())
+    for finding in checks.check_disks(request.runs_dir, info):
         note(finding)
     if table is None:
         report.can_grade = False
         hint = "Fix either one to grade; training and sampling need neither."
         text = "neither Docker nor namespaces work"
-        note(Finding("problem", "grading", text, hint))
-    elif sample := choose_sample(request.instances, request.sample, present):
+        note(checks.Finding("problem", "grading", text, hint))
+    elif sample := checks.choose_sample(request.instances, request.sample, present):
         _grade(plugins, request, table, sample, report, note)
     return report
 
@@ -211,23 +205,23 @@ def _grade(
     table: GradeTable,
     sample: Sequence[Instance],
     report: Report,
-    note: Callable[[Finding], None],
+    note: Callable[[checks.Finding], None],
 ) -> None:
     """Grades the sample, with the harness too if requested."""
     try:
-        report.ours = try_grader(plugins, table, sample)
+        report.ours = checks.try_grader(plugins, table, sample)
     except TrainerError as error:
         report.can_grade = not isinstance(error, PrerequisiteError)
-        note(Finding("problem", table.use, error.message, error.hint))
+        note(checks.Finding("problem", table.use, error.message, error.hint))
         return
-    for finding in judge_trials(table.use, report.ours):
+    for finding in checks.judge_trials(table.use, report.ours):
         note(finding)
     if not request.stock:
         return
     stock = default_table(plugins, "stock", workers=STOCK_WORKERS)
     try:
-        report.stock = try_grader(plugins, stock, sample)
+        report.stock = checks.try_grader(plugins, stock, sample)
     except TrainerError as error:
-        note(Finding("warning", "stock", error.message, error.hint))
+        note(checks.Finding("warning", "stock", error.message, error.hint))
         return
-    note(judge_parity(report.ours, report.stock))
+    note(checks.judge_parity(report.ours, report.stock))

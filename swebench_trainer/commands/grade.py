@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ from pathlib import Path
 from swebench_trainer.commands.inputs import load_plugins, open_source, show_progress
 from swebench_trainer.contracts import ItemProgress
 from swebench_trainer.errors import DataError, RecipeError
-from swebench_trainer.events import ItemDone, StageFailed, StageFinished, StageStarted
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
+from swebench_trainer.pipeline import run_observed
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.console import open_console, print_line
+from swebench_trainer.stages.context import StageSummary
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
 from swebench_trainer.store.locks import owned
 from swebench_trainer.store.predictions import read_predictions
@@ -66,7 +66,13 @@ def execute(options: GradeOptions) -> None:
     plugins, console, out = load_plugins(), open_console(), options.out
     plugins.tables([("grade", options.grader)])
     show_progress(plugins, console)
-    verdicts = _grade_with_events(plugins, options)
+    verdicts: list[Verdict] = []
+
+    def run(done: ItemProgress) -> StageSummary:
+        verdicts.extend(grade_predictions(plugins, options, done))
+        return dict(Counter(v.status.value for v in verdicts).most_common())
+
+    run_observed(plugins, "grade", run, resumed=out.exists())
     if flagged := sum(v.status is Status.RESOLVED and bool(v.flags) for v in verdicts):
         print_line(
             console, f"{flagged} passes are suspicious; see flags in verdicts.jsonl"
@@ -74,26 +80,6 @@ def execute(options: GradeOptions) -> None:
     for name, count in answered_without_run(out).items():
         print_line(console, f"{count} answered by {ANSWERED_BY[name]}, without a run")
     print_line(console, str(out / "report.json"))
-
-
-def _grade_with_events(plugins: Plugins, options: GradeOptions) -> list[Verdict]:
-    """Grades, and reports the events of a stage named `grade`."""
-    start = time.monotonic()
-
-    def item_done(item: str, done: int, total: int, detail: str) -> None:
-        plugins.notify("item_done", ItemDone("grade", item, done, total, detail))
-
-    plugins.notify("stage_started", StageStarted("grade", options.out.exists()))
-    try:
-        verdicts = grade_predictions(plugins, options, item_done)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        plugins.notify("stage_failed", StageFailed("grade", str(error), interrupted))
-        raise
-    counts = dict(Counter(v.status.value for v in verdicts).most_common())
-    seconds = time.monotonic() - start
-    plugins.notify("stage_finished", StageFinished("grade", seconds, counts))
-    return verdicts
 
 
 def grade_predictions(
@@ -138,7 +124,7 @@ def grade_predictions(
         cache=options.cache,
     )
     with owned(out / LOCK):
-        engine = plugins.registry.create("grader", table)
+        engine = plugins.registry.create(table)
         try:
             engine.check(named)
             folder.begin({**settings, "format": FORMAT})
@@ -197,7 +183,7 @@ def _candidates(
                 raise DataError(
                     f"{prediction.place}: the data has no instance "
                     f"{prediction.instance_id!r}.",
-                    hint="Name the data that the predictions were made for: --data",
+                    hint="Pass the data that the predictions were made for with --data.",
                 )
             key = (prediction.model, prediction.instance_id)
             patch = prediction.patch

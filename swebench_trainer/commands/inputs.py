@@ -53,4 +53,15 @@ def open_source(plugins: Plugins, data: str, split: str) -> Source:
     if use == "rows":
         values["split"] = split
     table = plugins.registry.config(DataTable, use).model_validate(values)
-    return plugins.registry.create("source", table)
+    return plugins.registry.create(table)
+
+
+def open_recipe(path: Path, overrides: list[str]) -> tuple[Plugins, Recipe, Draft]:
+    """A validated recipe for a run, with all plugins; they may observe and drop.
+
+    See `load_recipe`.
+    """
+    plugins = load_plugins()
+    recipe, draft = load_recipe(path, overrides, plugins)
+    plugins.load_installed()
+    return plugins, recipe, draft

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from swebench_trainer.commands import run as run_command
-from swebench_trainer.commands.inputs import load_plugins, load_recipe
+from swebench_trainer.commands.inputs import open_recipe
 from swebench_trainer.errors import PluginFault, RecipeError, StageError
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
@@ -17,26 +16,14 @@ from swebench_trainer.stages.graph import open_context, stages_of
 from swebench_trainer.store.rundir import RunDir
 
 
-@dataclass(frozen=True)
-class Display:
-    """How much to show.
-
-    Attributes:
-        number: Pairs.
-        lines: Lines per answer; 0 shows all.
-    """
-
-    number: int
-    lines: int
-
-
 def execute(
     recipe: Path,
     overrides: list[str],
     runs_dir: Path,
-    display: Display,
     *,
     dry_run: bool,
+    number: int,
+    lines: int,
 ) -> None:
     """Makes a run's pairs, prints some of them and the figures of all.
 
@@ -44,18 +31,17 @@ def execute(
         recipe: The recipe's file.
         overrides: `table.key=value`, as given to `--set`.
         runs_dir: Directory that contains the run directories.
-        display: How much to show.
         dry_run: Whether to leave the run unchanged.
+        number: Number of pairs to show.
+        lines: Lines per answer to show; 0 shows all.
     """
     if not dry_run:
         only_pairs = run_command.StageChoice(only="pairs")
         run_command.execute(recipe, overrides, runs_dir, only_pairs)
-    plugins = load_plugins()
-    valid, _ = load_recipe(recipe, overrides, plugins)
-    plugins.load_installed()  # installed plugins may drop pairs
+    plugins, valid, _ = open_recipe(recipe, overrides)
     made = make_pairs(plugins, valid, runs_dir)
-    examples = to_show(made.pairs, display.number)
-    print_pairs(open_console(), made.stats, examples, display.lines)
+    examples = to_show(made.pairs, number)
+    print_pairs(open_console(), made.stats, examples, lines)
 
 
 def make_pairs(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Preferences:

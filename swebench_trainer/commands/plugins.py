@@ -1,13 +1,16 @@
-"""`swebench-train plugins`."""
+"""`swebench-train plugins` and `new-plugin`."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from swebench_trainer.commands.inputs import load_plugins
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.reporting.listings import plugin_table
+from swebench_trainer.scaffold.write import write_plugin
 
 
-def execute() -> None:
+def list_plugins() -> None:
     """Lists plugins, observers, and plugins that failed to load."""
     plugins, console = load_plugins(), open_console()
     plugins.load_installed()
@@ -19,3 +22,13 @@ def execute() -> None:
         print_line(
             console, f"{broken.name} ({broken.origin}) is broken: {broken.error}"
         )
+
+
+def new(name: str, kind: str, folder: Path) -> None:
+    """Writes a new plugin, and prints the command that installs and tests it."""
+    plugins = load_plugins()
+    plugins.load_installed()
+    taken = {entry.name for entry in plugins.registry if entry.slug == kind}
+    written = write_plugin(name, kind, folder, taken)
+    print(f"Created {written}. To install and test it:")
+    print(f"pip install -e {written} && pytest {written}")

@@ -11,19 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swebench_trainer.commands.inputs import load_plugins, load_recipe
+from swebench_trainer.commands.inputs import open_recipe
 from swebench_trainer.contracts import TokenView
-from swebench_trainer.errors import (
-    DataError,
-    PluginError,
-    RecipeError,
-    StageError,
-)
+from swebench_trainer.errors import DataError, PluginError, RecipeError, StageError
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import Recipe
 from swebench_trainer.reporting.console import open_console
 from swebench_trainer.reporting.preview import Example, Preview, print_preview
 from swebench_trainer.stages import prepare
+from swebench_trainer.stages.context import StageContext
 from swebench_trainer.stages.graph import open_context
 from swebench_trainer.store.draw import draw_key
 from swebench_trainer.store.jsonl import read_rows
@@ -57,9 +53,7 @@ def execute(
         choice: The samples to show.
         lines: Maximum number of lines per prompt; 0 prints all.
     """
-    plugins = load_plugins()
-    valid, _ = load_recipe(recipe, overrides, plugins)
-    plugins.load_installed()  # installed plugins may drop instances
+    plugins, valid, _ = open_recipe(recipe, overrides)
     preview = prepare_preview(plugins, valid, choice)
     print_preview(open_console(), valid, preview, lines)
 
@@ -81,14 +75,20 @@ def prepare_preview(plugins: Plugins, recipe: Recipe, choice: SampleChoice) -> P
     """
     view = _open_view(plugins, recipe)
     with tempfile.TemporaryDirectory(prefix="swebench-train-preview-") as folder:
-        prepared, dropped = _prepare(plugins, recipe, Path(folder))
-    chosen = [row for row in prepared if choice.split in (None, row.split)]
+        prepared = _prepare(plugins, recipe, Path(folder))
+        file = prepared.dir.file
+        instances = prepared.read("prepare", "instances.jsonl", Instance)
+        prompts = {r["instance_id"]: r for r in read_rows(file("prompts.jsonl"))}
+        taught = prepared.read("prepare", "sft.jsonl", SftRow)
+        dropped = read_rows(file("dropped.jsonl"))
+    answers = {row.instance_id: row.completion for row in taught}
+    chosen = [i for i in instances if choice.split in (None, i.split)]
     if not chosen:
         raise StageError(
             f"The split {choice.split!r} has no instances.",
             hint="Preview the other split, or change [data] holdout.",
         )
-    names = {row.instance_id for row in chosen}
+    names = {instance.instance_id for instance in chosen}
     for name in choice.instances:
         if name not in names:
             raise RecipeError(f"{name}: {_why_missing(name, dropped)}")
@@ -98,29 +98,22 @@ def prepare_preview(plugins: Plugins, recipe: Recipe, choice: SampleChoice) -> P
 
     examples = []
     shown: dict[str, Example] = {}
-    for row in chosen:
+    for instance in chosen:
+        name = instance.instance_id
+        answer, prompt = answers.get(name), prompts[name]
         example = Example(
-            row.instance_id,
-            row.split,
-            row.context,
-            learned=row.answer is not None,
-            view=view(row.prompt, row.answer),
+            name,
+            instance.split,
+            prompt["context"],
+            learned=answer is not None,
+            view=view(prompt["prompt"], answer),
         )
-        if row.instance_id in wanted:
-            shown[row.instance_id] = example
+        if name in wanted:
+            shown[name] = example
         # Texts of every example would not fit into memory.
         examples.append(replace(example, view=replace(example.view, parts=())))
     samples = tuple(shown[name] for name in wanted)
     return Preview(tuple(examples), samples, tuple(dropped))
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    instance_id: str
-    split: Split
-    context: str
-    prompt: str
-    answer: str | None
 
 
 def _open_view(
@@ -131,7 +124,7 @@ def _open_view(
             "This recipe has no [model], so preview has no tokenizer.",
             hint='Name one: --set model.name="Qwen/Qwen2.5-Coder-7B-Instruct"',
         )
-    backend = plugins.registry.create("backend", recipe.model)
+    backend = plugins.registry.create(recipe.model)
     if not hasattr(backend, "open_view"):
         raise PluginError(
             f"The backend {recipe.model.use!r} cannot show its tokens.",
@@ -152,44 +145,29 @@ def _open_view(
     return with_prompt
 
 
-def _prepare(
-    plugins: Plugins, recipe: Recipe, folder: Path
-) -> tuple[list[_Prepared], list[dict[str, str]]]:
-    """Prepared instances, and dropped rows."""
-    run = RunDir(folder)
-    stage = run.stage("prepare")
-    stage.path.mkdir(parents=True)
-    context = open_context("prepare", recipe, run, plugins)
+def _prepare(plugins: Plugins, recipe: Recipe, folder: Path) -> StageContext:
+    """Runs the prepare stage in a temporary directory; its files are the result."""
+    context = open_context("prepare", recipe, RunDir(folder), plugins)
+    context.dir.path.mkdir(parents=True)
     try:
         prepare.run(context)
     except (DataError, StageError) as error:
         if error.details is None:
             raise
         # The files that the hint names are temporary.
-        hint = error.hint.replace(f"{run.path}/", "")
+        hint = error.hint.replace(f"{folder}/", "")
         raise type(error)(
             error.message,
             hint=f"{hint} To keep that file: swebench-train run RECIPE --until prepare",
         ) from error
-    prompts = {
-        row["instance_id"]: row for row in read_rows(stage.file("prompts.jsonl"))
-    }
-    learned = context.read("prepare", "sft.jsonl", SftRow)
-    answers = {row.instance_id: row.completion for row in learned}
-    prepared = [
-        _Prepared(
-            instance.instance_id,
-            instance.split,
-            prompts[instance.instance_id]["context"],
-            prompts[instance.instance_id]["prompt"],
-            answers.get(instance.instance_id),
-        )
-        for instance in context.read("prepare", "instances.jsonl", Instance)
-    ]
-    return prepared, list(read_rows(stage.file("dropped.jsonl")))
+    return context
 
 
 def _why_missing(name: str, dropped: Sequence[dict[str, str]]) -> str:
     reasons = (row["reason"] for row in dropped if row["instance_id"] == name)
     reason = next(reasons, None)
-    return f"dropped: {reason}." if reason else "no such instance in the chosen split."
+    return (
+        f"dropped: {reason}."
+        if reason
+        else "no such instance in the data or in this --split."
+    )

@@ -61,7 +61,7 @@ def execute(folder: Path, *, dry_run: bool) -> None:
     print_line(
         console,
         f"{len(summary.changes)} of {summary.total} verdicts change; {rest} have no "
-        "logs of a finished run and stay unchanged",
+        "complete test log and stay unchanged",
     )
     if summary.reruns:
         will = "would" if dry_run else "will"

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -114,7 +115,7 @@ class ImageTrees:
                 objects.close()
                 remove(place)
                 _init(place, kind)
-            source = _Source(instance.workdir, wanted, place, lock)
+            source = _Source(instance.workdir.rstrip("/"), wanted, place, lock)
             if not objects.tree(ref):
                 with self._archives.unstarted_container(image_id) as take:
                     if wanted and source.fetch_commit(take):
@@ -123,21 +124,21 @@ class ImageTrees:
         return GitTree(objects, objects.tree(ref))
 
 
+@dataclass(frozen=True)
 class _Source:
     """A directory of an image to import into a locked cached repository.
 
-    Args:
-        workdir: The directory.
+    Attributes:
+        workdir: The directory, without a slash at the end.
         commit: The commit to import from its repository.
         place: The cached repository.
         lock: Descriptor of the repository's lock.
     """
 
-    def __init__(self, workdir: str, commit: str, place: Path, lock: int) -> None:
-        self._workdir = workdir.rstrip("/")
-        self._commit = commit
-        self._place = place
-        self._lock = lock
+    workdir: str
+    commit: str
+    place: Path
+    lock: int
 
     def fetch_commit(self, take: Take) -> bool:
         """Import the commit from the directory's own repository, if it has it.
@@ -145,13 +146,13 @@ class _Source:
         Copies only objects into a scratch repository and fetches from there, because
         then git verifies the id of every object.
         """
-        new = partial_path(self._place)
-        _init(new, "sha256" if len(self._commit) == 64 else "sha1")
+        new = partial_path(self.place)
+        _init(new, "sha256" if len(self.commit) == 64 else "sha1")
         objects = Objects(new)
         try:
-            if not self._copy_objects(take, new) or not objects.has(self._commit):
+            if not self._copy_objects(take, new) or not objects.has(self.commit):
                 return False
-            fetch(f"file://{new}", self._place, self._commit, self._lock)
+            fetch(f"file://{new}", self.place, self.commit, self.lock)
         except (GitError, ValueError):  # incomplete repository: import its plain files
             return False
         finally:
@@ -166,13 +167,13 @@ class _Source:
             ValueError: The directory is missing or too large.
             GitError: git cannot store the files.
         """
-        chunks = take(f"{self._workdir}/.")
+        chunks = take(f"{self.workdir}/.")
         if chunks is None:
-            raise ValueError(f"the image has no directory {self._workdir}")
-        import_archive(chunks, self._place, ref, self._lock)
+            raise ValueError(f"the image has no directory {self.workdir}")
+        import_archive(chunks, self.place, ref, self.lock)
 
     def _copy_objects(self, take: Take, new: Path) -> bool:
-        chunks = take(f"{self._workdir}/.git/objects/.")
+        chunks = take(f"{self.workdir}/.git/objects/.")
         if chunks is None:
             return False
         with opened(chunks) as archive:
@@ -183,21 +184,15 @@ class _Source:
                     target.parent.mkdir(exist_ok=True)
                     with target.open("wb") as file:
                         shutil.copyfileobj(content, file, CHUNK)
-        for text in self._shallow(take):
-            (new / "shallow").write_bytes(text)
+        # The list of commits whose parents are missing in the repository.
+        if chunks := take(f"{self.workdir}/.git/shallow"):
+            with opened(chunks) as archive:
+                for member in archive:
+                    small = member.isreg() and member.size < _MAX_SHALLOW
+                    content = archive.extractfile(member) if small else None
+                    if content and _SHALLOW.fullmatch(text := content.read()):
+                        (new / "shallow").write_bytes(text)
         return True
-
-    def _shallow(self, take: Take) -> Iterator[bytes]:
-        """Read the list of commits whose parents are missing in the repository."""
-        if (chunks := take(f"{self._workdir}/.git/shallow")) is None:
-            return
-        with opened(chunks) as archive:
-            for member in archive:
-                if member.isreg() and member.size < _MAX_SHALLOW:
-                    content = archive.extractfile(member)
-                    text = content.read() if content else b""
-                    if _SHALLOW.fullmatch(text):
-                        yield text
 
 
 def _init(place: Path, kind: str) -> None:

@@ -13,11 +13,12 @@ from typing import IO
 
 from swebench_trainer.contents.archive import below, members, opened
 from swebench_trainer.contents.objects import MAX_FILE
-from swebench_trainer.contents.paths import check_path
+from swebench_trainer.contents.paths import is_safe
 from swebench_trainer.git import (
     GitError,
     complaint,
     environment,
+    fast_import_path,
     git_dir,
     start_git,
 )
@@ -46,7 +47,7 @@ def import_archive(chunks: Iterator[bytes], place: Path, ref: str, lock: int) ->
         stream.write(_COMMIT.format(ref=ref).encode())
         with opened(chunks) as archive:
             for path, member in members(archive):
-                if _safe(path):
+                if is_safe(path):
                     _write(stream, archive, member, path, names)
         stream.write(b"done\n")
 
@@ -87,7 +88,9 @@ def _write(
         source = below(member.linkname)
         if source in names.files:
             names.add(path)
-            stream.write(b"C %s %s\n" % (_quoted(source), _quoted(path)))
+            stream.write(
+                b"C %s %s\n" % (fast_import_path(source), fast_import_path(path))
+            )
         return
     if member.issym():
         names.add(path)
@@ -104,22 +107,8 @@ def _write(
 
 
 def _write_content(stream: IO[bytes], path: str, mode: bytes, content: bytes) -> None:
-    stream.write(b"M %s inline %s\n" % (mode, _quoted(path)))
+    stream.write(b"M %s inline %s\n" % (mode, fast_import_path(path)))
     stream.write(b"data %d\n%s\n" % (len(content), content))
-
-
-def _safe(path: str) -> bool:
-    try:
-        check_path(path)
-    except ValueError:
-        return False
-    return True
-
-
-def _quoted(path: str) -> bytes:
-    """Quote a path without control characters for fast-import."""
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'.encode()
 
 
 @contextlib.contextmanager
@@ -127,7 +116,10 @@ def _fast_import(place: Path, lock: int) -> Iterator[IO[bytes]]:
     """Open the input of a `git fast-import`, which has no effect unless it ends with `done`."""
     with tempfile.TemporaryFile() as errors:
         process = start_git(
-            *(git_dir(place), "fast-import", "--quiet", "--done"),
+            git_dir(place),
+            "fast-import",
+            "--quiet",
+            "--done",
             env=environment(),
             inherit=(lock,),
             stdin=subprocess.PIPE,

@@ -8,6 +8,15 @@ UNSAFE = "unsafe path"
 _MAX_PATH_BYTES = 1024
 
 
+def is_safe(path: str) -> bool:
+    """Whether `check_path` accepts a path."""
+    try:
+        check_path(path)
+    except ValueError:
+        return False
+    return True
+
+
 def check_path(path: str) -> None:
     """Accept only paths that stay in the repository and out of its `.git`.
 

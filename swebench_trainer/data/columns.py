@@ -30,10 +30,18 @@ from swebench_trainer.patches.reverse import reverse
 from swebench_trainer.types import Instance, is_unicode
 
 _REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement", "patch")
-_TEXT = (
-    *("test_patch", "version", "image", "eval_script", "log_parser"),
-    *("created_at", "requirements", "interface", "language", "difficulty"),
-)
+_TEXT = [
+    "test_patch",
+    "version",
+    "image",
+    "eval_script",
+    "log_parser",
+    "created_at",
+    "requirements",
+    "interface",
+    "language",
+    "difficulty",
+]
 _NAMES = ("repo", "base_commit")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 
@@ -68,8 +76,8 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
         **{column: row[column] for column in _REQUIRED},
         **texts,
         eval_type=_text(row, "eval_type") or "pass_and_fail",
-        FAIL_TO_PASS=_names(row, "FAIL_TO_PASS"),
-        PASS_TO_PASS=_names(row, "PASS_TO_PASS"),
+        FAIL_TO_PASS=strings_of(row, "FAIL_TO_PASS"),
+        PASS_TO_PASS=strings_of(row, "PASS_TO_PASS"),
         images=tuple(_places(assets.get("problem_statement"), "url")),
         test_files=tuple(
             path
@@ -115,16 +123,13 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     return text
 
 
-def _names(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
-    """Test names, from a list or a JSON list."""
-    value = row.get(column)
-    if value is None or value == "":
-        return ()
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"column {column!r} is not a JSON list") from error
+def strings_of(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """Strings, such as test names, from a list or a JSON list.
+
+    Raises:
+        ValueError: The value is not a list of strings.
+    """
+    value = _decoded(row, column, ())
     if not isinstance(value, list | tuple):
         raise ValueError(f"column {column!r} is not a list")
     for name in value:
@@ -134,14 +139,20 @@ def _names(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _decoded(row: Mapping[str, Any], column: str, missing: Any) -> Any:
+    """The value of a column that may be JSON text; `missing` if it has none."""
+    value = row.get(column)
+    if value is None or value == "":
+        return missing
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"column {column!r} is not JSON") from error
+
+
 def _assets(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """SWE-bench Multimodal's asset files, by the column that they belong to."""
-    assets = row.get("image_assets") or {}
-    if isinstance(assets, str):
-        try:
-            assets = json.loads(assets)
-        except (ValueError, RecursionError) as error:
-            raise ValueError("column 'image_assets' is not JSON") from error
+    assets = _decoded(row, "image_assets", {})
     if not isinstance(assets, Mapping):
         raise ValueError("column 'image_assets' is not an object")
     return assets

@@ -13,6 +13,7 @@ prefix of their ids, the others by the name of their data set.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import zlib
@@ -112,19 +113,23 @@ class _Overlap:
 
 def find_leakage(heldout: InstanceSet, train: InstanceSet) -> Leakage:
     """Find everything that the two sides share. Each side is read once."""
-    groups: dict[_Key, _Overlap] = {}
-    patches = _Patches()
-    order = {name: number for number, name in enumerate(heldout.names)}
+    groups: dict[_Key, _Overlap] = defaultdict(_Overlap)
+    grams_index = _GramIndex()
     for instance, metadata in zip(heldout, heldout.metadata, strict=True):
-        for key in _keys(instance, metadata):
-            groups.setdefault(key, _Overlap()).heldout.append(metadata.instance_id)
-        patches.add(instance, metadata)
+        whole, grams = _fingerprint(instance.patch, metadata.project)
+        for key in (whole, *_keys(instance, metadata)):
+            groups[key].heldout.append(metadata.instance_id)
+        grams_index.add(metadata.instance_id, grams)
     leaking: set[str] = set()
     for instance, metadata in zip(train, train.metadata, strict=True):
-        shared = [groups[key] for key in _keys(instance, metadata) if key in groups]
-        for group in shared:
-            group.add(metadata.instance_id)
-        if patches.look_up(instance, metadata) or shared:
+        whole, grams = _fingerprint(instance.patch, metadata.project)
+        keys = {key for key in (whole, *_keys(instance, metadata)) if key in groups}
+        equal = groups[whole].heldout if whole in keys else ()
+        for name in set(grams_index.similar(grams)).difference(equal):
+            keys.add(near := (LeakageKind.SIMILAR_PATCH, name))
+            groups[near].heldout = [name]
+        for key in keys:
+            groups[key].add(metadata.instance_id)
             leaking.add(metadata.instance_id)
     findings = [
         Finding(
@@ -138,7 +143,7 @@ def find_leakage(heldout: InstanceSet, train: InstanceSet) -> Leakage:
         if group.count
         for name in group.heldout
     ]
-    findings += patches.findings()
+    order = {name: number for number, name in enumerate(heldout.names)}
     findings.sort(key=lambda found: (order[found.heldout], found.reason, found.what))
     return Leakage(findings, leaking)
 
@@ -159,61 +164,34 @@ def _keys(instance: Instance, metadata: Metadata) -> set[_Key]:
     }
 
 
-class _Patches:
-    """An index of the gold patches of held-out instances."""
+class _GramIndex:
+    """An index of the n-grams of held-out patches."""
 
     def __init__(self) -> None:
-        self._whole: dict[str, _Overlap] = {}
-        self._names: list[str] = []
-        self._enough: list[float] = []
-        self._holders: dict[int, list[int]] = defaultdict(list)
-        self._near: dict[int, _Overlap] = {}
+        self._enough: dict[str, float] = {}
+        self._holders: dict[int, list[str]] = defaultdict(list)
 
-    def add(self, instance: Instance, metadata: Metadata) -> None:
-        """Index the patch of a held-out instance."""
-        whole, grams = _fingerprint(instance.patch, metadata.project)
-        self._whole.setdefault(whole, _Overlap()).heldout.append(instance.instance_id)
+    def add(self, name: str, grams: set[int]) -> None:
+        """Index a patch. The rest of one that is mostly boilerplate is not evidence."""
         if len(grams) < ENOUGH:
             return
-        number, sampled = len(self._names), 0
-        for gram in sorted(grams):
-            if len(self._holders[gram]) < _CROWD:
-                self._holders[gram].append(number)
-                sampled += 1
-            if sampled == SAMPLE:
-                break
-        self._names.append(instance.instance_id)
-        # The rest of a patch that is mostly boilerplate is not evidence.
-        self._enough.append(OVERLAP * sampled if sampled >= ENOUGH else math.inf)
+        rare = (gram for gram in sorted(grams) if len(self._holders[gram]) < _CROWD)
+        sampled = list(itertools.islice(rare, SAMPLE))
+        if len(sampled) >= ENOUGH:
+            self._enough[name] = OVERLAP * len(sampled)
+        for gram in sampled:
+            self._holders[gram].append(name)
 
-    def look_up(self, instance: Instance, metadata: Metadata) -> bool:
-        """Record the matches of a training patch; whether it has any."""
-        whole, grams = _fingerprint(instance.patch, metadata.project)
-        if same := self._whole.get(whole):
-            same.add(instance.instance_id)
-        found: Counter[int] = Counter()
+    def similar(self, grams: set[int]) -> Iterator[str]:
+        """Names of the indexed patches that share enough n-grams."""
+        found: Counter[str] = Counter()
         for gram in grams & self._holders.keys():
             found.update(self._holders[gram])
-        near = [n for n, hits in found.items() if hits >= self._enough[n]]
-        for number in near:
-            if same is None or self._names[number] not in same.heldout:
-                group = self._near.setdefault(number, _Overlap([self._names[number]]))
-                group.add(instance.instance_id)
-        return bool(same or near)
-
-    def findings(self) -> Iterator[Finding]:
-        """A finding for each held-out patch that also appears in training."""
-        for reason, groups in (
-            (LeakageKind.PATCH, self._whole.values()),
-            (LeakageKind.SIMILAR_PATCH, self._near.values()),
-        ):
-            for group in groups:
-                for name in group.heldout if group.count else ():
-                    yield Finding(name, reason, "", group.train, group.count)
+        return (n for n, hits in found.items() if hits >= self._enough.get(n, math.inf))
 
 
-def _fingerprint(patch: str, project: str) -> tuple[str, set[int]]:
-    """A digest of the changed lines, and checksums of the n-grams of added code.
+def _fingerprint(patch: str, project: str) -> tuple[_Key, set[int]]:
+    """A key of the changed lines, and checksums of the n-grams of added code.
 
     Whitespace and the order of files are ignored. A patch that adds nothing is compared
     by its removed lines. A short patch is compared with its file names and the name of
@@ -233,7 +211,8 @@ def _fingerprint(patch: str, project: str) -> tuple[str, set[int]]:
     }
     where = [project.rpartition("/")[2], *sorted(files)] if len(grams) < ENOUGH else []
     # A text without changed lines only equals itself.
-    return digest([*where, *sorted(lines)] if lines else [patch]), grams
+    whole = digest([*where, *sorted(lines)] if lines else [patch])
+    return (LeakageKind.PATCH, whole), grams
 
 
 _TEST_REPOSITORIES = frozenset(

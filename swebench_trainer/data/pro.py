@@ -13,15 +13,20 @@ import json
 import re
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 
 from swebench_trainer.contracts import SourceData
-from swebench_trainer.data.checkout import checkout, is_address
-from swebench_trainer.data.columns import instance_from_row
+from swebench_trainer.data.columns import instance_from_row, strings_of
 from swebench_trainer.data.rows import (
     RowsPath,
     load_rows,
@@ -30,12 +35,15 @@ from swebench_trainer.data.rows import (
     to_instances,
 )
 from swebench_trainer.errors import DataError
+from swebench_trainer.git import GitError, git
+from swebench_trainer.patches.strict_diff import read_patch
 from swebench_trainer.recipe.models import (
     VOLATILE,
     DataTable,
     PlacePath,
     from_recipe_folder,
 )
+from swebench_trainer.store.cache import cached, user_cache
 from swebench_trainer.store.digest import digest, digest_path
 from swebench_trainer.types import Instance, is_unicode
 
@@ -45,16 +53,21 @@ WORKDIR = "/app"
 TAG_LENGTH = 128
 """Maximum length of an image tag; longer tags are cut."""
 
+# A revision follows the last @ if no slash follows it: `ssh://git@host/x` has none.
+_ADDRESS = re.compile(
+    r"(?P<url>(?:https?|git)://\w[^@\s]*?"
+    r"|ssh://\w\S*?|file:///\S*?|\w[\w.]*@\w[\w.-]*:\S+?)"
+    r"(?:@(?P<revision>\w[\w.+-]*))?"
+)
 _RUN_SCRIPT, _PARSER = "run_script.sh", "parser.py"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FIX = re.compile(r"-([0-9a-f]{40})(?:-v[0-9a-z]+)?\Z")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_DIFF = re.compile(r"^diff --git ", re.MULTILINE)
-_NEW_PATH = re.compile(
-    r"\Aa/(?P<same>.+) b/(?P=same)$|^\+\+\+ b/(?P<path>.+?)\t?$|^rename to (?P<name>.+)$",
-    re.MULTILINE,
-)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of a repository and not a local path."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 def _checkout_or_address(scripts: str, info: ValidationInfo) -> str:
@@ -79,7 +92,10 @@ class ProTable(DataTable):
 
 
 class ProSource:
-    """Reads rows of SWE-bench Pro; an unusable row is dropped with the reason."""
+    """Rows of SWE-bench Pro, with the scripts of its evaluation repository.
+
+    An unusable row is dropped with the reason.
+    """
 
     def __init__(self, table: ProTable) -> None:
         self._table = table
@@ -247,6 +263,54 @@ def _run_scripts(scripts: str) -> Path:
     return folder
 
 
+def checkout(address: str) -> Path:
+    """A read-only checkout of a repository at a revision.
+
+    Cached checkouts are not fetched again, so an address without a revision stays at the
+    commit of its first checkout.
+
+    Args:
+        address: `https://host/owner/name`, `ssh://…`, `git@host:owner/name` or
+            `file:///path`, optionally followed by `@` and a branch, tag or full commit id.
+
+    Raises:
+        DataError: The address is invalid, or the revision cannot be fetched.
+        PrerequisiteError: git is not installed.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise DataError(f"{address} is not the address of a git repository.")
+    url, revision = found["url"], found["revision"] or "HEAD"
+    place = user_cache("checkouts", digest([url, revision]))
+    return cached(place, lambda new, lock: _clone(url, revision, new, lock))
+
+
+def _clone(url: str, revision: str, place: Path, *locks: int) -> None:
+    place.mkdir()
+    fetch = ("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules")
+    # A symbolic link in the repository could point to any local file.
+    safe = ("-c", "core.symlinks=false", "-c", "core.autocrlf=false")
+    try:
+        git("-C", str(place), "init", "--quiet", "--template=")
+        git("-C", str(place), *fetch, "--", url, revision, online=True, inherit=locks)
+        git(
+            "-C",
+            str(place),
+            *safe,
+            "checkout",
+            "--quiet",
+            "--detach",
+            "FETCH_HEAD",
+            inherit=locks,
+        )
+    except GitError as error:
+        raise DataError(
+            f"{error}.",
+            hint="Check the address and the network. A revision is a branch, a tag or a "
+            "full commit id. Or clone the repository yourself and use its directory.",
+        ) from error
+
+
 def _read_script(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -255,45 +319,38 @@ def _read_script(path: Path) -> str:
         raise ValueError(f"the evaluation repository has no {where}") from error
 
 
+_DIGESTS = TypeAdapter(
+    dict[str, Annotated[str, Field(pattern=r"\Asha256:[0-9a-f]{64}\z")]]
+)
+"""Image digests by tag."""
+
+
 def _read_digests(path: Path) -> dict[str, str]:
-    """Image digests by tag."""
     try:
-        digests: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"Cannot read {path} as JSON: {error}.") from error
-    valid = isinstance(digests, dict) and all(
-        isinstance(value, str) and _DIGEST.fullmatch(value)
-        for value in digests.values()
-    )
-    if not valid:
+        return _DIGESTS.validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+    except ValidationError as error:
         raise DataError(
-            f'{path} must contain one object {{"image tag": "sha256:…"}} with 64 '
-            "hexadecimal digits per digest."
-        )
-    return digests
+            f"{path} is invalid: {error.errors()[0]['msg']}.",
+            hint='It must contain one JSON object {"image tag": "sha256:…"} with 64 '
+            "hexadecimal digits per digest.",
+        ) from error
 
 
-def _tests(row: Mapping[str, Any], column: str) -> list[str]:
+def _tests(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
     """Test names; the evaluation repository's table has upper-case column names."""
     return _list(row, column if row.get(column) is not None else column.upper())
 
 
-def _list(row: Mapping[str, Any], column: str) -> list[str]:
+def _list(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
     """Strings from a list, a JSON list, or a Python list literal."""
-    value = row.get(column)
-    if value is None or value == "":
-        return []
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = _literal(value, column)
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"column {column!r} is not a list")
-    # Other values are neither test names nor serializable.
-    if not all(isinstance(item, str) and is_unicode(item) for item in value):
-        raise ValueError(f"column {column!r} has an item that is not a string")
-    return list(value)
+    try:
+        return strings_of(row, column)
+    except ValueError:
+        if not isinstance(row[column], str):
+            raise
+    return strings_of({column: _literal(row[column], column)}, column)
 
 
 def _literal(value: str, column: str) -> Any:
@@ -327,22 +384,11 @@ def _checkout_tests(row: Mapping[str, Any], instance: Instance) -> str:
     if command:
         return command
     fix = _FIX.search(instance.instance_id)
-    files = list(_files_after(instance.test_patch))
+    changes = read_patch(instance.test_patch) if instance.test_patch else ()
+    files = [change.new for change in changes if change.new]
     if not fix or not files:
         raise ValueError(
             "column 'before_repo_set_cmd' is empty and cannot be derived: the id has no "
             "commit, or 'test_patch' has no files"
         )
     return shlex.join(["git", "checkout", fix[1], "--", *files])
-
-
-def _files_after(test_patch: str) -> Iterator[str]:
-    """The files that a patch changes or creates."""
-    for section in _DIFF.split(test_patch)[1:]:
-        header = section.partition("\n@@ ")[0]
-        if "\ndeleted file mode " in header:
-            continue
-        found = _NEW_PATH.search(header)
-        if not found:
-            raise ValueError("'test_patch' has a path in an unsupported notation")
-        yield found["same"] or found["path"] or found["name"]

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from swebench_trainer.contracts import SourceData
 from swebench_trainer.data.columns import instance_from_row
-from swebench_trainer.data.json_list import JsonList
+from swebench_trainer.data.json_rows import JsonLines, JsonList
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import VOLATILE, DataTable, from_recipe_folder
 from swebench_trainer.store.digest import digest, digest_path
@@ -59,7 +59,10 @@ class RowsTable(DataTable):
 
 
 class RowsSource:
-    """Reads swebench rows; an unusable row is dropped with the reason."""
+    """Rows of the SWE-bench family, from a file or a Hub dataset.
+
+    An unusable row is dropped with the reason.
+    """
 
     def __init__(self, table: RowsTable) -> None:
         self._path = table.path
@@ -157,8 +160,6 @@ def read_rows_file(path: Path) -> Iterator[Mapping[str, Any]]:
     _check_file(path)
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
-    elif path.suffix == ".jsonl":
-        yield from _json_lines(path)
     elif path.suffix == ".csv":
         yield from _csv_rows(path)
     else:
@@ -169,7 +170,8 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise DataError(
             f"{path} does not exist.",
-            hint="Paths in a recipe are relative to the recipe's directory.",
+            hint="Check the path: in a recipe it is relative to the recipe's directory, on "
+            "the command line to the current one.",
         )
     if not os.access(path, os.R_OK):
         raise DataError(f"No permission to read {path}.", hint="Check its permissions.")
@@ -199,45 +201,28 @@ def _cell(column: Any, row: int) -> Any:
         return b""
 
 
-def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _object(json.loads(line), f"{path}, line {number}")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, after line {number}: not UTF-8: {error}.", hint=_DAMAGED
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}, line {number}: {_not_json(error)}", hint=_DAMAGED
-        ) from error
-
-
-def _not_json(error: ValueError | RecursionError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg}."
-    if isinstance(error, RecursionError):
-        return "nested too deeply."
-    return f"not JSON: {error}."  # a number with too many digits
-
-
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig") as file:
-        rows = JsonList(file)
+        rows = (JsonLines if path.suffix == ".jsonl" else JsonList)(file)
         try:
-            for number, row in enumerate(rows, start=1):
-                yield _object(row, f"{path}, row {number}")
+            for row in rows:
+                if not isinstance(row, dict):
+                    raise DataError(
+                        f"{path}, line {rows.line}: a row must be a JSON object.",
+                        hint=_DAMAGED,
+                    )
+                yield row
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{path}, after line {rows.line}: not UTF-8: {error}.", hint=_DAMAGED
             ) from error
         except (ValueError, RecursionError) as error:
+            # A ValueError of another type is about a number with too many digits.
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise DataError(
-                f"{path}, line {rows.line}: {_not_json(error)}",
-                hint="A .json file holds a list of rows; .jsonl has a row per line.",
+                f"{path}, line {rows.line}: not JSON: {reason}.",
+                hint=f"{_DAMAGED} A .json file holds a list of rows; .jsonl has a row "
+                "per line.",
             ) from error
 
 
@@ -263,12 +248,6 @@ def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         ) from error
 
 
-def _object(row: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: a row must be a JSON object.", hint=_DAMAGED)
-    return row
-
-
 def _hub_rows(name: str, split: str) -> Iterator[Mapping[str, Any]]:
     from datasets import load_dataset
     from huggingface_hub.errors import HFValidationError
@@ -278,13 +257,14 @@ def _hub_rows(name: str, split: str) -> Iterator[Mapping[str, Any]]:
         validate_repo_id(name)
     except HFValidationError as error:
         raise DataError(
-            f"{name} is neither an existing file nor a valid Hub dataset name.",
-            hint="Use a .parquet, .jsonl, .json or .csv file, or a Hub dataset id.",
+            f"{name} is not an existing file, a task repo, or a valid Hub dataset name.",
+            hint="Check the path. Supported: .parquet, .jsonl, .json and .csv files.",
         ) from error
     try:
         yield from load_dataset(name, split=split)
     except Exception as error:  # datasets raises many types for a missing dataset
         raise DataError(
             f"Cannot load the dataset {name!r} (split {split!r}): {error}",
-            hint="Check the name and the network, or use a .parquet, .jsonl, .json or .csv file.",
+            hint="Check the name and the network. Local data: an existing .parquet, "
+            ".jsonl, .json or .csv file, or a task repo (a directory with tasks/).",
         ) from error

@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time
 from pathlib import Path
@@ -27,12 +27,12 @@ from swebench_trainer.store.draw import draw_fraction, draw_key
 from swebench_trainer.types import DropReason
 
 _FIELDS = {
-    "ids": "instance_id",
-    "repos": "repo",
-    "languages": "language",
-    "difficulties": "difficulty",
+    "ids": ("instance_id", "instances"),
+    "repos": ("repo", "repositories"),
+    "languages": ("language", "languages"),
+    "difficulties": ("difficulty", "difficulties"),
 }
-"""Metadata field of each key of a selection."""
+"""Metadata field of each key of a selection, and its values in messages."""
 
 
 def select(
@@ -57,8 +57,8 @@ def select(
     wanted = [
         metadata.instance_id
         for metadata in instances
-        if all(_matches(include, metadata).values())
-        and not any(_matches(exclude, metadata).values())
+        if all(_matches(include, metadata))
+        and not any(_matches(exclude, metadata))
         and (table.max_patch_lines is None or metadata.lines <= table.max_patch_lines)
         and (
             table.max_patch_files is None
@@ -82,8 +82,9 @@ def _selection(given: tuple[str, ...] | Selection) -> dict[str, frozenset[str]]:
 
 def _matches(
     selection: Mapping[str, frozenset[str]], metadata: Metadata
-) -> dict[str, bool]:
-    return {key: getattr(metadata, _FIELDS[key]) in selection[key] for key in selection}
+) -> Iterator[bool]:
+    for key, values in selection.items():
+        yield getattr(metadata, _FIELDS[key][0]) in values
 
 
 def _require_known(
@@ -92,27 +93,20 @@ def _require_known(
     known: Iterable[str],
 ) -> None:
     for key, values in selection.items():
-        existing = {getattr(metadata, _FIELDS[key]) for metadata in instances}
+        field, noun = _FIELDS[key]
+        existing = {getattr(metadata, field) for metadata in instances}
         missing = sorted(values - existing - set(known if key == "ids" else ()))
         if missing:
             close = difflib.get_close_matches(missing[0], existing, 1)
-            few = sorted(existing)[:8]
+            few = ", ".join(map(repr, sorted(existing)[:8]))
+            more = " and more" if len(existing) > 8 else ""
             raise DataError(
-                f"[data] include names {len(missing)} {_NOUNS[key]} that are not in the "
+                f"[data] include names {len(missing)} {noun} that are not in the "
                 f"data: {', '.join(missing[:5])}.",
                 hint=f"Did you mean {close[0]!r}?"
                 if close
-                else f"The data has: {', '.join(map(repr, few))}"
-                + (" and more." if len(existing) > len(few) else "."),
+                else f"The data has: {few}{more}.",
             )
-
-
-_NOUNS = {
-    "ids": "instances",
-    "repos": "repositories",
-    "languages": "languages",
-    "difficulties": "difficulties",
-}
 
 
 @dataclass(frozen=True)
@@ -156,8 +150,6 @@ def split(
         return HeldOut(frozenset())
     elif holdout.by == "time":
         found = _newest(instances, holdout)
-    elif holdout.by == "repo":
-        found = _drawn_repos(instances, holdout.fraction, seed)
     else:
         found = _drawn(instances, holdout, seed)
     rest = len(instances) - len(found.unusable) - len(found.ids)
@@ -191,40 +183,35 @@ _WAYS_OUT = {
 
 
 def _drawn(instances: Sequence[Metadata], holdout: Holdout, seed: int) -> HeldOut:
-    """Split by instance, with the same rule in each stratum."""
-    strata: dict[str, dict[str, int]] = defaultdict(dict)
+    """Split by instance or repository, with the same rule in each stratum.
+
+    All mirrors of a repository are on one side.
+    """
+    unit = "project" if holdout.by == "repo" else "instance_id"
+    strata: dict[str, Counter[str]] = defaultdict(Counter)
     for metadata in instances:
         stratum = getattr(metadata, holdout.stratify) if holdout.stratify else ""
-        strata[stratum][metadata.instance_id] = 1
+        strata[stratum][getattr(metadata, unit)] += 1
     held_out: set[str] = set()
-    to_share = []
-    for stratum, ids in sorted(strata.items()):
-        drawn, by_share = _draw(ids, holdout.fraction, seed)
+    to_share = 0
+    for sizes in strata.values():
+        drawn, by_share = _draw(sizes, holdout.fraction, seed)
         held_out |= drawn
-        to_share += [stratum] if by_share else []
+        to_share += by_share
     note = ""
     if to_share and holdout.stratify:
         note = (
-            f"filled up to the fraction in {len(to_share)} of {len(strata)} strata, which "
+            f"filled up to the fraction in {to_share} of {len(strata)} strata, which "
             "are small; added rows may change the split there"
         )
     elif to_share:
-        note = _TO_SHARE.format("instances")
-    return HeldOut(frozenset(held_out), note, stable=not to_share)
-
-
-_TO_SHARE = (
-    "filled up to the fraction because of few {}; added rows may change the split"
-)
-
-
-def _drawn_repos(instances: Sequence[Metadata], fraction: float, seed: int) -> HeldOut:
-    """Split by repository, with all mirrors of a repository on one side."""
-    sizes = Counter(metadata.project for metadata in instances)
-    held_out, by_share = _draw(sizes, fraction, seed)
-    ids = frozenset(f.instance_id for f in instances if f.project in held_out)
-    note = _TO_SHARE.format("repositories") if by_share else ""
-    return HeldOut(ids, note, stable=not by_share)
+        units = "repositories" if holdout.by == "repo" else "instances"
+        note = (
+            f"filled up to the fraction because of few {units}; added rows may change "
+            "the split"
+        )
+    ids = frozenset(m.instance_id for m in instances if getattr(m, unit) in held_out)
+    return HeldOut(ids, note, stable=not to_share)
 
 
 def _draw(
@@ -319,7 +306,7 @@ def _ids_of(path: Path) -> list[str]:
     except OSError as error:
         raise DataError(
             f"Cannot read the list {path}: {error.strerror}.",
-            hint="Paths in a recipe are relative to the recipe's directory.",
+            hint="Relative paths are resolved from the recipe's directory.",
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}.") from error

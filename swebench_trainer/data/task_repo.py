@@ -26,7 +26,10 @@ class TaskRepoTable(DataTable):
 
 
 class TaskRepoSource:
-    """Reads a task repo. The `repo/` directory of a task, if it exists, is its snapshot."""
+    """A swebench 5 task repo: one directory per instance.
+
+    The `repo/` directory of a task, if it exists, is its snapshot.
+    """
 
     def __init__(self, table: TaskRepoTable) -> None:
         self._path = table.path
@@ -57,7 +60,7 @@ class TaskRepoSource:
         if not tasks.is_dir():
             raise DataError(
                 f"{self._path} is not a task repo: tasks/ is missing.",
-                hint="Paths in a recipe are relative to the recipe's directory.",
+                hint="Relative paths are resolved from the recipe's directory.",
             )
         return tasks
 

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from swebench_trainer.patches.hostile_diff import patched_paths
 from swebench_trainer.types import Instance
 
 REFUSED = 10
@@ -69,17 +70,13 @@ def apply_script(instance: Instance) -> str:
 
     It exits with 0, `REFUSED` or `NO_GIT`, and prints which command succeeded.
     """
-    from swebench.harness.constants import (
-        APPLY_PATCH_FAIL,
-        APPLY_PATCH_PASS,
-        CONTAINER_PATCH_FILE,
-    )
+    from swebench.harness import constants
     from swebench.harness.run_evaluation import GIT_APPLY_CMDS
 
     def attempt(command: str) -> str:
         return (
-            f"{command} {CONTAINER_PATCH_FILE} && "
-            f"{{ echo '{APPLY_PATCH_PASS}: {command}'; left; exit 0; }}\n"
+            f"{command} {constants.CONTAINER_PATCH_FILE} && "
+            f"{{ echo '{constants.APPLY_PATCH_PASS}: {command}'; left; exit 0; }}\n"
         )
 
     # A failed attempt may leave a part of the patch, which makes the next one fail.
@@ -95,8 +92,27 @@ def apply_script(instance: Instance) -> str:
         f"trap 'rm -f \"$0\" {NAMED_PATHS}' EXIT\n"
         f"command -v git >/dev/null || exit {NO_GIT}\n"
         f"left() {{\n{_TREE}}}\n{_UNTRACKED}"
-        f"{chain}echo '{APPLY_PATCH_FAIL}'\nexit {REFUSED}\n"
+        f"{chain}echo '{constants.APPLY_PATCH_FAIL}'\nexit {REFUSED}\n"
     )
+
+
+def apply_files(instance: Instance, patch: str, *, with_tree: bool) -> dict[str, bytes]:
+    """The files that a sandbox needs to apply a patch; none if it cannot be encoded.
+
+    Args:
+        instance: The instance.
+        patch: The patch.
+        with_tree: Whether the script should print the tree that it produces.
+    """
+    content = patch_bytes(patch)
+    if content is None:
+        return {}
+    files = {"tmp/patch.diff": content, "tmp/apply.sh": apply_script(instance).encode()}
+    paths = set(patched_paths(patch))
+    # Without this file, the script does not print the tree.
+    if with_tree and all(map(is_contained, paths)):
+        files[NAMED_PATHS.removeprefix("/")] = named_paths(paths)
+    return files
 
 
 def applied_tree(log: str) -> str:

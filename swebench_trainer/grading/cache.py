@@ -19,11 +19,12 @@ import sqlite3
 import tempfile
 import threading
 import time
+import weakref
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -171,7 +172,7 @@ class SqliteRunCache:
         self.path = path
         self._lock: TextIO | None = None
         self._turn = threading.Lock()  # SQLite connections serve one thread at a time
-        self._queues: dict[str, _Queue] = {}
+        self._flights = weakref.WeakValueDictionary[str, threading.Lock]()
         self._uses: Counter[int] = Counter()
         self._database = self._open()
 
@@ -220,17 +221,14 @@ class SqliteRunCache:
     def single_flight(self, key: str) -> Iterator[bool]:
         """See `RunCache.single_flight`. Covers the threads of this process."""
         with self._turn:
-            queue = self._queues.setdefault(key, _Queue())
-            waits = queue.length > 0
-            queue.length += 1
+            flight = self._flights.setdefault(key, threading.Lock())
+        waits = not flight.acquire(blocking=False)
+        if waits:
+            flight.acquire()
         try:
-            with queue.front:
-                yield waits
+            yield waits
         finally:
-            with self._turn:
-                queue.length -= 1
-                if not queue.length:
-                    del self._queues[key]
+            flight.release()
 
     def close(self) -> None:
         """Write the counted uses and close the file."""
@@ -313,9 +311,8 @@ class SqliteRunCache:
                 yield
                 database.execute("COMMIT")
             except BaseException:
-                with contextlib.suppress(
-                    sqlite3.Error
-                ):  # it may have rolled back already
+                # SQLite may have rolled back already.
+                with contextlib.suppress(sqlite3.Error):
                     database.execute("ROLLBACK")
                 raise
 
@@ -362,14 +359,6 @@ class SqliteRunCache:
     def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
-
-
-@dataclass
-class _Queue:
-    """The threads that wait for one key."""
-
-    front: threading.Lock = field(default_factory=threading.Lock)
-    length: int = 0
 
 
 def set_aside(path: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import re
 from pathlib import Path
-from types import TracebackType
 
 HEAD_BYTES = 16 << 20
 TAIL_BYTES = 4 << 20
@@ -42,12 +41,7 @@ class CappedLog:
     def __enter__(self) -> CappedLog:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def write(self, chunk: bytes) -> None:

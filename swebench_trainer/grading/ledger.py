@@ -7,6 +7,7 @@ patches of one instance are graded once.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -16,11 +17,11 @@ from typing import Any
 from swebench_trainer.contracts import GoldRun, GradeJob, Grader, ItemProgress, Outcome
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.official import OWED
+from swebench_trainer.grading.outcome import outcome_without_patch
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import RowWriter, each_row, write_rows
 from swebench_trainer.types import (
     Candidate,
-    ExtractionOutcome,
     Instance,
     Status,
     Verdict,
@@ -78,7 +79,7 @@ class Ledger:
             for key, verdict in self._read().items()
             if verdict.status not in OWED
         }
-        decided = {_group(v, v.patch, once_per_patch): v for v in verdicts.values()}
+        decided = {_key(v, once_per_patch): v for v in verdicts.values()}
         owed = [c for c in candidates if _key(c) not in verdicts]
         count = len(candidates) - len(owed)
         with (
@@ -86,21 +87,22 @@ class Ledger:
             RowWriter(self._folder / "timings.jsonl") as timings,
         ):
 
-            def decide(candidate: Candidate, outcome: Outcome, log: str) -> None:
+            def decide(verdict: Verdict) -> None:
                 nonlocal count
-                verdict = _verdict(candidate, outcome, log)
                 rows.write(as_row(verdict))
-                verdicts[_key(candidate)] = verdict
+                verdicts[_key(verdict)] = verdict
                 count += 1
-                done(_name(candidate), count, len(candidates), verdict.status)
+                name = f"{verdict.instance_id} #{verdict.sample}"
+                done(name, count, len(candidates), verdict.status)
 
             groups: dict[Key, list[Candidate]] = defaultdict(list)
             for candidate in owed:
-                group = _group(candidate, digest(candidate.patch), once_per_patch)
-                if outcome := _without_tests(candidate):
-                    decide(candidate, outcome, "")
+                group = _key(candidate, once_per_patch)
+                if outcome := outcome_without_patch(candidate):
+                    decide(_verdict(candidate, outcome, ""))
                 elif known := decided.get(group):
-                    decide(candidate, _outcome(known), known.log)
+                    model, sample = candidate.model, candidate.sample
+                    decide(dataclasses.replace(known, model=model, sample=sample))
                 else:
                     groups[group].append(candidate)
             first = [same[0] for same in groups.values()]
@@ -110,9 +112,8 @@ class Ledger:
             for job, outcome in grader.grade(jobs):
                 timings.write(_timing(job, outcome))
                 log = str(job.log_dir.relative_to(self._folder))
-                patch = digest(job.candidate.patch)
-                for candidate in groups[_group(job.candidate, patch, once_per_patch)]:
-                    decide(candidate, outcome, log)
+                for candidate in groups[_key(job.candidate, once_per_patch)]:
+                    decide(_verdict(candidate, outcome, log))
         ordered = [verdicts[_key(c)] for c in candidates]
         write_rows(self.path, map(as_row, ordered))
         return ordered
@@ -122,8 +123,8 @@ class Ledger:
         names: dict[str, str] = {}
         for row in each_row(self.path):
             row["report"] = _interned(row["report"], names)
-            v = from_row(Verdict, row)
-            found[v.model, v.instance_id, v.sample, v.patch] = v
+            verdict = from_row(Verdict, row)
+            found[_key(verdict)] = verdict
         return found
 
     def _job(self, candidate: Candidate, repeat: int, gold: GoldRun | None) -> GradeJob:
@@ -137,12 +138,6 @@ class Ledger:
             repeat,
             gold,
         )
-
-
-_STATUS_OF_EXTRACTION = {
-    ExtractionOutcome.NO_CHANGE: Status.NO_PATCH,
-    ExtractionOutcome.MALFORMED: Status.MALFORMED,
-}
 
 
 def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
@@ -165,19 +160,8 @@ def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
             f"{len(owed)} of {len(verdicts)} candidates had infrastructure failures; "
             f"the first, {owed[0].instance_id}: {owed[0].status}, {owed[0].reason}.",
             hint="Fix the cause and run the same command again; existing verdicts are "
-            f"kept. To mask the failures instead: --set grade.max_faults={len(owed)}",
+            f"kept. A run of a recipe can mask them: --set grade.max_faults={len(owed)}",
         )
-
-
-def _without_tests(candidate: Candidate) -> Outcome | None:
-    """The outcome of a candidate that needs no test run."""
-    if candidate.is_no_op:
-        return None
-    if status := _STATUS_OF_EXTRACTION.get(candidate.extraction.outcome):
-        return Outcome(status, {}, reason=candidate.extraction.reason)
-    if not candidate.patch.strip():
-        return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
-    return None
 
 
 def _folder_name(model: str) -> str:
@@ -195,17 +179,6 @@ def _interned(value: Any, strings: dict[str, str]) -> Any:
     if isinstance(value, dict):
         return {key: _interned(item, strings) for key, item in value.items()}
     return value
-
-
-def _outcome(verdict: Verdict) -> Outcome:
-    """The outcome of an equal patch graded earlier."""
-    return Outcome(
-        verdict.status,
-        verdict.report,
-        verdict.flags,
-        verdict.reason,
-        explained=verdict.explained,
-    )
 
 
 def _verdict(candidate: Candidate, outcome: Outcome, log: str) -> Verdict:
@@ -234,17 +207,9 @@ def _timing(job: GradeJob, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _key(candidate: Candidate) -> Key:
-    patch = digest(candidate.patch)
-    return (candidate.model, candidate.instance_id, candidate.sample, patch)
-
-
-def _group(about: Candidate | Verdict, patch: str, once_per_patch: bool) -> Key:
-    """Key of candidates that share one run: equal patches, or each sample alone."""
+def _key(about: Candidate | Verdict, once_per_patch: bool = False) -> Key:
+    """The key of a verdict, or of candidates that share a run: those of equal patches."""
+    patch = about.patch if isinstance(about, Verdict) else digest(about.patch)
     if once_per_patch:
         return ("", about.instance_id, 0, patch)
     return (about.model, about.instance_id, about.sample, patch)
-
-
-def _name(candidate: Candidate) -> str:
-    return f"{candidate.instance_id} #{candidate.sample}"

@@ -28,6 +28,8 @@ EVAL_SCRIPT = "eval.sh"
 TEST_LOG = "test_output.txt"
 APPLY_LOG = "run_instance.log"
 REPORT = "report.json"
+FILES = (PATCH, EVAL_SCRIPT, TEST_LOG, APPLY_LOG, REPORT)
+"""Names of the files of a run."""
 
 OWED = (Status.INFRA_ERROR, Status.OOM)
 """Statuses of infrastructure failures, which are graded again."""
@@ -116,10 +118,8 @@ def status_of(report: dict[str, Any], log: str = "") -> tuple[Status, str]:
         reason = f"the patch printed {words!r}, which voids the log"
     elif report["infra_failure"]:
         return Status.INFRA_ERROR, reason
-    return (
-        Status.UNRESOLVED,
-        f"no test results in the log ({reason or 'unknown cause'})",
-    )
+    reason = f"no test results in the log ({reason or 'unknown cause'})"
+    return Status.UNRESOLVED, reason
 
 
 def _void_words(log: str) -> str:

@@ -5,28 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from swebench_trainer.contracts import GradeJob, Outcome
+from swebench_trainer.grading import official
 from swebench_trainer.grading.apply import (
     APPLY_SECONDS,
     NO_GIT,
     REFUSED,
     patch_bytes,
 )
-from swebench_trainer.grading.official import (
-    APPLY_LOG,
-    DISK_FULL,
-    TEST_LOG,
-    judge,
-    status_of,
-)
 from swebench_trainer.grading.sandbox import KILLED, Execution
-from swebench_trainer.grading.trust.flags import REFUSED_PATCH, trust_flags
-from swebench_trainer.types import Candidate, Status
+from swebench_trainer.grading.trust.flags import trust_flags
+from swebench_trainer.types import Candidate, ExtractionOutcome, Status
+
+_STATUS_OF_EXTRACTION = {
+    ExtractionOutcome.NO_CHANGE: Status.NO_PATCH,
+    ExtractionOutcome.MALFORMED: Status.MALFORMED,
+}
 
 
 def outcome_without_patch(candidate: Candidate) -> Outcome | None:
-    """The outcome of a candidate without a patch, which needs no sandbox."""
+    """The outcome of a candidate without a usable patch, which needs no test run."""
     if candidate.is_no_op:
         return None
+    if status := _STATUS_OF_EXTRACTION.get(candidate.extraction.outcome):
+        return Outcome(status, {}, reason=candidate.extraction.reason)
     if not candidate.patch.strip():
         return Outcome(Status.NO_PATCH, {}, reason="the patch is empty")
     if patch_bytes(candidate.patch) is None:
@@ -38,19 +39,18 @@ def derive_outcome(job: GradeJob, timeout: float, execution: Execution) -> Outco
     """Derive the outcome of a run from its record and the logs in `log_dir`."""
     if (outcome := _outcome_without_report(job, timeout, execution)) is not None:
         return outcome
-    log = job.log_dir / TEST_LOG
-    report = judge(job.instance, job.candidate.patch, log)
+    log = job.log_dir / official.TEST_LOG
+    report = official.judge(job.instance, job.candidate.patch, log)
     text = log.read_text(encoding="utf-8", errors="replace")
-    status, reason = status_of(report, text)
+    status, reason = official.status_of(report, text)
     if status is not Status.RESOLVED and (execution.oom or _was_killed(text)):
         status, reason = Status.OOM, "the kernel killed the tests (out of memory)"
     elif status is Status.UNRESOLVED and _was_refused(job, execution):
         status, reason = Status.NOT_APPLIED, apply_error(_apply_log(job.log_dir))
     flags: tuple[str, ...] = ()
     if status is Status.RESOLVED:
-        flags = trust_flags(job, text, execution.evidence)
-        if _was_refused(job, execution):
-            flags = tuple(sorted({*flags, REFUSED_PATCH}))
+        refused = _was_refused(job, execution)
+        flags = trust_flags(job, text, execution.evidence, refused=refused)
     return Outcome(status, report, flags, reason)
 
 
@@ -78,7 +78,7 @@ def _outcome_without_report(
     if execution.apply_code == REFUSED:
         error = apply_error(_apply_log(job.log_dir))
         # File names in a patch cannot forge the end of git's error.
-        is_full = error.endswith(f": {DISK_FULL}")
+        is_full = error.endswith(f": {official.DISK_FULL}")
         status = Status.INFRA_ERROR if is_full else Status.NOT_APPLIED
         return Outcome(status, {}, reason=error)
     if execution.apply_code == NO_GIT:
@@ -94,7 +94,7 @@ def _was_refused(job: GradeJob, execution: Execution) -> bool:
 
 
 def _apply_log(log_dir: Path) -> str:
-    return (log_dir / APPLY_LOG).read_text(encoding="utf-8", errors="replace")
+    return (log_dir / official.APPLY_LOG).read_text(encoding="utf-8", errors="replace")
 
 
 def _was_killed(log: str) -> bool:

@@ -17,8 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +32,9 @@ WALL_SECONDS = 600.0
 
 CACHED_RESULTS = 64
 """Number of cached results; a new log is judged two or three times."""
+
+_RESULTS: dict[str, dict[str, bool]] = {}
+"""The most recent results, by digest of program and files."""
 
 _STREAMS = {"O:": "stdout.log", "E:": "stderr.log"}
 _OUTPUT = "output.json"
@@ -76,10 +77,12 @@ def parse_log(source: str, log: str, spec: TestSpec) -> dict[str, str]:
         return {}
     files = streams(log)
     key = digest([source, files])
-    tests = _RECENT.get(key)
+    tests = _RESULTS.get(key)
     if tests is None:
         tests = run_parser(source, files)
-        _RECENT.put(key, tests)
+        _RESULTS[key] = tests
+        for oldest in list(_RESULTS)[:-CACHED_RESULTS]:
+            _RESULTS.pop(oldest, None)
     return status_map(tests, [*spec.FAIL_TO_PASS, *spec.PASS_TO_PASS])
 
 
@@ -193,24 +196,3 @@ def script_was_changed(eval_script: str, log: str) -> bool:
 
 def _unescaped(text: str) -> str:
     return _ESCAPED.sub(lambda match: _PLAIN[match[1]], text)
-
-
-class _ResultCache:
-    """The most recent results, by digest of program and files."""
-
-    def __init__(self) -> None:
-        self._found: OrderedDict[str, dict[str, bool]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: str) -> dict[str, bool] | None:
-        with self._lock:
-            return self._found.get(key)
-
-    def put(self, key: str, tests: dict[str, bool]) -> None:
-        with self._lock:
-            self._found[key] = tests
-            if len(self._found) > CACHED_RESULTS:
-                self._found.popitem(last=False)
-
-
-_RECENT = _ResultCache()

@@ -5,17 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from swebench_trainer.contracts import GoldRun, GradeJob
-from swebench_trainer.grading.official import (
-    APPLY_LOG,
-    PATCH,
-    REPORT,
-    TEST_LOG,
-)
+from swebench_trainer.grading import official
 from swebench_trainer.grading.outcome import derive_outcome
 from swebench_trainer.grading.retest import UNCONFIRMED, without_retest_flags
 from swebench_trainer.grading.sandbox import Execution, read_execution
@@ -64,7 +59,7 @@ class RejudgedFile:
         for _, after in self.changes:
             reports = {after.instance_id: after.report}
             content = json.dumps(reports, indent=4).encode()  # the harness's format
-            write_bytes(self.path.parent / after.log / REPORT, content)
+            write_bytes(self.path.parent / after.log / official.REPORT, content)
         write_rows(self.path, map(as_row, self.after))
 
 
@@ -81,48 +76,35 @@ def rejudge_file(
         gold: Returns the gold run of an instance.
     """
     before = tuple(from_row(Verdict, row) for row in each_row(path))
-    jobs = list(_jobs(path.parent, before, instances))
     golds: dict[str, GoldRun | None] = {}
-    after: list[Verdict] = []
-    for verdict, job in zip(before, jobs, strict=True):
-        if job is None:
-            after.append(verdict)
+    after, derived = list(before), 0
+    for number, verdict in enumerate(before):
+        name, log_dir = verdict.instance_id, path.parent / verdict.log
+        if name not in instances or not verdict.log:
             continue
-        name = verdict.instance_id
+        execution, candidate = _judged_run(log_dir), _candidate(verdict, log_dir)
+        if execution is None or candidate is None:
+            continue
         if name not in golds:
-            golds[name] = gold(job.instance)
-        job = dataclasses.replace(job, gold=golds[name])
-        after.append(_derived(verdict, job))
-    derived = sum(job is not None for job in jobs)
+            golds[name] = gold(instances[name])
+        job = GradeJob(instances[name], candidate, log_dir, gold=golds[name])
+        after[number] = _derived(verdict, job, execution)
+        derived += 1
     return RejudgedFile(path, before, tuple(after), derived)
 
 
-def _jobs(
-    folder: Path, verdicts: Sequence[Verdict], instances: Mapping[str, Instance]
-) -> Iterator[GradeJob | None]:
-    """The job of each verdict; `None` if its logs do not identify the candidate."""
-    for verdict in verdicts:
-        instance = instances.get(verdict.instance_id)
-        log_dir = folder / verdict.log
-        known = instance is not None and verdict.log and _was_judged(log_dir)
-        candidate = _candidate(verdict, log_dir) if known else None
-        if instance is None or candidate is None:
-            yield None
-        else:
-            yield GradeJob(instance, candidate, log_dir)
-
-
-def _was_judged(log_dir: Path) -> bool:
-    """Whether the verdict was derived from a test log, so that it can be again."""
+def _judged_run(log_dir: Path) -> Execution | None:
+    """The run, if its verdict was derived from a test log and can be again."""
     execution = read_execution(log_dir)
-    if execution is None or not (log_dir / TEST_LOG).exists():
-        return False
-    return execution.tested and not (execution.timed_out or execution.fault)
+    if execution is None or not (log_dir / official.TEST_LOG).exists():
+        return None
+    ended = execution.tested and not (execution.timed_out or execution.fault)
+    return execution if ended else None
 
 
 def _candidate(verdict: Verdict, log_dir: Path) -> Candidate | None:
     """The candidate with the patch next to the logs, if that is the graded patch."""
-    path = log_dir / PATCH
+    path = log_dir / official.PATCH
     content = path.read_bytes() if path.exists() else b""
     patch = content.decode("utf-8", "surrogateescape")
     if digest(patch) != verdict.patch:
@@ -133,18 +115,18 @@ def _candidate(verdict: Verdict, log_dir: Path) -> Candidate | None:
     return Candidate(name, sample, model, "", patch, Extraction(outcome))
 
 
-def _derived(verdict: Verdict, job: GradeJob) -> Verdict:
+def _derived(verdict: Verdict, job: GradeJob, execution: Execution) -> Verdict:
     """The verdict by today's rules; the same object if nothing changed."""
-    execution = read_execution(job.log_dir)
-    assert execution is not None  # `_was_judged`
     # The harness writes its report next to the log; a dry run must not change it.
     with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as scratch:
-        for name in (APPLY_LOG, TEST_LOG):
+        for name in (official.APPLY_LOG, official.TEST_LOG):
             Path(scratch, name).symlink_to((job.log_dir / name).absolute())
         copy = dataclasses.replace(job, log_dir=Path(scratch))
         outcome = derive_outcome(copy, 0, execution)
     flags = set(outcome.flags)
-    if outcome.status is Status.RESOLVED and not _was_inspected(verdict, execution):
+    # The sandbox was inspected only if the tests passed by the rules of that time.
+    inspected = verdict.status is Status.RESOLVED or execution.evidence
+    if outcome.status is Status.RESOLVED and not inspected:
         flags.add(UNCONFIRMED)
     now = dataclasses.replace(
         verdict,
@@ -156,8 +138,3 @@ def _derived(verdict: Verdict, job: GradeJob) -> Verdict:
     # Another wording of the reason is not a change of the verdict.
     before = dataclasses.replace(without_retest_flags(verdict), reason=now.reason)
     return verdict if now == before else now
-
-
-def _was_inspected(verdict: Verdict, execution: Execution) -> bool:
-    """Whether the sandbox was inspected, which happens only after a pass."""
-    return verdict.status is Status.RESOLVED or execution.evidence is not None

@@ -28,7 +28,9 @@ def runs_owed(verdict: Verdict, table: GradeTable, seed: int) -> int:
     if verdict.status is Status.UNRESOLVED:
         if verdict.report.get("infra_failure_reason"):  # the machine may be the cause
             return 1
-        return int(_drawn(verdict, seed) < table.retest)
+        # Equal for equal patches of an instance, uniform in [0, 1).
+        drawn = draw_seed(seed, verdict.instance_id, verdict.patch) / 2**48
+        return int(drawn < table.retest)
     return 0
 
 
@@ -76,8 +78,3 @@ def retest_row(first: Verdict, again: Sequence[Verdict]) -> dict[str, Any]:
         "holds": all(agrees(first, verdict) for verdict in again),
         "logs": [verdict.log for verdict in again],
     }
-
-
-def _drawn(verdict: Verdict, seed: int) -> float:
-    """A reproducible random number in [0, 1), equal for equal patches of an instance."""
-    return draw_seed(seed, verdict.instance_id, verdict.patch) / 2**48

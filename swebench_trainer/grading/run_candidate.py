@@ -4,40 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from swebench_trainer.contracts import GradeJob, Outcome
-from swebench_trainer.grading.apply import (
-    NAMED_PATHS,
-    REFUSED,
-    applied_tree,
-    apply_script,
-    is_contained,
-    named_paths,
-    patch_bytes,
-)
+from swebench_trainer.grading import official
+from swebench_trainer.grading.apply import REFUSED, applied_tree, apply_files
 from swebench_trainer.grading.capped_log import CappedLog
-from swebench_trainer.grading.official import (
-    APPLY_LOG,
-    EVAL_SCRIPT,
-    PATCH,
-    REPORT,
-    TEST_LOG,
-    judge,
-    test_spec,
-)
 from swebench_trainer.grading.outcome import derive_outcome, outcome_without_patch
 from swebench_trainer.grading.pro import without_binary_hunks
 from swebench_trainer.grading.sandbox import (
     EXECUTION,
+    CommandResult,
     Execution,
     Files,
     NullCache,
@@ -46,7 +31,6 @@ from swebench_trainer.grading.sandbox import (
     SandboxFactory,
     write_execution,
 )
-from swebench_trainer.patches.hostile_diff import patched_paths
 from swebench_trainer.types import Status
 
 SANDBOX_VERSION = 1
@@ -59,37 +43,10 @@ CACHEABLE = (Status.RESOLVED, Status.UNRESOLVED, Status.NOT_APPLIED)
 """Statuses of cached runs. Any other status may be the machine's fault."""
 
 
-def run_candidate(
-    job: GradeJob,
-    factory: SandboxFactory,
-    timeout: float,
-    *,
-    run_cache: RunCache | None = None,
-    same_tree: bool = True,
-) -> Outcome:
-    """Grade one job in a sandbox, unless the run cache has an equal run.
-
-    The cache stores the run, not the verdict. The verdict is derived from the logs
-    each time, so changes to a parser or a list of tests take effect.
-
-    Args:
-        job: The candidate. Its `log_dir` is created, and cleared of an earlier run.
-        factory: Creates the sandbox.
-        timeout: Seconds that the tests may take.
-        run_cache: Earlier runs; `None` for none.
-        same_tree: Whether to reuse the run of another patch that produces the same
-            files.
-    """
-    if (outcome := outcome_without_patch(job.candidate)) is not None:
-        return outcome
-    run = CandidateRun(job, factory, timeout, run_cache or NullCache(), same_tree)
-    return run.outcome()
-
-
 def clear_logs(log_dir: Path) -> None:
     """Create the directory, and remove the files of an earlier run from it."""
     log_dir.mkdir(parents=True, exist_ok=True)
-    for name in (PATCH, EVAL_SCRIPT, APPLY_LOG, TEST_LOG, REPORT, EXECUTION):
+    for name in (*official.FILES, EXECUTION):
         (log_dir / name).unlink(missing_ok=True)
 
 
@@ -97,24 +54,30 @@ def clear_logs(log_dir: Path) -> None:
 class CandidateRun:
     """One candidate, from the cache lookup to the stored run.
 
+    The cache stores the run, not the verdict. The verdict is derived from the logs
+    each time, so changes to a parser or a list of tests take effect.
+
     Attributes:
-        job: The candidate; it has a patch, or is the no-op.
+        job: The candidate. Its `log_dir` is created, and cleared of an earlier run.
         factory: Creates the sandbox.
         timeout: Seconds that the tests may take.
         run_cache: Earlier runs.
-        same_tree: Whether to reuse the run of a patch that produces the same files.
+        same_tree: Whether to reuse the run of another patch that produces the same
+            files.
         execution: The record of the run so far.
     """
 
     job: GradeJob
     factory: SandboxFactory
     timeout: float
-    run_cache: RunCache
-    same_tree: bool
+    run_cache: RunCache = dataclasses.field(default_factory=NullCache)
+    same_tree: bool = True
     execution: Execution = dataclasses.field(default_factory=Execution)
 
     def outcome(self) -> Outcome:
-        """Run the candidate, or reuse an equal run."""
+        """Run the candidate unless it has no patch, or the cache has an equal run."""
+        if (outcome := outcome_without_patch(self.job.candidate)) is not None:
+            return outcome
         self._write_inputs()
         keys = [self._key(self.files)]
         if (outcome := self._cached_outcome(keys[0])) is not None:
@@ -142,36 +105,31 @@ class CandidateRun:
                 self._inspect(sandbox, exit_code)
             return self._store(keys)
 
-    @cached_property
+    @functools.cached_property
     def files(self) -> Files:
         """The files that the sandbox receives."""
         instance, candidate = self.job.instance, self.job.candidate
-        script = test_spec(instance).eval_script
+        script = official.test_spec(instance).eval_script
         files = {"eval.sh": script.encode("utf-8", "surrogateescape")}
         # Pro's evaluation resets the repository first, with or without a patch.
         is_pro = instance.apply_mode == "pro"
         if candidate.is_no_op and not is_pro:
             return files
         patch = without_binary_hunks(candidate.patch) if is_pro else candidate.patch
-        content = patch_bytes(patch)
-        if content is not None:
-            files["tmp/patch.diff"] = content
-            files["tmp/apply.sh"] = apply_script(instance).encode()
-            paths = set(patched_paths(patch))
-            # Without this file, the script does not print the tree that it produced.
-            if self.same_tree and all(map(is_contained, paths)):
-                files[NAMED_PATHS.removeprefix("/")] = named_paths(paths)
-        return files
+        return files | apply_files(instance, patch, with_tree=self.same_tree)
 
     def _write_inputs(self) -> None:
         """Write the patch and the eval script to the empty log directory."""
         files = self.files
         clear_logs(self.job.log_dir)
-        for path, name in (("tmp/patch.diff", PATCH), ("eval.sh", EVAL_SCRIPT)):
+        for path, name in (
+            ("tmp/patch.diff", official.PATCH),
+            ("eval.sh", official.EVAL_SCRIPT),
+        ):
             if path in files:
                 (self.job.log_dir / name).write_bytes(files[path])
 
-    @cached_property
+    @functools.cached_property
     def _facts(self) -> Mapping[str, Any]:
         """Everything that determines the run, except the patch."""
         instance = self.job.instance
@@ -202,7 +160,7 @@ class CandidateRun:
                 self.execution = execution
                 write_execution(execution, self.job.log_dir)
                 return outcome
-        for name in (TEST_LOG, REPORT):
+        for name in (official.TEST_LOG, official.REPORT):
             (self.job.log_dir / name).unlink(missing_ok=True)
         return None
 
@@ -210,21 +168,12 @@ class CandidateRun:
         """Apply the patch, if there is one."""
         if "tmp/apply.sh" not in self.files:
             return
-        begin, path = time.monotonic(), self.job.log_dir / APPLY_LOG
-        with CappedLog(path) as log:
-            result = sandbox.apply(log)
+        result = self._run_phase("apply", official.APPLY_LOG, sandbox.apply)
+        log = self.job.log_dir / official.APPLY_LOG
         tree = ""
         if result.code == 0:
-            tree = applied_tree(path.read_text(encoding="utf-8", errors="replace"))
-        self.execution = dataclasses.replace(
-            self.execution,
-            apply_code=result.code,
-            timed_out=result.timed_out,
-            oom=bool(result.oom),
-            fault="the sandbox died while applying the patch" if result.died else "",
-            tree=tree,
-            seconds=self.execution.seconds | {"apply": _since(begin)},
-        )
+            tree = applied_tree(log.read_text(encoding="utf-8", errors="replace"))
+        self._record(apply_code=result.code, tree=tree)
 
     def _should_test(self) -> bool:
         """Whether to run the tests; SWE-bench Pro runs them for refused patches too."""
@@ -236,33 +185,42 @@ class CandidateRun:
 
     def _test(self, sandbox: Sandbox) -> int:
         """Run the eval script and return its exit code; 0 if it was killed."""
-        begin, path = time.monotonic(), self.job.log_dir / TEST_LOG
-        with CappedLog(path) as log:
-            result = sandbox.test(log, self.timeout)
-        seconds = _since(begin)
+        run = functools.partial(sandbox.test, timeout=self.timeout)
+        result = self._run_phase("test", official.TEST_LOG, run)
+        log = self.job.log_dir / official.TEST_LOG
         if result.timed_out:  # the harness's own words
-            with path.open("a", encoding="utf-8") as file:
+            with log.open("a", encoding="utf-8") as file:
                 file.write(f"\n\nTimeout error: {self.timeout:g} seconds exceeded.")
-        oom = result.oom
-        if oom is None:
-            oom = bool(OUT_OF_MEMORY.search(path.read_bytes()))
-        self.execution = dataclasses.replace(
-            self.execution,
-            timed_out=result.timed_out,
-            oom=oom,
-            fault="the sandbox died while running the tests" if result.died else "",
-            seconds=self.execution.seconds | {"test": seconds},
-        )
+        if result.oom is None:
+            self._record(oom=bool(OUT_OF_MEMORY.search(log.read_bytes())))
         return result.code or 0
+
+    def _run_phase(
+        self, phase: str, log_name: str, run: Callable[[CappedLog], CommandResult]
+    ) -> CommandResult:
+        """Run a script in the sandbox, and record how it ended."""
+        begin = time.monotonic()
+        with CappedLog(self.job.log_dir / log_name) as log:
+            result = run(log)
+        self._record(
+            timed_out=result.timed_out,
+            oom=bool(result.oom),
+            fault=f"the sandbox died during the {phase} phase" if result.died else "",
+            seconds=self.execution.seconds | {phase: _since(begin)},
+        )
+        return result
+
+    def _record(self, **changes: Any) -> None:
+        self.execution = dataclasses.replace(self.execution, **changes)
 
     def _inspect(self, sandbox: Sandbox, exit_code: int) -> None:
         """Collect evidence from the sandbox if the tests passed."""
         if self.execution.fault or self.execution.timed_out:
             return
-        job, log = self.job, self.job.log_dir / TEST_LOG
-        if judge(job.instance, job.candidate.patch, log)["resolved"]:
+        job, log = self.job, self.job.log_dir / official.TEST_LOG
+        if official.judge(job.instance, job.candidate.patch, log)["resolved"]:
             evidence = dataclasses.replace(sandbox.inspect(), script_code=exit_code)
-            self.execution = dataclasses.replace(self.execution, evidence=evidence)
+            self._record(evidence=evidence)
 
     def _store(self, keys: Sequence[str]) -> Outcome:
         """Write the record, derive the outcome, and cache the run if possible."""

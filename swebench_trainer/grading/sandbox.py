@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -19,6 +20,12 @@ from swebench_trainer.types import Instance
 
 KILLED = 137
 """Exit code of a process killed by SIGKILL. Only the kernel sends it to a test run."""
+
+OOM_KILLS = re.compile(r"^oom_kill [1-9]", re.MULTILINE)
+"""In a cgroup's memory events: the kernel has killed a process for lack of memory."""
+
+MAX_PATHS = 10_000
+"""Maximum number of changed paths to report; an honest run changes a handful."""
 
 EXECUTION = "execution.json"
 """Name of the file next to the logs that stores the `Execution`."""

@@ -8,7 +8,6 @@ busy machine.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import os
 import queue
@@ -29,6 +28,9 @@ BLAME_FACTOR = 3.0
 
 LOOK_AHEAD = 100
 """Number of upcoming jobs passed to `ahead`."""
+
+GradeInTime = Callable[[GradeJob, float], Outcome]
+"""Grades one job, whose tests may take the given number of seconds."""
 
 
 def worker_count(workers: int, cores: int | None = None) -> int:
@@ -55,22 +57,23 @@ def order_by_image(jobs: Sequence[GradeJob]) -> list[GradeJob]:
 
 def grade_all(
     jobs: Sequence[GradeJob],
-    grade_one: Callable[[GradeJob], Outcome],
+    table: GradeTable,
+    grade: GradeInTime,
     *,
-    workers: int,
-    retries: int,
     stop: Callable[[], None],
-    ahead: Callable[[Sequence[GradeJob]], None] | None = None,
+    workers: int | None = None,
+    ahead: Callable[[Sequence[GradeJob]], None] = lambda _: None,
 ) -> Generator[tuple[GradeJob, Outcome], None, None]:
     """Grade the jobs in threads, in the order of `order_by_image`.
 
     Args:
         jobs: Jobs to grade.
-        grade_one: Grades one job; called from several threads. See `with_deadlines`.
-        workers: Number of concurrent jobs; 0 means three quarters of the cores.
-        retries: Maximum number of retries of a job after infrastructure failures.
+        table: Sets the deadlines, the maximum number of retries of a job after
+            infrastructure failures, and the number of workers.
+        grade: Grades one job; called from several threads.
         stop: Stops the running jobs; called if the caller closes the iterator or is
             interrupted.
+        workers: Number of concurrent jobs, if not the table's.
         ahead: Receives the next `LOOK_AHEAD` jobs whenever a job is taken.
     """
     waiting = deque(order_by_image(jobs))
@@ -81,20 +84,17 @@ def grade_all(
     def take() -> GradeJob | None:
         with taking:
             job = waiting.popleft() if waiting else None
-            if ahead is not None:
-                ahead(list(itertools.islice(waiting, LOOK_AHEAD)))
+            ahead(list(itertools.islice(waiting, LOOK_AHEAD)))
             return job
 
     def work() -> None:
         try:
             while (job := take()) is not None:
-                graded.put((job, _grade(job, grade_one, retries)))
-        except (
-            BaseException
-        ) as error:  # a bug of the trainer, to be raised in the caller
+                graded.put((job, _grade(job, table, grade)))
+        except BaseException as error:  # our own bug, to be raised in the caller
             graded.put(error)
 
-    count = min(worker_count(workers), len(jobs))
+    count = min(workers or worker_count(table.workers), len(jobs))
     threads = [threading.Thread(target=work, name="grade") for _ in range(count)]
     done = False
     try:
@@ -118,18 +118,6 @@ def grade_all(
                     thread.join()
 
 
-def with_deadlines(
-    table: GradeTable, grade: Callable[[GradeJob, float], Outcome]
-) -> Callable[[GradeJob], Outcome]:
-    """Apply the recipe's deadlines to a grading function, for `grade_all`.
-
-    Args:
-        table: Sets the deadlines.
-        grade: Grades one job within a number of seconds.
-    """
-    return functools.partial(_grade_in_time, table, grade)
-
-
 def deadlines(table: GradeTable, gold: GoldRun | None) -> tuple[float, float | None]:
     """The time limits of the first and the second run of the tests, in seconds.
 
@@ -142,9 +130,7 @@ def deadlines(table: GradeTable, gold: GoldRun | None) -> tuple[float, float | N
     return (second if table.timeout_factor else table.timeout), second
 
 
-def _grade_in_time(
-    table: GradeTable, grade: Callable[[GradeJob, float], Outcome], job: GradeJob
-) -> Outcome:
+def _grade_in_time(job: GradeJob, table: GradeTable, grade: GradeInTime) -> Outcome:
     first, second = deadlines(table, job.gold)
     outcome = grade(job, first)
     if job.gold is None or second is None or not _tests_timed_out(outcome):
@@ -164,21 +150,15 @@ def _tests_timed_out(outcome: Outcome) -> bool:
     return outcome.status is Status.TIMEOUT and "test" in (outcome.seconds or {})
 
 
-def _grade(
-    job: GradeJob, grade_one: Callable[[GradeJob], Outcome], retries: int
-) -> Outcome:
-    outcome = _grade_once(job, grade_one)
-    for _ in range(retries):
-        if outcome.status not in OWED:
-            break
-        outcome = _grade_once(job, grade_one)
-    return outcome
-
-
-def _grade_once(job: GradeJob, grade_one: Callable[[GradeJob], Outcome]) -> Outcome:
-    try:
-        return grade_one(job)
-    except Exception as error:  # any error of one job must not end the others
-        return Outcome(
-            Status.INFRA_ERROR, {}, reason=f"{type(error).__name__}: {error}"
-        )
+def _grade(job: GradeJob, table: GradeTable, grade: GradeInTime) -> Outcome:
+    """Grade a job, and retry after infrastructure failures."""
+    retries = table.retries
+    while True:
+        try:
+            outcome = _grade_in_time(job, table, grade)
+        except Exception as error:  # any error of one job must not end the others
+            reason = f"{type(error).__name__}: {error}"
+            outcome = Outcome(Status.INFRA_ERROR, {}, reason=reason)
+        if outcome.status not in OWED or not retries:
+            return outcome
+        retries -= 1

@@ -21,16 +21,10 @@ from pathlib import Path
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.official import (
-    APPLY_LOG,
-    REPORT,
-    TEST_LOG,
-    harness_row,
-    status_of,
-)
+from swebench_trainer.grading import official
 from swebench_trainer.grading.outcome import apply_error, outcome_without_patch
 from swebench_trainer.grading.run_candidate import clear_logs
-from swebench_trainer.grading.scheduler import grade_all, with_deadlines
+from swebench_trainer.grading.scheduler import grade_all
 from swebench_trainer.grading.trust.flags import trust_flags
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Instance, Status
@@ -53,7 +47,7 @@ run_instance(spec, prediction, _docker_client(), run_id, int(timeout), skip_patc
 
 
 class StockGrader:
-    """Grades with the harness's own command."""
+    """The unmodified harness, for comparison."""
 
     def __init__(self, table: GradeTable) -> None:
         self._table = table
@@ -77,7 +71,7 @@ class StockGrader:
             raise PrerequisiteError(
                 "The stock harness needs the docker program and a reachable daemon.",
                 hint="Install Docker and check that `docker info` works. Task repos that "
-                'contain their files need no Docker: [grade] use = "namespace".',
+                'contain their files need no Docker; use the grader "namespace" for them.',
             )
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
@@ -85,9 +79,8 @@ class StockGrader:
         stop = threading.Event()
         return grade_all(
             jobs,
-            with_deadlines(self._table, functools.partial(self._grade, stop)),
-            workers=self._table.workers,
-            retries=self._table.retries,
+            self._table,
+            functools.partial(self._grade, stop),
             stop=stop.set,
         )
 
@@ -120,7 +113,9 @@ def _run_harness(
         "model_patch": job.candidate.patch,
     }
     seconds = math.ceil(timeout)  # the harness accepts only whole seconds
-    (cwd / "dataset.jsonl").write_text(json.dumps(harness_row(job.instance)) + "\n")
+    (cwd / "dataset.jsonl").write_text(
+        json.dumps(official.harness_row(job.instance)) + "\n"
+    )
     (cwd / "predictions.jsonl").write_text(json.dumps(prediction) + "\n")
     if job.candidate.is_no_op:
         arguments = ["-c", RUN_UNPATCHED, run_id, str(seconds)]
@@ -159,11 +154,16 @@ def _read_outcome(job: GradeJob, output: str, seconds: dict[str, float]) -> Outc
     """Read the outcome from the files of the harness."""
     from swebench.harness.constants import APPLY_PATCH_FAIL
 
-    report_file, log_file = job.log_dir / REPORT, job.log_dir / APPLY_LOG
+    report_file, log_file = (
+        job.log_dir / official.REPORT,
+        job.log_dir / official.APPLY_LOG,
+    )
     if report_file.exists():
         report = json.loads(report_file.read_text())[job.instance.instance_id]
-        text = (job.log_dir / TEST_LOG).read_text(encoding="utf-8", errors="replace")
-        status, reason = status_of(report, text)
+        text = (job.log_dir / official.TEST_LOG).read_text(
+            encoding="utf-8", errors="replace"
+        )
+        status, reason = official.status_of(report, text)
         flags: tuple[str, ...] = ()
         if status is Status.RESOLVED:
             flags = trust_flags(job, text, evidence=None)

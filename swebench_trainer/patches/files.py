@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from swebench_trainer.contents.paths import UNSAFE
 from swebench_trainer.contracts import Tree
@@ -60,22 +60,29 @@ class File:
     mode: str = "100644"
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChangedFiles:
-    """Contents of the files that a patch names, by path.
+    """The files that a patch or an answer names.
 
     Attributes:
-        old: Existing files before.
-        new: Files after.
+        old: Existing files before, by path.
+        new: Files after, by path.
+        repairs: Names of the repairs needed to tell, in order of discovery.
     """
 
-    old: Mapping[str, bytes]
-    new: Mapping[str, bytes]
+    old: dict[str, File] = field(default_factory=dict)
+    new: dict[str, File] = field(default_factory=dict)
+    repairs: list[str] = field(default_factory=list)
 
 
-def encoded(files: Mapping[str, File]) -> dict[str, bytes]:
-    """The contents of files as bytes."""
-    return {path: file.text.encoded() for path, file in files.items()}
+def find_lines(lines: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Indexes of the lines where `wanted` starts, at most the first two."""
+    # One string search is fast, and newlines on both sides keep it to whole lines.
+    hay = "\n".join(("", *lines, ""))
+    needle = "\n".join(("", *wanted, ""))
+    first = hay.find(needle)
+    second = hay.find(needle, first + 1) if first >= 0 else -1
+    return [hay.count("\n", 0, at) for at in (first, second) if at >= 0]
 
 
 def read_file(tree: Tree, path: str) -> File | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
+from swebench_trainer.patches.files import File, Text
 from swebench_trainer.patches.quoting import unquote
 
 DEV_NULL = "/dev/null"
@@ -31,7 +32,7 @@ _LIST = re.compile(r"[-+] \S")
 """A list item in prose, or a line of a diff."""
 _STRAY = re.compile(r"(?!-{2,} ?$|[-+] \S)[-+]|(rename|copy) (from|to) ")
 """A line that only makes sense in a diff: not a list item, rule or signature."""
-_GIT_HEADER = re.compile(r"diff --git a/(.+) b/(.+)")
+GIT_HEADER = re.compile(r"diff --git a/(.+) b/(.+)")
 # Equal names, with and without prefixes.
 _TWICE = re.compile(r"diff --git [^/ ]*/(?P<path>.{1,1024}) [^/ ]*/(?P=path)")
 _BARE_TWICE = re.compile(r"diff --git (?P<path>.{1,1024}) (?P=path)")
@@ -62,7 +63,7 @@ class RawHunk:
     @property
     def has_old(self) -> bool:
         """Whether any line must be found in the file before the change."""
-        return any(line[:1] in ("", " ", "-") for line in self.lines)
+        return _line_counts(self.lines)[0] > 0
 
     def recounted(self) -> str:
         """The header with the correct numbers of lines.
@@ -75,9 +76,15 @@ class RawHunk:
         found = _NUMBERS.match(self.header)
         if not found:
             raise ValueError("a hunk has no line numbers")
-        old = sum(line[:1] in ("", " ", "-") for line in self.lines)
-        new = sum(line[:1] in ("", " ", "+") for line in self.lines)
+        old, new = _line_counts(self.lines)
         return f"@@ -{found[1]},{old} +{found[3]},{new} @@{found[5]}"
+
+
+def _line_counts(body: Sequence[str]) -> tuple[int, int]:
+    """The numbers of old and of new lines in the body of a hunk."""
+    marks = [line[:1] or " " for line in body]
+    context = marks.count(" ")
+    return context + marks.count("-"), context + marks.count("+")
 
 
 @dataclass
@@ -170,8 +177,7 @@ def _hunk(lines: Sequence[str], at: int, problems: list[str]) -> tuple[RawHunk, 
         return RawHunk(lines[at], tuple(lines[at + 1 : end]), True, False), end
     end = _body_end(lines, at + 1, problems)
     body = tuple(lines[at + 1 : end])
-    olds = sum(line[:1] in ("", " ", "-") for line in body)
-    news = sum(line[:1] in ("", " ", "+") for line in body)
+    olds, news = _line_counts(body)
     short = found is not None and olds <= old and news <= new
     return RawHunk(lines[at], body, False, short), end
 
@@ -258,7 +264,7 @@ def lines_by_file(patch: str) -> Iterator[ChangedLines]:
 def _any_names(header: Iterable[str]) -> Iterator[str]:
     """Every name in a header, whether they agree or not, without `a/` and `b/`."""
     for line in header:
-        if match := _GIT_HEADER.fullmatch(unquote(line)):
+        if match := GIT_HEADER.fullmatch(unquote(line)):
             yield from match.groups()
         for start, prefix in (
             ("--- ", "a/"),
@@ -373,18 +379,18 @@ def _name(written: str) -> str:
     return unquote(written.partition("\t")[0].rstrip())
 
 
-def named_files(sections: Iterable[Section], tree: Tree) -> dict[str, bytes]:
-    """Contents of the existing files that git would look for, by path.
+def named_files(sections: Iterable[Section], tree: Tree) -> dict[str, File]:
+    """The existing files that git would look for, by path.
 
     Raises:
         ValueError: A path is unsafe.
     """
-    found = {}
+    found: dict[str, File] = {}
     for section in sections:
         names = read_names(section)
         paths = {path.partition("/")[2] for path in names.paths}
         for path in filter(None, {*paths, names.git_path, names.renamed_to}):
             content = tree.read(path)
             if content is not None:
-                found[path] = content
+                found[path] = File(Text.decoded(content))
     return found

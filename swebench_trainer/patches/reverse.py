@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from swebench_trainer.patches.lenient_diff import scan
+from swebench_trainer.patches.lenient_diff import GIT_HEADER, scan
 
 _SIDES = re.compile(r"@@ -(\S+) \+(\S+) @@")
 _BLOBS = re.compile(r"^index (\w+)\.\.(\w+)")
-_GIT_HEADER = re.compile(r"diff --git a/(.+) b/(.+)")
 _PAIRS = (("old mode ", "new mode "), ("rename from ", "rename to "))
 _NO_NEWLINE = "\\"
 
@@ -85,7 +84,7 @@ def _reverse_header(line: str) -> str:
         return line.replace("deleted", "new", 1)
     if line.startswith("index "):
         return _BLOBS.sub(r"index \2..\1", line)
-    if match := _GIT_HEADER.fullmatch(line):
+    if match := GIT_HEADER.fullmatch(line):
         names = line.removeprefix("diff --git ")
         half = len(names) // 2
         if names[2:half] != names[half + 3 :]:  # else one name, maybe with " b/" in it

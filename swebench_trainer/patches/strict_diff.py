@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,14 @@ from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
 from swebench_trainer.contracts import Tree
-from swebench_trainer.git import GitError, git_dir, isolated_environment, run_git
-from swebench_trainer.patches.files import ChangedFiles, File, Text, encoded, read_file
+from swebench_trainer.git import (
+    GitError,
+    fast_import_path,
+    git_dir,
+    isolated_environment,
+    run_git,
+)
+from swebench_trainer.patches.files import ChangedFiles, File, Text, read_file
 from swebench_trainer.patches.quoting import unquote
 
 
@@ -159,13 +165,12 @@ def _commit(branch: str, files: Mapping[str, File]) -> Iterator[bytes]:
     yield b"commit refs/heads/%s\n" % branch.encode()
     yield b"committer nobody <nobody> 0 +0000\ndata 0\n"
     for path, file in files.items():
-        quoted = path.replace("\\", "\\\\").replace('"', '\\"')
         content = file.text.encoded()
-        yield f'M {file.mode} inline "{quoted}"\ndata {len(content)}\n'.encode()
-        yield content + b"\n"
+        yield b"M %s inline %s\n" % (file.mode.encode(), fast_import_path(path))
+        yield b"data %d\n%s\n" % (len(content), content)
 
 
-def apply_strictly(patch: str, old: Mapping[str, bytes]) -> ChangedFiles | None:
+def apply_strictly(patch: str, old: dict[str, File]) -> ChangedFiles | None:
     """The files before and after a strict `git apply`; `None` if git refuses the patch.
 
     Args:
@@ -177,25 +182,24 @@ def apply_strictly(patch: str, old: Mapping[str, bytes]) -> ChangedFiles | None:
     """
     with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as name:
         folder = Path(name)
-        for path, content in old.items():
+        for path, file in old.items():
             place = folder / path
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
+            place.write_bytes(file.text.encoded())
         stdin = patch.encode("utf-8", "surrogateescape")
         try:
             # There is no repository, so the patch is applied to the directory.
             _git(folder / ".git", "-C", str(folder), "apply", "-", stdin=stdin)
         except GitError:
             return None
-        # git stays in the folder and does not write through links.
-        files = [
-            Path(here, name) for here, _, names in os.walk(folder) for name in names
-        ]
-        new = {
-            file.relative_to(folder).as_posix(): file.read_bytes()
-            for file in files
-            if not file.is_symlink()
-        }
+        new: dict[str, File] = {}
+        for here, _, names in os.walk(folder):
+            for place in (Path(here, name) for name in names):
+                # git stays in the folder and does not write through links.
+                if not place.is_symlink():
+                    path = place.relative_to(folder).as_posix()
+                    mode = old[path].mode if path in old else "100644"
+                    new[path] = File(Text.decoded(place.read_bytes()), mode)
     return ChangedFiles(old, new)
 
 
@@ -212,31 +216,20 @@ def fitted(patch: str, tree: Tree) -> tuple[tuple[FileChange, ...], dict[str, Fi
         ValueError: The patch is not well-formed, or does not fit the files.
     """
     changes = read_patch(patch)
-    old = dict(_before(changes, tree))
-    misfits = [c.old for c in changes if c.old and not _fits(c, old[c.old])]
-    if not misfits:
-        return changes, old
-    result = apply_strictly(patch, encoded(old))
-    if result is None:
-        raise ValueError(f"the patch does not fit {misfits[0]} at its commit")
-    modes = {path: file.mode for path, file in old.items()}
-    files = {
-        path: File(Text.decoded(content), modes.get(path, "100644"))
-        for path, content in result.new.items()
-    }
-    return read_patch(make_patch(old, files)), old
-
-
-def _before(changes: Iterable[FileChange], tree: Tree) -> Iterator[tuple[str, File]]:
+    old: dict[str, File] = {}
     for path in (change.old for change in changes if change.old):
         file = read_file(tree, path)
         if file is None:
             raise ValueError(f"the repository has no file {path}")
-        yield path, file
-
-
-def _fits(change: FileChange, file: File) -> bool:
-    return all(hunk.fits(file.text) for hunk in change.hunks)
+        old[path] = file
+    for change in changes:
+        text = old[change.old].text if change.old else Text()
+        if change.old and not all(hunk.fits(text) for hunk in change.hunks):
+            result = apply_strictly(patch, old)
+            if result is None:
+                raise ValueError(f"the patch does not fit {change.old} at its commit")
+            return read_patch(make_patch(old, result.new)), old
+    return changes, old
 
 
 _SETTINGS = (
@@ -250,7 +243,9 @@ _SETTINGS = (
 def _git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
     return run_git(
-        *(git_dir(repository), *settings, *arguments),
+        git_dir(repository),
+        *settings,
+        *arguments,
         env=isolated_environment(),
         stdin=stdin,
     )

@@ -309,18 +309,19 @@ def _counts(call: Call, result: Any) -> Any:
     if isinstance(result, Bottlenecks):
         call.require_fields(result, Bottlenecks)
         return result
-    call.require_type(result, Mapping)
-    for reason, count in result.items():
-        valid = isinstance(reason, str) and isinstance(count, int)
-        call.require(valid, f"gave {reason!r}: {type_name(count)}, not a count")
-    return result
+    return _figures(call, result, (int,), "a count")
 
 
-def _figures(call: Call, result: Any) -> Any:
+def _figures(
+    call: Call,
+    result: Any,
+    kinds: tuple[type, ...] = (str, int, float),
+    wanted: str = "text or a number",
+) -> Any:
     call.require_type(result, Mapping)
     for name, value in result.items():
-        valid = isinstance(name, str) and isinstance(value, str | int | float)
-        call.require(valid, f"gave {name!r}: {type_name(value)}, not text or a number")
+        valid = isinstance(name, str) and isinstance(value, kinds)
+        call.require(valid, f"gave {name!r}: {type_name(value)}, not {wanted}")
     return result
 
 

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, partial
+from typing import Any, get_args
 
 import pluggy
 
 from swebench_trainer import hookspecs
 from swebench_trainer.errors import PluginError, PluginFault
-from swebench_trainer.events import RecipeLoaded
+from swebench_trainer.events import Event, RecipeLoaded
 from swebench_trainer.plugins.faults import (
     plugin_call,
     plugin_fault,
     slow_call_logged,
     type_name,
 )
-from swebench_trainer.plugins.registry import KIND_OF_TABLE, Kind, Registry
+from swebench_trainer.plugins.registry import (
+    KIND_OF_TABLE,
+    TABLE_OF_KIND,
+    Kind,
+    Registry,
+)
 from swebench_trainer.recipe.explain import TableModels
 from swebench_trainer.recipe.models import TABLES
 from swebench_trainer.types import Instance, Pair
@@ -50,6 +56,17 @@ class BrokenPlugin:
     name: str
     origin: str
     error: Exception | SystemExit
+
+
+class EventObserver:
+    """A plugin that passes every event to one function."""
+
+    def __init__(self, receive: Callable[[Event], None]) -> None:
+        def hook(event: Event) -> None:
+            receive(event)
+
+        for kind in get_args(Event):
+            setattr(self, kind.hook, hookspecs.hookimpl(hook))
 
 
 class Plugins:
@@ -106,13 +123,12 @@ class Plugins:
             raise
         self._warn_of_unknown_hooks(plugin, name)
         if self._recipe is not None:
-            self._tell("recipe_loaded", self._recipe, only=name)
+            self._tell(self._recipe, only=name)
 
     def _let_register(self, name: str, origin: str) -> None:
         for hook, kind in _REGISTRATION_HOOKS.items():
-            for owner, call in self._each(hook):
-                if owner == name:
-                    call(register=self._register(kind, origin))
+            for _, call in self._each(hook, name):
+                call(register=partial(self.registry.add, kind, origin=origin))
 
     def _warn_of_unknown_hooks(self, plugin: Any, name: str) -> None:
         for hook in self.manager.get_hookcallers(plugin) or ():
@@ -124,20 +140,6 @@ class Plugins:
                     self._who(name),
                     hook.name,
                 )
-
-    def _register(self, kind: Kind, origin: str) -> hookspecs.Register:
-        def register(
-            name: str,
-            factory: Callable[[Any], Any],
-            *,
-            config: Any = None,
-            summary: str = "",
-        ) -> None:
-            self.registry.add(
-                kind, name, factory, config=config, summary=summary, origin=origin
-            )
-
-        return register
 
     def load_installed(self) -> None:
         """Load the plugins of installed distributions, once.
@@ -187,15 +189,9 @@ class Plugins:
                     self._raise_if_broken(use)
         models: dict[str, dict[str, Any]] = {}
         for table, base in TABLES.items():
-            if table in KIND_OF_TABLE:
-                kind = KIND_OF_TABLE[table]
-                models[table] = {
-                    entry.name: entry.config
-                    for entry in self.registry
-                    if entry.kind == kind
-                }
-            else:
-                models[table] = {"": base}
+            models[table] = {} if table in KIND_OF_TABLE else {"": base}
+        for entry in self.registry:
+            models[TABLE_OF_KIND[entry.kind]][entry.name] = entry.config
         return models
 
     def _raise_if_broken(self, use: str) -> None:
@@ -208,24 +204,22 @@ class Plugins:
                     hint="Fix or reinstall it.",
                 ) from broken.error
 
-    def notify(self, hook: str, event: Any) -> None:
-        """Call a lifecycle hook of every observer; errors are logged with the plugin's name."""
-        self._tell(hook, event)
+    def notify(self, event: Event) -> None:
+        """Call the hook of an event; errors of observers are only logged and counted.
 
-    def announce_recipe(self, event: RecipeLoaded) -> None:
-        """Call `recipe_loaded`, now and on every plugin that is loaded later."""
-        self._recipe = event
-        self._tell("recipe_loaded", event)
+        `RecipeLoaded` also reaches every plugin that is loaded later.
+        """
+        if isinstance(event, RecipeLoaded):
+            self._recipe = event
+        self._tell(event)
 
-    def _tell(self, hook: str, event: Any, only: str | None = None) -> None:
-        for name, call in self._each(hook):
-            if only not in (None, name):
-                continue
+    def _tell(self, event: Event, only: str | None = None) -> None:
+        for name, call in self._each(event.hook, only):
             try:
-                with slow_call_logged(self._who(name), hook):
+                with slow_call_logged(self._who(name), event.hook):
                     call(event=event)
             except (Exception, SystemExit):  # an observer must not end the run
-                self._failed(f"plugin {name!r}", hook)
+                self._failed(f"plugin {name!r}", event.hook)
 
     def _who(self, name: str) -> str:
         origin = self.origins.get(name)
@@ -242,14 +236,33 @@ class Plugins:
         self, instances: Sequence[Instance], stage: str
     ) -> dict[str, str]:
         """Instance ids that plugins drop, with the reasons."""
-        dropped = self._united("drop_instances", instances=instances, stage=stage)
-        names = {i.instance_id for i in instances} if dropped else set()
-        return self._among(names, dropped, "drop_instances")
+        known = cache(lambda: {i.instance_id for i in instances})
+        hook = "drop_instances"
+        return self._dropped(hook, known, instances=instances, stage=stage)
 
     def dropped_pairs(self, pairs: Sequence[Pair]) -> dict[int, str]:
         """Positions of pairs that plugins drop, with the reasons."""
-        dropped = self._united("drop_pairs", pairs=pairs)
-        return self._among(range(len(pairs)), dropped, "drop_pairs")
+        return self._dropped("drop_pairs", lambda: range(len(pairs)), pairs=pairs)
+
+    def _dropped(
+        self, hook: str, known: Callable[[], Container[Any]], **arguments: Any
+    ) -> dict[Any, str]:
+        """Join the reasons of each key that plugins drop.
+
+        Raises:
+            PluginFault: A plugin drops a key that it was not given.
+        """
+        reasons: dict[Any, set[str]] = defaultdict(set)
+        for name, result in self._results(hook, **arguments):
+            if beyond := [key for key in result if key not in known()]:
+                shown = ", ".join(map(repr, beyond[:MAX_SHOWN]))
+                rest = len(beyond[MAX_SHOWN:])
+                more = f" and {rest} more" if rest else ""
+                what = f"drops unknown keys in {hook}: {shown}{more}"
+                raise plugin_fault(self._who(name), what)
+            for key, reason in result.items():
+                reasons[key].add(reason)
+        return {key: "; ".join(sorted(texts)) for key, texts in reasons.items()}
 
     def report_rows(self, run_dir: str) -> dict[str, str]:
         """Rows for the closing report.
@@ -267,38 +280,6 @@ class Plugins:
                     )
                 rows[label], owners[label] = value, name
         return dict(sorted(rows.items()))
-
-    def _united(self, hook: str, **arguments: Any) -> dict[Any, dict[str, str]]:
-        """Keys that plugins drop, with each plugin's reason."""
-        reasons: dict[Any, dict[str, str]] = {}
-        for name, result in self._results(hook, **arguments):
-            for key, reason in result.items():
-                reasons.setdefault(key, {})[name] = reason
-        return reasons
-
-    def _among(
-        self, there: Container[Any], dropped: Mapping[Any, Mapping[str, str]], hook: str
-    ) -> dict[Any, str]:
-        """Join the reasons of each dropped key.
-
-        Raises:
-            PluginFault: A plugin drops a key that it was not given.
-        """
-        for name in sorted({name for reasons in dropped.values() for name in reasons}):
-            mine = [key for key, reasons in dropped.items() if name in reasons]
-            if beyond := [key for key in mine if key not in there]:
-                which = ", ".join(map(repr, beyond[:MAX_SHOWN]))
-                rest = (
-                    f" and {len(beyond) - MAX_SHOWN} more"
-                    if len(beyond) > MAX_SHOWN
-                    else ""
-                )
-                what = f"drops unknown keys in {hook}: {which}{rest}"
-                raise plugin_fault(self._who(name), what)
-        return {
-            key: "; ".join(sorted(set(reasons.values())))
-            for key, reasons in dropped.items()
-        }
 
     def _results(
         self, hook: str, *, skip: bool = False, **arguments: Any
@@ -324,9 +305,8 @@ class Plugins:
                 if not skip:
                     raise
                 self._failed(f"plugin {name!r}", hook)
-                continue
-            for result in results:
-                yield name, result
+            else:
+                yield from ((name, result) for result in results)
 
     def _check_result(self, name: str, hook: str, result: Any) -> None:
         if not isinstance(result, Mapping):
@@ -338,15 +318,16 @@ class Plugins:
                     what = f"returned {type_name(value)} in {hook}, not a {wanted.__name__}"
                     raise plugin_fault(self._who(name), what)
 
-    def _each(self, hook: str) -> Iterator[tuple[str, pluggy.HookCaller]]:
-        """Each plugin that implements `hook`, with a function that calls only that plugin."""
+    def _each(
+        self, hook: str, only: str | None = None
+    ) -> Iterator[tuple[str, pluggy.HookCaller]]:
+        """Each plugin (or `only` one) that implements a hook, with its own caller."""
         everyone = self.manager.get_plugins()
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
-            others = [p for p in everyone if p is not implementation.plugin]
-            yield (
-                implementation.plugin_name,
-                self.manager.subset_hook_caller(hook, remove_plugins=others),
-            )
+            name = implementation.plugin_name
+            if only in (None, name):
+                others = [p for p in everyone if p is not implementation.plugin]
+                yield name, self.manager.subset_hook_caller(hook, others)
 
 
 def _is_conflict(error: BaseException) -> bool:

@@ -50,7 +50,7 @@ KIND_OF_TABLE: dict[str, Kind] = {
 DISTRIBUTION = "swebench-trainer"
 """The distribution of the built-in implementations."""
 
-_TABLE_OF_KIND = {kind: table for table, kind in KIND_OF_TABLE.items()}
+TABLE_OF_KIND = {kind: table for table, kind in KIND_OF_TABLE.items()}
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Registry:
                 f"{origin} registers the {kind} {name!r} with {type_name(factory)}.",
                 hint="Pass a name and a factory: register('name', MyClass, …)",
             )
-        base = TABLES[_TABLE_OF_KIND[kind]]
+        base = TABLES[TABLE_OF_KIND[kind]]
         config = config or base
         if not (isinstance(config, type) and issubclass(config, base)):
             raise PluginFault(
@@ -131,6 +131,7 @@ class Registry:
                 f"Two plugins offer the {kind} {name!r}: {taken.origin} and {origin}.",
                 hint="Uninstall one of them.",
             )
+        summary = summary or (factory.__doc__ or "").partition("\n")[0].rstrip(".")
         self._entries[kind, name] = Implementation(
             kind, name, factory, config, summary, origin
         )
@@ -186,33 +187,29 @@ class Registry:
         close = difflib.get_close_matches(name, names, 1)
         meant = f"Did you mean {close[0]!r}? " if close else ""
         return (
-            f"{meant}Installed: {', '.join(names) or 'none'}. Plugins add more; they "
-            "are distributions called swebench-trainer-NAME."
+            f"{meant}Installed: {', '.join(names) or 'none'}. Packages called "
+            "swebench-trainer-NAME add more."
         )
 
     @overload
-    def create(self, kind: Literal["source"], table: DataTable) -> Source: ...
+    def create(self, table: DataTable) -> Source: ...
 
     @overload
-    def create(
-        self, kind: Literal["prompt style"], table: PromptTable
-    ) -> PromptStyle: ...
+    def create(self, table: PromptTable) -> PromptStyle: ...
 
     @overload
-    def create(self, kind: Literal["backend"], table: ModelTable) -> Backend: ...
+    def create(self, table: ModelTable) -> Backend: ...
 
     @overload
-    def create(self, kind: Literal["grader"], table: GradeTable) -> Grader: ...
+    def create(self, table: GradeTable) -> Grader: ...
 
     @overload
-    def create(
-        self, kind: Literal["pair strategy"], table: PairsTable
-    ) -> PairStrategy: ...
+    def create(self, table: PairsTable) -> PairStrategy: ...
 
     @overload
-    def create(self, kind: Literal["publisher"], table: PublishTable) -> Publisher: ...
+    def create(self, table: PublishTable) -> Publisher: ...
 
-    def create(self, kind: Kind, table: PluginTable) -> object:
+    def create(self, table: PluginTable) -> object:
         """Call the factory that `table.use` names, with the table.
 
         Third-party implementations come back checked against their contract, see
@@ -221,6 +218,9 @@ class Registry:
         Raises:
             PluginFault: The factory failed, or its result misses a required method.
         """
+        kind = next(
+            k for name, k in KIND_OF_TABLE.items() if isinstance(table, TABLES[name])
+        )
         entry = self.get(kind, table.use)
         if entry.is_builtin:
             created: object = entry.factory(table)

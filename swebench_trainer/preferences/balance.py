@@ -18,10 +18,10 @@ from typing import Annotated, Generic, Self, TypeVar
 from pydantic import Field, model_validator
 
 from swebench_trainer.contracts import Bottlenecks, GradedInstance, MissingForPair
-from swebench_trainer.preferences.bottlenecks import missing_counts, missing_for_pair
-from swebench_trainer.preferences.ordering import by_instance, round_robin
-from swebench_trainer.preferences.tiers import FORMAT
+from swebench_trainer.preferences.eligibility import missing_counts, missing_for_pair
+from swebench_trainer.preferences.tiers import FORMAT, TIERS
 from swebench_trainer.recipe.models import PairsTable, Table
+from swebench_trainer.store.digest import digest
 from swebench_trainer.types import Pair
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -72,7 +72,7 @@ class BalancedStrategy(ABC, Generic[TableT]):
 
     def pairs(self, graded: Sequence[GradedInstance]) -> Iterable[Pair]:
         """Pairs by instance, hard failures first, using each candidate evenly."""
-        return by_instance(self._balanced(graded)[0])
+        return sorted(self._balanced(graded)[0], key=lambda pair: pair.instance_id)
 
     def limits(self, graded: Sequence[GradedInstance]) -> Bottlenecks:
         """See `LimitTeller.limits`."""
@@ -91,6 +91,23 @@ class BalancedStrategy(ABC, Generic[TableT]):
     def _missing(self, instance: GradedInstance) -> MissingForPair | None:
         """What the instance lacks for a pair."""
         return missing_for_pair(instance)
+
+
+def round_robin(offers: Iterable[Sequence[Pair]]) -> list[Pair]:
+    """One pair of each instance, hard rejects first, then a second of each, and so on.
+
+    Ties are broken by the digest of the instance id, so that a cutoff does not favor
+    any repository.
+    """
+    place = {str(tier): rank for rank, tier in enumerate(TIERS)}
+    ranked = [
+        (n, place.get(pair.tier, len(place)), drawn, pair)
+        for pairs in offers
+        for drawn in {digest(pair.instance_id) for pair in pairs[:1]}
+        for n, pair in enumerate(pairs)
+    ]
+    ranked.sort(key=lambda offer: offer[:3])
+    return [pair for *_, pair in ranked]
 
 
 Rule = Callable[[Sequence[Pair]], list[int]]

@@ -1,12 +1,13 @@
-"""Which candidates of an instance may be chosen, and which may be rejected."""
+"""Which candidates may be chosen or rejected, and what instances lack for a pair."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from swebench_trainer.contracts import GradedInstance
+from swebench_trainer.contracts import Bottlenecks, GradedInstance, MissingForPair
 from swebench_trainer.preferences.normalize import changed_lines
 from swebench_trainer.preferences.tiers import (
     TIERS,
@@ -14,6 +15,7 @@ from swebench_trainer.preferences.tiers import (
     tier_of,
     ungraded_tier,
 )
+from swebench_trainer.recipe.models import PairsTable
 from swebench_trainer.types import AnswerRef, Candidate, Pair, Status, Tier, Verdict
 
 T = TypeVar("T")
@@ -134,31 +136,6 @@ def _without_whitespace(text: str) -> str:
     return "".join(text.split())
 
 
-def preference(
-    instance: GradedInstance, strategy: str, chosen: Candidate | None, reject: Reject
-) -> Pair:
-    """The pair that prefers `chosen`, or gold if that is `None`, to a reject."""
-    rejected, tier = reject
-    return Pair(
-        instance_id=instance.instance.instance_id,
-        prompt=instance.prompt,
-        chosen=chosen.text if chosen else instance.gold,
-        rejected=rejected.text,
-        strategy=strategy,
-        chosen_source=_source(chosen),
-        rejected_source=AnswerRef.of_sample(rejected.sample),
-        tier=tier,
-        chosen_model=chosen.model if chosen else "",
-        rejected_model=rejected.model,
-    )
-
-
-def only_rejected(instance: GradedInstance, strategy: str, reject: Reject) -> Pair:
-    """A failure as a bad answer without a good one."""
-    pair = preference(instance, strategy, None, reject)
-    return replace(pair, chosen=None, chosen_source=AnswerRef())
-
-
 def only_chosen(
     instance: GradedInstance, strategy: str, chosen: Candidate | None
 ) -> Pair:
@@ -169,12 +146,87 @@ def only_chosen(
         chosen=chosen.text if chosen else instance.gold,
         rejected=None,
         strategy=strategy,
-        chosen_source=_source(chosen),
+        chosen_source=(
+            AnswerRef.of_sample(chosen.sample) if chosen else AnswerRef.gold()
+        ),
         rejected_source=AnswerRef(),
         tier=Status.RESOLVED,
         chosen_model=chosen.model if chosen else "",
     )
 
 
-def _source(chosen: Candidate | None) -> AnswerRef:
-    return AnswerRef.of_sample(chosen.sample) if chosen else AnswerRef.gold()
+def preference(
+    instance: GradedInstance, strategy: str, chosen: Candidate | None, reject: Reject
+) -> Pair:
+    """The pair that prefers `chosen`, or gold if that is `None`, to a reject."""
+    rejected, tier = reject
+    return replace(
+        only_chosen(instance, strategy, chosen),
+        rejected=rejected.text,
+        rejected_source=AnswerRef.of_sample(rejected.sample),
+        tier=tier,
+        rejected_model=rejected.model,
+    )
+
+
+def only_rejected(instance: GradedInstance, strategy: str, reject: Reject) -> Pair:
+    """A failure as a bad answer without a good one."""
+    pair = preference(instance, strategy, None, reject)
+    return replace(pair, chosen=None, chosen_source=AnswerRef())
+
+
+def bottlenecks(graded: Iterable[GradedInstance]) -> Bottlenecks:
+    """What instances lack, for strategies that do not report it themselves."""
+    return Bottlenecks(missing_counts(map(missing_for_pair, graded)))
+
+
+def parse_limits(
+    reported: Bottlenecks | Mapping[str, int], table: PairsTable
+) -> Bottlenecks:
+    """The report of any strategy (`LimitTeller.limits`) in one form.
+
+    A plain mapping is split into keys of the table, such as `max_format` or `mix.fails`,
+    and other reasons, which are opaque.
+    """
+    if isinstance(reported, Bottlenecks):
+        return reported
+    keys = type(table).model_fields
+    held = {key: n for key, n in reported.items() if key.partition(".")[0] in keys}
+    other = {reason: n for reason, n in reported.items() if reason not in held}
+    return Bottlenecks(held_back=held, other=other)
+
+
+def missing_counts(
+    missing: Iterable[MissingForPair | None],
+) -> Mapping[MissingForPair, int]:
+    """Number of instances by what they lack; those that lack nothing do not count."""
+    return Counter(reason for reason in missing if reason)
+
+
+def missing_for_pair(instance: GradedInstance) -> MissingForPair | None:
+    """What the instance lacks for a pair of its own candidates.
+
+    Strategies that prefer gold need no pass.
+    """
+    decided = [v for _, v in instance.graded if v.reward is not None]
+    failed = [g for g in instance.graded if is_failure(g[1])]
+    if not instance.graded:
+        return MissingForPair.NO_CANDIDATES
+    if not decided:
+        return MissingForPair.NO_DECIDED_CANDIDATE
+    if all(verdict.reward == 1 for verdict in decided):
+        return MissingForPair.NO_FAILURE
+    if not failed:
+        return MissingForPair.NO_RELIABLE_FAILURE
+    if not any(is_expressible(candidate) for candidate, _ in failed):
+        return MissingForPair.NO_EXPRESSIBLE_FAILURE
+    if not distinct(instance, failed, pass_keys(instance)):
+        return MissingForPair.FAILURES_REPEAT_PASSES
+    if not failures(instance):
+        return MissingForPair.FAILURES_REPEAT_GOLD
+    if passes(instance):
+        return None
+    if not instance.gold:
+        return MissingForPair.NO_PASS_NO_GOLD
+    flagged = any(verdict.reward == 1 for verdict in decided)
+    return MissingForPair.NO_TRUSTED_PASS if flagged else MissingForPair.NO_PASS

@@ -22,19 +22,15 @@ from swebench_trainer.patches.lenient_diff import lines_by_file
 from swebench_trainer.patches.strict_diff import FileChange, read_patch
 from swebench_trainer.store.digest import digest
 
-_HASH = (".py", ".rb", ".sh", ".pl", ".r", ".jl", ".ex", ".exs", ".yml", ".yaml")
-_SLASHES = (
-    *(".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".go", ".java", ".js", ".jsx", ".kt"),
-    *(".mjs", ".php", ".rs", ".scala", ".swift", ".ts", ".tsx", ".vue", ".dart"),
+_BRACES = re.compile(
+    r"\.(c|h|cc|cpp|hpp|cs|go|java|jsx?|kt|mjs|php|rs|scala|swift|tsx?|vue|dart)"
 )
 _COMMENTS = {
-    **dict.fromkeys(_HASH, ("#",)),
-    **dict.fromkeys(_SLASHES, ("//",)),
-    ".toml": ("#",),
-    ".lua": ("--",),
-    ".sql": ("--",),
+    "#": re.compile(r"\.(py|rb|sh|pl|r|jl|exs?|ya?ml|toml)"),
+    "//": _BRACES,
+    "--": re.compile(r"\.(lua|sql)"),
 }
-"""Start of a line comment, by file suffix."""
+"""Start of a line comment, with the suffixes of its files."""
 
 _QUOTES = "\"'`"
 _INSIGNIFICANT = re.compile(r"(?<!\w) | (?!\w)")
@@ -165,20 +161,20 @@ def _is_text(node: ast.AST) -> bool:
 @lru_cache(maxsize=65536)
 def _bare(line: str, suffix: str) -> str:
     """A line without insignificant whitespace and trailing comment."""
-    marks = _COMMENTS.get(suffix, ())
+    mark = next((m for m, files in _COMMENTS.items() if files.fullmatch(suffix)), "")
     stripped = line.strip()
-    if marks == ("//",) and stripped.startswith("/*") and stripped.endswith("*/"):
+    if mark == "//" and stripped.startswith("/*") and stripped.endswith("*/"):
         return ""
-    code = _without_comment(line, marks).rstrip().expandtabs(_TAB)
+    code = _without_comment(line, mark).rstrip().expandtabs(_TAB)
     words = code.lstrip()
-    indentation = "" if suffix in _SLASHES else code[: len(code) - len(words)]
+    indentation = "" if _BRACES.fullmatch(suffix) else code[: len(code) - len(words)]
     if not words or any(quote in words for quote in _QUOTES):
         return indentation + words if words else ""
     return indentation + _INSIGNIFICANT.sub("", " ".join(words.split()))
 
 
-def _without_comment(line: str, marks: tuple[str, ...]) -> str:
-    if not any(mark in line for mark in marks):
+def _without_comment(line: str, mark: str) -> str:
+    if not mark or mark not in line:
         return line
     quote = ""
     escaped = False
@@ -189,6 +185,6 @@ def _without_comment(line: str, marks: tuple[str, ...]) -> str:
             quote = "" if closes else quote
         elif char in _QUOTES:
             quote = char
-        elif line[:at][-1:].strip() == "" and line.startswith(tuple(marks), at):
+        elif line[:at][-1:].strip() == "" and line.startswith(mark, at):
             return line[:at]  # unlike `${name#prefix}`, where a word continues
     return line

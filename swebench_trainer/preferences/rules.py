@@ -1,4 +1,4 @@
-"""The rules that every pair must obey, whichever strategy made it.
+"""The rules that every pair must obey, and links to the runs behind its answers.
 
 Built-in strategies and third-party ones are held to the same rules: what a pair
 claims about its answers must match the candidates and verdicts that it names.
@@ -6,16 +6,13 @@ claims about its answers must match the candidates and verdicts that it names.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.recipe.models import PairsTable
 from swebench_trainer.types import AnswerRef, Candidate, Pair, Verdict, is_unicode
-
-Require = Callable[[bool, str], None]
-"""Raises `BrokenRuleError` with the text unless the condition holds."""
 
 
 class BrokenRuleError(Exception):
@@ -65,97 +62,94 @@ class PairRules:
         seen: set[Pair] = set()
         counts: Counter[str] = Counter()
         for pair in pairs:
-            require = _requirement(pair)
-            require(pair.instance_id in by_id, "which is not one of its instances")
-            require(pair not in seen, "twice")
+            known = pair.instance_id in by_id
+            _require(pair, known, "which is not one of its instances")
+            _require(pair, pair not in seen, "twice")
             seen.add(pair)
             counts[pair.instance_id] += 1
-            self._require_table(pair, counts[pair.instance_id], require)
-            _require_sound_texts(by_id[pair.instance_id], pair, require)
-            _require_sound_verdicts(by_id[pair.instance_id], pair, require)
+            self._require_table(pair, counts[pair.instance_id])
+            _require_sound_texts(by_id[pair.instance_id], pair)
+            _require_sound_verdicts(by_id[pair.instance_id], pair)
             yield pair
 
-    def _require_table(self, pair: Pair, count: int, require: Require) -> None:
+    def _require_table(self, pair: Pair, count: int) -> None:
         most = self.max_per_instance
         within = most is None or count <= most
-        require(within, f"beyond max_per_instance = {most}")
+        _require(pair, within, f"beyond max_per_instance = {most}")
         own = self.strategy in (None, pair.strategy)
-        require(own, f"under the strategy name {pair.strategy!r}")
+        _require(pair, own, f"under the strategy name {pair.strategy!r}")
         complete = pair.chosen is not None and pair.rejected is not None
-        require(
+        _require(
+            pair,
             self.one_sided or complete,
             "with only one answer, although its table is not one_sided",
         )
 
 
-def _requirement(pair: Pair) -> Require:
-    def require(holds: bool, problem: str) -> None:
-        if not holds:
-            raise BrokenRuleError(f"made a pair of {pair.instance_id!r} {problem}")
-
-    return require
+def _require(pair: Pair, holds: bool, problem: str) -> None:
+    if not holds:
+        raise BrokenRuleError(f"made a pair of {pair.instance_id!r} {problem}")
 
 
-def _require_sound_texts(item: GradedInstance, pair: Pair, require: Require) -> None:
-    require(pair.prompt == item.prompt, "with another prompt than the instance's")
+def _require_sound_texts(item: GradedInstance, pair: Pair) -> None:
+    _require(
+        pair, pair.prompt == item.prompt, "with another prompt than the instance's"
+    )
     answers = [text for text in (pair.chosen, pair.rejected) if text is not None]
-    require(bool(answers), "without an answer")
-    require(all(map(is_unicode, answers)), "with text that is not valid Unicode")
+    _require(pair, bool(answers), "without an answer")
+    _require(pair, all(map(is_unicode, answers)), "with text that is not valid Unicode")
     empty = pair.chosen is not None and not pair.chosen.strip()
-    require(not empty, "whose chosen answer is empty")
-    require(len(set(answers)) == len(answers), "whose two answers are the same")
+    _require(pair, not empty, "whose chosen answer is empty")
+    _require(pair, len(set(answers)) == len(answers), "whose two answers are the same")
 
 
-def _require_sound_verdicts(item: GradedInstance, pair: Pair, require: Require) -> None:
+def _require_sound_verdicts(item: GradedInstance, pair: Pair) -> None:
     """Compares a pair with the candidates that it names, and with their verdicts."""
-    rewards = [
-        *_chosen_rewards(item, pair, require),
-        *_rejected_rewards(item, pair, require),
-    ]
+    rewards = [*_chosen_rewards(item, pair), *_rejected_rewards(item, pair)]
     known = [reward for reward in rewards if reward is not None]
-    require(len(known) == len(rewards), "with a masked verdict")
-    require(known == sorted(known, reverse=True), "that prefers the worse answer")
+    _require(pair, len(known) == len(rewards), "with a masked verdict")
+    _require(
+        pair, known == sorted(known, reverse=True), "that prefers the worse answer"
+    )
 
 
-def _chosen_rewards(
-    item: GradedInstance, pair: Pair, require: Require
-) -> Iterator[int | None]:
+def _chosen_rewards(item: GradedInstance, pair: Pair) -> Iterator[int | None]:
     """The reward of `chosen`, unless it is gold or ungraded."""
     if pair.chosen is None:
         return
     if pair.chosen_source.is_gold:
-        require(pair.chosen == item.gold, "whose chosen answer is not the gold answer")
+        _require(
+            pair, pair.chosen == item.gold, "whose chosen answer is not the gold answer"
+        )
         return
     source = pair.chosen_source
-    for candidate, verdict in _named(item, source, pair.chosen_model, require):
+    for candidate, verdict in _named(item, pair, source, pair.chosen_model):
         same = pair.chosen == candidate.text
-        require(same, f"whose chosen answer is not the text of {source}")
+        _require(pair, same, f"whose chosen answer is not the text of {source}")
         if verdict:
             trusted = verdict.reward != 1 or verdict.trusted_pass
-            require(trusted, "whose chosen answer is an untrusted pass")
+            _require(pair, trusted, "whose chosen answer is an untrusted pass")
             labeled = verdict.reward in (1, None) or bool(pair.chosen_tier)
-            require(labeled, "whose chosen answer fails, without a chosen_tier")
+            _require(pair, labeled, "whose chosen answer fails, without a chosen_tier")
             yield verdict.reward
 
 
-def _rejected_rewards(
-    item: GradedInstance, pair: Pair, require: Require
-) -> Iterator[int | None]:
+def _rejected_rewards(item: GradedInstance, pair: Pair) -> Iterator[int | None]:
     """The reward of `rejected`, unless it is ungraded."""
     if pair.rejected is None:
         return
     source = pair.rejected_source
-    for candidate, verdict in _named(item, source, pair.rejected_model, require):
+    for candidate, verdict in _named(item, pair, source, pair.rejected_model):
         same = pair.restyled or pair.rejected == candidate.text
-        require(same, f"whose rejected answer is not the text of {source}")
+        _require(pair, same, f"whose rejected answer is not the text of {source}")
         if verdict:
-            require(not verdict.flaky, "whose rejected answer is flaky")
-            require(verdict.reward != 1, "whose rejected answer passes")
+            _require(pair, not verdict.flaky, "whose rejected answer is flaky")
+            _require(pair, verdict.reward != 1, "whose rejected answer passes")
             yield verdict.reward
 
 
 def _named(
-    item: GradedInstance, source: AnswerRef, model: str, require: Require
+    item: GradedInstance, pair: Pair, source: AnswerRef, model: str
 ) -> list[tuple[Candidate, Verdict | None]]:
     """The candidate that a pair names, with its verdict; empty where two would match."""
     ungraded = [(candidate, None) for candidate in item.ungraded]
@@ -164,5 +158,46 @@ def _named(
         for candidate, verdict in [*item.graded, *ungraded]
         if source.sample == candidate.sample and model in ("", candidate.model)
     ]
-    require(bool(named), f"from '{source}', which is not one of its candidates")
+    _require(pair, bool(named), f"from '{source}', which is not one of its candidates")
     return named if len(named) == 1 else []
+
+
+def traced(
+    pairs: Iterable[Pair],
+    graded: Sequence[GradedInstance],
+    logs: Mapping[tuple[str, str, int], str],
+    gold_logs: Mapping[str, str],
+) -> list[Pair]:
+    """Adds to each pair the models of its answers and the logs of their tests.
+
+    A strategy may leave a model empty if only one model has that sample number.
+
+    Args:
+        pairs: The pairs.
+        graded: The instances that they were made from.
+        logs: Log directory by model, instance id and sample, relative to the run
+            directory.
+        gold_logs: Log directory of gold's run by instance id.
+    """
+    writers: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for item in graded:
+        for candidate in item.candidates:
+            writers[candidate.instance_id, candidate.sample].append(candidate.model)
+
+    def origin(name: str, source: AnswerRef, model: str) -> tuple[str, str]:
+        if source.is_gold:
+            return "", gold_logs.get(name, "")
+        if source.sample is None:
+            return model, ""
+        known = writers[name, source.sample]
+        model = model or (known[0] if len(known) == 1 else "")
+        return model, logs.get((model, name, source.sample), "")
+
+    found = []
+    for pair in pairs:
+        name = pair.instance_id
+        model, log = origin(name, pair.chosen_source, pair.chosen_model)
+        pair = replace(pair, chosen_model=model, chosen_log=log)
+        model, log = origin(name, pair.rejected_source, pair.rejected_model)
+        found.append(replace(pair, rejected_model=model, rejected_log=log))
+    return found

@@ -34,7 +34,9 @@ def tier_of(verdict: Verdict) -> Tier | None:
     on the machine.
     """
     tier = _TIER_OF.get(verdict.status)
-    if tier is Tier.FAILS and _fixes(verdict.report) and _broken(verdict.report):
+    fixed, open_ = _counts(verdict.report, "FAIL_TO_PASS")
+    _, broken = _counts(verdict.report, "PASS_TO_PASS")
+    if tier is Tier.FAILS and fixed and broken and not open_:
         return Tier.BREAKS_OTHERS
     return tier
 
@@ -56,15 +58,6 @@ def share_of_passing_tests(verdict: Verdict) -> float:
         _counts(verdict.report, name) for name in ("FAIL_TO_PASS", "PASS_TO_PASS")
     ]
     return sum(good / (good + bad) / 2 for good, bad in groups if good + bad)
-
-
-def _fixes(report: Mapping[str, Any]) -> bool:
-    good, bad = _counts(report, "FAIL_TO_PASS")
-    return bool(good) and not bad
-
-
-def _broken(report: Mapping[str, Any]) -> int:
-    return _counts(report, "PASS_TO_PASS")[1]
 
 
 def _counts(report: Mapping[str, Any], group: str) -> tuple[int, int]:

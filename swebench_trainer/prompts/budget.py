@@ -17,6 +17,9 @@ from swebench_trainer.types import Instance
 Measure = Callable[[object], int]
 """Tokens of a part of a prompt. The parts add up to about the whole."""
 
+LEAST_SHARE = 128
+"""Tokens. A file that is not needed is left out if it has less room."""
+
 _TRIES = 6
 _SAMPLE = 20_000
 """Characters of a part that are tokenized; the rest of a longer part is extrapolated."""

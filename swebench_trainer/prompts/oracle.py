@@ -13,7 +13,7 @@ from pydantic import NonNegativeInt
 from swebench_trainer.contracts import Prompt, PromptInputs, Tree
 from swebench_trainer.errors import UnusableInstance
 from swebench_trainer.patches.strict_diff import read_patch
-from swebench_trainer.prompts.budget import Measure, compose, crop
+from swebench_trainer.prompts.budget import LEAST_SHARE, Measure, compose, crop
 from swebench_trainer.prompts.crops import regions_around
 from swebench_trainer.prompts.edits import gold_edits
 from swebench_trainer.prompts.excerpts import Excerpt, merge, read_source, read_text
@@ -25,9 +25,6 @@ from swebench_trainer.types import Instance
 Lines = Mapping[str, tuple[str, ...]]
 """Lines of files by path."""
 
-_LEAST_SHARE = 128
-"""Tokens. A distractor with less room is not shown."""
-
 
 class OracleTable(ContextTable):
     """`[prompt]` of the `oracle` style."""
@@ -37,9 +34,9 @@ class OracleTable(ContextTable):
 
 
 class OracleStyle:
-    """The issue with the files of the gold patch, and distractors.
+    """The issue and the files of the gold patch; not leaderboard-valid.
 
-    It shows the model where to look, so its results are not leaderboard results.
+    It shows the model where to look, among distractors.
     """
 
     context = "oracle"
@@ -144,7 +141,7 @@ def _lay(
             yield whole[path]
         elif path in edits:
             yield crop(path, lines, share, measure, regions) or least[path]
-        elif share >= _LEAST_SHARE and (
+        elif share >= LEAST_SHARE and (
             excerpt := crop(path, lines, share, measure, regions)
         ):
             yield excerpt

@@ -6,32 +6,28 @@ Neither ranking knows the fix. Files are shown best first, as far as the budget 
 from __future__ import annotations
 
 import ast
-import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from pydantic import PositiveInt
 
 from swebench_trainer.contracts import Prompt, PromptInputs
 from swebench_trainer.errors import DataError
-from swebench_trainer.prompts.budget import Measure, compose, crop
+from swebench_trainer.prompts.budget import LEAST_SHARE, Measure, compose, crop
 from swebench_trainer.prompts.crops import ChooseRegions, regions_about
 from swebench_trainer.prompts.excerpts import Excerpt, merge, read_source
 from swebench_trainer.prompts.retrieval import RECALL_AT, RETRIEVED, Searcher
 from swebench_trainer.prompts.terms import terms
 from swebench_trainer.recipe.models import ContextTable, RecipePath
+from swebench_trainer.store.entries import read_entries
 from swebench_trainer.types import Instance
 
 SKIPPED = "skipped"
 """Fact of a prompt (`Prompt.facts`): the files that are not shown, each with the reason."""
 NO_ROOM = "it does not fit into context_tokens"
-
-_LEAST_SHARE = 128
-"""Tokens. A file with less room is not shown."""
 
 
 class Bm25Table(ContextTable):
@@ -42,7 +38,7 @@ class Bm25Table(ContextTable):
 
 
 class Bm25Style:
-    """The issue with the source files that BM25 ranks highest for it."""
+    """The issue and the source files that BM25 ranks highest."""
 
     context = "bm25"
 
@@ -70,7 +66,7 @@ class ListedTable(ContextTable):
 
 
 class ListedStyle:
-    """The issue with the files that a list gives for it.
+    """The issue and the files that another system lists for it.
 
     Raises:
         DataError: The list cannot be read; the message names the line.
@@ -167,7 +163,7 @@ def fit_in_order(
     excerpts: list[Excerpt] = []
     for number, (path, lines) in enumerate(files.items(), start=1):
         share = room if number == len(files) else room // 2
-        if share < _LEAST_SHARE:
+        if share < LEAST_SHARE:
             break
         if excerpt := _fit(path, lines, regions(path), share, measure):
             excerpts.append(excerpt)
@@ -222,14 +218,12 @@ def read_lists(path: Path) -> dict[str, tuple[str, ...]]:
     Raises:
         DataError: The file cannot be read, or an entry is not a list of paths.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise DataError(f"The list of files {path} cannot be read: {why}.") from error
-    entries = _object(path, text) if path.suffix == ".json" else _rows(path, text)
     lists: dict[str, tuple[str, ...]] = {}
-    for place, name, files in entries:
+    for place, key, value in read_entries(path):
+        row = {"instance_id": key, "files": value} if key else value
+        if not isinstance(row, dict):
+            raise DataError(f"{place}: not a JSON object.")
+        name, files = row.get("instance_id"), row.get("files")
         if not isinstance(name, str) or not name:
             raise DataError(f"{place}: instance_id is missing.")
         if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
@@ -237,33 +231,6 @@ def read_lists(path: Path) -> dict[str, tuple[str, ...]]:
         if name in lists:
             raise DataError(f"{place}: duplicate list for {name}.")
         lists[name] = tuple(dict.fromkeys(f.removeprefix("./") for f in files))
+    if not lists:
+        raise DataError(f"{path} has no lists of files.")
     return lists
-
-
-def _rows(path: Path, text: str) -> Iterator[tuple[str, Any, Any]]:
-    # Not splitlines(): JSON strings may contain separators such as U+2028 unescaped.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            place = f"{path}, line {number}"
-            row = _parse(line, place)
-            if not isinstance(row, dict):
-                raise DataError(f"{place}: not a JSON object.")
-            yield place, row.get("instance_id"), row.get("files")
-
-
-def _object(path: Path, text: str) -> Iterator[tuple[str, Any, Any]]:
-    value = _parse(text, str(path))
-    if not isinstance(value, dict):
-        raise DataError(f"{path} is not a JSON object of lists by instance id.")
-    for name, files in value.items():
-        yield f"{path}, {name!r}", name, files
-
-
-def _parse(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        at = f"{place}, line {error.lineno}" if error.lineno > 1 else place
-        raise DataError(f"{at}: invalid JSON ({error.msg}).") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: unreadable JSON ({error}).") from error

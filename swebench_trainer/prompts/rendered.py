@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,19 +23,15 @@ class RenderedInstance:
     """The prompt and the answer of an instance.
 
     Attributes:
-        shown: Paths of the shown files; `None` for a style that shows no files.
         answer: Target of SFT; `None` if the instance has none.
         no_answer: Why it has none.
         contents: Place where the repository's files were found.
-        facts: See `Prompt`.
     """
 
-    prompt: str
-    shown: tuple[str, ...] | None
+    prompt: Prompt
     answer: str | None
     no_answer: DropReason | None
     contents: Contents
-    facts: Mapping[str, Any]
 
 
 class RenderedInstances:
@@ -96,10 +92,10 @@ class RenderedInstances:
 
     def row(self, instance_id: str) -> dict[str, Any]:
         """The row of `prompts.jsonl`."""
-        rendered = self[instance_id]
+        prompt = self[instance_id].prompt
         row = {"instance_id": instance_id, "context": self._context}
-        shown = {} if rendered.shown is None else {"files": rendered.shown}
-        return {**row, **shown, **rendered.facts, "prompt": rendered.prompt}
+        shown = {} if prompt.shown is None else {"files": list(prompt.shown)}
+        return {**row, **shown, **prompt.facts, "prompt": prompt.text}
 
     def _render(self, instance: Instance, files: Files) -> RenderedInstance:
         material = PromptInputs(files.open, self._tokens, self._seed)
@@ -111,15 +107,7 @@ class RenderedInstances:
             no_answer = DropReason.of(error)
         if RETRIEVED in prompt.facts:
             self.recall.add(instance.patch, prompt.facts[RETRIEVED])
-        shown = None if prompt.shown is None else tuple(prompt.shown)
-        return RenderedInstance(
-            prompt=prompt.text,
-            shown=shown,
-            answer=answer,
-            no_answer=no_answer,
-            contents=files.place,
-            facts=prompt.facts,
-        )
+        return RenderedInstance(prompt, answer, no_answer, files.place)
 
 
 def _answer(

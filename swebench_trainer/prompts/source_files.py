@@ -3,52 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 
-SUFFIXES = frozenset(
-    [
-        ".c",
-        ".cc",
-        ".cpp",
-        ".cs",
-        ".cu",
-        ".cxx",
-        ".dart",
-        ".ex",
-        ".exs",
-        ".go",
-        ".h",
-        ".hh",
-        ".hpp",
-        ".hs",
-        ".java",
-        ".jl",
-        ".js",
-        ".jsx",
-        ".kt",
-        ".lua",
-        ".m",
-        ".ml",
-        ".mjs",
-        ".php",
-        ".pl",
-        ".proto",
-        ".py",
-        ".pyi",
-        ".pyx",
-        ".r",
-        ".rb",
-        ".rs",
-        ".scala",
-        ".sh",
-        ".sql",
-        ".swift",
-        ".ts",
-        ".tsx",
-        ".vue",
-    ]
+_SOURCE_NAME = re.compile(
+    r".*[^/]\.(c|cc|cpp|cs|cu|cxx|dart|exs?|go|h|hh|hpp|hs|java|jl|jsx?|kt|lua|m|mjs|ml|php|pl"
+    r"|proto|py|pyi|pyx|r|rb|rs|scala|sh|sql|swift|tsx?|vue)",
+    re.DOTALL,
 )
-"""Suffixes of source files, in lower case."""
 
 _TEST_FOLDERS = frozenset(("tests", "__tests__", "spec", "specs"))
 _TOP_TEST_FOLDERS = frozenset(("test", "testing", "testdata"))
@@ -59,7 +19,7 @@ _TEST_NAME = re.compile(
 
 def is_source(path: str) -> bool:
     """Whether a file is source code and not a test."""
-    return PurePosixPath(path).suffix.lower() in SUFFIXES and not is_test(path)
+    return _SOURCE_NAME.fullmatch(path.lower()) is not None and not is_test(path)
 
 
 def is_test(path: str) -> bool:

@@ -24,7 +24,7 @@ INSTRUCTIONS = {
 
 
 class IssueStyle:
-    """The issue without files."""
+    """Only the text of the issue."""
 
     context = "issue"
 

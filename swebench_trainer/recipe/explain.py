@@ -102,7 +102,7 @@ _WORDS = {
     "path_type": "must be a path",
     "model_type": "must be a table: { … }",
     "model_attributes_type": "must be a table: { … }",
-    "string_pattern_mismatch": "has characters that are not allowed here",
+    "string_pattern_mismatch": "has an invalid format, or characters that are not allowed",
 }
 """Messages for some of pydantic's error types."""
 

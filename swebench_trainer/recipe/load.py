@@ -103,12 +103,15 @@ def _read_file(
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise RecipeError(
-            f"Recipe {path} does not exist.",
-            hint="`swebench-train new` lists recipes to start from.",
-        ) from None
+        hint = "`swebench-train new` lists recipes to start from."
+        if above:
+            hint = f"Correct `extends` in {above[-1]}."
+        raise RecipeError(f"Recipe {path} does not exist.", hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(
+            f"Cannot read {path}: {reason}.", hint="Expected a TOML file in UTF-8."
+        ) from error
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -174,112 +177,104 @@ def validate(draft: Draft, tables: TableModels) -> Recipe:
     Raises:
         RecipeError: All problems of the recipe, each with its position.
     """
-    problems: list[Problem] = []
-    parsed: Values = {}
-    for name, value in draft.values.items():
-        if name not in tables:
-            parsed[name] = value
-        elif not isinstance(value, dict):
-            problems.append(Problem((name,), f"{name} must be a table: write [{name}]"))
-        else:
-            writer = value.get("model") if name == "generate" else None
-            rest = {k: v for k, v in value.items() if v is not writer}
-            table = _table(name, (name,), rest, draft, tables, problems)
-            if writer is not None and table is not None:
-                model = _writer(writer, draft, tables, problems)
-                table = table.model_copy(update={"model": model})
-            if table is not None:
-                parsed[name] = table
-    problems += _top_level(draft, parsed, tables) + broken_rules(draft.values, parsed)
-    problems += _one_sided_pairs(parsed)
-    if problems:
-        raise RecipeError(show(problems, draft.origins))
-    return Recipe.model_validate(parsed)
+    return _Validation(draft, tables).recipe()
 
 
-def _one_sided_pairs(parsed: Values) -> list[Problem]:
-    """The problem of one-sided pairs with a loss that compares two answers."""
-    pairs, dpo = parsed.get("pairs"), parsed.get("dpo")
-    if not isinstance(pairs, PairsTable) or not isinstance(dpo, DpoTable):
-        return []
-    if not pairs.one_sided or dpo.loss == "kto":
-        return []
-    return [
-        Problem(
-            ("pairs", "use"),
-            f'[pairs] use = "{pairs.use}" makes pairs with one answer, '
-            f'but [dpo] loss = "{dpo.loss}" compares two',
-            'set [dpo] loss = "kto", or use another strategy',
-        )
-    ]
+class _Validation:
+    """The tables of a draft that are valid, and the problems of all others."""
 
+    def __init__(self, draft: Draft, tables: TableModels) -> None:
+        self._draft = draft
+        self._tables = tables
+        self._parsed: Values = {}
+        self._problems: list[Problem] = []
 
-def _top_level(draft: Draft, parsed: Values, tables: TableModels) -> list[Problem]:
-    problems = [
-        unknown_key((name,), Recipe, tables)
-        for name in parsed
-        if name not in Recipe.model_fields
-    ]
-    known = {name: parsed[name] for name in parsed if name in Recipe.model_fields}
-    try:
-        Recipe.model_validate(known, strict=True)
-    except ValidationError as error:
-        problems += [
-            problem
-            for problem in problems_of(error, Recipe, tables)
-            # A table with errors of its own has been reported already.
-            if problem.path[0] in parsed or problem.path[0] not in draft.values
-        ]
-    return problems
+    def recipe(self) -> Recipe:
+        """The recipe; raises a `RecipeError` with all problems if it has any."""
+        values = self._draft.values
+        for name, value in values.items():
+            if name not in self._tables:
+                self._parsed[name] = value
+            elif isinstance(value, dict):
+                self._parse(name, value)
+            else:
+                self._problem((name,), f"{name} must be a table: write [{name}]")
+        self._check_top_level()
+        self._problems += broken_rules(values, self._parsed)
+        if self._problems:
+            raise RecipeError(show(self._problems, self._draft.origins))
+        return Recipe.model_validate(self._parsed)
 
+    def _problem(self, at: KeyPath, message: str, hint: str = "") -> None:
+        self._problems.append(Problem(at, message, hint))
 
-def _writer(
-    value: Any, draft: Draft, tables: TableModels, problems: list[Problem]
-) -> Table | tuple[Table | None, ...] | None:
-    """Validate `[generate] model`: a table like `[model]`, or a list of them."""
-    at = ("generate", "model")
-    if isinstance(value, dict):
-        return _table("model", at, value, draft, tables, problems)
-    if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
-        return tuple(
-            _table("model", (*at, str(number)), writer, draft, tables, problems)
-            for number, writer in enumerate(value, start=1)
-        )
-    problems.append(
-        Problem(at, 'generate.model must be a table, { use = "…" }, or a list of them')
-    )
-    return None
+    def _parse(self, name: str, value: Values) -> None:
+        writer = value.get("model") if name == "generate" else None
+        rest = {k: v for k, v in value.items() if v is not writer}
+        table = self._table(name, (name,), rest)
+        if writer is not None and table is not None:
+            table = table.model_copy(update={"model": self._writer(writer)})
+        if table is not None:
+            self._parsed[name] = table
 
+    def _check_top_level(self) -> None:
+        parsed = self._parsed
+        unknown = [name for name in parsed if name not in Recipe.model_fields]
+        for name in unknown:
+            self._problems.append(unknown_key((name,), Recipe, self._tables))
+        known = {name: parsed[name] for name in parsed if name not in unknown}
+        try:
+            Recipe.model_validate(known, strict=True)
+        except ValidationError as error:
+            self._problems += [
+                problem
+                for problem in problems_of(error, Recipe, self._tables)
+                # A table with errors of its own has been reported already.
+                if problem.path[0] in parsed
+                or problem.path[0] not in self._draft.values
+            ]
 
-def _table(
-    name: str,
-    at: KeyPath,
-    value: Values,
-    draft: Draft,
-    tables: TableModels,
-    problems: list[Problem],
-) -> Table | None:
-    models = tables[name]
-    if "" in models:
-        model = models[""]
-    else:
-        base = next(iter(models.values())).model_fields["use"]
-        use = value.get("use", base.default)
-        if not isinstance(use, str) or use not in models:
-            problems.append(_unknown_plugin(at, use, models))
-            return None
-        model = models[use]
-        value = {**value, "use": use}
-    try:
-        # Strict JSON mode: a list may become a tuple and a string a path, but not a number.
-        return model.model_validate_json(
-            json.dumps(value, default=str),
-            strict=True,
-            context={"folder": draft.folder(at)},
-        )
-    except ValidationError as error:
-        problems += problems_of(error, model, tables, at)
+    def _writer(self, value: Any) -> Table | tuple[Table | None, ...] | None:
+        """Validate `[generate] model`: a table like `[model]`, or a list of them."""
+        at = ("generate", "model")
+        if isinstance(value, dict):
+            return self._table("model", at, value)
+        if (
+            isinstance(value, list)
+            and value
+            and all(isinstance(v, dict) for v in value)
+        ):
+            return tuple(
+                self._table("model", (*at, str(number)), writer)
+                for number, writer in enumerate(value, start=1)
+            )
+        wanted = 'a table, { use = "…" }, or a list of them'
+        self._problem(at, f"generate.model must be {wanted}")
         return None
+
+    def _table(self, name: str, at: KeyPath, value: Values) -> Table | None:
+        models = self._tables[name]
+        if "" in models:
+            model = models[""]
+        else:
+            base = next(iter(models.values())).model_fields["use"]
+            use = value.get("use", base.default)
+            if not isinstance(use, str) or use not in models:
+                self._problems.append(_unknown_plugin(at, use, models))
+                return None
+            model = models[use]
+            value = {**value, "use": use}
+        try:
+            # Strict JSON mode: a list may become a tuple and a string a path, but not
+            # a number.
+            return model.model_validate_json(
+                json.dumps(value, default=str),
+                strict=True,
+                context={"folder": self._draft.folder(at)},
+            )
+        except ValidationError as error:
+            self._problems += problems_of(error, model, self._tables, at)
+            return None
 
 
 def _unknown_plugin(
@@ -292,9 +287,9 @@ def _unknown_plugin(
     meant = f"did you mean {close[0]!r}? " if close else ""
     return Problem(
         (*at, "use"),
-        f"[{table}] use: nothing called {use!r} is installed",
-        f"{meant}installed: {', '.join(sorted(models))}; plugins (swebench-trainer-NAME) "
-        "add more",
+        f"[{table}] use: no plugin called {use!r} is installed",
+        f"{meant}installed: {', '.join(sorted(models))}; packages called "
+        "swebench-trainer-NAME add more",
     )
 
 
@@ -319,7 +314,7 @@ def _is_optional(name: str, other: str, parsed: Values) -> bool:
 
 
 def broken_rules(values: Values, parsed: Values) -> list[Problem]:
-    """The problems of tables without the tables that they need."""
+    """The problems of tables that do not fit together, or lack others."""
     problems = []
     for name, groups in _NEEDS.items():
         for group in groups if name in values else ():
@@ -336,4 +331,12 @@ def broken_rules(values: Values, parsed: Values) -> list[Problem]:
         problems.append(
             Problem(("generate",), "[generate] needs [model], or its own model key")
         )
+    pairs: Any = parsed.get("pairs")
+    dpo = parsed.get("dpo")
+    one_sided = isinstance(pairs, PairsTable) and pairs.one_sided
+    if one_sided and isinstance(dpo, DpoTable) and dpo.loss != "kto":
+        what = f'[pairs] use = "{pairs.use}" makes pairs with one answer, but [dpo] '
+        what += f'loss = "{dpo.loss}" compares two'
+        hint = 'set [dpo] loss = "kto", or use another strategy'
+        problems.append(Problem(("pairs", "use"), what, hint))
     return problems

@@ -36,6 +36,10 @@ VOLATILE = "volatile"
 ONLY = "only"
 """Names the one stage whose result a key changes, if several stages read its table."""
 
+Volatile = Field(json_schema_extra={VOLATILE: True})
+OnlyAdmit = Field(json_schema_extra={ONLY: "admit"})
+OnlyGrade = Field(json_schema_extra={ONLY: "grade"})
+
 Size = Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")]
 """A size with Docker's suffixes `b`, `k`, `m` and `g`."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -54,7 +58,7 @@ RecipePath = Annotated[Path, AfterValidator(from_recipe_folder)]
 Fingerprints use the content of a file, not its name.
 """
 
-PlacePath = Annotated[RecipePath, Field(json_schema_extra={VOLATILE: True})]
+PlacePath = Annotated[RecipePath, Volatile]
 """A `RecipePath` that fingerprints leave out: a location, not an input."""
 
 
@@ -135,7 +139,7 @@ class DataTable(PluginTable):
     limit: PositiveInt | None = None
     """Maximum number of instances, drawn with the recipe's seed."""
     include: tuple[str, ...] | Selection = ()
-    """Only instances to use: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
+    """Instances to use, instead of all: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
     exclude: tuple[str, ...] | Selection = ()
     """Instances to leave out: a list of instance ids, or `{ ids, repos, languages, difficulties }`."""
     max_patch_lines: PositiveInt | None = None
@@ -180,9 +184,7 @@ class ContentsTable(Table):
 
     places: Annotated[tuple[Place, ...], Field(min_length=1)] = get_args(Place)
     """Places to look, in order: the `repo/` of a task, a clone of the repository, the instance's image (through a container that is created but never started)."""
-    repositories: Annotated[str, Field(json_schema_extra={VOLATILE: True})] = (
-        "https://github.com/{repo}"
-    )
+    repositories: Annotated[str, Volatile] = "https://github.com/{repo}"
     """Address to clone repositories from, once each, with `{repo}` for `owner/name`. A local directory is read in place."""
 
     always: bool = False
@@ -215,7 +217,7 @@ class PromptTable(PluginTable):
     """Maximum number of unchanged lines before and after each change in search-replace training answers, exceeded only where a search would not be unique. Default: the context of the gold patch. Fewer lines mean less for a prompt to show and for the model to copy. From a list such as `[0, 2]` each instance gets one value: the model learns several styles, and preferences teach it which of them work."""
     repairs: tuple[Repair, ...] = get_args(Repair)
     """Repairs of a model's answer to allow, each applied only where it is unambiguous; `[]` allows none."""
-    max_tokens: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 8192
+    max_tokens: Annotated[PositiveInt, Volatile] = 8192
     """Maximum length of prompt plus answer, in the model's tokens; longer rows are dropped and counted, never truncated."""
 
     def context_of(self, instance_id: str) -> int | None:
@@ -256,19 +258,15 @@ class TrainTable(Table):
 
     batch_size: PositiveInt = 4
     """Rows (pairs in DPO) per optimizer step."""
-    micro_batch: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
+    micro_batch: Annotated[PositiveInt, Volatile] = 1
     """Rows per device at once; times `processes` it must divide `batch_size`."""
-    micro_tokens: Annotated[
-        PositiveInt | None, Field(json_schema_extra={VOLATILE: True})
-    ] = None
+    micro_tokens: Annotated[PositiveInt | None, Volatile] = None
     """Alternative to `micro_batch`: tokens per device at once, padding included (both answers of a pair count). A longer row is processed alone."""
     group_by_length: bool = False
     """Whether to batch rows of similar length, for less padding but less random batches. Packed rows have no padding anyway."""
-    processes: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 1
+    processes: Annotated[PositiveInt, Volatile] = 1
     """Number of training processes, one per GPU; they share each batch, so `batch_size` and the result stay the same."""
-    sharding: Annotated[
-        Literal["none", "fsdp"], Field(json_schema_extra={VOLATILE: True})
-    ] = "none"
+    sharding: Annotated[Literal["none", "fsdp"], Volatile] = "none"
     """Distribution of the weights over processes: each has the whole model (`none`), or a shard (`fsdp`), for models that do not fit on one GPU."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the steps used for learning rate warmup."""
@@ -280,9 +278,7 @@ class TrainTable(Table):
     """Weight decay of the optimizer."""
     max_grad_norm: PositiveFloat = 1.0
     """Maximum gradient norm; larger gradients are clipped."""
-    save_every: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = (
-        50
-    )
+    save_every: Annotated[NonNegativeInt, Volatile] = 50
     """Optimizer steps between checkpoints to resume from; 0 writes none."""
     validation: Fraction = 0.0
     """Approximate share of the training instances to reserve for a validation loss, measured every `save_every` steps and every epoch; the weights with the lowest loss are kept. 0 trains on all instances and keeps the last weights."""
@@ -290,47 +286,28 @@ class TrainTable(Table):
     """With `validation`: number of consecutive measurements without a lower loss after which training stops; 0 never stops early."""
     milestones: NonNegativeInt = 0
     """Number of evenly spaced steps, including the last, whose weights `[evaluate]` also grades, for a curve over training time; 0 grades only the last."""
-    trackers: Annotated[
-        tuple[Tracker, ...], Field(json_schema_extra={VOLATILE: True})
-    ] = ()
+    trackers: Annotated[tuple[Tracker, ...], Volatile] = ()
     """Experiment trackers that also receive losses and margins; their files stay in the run directory unless their environment variables point elsewhere."""
     max_dropped: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Maximum share of rows that may be dropped as too long before training stops with an error."""
 
     @model_validator(mode="after")
-    def _micro_batches_fill_a_batch(self) -> Self:
+    def _train_keys_go_together(self) -> Self:
         if self.batch_size % (self.micro_batch * self.processes):
             times = f" times processes = {self.processes}" if self.processes > 1 else ""
             raise ValueError(
                 f"micro_batch = {self.micro_batch}{times} does not divide "
                 f"batch_size = {self.batch_size}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _patience_waits_for_a_loss(self) -> Self:
         if self.patience and not self.validation:
             raise ValueError(
                 "patience counts validation measurements: also set validation, such as 0.1"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _milestones_are_whole_and_end_with_the_last_step(self) -> Self:
         if self.milestones and (self.validation or self.sharding != "none"):
             raise ValueError(
                 "milestones cannot be combined with validation, which may keep an earlier "
                 "step than the last, or with sharding"
             )
-        return self
-
-    @property
-    def binding(self) -> frozenset[str]:
-        """With `validation`, the steps at which the loss is measured decide which weights are kept."""
-        return frozenset({"save_every"} if self.validation else ())
-
-    @model_validator(mode="after")
-    def _one_process_holds_all(self) -> Self:
         if self.sharding != "none" and self.processes == 1:
             raise ValueError(f'sharding = "{self.sharding}" needs processes above 1')
         if self.sharding != "none" and self.validation:
@@ -338,6 +315,11 @@ class TrainTable(Table):
                 "validation keeps whole weights, so it cannot be combined with sharding"
             )
         return self
+
+    @property
+    def binding(self) -> frozenset[str]:
+        """With `validation`, the steps at which the loss is measured decide which weights are kept."""
+        return frozenset({"save_every"} if self.validation else ())
 
 
 class SftTable(TrainTable):
@@ -349,7 +331,7 @@ class SftTable(TrainTable):
     """Number of passes over the training rows."""
     prompt_loss: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Loss weight of prompt tokens relative to answer tokens. A model with random initial weights learns to copy from prompts much sooner with it; a pretrained one does not need it. 0 masks prompts."""
-    packing: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
+    packing: Annotated[bool, Volatile] = True
     """Whether to concatenate the rows of a step without padding, up to `micro_tokens`, or `micro_batch` times the longest row: the same losses and gradients in less time. Rows do not attend to each other, and a step still has `batch_size` rows. Rows of models that are not verified for this are padded, and the stage reports it."""
 
 
@@ -368,19 +350,15 @@ class DpoTable(TrainTable):
     """For `robust`: expected share of pairs in which `rejected` is actually better."""
     sft_weight: NonNegativeFloat = 0.0
     """Weight of an additional SFT loss on `chosen` (as in RPO)."""
-    shared_prefix: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
+    shared_prefix: Annotated[bool, Volatile] = True
     """Whether to compute a prompt once for all its answers in a micro-batch: the same losses and gradients in less time and memory. Models that are not verified for this compute it once per answer, and the stage reports it."""
     group_by_prompt: bool = False
     """Whether to keep the pairs of one prompt together, so that a `micro_batch` above 1 shares it; the batches are less random."""
 
     @model_validator(mode="after")
-    def _smoothing_is_robust(self) -> Self:
+    def _dpo_keys_go_together(self) -> Self:
         if (self.loss == "robust") != (self.label_smoothing > 0):
             raise ValueError('loss = "robust" and label_smoothing above 0 go together')
-        return self
-
-    @model_validator(mode="after")
-    def _one_order(self) -> Self:
         if self.group_by_prompt and self.group_by_length:
             raise ValueError("group_by_prompt and group_by_length exclude each other")
         return self
@@ -418,7 +396,7 @@ class SamplingTable(Table):
 
     max_new_tokens: PositiveInt = 1024
     """Maximum answer length, in tokens."""
-    batch_size: Annotated[PositiveInt, Field(json_schema_extra={VOLATILE: True})] = 16
+    batch_size: Annotated[PositiveInt, Volatile] = 16
     """Number of answers generated at once."""
 
 
@@ -451,11 +429,11 @@ class GenerateTable(SamplingTable):
 
 
 class GradeTable(PluginTable):
-    """The grader, and its limits."""
+    """Grader, and limits of a run."""
 
     use: str = "docker"
     """Grader: `docker`, `stock`, `namespace`, or one from a plugin."""
-    workers: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 0
+    workers: Annotated[NonNegativeInt, Volatile] = 0
     """Number of candidates to grade at once; 0 means three quarters of the cores."""
     timeout: PositiveInt = 1800
     """Time limit for one candidate's tests, in seconds; SWE-bench Pro's own evaluation uses 3600."""
@@ -463,25 +441,19 @@ class GradeTable(PluginTable):
     """If above 0 and the time of the gold patch is known: time limit as a multiple of it, at most `timeout`."""
     timeout_floor: PositiveInt = 60
     """Minimum time limit that `timeout_factor` sets, in seconds."""
-    retries: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 1
+    retries: Annotated[NonNegativeInt, Volatile] = 1
     """Number of retries after an infrastructure error."""
-    max_faults: Annotated[NonNegativeInt, Field(json_schema_extra={VOLATILE: True})] = 0
+    max_faults: Annotated[NonNegativeInt, Volatile] = 0
     """Maximum number of candidates per stage that may stay ungraded because of infrastructure errors; with more the stage fails and can be resumed."""
-    admission_runs: Annotated[
-        NonNegativeInt, Field(json_schema_extra={ONLY: "admit"})
-    ] = 1
+    admission_runs: Annotated[NonNegativeInt, OnlyAdmit] = 1
     """Number of times that the gold patch must pass (and no patch must fail once) before an instance is admitted; 0 admits every instance."""
-    confirmations: Annotated[
-        NonNegativeInt, Field(json_schema_extra={ONLY: "grade"})
-    ] = 1
+    confirmations: Annotated[NonNegativeInt, OnlyGrade] = 1
     """Number of additional passes before a candidate may be chosen; 0 trusts the first run."""
-    retest: Annotated[Fraction, Field(json_schema_extra={ONLY: "grade"})] = 0.05
+    retest: Annotated[Fraction, OnlyGrade] = 0.05
     """Share of failing candidates to run a second time, to measure how flaky the tests are."""
-    dedupe: Annotated[
-        Literal["tree", "patch", "off"], Field(json_schema_extra={VOLATILE: True})
-    ] = "tree"
+    dedupe: Annotated[Literal["tree", "patch", "off"], Volatile] = "tree"
     """Candidates that share one run: patches that produce the same files (`tree`), identical patches (`patch`), or none (`off`)."""
-    cache: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True
+    cache: Annotated[bool, Volatile] = True
     """Whether test runs are cached for, and reused from, this user's other recipes (`swebench-train cache`)."""
 
     @model_validator(mode="after")
@@ -517,7 +489,7 @@ class PairsTable(PluginTable):
 
 
 class EvaluateTable(SamplingTable):
-    """Comparison of base, SFT and DPO model on the same prompts, with one greedy answer each."""
+    """Comparison of the base, SFT, and DPO models on the same prompts, with one greedy answer each."""
 
     splits: Annotated[tuple[Split, ...], Field(min_length=1)] = ("heldout",)
     """Splits to answer and grade."""
@@ -531,7 +503,7 @@ class PublishTable(PluginTable):
 
 
 class Recipe(Table):
-    """A whole recipe. Stages whose table is absent do not run."""
+    """A recipe. Stages whose table is absent are skipped."""
 
     schema_version: Literal[1]
     """Version of the recipe format."""
@@ -546,7 +518,7 @@ class Recipe(Table):
     prompt: PromptTable = PromptTable()
     """Format of prompts and answers."""
     model: ModelTable | None = None
-    """The model under training."""
+    """Model to train."""
     sft: SftTable | None = None
     """Supervised fine-tuning on the gold patches of the training split."""
     generate: GenerateTable | None = None
@@ -554,40 +526,27 @@ class Recipe(Table):
     grade: GradeTable | None = None
     """Grading of candidates; also needed by `[evaluate]`."""
     pairs: PairsTable | None = None
-    """Preferences from graded candidates."""
+    """Preference pairs from graded candidates."""
     dpo: DpoTable | None = None
     """Preference optimization."""
     evaluate: EvaluateTable | None = None
-    """Comparison of base, SFT and DPO model."""
+    """Comparison of the base, SFT, and DPO models."""
     publish: PublishTable | None = None
     """Release of the last trained weights."""
 
 
 TABLES: dict[str, type[Table]] = {
-    "data": DataTable,
-    "contents": ContentsTable,
-    "prompt": PromptTable,
-    "model": ModelTable,
-    "sft": SftTable,
-    "generate": GenerateTable,
-    "grade": GradeTable,
-    "pairs": PairsTable,
-    "dpo": DpoTable,
-    "evaluate": EvaluateTable,
-    "publish": PublishTable,
+    name: kind
+    for name, spec in Recipe.model_fields.items()
+    for kind in (spec.annotation, *get_args(spec.annotation))
+    if isinstance(kind, type) and issubclass(kind, Table)
 }
 """Base model of each table, by name, in recipe order."""
 
 
 def resolved_settings(recipe: Recipe) -> dict[str, Any]:
     """Every setting of a recipe as JSON-able values, including keys of plugins."""
-    settings: dict[str, Any] = {}
-    for name in Recipe.model_fields:
-        value = getattr(recipe, name)
-        settings[name] = (
-            value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        )
-    return settings
+    return recipe.model_dump(mode="json", serialize_as_any=True)
 
 
 def semantic_settings(table: BaseModel, stage: str = "") -> dict[str, Any]:

@@ -19,9 +19,12 @@ def folder() -> Path:
 
 
 def shipped_recipes() -> dict[str, str]:
-    """Names of the shipped recipes, each with its first comment line."""
+    """Names of the shipped recipes, each with the summary in its first line."""
     return {
-        path.stem: path.read_text(encoding="utf-8").split("\n")[0].lstrip("# ")
+        path.stem: path.read_text(encoding="utf-8")
+        .split("\n")[0]
+        .partition(".toml ")[2]
+        .strip()
         for path in sorted(folder().glob("*.toml"))
     }
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
-from swebench_trainer.contracts import TrainRequest
-from swebench_trainer.errors import PluginError
-from swebench_trainer.recipe.models import DpoTable, SftTable, semantic_settings
+from swebench_trainer.contracts import SampleOnly
+from swebench_trainer.recipe.models import semantic_settings
 from swebench_trainer.remote.api_key import read_key
 from swebench_trainer.remote.errors import error_from
 from swebench_trainer.remote.response_store import ResponseStore
@@ -17,7 +16,6 @@ from swebench_trainer.remote.sampler import RemoteSampler
 from swebench_trainer.remote.service import Fault, Service
 from swebench_trainer.remote.spending import SpendTracker
 from swebench_trainer.remote.tables import RemoteTable
-from swebench_trainer.types import Pair, SftRow
 
 TableT = TypeVar("TableT", bound=RemoteTable)
 
@@ -25,7 +23,7 @@ RESPONSES = "responses.jsonl"
 """Name of the file with the responses of a model."""
 
 
-class RemoteBackend(Generic[TableT]):
+class RemoteBackend(SampleOnly, Generic[TableT]):
     """A `Backend` and `KeepsResponses` on top of a service.
 
     Args:
@@ -44,7 +42,7 @@ class RemoteBackend(Generic[TableT]):
         several: bool = False,
         leads: bool = False,
     ) -> None:
-        self.name = table.name
+        self.name, self.use = table.name, table.use
         self._table = table
         self._connect = connect
         self._several = several
@@ -66,27 +64,14 @@ class RemoteBackend(Generic[TableT]):
         except Fault as fault:
             raise error_from(fault, self._table, key) from None
 
-    def train_sft(
-        self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
-    ) -> NoReturn:
-        """Raise `PluginError`."""
-        self._refuse("train")
-
-    def train_dpo(
-        self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
-    ) -> NoReturn:
-        """Raise `PluginError`."""
-        self._refuse("train")
-
     def keep_responses(self, folder: Path) -> None:
         """See `KeepsResponses.keep_responses`."""
         self._responses = folder / RESPONSES
 
     def figures(self) -> Mapping[str, str | int | float]:
         """Tokens and cost of this stage's responses."""
-        usage = self._store().usage
-        spending = SpendTracker(self._table.price, self._table.budget, usage)
-        figures: dict[str, str | int | float] = {"tokens": usage.total}
+        spending = SpendTracker(self._table, self._store())
+        figures: dict[str, str | int | float] = {"tokens": spending.spent.total}
         if spending.money is not None:
             figures["cost"] = f"{spending.money:.4g}"
         return figures
@@ -99,7 +84,7 @@ class RemoteBackend(Generic[TableT]):
             PrerequisiteError: The key or a package is missing.
         """
         if weights is not None:
-            self._refuse("open trained weights")
+            self.refuse("open trained weights")
         key = read_key(self._table.api_key_env)
         service = self._connect(self._table, key)
         if self._responses and hasattr(service, "keep_in"):
@@ -115,14 +100,6 @@ class RemoteBackend(Generic[TableT]):
 
     def _store(self) -> ResponseStore:
         return ResponseStore(self._responses, semantic_settings(self._table))
-
-    def _refuse(self, action: str) -> NoReturn:
-        use = self._table.use
-        raise PluginError(
-            f"The {use} backend cannot {action}: it only samples.",
-            hint=f'Use it in [generate], model = {{ use = "{use}", … }}, '
-            'and [model] use = "hf" to train.',
-        )
 
 
 async def _checked(service: Service) -> None:

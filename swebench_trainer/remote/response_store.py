@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,6 @@ from swebench_trainer.store.jsonl import RowWriter, each_row_at, row_at
 from swebench_trainer.types import Finish
 
 _Key = tuple[str, str, int]
-
-
-@dataclass(frozen=True)
-class StoredAnswer:
-    """The stored response to a request.
-
-    Attributes:
-        row: Row of the response or the refusal.
-        index: Index of the answer in the response.
-    """
-
-    row: Mapping[str, Any]
-    index: int
 
 
 class ResponseStore:
@@ -56,15 +42,15 @@ class ResponseStore:
         for offset, row in each_row_at(path) if path else ():
             self._count(row, offset)
 
-    def find(self, request: SampleRequest) -> StoredAnswer | None:
-        """The stored answer to a request, if any."""
+    def find(self, request: SampleRequest) -> tuple[Mapping[str, Any], int] | None:
+        """The row with the answer to a request or its refusal, and the answer's index."""
         if self._path is None or not self._index:  # skip computing digests
             return None
         key = (request.instance_id, self._asked(request), request.sample)
         if key not in self._index:
             return None
         offset, index = self._index[key]
-        return StoredAnswer(row_at(self._path, offset), index)
+        return row_at(self._path, offset), index
 
     def save(
         self,
@@ -110,7 +96,7 @@ class ResponseStore:
         }
         if self._path and not self._rows:
             self._rows = RowWriter(self._path)
-        self._count(row, self._rows.append(row) if self._rows else 0)
+        self._count(row, self._rows.write(row) if self._rows else 0)
 
     def _count(self, row: Mapping[str, Any], offset: int) -> None:
         for index, sample in enumerate(row["samples"]):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 from tenacity import (
     AsyncRetrying,
@@ -21,7 +23,6 @@ from swebench_trainer.contracts import Sample, SampleRequest
 from swebench_trainer.errors import TrainerError
 from swebench_trainer.remote.api_key import redact, redact_response
 from swebench_trainer.remote.errors import budget_error, error_from
-from swebench_trainer.remote.event_loop import EventLoopThread
 from swebench_trainer.remote.response_store import ResponseStore
 from swebench_trainer.remote.service import (
     Ask,
@@ -34,6 +35,8 @@ from swebench_trainer.remote.service import (
 from swebench_trainer.remote.spending import SpendTracker, estimated, worst_case
 from swebench_trainer.remote.tables import RemoteTable
 from swebench_trainer.types import Finish
+
+_T = TypeVar("_T")
 
 _MAX_FAILURES = 3
 """Minimum number of consecutive failures that stop the stage."""
@@ -51,10 +54,11 @@ _MAX_LAG = 0.05
 _TEMPORARY = (FaultKind.BUSY, FaultKind.UNREADABLE)
 
 
+@dataclass
 class RemoteSampler:
     """A `Sampler` on top of a service.
 
-    Args:
+    Attributes:
         service: The API.
         table: The recipe's table.
         key: The API key, to redact it from files and messages.
@@ -64,23 +68,13 @@ class RemoteSampler:
             that they hit the service's prompt cache.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        table: RemoteTable,
-        key: str,
-        store: ResponseStore,
-        *,
-        several: bool = False,
-        leads: bool = False,
-    ) -> None:
-        self._service = service
-        self._table = table
-        self._key = key
-        self._store = store
-        self._several = several
-        self._leads = leads
-        self._loop: EventLoopThread | None = None
+    service: Service
+    table: RemoteTable
+    key: str = field(repr=False)
+    store: ResponseStore
+    several: bool = False
+    leads: bool = False
+    _loop: _EventLoopThread | None = None
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
         """See `Sampler.sample`. Stored answers come first, at no cost.
@@ -104,29 +98,28 @@ class RemoteSampler:
     def close(self) -> None:
         """Cancel pending requests and close connections."""
         if self._loop:
-            self._loop.close(self._service.close())
+            self._loop.close(self.service.close())
             self._loop = None
-        self._store.close()
+        self.store.close()
 
     def _stored(self, request: SampleRequest) -> Sample | None:
-        found = self._store.find(request)
+        found = self.store.find(request)
         if found is None:
             return None
-        if "refused" in found.row:
-            return _refusal(request, found.row["finish"])
+        row, index = found
+        if "refused" in row:
+            return _refusal(request, row["finish"])
         try:
-            reply = self._service.read(found.row["response"])
+            reply = self.service.read(row["response"])
         except Fault as fault:  # a newer version of the service rejects it
             return _refusal(request, fault.kind)
-        return _sample(request, reply, found.index, Usage(**found.row["usage"]))
+        return _sample(request, reply, index, Usage(**row["usage"]))
 
     def _requested(self, missing: Sequence[SampleRequest]) -> Iterator[Sample]:
         samples: SimpleQueue[Sample | None] = SimpleQueue()
-        asks = group_requests(missing, several=self._several, leads=self._leads)
-        work = _Scheduler(
-            self._service, self._table, self._key, self._store, samples.put
-        )
-        self._loop = self._loop or EventLoopThread()
+        asks = group_requests(missing, several=self.several, leads=self.leads)
+        work = _Scheduler(self.service, self.table, self.key, self.store, samples.put)
+        self._loop = self._loop or _EventLoopThread()
         done = self._loop.start(work.run(asks))
         done.add_done_callback(lambda _: samples.put(None))
         try:
@@ -194,7 +187,7 @@ class _Scheduler:
 
     service: Service
     table: RemoteTable
-    key: str
+    key: str = field(repr=False)
     store: ResponseStore
     emit: Callable[[Sample], None]
     _chains: deque[deque[Ask]] = field(default_factory=deque)
@@ -206,9 +199,7 @@ class _Scheduler:
     _stop: Callable[[], TrainerError] | None = None
 
     def __post_init__(self) -> None:
-        self._spending = SpendTracker(
-            self.table.price, self.table.budget, self.store.usage
-        )
+        self._spending = SpendTracker(self.table, self.store)
         self._answered = self.store.answered
 
     async def run(self, chains: Iterable[Iterable[Ask]]) -> None:
@@ -251,29 +242,24 @@ class _Scheduler:
 
     async def _ask(self, ask: Ask) -> Reply:
         """Send a request, and retry unreadable responses within the budget."""
-        async for attempt in AsyncRetrying(
+        retrying = AsyncRetrying(
             retry=retry_if_exception(
                 lambda e: _is_unreadable(e) and self._spending.within_budget
             ),
             wait=wait_random_exponential(multiplier=0.5, max=8),
             stop=stop_after_attempt(self.table.retries + 1),
             reraise=True,
-        ):
-            with attempt:
-                return await self._ask_once(ask)
-        raise AssertionError("unreachable: the last attempt raises")
+        )
+        return await retrying(self._ask_once, ask)
 
     async def _ask_once(self, ask: Ask) -> Reply:
         response = redact_response(self.key, await self.service.ask(ask))
         try:
             reply = self.service.read(response)
-        except (
-            Exception
-        ) as error:  # including bugs of a plugin: it may have been billed
+        except Exception as error:  # or a bug of a plugin: it may have been billed
             if not isinstance(error, Fault) or _is_unreadable(error):
                 # The actual usage is part of the unreadable response.
                 self.store.save_unreadable(ask.first, worst_case(ask), response)
-                self._spending.spent = self.store.usage
             raise
         texts = [answer.text for answer in reply.answers]
         usage = reply.usage or estimated(ask, texts)
@@ -284,7 +270,6 @@ class _Scheduler:
         """Emit the answers of an ask; the other asks of its prompt may be sent now."""
         ask = chain.popleft()
         self._spending.release(ask)
-        self._spending.spent = self.store.usage
         try:
             reply = task.result()
         except Fault as fault:
@@ -364,6 +349,34 @@ async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in (tasks := list(tasks)):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _cancel_all() -> None:
+    current = asyncio.current_task()
+    await _cancel(task for task in asyncio.all_tasks() if task is not current)
+
+
+class _EventLoopThread:
+    """Runs coroutines in a background thread; `close` cancels the remaining ones."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="requests")
+        self._thread.daemon = True  # a hanging request must not block the exit
+        self._thread.start()
+
+    def start(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """Start a coroutine. Cancelling the future cancels the coroutine."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def close(self, last: Coroutine[Any, Any, None]) -> None:
+        """Cancel running coroutines, run `last`, and end the thread."""
+        self.start(_cancel_all()).result()
+        self.start(last).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
 
 
 def _sample(request: SampleRequest, reply: Reply, index: int, usage: Usage) -> Sample:

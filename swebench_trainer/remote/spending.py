@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from swebench_trainer.remote.response_store import ResponseStore
 from swebench_trainer.remote.service import Ask, Usage
-from swebench_trainer.remote.tables import Budget, Price
+from swebench_trainer.remote.tables import Budget, RemoteTable
 
 _BYTES_PER_TOKEN = 3
 """Conservative: tokens of code have three to four bytes."""
@@ -26,19 +27,18 @@ def _tokens(text: str) -> int:
 
 
 class SpendTracker:
-    """Counts tokens and money. A request needs a budget for its worst case.
+    """Counts tokens and money. A request needs a budget for its worst case."""
 
-    Attributes:
-        spent: Tokens spent, including earlier attempts.
-    """
-
-    def __init__(
-        self, price: Price | None, budget: Budget | None, spent: Usage
-    ) -> None:
-        self._price = price
-        self._budget = budget or Budget()
+    def __init__(self, table: RemoteTable, store: ResponseStore) -> None:
+        self._price = table.price
+        self._budget = table.budget or Budget()
+        self._store = store
         self._pending = Usage()
-        self.spent = spent
+
+    @property
+    def spent(self) -> Usage:
+        """Tokens spent, including earlier attempts."""
+        return self._store.usage
 
     @property
     def money(self) -> float | None:
@@ -65,7 +65,7 @@ class SpendTracker:
         self._pending += worst_case(ask)
 
     def release(self, ask: Ask) -> None:
-        """Release the reservation; actual usage is added to `spent` when stored."""
+        """Release the reservation; `spent` has the actual usage once it is stored."""
         self._pending -= worst_case(ask)
 
     def describe(self) -> str:

@@ -9,17 +9,17 @@ request, including faults:
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
 from typing import Any
 
 from swebench_trainer.contracts import Backend, Sample, SampleRequest
 from swebench_trainer.errors import TrainerError
-from swebench_trainer.remote.event_loop import EventLoopThread
 
 
 @dataclass(frozen=True)
@@ -90,74 +90,79 @@ class LocalService:
     ) -> None:
         self._answer = answer
         self._latency = latency
+        self._lock = Lock()
         self._at_once = 0
         self.calls: list[Call] = []
         self.most = 0
 
     def __enter__(self) -> LocalService:
-        self._loop = EventLoopThread()
-        started = asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1000)
-        self._server = self._loop.start(started).result()
+        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self._respond))
+        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._loop.close(self._stop())
-
-    async def _stop(self) -> None:
-        self._server.close()
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
     @property
     def url(self) -> str:
         """URL of the server, without a path."""
-        port = self._server.sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
+        return f"http://127.0.0.1:{self._server.server_port}"
 
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        over = (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError)
+    def _respond(self, call: Call) -> Response:
+        with self._lock:
+            number = len(self.calls)
+            self.calls.append(call)
+            self._at_once += 1
+            self.most = max(self.most, self._at_once)
         try:
-            with contextlib.suppress(*over):
-                while await self._respond(await _read(reader), writer):
-                    pass
+            with self._lock:
+                response = self._answer(number, call)
+            time.sleep(self._latency + response.stall)
         finally:
-            writer.close()
+            with self._lock:
+                self._at_once -= 1
+        return response
 
-    async def _respond(self, call: Call, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; returns whether the connection stays open."""
-        number = len(self.calls)
-        self.calls.append(call)
-        self._at_once += 1
-        self.most = max(self.most, self._at_once)
-        try:
-            response = self._answer(number, call)
-            await asyncio.sleep(self._latency + response.stall)
-        finally:
-            self._at_once -= 1
-        body = response.body
-        content = (body if isinstance(body, str) else json.dumps(body)).encode()
-        headers = {
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 1000
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore clients that close their connection early."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers the requests of a connection."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body in one packet
+
+    def __init__(self, respond: Callable[[Call], Response], *args: Any) -> None:
+        self._respond = respond
+        super().__init__(*args)
+
+    def do_GET(self) -> None:
+        """Answer one request."""
+        content = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = json.loads(content) if content else {}
+        response = self._respond(Call(self.command, self.path, headers, body))
+        text = response.body
+        content = (text if isinstance(text, str) else json.dumps(text)).encode()
+        self.send_response(response.status, "-")
+        sent = {
             "content-type": "application/json",
             "content-length": str(len(content)),
             **response.headers,
         }
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"HTTP/1.1 {response.status} -\r\n{lines}\r\n".encode()
-        writer.write(head + (content[: len(content) // 2] if response.cut else content))
-        await writer.drain()
-        return not response.cut
+        for name, value in sent.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if response.cut else content)
+        self.close_connection |= response.cut
 
+    do_POST = do_GET
 
-async def _read(reader: asyncio.StreamReader) -> Call:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    first, *lines = head.strip().split("\r\n")
-    pairs = (line.split(":", 1) for line in lines)
-    headers = {name.strip().lower(): value.strip() for name, value in pairs}
-    content = await reader.readexactly(int(headers.get("content-length", 0)))
-    method, path, _ = first.split(" ")
-    return Call(method, path, headers, json.loads(content) if content else {})
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""

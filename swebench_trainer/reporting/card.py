@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from swebench_trainer.reporting.summaries import EvaluationSummary, GradeSummary
-from swebench_trainer.reporting.tables import caveats, contamination, context_label
+from swebench_trainer.reporting.run_report import caveats, contamination, context_label
+from swebench_trainer.reporting.summaries import RunResults
 from swebench_trainer.types import LeakageReport
 
 _FRONT = """\
@@ -26,10 +26,8 @@ def model_card(
     stage: str,
     *,
     settings: Mapping[str, Any],
-    summary: EvaluationSummary | None,
-    candidates: GradeSummary | None,
+    results: RunResults,
     is_adapter: bool,
-    leakage: Mapping[str, Any] | None = None,
 ) -> str:
     """The card in Markdown, with the front matter of the Hugging Face Hub.
 
@@ -37,10 +35,8 @@ def model_card(
         name: Name of the run.
         stage: Training stage that produced the weights.
         settings: The resolved recipe.
-        summary: Summary of the evaluation, if there was one.
-        candidates: Summary of the grade stage, if there was one.
+        results: Results of the run.
         is_adapter: Whether the weights are a PEFT adapter.
-        leakage: `leakage.json` of the prepare stage, if it has one.
     """
     settings = _public(settings)
     base = (settings.get("model") or {}).get("name", "")
@@ -53,9 +49,9 @@ def model_card(
         f"# {name}",
         f"{'A LoRA adapter for' if is_adapter else 'Full weights of'} `{base}` after "
         f"{stage.upper()}, trained with swebench-trainer.",
-        *_data(LeakageReport.parse(leakage)),
+        *_data(results.leakage),
         "## Evaluation",
-        _evaluation(summary, candidates),
+        _evaluation(results),
         "## Recipe",
         f"```json\n{json.dumps(settings, indent=2)}\n```",
     ]
@@ -99,9 +95,8 @@ def _public(value: Any) -> Any:
     return f"{kind}://{host.rpartition('@')[2]}{slash}{path}"
 
 
-def _evaluation(
-    summary: EvaluationSummary | None, candidates: GradeSummary | None
-) -> str:
+def _evaluation(results: RunResults) -> str:
+    summary = results.evaluation
     if summary is None:
         return "This model was not evaluated."
     lines = [
@@ -120,4 +115,6 @@ def _evaluation(
             )
     if "train" in summary.splits:
         lines.append("\nThe model was trained on the `train` split.")
-    return "\n".join([*lines, *(f"\n{line}." for line in caveats(summary, candidates))])
+    return "\n".join(
+        [*lines, *(f"\n{line}." for line in caveats(summary, results.grading))]
+    )

@@ -28,3 +28,10 @@ def print_line(console: Console, text: str) -> None:
 def printable(text: str) -> str:
     """Replaces every character that a terminal could interpret as a command."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def visible(text: str) -> str:
+    """Spells out each character that a terminal would hide or interpret."""
+    return "".join(
+        c if c.isprintable() or c == "\t" else f"<U+{ord(c):04X}>" for c in text
+    )

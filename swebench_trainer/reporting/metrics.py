@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 _Z95 = 1.959963984540054
@@ -52,14 +52,11 @@ class Rate:
     ci95: tuple[float, float]
 
     @classmethod
-    def of(cls, resolved: int, total: int) -> Rate:
-        """The rate of counts, at least one of them in total."""
-        return Rate(
-            resolved=resolved,
-            total=total,
-            rate=resolved / total,
-            ci95=wilson(resolved, total),
-        )
+    def of(cls, outcomes: Collection[bool]) -> Rate:
+        """The rate of outcomes, at least one."""
+        resolved, total = sum(outcomes), len(outcomes)
+        ci95 = wilson(resolved, total)
+        return Rate(resolved=resolved, total=total, rate=resolved / total, ci95=ci95)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swebench_trainer.contracts import Bottlenecks, MissingForPair
-from swebench_trainer.reporting.console import print_line, printable
-from swebench_trainer.reporting.samples import visible
+from swebench_trainer.reporting.console import print_line, printable, visible
 from swebench_trainer.reporting.summaries import PairStats, SurfaceAccuracy
 from swebench_trainer.store.draw import draw_key
 from swebench_trainer.types import Pair
@@ -137,7 +136,7 @@ def surface(stats: PairStats) -> list[str]:
     """Lines about the surface-only classifier."""
     found = stats.surface
     if not found:
-        return ["Surface-only classifier: too few pairs."]
+        return ["Surface-only classifier: not measured, too few pairs."]
     shares = found.chosen_higher.items()
     strongest = sorted(shares, key=lambda item: -abs(item[1] - 0.5))[:3]
     named = (f"{name.replace('_', ' ')} {share:.0%}" for name, share in strongest)

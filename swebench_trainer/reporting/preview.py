@@ -1,22 +1,33 @@
-"""The output of `swebench-train preview`: samples, lengths, and dropped rows."""
+"""The output of `swebench-train preview`: samples in tokens, lengths, dropped rows.
+
+Texts come from strangers: nothing in them is markup or a terminal control sequence,
+and invisible characters are spelled out. Lines that the loss covers have a bar in
+front, so that they stand out without color, too.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from swebench_trainer.contracts import TokenView
 from swebench_trainer.recipe.models import Recipe
-from swebench_trainer.reporting.console import print_line, printable
-from swebench_trainer.reporting.samples import (
-    LEGEND,
-    dropped_table,
-    length_histogram,
-    marked_lines,
-)
+from swebench_trainer.reporting.console import print_line, printable, visible
 from swebench_trainer.types import Split
+
+LEGEND = (
+    "The model is trained on lines marked ▌; the rest is context. … marks a continued "
+    "line. Invisible characters are shown by code, such as <U+001B>."
+)
+_LEARNED, _SPECIAL, _NOTE = "green", "bold magenta", "dim"
+_BAR = 12
+"""Width of the longest bar of a histogram, in characters."""
 
 TOO_LONG_SHOWN = 10
 """Maximum number of too long examples that are listed by name."""
@@ -96,7 +107,7 @@ def _headline(example: Example, max_tokens: int) -> str:
     ]
     if example.learned:
         fate = "kept" if example.length <= max_tokens else "too long, dropped"
-        facts.append(f"answer {view.answer_tokens:,} with its end token")
+        facts.append(f"answer {view.answer_tokens:,} including its end token")
         facts.append(f"total {example.length:,} of {max_tokens:,}: {fate}")
     if view.altered:
         facts.append("the tokenizer cannot reproduce this answer byte for byte")
@@ -114,7 +125,7 @@ def _print_lengths(console: Console, recipe: Recipe, preview: Preview) -> None:
     too_long = preview.too_long(limit)
     print_line(
         console,
-        f"{len(views)} instances, {learned} with an answer to learn; "
+        f"{len(views)} instances, {learned} with an answer to train on; "
         f"{len(too_long)} exceed max_tokens = {limit:,} and would be dropped",
     )
     for example in too_long[:TOO_LONG_SHOWN]:
@@ -136,3 +147,136 @@ def _print_lengths(console: Console, recipe: Recipe, preview: Preview) -> None:
             f"{recipe.sft.max_dropped} allows. Raise [prompt] max_tokens or choose "
             "less context.",
         )
+
+
+@dataclass
+class _Line:
+    learned: bool
+    continued: bool = False
+    spans: list[tuple[str, bool]] = field(default_factory=list)
+    """Texts, and whether each is a special token."""
+
+
+def marked_lines(view: TokenView, lines: int) -> Text:
+    """A prompt with its answer, line by line, with a bar before learned lines.
+
+    Args:
+        view: The tokens, with their texts.
+        lines: Approximate number of lines to show of the part that is only read, from
+            its beginning and its end; 0 shows all.
+    """
+    text = Text()
+    for line in _shortened(_lines(view), lines):
+        if isinstance(line, int):
+            text.append(f"  ⋮ {line} more lines\n", _NOTE)
+            continue
+        style = _LEARNED if line.learned else ""
+        text.append("▌" if line.learned else " ", style)
+        text.append("…" if line.continued else " ", _NOTE)
+        for content, special in line.spans:
+            text.append(visible(content), _SPECIAL if special else style)
+        text.append("\n")
+    return text
+
+
+def _lines(view: TokenView) -> list[_Line]:
+    lines: list[_Line] = []
+    for part in view.parts:
+        for number, content in enumerate(part.text.split("\n")):
+            last = lines[-1] if lines else None
+            if number or last is None:
+                lines.append(_Line(part.trained))
+            elif last.learned != part.trained and last.spans:
+                lines.append(_Line(part.trained, continued=True))
+            else:
+                last.learned = part.trained
+            if content:
+                lines[-1].spans.append((content, part.special))
+    if lines and not lines[-1].spans:  # after the last newline
+        lines.pop()
+    return lines
+
+
+def _shortened(lines: Sequence[_Line], most: int) -> list[_Line | int]:
+    """Replaces the middle of the part that is only read by its number of lines."""
+    read = sum(not line.learned for line in lines)
+    if not most or read <= most + 1:  # the note takes a line, too
+        return list(lines)
+    head, tail = (most + 1) // 2, most // 2
+    return [*lines[:head], read - most, *lines[read - tail :]]
+
+
+def length_histogram(
+    prompts: Sequence[int], answers: Sequence[int], max_tokens: int
+) -> Table:
+    """A histogram of the tokens of prompts, answers, and both together.
+
+    Args:
+        prompts: Tokens of each prompt.
+        answers: Tokens of each answer, in the same order; 0 without an answer.
+        max_tokens: Maximum length of a training row, which becomes a bin edge.
+    """
+    totals = [p + a for p, a in zip(prompts, answers, strict=True)]
+    columns = {
+        "prompt": list(prompts),
+        "answer": [answer for answer in answers if answer],
+        "prompt + answer": [t for t, a in zip(totals, answers, strict=True) if a],
+    }
+    edges = _edges(max(totals), max_tokens)
+    binned = {
+        name: Counter(bisect_left(edges, value) for value in values)
+        for name, values in columns.items()
+    }
+    first = min(bin_ for counts in binned.values() for bin_ in counts)
+    last = bisect_left(edges, max(totals))
+    table = Table("tokens up to", title="lengths")
+    for name in columns:
+        table.add_column(name)
+    for bin_ in range(first, last + 1):
+        edge = edges[bin_]
+        name = f"{edge:,}" + (" = max_tokens" if edge == max_tokens else "")
+        style = "red" if edge > max_tokens else ""
+        bars = [_bar(counts, bin_) for counts in binned.values()]
+        table.add_row(Text(name, style), *bars)
+    table.add_section()
+    for name, share in (("median", 0.5), ("90th percentile", 0.9)):
+        table.add_row(name, *(_quantile(values, share) for values in columns.values()))
+    table.add_row("maximum", *(_quantile(values, 1) for values in columns.values()))
+    return table
+
+
+def _edges(longest: int, max_tokens: int) -> list[int]:
+    """Upper edges of the bins: powers of two, and `max_tokens`."""
+    edges = [32]
+    while edges[-1] < longest:
+        edges.append(2 * edges[-1])
+    return sorted({*edges, max_tokens})
+
+
+def _bar(counts: Counter[int], bin_: int) -> Text:
+    count = counts[bin_]
+    if not count:
+        return Text()
+    width = max(1, round(_BAR * count / max(counts.values())))
+    return Text(f"{'█' * width} {count}")
+
+
+def _quantile(values: Iterable[int], share: float) -> str:
+    ordered = sorted(values)
+    if not ordered:
+        return ""
+    return f"{ordered[max(0, -(-int(share * 100) * len(ordered) // 100) - 1)]:,}"
+
+
+def dropped_table(dropped: Sequence[Mapping[str, str]]) -> Table:
+    """Dropped rows by origin and cause, with example ids."""
+    ids: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in dropped:
+        ids[row["from"], row["cause"]].append(row["instance_id"])
+    table = Table("dropped from", "reason", title="dropped")
+    table.add_column("rows", justify="right")
+    table.add_column("examples")
+    for (place, reason), names in sorted(ids.items(), key=lambda item: -len(item[1])):
+        cells = (place, reason, str(len(names)), ", ".join(names[:3]))
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    return table

@@ -24,7 +24,7 @@ class DirectoryTable(PublishTable):
 
 
 class DirectoryPublisher:
-    """Copies the release to a directory."""
+    """A directory on this machine."""
 
     def __init__(self, table: DirectoryTable) -> None:
         self._path = table.path
@@ -64,7 +64,7 @@ class HubTable(PublishTable):
 
 
 class HubPublisher:
-    """Uploads the release to a model repository of the Hugging Face Hub."""
+    """A model repository on the Hugging Face Hub."""
 
     def __init__(self, table: HubTable) -> None:
         self._table = table

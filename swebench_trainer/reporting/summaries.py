@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from swebench_trainer.answers.checks import CheckCounts
 from swebench_trainer.contracts import Bottlenecks
 from swebench_trainer.reporting.metrics import PairedResult, Rate
-from swebench_trainer.types import Status, Verdict
+from swebench_trainer.types import LeakageReport, Status, Verdict, from_row
 
 FAULTS = (Status.INFRA_ERROR, Status.OOM, Status.TIMEOUT)
 """Statuses that leave a candidate ungraded, except for explained timeouts."""
@@ -200,24 +198,36 @@ class PairStats:
     bottlenecks: Bottlenecks
 
 
-def summary_row(
-    value: GradeSummary | EvaluationSummary | PairStats,
-) -> dict[str, Any]:
-    """The JSON form of a summary."""
-    row: dict[str, Any] = TypeAdapter(type(value)).dump_python(value, mode="json")
-    return row
+@dataclass(frozen=True)
+class RunResults:
+    """Results of a run, as far as it has them."""
+
+    evaluation: EvaluationSummary | None = None
+    grading: GradeSummary | None = None
+    leakage: LeakageReport | None = None
+
+    @classmethod
+    def read(cls, read: Callable[[str, str], Any]) -> RunResults:
+        """Decodes the summaries of a run.
+
+        Args:
+            read: Returns the value of a stage's JSON file, or `None`.
+        """
+        return cls(
+            evaluation_summary(read("evaluate", "summary.json")),
+            grade_summary(read("grade", "summary.json")),
+            LeakageReport.parse(read("prepare", "leakage.json")),
+        )
 
 
 def grade_summary(row: Mapping[str, Any] | None) -> GradeSummary | None:
     """Decodes `summary.json` of the grade stage, also of older runs."""
-    return TypeAdapter(GradeSummary).validate_python(_converted(row)) if row else None
+    return from_row(GradeSummary, _converted(row)) if row else None
 
 
 def evaluation_summary(row: Mapping[str, Any] | None) -> EvaluationSummary | None:
     """Decodes `summary.json` of the evaluate stage, also of older runs."""
-    if not row:
-        return None
-    return TypeAdapter(EvaluationSummary).validate_python(_converted_evaluation(row))
+    return from_row(EvaluationSummary, _converted_evaluation(row)) if row else None
 
 
 # Files of runs before format 2 have phrases as keys.

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 from pydantic import AfterValidator
 
-from swebench_trainer.contracts import Sample, SampleRequest, TrainRequest
-from swebench_trainer.errors import PluginError
-from swebench_trainer.recipe.models import DpoTable, ModelTable, RecipePath, SftTable
+from swebench_trainer.contracts import Sample, SampleOnly, SampleRequest
+from swebench_trainer.recipe.models import ModelTable, RecipePath
 from swebench_trainer.store.predictions import (
     Prediction,
     predictions_in,
     read_predictions,
 )
-from swebench_trainer.types import Pair, SftRow
 
 Predictions = Annotated[RecipePath, AfterValidator(predictions_in)]
 """A file of predictions; for a folder, the file in it, which is fingerprinted by content."""
@@ -27,19 +25,19 @@ class ReplayTable(ModelTable):
     """Recorded predictions in the harness's format, in place of a model."""
 
     use: str = "replay"
-    """`replay`."""
+    """Name of this backend."""
     path: Predictions | tuple[Predictions, ...]
     """Predictions as `.jsonl`, `.json`, or a submission folder (`all_preds.jsonl`, `preds.json`, or `logs/<instance>/patch.diff`). The n-th prediction of an instance over all paths is its n-th sample."""
 
 
-class ReplayBackend:
-    """A `Backend` that can only sample.
+class ReplayBackend(SampleOnly):
+    """Recorded predictions of another system; samples only.
 
     Args:
         table: The recipe's `[model]`.
     """
 
-    name = "replay"
+    name = use = "replay"
 
     def __init__(self, table: ReplayTable) -> None:
         path = table.path
@@ -53,18 +51,6 @@ class ReplayBackend:
         """
         self._read()
 
-    def train_sft(
-        self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
-    ) -> NoReturn:
-        """Raise `PluginError`."""
-        _refuse("train")
-
-    def train_dpo(
-        self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
-    ) -> NoReturn:
-        """Raise `PluginError`."""
-        _refuse("train")
-
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> ReplaySampler:
         """Open the recorded predictions.
 
@@ -73,7 +59,7 @@ class ReplayBackend:
             DataError: A file is invalid.
         """
         if weights is not None:
-            _refuse("open trained weights")
+            self.refuse("open trained weights")
         return ReplaySampler(self._read())
 
     def _read(self) -> list[Prediction]:
@@ -109,10 +95,3 @@ class ReplaySampler:
     def close(self) -> None:
         """Free the predictions."""
         self._recorded.clear()
-
-
-def _refuse(action: str) -> NoReturn:
-    raise PluginError(
-        f"The replay backend cannot {action}: it only replays recorded predictions.",
-        hint='Use it in [generate], model = { use = "replay", path = "preds.jsonl" }, and [model] use = "hf" to train.',
-    )

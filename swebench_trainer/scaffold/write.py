@@ -39,7 +39,7 @@ def write_plugin(name: str, kind: str, to: Path, taken: Collection[str] = ()) ->
     """
     if kind not in kinds():
         raise RecipeError(
-            f"No template for {kind!r}.",
+            f"Unknown kind of plugin: {kind!r}.",
             hint=f"Kinds: {', '.join(kinds())}.",
         )
     name = name.removeprefix(PREFIX)

@@ -26,21 +26,16 @@ def run(context: StageContext) -> StageSummary:
     gradable = [i for i in instances if i.gradable]
     verdicts: list[Verdict] = []
     if gradable:
-        grader = context.plugins.registry.create("grader", table)
-        try:
-            grader.check(gradable)
+        with context.grader(gradable) as grader:
             ledger = Ledger(context.dir.path, gradable, run_id="admit")
-            runs = list(_runs(gradable, table.admission_runs))
             verdicts = ledger.grade(
                 grader,
-                runs,
+                list(_runs(gradable, table.admission_runs)),
                 context.done,
                 once_per_patch=False,
                 repeat=lambda candidate: candidate.sample,
             )
-            require_decided(verdicts, table.max_faults)
-        finally:
-            grader.close()
+        require_decided(verdicts, table.max_faults)
     by_id: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         by_id[verdict.instance_id].append(verdict)
@@ -48,7 +43,7 @@ def run(context: StageContext) -> StageSummary:
     write_rows(context.dir.file("admission.jsonl"), rows)
     admitted = sum(row["admitted"] is True for row in rows)
     if not admitted:
-        first = next(row for row in rows)
+        first = rows[0]
         raise StageError(
             f"None of {len(rows)} instances was admitted; the first, "
             f"{first['instance_id']}: {first['reason']}.",

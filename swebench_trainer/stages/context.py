@@ -13,23 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from swebench_trainer.answers.candidates import to_candidate
 from swebench_trainer.contents.image import Archives
 from swebench_trainer.contents.library import Library
 from swebench_trainer.contracts import (
     Backend,
     GoldRun,
+    Grader,
     ItemProgress,
+    Sample,
+    Sampler,
+    SampleRequest,
     TokenCounter,
     Tree,
 )
 from swebench_trainer.errors import DataError, StageError
-from swebench_trainer.grading.trust.gold import gold_run
+from swebench_trainer.grading.ledger import Ledger, require_decided
+from swebench_trainer.grading.trust.log_flags import gold_run
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.plugins.registry import Registry
-from swebench_trainer.recipe.models import TABLES, Recipe, Table
+from swebench_trainer.recipe.models import TABLES, GradeTable, ModelTable, Recipe, Table
+from swebench_trainer.sampling.collect import collect
 from swebench_trainer.store.jsonl import each_row, read_json, read_rows
 from swebench_trainer.store.rundir import RunDir, StageDir
-from swebench_trainer.types import Instance, Verdict, from_row
+from swebench_trainer.types import Candidate, Instance, Verdict, from_row
 
 T = TypeVar("T")
 TableT = TypeVar("TableT", bound=Table)
@@ -208,6 +215,91 @@ class StageContext:
         rows = read_rows(self.input("admit").file("admission.jsonl"))
         return [row for row in rows if not row["admitted"]]
 
+    def backend(self) -> Backend:
+        """The backend of the model under training."""
+        return self.plugins.registry.create(self.table(ModelTable))
+
+    def answers(
+        self,
+        open_sampler: Callable[[], Sampler],
+        requests: Sequence[SampleRequest],
+        instances: Sequence[Instance],
+        part: str = "",
+        model: str = "",
+    ) -> list[Candidate]:
+        """Sample the answers that `candidates.jsonl` lacks, and extract their patches.
+
+        Args:
+            open_sampler: Opens the sampler; only called if requests are left.
+            requests: The requests.
+            instances: The instances that they are about.
+            part: Subdirectory for the file, also shown in the progress.
+            model: Name of the writer, unless the sampler names one.
+        """
+        by_id = {i.instance_id: i for i in instances}
+        with self.files() as tree:
+
+            def candidate(sample: Sample) -> Candidate:
+                instance = by_id[sample.instance_id]
+                files = tree(instance)
+                return to_candidate(self.recipe.prompt, sample, instance, files, model)
+
+            path = self.dir.file(part, "candidates.jsonl")
+            return collect(open_sampler, requests, candidate, path, self._done(part))
+
+    @contextmanager
+    def grader(self, instances: Sequence[Instance]) -> Iterator[Grader]:
+        """Open the grader.
+
+        Raises:
+            PrerequisiteError: It cannot grade these instances on this machine.
+        """
+        grader = self.plugins.registry.create(self.table(GradeTable))
+        with closing(grader):
+            grader.check(instances)
+            yield grader
+
+    def grade(
+        self,
+        grader: Grader,
+        instances: Sequence[Instance],
+        candidates: Sequence[Candidate],
+        part: str = "",
+        repeat: int = 0,
+    ) -> list[Verdict]:
+        """Grade the candidates that have no verdict in `verdicts.jsonl` yet.
+
+        Args:
+            grader: An open grader.
+            instances: The instances that the grader was opened for.
+            candidates: Candidates of these instances.
+            part: Subdirectory for verdicts and logs, also shown in the progress.
+            repeat: Number of the run of each patch.
+
+        Raises:
+            StageError: Infrastructure failures left too many candidates ungraded.
+        """
+        table = self.table(GradeTable)
+        ledger = Ledger(self.dir.file(part), instances, run_id=self.recipe.name)
+        verdicts = ledger.grade(
+            grader,
+            candidates,
+            self._done(part),
+            once_per_patch=table.dedupe != "off",
+            repeat=lambda _: repeat,
+            gold=self.gold_runs(),
+        )
+        require_decided(verdicts, table.max_faults)
+        return verdicts
+
+    def _done(self, part: str) -> ItemProgress:
+        """The progress of a part of the stage."""
+        if not part:
+            return self.done
+        return lambda item, done, total, detail: self.done(
+            f"{part} {item}", done, total, f"{part} {detail}"
+        )
+
     def gold_runs(self) -> Callable[[Instance], GoldRun | None]:
         """Look up the gold run of an instance, made by `admit`."""
         if "admit" not in self.available:
@@ -225,20 +317,23 @@ class StageContext:
         return None
 
 
-def gold_runs(admit: StageDir) -> Callable[[Instance], GoldRun | None]:
-    """Look up the first gold run of an instance in the logs of `admit`."""
-    verdicts = (
-        from_row(Verdict, row) for row in each_row(admit.file("verdicts.jsonl"))
-    )
-    logs = {
-        verdict.instance_id: admit.file(verdict.log)
-        for verdict in verdicts
+def gold_logs(admit: StageDir) -> dict[str, str]:
+    """Log directory of the first gold run of each instance, relative to the stage's."""
+    rows = each_row(admit.file("verdicts.jsonl"))
+    return {
+        verdict.instance_id: verdict.log
+        for verdict in (from_row(Verdict, row) for row in rows)
         if verdict.model == GOLD and verdict.sample == 0 and verdict.log
     }
 
+
+def gold_runs(admit: StageDir) -> Callable[[Instance], GoldRun | None]:
+    """Look up the first gold run of an instance in the logs of `admit`."""
+    logs = gold_logs(admit)
+
     def gold_of(instance: Instance) -> GoldRun | None:
-        folder = logs.get(instance.instance_id)
-        return gold_run(instance, folder) if folder else None
+        log = logs.get(instance.instance_id)
+        return gold_run(instance, admit.file(log)) if log else None
 
     return gold_of
 
@@ -247,7 +342,7 @@ def token_counter(recipe: Recipe, registry: Registry) -> TokenCounter | None:
     """The backend that counts a recipe's tokens; `None` if it has none that can."""
     if recipe.model is None:
         return None
-    backend = registry.create("backend", recipe.model)
+    backend = registry.create(recipe.model)
     return cast(TokenCounter, backend) if hasattr(backend, "open_counter") else None
 
 
@@ -264,18 +359,4 @@ def costs(backends: Sequence[Backend]) -> StageSummary:
         if hasattr(backend, "figures"):
             name = f"{backend.name} " if len(backends) > 1 else ""
             summary |= {f"{name}{key}": v for key, v in backend.figures().items()}
-    return summary
-
-
-def training_summary(context: StageContext) -> StageSummary:
-    """The last training loss, and the validation loss of the weights that were kept."""
-    rows = read_rows(context.dir.file("metrics.jsonl"))
-    losses = [row["loss"] for row in rows if "loss" in row]
-    summary: StageSummary = {"loss": f"{losses[-1]:.4f}" if losses else "?"}
-    audit = read_json(context.dir.file("audit.json")) or {}
-    if kept := audit.get("validation"):
-        best = f"{kept['kept_loss']:.4f} at step {kept['kept_step']} (kept)"
-        summary["held-out loss"] = best
-    if lost := audit.get("lost_checkpoints"):
-        summary["resumed from an earlier checkpoint because"] = ", ".join(lost)
     return summary

@@ -8,25 +8,21 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-from swebench_trainer.answers.candidates import to_candidate
 from swebench_trainer.answers.checks import CheckCounts, check_counts
-from swebench_trainer.contracts import Backend, Grader, Sample, SampleRequest
+from swebench_trainer.contracts import Backend, SampleRequest
 from swebench_trainer.errors import StageError
-from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import final_report
-from swebench_trainer.recipe.models import EvaluateTable, GradeTable, ModelTable
+from swebench_trainer.recipe.models import EvaluateTable
 from swebench_trainer.reporting.metrics import Rate, paired
+from swebench_trainer.reporting.run_report import context_label
 from swebench_trainer.reporting.summaries import (
     Comparison,
     CurvePoint,
     EvaluationSummary,
     ModelResult,
     SplitResult,
-    summary_row,
     verdict_counts,
 )
-from swebench_trainer.reporting.tables import context_label
-from swebench_trainer.sampling.collect import collect
 from swebench_trainer.stages.context import (
     StageContext,
     StageSummary,
@@ -52,22 +48,19 @@ def run(context: StageContext) -> StageSummary:
     splits = context.table(EvaluateTable).splits
     instances = _instances(context, splits)
     shown = context.prompt_context(instances)
-    backend = context.plugins.registry.create("backend", context.table(ModelTable))
-    grader = context.plugins.registry.create("grader", context.table(GradeTable))
+    backend = context.backend()
     verdicts: dict[str, list[Verdict]] = {}
     checks: dict[str, CheckCounts] = {}
     models = _models(context)
     milestones = _milestones(context, models)
-    try:
-        grader.check(instances)
-        for name, weights in (
-            {m.model: m.weights for m in milestones} | models
-        ).items():
+    every = {m.model: m.weights for m in milestones} | models
+    with context.grader(instances) as grader:
+        for name, weights in every.items():
             candidates = _answers(context, backend, name, weights, instances)
             checks[name] = check_counts(candidates)
-            verdicts[name] = _verdicts(context, grader, name, instances, candidates)
-    finally:
-        grader.close()
+            verdicts[name] = context.grade(grader, instances, candidates, part=name)
+            report = final_report(instances, verdicts[name])
+            write_json(context.dir.file(name, "report.json"), report)
     compared = {name: verdicts[name] for name in models}
     of = {split: [i for i in instances if i.split == split] for split in splits}
     summary = EvaluationSummary(
@@ -82,7 +75,7 @@ def run(context: StageContext) -> StageSummary:
         },
         checks=checks,
     )
-    write_json(context.dir.file("summary.json"), summary_row(summary))
+    write_json(context.dir.file("summary.json"), summary)
     figures = _figures(summary)
     return figures | costs([backend]) | figures  # plugins must not overwrite figures
 
@@ -149,9 +142,6 @@ def _answers(
     recipe = context.recipe
     settings = context.table(EvaluateTable)
     prompts = context.prompts()
-    by_id = {i.instance_id: i for i in instances}
-    model = f"{recipe.name}-{name}"
-
     requests = [
         SampleRequest(
             instance_id=i.instance_id,
@@ -165,50 +155,15 @@ def _answers(
         for i in instances
     ]
     keep_responses(backend, context.dir.file(name))
-    with context.files() as tree:
-
-        def candidate(sample: Sample) -> Candidate:
-            instance = by_id[sample.instance_id]
-            files = tree(instance)
-            return to_candidate(recipe.prompt, sample, instance, files, model)
-
-        candidates = collect(
-            partial(backend.open_sampler, weights, batch_size=settings.batch_size),
-            requests,
-            candidate,
-            context.dir.file(name, "candidates.jsonl"),
-            lambda item, done, total, word: context.done(
-                f"{name} {item}", done, total, f"{name} answers {word}"
-            ),
-        )
-    write_rows(
-        context.dir.file(name, "predictions.jsonl"),
-        map(prediction_row, candidates),
+    open_sampler = partial(
+        backend.open_sampler, weights, batch_size=settings.batch_size
     )
+    candidates = context.answers(
+        open_sampler, requests, instances, part=name, model=f"{recipe.name}-{name}"
+    )
+    predictions = context.dir.file(name, "predictions.jsonl")
+    write_rows(predictions, map(prediction_row, candidates))
     return candidates
-
-
-def _verdicts(
-    context: StageContext,
-    grader: Grader,
-    name: str,
-    instances: Sequence[Instance],
-    candidates: Sequence[Candidate],
-) -> list[Verdict]:
-    table = context.table(GradeTable)
-    ledger = Ledger(context.dir.file(name), instances, run_id=context.recipe.name)
-    verdicts = ledger.grade(
-        grader,
-        candidates,
-        lambda item, done, total, word: context.done(
-            f"{name} {item}", done, total, f"{name} {word}"
-        ),
-        once_per_patch=table.dedupe != "off",
-        gold=context.gold_runs(),
-    )
-    require_decided(verdicts, table.max_faults)
-    write_json(context.dir.file(name, "report.json"), final_report(instances, verdicts))
-    return verdicts
 
 
 def _split_result(
@@ -224,7 +179,9 @@ def _split_result(
     models = {}
     for name, given in verdicts.items():
         counts = verdict_counts(v for v in given if v.instance_id in ids)
-        models[name] = ModelResult(**vars(_rate(resolved[name])), **vars(counts))
+        models[name] = ModelResult(
+            **vars(Rate.of(resolved[name].values())), **vars(counts)
+        )
     return SplitResult(
         models=models,
         comparisons=tuple(
@@ -241,7 +198,7 @@ def _curve_point(
         stage=milestone.stage,
         step=milestone.step,
         seconds=milestone.seconds,
-        **vars(_rate(_resolved(instances, verdicts))),
+        **vars(Rate.of(_resolved(instances, verdicts).values())),
     )
 
 
@@ -253,17 +210,10 @@ def _resolved(
     return {i.instance_id: i.instance_id in passed for i in instances}
 
 
-def _rate(resolved: Mapping[str, bool]) -> Rate:
-    return Rate.of(sum(resolved.values()), len(resolved))
-
-
 def _figures(summary: EvaluationSummary) -> StageSummary:
     figures: StageSummary = {}
     for split, content in summary.splits.items():
-        rates = (
-            f"{name} {result.resolved}/{result.total}"
-            for name, result in content.models.items()
-        )
+        models = content.models.items()
+        rates = (f"{name} {rate.resolved}/{rate.total}" for name, rate in models)
         figures[split] = " ".join(rates)
-    figures["context"] = context_label(summary)
-    return figures
+    return {**figures, "context": context_label(summary)}

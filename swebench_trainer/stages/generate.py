@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from swebench_trainer.answers.candidates import to_candidate
 from swebench_trainer.answers.checks import check_counts
-from swebench_trainer.contracts import Backend, Sample, SampleRequest
+from swebench_trainer.contracts import Backend, SampleRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import GenerateTable, ModelTable
-from swebench_trainer.sampling.collect import NamedSampler, SamplerSequence, collect
+from swebench_trainer.sampling.collect import NamedSampler, SamplerSequence
 from swebench_trainer.stages.context import (
     StageContext,
     StageSummary,
@@ -21,7 +20,7 @@ from swebench_trainer.stages.context import (
 from swebench_trainer.store.draw import draw_seed
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.store.predictions import prediction_row
-from swebench_trainer.types import Candidate, Instance
+from swebench_trainer.types import Instance
 
 
 def run(context: StageContext) -> StageSummary:
@@ -33,34 +32,21 @@ def run(context: StageContext) -> StageSummary:
     """
     recipe = context.recipe
     settings = context.table(GenerateTable)
-    instances = {i.instance_id: i for i in context.admitted() if i.split == "train"}
+    instances = [i for i in context.admitted() if i.split == "train"]
     if not instances:
         raise StageError("No instance of the training split can be graded.")
     tables = settings.writers or (context.table(ModelTable),)
     weights = None if settings.model else context.weights("sft")
     registry = context.plugins.registry
-    backends = [registry.create("backend", table) for table in tables]
+    backends = [registry.create(table) for table in tables]
     # Sample numbers continue from writer to writer, so that each is unique.
     samples = range(settings.samples * len(backends))
 
     writers = _writers(context, backends, weights, settings)
-    issues = list(instances.values())
-    requests = _requests(issues, context.prompts(), settings, samples, recipe.seed)
+    requests = _requests(instances, context.prompts(), settings, samples, recipe.seed)
 
-    with context.files() as tree:
-
-        def candidate(sample: Sample) -> Candidate:
-            instance = instances[sample.instance_id]
-            files = tree(instance)
-            return to_candidate(recipe.prompt, sample, instance, files, sample.model)
-
-        candidates = collect(
-            partial(SamplerSequence, writers, settings.samples),
-            requests,
-            candidate,
-            context.dir.file("candidates.jsonl"),
-            context.done,
-        )
+    open_samplers = partial(SamplerSequence, writers, settings.samples)
+    candidates = context.answers(open_samplers, requests, instances)
     if not candidates:
         names = ", ".join(backend.name for backend in backends)
         raise StageError(

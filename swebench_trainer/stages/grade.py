@@ -7,27 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from swebench_trainer.contracts import Grader
-from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import OWED
-from swebench_trainer.grading.retest import (
-    agrees,
-    retest_row,
-    runs_owed,
-    with_retests,
-)
+from swebench_trainer.grading.retest import agrees, retest_row, runs_owed, with_retests
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import wilson
-from swebench_trainer.reporting.summaries import (
-    GradeSummary,
-    summary_row,
-    verdict_counts,
-)
+from swebench_trainer.reporting.summaries import GradeSummary, verdict_counts
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.types import Candidate, Instance, Verdict, as_row
-
-Retests = Mapping[int, Sequence[Verdict]]
-"""Repeated runs of each candidate, by the candidate's position."""
 
 
 def run(context: StageContext) -> StageSummary:
@@ -41,22 +28,10 @@ def run(context: StageContext) -> StageSummary:
     candidates = context.read("generate", "candidates.jsonl", Candidate)
     named = {candidate.instance_id for candidate in candidates}
     instances = [i for i in context.admitted() if i.instance_id in named]
-    grader = context.plugins.registry.create("grader", table)
-    try:
-        grader.check(instances)
-        ledger = Ledger(context.dir.path, instances, run_id=context.recipe.name)
-        first = ledger.grade(
-            grader,
-            candidates,
-            context.done,
-            once_per_patch=table.dedupe != "off",
-            gold=context.gold_runs(),
-        )
-        require_decided(first, table.max_faults)
+    with context.grader(instances) as grader:
+        first = context.grade(grader, instances, candidates)
         owed = [runs_owed(verdict, table, context.recipe.seed) for verdict in first]
         again = _repeat(context, grader, instances, candidates, first, owed)
-    finally:
-        grader.close()
     verdicts = [
         with_retests(verdict, again.get(place, ()), owed[place])
         for place, verdict in enumerate(first)
@@ -65,7 +40,7 @@ def run(context: StageContext) -> StageSummary:
     retests = [retest_row(first[place], again[place]) for place in sorted(again)]
     write_rows(context.dir.file("retests.jsonl"), retests)
     summary = _summary(verdicts, retests)
-    write_json(context.dir.file("summary.json"), summary_row(summary))
+    write_json(context.dir.file("summary.json"), summary)
     return _figures(summary)
 
 
@@ -76,8 +51,12 @@ def _repeat(
     candidates: Sequence[Candidate],
     first: Sequence[Verdict],
     owed: Sequence[int],
-) -> Retests:
-    """Rerun candidates, each until its runs are complete or one disagrees."""
+) -> Mapping[int, Sequence[Verdict]]:
+    """Rerun candidates, each until its runs are complete or one disagrees.
+
+    Returns:
+        The repeated runs of each candidate, by its position.
+    """
     again: dict[int, list[Verdict]] = defaultdict(list)
     for number in range(1, max(owed, default=0) + 1):
         places = [
@@ -86,33 +65,11 @@ def _repeat(
             if count >= number and all(agrees(first[place], v) for v in again[place])
         ]
         chosen = [candidates[place] for place in places]
-        verdicts = _run_again(context, grader, instances, chosen, number)
+        part = f"again/{number}"
+        verdicts = context.grade(grader, instances, chosen, part, repeat=number)
         for place, verdict in zip(places, verdicts, strict=True):
             again[place].append(verdict)
     return again
-
-
-def _run_again(
-    context: StageContext,
-    grader: Grader,
-    instances: Sequence[Instance],
-    candidates: Sequence[Candidate],
-    number: int,
-) -> list[Verdict]:
-    table = context.table(GradeTable)
-    folder = context.dir.file("again", str(number))
-    verdicts = Ledger(folder, instances, run_id=context.recipe.name).grade(
-        grader,
-        candidates,
-        lambda item, done, total, word: context.done(
-            f"{item} again", done, total, f"again {word}"
-        ),
-        once_per_patch=table.dedupe != "off",
-        repeat=lambda _: number,
-        gold=context.gold_runs(),
-    )
-    require_decided(verdicts, table.max_faults)
-    return verdicts
 
 
 def _summary(

@@ -14,14 +14,13 @@ from swebench_trainer.plugins.registry import Registry
 from swebench_trainer.recipe.models import Recipe, TrainTable
 from swebench_trainer.stages import (
     admit,
-    dpo,
     evaluate,
     generate,
     grade,
     pairs,
     prepare,
     publish,
-    sft,
+    train,
 )
 from swebench_trainer.stages.context import Stage, StageContext
 from swebench_trainer.store.rundir import RunDir
@@ -47,32 +46,32 @@ def _max_tokens(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
 
 def _check_model(recipe: Recipe, registry: Registry) -> None:
     if recipe.model is not None:
-        registry.create("backend", recipe.model).check()
+        registry.create(recipe.model).check()
 
 
 def _check_writers(recipe: Recipe, registry: Registry) -> None:
     for table in recipe.generate.writers if recipe.generate else ():
-        registry.create("backend", table).check()
+        registry.create(table).check()
 
 
 def _check_training(table: str, recipe: Recipe, registry: Registry) -> None:
     settings = getattr(recipe, table)
     if isinstance(settings, TrainTable) and recipe.model is not None:
-        backend = registry.create("backend", recipe.model)
+        backend = registry.create(recipe.model)
         if hasattr(backend, "check_training"):
             backend.check_training(settings)
 
 
 def _check_grader(recipe: Recipe, registry: Registry) -> None:
     if recipe.grade is not None:
-        grader = registry.create("grader", recipe.grade)
+        grader = registry.create(recipe.grade)
         grader.check([])
         grader.close()
 
 
 def _check_publisher(recipe: Recipe, registry: Registry) -> None:
     if recipe.publish is not None:
-        registry.create("publisher", recipe.publish).check()
+        registry.create(recipe.publish).check()
 
 
 STAGES = (
@@ -93,7 +92,7 @@ STAGES = (
     ),
     Stage(
         name="sft",
-        run=sft.run,
+        run=train.run_sft,
         is_wanted=_has("sft"),
         tables=("model", "sft"),
         reads=("prepare", "admit"),
@@ -125,7 +124,7 @@ STAGES = (
     ),
     Stage(
         name="dpo",
-        run=dpo.run,
+        run=train.run_dpo,
         is_wanted=_has("dpo"),
         tables=("model", "dpo"),
         reads=("sft", "pairs"),

@@ -12,10 +12,9 @@ from swebench_trainer.contracts import Bottlenecks, GradedInstance, Tree
 from swebench_trainer.errors import DataError, StageError
 from swebench_trainer.plugins.faults import plugin_fault
 from swebench_trainer.preferences.balance import BalancedTable, length_gap
-from swebench_trainer.preferences.bottlenecks import bottlenecks, parse_limits
+from swebench_trainer.preferences.eligibility import bottlenecks, parse_limits
 from swebench_trainer.preferences.normalize import form_in
-from swebench_trainer.preferences.provenance import traced
-from swebench_trainer.preferences.rules import BrokenRuleError, PairRules
+from swebench_trainer.preferences.rules import BrokenRuleError, PairRules, traced
 from swebench_trainer.preferences.surface import classify
 from swebench_trainer.recipe.models import PairsTable
 from swebench_trainer.reporting.metrics import wilson
@@ -24,9 +23,8 @@ from swebench_trainer.reporting.summaries import (
     LengthCounts,
     PairStats,
     SurfaceAccuracy,
-    summary_row,
 )
-from swebench_trainer.stages.context import GOLD, StageContext, StageSummary
+from swebench_trainer.stages.context import StageContext, StageSummary, gold_logs
 from swebench_trainer.store.jsonl import write_json, write_rows
 from swebench_trainer.types import (
     UNANSWERED,
@@ -75,7 +73,7 @@ def run(context: StageContext) -> StageSummary:
             hardly any; the message lists the reasons.
     """
     found = prefer(context)
-    write_json(context.dir.file("stats.json"), summary_row(found.stats))
+    write_json(context.dir.file("stats.json"), found.stats)
     if not found.pairs:
         raise StageError(
             _why_none(found),
@@ -91,17 +89,19 @@ def prefer(context: StageContext) -> Preferences:
     """Make the pairs from the files of earlier stages without writing them."""
     table = context.table(PairsTable)
     registry = context.plugins.registry
-    strategy = registry.create("pair strategy", table)
+    strategy = registry.create(table)
     verdicts = _verdicts(context)
     graded = _graded(context, verdicts)
     logs = {key: f"stages/grade/{v.log}" for key, v in verdicts.items() if v.log}
+    gold = gold_logs(context.input("admit"))
+    golds = {name: f"stages/admit/{log}" for name, log in gold.items()}
     try:
         rules = PairRules.of_table(table)
         sound = list(rules.checked(strategy.pairs(graded), graded))
     except BrokenRuleError as error:
         who = registry.get("pair strategy", table.use).who
         raise plugin_fault(who, error.problem) from error
-    made = traced(sound, graded, logs, _gold_logs(context))
+    made = traced(sound, graded, logs, golds)
     dropped = context.plugins.dropped_pairs(made)
     pairs = [pair for number, pair in enumerate(made) if number not in dropped]
     reported = getattr(strategy, "limits", bottlenecks)(graded)
@@ -307,15 +307,6 @@ def _verdicts(context: StageContext) -> Verdicts:
     if not context.table(PairsTable).needs_grades:
         return {}
     return {_key(v): v for v in context.read("grade", "verdicts.jsonl", Verdict)}
-
-
-def _gold_logs(context: StageContext) -> dict[str, str]:
-    """Log directory of gold's first run by instance, relative to the run directory."""
-    return {
-        verdict.instance_id: f"stages/admit/{verdict.log}"
-        for verdict in context.read("admit", "verdicts.jsonl", Verdict)
-        if verdict.model == GOLD and verdict.sample == 0 and verdict.log
-    }
 
 
 def _key(about: Candidate | Verdict) -> tuple[str, str, int]:

@@ -24,11 +24,7 @@ from swebench_trainer.prompts.rendered import RenderedInstances
 from swebench_trainer.prompts.retrieval import RECALL_AT, Recall
 from swebench_trainer.recipe.models import ContextTable, Recipe
 from swebench_trainer.stages.context import StageContext, StageSummary, token_counter
-from swebench_trainer.store.jsonl import (
-    write_bytes,
-    write_json,
-    write_rows,
-)
+from swebench_trainer.store.jsonl import write_bytes, write_json, write_rows
 from swebench_trainer.types import (
     DropReason,
     Instance,
@@ -56,7 +52,7 @@ def run(context: StageContext) -> StageSummary:
     """
     recipe = context.recipe
     registry = context.plugins.registry
-    loaded = registry.create("source", recipe.data).load()
+    loaded = registry.create(recipe.data).load()
     dropped = [_Dropped(name, DropReason(text)) for name, text in loaded.dropped]
 
     def without(rows: InstanceSet, reasons: Mapping[str, DropReason]) -> InstanceSet:
@@ -92,7 +88,7 @@ def run(context: StageContext) -> StageSummary:
 
 def extra_settings(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
     """Settings that decide the result besides the recipe's keys."""
-    found = {"data content": registry.create("source", recipe.data).digest()}
+    found = {"data content": registry.create(recipe.data).digest()}
     if isinstance(recipe.prompt, ContextTable):
         counter = token_counter(recipe, registry)
         found["tokens"] = counter.tokenizer if counter else "estimated"
@@ -120,7 +116,7 @@ def _write(
             if example.no_answer:
                 untaught.append(_Dropped(name, example.no_answer, "sft"))
             else:
-                yield SftRow(name, example.prompt, example.answer or "")
+                yield SftRow(name, example.prompt.text, example.answer or "")
 
     back = [name for name in rows.names if name in heldout]
     train = [name for name in rows.names if name not in heldout]
@@ -130,14 +126,12 @@ def _write(
     write_rows(file("prompts.jsonl"), map(rendered.row, rows.names))
     write_rows(file("sft.jsonl"), map(as_row, taught()))
     every = [*dropped, *untaught]
-    write_rows(file("dropped.jsonl"), map(_Dropped.row, every))
     write_bytes(file("heldout.txt"), "".join(f"{name}\n" for name in back).encode())
     if context.recipe.sft and len(untaught) == len(train):
-        raise StageError(
-            f"No instance has an answer to train on: {_top_reasons(untaught)}.",
-            hint=f"All reasons: {file('dropped.jsonl')}",
-            details=file("dropped.jsonl"),
-        )
+        why = _top_reasons(untaught)
+        message = f"No instance has an answer to train on: {why}."
+        raise _refusal(context, every, message)
+    write_rows(file("dropped.jsonl"), map(_Dropped.row, every))
     return {
         "train": len(train),
         "heldout": len(back),
@@ -160,13 +154,16 @@ def _require_some(
         which = "No held-out instance is left"
     else:
         return
+    raise _refusal(context, dropped, f"{which}. Dropped: {_top_reasons(dropped)}.")
+
+
+def _refusal(
+    context: StageContext, dropped: Sequence[_Dropped], message: str, hint: str = ""
+) -> StageError:
+    """The error of a data set that cannot be used; writes `dropped.jsonl`."""
     file = context.dir.file("dropped.jsonl")
     write_rows(file, map(_Dropped.row, dropped))
-    raise StageError(
-        f"{which}. Dropped: {_top_reasons(dropped)}.",
-        hint=f"All reasons: {file}",
-        details=file,
-    )
+    return StageError(message, hint=f"All reasons: {file}{hint}", details=file)
 
 
 def _require_files(
@@ -176,13 +173,12 @@ def _require_files(
     if not rendered.missing or context.recipe.contents.missing == "drop":
         return
     missing = [_Dropped(name, rendered.unusable[name]) for name in rendered.missing]
-    file = context.dir.file("dropped.jsonl")
-    write_rows(file, map(_Dropped.row, [*dropped, *missing]))
-    raise StageError(
+    raise _refusal(
+        context,
+        [*dropped, *missing],
         f"The files of {len(missing)} instances are unavailable. {_top_reasons(missing)}.",
-        hint=f"All of them: {file}. Fix the cause and run again, add other places in "
-        '[contents], or drop them with [contents] missing = "drop".',
-        details=file,
+        ". Fix the cause and run again, add other places in [contents], or drop them "
+        'with [contents] missing = "drop".',
     )
 
 
@@ -229,7 +225,7 @@ def _with_example(reasons: Sequence[DropReason]) -> str:
 
 def _render(context: StageContext, rows: InstanceSet) -> RenderedInstances:
     recipe, registry = context.recipe, context.plugins.registry
-    style = registry.create("prompt style", recipe.prompt)
+    style = registry.create(recipe.prompt)
     rendered = RenderedInstances(
         recipe.prompt, style, _counter(recipe, registry), recipe.seed
     )
@@ -256,12 +252,17 @@ def _recall_figures(recall: Recall) -> StageSummary:
     """The figures of a style that retrieves files."""
     if not recall.instances:
         return {}
-    places = ", ".join(map(str, RECALL_AT))
-    every, share = (", ".join(f"{p:.1f}" for p in ps) for ps in recall.percent())
+    every, share = recall.percent()
+    first = ", ".join(map(str, RECALL_AT))
     return {
-        f"% of {recall.instances} with all gold files in the first {places}": every,
-        f"% of gold files in the first {places}": share,
+        f"all gold files in the first {first}": f"{_percents(every)} of "
+        f"{recall.instances} instances",
+        f"gold files in the first {first}": _percents(share),
     }
+
+
+def _percents(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.1f}%" for value in values)
 
 
 def _applies_blocks(recipe: Recipe) -> bool:
@@ -348,7 +349,7 @@ def _guard(
             public_tests(train.metadata), public_tests(back.metadata)
         ),
     )
-    write_json(context.dir.file("leakage.json"), report.row())
+    write_json(context.dir.file("leakage.json"), report)
     return leaking, report
 
 

@@ -7,7 +7,7 @@ import shutil
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import PublishTable, resolved_settings
 from swebench_trainer.reporting.card import model_card
-from swebench_trainer.reporting.summaries import evaluation_summary, grade_summary
+from swebench_trainer.reporting.summaries import RunResults
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_bytes, write_json
 
@@ -23,9 +23,7 @@ def run(context: StageContext) -> StageSummary:
     weights = context.weights(stage)
     if weights is None:
         raise StageError("The run has no trained weights to publish.")
-    publisher = context.plugins.registry.create(
-        "publisher", context.table(PublishTable)
-    )
+    publisher = context.plugins.registry.create(context.table(PublishTable))
     release = context.dir.file("release")
     shutil.rmtree(release, ignore_errors=True)
     shutil.copytree(weights, release)
@@ -33,23 +31,13 @@ def run(context: StageContext) -> StageSummary:
         recipe.name,
         stage,
         settings=resolved_settings(recipe),
-        summary=evaluation_summary(context.summary("evaluate")),
-        candidates=grade_summary(context.summary("grade")),
+        results=RunResults.read(context.summary),
         is_adapter=weights.name == "adapter",
-        leakage=context.summary("prepare", "leakage.json"),
     )
     write_bytes(release / "README.md", card.encode())
     place = publisher.publish(release)
-    write_json(
-        context.dir.file("receipt.json"),
-        {
-            "stage": stage,
-            "place": place,
-            "files": sorted(
-                p.relative_to(release).as_posix()
-                for p in release.rglob("*")
-                if p.is_file()
-            ),
-        },
-    )
+    files = (p for p in release.rglob("*") if p.is_file())
+    names = sorted(p.relative_to(release).as_posix() for p in files)
+    receipt = {"stage": stage, "place": place, "files": names}
+    write_json(context.dir.file("receipt.json"), receipt)
     return {"weights": stage, "place": place}

@@ -29,7 +29,7 @@ KINDS = {
     "checkouts": "evaluation repositories",
     "bm25": "BM25 indexes",
     "generated": "sets of generated tasks",
-    "tokens": "encoded data sets",
+    "tokens": "encoded datasets",
 }
 """Folder → display name of its entries."""
 

@@ -18,17 +18,14 @@ def digest_path(path: Path) -> str:
     """Return the digest of a file, or of the names and contents of all files in a directory."""
     whole = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if _is_content(p)):
+        for file in sorted(path.rglob("*")):
+            if not file.is_file() or "__pycache__" in file.parts:
+                continue
             whole.update(file.relative_to(path).as_posix().encode() + b"\0")
             whole.update(_file_digest(file))
     else:
         whole.update(_file_digest(path))
     return whole.hexdigest()[:16]
-
-
-def _is_content(path: Path) -> bool:
-    """Whether a path is a file other than Python bytecode."""
-    return path.is_file() and "__pycache__" not in path.parts
 
 
 def _file_digest(path: Path) -> bytes:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydantic_core import to_jsonable_python
+
 from swebench_trainer.errors import StageError
 
 Row = Mapping[str, Any]
@@ -56,15 +58,7 @@ class RowWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, row: Row) -> None:
-        """Append one row.
-
-        Raises:
-            StageError: The disk is full; the row was not written.
-        """
-        self.append(row)
-
-    def append(self, row: Row) -> int:
+    def write(self, row: Row) -> int:
         """Append one row.
 
         Returns:
@@ -137,13 +131,13 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
-    """Replace a file with one indented JSON value atomically.
+    """Replace a file with one indented JSON value atomically; dataclasses become objects.
 
     Without `sync` a power cut may lose the file: for thousands of files that can be
     computed again.
     """
-    content = json.dumps(value, indent=2, ensure_ascii=True).encode() + b"\n"
-    _replace(path, [content], sync=sync)
+    text = json.dumps(value, indent=2, default=to_jsonable_python)
+    _replace(path, [text.encode() + b"\n"], sync=sync)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -183,5 +177,5 @@ def damaged(where: str | Path, reason: object) -> StageError:
     """Build the error for a damaged file of a run."""
     return StageError(
         f"{where} is damaged: {reason}.",
-        hint="Fix or remove it, or rerun its stage with --redo STAGE.",
+        hint="Repair or remove the damaged part, or rerun the stage that wrote the file with --redo STAGE.",
     )

@@ -43,7 +43,7 @@ def owned(path: Path) -> Iterator[None]:
     except Timeout:
         raise StageError(
             f"{path.parent} is in use by {_owner(path)}.",
-            hint="Wait for it, stop it, or work in another directory.",
+            hint="Wait for it to finish, stop it, or use a different directory (--name, --runs-dir or --out).",
         ) from None
     with lock:
         path.write_text(

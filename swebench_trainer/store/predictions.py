@@ -10,18 +10,21 @@ A folder is a submission in the layout of the SWE-bench experiments repository (
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swebench_trainer.errors import DataError
+from swebench_trainer.store.entries import read_entries, read_text
 from swebench_trainer.types import Candidate
 
 FILES = (
-    *("all_preds.jsonl", "preds.json", "preds.jsonl", "all_preds.json"),
-    *("predictions.jsonl", "predictions.json"),
+    "all_preds.jsonl",
+    "preds.json",
+    "preds.jsonl",
+    "all_preds.json",
+    "predictions.jsonl",
+    "predictions.json",
 )
 """File names of a submission's predictions; the first existing file is used."""
 
@@ -73,20 +76,12 @@ def read_predictions(path: Path) -> list[Prediction]:
     path = predictions_in(path)
     if path.is_dir():
         return _from_logs(path)
-    text = _read(path)
-    entries = _entries(path, text) if path.suffix == ".json" else _lines(path, text)
-    return [_prediction(f"{path}, {place}", row) for place, row in entries]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(
-            f"Could not read the predictions {path}: {error.strerror}."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text.") from error
+    return [
+        _prediction(
+            place, {"instance_id": key, **row} if key and isinstance(row, dict) else row
+        )
+        for place, key, row in read_entries(path)
+    ]
 
 
 def _from_logs(folder: Path) -> list[Prediction]:
@@ -99,53 +94,9 @@ def _from_logs(folder: Path) -> list[Prediction]:
             hint="Name a submission of the experiments repository, such as evaluation/verified/<submission>, a folder of the harness, such as logs/run_evaluation/<run>/<model>, or a file.",
         )
     return [
-        Prediction(path.parent.name, folder.resolve().name, _patch(path), str(path))
+        Prediction(path.parent.name, folder.resolve().name, read_text(path), str(path))
         for path in patches
     ]
-
-
-def _patch(path: Path) -> str:
-    # Not read_text(): line ends are part of a patch.
-    try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise DataError(f"Could not read {path}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text.") from error
-
-
-def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    # Not splitlines(): JSON strings may contain separators such as U+2028.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"{path}, line {number}: invalid JSON ({error})."
-                ) from error
-
-
-def _entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {error.lineno}: invalid JSON ({error.msg})."
-        ) from error
-    except (ValueError, RecursionError) as error:  # a number, or depth, beyond Python
-        raise DataError(f"{path}: invalid JSON ({error}).") from error
-    if isinstance(value, dict):
-        value = [
-            {"instance_id": key, **row} if isinstance(row, dict) else row
-            for key, row in value.items()
-        ]
-    if not isinstance(value, list):
-        raise DataError(
-            f"{path} is neither a list of predictions nor an object with one per instance."
-        )
-    for number, row in enumerate(value, start=1):
-        yield f"entry {number}", row
 
 
 def _prediction(place: str, row: Any) -> Prediction:
@@ -153,8 +104,8 @@ def _prediction(place: str, row: Any) -> Prediction:
         raise DataError(f"{place}: not a JSON object.")
     for key in ("instance_id", "model_name_or_path"):
         if not (isinstance(row.get(key), str) and row[key]):
-            raise DataError(f"{place}: no {key}.")
+            raise DataError(f"{place}: {key} is missing, empty, or not a string.")
     patch = row.get("model_patch", ...)
     if not (patch is None or isinstance(patch, str)):
-        raise DataError(f"{place}: no model_patch (a diff, or null if there is none).")
+        raise DataError(f"{place}: model_patch must be a string (a diff) or null.")
     return Prediction(row["instance_id"], row["model_name_or_path"], patch or "", place)

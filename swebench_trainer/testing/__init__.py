@@ -42,10 +42,12 @@ from swebench_trainer.testing.fakes import (
     FakeSampler,
     FakeSource,
 )
-from swebench_trainer.testing.hooks import LIFECYCLE, Heard, HookRecorder
 from swebench_trainer.testing.imports import HEAVY, assert_light_import
 from swebench_trainer.testing.runs import (
     DEFAULTS,
+    LIFECYCLE,
+    Heard,
+    HookRecorder,
     Run,
     Trainer,
     assert_no_secrets,

@@ -23,13 +23,7 @@ from swebench_trainer.contracts import (
     TrainRequest,
 )
 from swebench_trainer.hookspecs import Register, hookimpl
-from swebench_trainer.recipe.models import (
-    DataTable,
-    DpoTable,
-    GradeTable,
-    ModelTable,
-    SftTable,
-)
+from swebench_trainer.recipe.models import DataTable, DpoTable, SftTable
 from swebench_trainer.store.digest import digest
 from swebench_trainer.testing.examples import PATCH, an_instance
 from swebench_trainer.types import Instance, Pair, SftRow, Status, as_row
@@ -205,22 +199,16 @@ def _changes(patch: str) -> list[str]:
 @hookimpl
 def register_sources(register: Register) -> None:
     """Made-up instances."""
-    register("fake", FakeSource, config=FakeSourceTable, summary="made up, for tests")
+    register("fake", FakeSource, config=FakeSourceTable)
 
 
 @hookimpl
 def register_backends(register: Register) -> None:
     """A model that memorizes its training rows."""
-    register(
-        "fake", FakeBackend, config=ModelTable, summary="memorizes its training rows"
-    )
+    register("fake", FakeBackend)
 
 
 @hookimpl
 def register_graders(register: Register) -> None:
     """A grader that compares with gold."""
-
-    def fake(table: GradeTable) -> FakeGrader:
-        return FakeGrader()
-
-    register("fake", fake, config=GradeTable, summary="compares with gold")
+    register("fake", lambda table: FakeGrader(), summary="compares with gold")

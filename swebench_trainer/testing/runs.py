@@ -7,13 +7,20 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from swebench_trainer.events import ItemDone
-from swebench_trainer.hookspecs import hookimpl
+from rich.console import Console
+
+from swebench_trainer.commands import inputs
+from swebench_trainer.commands.run import print_plugin_rows
+from swebench_trainer.events import Event, ItemDone
+from swebench_trainer.pipeline import Pipeline
+from swebench_trainer.plugins.manager import EventObserver, Plugins
+from swebench_trainer.stages.graph import choose, stages_of
 from swebench_trainer.store.jsonl import read_json, read_rows
-from swebench_trainer.testing.hooks import HookRecorder
+from swebench_trainer.testing import fakes
 
 Keys = Mapping[str, Any]
 
@@ -33,6 +40,42 @@ DEFAULTS: Mapping[str, Keys] = {
 
 VARYING = ("timings.jsonl", "logs")
 """Names of files that differ between equal runs."""
+
+
+LIFECYCLE = tuple(event.hook for event in get_args(Event))
+"""The lifecycle hooks, in the order in which a run calls them."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One call: the name of the hook, and its event."""
+
+    hook: str
+    event: Any
+
+
+class HookRecorder(EventObserver):
+    """Records every event of a run.
+
+    Attributes:
+        heard: The calls, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(lambda event: self.heard.append(Heard(event.hook, event)))
+        self.heard: list[Heard] = []
+
+    def of(self, hook: str, stage: str | None = None) -> list[Any]:
+        """The events of a hook, optionally of only one stage."""
+        return [
+            one.event
+            for one in self.heard
+            if one.hook == hook and stage in (None, getattr(one.event, "stage", ""))
+        ]
+
+    def stages(self) -> list[str]:
+        """The stages that finished, or were already finished, in order."""
+        return [event.stage for event in self.of("stage_finished")]
 
 
 @dataclass
@@ -104,7 +147,7 @@ class Trainer:
         interrupt: tuple[str, int] | None = None,
         **tables: Any,
     ) -> Run:
-        """Run a recipe, or resumes it.
+        """Run a recipe, or resume it.
 
         Args:
             name: Name of the run.
@@ -124,70 +167,45 @@ class Trainer:
             recipe = to_toml({"schema_version": 1, "name": name, **wanted})
         path.write_text(recipe)
         output = io.StringIO()
+        console = Console(file=output, width=200)
         run = self.last = Run(self.folder / "runs" / name)
         try:
-            self._run(path, run, output, until, redo, interrupt)
+            plugins = self._plugins(console, run.hooks, interrupt)
+            valid, draft = inputs.load_recipe(path, [], plugins)
+            run.dir = self.folder / "runs" / valid.name
+            stages = choose(stages_of(valid), last=until)
+            Pipeline(valid, draft, self.folder / "runs", plugins).run(stages, redo)
+            print_plugin_rows(plugins, run.dir, console)
         except _Interrupted:
             run.interrupted = True
         finally:
             run.output = output.getvalue()
         return run
 
-    def _run(
-        self,
-        path: Path,
-        run: Run,
-        output: io.StringIO,
-        until: str | None,
-        redo: Sequence[str],
-        interrupt: tuple[str, int] | None,
-    ) -> None:
-        from rich.console import Console
-
-        from swebench_trainer import builtin
-        from swebench_trainer.pipeline import Pipeline
-        from swebench_trainer.plugins.manager import Plugins
-        from swebench_trainer.progress import ConsoleObserver
-        from swebench_trainer.recipe.load import read_draft, validate
-        from swebench_trainer.stages.graph import choose, stages_of
-        from swebench_trainer.testing import fakes
-
-        console = Console(file=output, width=200)
-        plugins = Plugins({"builtin": builtin})
+    def _plugins(
+        self, console: Console, hooks: HookRecorder, interrupt: tuple[str, int] | None
+    ) -> Plugins:
+        plugins = inputs.load_plugins()
         plugins.add(fakes, "fakes", "swebench_trainer.testing")
         for plugin in self._added:
             plugins.add(*plugin)
         plugins.load_installed()
-        draft = read_draft(path)
-        valid = validate(draft, plugins.tables(draft.uses()))
-        plugins.add(ConsoleObserver(console), "console", "swebench-trainer")
-        plugins.add(run.hooks, "recorder", "swebench_trainer.testing")
+        inputs.show_progress(plugins, console)
+        plugins.add(hooks, "recorder", "swebench_trainer.testing")
         if interrupt is not None:
-            plugins.add(_Interrupter(*interrupt), "ctrl-c", "swebench_trainer.testing")
-        run.dir = path.parent / "runs" / valid.name
-        stages = choose(stages_of(valid), last=until)
-        Pipeline(valid, draft, path.parent / "runs", plugins).run(stages, redo)
-        for label, value in plugins.report_rows(str(run.dir)).items():
-            console.print(f"{label}: {value}", markup=False)
-        for failure, count in plugins.failures.items():
-            console.print(f"{failure} ({count} times)", markup=False)
+            observer = EventObserver(partial(_interrupt, *interrupt))
+            plugins.add(observer, "ctrl-c", "swebench_trainer.testing")
+        return plugins
 
 
 class _Interrupted(KeyboardInterrupt):
     """Ctrl-C, simulated by a test."""
 
 
-class _Interrupter:
-    """Simulates Ctrl-C after a number of items of a stage."""
-
-    def __init__(self, stage: str, items: int) -> None:
-        self._stage = stage
-        self._items = items
-
-    @hookimpl
-    def item_done(self, event: ItemDone) -> None:
-        if event.stage == self._stage and event.done >= self._items:
-            raise _Interrupted
+def _interrupt(stage: str, items: int, event: Event) -> None:
+    """Simulate Ctrl-C after a number of items of a stage."""
+    if isinstance(event, ItemDone) and event.stage == stage and event.done >= items:
+        raise _Interrupted
 
 
 def to_toml(recipe: Mapping[str, Any]) -> str:

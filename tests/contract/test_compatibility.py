@@ -316,9 +316,10 @@ def test_hooks_and_events_that_have_grown(later):
     old = Old()
     later.add(old, "old", "old 0.1")
     instances = [an_instance(1), an_instance(2)]
-    dropped = later._united("drop_instances", instances=instances, stage="x", seed=3)
-    assert dropped == {"example__greet-1": {"old": "the first"}}
-    later.notify("item_done", LaterItemDone("grade", "an item", 1, 2, worker=7))
+    given = {"instances": instances, "stage": "x", "seed": 3}
+    dropped = later._dropped("drop_instances", lambda: ["example__greet-1"], **given)
+    assert dropped == {"example__greet-1": "the first"}
+    later.notify(LaterItemDone("grade", "an item", 1, 2, worker=7))
     assert old.heard == ["an item"] and not later.failures
 
 

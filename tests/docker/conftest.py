@@ -1,4 +1,4 @@
-"""What the tests with Docker share: a daemon, daemons that may die, and the tiny task."""
+"""Shared by the Docker tests: a daemon, daemons that may die, and the tiny task."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def tiny_image(docker_client: DockerClient) -> str:
 
 
 class Forwarder:
-    """A daemon that can die: a socket of our own in front of the real one's."""
+    """A daemon that can die: a forwarding socket in front of the real daemon."""
 
     def __init__(self, path: Path) -> None:
         self.url = f"unix://{path}"
@@ -153,11 +153,11 @@ class PrivateDaemon:
     """A private daemon without a network that tests may kill.
 
     Args:
-        disk: How much it may keep, such as `1g`; it lies in memory then.
+        disk: Size of its storage, such as `1g`, which is then in memory.
     """
 
     def __init__(self, *, disk: str = "") -> None:
-        # A short path: sockets may not have a long one.
+        # The paths of sockets must be short.
         self.folder = Path(tempfile.mkdtemp(prefix="dockerd-"))
         self.url = f"unix://{self.folder}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
@@ -168,12 +168,12 @@ class PrivateDaemon:
 
     def start(self) -> None:
         (self.folder / "docker.pid").unlink(missing_ok=True)
-        while self._containerd_lives():  # it dies with the daemon, but not at once
+        while self._containerd_lives():  # it dies soon after the daemon
             time.sleep(0.1)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    # Without a bridge of its own it removes docker0, wherever it is.
+                    # Without its own bridge, it removes docker0 of the real daemon.
                     *("unshare", "--net", "dockerd"),
                     f"--host={self.url}",
                     f"--data-root={self.folder}/data",
@@ -216,7 +216,7 @@ class PrivateDaemon:
             client.images.load(content)
 
     def kill(self) -> None:
-        """As kill -9 does it: containerd and the containers go on."""
+        """Like kill -9: containerd and the containers keep running."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
@@ -234,7 +234,7 @@ class PrivateDaemon:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end_children(self) -> bool:
-        """Kills containerd and its shims, which all name our folder."""
+        """Kill containerd and its shims; all of their command lines contain our folder."""
         found = False
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
-"""Patches as models write them: the gold patch of a real repository, spoilt in one way.
+"""Patches as models write them: the gold patch of a real repository, altered in one way.
 
-Each function of `MUTATIONS` is given a work tree at the base commit and makes one
-patch: with real git what git can make, by editing the text what only a model writes.
-What becomes of it is for the graders to say; `test_mutations.py` proves that each is
-what its name says.
+Each function of `MUTATIONS` receives a work tree at the base commit and makes one
+patch: with git where git can produce it, otherwise by editing the text of a patch.
+The graders decide its verdict; `test_mutations.py` checks that each mutation does what
+its name says.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tiny import base_commit
 from unidiff import PatchSet
 
 HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
-BYSTANDERS = ("README*", "LICENSE*", "CHANGE*", "HISTORY*", "AUTHORS*")
+UNRELATED_FILES = ("README*", "LICENSE*", "CHANGE*", "HISTORY*", "AUTHORS*")
 LATIN_1 = "Déjà vu à la crème brûlée\n".encode("latin-1")
 
 
 class WorkTree:
-    """A repository at an instance's base commit, with the gold patch at hand.
+    """A repository at an instance's base commit, with the gold patch.
 
     Args:
         root: The repository, whose HEAD is the base commit. It is changed.
@@ -45,7 +45,7 @@ class WorkTree:
     @property
     def bystander(self) -> Path:
         """A text file that neither gold nor any test touches."""
-        found = (p for glob in BYSTANDERS for p in sorted(self.root.glob(glob)))
+        found = (p for glob in UNRELATED_FILES for p in sorted(self.root.glob(glob)))
         return next(path for path in found if path.is_file())
 
     def added_lines(self) -> Iterator[int]:
@@ -56,13 +56,13 @@ class WorkTree:
                     yield from (n.target_line_no - 1 for n in hunk if n.is_added)
 
     def reset(self) -> None:
-        """Goes back to the base commit."""
+        """Reset the repository to the base commit."""
         self.git("reset", "-q", "--hard")
         self.git("clean", "-q", "-ffdx")
         (self.root / ".git/info/attributes").unlink(missing_ok=True)
 
     def with_gold(self, change: Callable[[], object]) -> str:
-        """The patch of gold and a further change."""
+        """The patch of gold with a further change."""
         self.git("apply", "-", given=self.gold)
         change()
         return self.diff()
@@ -73,7 +73,7 @@ class WorkTree:
         return self.git("diff", "--cached", "--binary", *options, "HEAD")
 
     def git(self, *arguments: str, given: str = "") -> str:
-        """What git prints, with undecodable bytes as surrogates."""
+        """Output of git, with undecodable bytes as surrogates."""
         neutral = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
         done = subprocess.run(
             ["git", *arguments],
@@ -110,7 +110,7 @@ def wrong_fix(work: WorkTree) -> str:
 
 
 def _altered(text: str, numbers: list[int]) -> str:
-    """The program with one of these lines altered so that it is still a program."""
+    """The program with one of these lines changed; it still compiles."""
     lines = text.splitlines(keepends=True)
     for pattern, replacement in ALTERATIONS:
         for number in numbers:
@@ -122,7 +122,7 @@ def _altered(text: str, numbers: list[int]) -> str:
 
 
 def _program(text: str) -> str:
-    """What a Python text means, empty if it has an error."""
+    """The syntax tree of Python code; empty if it has an error."""
     try:
         return ast.dump(ast.parse(text))
     except SyntaxError:
@@ -130,7 +130,7 @@ def _program(text: str) -> str:
 
 
 def half_fix(work: WorkTree) -> str:
-    """Gold without its last hunk; where it has but one, a line that does nothing."""
+    """Gold without its last hunk; if it has only one, a line without effect."""
     files = PatchSet(work.gold)
     del files[-1][-1]
     if not files[-1]:
@@ -139,14 +139,14 @@ def half_fix(work: WorkTree) -> str:
 
 
 def no_change(work: WorkTree) -> str:
-    """A line is added that does nothing."""
+    """Adds a line without effect."""
     with work.source.open("a") as file:
         file.write("\n# Nothing to fix here.\n")
     return work.diff()
 
 
 def syntax_error(work: WorkTree) -> str:
-    """Gold in a file that Python cannot read."""
+    """Gold in a file that Python cannot parse."""
 
     def spoil() -> None:
         work.source.write_bytes(b"def broken(:\n" + work.source.read_bytes())
@@ -154,7 +154,7 @@ def syntax_error(work: WorkTree) -> str:
     return work.with_gold(spoil)
 
 
-# --- What git can make ----------------------------------------------------------------
+# --- What git can produce -------------------------------------------------------------
 
 
 def rename(work: WorkTree) -> str:
@@ -169,13 +169,13 @@ def renamed_source(work: WorkTree) -> str:
 
 
 def mode_only(work: WorkTree) -> str:
-    """The file becomes executable, or is so no more."""
+    """The file becomes executable, or stops being executable."""
     work.source.chmod(work.source.stat().st_mode ^ 0o111)
     return work.diff()
 
 
 def new_file(work: WorkTree) -> str:
-    """Gold, and a module in a directory of its own."""
+    """Gold, and a module in a new directory."""
 
     def add() -> None:
         (work.root / "added").mkdir()
@@ -185,7 +185,7 @@ def new_file(work: WorkTree) -> str:
 
 
 def empty_file(work: WorkTree) -> str:
-    """Gold, and a file of no bytes, which is a header without a hunk."""
+    """Gold, and an empty file, which is a header without a hunk."""
     return work.with_gold((work.root / "py.typed").touch)
 
 
@@ -227,7 +227,7 @@ def crlf_file(work: WorkTree) -> str:
 
 
 def file_without_newline(work: WorkTree) -> str:
-    """Gold in a file whose last line has no newline any more."""
+    """Gold in a file whose last line loses its newline."""
 
     def strip() -> None:
         work.source.write_bytes(work.source.read_bytes().rstrip() + b"  # the end")
@@ -267,16 +267,16 @@ def latin1_file(work: WorkTree) -> str:
     return work.with_gold(encode)
 
 
-# --- What only a model writes ---------------------------------------------------------
+# --- What only models write -----------------------------------------------------------
 
 
 def hunk_too_long(work: WorkTree) -> str:
-    """The first hunk promises one line more than it has."""
+    """The first hunk announces one line too many."""
     return _recounted(work.gold, 1)
 
 
 def hunk_too_short(work: WorkTree) -> str:
-    """The first hunk promises one line less than it has."""
+    """The first hunk announces one line too few."""
     return _recounted(work.gold, -1)
 
 
@@ -309,12 +309,12 @@ def shifted_context(work: WorkTree) -> str:
 
 
 def stripped_blank_lines(work: WorkTree) -> str:
-    """Blank lines of the context have lost their space, as editors do it."""
+    """Blank context lines without their space, as some editors leave them."""
     return re.sub(r"^ $", "", work.gold, flags=re.MULTILINE)
 
 
 def crlf_patch(work: WorkTree) -> str:
-    """Gold with lines that end in CR LF, of files that do not have them."""
+    """Gold with CR LF line endings, for files that do not have them."""
     return work.gold.replace("\n", "\r\n")
 
 
@@ -348,18 +348,18 @@ def doubled(work: WorkTree) -> str:
 
 
 def reversed_gold(work: WorkTree) -> str:
-    """Gold the other way round, which `git apply --3way` has an answer to."""
+    """Gold reversed, which `git apply --3way` accepts in some cases."""
     work.git("apply", "-", given=work.gold)
     return work.diff("-R")
 
 
 def already_applied(work: WorkTree) -> str:
-    """A patch that is applied already; only the final reverse check accepts it."""
+    """A patch that is already applied; only the final reverse check accepts it."""
     return _without_git_headers(reversed_gold(work))
 
 
 def leaves_rejects(work: WorkTree) -> str:
-    """Gold, and a hunk that fits nowhere: half of it is applied, the rest is `.rej`."""
+    """Gold, and a hunk that fits nowhere: part is applied, the rest becomes `.rej`."""
     name = work.bystander.relative_to(work.root)
     lines = " not this line\n-nor this one\n+a new one\n not here\n"
     return f"{work.gold}--- a/{name}\n+++ b/{name}\n@@ -1,3 +1,3 @@\n{lines}"
@@ -421,7 +421,7 @@ def mutate(snapshot: Path, gold: str, scratch: Path) -> dict[str, str]:
     """Every mutation of one gold patch.
 
     Args:
-        snapshot: The files at the base commit; left as they are.
+        snapshot: The files at the base commit; not modified.
         gold: The gold patch.
         scratch: A directory that does not exist yet.
 

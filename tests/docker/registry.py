@@ -1,4 +1,4 @@
-"""A registry of our own on this machine: one small image, and refusals on demand."""
+"""A local registry with small images, which refuses requests on demand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Registry:
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[tuple[str, str], bytes] = {}
         self.refusals: list[int] = []
-        """Statuses that the next requests for a manifest are answered with."""
+        """Statuses of the next responses to requests for a manifest."""
         self.asked: Counter[str] = Counter()
         """Requests by repository and kind, such as `a/b blobs`."""
         self._server = http.server.ThreadingHTTPServer(
@@ -90,7 +90,7 @@ class Registry:
         return f"{self.address}/{name}@{digest_of(manifest)}"
 
     def name(self, name: str) -> str:
-        """Reference of an image here, by its tag `latest`."""
+        """Reference of an image in this registry, with the tag `latest`."""
         return f"{self.address}/{name}:latest"
 
     @contextmanager
@@ -105,7 +105,7 @@ class Registry:
             self._server.server_close()
 
     def remove_images(self, client: DockerClient) -> None:
-        """Removes from a daemon what came from here."""
+        """Remove the images of this registry from a daemon."""
         for image in client.api.images():
             for name in [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]:
                 if name.startswith(f"{self.address}/") and "<none>" not in name:

@@ -1,4 +1,4 @@
-"""Files out of real images, of which nothing is run and nothing is left."""
+"""Files are read from real images, without running or leaving a container."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ RUN {FILES} && mkfifo pipe && chmod 600 b
 
 @pytest.fixture(scope="module")
 def commit(docker_client: DockerClient) -> str:
-    """Builds both images; the commit in the one with a repository."""
+    """Build both images; return the commit in the image with a repository."""
     for name, dockerfile in ((GIT, WITH_GIT), (PLAIN, WITHOUT_GIT)):
         docker_client.images.build(
             fileobj=io.BytesIO(dockerfile.encode()), tag=name, rm=True, forcerm=True
@@ -80,7 +80,7 @@ def trees() -> Iterator[ImageTrees]:
 
 @pytest.fixture
 def events(docker_client: DockerClient) -> Iterator[list[str]]:
-    """What became of containers meanwhile, when it is read after the test."""
+    """Events of containers during the test, read after it."""
     since = int(time.time())
     known = {c["Id"] for c in docker_client.api.containers(all=True)}
     seen: list[str] = []
@@ -151,7 +151,7 @@ def test_containers_of_a_killed_process_are_removed_by_the_next(
     program = (
         "import time; from swebench_trainer.grading.docker.archives import *\n"
         "archives = DockerArchives()\n"
-        f"with archives.unstarted(archives.image_id({GIT!r})):\n"
+        f"with archives.unstarted_container(archives.image_id({GIT!r})):\n"
         "    print('there', flush=True); time.sleep(60)\n"
     )
     labelled = {"label": LABEL}

@@ -266,7 +266,7 @@ def test_a_missing_image_gives_no_label(task: Task) -> None:
 def test_other_workdirs_and_entrypoints_are_supported(
     tmp_path: Path, tiny_image: str, docker_client: DockerClient
 ) -> None:
-    """As SWE-bench Pro's images have them."""
+    """As in the images of SWE-bench Pro."""
     container = docker_client.containers.run(
         tiny_image, ["mv", "/testbed", "/app"], working_dir="/", detach=True
     )
@@ -330,7 +330,7 @@ def test_a_dying_daemon_is_an_infrastructure_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def die_amid_the_tests() -> None:
-        log = job.log_dir / "run_instance.log"  # its end is the start of the tests
+        log = job.log_dir / "run_instance.log"  # the tests start when it ends
         with contextlib.suppress(AssertionError):
             wait_for(lambda: log.exists() and "Applied Patch" in log.read_text())
             time.sleep(0.5)
@@ -355,13 +355,13 @@ def test_a_dying_daemon_is_an_infrastructure_error(
 TRAINER = """
 import sys
 from pathlib import Path
-from swebench_trainer.grading.docker import grader as room
+from swebench_trainer.grading.docker import grader as module
 from tiny import HANGS, make_task
-folder, timeout, room.APPLY_SECONDS, room.SLACK_SECONDS = sys.argv[1:]
-room.APPLY_SECONDS = float(room.APPLY_SECONDS)
-room.SLACK_SECONDS = float(room.SLACK_SECONDS)
-table = room.DockerTable(use="docker", timeout=int(timeout), retries=0)
-grader = room.DockerGrader(table)
+folder, timeout, module.APPLY_SECONDS, module.SLACK_SECONDS = sys.argv[1:]
+module.APPLY_SECONDS = float(module.APPLY_SECONDS)
+module.SLACK_SECONDS = float(module.SLACK_SECONDS)
+table = module.DockerTable(use="docker", timeout=int(timeout), retries=0)
+grader = module.DockerGrader(table)
 print(grader._owner, flush=True)
 list(grader.grade([make_task(Path(folder)).job(HANGS)]))
 """

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.docker,
-    # The SDK's, when a daemon dies under it.
+    # Raised in the SDK when its daemon dies.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 
@@ -63,7 +63,7 @@ def grader_on(*addresses: str, **settings: object) -> DockerGrader:
 
 
 def mixed_jobs(task: Task, count: int) -> list[GradeJob]:
-    """Distinct patches, every other one wrong."""
+    """Distinct patches; every second one is wrong."""
     return [
         task.job(
             (tiny.WRONG if number % 2 else tiny.GOLD)
@@ -74,7 +74,7 @@ def mixed_jobs(task: Task, count: int) -> list[GradeJob]:
     ]
 
 
-def wanted(jobs: list[GradeJob]) -> dict[str, Status]:
+def expected_statuses(jobs: list[GradeJob]) -> dict[str, Status]:
     """Outcomes of an undisturbed run of `mixed_jobs`."""
     both = Status.RESOLVED, Status.UNRESOLVED
     return {job.log_dir.name: both[n % 2] for n, job in enumerate(jobs)}
@@ -92,7 +92,7 @@ def labelled(daemon: PrivateDaemon) -> list[str]:
 
 
 @contextlib.contextmanager
-def meanwhile(do: Callable[[], None]) -> Iterator[None]:
+def in_background(do: Callable[[], None]) -> Iterator[None]:
     thread = threading.Thread(target=do)
     thread.start()
     try:
@@ -110,22 +110,22 @@ def test_two_daemons_share_the_work_and_one_is_lost(
     grader = grader_on(stays.url, dies.url)
     grader.check([jobs[0].instance])
     places: Counter[str] = Counter()
-    place = grader._hosts.place
+    slot = grader._hosts.slot
 
     @contextlib.contextmanager
     def counted() -> Iterator[hosts.Host]:
-        with place() as host:
+        with slot() as host:
             places[host.name] += 1
             yield host
 
-    grader._hosts.place = counted
+    grader._hosts.slot = counted
     graded = []
     for outcome in grader.grade(jobs):
         graded.append(outcome)
         if len(graded) == 8:
             assert all(places[daemon.url] > 1 for daemon in daemons)
             dies.kill()
-    assert statuses(graded) == wanted(jobs)
+    assert statuses(graded) == expected_statuses(jobs)
     grader.close()
     assert labelled(stays) == []
     # The lost daemon returns with its containers, and the next grader removes them.
@@ -151,9 +151,9 @@ def test_a_daemon_that_restarts_is_waited_for(
         time.sleep(3)
         daemon.start()
 
-    with meanwhile(restart):
+    with in_background(restart):
         graded = list(grader.grade(jobs))
-    assert statuses(graded) == wanted(jobs)
+    assert statuses(graded) == expected_statuses(jobs)
     grader.close()
     assert labelled(daemon) == []
 
@@ -194,7 +194,7 @@ def test_check_names_the_unreachable_daemon(
 
 @pytest.fixture
 def ssh_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An sshd of our own, with its own keys, that `ssh` finds by its own config."""
+    """A private sshd with its own keys, and a config with which `ssh` finds it."""
     sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
     ssh = shutil.which("ssh")
     if sshd is None or ssh is None or os.geteuid() != 0:
@@ -256,7 +256,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
 
 
 def tunnels(word: str) -> list[int]:
-    """Processes of ssh(1) whose command holds a word."""
+    """Processes of ssh(1) with a word in their command line."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -277,8 +277,8 @@ def test_a_daemon_is_reached_through_ssh(
     (tunnel,) = tunnels("docker.sock:/var/run/docker.sock")
     graded = grader.grade(jobs)
     first = next(graded)
-    os.kill(tunnel, signal.SIGKILL)  # another one is started
-    assert statuses([first, *graded]) == wanted(jobs)
+    os.kill(tunnel, signal.SIGKILL)  # another tunnel is started
+    assert statuses([first, *graded]) == expected_statuses(jobs)
     grader.close()
     assert tunnels("docker.sock:/var/run/docker.sock") == []
 

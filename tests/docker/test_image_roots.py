@@ -1,4 +1,4 @@
-"""Images exported once: the same verdicts as in Docker, then without Docker."""
+"""Exported images give the same verdicts as in Docker, later even without Docker."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from swebench_trainer.grading.namespace.grader import (
     NamespaceTable,
     image_root,
 )
-from swebench_trainer.grading.namespace.root_cache import ImageRoot
-from swebench_trainer.grading.namespace.rootfs import ImageRoots
+from swebench_trainer.grading.namespace.image_roots import ImageRoot, ImageRoots
 from swebench_trainer.grading.namespace.unpack import unpack
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.plugins.manager import Plugins
@@ -168,15 +167,15 @@ def test_a_daemon_that_disappears_is_not_needed_after_the_export(
     tiny_image: str, exported: ImageRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(name: str) -> None:
-        raise ConnectionError(f"nobody answers for {name}")
+        raise ConnectionError(f"no answer for {name}")
 
     roots = ImageRoots()
     try:
-        roots.check("nobody/knows:this")
-        monkeypatch.setattr(roots._host.client.api, "inspect_image", gone)
+        roots.check("unknown/image:1")
+        monkeypatch.setattr(roots._daemon.api, "inspect_image", gone)
         assert roots.image_id(tiny_image) == exported.id
         with pytest.raises(ConnectionError):
-            roots.image_id("nobody/knows:this")
+            roots.image_id("unknown/image:1")
     finally:
         roots.close()
 
@@ -193,7 +192,7 @@ def test_every_name_of_an_exported_image_is_recorded(
     finally:
         docker_client.images.remove(second, noprune=True)
     roots = ImageRoots()
-    roots._no_docker = "it sleeps"
+    roots._daemon.problem = "it sleeps"
     assert roots.image_id(second) == exported.id
     roots.close()
 
@@ -276,7 +275,7 @@ def test_two_concurrent_exports_of_one_image_share_the_work(
     assert list((tmp_path / "swebench-trainer" / "docker").iterdir()) == []
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_an_ordinary_user_can_unpack_and_run_an_image(
     docker_client: DockerClient, tiny_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

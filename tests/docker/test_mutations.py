@@ -1,4 +1,4 @@
-"""Each mutation matches its name, checked with the commands of the harness."""
+"""Each mutation does what its name says, checked with the harness's commands."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def half(a):
 FIXED = BASE.replace("a - b", "a + b").replace("== 1", "== 0")
 
 GIT, THREE_WAY, REJECT, PATCH, REVERSED, NOTHING = range(6)
-"""What accepts a patch: one of the harness's four commands, its last check, nothing."""
+"""The step that accepts a patch: one of four commands, the last check, or none."""
 
 ACCEPTED_BY = dict.fromkeys(MUTATIONS, GIT) | {
     "hunk_too_long": NOTHING,
@@ -71,8 +71,10 @@ def work(tmp_path: Path) -> WorkTree:
     return WorkTree(root, WorkTree(root, "").diff())
 
 
-def tries(work: WorkTree, patch: str) -> Iterator[subprocess.CompletedProcess[bytes]]:
-    """Applies a patch as `run_instance` does, and gives each attempt."""
+def apply_attempts(
+    work: WorkTree, patch: str
+) -> Iterator[subprocess.CompletedProcess[bytes]]:
+    """Apply a patch as `run_instance` does; yield each attempt."""
     from swebench.harness.run_evaluation import GIT_APPLY_CMDS
 
     work.reset()
@@ -88,7 +90,7 @@ def tries(work: WorkTree, patch: str) -> Iterator[subprocess.CompletedProcess[by
 
 def accepted_by(work: WorkTree, patch: str) -> int:
     """Number of the attempt that accepts the patch; `work` has the result."""
-    for number, done in enumerate(tries(work, patch)):
+    for number, done in enumerate(apply_attempts(work, patch)):
         if done.returncode == 0:
             return number
     return NOTHING
@@ -119,7 +121,7 @@ def made(work: WorkTree, name: str) -> str:
 
 
 def applied(work: WorkTree, name: str) -> Path:
-    """The tree that a mutation leaves."""
+    """The files after a mutation is applied."""
     assert accepted_by(work, made(work, name)) != NOTHING
     return work.root
 
@@ -224,7 +226,7 @@ def test_a_lone_surrogate_cannot_be_encoded(work: WorkTree) -> None:
 
 
 def test_reject_files_remain_next_to_a_partial_patch(work: WorkTree) -> None:
-    attempts = tries(work, made(work, "leaves_rejects"))
+    attempts = apply_attempts(work, made(work, "leaves_rejects"))
     for _ in range(REJECT + 1):
         next(attempts)
     assert value_of(work.source, "add(2, 3)") == 5

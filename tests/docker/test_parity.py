@@ -5,8 +5,8 @@ be equal: the status, the harness's report, `report.json` byte by byte, and the 
 every test that the parser finds in the log.
 
 Where the harness crashes (patches that are not UTF-8) or does not start (patches
-without text), ours give a status, and
-`DIVERGES` and `REFUSED` say which. There is no other difference.
+without text), our graders return the status listed in `DIVERGES` and `REFUSED`. There is
+no other difference.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extended import EXTENDED
 from mutations import MUTATIONS, mutate
 
 from swebench_trainer import builtin
@@ -37,13 +38,24 @@ TASKS = ROOT / "build" / "realtasks"
 
 GOLD, NO_OP = "gold", "no-op"
 
-EVERYWHERE = (
-    *(GOLD, NO_OP, "wrong_fix", "half_fix", "syntax_error", "rename", "new_file"),
-    *("binary", "crlf_file", "crlf_patch", "no_last_newline", "file_without_newline"),
-    *("hunk_too_long", "hunk_too_short", "shifted_context", "leaves_rejects"),
-    *("reversed_gold", "already_applied"),
-)
-"""Mutations for every task; each other mutation is for every third task."""
+EVERYWHERE = {GOLD, NO_OP, "new_file", "syntax_error", "leaves_rejects"}
+"""Patches for every task; each other mutation is for one task."""
+if EXTENDED:
+    EVERYWHERE |= {
+        "wrong_fix",
+        "half_fix",
+        "rename",
+        "binary",
+        "crlf_file",
+        "crlf_patch",
+        "no_last_newline",
+        "file_without_newline",
+        "hunk_too_long",
+        "hunk_too_short",
+        "shifted_context",
+        "reversed_gold",
+        "already_applied",
+    }
 
 DIVERGES = {
     "latin1_patch": (Status.RESOLVED, "codec can't encode"),
@@ -117,12 +129,13 @@ def cases(
     instances: list[Instance], tmp_path_factory: pytest.TempPathFactory
 ) -> list[Case]:
     found = []
+    every = 3 if EXTENDED else len(instances)
     for number, instance in enumerate(instances):
         scratch = tmp_path_factory.mktemp("mutations") / "work"
         patches = {GOLD: instance.patch, NO_OP: ""}
         patches |= mutate(Path(instance.snapshot), instance.patch, scratch)
         for turn, (name, patch) in enumerate(patches.items()):
-            if name in EVERYWHERE or turn % 3 == number % 3:
+            if name in EVERYWHERE or turn % every == number % every:
                 found.append(Case(instance, name, patch))
     return found
 
@@ -157,10 +170,10 @@ def make_grader(name: str) -> Grader:
 
 def grade_cases(name: str, cases: list[Case], folder: Path) -> Results:
     found = grade_once(name, cases, folder)
-    # A busy engine now and then loses the first that an exec prints, and the harness
-    # takes the patch for one that did not apply.
+    # A busy daemon sometimes loses the first output of an exec, so that the harness
+    # believes that the patch did not apply.
     for again in ("again", "once more") if name == "stock" else ():
-        lost = [case for case in cases if is_beheaded(case.job(folder).log_dir)]
+        lost = [case for case in cases if lacks_start_marker(case.job(folder).log_dir)]
         if lost:
             print(f"{name} lost output of {[case.key for case in lost]}")
             folder /= again
@@ -168,8 +181,8 @@ def grade_cases(name: str, cases: list[Case], folder: Path) -> Results:
     return found
 
 
-def is_beheaded(log_dir: Path) -> bool:
-    """Whether a log has the end of the tests' output and not its start."""
+def lacks_start_marker(log_dir: Path) -> bool:
+    """Whether a log has the end marker of the tests' output but not its start marker."""
     log = log_dir / TEST_LOG
     text = log.read_text(errors="replace") if log.exists() else ""
     return ">>>>> End Test Output" in text and ">>>>> Start Test Output" not in text
@@ -224,7 +237,7 @@ def test_verdicts_equal_those_of_the_harness(
 
 
 def is_admitted(graded: Results, instance_id: str) -> bool:
-    """Whether gold passes and no-op fails; without that no verdict counts."""
+    """Whether gold passes and no-op fails; otherwise no verdict of the task counts."""
     gold, nothing = (graded[instance_id, name].outcome for name in (GOLD, NO_OP))
     passes = gold.status is Status.RESOLVED
     return passes and nothing.status is Status.UNRESOLVED
@@ -255,12 +268,12 @@ def test_the_suite_detects_a_wrong_grader(
     official = results("stock")
     statuses = Counter(graded.outcome.status for graded in official.values())
     tasks = len({case.instance.instance_id for case in cases})
-    assert len(cases) >= tasks * (2 + 12)
+    assert len(cases) >= tasks * len(EVERYWHERE)
     assert {case.name for case in cases} == {GOLD, NO_OP, *MUTATIONS}
     for status in (Status.RESOLVED, Status.UNRESOLVED, Status.NOT_APPLIED):
-        assert statuses[status] >= 2 * tasks, statuses
+        assert statuses[status] > tasks, statuses
     for status in (Status.NO_PATCH, Status.MALFORMED, Status.INFRA_ERROR):
-        assert statuses[status] >= 3, statuses
+        assert statuses[status], statuses
     for (_, name), graded in official.items():
         if name in (GOLD, "new_file", "shifted_context"):
             assert graded.outcome.status is Status.RESOLVED, graded.outcome
@@ -273,7 +286,7 @@ def test_the_suite_detects_a_wrong_grader(
 def test_logs_of_two_patches_are_kept_separate(
     results: Callable[[str], Results], cases: list[Case]
 ) -> None:
-    """What `agree` compares is not empty, nor the same for every patch."""
+    """The values that `agree` compares are neither empty nor the same for every patch."""
     official = results("stock")
     for instance_id in {case.instance.instance_id for case in cases}:
         gold, nothing = (official[instance_id, name] for name in (GOLD, NO_OP))
@@ -285,7 +298,7 @@ def test_logs_of_two_patches_are_kept_separate(
 def test_the_harness_rejects_the_patches_that_we_do_not_run(
     instances: list[Instance], tmp_path: Path, results: Callable[[str], Results]
 ) -> None:
-    """`swebench eval` itself, because our `stock` does not run these either."""
+    """Uses `swebench eval` itself, because `stock` does not run these patches either."""
     patches = {
         "lone_surrogate": instances[0].patch + "\ud83d\n",
         "whitespace": " \n\t\n\n",

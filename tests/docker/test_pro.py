@@ -1,4 +1,4 @@
-"""SWE-bench Pro in Docker: an image of its shape, honest patches and hostile ones."""
+"""SWE-bench Pro in Docker: an image like its own, honest and hostile patches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from swebench_trainer.contracts import Grader, Outcome
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.official import NOOP, TEST_LOG
-from swebench_trainer.grading.trust.flags import MULTI_MARKER, SCRIPT_CHANGED
 from swebench_trainer.types import Instance, Status
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ COPY repository /app
 WORKDIR /app
 ENTRYPOINT ["/bin/bash"]
 """
-# The longest id in the dataset, with capitals.
+# The longest id in the dataset; it has capital letters.
 VERSION = "-v" + "0123456789" * 5 + "01234567"
 AWKWARD = ["a, b", "$HOME `id` *", "  edge  ", "t[open"]
 
@@ -54,7 +53,7 @@ until (exec 3<> /dev/tcp/127.0.0.1/6379) 2> /dev/null; do sleep 0.1; done
 PYTHONPATH=. python3 ${1//,/ }
 exit 3
 """
-SURROUNDINGS = """
+ENVIRONMENT_CHECKS = """
 import os, socket, time
 
 check("the image's environment", os.environ["OF_THE_IMAGE"] == "is here")
@@ -65,7 +64,7 @@ check("no parser to tamper with", not os.path.exists("/workspace/parser.py"))
 check("the network", len(socket.if_nameindex()) > 1)
 time.sleep(0.5)  # so that two at once meet
 """
-AROUND = [
+ENVIRONMENT_TESTS = [
     "the image's environment",
     "the display",
     "the folder",
@@ -78,7 +77,7 @@ AROUND = [
 def awkward_task(folder: Path) -> ProTask:
     """A task with every peculiarity that makes the dataset hard to grade."""
     checks = [f"check({name!r}, add(1, 2) == 3)" for name in AWKWARD]
-    tests = "\n".join([CHECKS, SURROUNDINGS, *checks, ""])
+    tests = "\n".join([CHECKS, ENVIRONMENT_CHECKS, *checks, ""])
     folder.mkdir()
     return ProTask(
         folder,
@@ -87,14 +86,14 @@ def awkward_task(folder: Path) -> ProTask:
         suffix=VERSION,
         row={
             "fail_to_pass": repr(["adds", "stderr: says so", *AWKWARD]),
-            "pass_to_pass": repr(["keeps zero", *AROUND]),
+            "pass_to_pass": repr(["keeps zero", *ENVIRONMENT_TESTS]),
         },
     )
 
 
 @pytest.fixture(scope="module")
 def build(docker_client: DockerClient) -> Iterator[Callable[[ProTask], Instance]]:
-    """Builds the image of a task under the name that the source gives it."""
+    """Build the image of a task, named as by the source."""
     names = []
 
     def build(task: ProTask) -> Instance:
@@ -138,7 +137,7 @@ def instance(task: ProTask, build: Callable[[ProTask], Instance]) -> Instance:
 
 @pytest.fixture
 def grade(tmp_path: Path):
-    """Grades patches by name, each in a container of its own."""
+    """Grade patches by name, each in its own container."""
 
     def grade(
         instance: Instance, grader: Grader | None = None, **patches: str
@@ -165,7 +164,7 @@ def log_of(tmp_path: Path, name: str) -> str:
 def test_the_instance_has_the_peculiarities_of_the_dataset(
     instance, docker_client
 ) -> None:
-    """I1, I2, I21, I22: entrypoint, folder, capitals, length."""
+    """The entrypoint, the folder, and the capitals and length of the id."""
     config = docker_client.images.get(instance.image).attrs["Config"]
     assert config["Entrypoint"] == ["/bin/bash"]
     assert config["WorkingDir"] == instance.workdir == "/app"
@@ -177,9 +176,9 @@ def test_the_instance_has_the_peculiarities_of_the_dataset(
 def test_verdicts_of_pro_instances_match_the_official_rule(
     task, instance, grade
 ) -> None:
-    """From the 16 columns to official verdicts, whatever the image's entrypoint.
+    """The 16 columns give official verdicts, whatever the image's entrypoint.
 
-    The expected tests look around themselves: see SURROUNDINGS.
+    The expected tests inspect their environment; see ENVIRONMENT_CHECKS.
     """
     outcomes = grade(
         instance,
@@ -196,13 +195,13 @@ def test_verdicts_of_pro_instances_match_the_official_rule(
     }
     assert outcomes["gold"].flags == ()
     passing = set(outcomes["wrong"].report["tests_status"]["PASS_TO_PASS"]["success"])
-    assert passing == {"keeps zero", *AROUND}
+    assert passing == {"keeps zero", *ENVIRONMENT_TESTS}
 
 
 def test_the_namespace_grader_agrees_on_the_files_of_the_image(
     task, instance, grade
 ) -> None:
-    """Except for the network, which its sandboxes have only if the recipe allows it."""
+    """Except for the network, which sandboxes have only if the recipe allows it."""
     table = NamespaceTable(
         use="namespace", retries=0, workers=2, timeout=60, cache=False
     )
@@ -234,7 +233,7 @@ def test_a_parser_replaced_in_the_container_is_not_used(task, instance, grade) -
 
 
 def test_every_run_starts_with_a_fresh_container(instance, grade) -> None:
-    """The run script gives up where an earlier one has left its folder."""
+    """The run script fails if an earlier run has left its folder behind."""
     patches = {f"run{n}": instance.patch for n in range(3)}
     statuses = {outcome.status for outcome in grade(instance, **patches).values()}
     assert statuses == {Status.RESOLVED}
@@ -273,11 +272,11 @@ for line in (
 def test_forged_line_prefixes_are_test_output(
     task, instance, grade, code, status
 ) -> None:
-    """It neither helps a wrong patch nor harms one that is right."""
+    """They neither help a wrong patch nor harm a correct one."""
     patch = task.patch({"calc.py": code + FORGED})
     outcome = grade(instance, forged=patch)["forged"]
     assert outcome.status is status
-    assert not {MULTI_MARKER, SCRIPT_CHANGED} & set(outcome.flags)
+    assert not {"multi_marker", "script_changed"} & set(outcome.flags)
 
 
 BYPASS = """
@@ -297,14 +296,14 @@ with open(f"/proc/{{pid}}/fd/1", "w") as log:
 
 
 def test_a_block_forged_outside_the_files_is_flagged(task, instance, grade) -> None:
-    """Root in a container can write where the eval script writes; it shows."""
+    """Root in a container can write to the files of the eval script; this is detected."""
     names = [*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS]
     lines = [f"O:PASSED {n}" for n in names if not n.startswith("stderr")]
     lines += ["O:.", "E:PASSED says so", "E:."]
     code = BYPASS.format(lines="\n".join(lines))
     outcome = grade(instance, bypass=task.patch({"calc.py": WRONG + code}))["bypass"]
     assert outcome.status is Status.RESOLVED
-    assert MULTI_MARKER in outcome.flags
+    assert "multi_marker" in outcome.flags
 
 
 OVERWRITES = """
@@ -336,12 +335,12 @@ def test_a_run_script_overwritten_during_the_run_is_flagged(
         gold=instance.patch,
     )
     assert outcomes["hostile"].status is Status.RESOLVED
-    assert SCRIPT_CHANGED in outcomes["hostile"].flags
+    assert "script_changed" in outcomes["hostile"].flags
     assert outcomes["gold"].flags == ()
 
 
 def test_statuses_of_real_runs_match_the_official_rule(grade, build, tmp_path) -> None:
-    """One PASSED among several entries counts, SKIPPED never does."""
+    """One PASSED among several entries counts; SKIPPED never does."""
     (tmp_path / "task").mkdir()
     task = ProTask(
         tmp_path / "task",

@@ -22,7 +22,7 @@ def test_a_missing_recipe_and_an_unknown_command_are_errors(shell):
         ('use = "task-repo"\npath = ', 'use = "rows"\npath = "none.jsonl" # ', 1, "none.jsonl"),
         ('use = "believer"', 'use = "believer"\ndoubts = "all"', 1, "None of 5 instances was admitted; the first"),
         ('use = "parrot"', 'use = "parrot"\nspoil = 0.0', 1, "pairs RECIPE --dry-run"),
-        ('use = "parrot"', 'use = "cockatoo"', 2, "nothing called 'cockatoo' is installed"),
+        ('use = "parrot"', 'use = "cockatoo"', 2, "no plugin called 'cockatoo' is installed"),
         ("include = [", 'holdout = { by = "repo", fraction = 0.2 }\ninclude = ["quickstart__foldline-4"]\nexclude = [', 1, "split by instance"),
         ("include = [", 'include = ["missing-1"]\nexclude = [', 1, "missing-1"),
     ],

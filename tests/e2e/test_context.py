@@ -65,7 +65,8 @@ BM25 = RECIPE.replace("oracle", "bm25")
 def test_answers_that_edit_hidden_lines_are_not_trained_on(shell, prepare):
     small = BM25.replace("context_tokens = 900", "context_tokens = 900\nfiles = 1")
     out = prepare(recipe=small.split("[model]")[0])
-    assert "% of 8 with all gold files in the first 1, 5, 10" in out
+    assert "all gold files in the first 1, 5, 10" in out
+    assert "% of 8 instances" in out
     prompts = {r["instance_id"]: r for r in shell.rows("prepare", "prompts.jsonl")}
     assert all(r["context"] == "bm25" and r["retrieved"] for r in prompts.values())
     reasons = {

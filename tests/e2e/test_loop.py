@@ -89,7 +89,7 @@ def test_changed_settings_are_refused_with_the_difference(shell, recipe):
     name = shell.write(recipe)
     shell.run(name)
     out = shell.run(name, "--set", "sft.epochs=9", code=1)
-    assert "stage sft was made with other settings" in out
+    assert "stage sft was run with different settings" in out
     assert "sft.epochs: 3 → 9" in out
     assert "--redo sft" in out
     # Worker counts are nobody's business.
@@ -164,7 +164,7 @@ def test_a_refused_redo_moves_nothing(shell, recipe):
     shell.run(name)
     before = shell.results()
     out = shell.run(name, "--redo", "dpo", "--set", "sft.epochs=9", code=1)
-    assert "stage sft was made with other settings" in out
+    assert "stage sft was run with different settings" in out
     assert shell.results() == before
     assert not (shell.folder / "runs/small/superseded").exists()
 

@@ -110,7 +110,7 @@ def test_other_lists_of_tests_change_verdicts_and_reports(graded):
     beside = json.loads((folder / gold["log"] / "report.json").read_text())
     assert beside == {IDS[0]: gold["report"]}
     again = graded.run("regrade", "out")
-    assert "0 of 6 verdicts change; 2 have no logs" in again
+    assert "0 of 6 verdicts change; 2 have no complete test log" in again
 
 
 def test_better_flags_are_found_in_old_logs(graded):

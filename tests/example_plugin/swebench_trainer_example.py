@@ -1,8 +1,8 @@
 """An example plugin: backend, pair strategy, grader and observer in one file.
 
-The backend `parrot` learns its rows by heart, which makes whole runs possible
-in seconds. Asked to sample, it says what it has learnt or, depending on the
-seed, a spoiled version of it; after DPO it no longer says what was rejected.
+The backend `parrot` memorizes its rows, so whole runs take seconds. It samples
+memorized answers or, depending on the seed, spoiled ones; after DPO it no longer
+returns rejected answers.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class ParrotTable(ModelTable):
     spoil: float = 0.5
     """Share of sampled answers that are spoiled, before DPO."""
     pause: float = 0.0
-    """Seconds that each answer takes."""
+    """Delay per answer, in seconds."""
     breaks: int = Field(default=0, json_schema_extra={"volatile": True})
-    """After how many answers it breaks, to see what happens then; 0: never."""
+    """Number of answers before an error, to test failures; 0 means never."""
 
 
 class Parrot:
-    """A backend that learns by heart."""
+    """A backend that memorizes its training rows."""
 
     name = "parrot"
 
@@ -56,12 +56,12 @@ class Parrot:
         self._table = table
 
     def check(self) -> None:
-        """Needs nothing."""
+        """Pass: there are no prerequisites."""
 
     def train_sft(
         self, rows: Sequence[SftRow], settings: SftTable, request: TrainRequest
     ) -> Path:
-        """Remembers the completion of each prompt."""
+        """Store the completion of each prompt."""
         memory = {row.prompt: row.completion for row in rows}
         for number in range(len(rows)):
             request.step(number + 1, len(rows), "learnt")
@@ -70,13 +70,13 @@ class Parrot:
     def train_dpo(
         self, pairs: Sequence[Pair], settings: DpoTable, request: TrainRequest
     ) -> Path:
-        """Remembers what was rejected."""
+        """Store the rejected answers."""
         mind = self._load(request.start)
         mind["shuns"] += sorted({pair.rejected for pair in pairs})
         return self._save(request.out, mind)
 
     def open_sampler(self, weights: Path | None, *, batch_size: int) -> ParrotSampler:
-        """Opens what was learnt; the base model knows nothing."""
+        """Open the stored answers; the base model has none."""
         return ParrotSampler(self._load(weights), self._table)
 
     def _load(self, weights: Path | None) -> dict[str, Any]:
@@ -92,14 +92,14 @@ class Parrot:
 
 
 class ParrotSampler:
-    """Says what it has learnt, sometimes spoiled."""
+    """Returns stored answers, sometimes spoiled."""
 
     def __init__(self, mind: dict[str, Any], table: ParrotTable) -> None:
         self._mind = mind
         self._table = table
 
     def sample(self, requests: Sequence[SampleRequest]) -> Iterator[Sample]:
-        """One answer per request."""
+        """Yield one answer per request."""
         for number, request in enumerate(requests):
             if self._table.breaks and number == self._table.breaks:
                 raise LookupError("the parrot has flown")
@@ -112,17 +112,17 @@ class ParrotSampler:
             yield Sample(request.instance_id, request.sample, text, finish="stop")
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing: no resources are held."""
 
 
 class FirstPass:
-    """The first pass against the first failure of each instance."""
+    """Pairs the first pass of each instance with its first failure."""
 
     def __init__(self, table: PairsTable) -> None:
         pass
 
     def pairs(self, graded: Sequence[GradedInstance]) -> Iterable[Pair]:
-        """At most one pair per instance."""
+        """Yield at most one pair per instance."""
         for item in graded:
             passed = [c for c, v in item.graded if v.trusted_pass]
             failed = [
@@ -149,22 +149,24 @@ def tier_of(verdict: Verdict) -> Tier:
 
 @hookimpl
 def register_backends(register):
-    register("parrot", Parrot, config=ParrotTable, summary="learns by heart")
+    register(
+        "parrot", Parrot, config=ParrotTable, summary="memorizes its training rows"
+    )
 
 
 class BelieverTable(GradeTable):
     """Keys of `[grade] use = "believer"`."""
 
     pause: float = 0.0
-    """Seconds that each candidate takes."""
+    """Delay per candidate, in seconds."""
     wavers: float = 0.0
-    """Share of the patches whose repeated runs end otherwise."""
+    """Share of patches whose repeated runs contradict the first."""
     doubts: str = ""
-    """Instance whose gold patch fails, to see what happens then."""
+    """Instance whose patches all fail, to test refusals; `all` means every one."""
 
 
 class Believer(FakeGrader):
-    """Believes that a patch works when it changes the lines that gold changes."""
+    """Passes patches that change the same lines as gold."""
 
     def __init__(self, table: BelieverTable) -> None:
         super().__init__()

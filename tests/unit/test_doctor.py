@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from swebench_trainer import builtin
+from swebench_trainer import doctor as checks
 from swebench_trainer.cli import run_command_line
 from swebench_trainer.commands import doctor
 from swebench_trainer.commands.doctor import Report, Request
 from swebench_trainer.contracts import GradeJob, Outcome
-from swebench_trainer.doctor import machine, trials
-from swebench_trainer.doctor.machine import Finding
+from swebench_trainer.doctor import Finding
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.plugins.manager import Plugins
@@ -33,7 +33,7 @@ def instances(count: int, image: str = "example/greet:{}") -> list[Instance]:
 
 
 def test_installed_packages_are_listed() -> None:
-    finding = machine.check_packages()
+    finding = checks.check_packages()
     assert finding.level == "ok"
     assert "swebench 5." in finding.text
 
@@ -44,15 +44,15 @@ def test_a_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
             raise PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(machine, "version", without_trl)
-    finding = machine.check_packages()
+    monkeypatch.setattr(checks, "version", without_trl)
+    finding = checks.check_packages()
     assert finding.level == "problem"
     assert finding.text.endswith("missing: trl")
 
 
 def test_missing_programs_are_named(tmp_path: Path) -> None:
     (tmp_path / "git").touch(mode=0o755)
-    finding = machine.check_programs(str(tmp_path))
+    finding = checks.check_programs(str(tmp_path))
     assert finding.level == "warning"
     assert "missing: bash, patch" in finding.text
     assert finding.hint.endswith("install bash patch")
@@ -69,7 +69,7 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 
 @pytest.mark.usefixtures("no_docker")
 def test_a_missing_daemon_is_a_warning() -> None:
-    finding, info = machine.docker_info()
+    finding, info = checks.docker_info()
     assert info is None
     assert finding.level == "warning"
     assert "docker info" in finding.hint
@@ -96,7 +96,7 @@ def test_registry_login_is_detected(
     if config is not None:
         text = config if isinstance(config, str) else json.dumps(config)
         (tmp_path / "config.json").write_text(text)
-    finding, found = machine.check_login({"IndexServerAddress": "index"})
+    finding, found = checks.check_login({"IndexServerAddress": "index"})
     assert found is logged_in
     assert shown in finding.text
     assert "SECRET" not in str(finding)
@@ -104,7 +104,7 @@ def test_registry_login_is_detected(
 
 def test_present_images_are_ok() -> None:
     data = instances(3)
-    finding = machine.check_images(data, {i.image for i in data}, logged_in=False)
+    finding = checks.check_images(data, {i.image for i in data}, logged_in=False)
     assert finding == Finding("ok", "images", "all 3 present")
 
 
@@ -113,7 +113,7 @@ def test_present_images_are_ok() -> None:
     [(731, False, 42), (731, True, 18), (101, False, 6), (100, False, 0)],
 )
 def test_pull_limits_are_estimated(count: int, logged_in: bool, hours: int) -> None:
-    finding = machine.check_images(instances(count), set(), logged_in)
+    finding = checks.check_images(instances(count), set(), logged_in)
     assert f"{count} of {count} must be pulled" in finding.text
     assert (f"about {hours} hours" in finding.text) is bool(hours)
     assert finding.level == ("warning" if hours else "ok")
@@ -121,13 +121,13 @@ def test_pull_limits_are_estimated(count: int, logged_in: bool, hours: int) -> N
 
 def test_other_registries_have_no_pull_limit() -> None:
     data = instances(500, "registry.example:5000/greet:{}")
-    finding = machine.check_images(data, set(), logged_in=False)
+    finding = checks.check_images(data, set(), logged_in=False)
     assert (finding.level, finding.text) == ("ok", "500 of 500 must be pulled")
 
 
 def test_instances_without_an_image_are_a_problem() -> None:
     data = [*instances(2), an_instance(3, image="")]
-    finding = machine.check_images(data, set(), logged_in=False)
+    finding = checks.check_images(data, set(), logged_in=False)
     assert finding.level == "problem"
     assert "1 of 3" in finding.text
 
@@ -151,7 +151,7 @@ def test_the_setting_that_forbids_namespaces_is_named(
     file = tmp_path / "sys" / name
     file.parent.mkdir(parents=True)
     file.write_text(f"{value}\n")
-    assert hint in machine._switch(tmp_path)
+    assert hint in checks._switch(tmp_path)
 
 
 def test_missing_namespaces_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_missing_namespaces_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         "swebench_trainer.grading.namespace.grader.repository_view", refuse
     )
-    finding, works = machine.check_namespaces()
+    finding, works = checks.check_namespaces()
     assert (finding.level, finding.text, works) == (
         "warning",
         "the kernel says no",
@@ -174,8 +174,8 @@ def test_missing_namespaces_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> No
 def test_low_disk_space_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: int, level: str
 ) -> None:
-    monkeypatch.setattr(machine, "LOW_DISK", low)
-    finding = machine.check_disk("runs", tmp_path / "not" / "there")
+    monkeypatch.setattr(checks, "LOW_DISK", low)
+    finding = checks.check_disk("runs", tmp_path / "not" / "there")
     assert finding.level == level
     assert "GB free for runs" in finding.text
     assert (str(tmp_path) in finding.hint) is (level == "warning")
@@ -184,11 +184,11 @@ def test_low_disk_space_is_a_warning(
 def test_the_sample_prefers_present_images() -> None:
     data = [*instances(20), an_instance(99, FAIL_TO_PASS=())]
     present = {data[3].image, data[7].image, data[20].image}
-    sample = trials.choose_sample(data, 4, present)
+    sample = checks.choose_sample(data, 4, present)
     assert {i.image for i in sample[:2]} == {data[3].image, data[7].image}
     assert len(sample) == 4
-    assert sample == trials.choose_sample(data, 4, present)
-    assert data[20] not in trials.choose_sample(data, 50, present)
+    assert sample == checks.choose_sample(data, 4, present)
+    assert data[20] not in checks.choose_sample(data, 50, present)
 
 
 # --- With a grader --------------------------------------------------------------------
@@ -286,7 +286,7 @@ class TestExamination:
         self, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         refused = Finding("warning", "namespaces", "no"), False
-        monkeypatch.setattr(machine, "check_namespaces", lambda: refused)
+        monkeypatch.setattr(checks, "check_namespaces", lambda: refused)
         report = doctor.examine(plugins, Request(), lambda _: None)
         assert report.exit_code == 3
         assert texts(report, "grading") == ["neither Docker nor namespaces work"]
@@ -295,7 +295,7 @@ class TestExamination:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         works = Finding("ok", "namespaces", "sandboxes work"), True
-        monkeypatch.setattr(machine, "check_namespaces", lambda: works)
+        monkeypatch.setattr(checks, "check_namespaces", lambda: works)
         assert run_command_line(["doctor"]) == 0
         lines = capsys.readouterr().out
         assert "warning  docker      no answer" in lines
@@ -309,7 +309,7 @@ def some_trials(*statuses: Status, seconds: float = 1.0) -> list[Trial]:
 def test_equal_statuses_are_parity() -> None:
     ours = some_trials(Status.RESOLVED, Status.UNRESOLVED)
     same = some_trials(Status.RESOLVED, Status.UNRESOLVED, seconds=20.0)
-    finding = trials.judge_parity(ours, same)
+    finding = checks.judge_parity(ours, same)
     assert (finding.level, finding.text) == (
         "ok",
         "all 2 statuses equal the harness's, 20.0 times as fast",
@@ -318,7 +318,7 @@ def test_equal_statuses_are_parity() -> None:
 
 def test_a_status_that_differs_is_a_problem() -> None:
     ours = some_trials(Status.RESOLVED, Status.RESOLVED)
-    finding = trials.judge_parity(
+    finding = checks.judge_parity(
         ours, some_trials(Status.RESOLVED, Status.NOT_APPLIED)
     )
     assert finding.level == "problem"

@@ -132,7 +132,7 @@ def test_an_observer_that_raises_is_logged_under_its_name_and_no_more(
         plugin(run_finished=lambda event: heard.append(event)), "calm", "calm 1"
     )
     event = RunFinished(tmp_path, 1.0)
-    plugins.notify("run_finished", event)
+    plugins.notify(event)
     assert heard == [event]
     assert "plugin 'clumsy' failed in run_finished" in caplog.text
 
@@ -140,7 +140,7 @@ def test_an_observer_that_raises_is_logged_under_its_name_and_no_more(
 def test_a_plugin_that_comes_late_still_hears_of_the_recipe(plugins, tmp_path):
     heard = []
     event = RecipeLoaded(tmp_path, {})
-    plugins.announce_recipe(event)
+    plugins.notify(event)
     plugins.add(
         plugin(recipe_loaded=lambda event: heard.append(event)), "late", "late 1"
     )
@@ -194,7 +194,7 @@ def test_a_plugins_own_keys_are_validated(plugins):
 
 def test_an_observer_of_the_recipe_that_raises_does_not_end_the_run(plugins, tmp_path):
     plugins.add(plugin(recipe_loaded=lambda event: 1 / 0), "clumsy", "clumsy 1")
-    plugins.announce_recipe(RecipeLoaded(tmp_path, {}))
+    plugins.notify(RecipeLoaded(tmp_path, {}))
     assert plugins.failures.total() == 1
 
 

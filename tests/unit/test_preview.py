@@ -74,7 +74,7 @@ def test_a_split_can_be_chosen(preview):
     assert code == 0 and len(titles(out)) == 3
     assert ", context issue" in out
     assert "heldout: prompt" in out and "train: prompt" not in out
-    assert "\n▌" not in out and "3 instances, 0 with an answer to learn" in out
+    assert "\n▌" not in out and "3 instances, 0 with an answer to train on" in out
     assert preview("--split", "test")[0] == 2
 
 

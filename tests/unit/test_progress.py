@@ -34,7 +34,7 @@ def test_lines_are_printed_without_a_terminal(tmp_path):
     lines = show(tmp_path, terminal=False).splitlines()
     assert lines[0].endswith("(attempt 2)")
     assert lines[1] == "grade     resumes"
-    assert lines[2] == "grade     1/3 not [red]found[/oops]"
+    assert lines[2] == "grade     1/3, latest: not [red]found[/oops]"
     assert lines[-1] == "grade           1.2 s  resolved 2"
     assert "\x1b" not in "".join(lines)
 

@@ -20,9 +20,9 @@ class AnthropicTable(RemoteTable):
     """A Claude model, by the Messages API."""
 
     use: str = "anthropic"
-    """`anthropic`."""
+    """Name of this backend."""
     api_key_env: Variable = "ANTHROPIC_API_KEY"
-    """Environment variable with the key. The key itself stands in no file."""
+    """Environment variable with the API key. The key is never written to a file."""
     base_url: Address = ANTHROPIC
     """Base URL of the service."""
     cache: Annotated[bool, Field(json_schema_extra={VOLATILE: True})] = True

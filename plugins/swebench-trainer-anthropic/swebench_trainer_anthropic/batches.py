@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+from swebench_trainer.errors import TrainerError
 from swebench_trainer.remote import (
     Fault,
     FaultKind,
@@ -107,13 +108,21 @@ class Batches:
                 await asyncio.sleep(_GATHER)
             names = list(self._open)[:SIZE]
             entries = [{"custom_id": n, "params": self._open.pop(n)} for n in names]
+            fault: Exception = Fault(FaultKind.BUSY, "the batch was not sent")
+            sent = False
             try:
                 batch = await self._api.create(requests=entries)
-            except Exception as error:  # waiting requests must fail too
-                self._fail(names, self._fault(error))
-                continue
-            self._record(batch.id, names)
-            self._start(batch.id, self._watch(batch.id))
+                self._record(batch.id, names)
+                sent = True
+            except (TrainerError, OSError) as error:  # the id cannot be stored
+                fault = error
+            except Exception as error:
+                fault = self._fault(error)
+            finally:
+                if not sent:
+                    self._fail(names, fault)
+            if sent:
+                self._start(batch.id, self._watch(batch.id))
 
     def _record(self, batch: str, names: list[str]) -> None:
         self._sent.update(dict.fromkeys(names, batch))
@@ -123,22 +132,25 @@ class Batches:
 
     async def _watch(self, batch: str) -> None:
         """Wait until a batch ends, and deliver its results."""
-        resend = True
+        fault = Fault(FaultKind.BUSY, f"batch {batch} could not be read")
+        resend = False
         try:
             while (await self._api.retrieve(batch)).processing_status != "ended":
                 await asyncio.sleep(self._poll)
             async for entry in await self._api.results(batch):
                 self._deliver(entry.custom_id, entry.result.to_dict())
+            resend = True
             fault = Fault(
                 FaultKind.BUSY, f"batch {batch} has no result for this request"
             )
-        except Exception as error:  # waiting requests must fail too
+        except Exception as error:
             fault = self._fault(error)
             resend = fault.kind is FaultKind.MODEL  # results expire after some weeks
             if resend:
                 fault = Fault(FaultKind.BUSY, f"batch {batch}: {fault.reason}")
-        names = [n for n, b in self._sent.items() if b == batch]
-        self._fail(names, fault, resend=resend)
+        finally:  # even after a bug, no request may wait forever
+            names = [n for n, b in self._sent.items() if b == batch]
+            self._fail(names, fault, resend=resend)
 
     def _deliver(self, name: str, result: Mapping[str, Any]) -> None:
         """Deliver one result."""
@@ -148,12 +160,12 @@ class Batches:
             return
         self._fail([name], _fault_of(result))
 
-    def _fail(self, names: list[str], fault: Fault, *, resend: bool = True) -> None:
+    def _fail(self, names: list[str], fault: Exception, *, resend: bool = True) -> None:
         """Deliver a fault.
 
         Args:
             names: Names of the requests.
-            fault: Their fault.
+            fault: Their fault, or an error that stops the stage.
             resend: Whether a retry sends them in a new batch; otherwise it waits for
                 the same batch again.
         """

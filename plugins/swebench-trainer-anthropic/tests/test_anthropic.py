@@ -1,17 +1,20 @@
 """The real SDK against a local server with the Messages API, including faults."""
 
+import asyncio
 import contextlib
 import json
 import threading
 from concurrent.futures import CancelledError
+from types import SimpleNamespace
 
 import pytest
 from swebench_trainer_anthropic import BATCH, AnthropicTable
+from swebench_trainer_anthropic.batches import Batches
 from swebench_trainer_anthropic.service import AnthropicService
 
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.errors import PrerequisiteError, StageError
-from swebench_trainer.remote import RemoteBackend
+from swebench_trainer.remote import Fault, RemoteBackend
 from swebench_trainer.remote.testing import LocalService, Response, drawn
 
 pytest.importorskip("anthropic", reason="the anthropic SDK is not installed")
@@ -307,3 +310,34 @@ def test_a_stopped_run_resumes_waiting_for_its_batch(backend, tmp_path):
         assert len(batched.batches) == 1, "the batch was sent twice"
         again, _ = drawn(made, asked)
     assert again == found
+
+
+@pytest.mark.parametrize("broken", ["create", "retrieve"])
+def test_no_request_waits_forever_after_a_bug(broken):
+    def throw(*_):
+        raise RuntimeError("a bug")
+
+    class Api:
+        async def create(self, requests):
+            return throw() if broken == "create" else SimpleNamespace(id="batch")
+
+        retrieve = throw
+
+    async def ask():
+        batches = Batches(Api(), 0.01, throw)
+        try:
+            await asyncio.wait_for(batches.ask("name", {}), 30)
+        finally:
+            await batches.close()
+
+    with pytest.raises(Fault):
+        asyncio.run(ask())
+
+
+def test_a_batch_whose_id_cannot_be_stored_stops_the_stage(tmp_path, backend):
+    (tmp_path / "file").touch()
+    with LocalService(Batched()) as service:
+        made = backend(service, batch=True, poll=0.05)
+        made.keep_responses(tmp_path / "file")
+        with pytest.raises(OSError, match="file"):
+            drawn(made, requests(1, 1))

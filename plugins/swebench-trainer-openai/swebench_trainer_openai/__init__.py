@@ -18,7 +18,7 @@ class OpenAITable(RemoteTable):
     """A model behind OpenAI's chat completions API."""
 
     use: str = "openai"
-    """`openai`."""
+    """Name of this backend."""
     api_key_env: Variable = "OPENAI_API_KEY"
     """Environment variable with the API key; empty if the service needs none. The key is never written to a file."""
     base_url: Address = OPENAI

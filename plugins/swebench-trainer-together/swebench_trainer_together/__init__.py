@@ -20,7 +20,7 @@ class TogetherTable(OpenAITable):
     """A model served by Together, serverless or on a dedicated endpoint."""
 
     use: str = "together"
-    """`together`."""
+    """Name of this backend."""
     api_key_env: Variable = "TOGETHER_API_KEY"
     """Environment variable with the API key. The key is never written to a file."""
     base_url: Address = "https://api.together.xyz/v1"

@@ -17,7 +17,7 @@ pytest.importorskip("openai", reason="the openai SDK is not installed")
 def make():
     plugins = Plugins({"builtin": builtin})
     plugins.add(swebench_trainer_together, "together", "swebench-trainer-together 0.1")
-    return lambda **keys: plugins.registry.create("backend", TogetherTable(**keys))
+    return lambda **keys: plugins.registry.create(TogetherTable(**keys))
 
 
 def complete(_, call):

@@ -16,7 +16,7 @@ class VllmTable(HfTable):
     """A causal language model, trained with TRL and sampled with vLLM."""
 
     use: str = "vllm"
-    """`vllm`."""
+    """Name of this backend."""
     gpu_memory: Annotated[
         float, Field(gt=0, le=1, json_schema_extra={VOLATILE: True})
     ] = 0.9

@@ -115,7 +115,7 @@ def test_adapters_and_whole_models_get_different_engine_arguments(tmp_path):
 def test_check_without_vllm_explains_what_to_install():
     plugins = Plugins({"builtin": builtin})
     plugins.add(swebench_trainer_vllm, "vllm", "swebench-trainer-vllm 0.1")
-    backend = plugins.registry.create("backend", VllmTable(name="builtin:tiny"))
+    backend = plugins.registry.create(VllmTable(name="builtin:tiny"))
     with pytest.raises(PrerequisiteError, match="needs the package vllm") as caught:
         backend.check()
     assert "base_url" in caught.value.hint

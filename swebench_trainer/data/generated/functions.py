@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -12,14 +12,35 @@ from random import Random
 from string import Template
 from typing import Any
 
-from swebench_trainer.data.generated.values import draw_arguments
-
 _CALLS = 24
 """Number of calls that a function is tried with."""
 _LONGEST = 60
 """Maximum characters of a call or a result in an issue."""
 _DIGITS = 12
 """Digits of a ticket number; long enough that digits repeat unpredictably."""
+_WORDS = [
+    "red",
+    "blue",
+    "oak",
+    "elm",
+    "fox",
+    "owl",
+    "tin",
+    "sun",
+    "ice",
+    "sea",
+    "map",
+    "anna",
+    "noon",
+    "level",
+    "radar",
+    "maple",
+    "stone",
+    "cloud",
+    "amber",
+    "delta",
+]
+_LETTERS = "abdelmnorst"
 
 
 @dataclass(frozen=True)
@@ -229,7 +250,7 @@ def draw_cases(
     Returns:
         Distinct cases that are short enough for an issue, shortest first.
     """
-    arguments = (draw_arguments(rng, function.form.arguments) for _ in range(tries))
+    arguments = (_draw_arguments(rng, function.form.arguments) for _ in range(tries))
     calls = [f"{function.name}({some})" for some in dict.fromkeys(arguments)]
     answers = zip(call_all(function.code, calls), call_all(code, calls), strict=True)
     cases = [
@@ -253,3 +274,57 @@ def _call(call: str, space: dict[str, Any]) -> CallResult:
         return CallResult(eval(call, space))  # noqa: S307 - see above
     except Exception as error:  # a bug may raise anything
         return CallResult(None, type(error).__name__)
+
+
+# --- Arguments of calls, as Python literals ---
+
+
+def _numbers(rng: Random, least: int = 0) -> list[int]:
+    return [rng.randint(0, 12) for _ in range(rng.randint(least, 6))]
+
+
+def _words(rng: Random) -> list[str]:
+    return rng.sample(_WORDS, rng.randint(0, 5))
+
+
+def _word(rng: Random) -> str:
+    word = rng.choice(_WORDS)
+    return rng.choice((word, word.title()))
+
+
+def _repeats(rng: Random) -> list[str]:
+    return rng.choices(_WORDS[:4], k=rng.randint(1, 5))
+
+
+def _pairs(rng: Random) -> list[tuple[str, int]]:
+    return [(word, rng.randint(0, 9)) for word in rng.sample(_WORDS, 3)]
+
+
+def _table(rng: Random) -> dict[str, int]:
+    return {word: rng.randint(0, 9) for word in rng.sample(_WORDS[:9], 3)}
+
+
+_KINDS: dict[str, Callable[[Random], object]] = {
+    "number": lambda rng: rng.randint(0, 12),
+    "low": lambda rng: rng.randint(1, 5),
+    "high": lambda rng: rng.randint(6, 10),
+    "small": lambda rng: rng.randint(0, 4),
+    "short": lambda rng: rng.randint(0, 99),
+    "minutes": lambda rng: rng.randint(0, 300),
+    "numbers": _numbers,
+    "some numbers": lambda rng: _numbers(rng, 2),
+    "letter": lambda rng: rng.choice(_LETTERS),
+    "word": _word,
+    "words": _words,
+    "text": lambda rng: " ".join(rng.sample(_WORDS, rng.randint(2, 3))),
+    "repeats": _repeats,
+    "repeated": lambda rng: rng.choice(_WORDS[:4]),
+    "pairs": _pairs,
+    "table": _table,
+}
+
+
+def _draw_arguments(rng: Random, kinds: tuple[str, ...]) -> str:
+    """The arguments of a call; kinds that end in `?` are optional."""
+    wanted = [kind for kind in kinds if kind[-1] != "?" or rng.random() < 0.5]
+    return ", ".join(repr(_KINDS[kind.rstrip("?")](rng)) for kind in wanted)

@@ -73,7 +73,7 @@ class GeneratedTable(DataTable):
 
 
 class GeneratedSource:
-    """Small modules with a bug, issues and tests, generated from a seed."""
+    """Small repair tasks drawn from a seed, to train a model from scratch."""
 
     def __init__(self, table: GeneratedTable) -> None:
         self._table = table

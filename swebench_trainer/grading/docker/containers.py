@@ -11,7 +11,6 @@ import errno
 import io
 import itertools
 import os
-import re
 import shutil
 import stat
 import struct
@@ -24,18 +23,26 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from swebench_trainer.grading.apply import APPLY_SECONDS
 from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.docker.hosts import CONNECT_SECONDS
-from swebench_trainer.grading.sandbox import KILLED, CommandResult, Files
+from swebench_trainer.grading.sandbox import (
+    KILLED,
+    MAX_PATHS,
+    OOM_KILLS,
+    CommandResult,
+    Evidence,
+    Files,
+)
 
 LABEL = "swebench-trainer"
 """Label of every container; its value is the name of the grader that owns it."""
 
-MAX_PATHS = 10_000
-"""Maximum number of changed paths to read; an honest run changes a handful."""
-
 SILENCE_SECONDS = 60.0
 """How long a daemon may be silent after a deadline before it counts as lost."""
+
+SCRIPT = "eval.sh"
+"""Path of the eval script in a sandbox."""
 
 MAX_STATE_BYTES = 1 << 16
 """Maximum output, in bytes, of a command that reads the state of a container."""
@@ -161,7 +168,7 @@ class Container:
         events = _memory_events(pid, self._id)
         if events is None:  # the daemon runs on another machine
             events = self._read_state(f"cat {' '.join(MEMORY_EVENTS)} 2> /dev/null")
-        return bool(re.search(r"^oom_kill [1-9]", events, re.MULTILINE))
+        return bool(OOM_KILLS.search(events))
 
     def _read_state(self, command: str) -> str:
         """Output of a command, cut off, because the candidate may have replaced it."""
@@ -289,6 +296,39 @@ class Container:
             entry = archived.getmember(path)
             file = archived.extractfile(entry) if entry.isreg() else None
             return file is not None and file.read() == content
+
+
+@dataclass
+class DockerSandbox:
+    """A container with a candidate's files; see `Sandbox`."""
+
+    container: Container
+    workdir: str
+    files: Files
+    _stamp: tuple[int, int] | None = None
+
+    def apply(self, log: CappedLog) -> CommandResult:
+        """See `Sandbox.apply`."""
+        return self._run("exec sh /tmp/apply.sh", APPLY_SECONDS, log)
+
+    def test(self, log: CappedLog, timeout: float) -> CommandResult:
+        """See `Sandbox.test`."""
+        self._stamp = self.container.stamp(SCRIPT)
+        return self._run("exec /bin/bash /eval.sh", timeout, log)
+
+    def inspect(self) -> Evidence:
+        """See `Sandbox.inspect`."""
+        self.container.kill()
+        same = self.container.holds(SCRIPT, self.files[SCRIPT])
+        # A script that was changed and restored has the same content, but a new stamp.
+        untouched = self.container.stamp(SCRIPT) == self._stamp
+        return Evidence(
+            changed_outside(self.container.changed(), self.workdir, self.files),
+            script_intact=same and (untouched or self._stamp is None),
+        )
+
+    def _run(self, command: str, seconds: float, log: CappedLog) -> CommandResult:
+        return self.container.run(command, self.workdir, seconds, log)
 
 
 def start_container(

@@ -22,23 +22,14 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.apply import APPLY_SECONDS
-from swebench_trainer.grading.capped_log import CappedLog
-from swebench_trainer.grading.docker.containers import (
-    Container,
-    ContainerLimits,
-    LostError,
-    changed_outside,
-    ignore_docker_errors,
-    remove_containers,
-    start_container,
-)
+from swebench_trainer.grading.docker import containers
 from swebench_trainer.grading.docker.hosts import Host, Hosts
 from swebench_trainer.grading.docker.images import Images
 from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 from swebench_trainer.grading.docker.warm_containers import WarmContainers
-from swebench_trainer.grading.run_candidate import run_candidate
-from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files, RunCache
-from swebench_trainer.grading.scheduler import grade_all, with_deadlines
+from swebench_trainer.grading.run_candidate import CandidateRun
+from swebench_trainer.grading.sandbox import Files, NullCache, RunCache
+from swebench_trainer.grading.scheduler import grade_all
 from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
 from swebench_trainer.types import Instance
 
@@ -47,9 +38,6 @@ SLACK_SECONDS = 600.0
 
 MAX_LOSSES = 5
 """Attempts at a job whose container or daemon was lost."""
-
-SCRIPT = "eval.sh"
-"""Path of the eval script in a sandbox."""
 
 PULL_AHEAD = 2
 """Number of upcoming images to pull while other candidates run."""
@@ -86,7 +74,7 @@ class DockerGrader:
 
     def __init__(self, table: DockerTable, run_cache: RunCache | None = None) -> None:
         self._table = table
-        self._run_cache = run_cache
+        self._run_cache = run_cache or NullCache()
         self._owner = uuid.uuid4().hex
         self._stopped = threading.Event()
         addresses = dict.fromkeys(table.hosts or ("",))
@@ -107,7 +95,7 @@ class DockerGrader:
             PrerequisiteError: A daemon is unreachable, or an instance has no image.
         """
         self._hosts.check()
-        with ignore_docker_errors():
+        with containers.ignore_docker_errors():
             remove_orphans({host.daemon_id: host.client.api for host in self._hosts})
         nameless = [i.instance_id for i in instances if not i.image]
         if nameless:
@@ -124,9 +112,9 @@ class DockerGrader:
         self._needed.update(job.instance.image for job in jobs)
         graded = grade_all(
             jobs,
-            with_deadlines(self._table, self._grade),
+            self._table,
+            self._grade,
             workers=self._hosts.connect(),
-            retries=self._table.retries,
             stop=self._stop,
             ahead=self._prefetch,
         )
@@ -151,25 +139,20 @@ class DockerGrader:
             self._claim.release(empty=all(gone))
         for host in self._hosts:
             host.close()
-        if self._run_cache is not None:
-            self._run_cache.close()
+        self._run_cache.close()
 
     def _grade(self, job: GradeJob, timeout: float) -> Outcome:
         """Grade a job on the first daemon with a free slot; retry if the daemon is lost."""
-        losses = 0
+        losses, same_tree = 0, self._table.dedupe == "tree"
         while True:
             with self._hosts.slot() as host:
                 try:
-                    return run_candidate(
-                        job,
-                        self._factory(host),
-                        timeout,
-                        run_cache=self._run_cache,
-                        same_tree=self._table.dedupe == "tree",
+                    factory = self._factory(host)
+                    run = CandidateRun(
+                        job, factory, timeout, self._run_cache, same_tree
                     )
-                except (
-                    Exception
-                ) as error:  # any may be the loss of a daemon; others are raised
+                    return run.outcome()
+                except Exception as error:  # any may be the loss of a daemon
                     losses += 1
                     if losses == MAX_LOSSES or not self._is_loss(host, error):
                         raise
@@ -180,7 +163,7 @@ class DockerGrader:
             return False
         if not host.answers():
             self._hosts.mark_lost(host)
-        elif not isinstance(error, LostError):
+        elif not isinstance(error, containers.LostError):
             return False
         if host in self._factories:  # its warm containers may be gone as well
             self._factories[host].reset()
@@ -190,17 +173,16 @@ class DockerGrader:
         """The sandbox factory of a daemon, created on first use."""
         with self._making:
             if host not in self._factories:
-                api = host.client.api
                 assert self._claim is not None
-                self._claim.add(host.daemon_id)
-                self._factories[host] = DockerSandboxFactory(
-                    api,
+                factory = DockerSandboxFactory(
+                    host,
                     self._table,
                     owner=self._owner,
-                    workers=host.workers,
                     needed=self._needed,
                     stopped=self._stopped,
                 )
+                self._claim.add(host.daemon_id)
+                self._factories[host] = factory
             return self._factories[host]
 
     def _prefetch(self, jobs: Sequence[GradeJob]) -> None:
@@ -216,8 +198,8 @@ class DockerGrader:
 
     def _remove_all(self, host: Host) -> bool:
         """Remove our containers from a daemon; false if it is unreachable."""
-        with ignore_docker_errors():
-            remove_containers(host.client.api, self._owner)
+        with containers.ignore_docker_errors():
+            containers.remove_containers(host.client.api, self._owner)
             return True
         return False
 
@@ -226,34 +208,32 @@ class DockerSandboxFactory:
     """Creates the sandboxes of one daemon; see `SandboxFactory`.
 
     Args:
-        api: The SDK's `APIClient`.
+        host: The daemon.
         table: The `[grade]` table.
         owner: Label of the containers.
-        workers: Number of concurrent jobs.
         needed: Number of unfinished jobs by image.
         stopped: Set when grading stops.
     """
 
     def __init__(
         self,
-        api: Any,
+        host: Host,
         table: DockerTable,
         *,
         owner: str,
-        workers: int,
         needed: Mapping[str, int],
         stopped: threading.Event,
     ) -> None:
-        self._api = api
+        self._api = host.client.api
         self._owner = owner
         self._stopped = stopped
-        self._limits = ContainerLimits(
+        self._limits = containers.ContainerLimits(
             table.memory, table.cpus, table.pids, table.shm, table.network
         )
         self._use = APPLY_SECONDS + table.timeout + SLACK_SECONDS
-        self._workers = workers
-        self._images = Images(api, needed, table.image_gb, stopped)
-        self._warm = WarmContainers(self._start, workers)
+        self._workers = host.workers
+        self._images = Images(self._api, needed, table.image_gb, stopped)
+        self._warm = WarmContainers(self._start, host.workers)
         self._next: Sequence[str] = ()
 
     def environment(self, instance: Instance) -> Mapping[str, Any]:
@@ -267,17 +247,17 @@ class DockerSandboxFactory:
         }
 
     @contextlib.contextmanager
-    def open(self, job: GradeJob, files: Files) -> Iterator[DockerSandbox]:
+    def open(self, job: GradeJob, files: Files) -> Iterator[containers.DockerSandbox]:
         """See `SandboxFactory.open`."""
         container = self._take(job.instance.image)
         try:
             if self._stopped.is_set():  # started after the others were removed
-                raise LostError("grading was stopped")
+                raise containers.LostError("grading was stopped")
             # A job that needs a container predicts that the next ones do too. Jobs
             # answered by the cache never get here.
             self._warm.keep(self._next_images())
             container.put(files)
-            yield DockerSandbox(container, job.instance.workdir, files)
+            yield containers.DockerSandbox(container, job.instance.workdir, files)
         finally:
             self._warm.discard(container)
 
@@ -298,7 +278,7 @@ class DockerSandboxFactory:
         self._images.close()
         self._warm.close()
 
-    def _take(self, name: str) -> Container:
+    def _take(self, name: str) -> containers.Container:
         from docker.errors import ImageNotFound
 
         try:
@@ -313,48 +293,12 @@ class DockerSandboxFactory:
         here = [image for image in found if image.done() and not image.exception()]
         return [image.result().id for image in here]
 
-    def _start(self, image_id: str) -> Container:
+    def _start(self, image_id: str) -> containers.Container:
         # Twice the time of a run: half may pass before a worker takes the container.
-        return start_container(
-            self._api,
-            image_id,
-            self._limits,
-            owner=self._owner,
-            life=2 * self._use,
+        life = 2 * self._use
+        return containers.start_container(
+            self._api, image_id, self._limits, owner=self._owner, life=life
         )
-
-
-class DockerSandbox:
-    """A container with a candidate's files; see `Sandbox`."""
-
-    def __init__(self, container: Container, workdir: str, files: Files) -> None:
-        self._container = container
-        self._workdir = workdir
-        self._files = files
-        self._stamp: tuple[int, int] | None = None
-
-    def apply(self, log: CappedLog) -> CommandResult:
-        """See `Sandbox.apply`."""
-        return self._run("exec sh /tmp/apply.sh", APPLY_SECONDS, log)
-
-    def test(self, log: CappedLog, timeout: float) -> CommandResult:
-        """See `Sandbox.test`."""
-        self._stamp = self._container.stamp(SCRIPT)
-        return self._run("exec /bin/bash /eval.sh", timeout, log)
-
-    def inspect(self) -> Evidence:
-        """See `Sandbox.inspect`."""
-        self._container.kill()
-        same = self._container.holds(SCRIPT, self._files[SCRIPT])
-        # A script that was changed and restored has the same content, but a new stamp.
-        untouched = self._container.stamp(SCRIPT) == self._stamp
-        return Evidence(
-            changed_outside(self._container.changed(), self._workdir, self._files),
-            script_intact=same and (untouched or self._stamp is None),
-        )
-
-    def _run(self, command: str, seconds: float, log: CappedLog) -> CommandResult:
-        return self._container.run(command, self._workdir, seconds, log)
 
 
 def warn_of_emulation(architectures: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -42,16 +43,16 @@ REMOTE_SOCKET = "/var/run/docker.sock"
 SSH = (
     "ssh",
     "-nNT",
-    *("-o", "BatchMode=yes"),
-    *("-o", "ConnectTimeout=15"),
-    *("-o", "ExitOnForwardFailure=yes"),
-    *("-o", "ServerAliveInterval=15"),
-    *("-o", "StreamLocalBindUnlink=yes"),
+    "-oBatchMode=yes",
+    "-oConnectTimeout=15",
+    "-oExitOnForwardFailure=yes",
+    "-oServerAliveInterval=15",
+    "-oStreamLocalBindUnlink=yes",
 )
 
 TRY_DOCKER = (
     "Start Docker and check that `docker info` works for the current user. Task repos "
-    'that contain their files need no Docker: [grade] use = "namespace".'
+    'that contain their files need no Docker; use the grader "namespace" for them.'
 )
 TRY_SSH = (
     "Check that `ssh -o BatchMode=yes HOST docker info` works. It needs a key without a "
@@ -78,8 +79,11 @@ class Tunnel:
         self.socket = Path(self._folder, "docker.sock")
         remote_socket = parts.path if parts.path.strip("/") else REMOTE_SOCKET
         self._command = [
-            *(*SSH, *port, "-L", f"{self.socket}:{remote_socket}"),
-            *("--", host or parts.hostname or ""),
+            *SSH,
+            *port,
+            f"-L{self.socket}:{remote_socket}",
+            "--",
+            host or parts.hostname or "",
         ]
         self._process: subprocess.Popen[str] | None = None
 
@@ -93,26 +97,18 @@ class Tunnel:
             return
         self._end()
         self.socket.unlink(missing_ok=True)
-        started: list[subprocess.Popen[str] | OSError] = []
-        ready = threading.Event()
+        started: Future[subprocess.Popen[str]] = Future()
         threading.Thread(
-            target=self._keep, args=(started, ready), name="tunnel", daemon=True
+            target=self._keep, args=(started,), name="tunnel", daemon=True
         ).start()
-        ready.wait()
-        if isinstance(started[0], OSError):
-            raise started[0]
-        self._process = started[0]
+        self._process = started.result()
         deadline = time.monotonic() + TUNNEL_SECONDS
         while not self.socket.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise OSError(f"ssh failed: {self._end() or 'no error message'}")
             time.sleep(0.02)
 
-    def _keep(
-        self,
-        started: list[subprocess.Popen[str] | OSError],
-        ready: threading.Event,
-    ) -> None:
+    def _keep(self, started: Future[subprocess.Popen[str]]) -> None:
         """Start ssh in a thread that lives as long as ssh does.
 
         The kernel ends ssh when the thread that started it ends, even after kill -9.
@@ -130,11 +126,9 @@ class Tunnel:
                 start_new_session=True,  # Ctrl-C must not end it before containers are removed
             )
         except OSError as error:
-            started.append(error)
-            ready.set()
+            started.set_exception(error)
         else:
-            started.append(process)
-            ready.set()
+            started.set_result(process)
             process.wait()
 
     def close(self) -> None:

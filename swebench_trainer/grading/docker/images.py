@@ -173,20 +173,20 @@ class Images:
         return ""
 
     def _make_room(self) -> None:
-        """Remove images that no job needs while the images exceed the limit."""
+        """Remove images that no job needs while the images exceed the limit.
+
+        The least recently used are removed first.
+        """
         if self._limit_gb is None:
             return
+        with self._lock:
+            idle = [name for name, jobs in list(self._needed.items()) if not jobs]
+            idle.sort(key=lambda name: self._used_at.get(name, 0.0))
         with self._room:
-            for name in self._idle():
+            for name in idle:
                 if self._api.df()["LayersSize"] <= self._limit_gb * 1e9:
                     return
                 self._remove(name)
-
-    def _idle(self) -> list[str]:
-        """Images without unfinished jobs, the least recently used first."""
-        with self._lock:
-            names = [name for name, jobs in list(self._needed.items()) if not jobs]
-            return sorted(names, key=lambda name: self._used_at.get(name, 0.0))
 
     def _remove(self, name: str) -> None:
         """Remove an image if it can be pulled again."""

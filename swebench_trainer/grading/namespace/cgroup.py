@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swebench_trainer.grading.sandbox import OOM_KILLS
 from swebench_trainer.store.locks import try_lock
 
 PREFIX = "swebench-trainer-"
@@ -44,8 +45,7 @@ class SandboxCgroup:
         for folder in self.folders:
             for name in ("memory.events", "memory.oom_control"):
                 with contextlib.suppress(FileNotFoundError):
-                    lines = (folder / name).read_text().splitlines()
-                    return any(map(_oom_kills, lines))
+                    return bool(OOM_KILLS.search((folder / name).read_text()))
         return False
 
     def limit(self, memory: int, pids: int) -> None:
@@ -125,18 +125,15 @@ class GraderCgroups:
 def cgroup_parents() -> tuple[Path, ...]:
     """Directories where cgroups with limits can be created; empty if there are none."""
     for parents in _candidates():
-        with contextlib.suppress(OSError):
-            cgroups = GraderCgroups(parents)
-            try:
-                with cgroups.group(1 << 30, 100) as group:
-                    script = 'for file do echo $$ > "$file" || exit; done'
-                    enter = ["sh", "-c", script, "sh", *group.entrances]
-                    subprocess.run(enter, check=True, capture_output=True)
-                    return parents
-            except subprocess.CalledProcessError:
-                continue
-            finally:
-                cgroups.close()
+        with (
+            contextlib.suppress(OSError, subprocess.CalledProcessError),
+            contextlib.closing(GraderCgroups(parents)) as cgroups,
+            cgroups.group(1 << 30, 100) as group,
+        ):
+            script = 'for file do echo $$ > "$file" || exit; done'
+            enter = ["sh", "-c", script, "sh", *group.entrances]
+            subprocess.run(enter, check=True, capture_output=True)
+            return parents
     return ()
 
 
@@ -211,9 +208,3 @@ def _remove(folder: Path) -> None:
             for line in (folder / "cgroup.procs").read_text().split():
                 os.kill(int(line), signal.SIGKILL)
         time.sleep(0.001)
-
-
-def _oom_kills(line: str) -> int:
-    """The number in the line `oom_kill <n>`, 0 in every other."""
-    name, _, number = line.partition(" ")
-    return int(number) if name == "oom_kill" else 0

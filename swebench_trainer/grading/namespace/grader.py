@@ -3,7 +3,7 @@
 It needs only the kernel's namespaces and overlayfs. An instance that contains its
 repository's files (`snapshot`) runs with the programs of the host and this interpreter,
 mounted read-only. Any other instance runs on the root filesystem of its image, which is
-exported once (see `rootfs.py`). In both cases, writes go to a layer in memory that is
+exported once (see `image_roots.py`). In both cases, writes go to a layer in memory that is
 discarded, and nothing else of the host is visible (see `sandbox_init.py`).
 
 Where this user may create cgroups (root may), the limits of memory and processes apply
@@ -23,7 +23,6 @@ import platform
 import site
 import sys
 import threading
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -40,18 +39,16 @@ from swebench_trainer.grading.namespace.cgroup import (
     cgroup_parents,
     reap_cgroups,
 )
+from swebench_trainer.grading.namespace.image_roots import ImageRoot, ImageRoots
 from swebench_trainer.grading.namespace.launch import (
     Launcher,
-    NamespaceSandbox,
     SandboxLimits,
     SandboxRoot,
     interpreter_dirs,
 )
-from swebench_trainer.grading.namespace.root_cache import ImageRoot
-from swebench_trainer.grading.namespace.rootfs import ImageRoots
-from swebench_trainer.grading.run_candidate import run_candidate
-from swebench_trainer.grading.sandbox import Files, RunCache, Sandbox
-from swebench_trainer.grading.scheduler import grade_all, with_deadlines
+from swebench_trainer.grading.run_candidate import CandidateRun
+from swebench_trainer.grading.sandbox import Files, NullCache, RunCache, Sandbox
+from swebench_trainer.grading.scheduler import grade_all
 from swebench_trainer.grading.snapshot import snapshot_repository
 from swebench_trainer.recipe.models import GradeTable, Size
 from swebench_trainer.types import Instance
@@ -114,7 +111,7 @@ class NamespaceTable(GradeTable):
 
 
 class NamespaceGrader:
-    """Grades in namespaces of the kernel.
+    """Grades in namespaces of the kernel, in sandboxes of its own (`SandboxFactory`).
 
     Args:
         table: The `[grade]` table.
@@ -125,8 +122,20 @@ class NamespaceGrader:
         self, table: NamespaceTable, run_cache: RunCache | None = None
     ) -> None:
         self._table = table
-        self._run_cache = run_cache
-        self._factory = NamespaceSandboxFactory(table)
+        self._run_cache = run_cache or NullCache()
+        self._limits = SandboxLimits(
+            memory=_byte_count(table.memory),
+            pids=table.pids,
+            disk=_byte_count(table.disk),
+            shm=_byte_count(table.shm),
+            network=table.network,
+        )
+        self._lock = threading.Lock()
+        self._repositories: dict[tuple[str, str], Path] = {}
+        self._images = ImageRoots()
+        self._launcher = Launcher()
+        self._cgroups: GraderCgroups | None = None
+        self._stopped = False
 
     def check(self, instances: Sequence[Instance]) -> None:
         """Start a sandbox, read every snapshot, and remove cgroups of killed graders.
@@ -139,57 +148,31 @@ class NamespaceGrader:
         reap_cgroups()
         repository_view()
         for instance in instances:
-            self._factory.check(instance)
+            self._check(instance)
 
     def grade(self, jobs: Sequence[GradeJob]) -> Iterator[tuple[GradeJob, Outcome]]:
         """Grade the jobs; see `Grader.grade`."""
-        self._factory.resume()
+        self._stopped = False
+        self._images.retry()
         return grade_all(
-            jobs,
-            with_deadlines(self._table, self._grade),
-            workers=self._table.workers,
-            retries=self._table.retries,
-            stop=self._factory.stop,
-            ahead=self._factory.prefetch,
+            jobs, self._table, self._grade, stop=self._stop, ahead=self._prefetch
         )
 
     def close(self) -> None:
-        """End all sandboxes with everything in them."""
-        self._factory.close()
-        if self._run_cache is not None:
-            self._run_cache.close()
+        """End all sandboxes with everything in them, and remove the cgroups."""
+        self._stop()
+        self._images.close()
+        if self._cgroups is not None:
+            self._cgroups.close()
+            self._cgroups = None
+        self._run_cache.close()
 
     def _grade(self, job: GradeJob, timeout: float) -> Outcome:
-        return run_candidate(
-            job,
-            self._factory,
-            timeout,
-            run_cache=self._run_cache,
-            same_tree=self._table.dedupe == "tree",
-        )
+        same_tree = self._table.dedupe == "tree"
+        return CandidateRun(job, self, timeout, self._run_cache, same_tree).outcome()
 
-
-class NamespaceSandboxFactory:
-    """Creates sandboxes; see `SandboxFactory`."""
-
-    def __init__(self, table: NamespaceTable) -> None:
-        self._programs = table.programs
-        self._limits = SandboxLimits(
-            memory=_byte_count(table.memory),
-            pids=table.pids,
-            disk=_byte_count(table.disk),
-            shm=_byte_count(table.shm),
-            network=table.network,
-        )
-        self._lock = threading.Lock()
-        self._repositories: dict[tuple[str, str], Path] = {}
-        self._images = ImageRoots()
-        self._launcher = Launcher()
-        self._running: weakref.WeakSet[NamespaceSandbox] = weakref.WeakSet()
-        self._stopped = False
-
-    def check(self, instance: Instance) -> None:
-        """Check whether an instance can be graded; see `NamespaceGrader.check`."""
+    def _check(self, instance: Instance) -> None:
+        """Check whether an instance can be graded."""
         if self._on_host(instance):
             self._repository(instance)
         elif not instance.image:
@@ -207,7 +190,7 @@ class NamespaceSandboxFactory:
             self._images.check(instance.image)
 
     def environment(self, instance: Instance) -> Mapping[str, Any]:
-        """See `engine.Engine`."""
+        """See `SandboxFactory.environment`."""
         facts = {"backend": "namespace", **vars(self._limits)}
         facts["cgroups"] = bool(cgroup_parents())
         if self._on_host(instance):
@@ -224,60 +207,36 @@ class NamespaceSandboxFactory:
 
     @contextlib.contextmanager
     def open(self, job: GradeJob, files: Files) -> Iterator[Sandbox]:
-        """See `engine.Engine`."""
+        """See `SandboxFactory.open`."""
         root, workdir = self._root(job.instance), job.instance.workdir
         with (
             self._group() as group,
             self._launcher.launch(root, workdir, files, self._limits, group) as sandbox,
         ):
-            with self._lock:
-                self._running.add(sandbox)
-            if self._stopped:  # started after the others were ended
+            if self._stopped:  # it may have started after the others were ended
                 raise InterruptedError("grading was stopped")
             yield sandbox
 
-    def prefetch(self, jobs: Sequence[GradeJob]) -> None:
+    def _prefetch(self, jobs: Sequence[GradeJob]) -> None:
         """Export the images of the next jobs."""
         images = [j.instance.image for j in jobs if not self._on_host(j.instance)]
         self._images.prefetch(list(dict.fromkeys(images))[:EXPORTS_AHEAD])
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """End all running sandboxes."""
-        with self._lock:
-            self._stopped = True
-            running = list(self._running)
+        self._stopped = True
         self._images.stop()
-        for sandbox in running:
-            sandbox.kill()
-
-    def resume(self) -> None:
-        """Allow sandboxes again, and retry unavailable images."""
-        self._stopped = False
-        self._images.retry()
-
-    def close(self) -> None:
-        """End all sandboxes and remove the cgroups."""
-        self.stop()
         self._launcher.close()
-        self._images.close()
-        if "_cgroups" in self.__dict__ and self._cgroups is not None:
-            self._cgroups.close()
-            del self._cgroups
-
-    @functools.cached_property
-    def _cgroups(self) -> GraderCgroups | None:
-        parents = cgroup_parents()
-        return GraderCgroups(parents) if parents else None
 
     def _group(self) -> AbstractContextManager[SandboxCgroup | None]:
-        with self._lock:
-            cgroups = self._cgroups
-        if cgroups is None:
+        if not (parents := cgroup_parents()):
             return contextlib.nullcontext()
-        return cgroups.group(self._limits.memory, self._limits.pids)
+        with self._lock:
+            self._cgroups = self._cgroups or GraderCgroups(parents)
+            return self._cgroups.group(self._limits.memory, self._limits.pids)
 
     def _on_host(self, instance: Instance) -> bool:
-        return bool(instance.snapshot) and self._programs == "auto"
+        return bool(instance.snapshot) and self._table.programs == "auto"
 
     def _root(self, instance: Instance) -> SandboxRoot:
         if self._on_host(instance):
@@ -340,11 +299,10 @@ def repository_view() -> View:
     Raises:
         PrerequisiteError: It does not allow any.
     """
-    problem = ""
-    for view in ("overlay", "copy"):
-        problem = _probe(copy=view == "copy")
-        if not problem:
-            return view
+    if not _probe(copy=False):
+        return "overlay"
+    if not (problem := _probe(copy=True)):
+        return "copy"
     raise PrerequisiteError(
         f"This machine does not allow namespace sandboxes: {problem}",
         hint="It needs unprivileged user namespaces, bash, git and patch under /usr. "

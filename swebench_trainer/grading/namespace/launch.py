@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,6 @@ class NamespaceSandbox:
     test_output: int
     errors: int
     cgroup: SandboxCgroup | None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _closed: bool = False
 
     def wait_until_ready(self) -> None:
         """Wait until the sandbox has started.
@@ -132,23 +130,8 @@ class NamespaceSandbox:
 
     def kill(self) -> None:
         """End the sandbox: all processes in it die with its pid 1."""
-        with self._lock, contextlib.suppress(ProcessLookupError):
-            if not self._closed:
-                signal.pidfd_send_signal(self.process, signal.SIGKILL)
-
-    def close(self) -> None:
-        """End the sandbox and release its files."""
-        self.kill()
-        with self._lock:
-            self._closed = True
-        self.control.close()
-        for file in (
-            self.process,
-            self.apply_output,
-            self.test_output,
-            self.errors,
-        ):
-            os.close(file)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.process, signal.SIGKILL)
 
     def _answer(self, seconds: float) -> bytes:
         """The next message of the sandbox; empty if it has ended or takes too long."""
@@ -237,35 +220,45 @@ class Launcher:
             "workdir": workdir,
             "cgroups": cgroup.entrances if cgroup else [],
         }
-        sandbox = self._start(marshal.dumps(settings), cgroup)
-        try:
+        with contextlib.ExitStack() as ours:
+            sandbox = self._start(ours, marshal.dumps(settings), cgroup)
+            ours.callback(sandbox.kill)
             sandbox.wait_until_ready()
             yield sandbox
-        finally:
-            sandbox.close()
 
-    def _start(self, settings: bytes, cgroup: SandboxCgroup | None) -> NamespaceSandbox:
-        """Pass the ends of the pipes to a new sandbox, and receive its process handle."""
-        ours, theirs = socket.socketpair()
+    def _start(
+        self,
+        ours: contextlib.ExitStack,
+        settings: bytes,
+        cgroup: SandboxCgroup | None,
+    ) -> NamespaceSandbox:
+        """Pass the ends of the pipes to a new sandbox, and receive its process handle.
+
+        Args:
+            ours: Closes our ends.
+            settings: Marshalled settings of the sandbox.
+            cgroup: Its cgroup, if it has one.
+        """
+        control, theirs = socket.socketpair()
         apply_output, apply_end = os.pipe()
         test_output, test_end = os.pipe()
         errors = os.memfd_create("errors")
-        with theirs, os.fdopen(os.memfd_create("settings"), "w+b") as file:
+        ours.enter_context(control)
+        for descriptor in (apply_output, test_output, errors):
+            ours.callback(os.close, descriptor)
+        with (
+            theirs,
+            os.fdopen(apply_end, "wb"),
+            os.fdopen(test_end, "wb"),
+            os.fdopen(os.memfd_create("settings"), "w+b") as file,
+        ):
             file.write(settings)
             file.seek(0)
             ends = [file.fileno(), theirs.fileno(), apply_end, test_end, errors]
-            try:
-                process = self._request(ends)
-            except BaseException:
-                ours.close()
-                for descriptor in (apply_output, test_output, errors):
-                    os.close(descriptor)
-                raise
-            finally:
-                os.close(apply_end)
-                os.close(test_end)
+            process = self._request(ends)
+        ours.callback(os.close, process)
         return NamespaceSandbox(
-            process, ours, apply_output, test_output, errors, cgroup
+            process, control, apply_output, test_output, errors, cgroup
         )
 
     def _request(self, files: list[int]) -> int:

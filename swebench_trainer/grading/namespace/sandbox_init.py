@@ -407,10 +407,8 @@ def mount_proc(proc: Path, settings: dict[str, Any]) -> None:
     with suppress(OSError):  # no nested namespaces
         (proc / "sys/user/max_user_namespaces").write_text("0")
     version = tuple(int(part) for part in os.uname().release.split(".")[:2])
-    if not settings["cgroups"] and version >= (
-        6,
-        14,
-    ):  # older kernels have one limit for the whole host
+    # Kernels before 6.14 have one limit for the whole host.
+    if not settings["cgroups"] and version >= (6, 14):
         with suppress(OSError):
             (proc / "sys/kernel/pid_max").write_text(str(settings["pids"]))
     mount("none", proc, "", MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
@@ -451,10 +449,8 @@ def listing(top: int, hidden: str) -> Listing:
             continue
         with os.scandir(descriptor) as entries:
             for entry in entries:
-                path, state = (
-                    f"{folder}/{entry.name}",
-                    entry.stat(follow_symlinks=False),
-                )
+                path = f"{folder}/{entry.name}"
+                state = entry.stat(follow_symlinks=False)
                 if path == hidden or state.st_dev != device:
                     continue
                 if entry.is_dir(follow_symlinks=False):

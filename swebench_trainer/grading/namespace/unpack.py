@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shutil
 import stat
@@ -11,7 +10,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from swebench_trainer.contents.archive import CHUNK, Stream
+from swebench_trainer.contents.archive import CHUNK, opened
 from swebench_trainer.errors import DataError
 
 
@@ -29,22 +28,19 @@ def unpack(chunks: Iterator[bytes], target: Path) -> None:
     """
     top = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     folders: list[tuple[tuple[str, ...], tarfile.TarInfo]] = []
-    stream = Stream(chunks)
-    file = io.BufferedReader(stream, CHUNK)
     try:
-        with tarfile.open(fileobj=file, mode="r|", errors="surrogateescape") as archive:
+        with opened(chunks) as archive:
             for member in archive:
                 parts = _parts(member.name)
                 if member.isdir():
                     folders.append((parts, member))
                 if parts:
                     _unpack_one(archive, member, top, parts)
-        stream.finish()
         # After all files: a mode may forbid writing, and writing changes the time.
         for parts, member in reversed(folders):
             with _folder_below(top, parts) as folder:
                 _set_metadata(folder, member)
-    except (tarfile.TarError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"the image cannot be unpacked: {error}") from error
     finally:
         os.close(top)

@@ -6,62 +6,54 @@ fix changes on the machine, or in tests that do not count, a candidate may chang
 
 from __future__ import annotations
 
-from swebench_trainer.contracts import GradeJob
-from swebench_trainer.grading.pro import script_was_changed
-from swebench_trainer.grading.sandbox import Evidence
-from swebench_trainer.grading.trust.log_flags import (
-    Transcript,
-    has_excused_tests,
-    has_extra_markers,
-    has_refused_tests,
-    has_results_outside,
-    has_two_exit_codes,
-    has_unexplained_exit,
-    lacks_exit_marker,
-)
-from swebench_trainer.grading.trust.patch_flags import (
-    has_runner_code,
-    has_unsafe_path,
-    touches_tests,
-)
-from swebench_trainer.grading.trust.sandbox_flags import is_script_killed, is_tampered
+import re
 
-MULTI_MARKER = "multi_marker"
-TWO_EXIT_CODES = "two_exit_codes"
-UNEXPLAINED_EXIT = "unexplained_exit"
-MISSING_EXIT_MARKER = "missing_exit_marker"
-OUTSIDE_MARKERS = "outside_markers"
-EXCUSED_TESTS = "excused_tests"
-REFUSED_TESTS = "refused_tests"
-REFUSED_PATCH = "refused_patch"
-TOUCHES_TESTS = "touches_tests"
-UNSAFE_PATH = "unsafe_path"
-RUNNER_CODE = "runner_code"
-SCRIPT_CHANGED = "script_changed"
-SCRIPT_KILLED = "script_killed"
-TAMPERED = "tampered"
+from swebench_trainer.contracts import GoldRun, GradeJob
+from swebench_trainer.grading.pro import script_was_changed
+from swebench_trainer.grading.sandbox import MAX_PATHS, Evidence
+from swebench_trainer.grading.trust import log_flags, patch_flags
+from swebench_trainer.grading.trust.log_flags import Transcript
 
 MEANINGS = {
-    MULTI_MARKER: "the log has more markers than the eval script writes",
-    TWO_EXIT_CODES: "the log has two exit codes of the tests",
-    UNEXPLAINED_EXIT: "the test command fails without a failing test to explain it",
-    MISSING_EXIT_MARKER: "the log has no exit code of the tests",
-    OUTSIDE_MARKERS: "all test results are outside the markers",
-    EXCUSED_TESTS: "an expected test was skipped or marked as an expected failure",
-    REFUSED_TESTS: "git could not install the official tests",
-    REFUSED_PATCH: "the tests pass although the patch was refused",
-    TOUCHES_TESTS: "the patch changes tests or test infrastructure",
-    UNSAFE_PATH: "the patch touches something other than plain source files of the repository",
-    RUNNER_CODE: "new code exits the process or refers to the test run",
-    SCRIPT_CHANGED: "the eval script or its run script changed during the run",
-    SCRIPT_KILLED: "a signal killed the eval script",
-    TAMPERED: "unexplained changes to files outside the repository",
+    "multi_marker": "the log has more markers than the eval script writes",
+    "two_exit_codes": "the log has two exit codes of the tests",
+    "unexplained_exit": "the test command fails without a failing test to explain it",
+    "missing_exit_marker": "the log has no exit code of the tests",
+    "outside_markers": "all test results are outside the markers",
+    "excused_tests": "an expected test was skipped or marked as an expected failure",
+    "refused_tests": "git could not install the official tests",
+    "refused_patch": "the tests pass although the patch was refused",
+    "touches_tests": "the patch changes tests or test infrastructure",
+    "unsafe_path": "the patch touches something other than plain source files of the repository",
+    "runner_code": "new code exits the process or refers to the test run",
+    "script_changed": "the eval script or its run script changed during the run",
+    "script_killed": "a signal killed the eval script",
+    "tampered": "unexplained changes to files outside the repository",
 }
 """Explanation of each flag for people."""
 
+SCRATCH = re.compile(
+    r"/(tmp|var/tmp|dev/shm|run)/|/(root|home/[^/]+)/(\.cache/|\.gitconfig$)"
+)
+"""Directories where tests may write freely."""
+
+PROGRAMS = re.compile(
+    r"(.*/)?s?bin/.*|/(usr/)?(local/)?lib(exec|32|64|x32)?/.*"
+    r"|.*/((site|user)customize|conftest)\.py|.*\.pth|.*/lib/python[\d.]+/[^/]+\.py"
+    r"|.*/(site|dist)-packages/(_pytest|pytest|pluggy|py|nose|tox|coverage)(/.*|\.py)"
+    r"|/etc/.*|/eval\.sh|.*/\.(bash|profile|zsh|pytest|pdb|python)\w*"
+)
+"""Programs, libraries, and files that they load before tests run."""
+
+INSTALLED = re.compile(
+    r".*/(site|dist)-packages/([^/]+\.(dist|egg)-info/.*|__editable__.*"
+    r"|[^/]+\.egg-link|easy-install\.pth)|.*/__pycache__/.*\.pyc"
+)
+"""Files of `pip install -e .`, which most official scripts run."""
+
 
 def trust_flags(
-    job: GradeJob, log_text: str, evidence: Evidence | None
+    job: GradeJob, log_text: str, evidence: Evidence | None, *, refused: bool = False
 ) -> tuple[str, ...]:
     """The flags of a pass, in alphabetical order.
 
@@ -69,23 +61,53 @@ def trust_flags(
         job: The graded job, with its gold run for comparison.
         log_text: The test log, as the harness reads it.
         evidence: State of the sandbox; `None` if it was not inspected.
+        refused: Whether there was a patch that did not apply.
     """
     instance, patch, gold = job.instance, job.candidate.patch, job.gold
     log = Transcript(instance, log_text)
     found = {
-        MULTI_MARKER: has_extra_markers(log),
-        TWO_EXIT_CODES: has_two_exit_codes(log),
-        UNEXPLAINED_EXIT: has_unexplained_exit(log, gold),
-        MISSING_EXIT_MARKER: lacks_exit_marker(log),
-        OUTSIDE_MARKERS: has_results_outside(log),
-        EXCUSED_TESTS: has_excused_tests(log, gold),
-        REFUSED_TESTS: has_refused_tests(log),
-        TOUCHES_TESTS: touches_tests(instance, patch),
-        UNSAFE_PATH: has_unsafe_path(patch),
-        RUNNER_CODE: has_runner_code(patch, gold=instance.patch),
-        SCRIPT_CHANGED: script_was_changed(instance.eval_script, log_text)
-        or (evidence is not None and not evidence.script_intact),
-        SCRIPT_KILLED: evidence is not None and is_script_killed(evidence),
-        TAMPERED: evidence is not None and is_tampered(evidence, gold),
+        "multi_marker": log_flags.has_extra_markers(log),
+        "two_exit_codes": log_flags.has_two_exit_codes(log),
+        "unexplained_exit": log_flags.has_unexplained_exit(log, gold),
+        "missing_exit_marker": log_flags.lacks_exit_marker(log),
+        "outside_markers": log_flags.has_results_outside(log),
+        "excused_tests": log_flags.has_excused_tests(log, gold),
+        "refused_tests": log_flags.has_refused_tests(log),
+        "refused_patch": refused,
+        "touches_tests": patch_flags.touches_tests(instance, patch),
+        "unsafe_path": patch_flags.has_unsafe_path(patch),
+        "runner_code": patch_flags.has_runner_code(patch, gold=instance.patch),
+        "script_changed": script_was_changed(instance.eval_script, log_text),
     }
+    if evidence is not None:
+        found["script_changed"] |= not evidence.script_intact
+        found["script_killed"] = _is_script_killed(evidence)
+        found["tampered"] = _is_tampered(evidence, gold)
     return tuple(sorted(flag for flag, holds in found.items() if holds))
+
+
+def _is_script_killed(evidence: Evidence) -> bool:
+    """Whether a signal killed the eval script, whatever the log shows."""
+    return not 0 <= evidence.script_code <= 128
+
+
+def _is_tampered(evidence: Evidence, gold: GoldRun | None) -> bool:
+    """Whether files outside the repository changed without explanation.
+
+    Files that the gold run changed too are explained. Numbers in names may differ,
+    because they may be versions or dates. Without a gold run, only `PROGRAMS` count.
+    """
+    changed = {path for path in evidence.changed if not SCRATCH.match(path)}
+    if gold is None:
+        return any(map(_is_program, changed)) or len(evidence.changed) >= MAX_PATHS
+    explained = {_without_numbers(path) for path in gold.changed}
+    too_many = len(evidence.changed) >= MAX_PATHS > len(gold.changed)
+    return too_many or any(_without_numbers(path) not in explained for path in changed)
+
+
+def _is_program(path: str) -> bool:
+    return bool(PROGRAMS.fullmatch(path)) and not INSTALLED.fullmatch(path)
+
+
+def _without_numbers(path: str) -> str:
+    return re.sub(r"\d+", "0", path)

@@ -2,7 +2,7 @@
 
 The eval script runs under `set -x`, so an honest log has each of the harness's markers
 exactly as often as the script writes it. A candidate can print anything, including more
-markers, but cannot remove the real ones.
+markers, but cannot remove the real ones. The log of the gold run shows what is normal.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swebench_trainer.contracts import GoldRun
-from swebench_trainer.grading.official import test_spec
+from swebench_trainer.grading.official import TEST_LOG, test_spec
+from swebench_trainer.grading.sandbox import read_execution
 from swebench_trainer.patches.hostile_diff import existing_paths, patched_paths
 from swebench_trainer.types import Instance
 
@@ -50,11 +52,11 @@ class Transcript:
     @functools.cached_property
     def between(self) -> Mapping[str, str]:
         """Test statuses between the first markers."""
-        from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
+        from swebench.harness import constants
 
-        _, *after_start = self.text.split(START_TEST_OUTPUT)
+        _, *after_start = self.text.split(constants.START_TEST_OUTPUT)
         return self._parsed(
-            after_start[0].split(END_TEST_OUTPUT)[0] if after_start else ""
+            after_start[0].split(constants.END_TEST_OUTPUT)[0] if after_start else ""
         )
 
     @functools.cached_property
@@ -93,6 +95,26 @@ def excused(log: Transcript) -> frozenset[str]:
     return log.named("SKIPPED", "XFAIL")
 
 
+def gold_run(instance: Instance, log_dir: Path) -> GoldRun | None:
+    """The gold run with logs in `log_dir`; `None` if it ran no tests.
+
+    The sandbox of a run that did not pass was not inspected, so such a run does not
+    explain any changed files.
+    """
+    execution = read_execution(log_dir)
+    if execution is None or not execution.tested:
+        return None
+    text = (log_dir / TEST_LOG).read_text(encoding="utf-8", errors="replace")
+    log = Transcript(instance, text)
+    evidence = execution.evidence
+    return GoldRun(
+        seconds=execution.seconds["test"],
+        failed=failing(log),
+        skipped=excused(log),
+        changed=frozenset(evidence.changed if evidence else ()),
+    )
+
+
 def has_extra_markers(log: Transcript) -> bool:
     """Whether the log has more markers than the eval script writes."""
     return any(log.text.count(marker) > n for marker, n in _markers(log.spec).items())
@@ -100,9 +122,12 @@ def has_extra_markers(log: Transcript) -> bool:
 
 def lacks_exit_marker(log: Transcript) -> bool:
     """Whether the exit code that the script should record is missing from the log."""
-    from swebench.harness.constants import TEST_EXIT_CODE
+    from swebench.harness import constants
 
-    return bool(_markers(log.spec)[TEST_EXIT_CODE]) and TEST_EXIT_CODE not in log.text
+    return (
+        bool(_markers(log.spec)[constants.TEST_EXIT_CODE])
+        and constants.TEST_EXIT_CODE not in log.text
+    )
 
 
 def has_two_exit_codes(log: Transcript) -> bool:
@@ -155,14 +180,10 @@ def has_refused_tests(log: Transcript) -> bool:
 
 def _git_errors(text: str) -> Iterator[re.Match[str]]:
     """Errors of git before and after the tests, whose own output is ignored."""
-    from swebench.harness.constants import END_TEST_OUTPUT, START_TEST_OUTPUT
+    from swebench.harness import constants
 
-    before, after = (
-        text.partition(START_TEST_OUTPUT)[0],
-        text.rpartition(END_TEST_OUTPUT)[2],
-    )
-    yield from _GIT_ERROR.finditer(before)
-    yield from _GIT_ERROR.finditer(after)
+    yield from _GIT_ERROR.finditer(text.partition(constants.START_TEST_OUTPUT)[0])
+    yield from _GIT_ERROR.finditer(text.rpartition(constants.END_TEST_OUTPUT)[2])
 
 
 def _matches(expected: str, names: frozenset[str]) -> bool:
@@ -177,11 +198,7 @@ def _markers(spec: TestSpec) -> dict[str, int]:
 
     `: 'marker'` occurs once, as a trace; `echo 'marker'` twice, as trace and output.
     """
-    from swebench.harness.constants import (
-        END_TEST_OUTPUT,
-        START_TEST_OUTPUT,
-        TEST_EXIT_CODE,
-    )
+    from swebench.harness import constants
 
     return {
         marker: sum(
@@ -189,5 +206,9 @@ def _markers(spec: TestSpec) -> dict[str, int]:
             for line in spec.eval_script_list
             if marker in line
         )
-        for marker in (START_TEST_OUTPUT, END_TEST_OUTPUT, TEST_EXIT_CODE)
+        for marker in (
+            constants.START_TEST_OUTPUT,
+            constants.END_TEST_OUTPUT,
+            constants.TEST_EXIT_CODE,
+        )
     }

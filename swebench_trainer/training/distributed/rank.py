@@ -77,11 +77,11 @@ def _train(folder: Path, rank: int) -> None:
         job.run(lambda *_: None, first=False)
         return
     with RowWriter(folder / "progress.jsonl") as progress:
-        job.run(
-            lambda done, total, word: progress.write(
-                {"done": done, "total": total, "word": word}
-            )
-        )
+
+        def step(done: int, total: int, word: str) -> None:
+            progress.write({"done": done, "total": total, "word": word})
+
+        job.run(step)
 
 
 def _die_with(parent: int) -> None:

@@ -19,7 +19,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:
-    """An empty bare repository, where `{repo}` of `owner/name` leads to."""
+    """An empty bare repository at the place of `owner/name`."""
     place = tmp_path / "origins" / "owner" / "name"
     place.mkdir(parents=True)
     git(place, "init", "-q", "--bare", "-b", "main")
@@ -28,7 +28,7 @@ def origin(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clones(origin: Path) -> Iterator[Repositories]:
-    """Repositories that are cloned from where `origin` is."""
+    """Repositories that are cloned from the location of `origin`."""
     repositories = Repositories(f"file://{origin.parents[1]}/{{repo}}")
     yield repositories
     repositories.close()

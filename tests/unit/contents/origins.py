@@ -15,7 +15,7 @@ WHO = {
 
 
 def git(place: Path, *arguments: str, text: str | bytes = "") -> str:
-    """Runs git, which must succeed."""
+    """Run git and require success."""
     done = subprocess.run(
         ["git", "-C", place, *arguments],
         input=text.encode() if isinstance(text, str) else text,
@@ -27,7 +27,7 @@ def git(place: Path, *arguments: str, text: str | bytes = "") -> str:
 
 
 def commit_index(place: Path, entries: Mapping[bytes, tuple[str, bytes | str]]) -> str:
-    """Commits what no file system need be able to hold.
+    """Commit entries that a file system may not be able to hold.
 
     Args:
         place: The repository.
@@ -44,7 +44,7 @@ def commit_index(place: Path, entries: Mapping[bytes, tuple[str, bytes | str]]) 
 
 
 def commit_tree(place: Path, tree: str, *parents: str) -> str:
-    """Commits a tree, and lets `main` be it."""
+    """Commit a tree, and point `main` to it."""
     above = [word for parent in parents for word in ("-p", parent)]
     commit = git(place, "commit-tree", "-m", "it", *above, tree)
     git(place, "update-ref", "refs/heads/main", commit)

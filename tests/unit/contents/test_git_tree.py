@@ -31,13 +31,13 @@ FILES = st.dictionaries(PATHS, st.tuples(CONTENTS, st.booleans()), max_size=6)
 
 
 def can_be(files: dict[str, tuple[bytes, bool]]) -> bool:
-    """Whether no path of a file is the directory of another."""
+    """Whether no file path is also a directory of another."""
     return not any(f"{a}/" == b[: len(a) + 1] for a in files for b in files)
 
 
 @settings(max_examples=40, deadline=None)
 @given(FILES.filter(can_be))
-def test_equals_a_checkout(files: dict[str, tuple[bytes, bool]]) -> None:
+def test_the_tree_equals_a_checkout(files: dict[str, tuple[bytes, bool]]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work, out = Path(scratch, "work"), Path(scratch, "out")
         work.mkdir()
@@ -87,7 +87,7 @@ def tree(origin: Path):
         objects.close()
 
 
-def test_links_submodules_and_directories_are_no_files(tree) -> None:
+def test_links_submodules_and_directories_are_not_files(tree) -> None:
     found = tree(
         {
             b"src/a.py": ("100644", b"a\n"),
@@ -142,7 +142,7 @@ def test_unsafe_paths_are_refused_as_on_disk(tree, path, tmp_path) -> None:
         Directory(tmp_path).read(path)
 
 
-def test_names_that_are_not_utf8_or_unsafe_do_not_exist(tree, origin) -> None:
+def test_files_with_unsafe_or_non_utf8_names_are_left_out(tree, origin) -> None:
     good = {"é.py": b"1", 'q"\\ .py': b"2", "-rf": b"3", "日本/x": b"4"}
     bad = [b"\xff.py", b"new\nline", b"tab\t"]
     entries = {name.encode(): ("100644", text) for name, text in good.items()}
@@ -151,7 +151,7 @@ def test_names_that_are_not_utf8_or_unsafe_do_not_exist(tree, origin) -> None:
     assert {path: found.read(path) for path in found.paths()} == good
 
 
-def test_hostile_trees_name_nothing_outside(origin) -> None:
+def test_hostile_trees_have_no_paths_outside_the_repository(origin) -> None:
     blob = git(origin, "hash-object", "-w", "--stdin", text="x")
     raw = bytes.fromhex(blob)
     entries = [b"..", b".", b".git", b"/etc", b"ok"]
@@ -172,7 +172,7 @@ def test_equal_files_have_equal_ids(tree) -> None:
     assert found.blob("a") == found.blob("b") != found.blob("c")
 
 
-def test_large_files(tree, monkeypatch) -> None:
+def test_files_above_the_size_limit_are_refused(tree, monkeypatch) -> None:
     large = os.urandom(1 << 20) * 9
     found = tree({b"large": ("100644", large), b"small": ("100644", b"s")})
     assert found.read("large") == large
@@ -181,12 +181,11 @@ def test_large_files(tree, monkeypatch) -> None:
     monkeypatch.setattr(objects_module, "MAX_FILE", (9 << 20) - 1)
     with pytest.raises(ValueError, match="has 9 MB"):
         found.read("large")
-    assert (
-        found.read("small") == b"s"
-    )  # what is left of the large one is not taken for it
+    # The rest of the large file is skipped.
+    assert found.read("small") == b"s"
 
 
-def test_a_tree_that_repeats_itself_without_end(origin) -> None:
+def test_a_tree_that_expands_without_end_is_refused(origin) -> None:
     made = git(origin, "mktree", text="")
     blob = git(origin, "hash-object", "-w", "--stdin", text="x")
     made = git(origin, "mktree", text=f"100644 blob {blob}\tf\n")
@@ -199,7 +198,7 @@ def test_a_tree_that_repeats_itself_without_end(origin) -> None:
     objects.close()
 
 
-def test_a_program_that_died_is_started_again(tree) -> None:
+def test_a_dead_reader_process_is_restarted(tree) -> None:
     found = tree({b"a": ("100644", b"x")})
     assert found.read("a") == b"x"
     found._objects._process.kill()
@@ -207,7 +206,7 @@ def test_a_program_that_died_is_started_again(tree) -> None:
     assert found.read("a") == b"x"
 
 
-def test_closing_leaves_no_program(tree) -> None:
+def test_closing_ends_the_reader_process(tree) -> None:
     found = tree({b"a": ("100644", b"x")})
     found.read("a")
     process = found._objects._process
@@ -216,7 +215,7 @@ def test_closing_leaves_no_program(tree) -> None:
     assert found.read("a") == b"x"  # and whoever still has the tree can read it
 
 
-def test_a_damaged_object_is_named(tree, origin) -> None:
+def test_a_damaged_object_raises_with_its_id(tree, origin) -> None:
     found = tree({b"a": ("100644", b"x"), b"b": ("100644", b"y")})
     blob = found.blob("a")
     loose = origin / "objects" / blob[:2] / blob[2:]
@@ -228,7 +227,7 @@ def test_a_damaged_object_is_named(tree, origin) -> None:
 
 
 def test_missing_objects_are_never_fetched(origin, tmp_path) -> None:
-    """Reading a partial clone of the user's must not write to it."""
+    """Reading a partial clone of the user must not write to it."""
     commit = commit_index(origin, {b"a": ("100644", b"x" * 100)})
     git(origin, "config", "uploadpack.allowFilter", "true")
     partial = tmp_path / "partial"
@@ -252,21 +251,21 @@ def test_missing_objects_are_never_fetched(origin, tmp_path) -> None:
     assert sorted(path for path in partial.rglob("*")) == before
 
 
-def test_replaced_objects_are_not_believed(tree, origin) -> None:
+def test_replacement_objects_are_ignored(tree, origin) -> None:
     found = tree({b"a": ("100644", b"x")})
     other = git(origin, "hash-object", "-w", "--stdin", text="y")
     git(origin, "replace", found.blob("a"), other)
     assert found.read("a") == b"x"
 
 
-def test_the_environment_of_a_hook_leads_nowhere(tree, monkeypatch, tmp_path) -> None:
+def test_the_environment_of_a_hook_is_ignored(tree, monkeypatch, tmp_path) -> None:
     found = tree({b"a": ("100644", b"x")})
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
     monkeypatch.setenv("GIT_OBJECT_DIRECTORY", str(tmp_path))
     assert found.read("a") == b"x"
 
 
-def test_without_git(tree, monkeypatch, tmp_path) -> None:
+def test_a_missing_git_raises(tree, monkeypatch, tmp_path) -> None:
     from swebench_trainer.errors import PrerequisiteError
 
     found = tree({b"a": ("100644", b"x")})

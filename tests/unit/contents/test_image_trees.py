@@ -22,7 +22,7 @@ Members = list[tuple[tarfile.TarInfo, bytes]]
 
 
 class FakeImage:
-    """An image that is a directory of this machine, or archives made by hand."""
+    """An image backed by a local directory or by handmade archives."""
 
     def __init__(self) -> None:
         self.root = Path("/nonexistent")
@@ -103,7 +103,7 @@ def files(image: FakeImage, *members: tuple[tarfile.TarInfo, bytes]) -> None:
     )
 
 
-def test_a_repository_gives_the_commit_and_not_the_files(image, trees, testbed) -> None:
+def test_the_commit_is_read_instead_of_the_plain_files(image, trees, testbed) -> None:
     git(testbed, "init", "-q")
     first = commit_index(testbed, {b"a": ("100755", b"1"), b"l": ("120000", b"a")})
     commit_tree(testbed, git(testbed, "mktree", text=""), first)  # HEAD is elsewhere
@@ -118,7 +118,7 @@ def test_a_repository_gives_the_commit_and_not_the_files(image, trees, testbed) 
     )
 
 
-def test_the_second_time_needs_no_container(image, trees, testbed, cache) -> None:
+def test_the_second_read_needs_no_container(image, trees, testbed, cache) -> None:
     git(testbed, "init", "-q")
     commit = commit_index(testbed, {b"a": ("100644", b"1")})
     trees.tree(instance(commit))
@@ -130,7 +130,7 @@ def test_the_second_time_needs_no_container(image, trees, testbed, cache) -> Non
     assert not [p for p in cache.iterdir() if p.suffix not in ("", ".lock")]
 
 
-def test_what_was_pruned_is_taken_out_again(image, trees, testbed, cache) -> None:
+def test_pruned_files_are_imported_again(image, trees, testbed, cache) -> None:
     git(testbed, "init", "-q")
     commit = commit_index(testbed, {b"a": ("100644", b"1")})
     trees.tree(instance(commit))
@@ -155,7 +155,9 @@ def test_images_share_one_repository(image, trees, testbed, cache) -> None:
     assert sum(p.stat().st_size for p in place.rglob("*")) < 2 * len(large)
 
 
-def test_packed_and_shallow_repositories(image, trees, testbed, tmp_path) -> None:
+def test_packed_and_shallow_repositories_can_be_read(
+    image, trees, testbed, tmp_path
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
     git(source, "init", "-q")
@@ -168,7 +170,7 @@ def test_packed_and_shallow_repositories(image, trees, testbed, tmp_path) -> Non
     assert trees.tree(instance(second)).read("a") == b"2"
 
 
-def test_repositories_with_long_ids(image, trees, testbed, cache) -> None:
+def test_repositories_with_sha256_ids_can_be_read(image, trees, testbed, cache) -> None:
     git(testbed, "init", "-q", "--object-format=sha256")
     commit = commit_index(testbed, {b"a": ("100644", b"1")})
     assert len(commit) == 64
@@ -178,7 +180,9 @@ def test_repositories_with_long_ids(image, trees, testbed, cache) -> None:
     assert trees.tree(instance("1" * 64)).read("a") == b"on disk"
 
 
-def test_plain_files(image, trees, testbed, cache) -> None:
+def test_plain_files_are_imported_without_a_repository(
+    image, trees, testbed, cache
+) -> None:
     (testbed / "src").mkdir()
     (testbed / "src" / 'odd " \\ né').write_bytes(b"a\r\n")
     (testbed / "run").write_text("#!")
@@ -204,7 +208,9 @@ def test_plain_files(image, trees, testbed, cache) -> None:
     assert not list(place.glob("fast_import*"))
 
 
-def test_a_repository_without_the_commit_gives_the_files(image, trees, testbed) -> None:
+def test_plain_files_are_imported_if_the_repository_lacks_the_commit(
+    image, trees, testbed
+) -> None:
     git(testbed, "init", "-q")
     commit_index(testbed, {b"a": ("100644", b"1")})
     (testbed / "a").write_text("on disk")
@@ -213,7 +219,7 @@ def test_a_repository_without_the_commit_gives_the_files(image, trees, testbed) 
     assert trees.tree(instance("not a commit")).read("a") == b"on disk"
 
 
-def test_another_image_is_another_tree(image, trees, testbed) -> None:
+def test_another_image_has_another_tree(image, trees, testbed) -> None:
     (testbed / "a").write_text("1")
     assert trees.tree(instance()).read("a") == b"1"
     (testbed / "a").write_text("2")
@@ -222,7 +228,9 @@ def test_another_image_is_another_tree(image, trees, testbed) -> None:
     assert trees.tree(instance()).read("a") == b"2"
 
 
-def test_a_damaged_repository_gives_the_files(image, trees, testbed) -> None:
+def test_plain_files_are_imported_if_the_repository_is_damaged(
+    image, trees, testbed
+) -> None:
     git(testbed, "init", "-q")
     commit = commit_index(testbed, {b"a": ("100644", b"1")})
     blob = git(testbed, "rev-parse", f"{commit}:a")
@@ -231,8 +239,8 @@ def test_a_damaged_repository_gives_the_files(image, trees, testbed) -> None:
     assert trees.tree(instance(commit)).read("a") == b"on disk"
 
 
-def test_forged_objects_are_not_believed(image, trees, testbed) -> None:
-    """An object that is not what its id says gets neither through nor to others."""
+def test_forged_objects_are_rejected(image, trees, testbed) -> None:
+    """An object whose id does not match its content is not imported."""
     git(testbed, "init", "-q")
     commit = commit_index(testbed, {b"a": ("100644", b"good")})
     good = git(testbed, "rev-parse", f"{commit}:a")
@@ -252,7 +260,7 @@ def test_forged_objects_are_not_believed(image, trees, testbed) -> None:
 
 
 def swap_in_index(index: Path, one: str, other: str) -> None:
-    """Lets the index of a pack lead to either object for the other's id."""
+    """Swap two objects in the index of a pack."""
     data = bytearray(index.read_bytes()[:-20])
     count = int.from_bytes(data[8 + 255 * 4 : 8 + 256 * 4])
     ids = 8 + 256 * 4
@@ -264,7 +272,7 @@ def swap_in_index(index: Path, one: str, other: str) -> None:
     index.write_bytes(data + hashlib.sha1(data).digest())
 
 
-def test_a_forged_index_is_not_believed(image, trees, testbed) -> None:
+def test_a_forged_index_is_rejected(image, trees, testbed) -> None:
     git(testbed, "init", "-q")
     commit = commit_index(
         testbed, {b"a": ("100644", b"good"), b"b": ("100644", b"evil")}
@@ -279,7 +287,7 @@ def test_a_forged_index_is_not_believed(image, trees, testbed) -> None:
     assert (tree.read("a"), tree.read("b")) == (b"good", b"evil")
 
 
-def test_nothing_of_a_hostile_repository_is_run(
+def test_programs_of_a_hostile_repository_do_not_run(
     image, trees, testbed, tmp_path
 ) -> None:
     git(testbed, "init", "-q")
@@ -311,7 +319,7 @@ def test_nothing_of_a_hostile_repository_is_run(
     assert not mark.exists()
 
 
-def test_hostile_names_reach_nothing(image, trees, tmp_path, cache) -> None:
+def test_hostile_names_are_skipped(image, trees, tmp_path, cache) -> None:
     victim = tmp_path / "victim"
     victim.write_text("whole")
     far = "/".join([".."] * 20)
@@ -356,14 +364,14 @@ def test_hostile_names_reach_nothing(image, trees, tmp_path, cache) -> None:
 @pytest.mark.parametrize(
     "names", [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a/b/c", "a/b"), ("a", "a/b/c")]
 )
-def test_an_archive_that_contradicts_itself(image, trees, names) -> None:
+def test_a_contradictory_archive_is_refused(image, trees, names) -> None:
     files(image, *((member(f"t/{name}"), b"x") for name in names))
     with pytest.raises(ValueError, match="two entries at"):
         trees.tree(instance())
 
 
 def sparse_file(name: str, size: int) -> bytes:
-    """An archive with a file that is nothing but a hole."""
+    """An archive with a file that consists of a hole."""
     info = tarfile.TarInfo(name)
     header = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
     info.pax_headers = header | {
@@ -378,7 +386,7 @@ def sparse_file(name: str, size: int) -> bytes:
     return whole.getvalue()
 
 
-def test_too_much_is_refused(image, trees, monkeypatch) -> None:
+def test_an_archive_above_the_limits_is_refused(image, trees, monkeypatch) -> None:
     image.archives["/testbed/."] = sparse_file("t/hole", 4_000_000_000)
     with pytest.raises(ValueError, match="hole has 4000 MB"):
         trees.tree(instance())
@@ -398,7 +406,7 @@ def test_too_much_is_refused(image, trees, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("cut", [600, 1500, 2048, 3000])
-def test_a_torn_archive(image, trees, cut) -> None:
+def test_a_truncated_archive_is_refused(image, trees, cut) -> None:
     files(image, *((member(f"t/{n}"), b"x" * 600) for n in range(3)))
     whole = image.archives["/testbed/."]
     image.archives["/testbed/."] = whole[:cut]
@@ -408,7 +416,7 @@ def test_a_torn_archive(image, trees, cut) -> None:
     assert trees.tree(instance()).paths() == ("0", "1", "2")
 
 
-def test_a_full_disk_is_a_reason(image, trees, monkeypatch) -> None:
+def test_a_full_disk_raises_with_the_reason(image, trees, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -421,7 +429,7 @@ def test_a_full_disk_is_a_reason(image, trees, monkeypatch) -> None:
         trees.tree(instance())
 
 
-def test_what_an_image_lacks_is_a_reason(image, trees) -> None:
+def test_missing_images_and_directories_raise_with_the_reason(image, trees) -> None:
     with pytest.raises(ValueError, match="no directory /testbed"):
         trees.tree(instance())
     with pytest.raises(ValueError, match="names no image"):

@@ -42,7 +42,7 @@ exec {git} "$@"
 
 @pytest.fixture
 def slow_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder: `log` has a line per clone; while `dawdle` is there, none ends."""
+    """A directory: `log` has a line per clone; clones wait while `dawdle` exists."""
     folder = tmp_path / "slow"
     folder.mkdir()
     names = {"log": folder / "log", "dawdle": folder / "dawdle"}
@@ -53,7 +53,7 @@ def slow_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def opener(origin: Path, commit: str) -> subprocess.Popen[str]:
-    """Another process that opens the tree and prints a file."""
+    """Start another process that opens the tree and prints a file."""
     return subprocess.Popen(
         [sys.executable, "-c", OPEN, f"file://{origin.parents[1]}/{{repo}}", commit],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -69,7 +69,7 @@ def wait_for(condition) -> None:
         time.sleep(0.02)
 
 
-def test_one_clone_for_all_commits(origin, clones, cache, slow_git) -> None:
+def test_all_commits_share_one_clone(origin, clones, cache, slow_git) -> None:
     parents: list[str] = []
     for number in range(4):
         tree = git(origin, "write-tree")
@@ -84,7 +84,7 @@ def test_one_clone_for_all_commits(origin, clones, cache, slow_git) -> None:
     assert str(origin) not in (place / "config").read_text()
 
 
-def test_a_commit_of_no_branch_is_fetched(origin, clones, slow_git) -> None:
+def test_a_commit_outside_all_branches_is_fetched(origin, clones, slow_git) -> None:
     first = commit_index(origin, {b"a": ("100644", b"1")})
     assert clones.tree("owner/name", first).read("a") == b"1"
     hidden = commit_index(origin, {b"a": ("100644", b"2")})
@@ -98,7 +98,7 @@ def test_a_commit_of_no_branch_is_fetched(origin, clones, slow_git) -> None:
     assert (slow_git / "log").read_text() == "clone\n"
 
 
-def test_repositories_with_long_ids(tmp_path) -> None:
+def test_repositories_with_sha256_ids_can_be_read(tmp_path) -> None:
     place = tmp_path / "origins" / "owner" / "name"
     place.mkdir(parents=True)
     git(place, "init", "-q", "--bare", "-b", "main", "--object-format=sha256")
@@ -109,7 +109,7 @@ def test_repositories_with_long_ids(tmp_path) -> None:
     clones.close()
 
 
-def test_a_commit_that_is_nowhere_is_asked_for_once(origin, clones) -> None:
+def test_a_missing_commit_is_requested_once(origin, clones) -> None:
     commit_index(origin, {b"a": ("100644", b"1")})
     with pytest.raises(ValueError, match="has no commit 1111") as first:
         clones.tree("owner/name", "1" * 40)
@@ -120,7 +120,7 @@ def test_a_commit_that_is_nowhere_is_asked_for_once(origin, clones) -> None:
     assert "\n" not in str(first.value)
 
 
-def test_a_location_without_a_repository_is_asked_once(tmp_path, slow_git) -> None:
+def test_a_location_without_a_repository_is_requested_once(tmp_path, slow_git) -> None:
     clones = Repositories(f"file://user:secret@/{tmp_path}/{{repo}}")
     reasons = set()
     for digit in "123":
@@ -154,7 +154,7 @@ def test_a_location_without_a_repository_is_asked_once(tmp_path, slow_git) -> No
         "./a",
     ],
 )
-def test_hostile_repositories(clones, repo, slow_git) -> None:
+def test_hostile_repository_names_are_refused(clones, repo, slow_git) -> None:
     with pytest.raises(ValueError, match="owner/name"):
         clones.tree(repo, "1" * 40)
     assert not (slow_git / "log").exists()
@@ -175,7 +175,7 @@ def test_hostile_repositories(clones, repo, slow_git) -> None:
         "1" * 38 + "^0",
     ],
 )
-def test_hostile_commits(origin, clones, commit) -> None:
+def test_hostile_commit_names_are_refused(origin, clones, commit) -> None:
     commit_index(origin, {b"a": ("100644", b"1")})
     with pytest.raises(ValueError, match="full commit id"):
         clones.tree("owner/name", commit)
@@ -228,7 +228,7 @@ def test_a_directory_is_read_in_place(tmp_path, cache, kind) -> None:
     assert not list(cache.glob("*/"))
 
 
-def test_two_processes_clone_once(origin, slow_git) -> None:
+def test_two_processes_share_one_clone(origin, slow_git) -> None:
     commit = commit_index(origin, {b"a": ("100644", b"1")})
     (slow_git / "log").touch()
     several = [opener(origin, commit) for _ in range(3)]
@@ -236,7 +236,7 @@ def test_two_processes_clone_once(origin, slow_git) -> None:
     assert (slow_git / "log").read_text() == "clone\n"
 
 
-def test_kill_9_in_the_midst_of_a_clone(origin, clones, cache, slow_git) -> None:
+def test_a_clone_killed_halfway_is_repeated(origin, clones, cache, slow_git) -> None:
     commit = commit_index(origin, {b"a": ("100644", b"1")})
     (slow_git / "dawdle").touch()
     with opener(origin, commit) as victim:
@@ -250,7 +250,7 @@ def test_kill_9_in_the_midst_of_a_clone(origin, clones, cache, slow_git) -> None
     assert (slow_git / "log").read_text() == "clone\nclone\n"
 
 
-def test_what_a_killed_fetch_leaves_is_cleared(origin, clones, cache) -> None:
+def test_leftovers_of_a_killed_fetch_are_removed(origin, clones, cache) -> None:
     first = commit_index(origin, {b"a": ("100644", b"1")})
     clones.tree("owner/name", first)
     (place,) = cache.glob("*/")
@@ -286,7 +286,7 @@ def _torn_pack(place: Path) -> None:
     "damage", [shutil.rmtree, _no_head, _empty, _no_objects, _torn_pack]
 )
 @pytest.mark.parametrize("meanwhile", [True, False])
-def test_a_lost_or_damaged_clone_is_made_again(
+def test_a_missing_or_damaged_clone_is_repeated(
     origin, clones, cache, damage, meanwhile
 ) -> None:
     commit = commit_index(origin, {b"a": ("100644", b"1")})
@@ -300,7 +300,7 @@ def test_a_lost_or_damaged_clone_is_made_again(
     assert clones.tree("owner/name", commit).read("a") == b"1"
 
 
-def test_reading_a_clone_is_a_use(origin, clones, cache) -> None:
+def test_reading_a_clone_counts_as_use(origin, clones, cache) -> None:
     commit = commit_index(origin, {b"a": ("100644", b"text")})
     clones.tree("owner/name", commit)
     (lock,) = cache.glob("*.lock")
@@ -309,7 +309,7 @@ def test_reading_a_clone_is_a_use(origin, clones, cache) -> None:
     assert entries(cache)[0].used > time.time() - 60
 
 
-def test_a_clone_that_is_pruned_while_it_is_read_is_made_again(
+def test_a_clone_pruned_while_in_use_is_repeated(
     origin, clones, cache, slow_git
 ) -> None:
     commit = commit_index(origin, {b"a": ("100644", b"text")})
@@ -320,7 +320,7 @@ def test_a_clone_that_is_pruned_while_it_is_read_is_made_again(
     assert (slow_git / "log").read_text() == "clone\nclone\n"
 
 
-def test_a_clone_that_is_being_made_is_not_pruned(origin, cache, slow_git) -> None:
+def test_an_unfinished_clone_is_not_pruned(origin, cache, slow_git) -> None:
     commit = commit_index(origin, {b"a": ("100644", b"text")})
     (slow_git / "dawdle").touch()
     process = opener(origin, commit)
@@ -338,13 +338,13 @@ def test_a_clone_that_is_being_made_is_not_pruned(origin, cache, slow_git) -> No
     )
 
 
-def test_without_git(clones, monkeypatch, tmp_path) -> None:
+def test_a_missing_git_raises(clones, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PrerequisiteError, match="git is not installed"):
         clones.tree("owner/name", "1" * 40)
 
 
-def test_a_full_disk_is_a_reason(origin, clones, cache) -> None:
+def test_a_full_disk_raises_with_the_reason(origin, clones, cache) -> None:
     commit = commit_index(origin, {b"a": ("100644", b"1")})
     cache.parent.mkdir(parents=True)
     cache.write_text("in the way")  # as good as full: nothing can be made there
@@ -352,7 +352,7 @@ def test_a_full_disk_is_a_reason(origin, clones, cache) -> None:
         clones.tree("owner/name", commit)
 
 
-def test_only_so_many_programs_run(tmp_path) -> None:
+def test_the_number_of_reader_processes_is_bounded(tmp_path) -> None:
     mirrors = tmp_path / "mirrors" / "o"
     near = Repositories(f"{tmp_path}/mirrors/{{repo}}")
     trees = []

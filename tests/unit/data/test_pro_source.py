@@ -11,8 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer.data.checkout import checkout, is_address
-from swebench_trainer.data.pro import ProSource, ProTable, eval_script, image_tag
+from swebench_trainer.data.pro import (
+    ProSource,
+    ProTable,
+    checkout,
+    eval_script,
+    image_tag,
+    is_address,
+)
 from swebench_trainer.errors import DataError
 from swebench_trainer.store.cache import PruneLimits, prune
 from swebench_trainer.testing import check_source
@@ -549,7 +555,7 @@ def test_git_never_runs_a_program_named_by_the_address(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", "protocol.ext.allow")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "always")
-    from swebench_trainer.data.checkout import _clone
+    from swebench_trainer.data.pro import _clone
 
     with pytest.raises(DataError, match="transport 'ext' not allowed"):
         _clone(f"ext::touch {tmp_path}/run", "HEAD", tmp_path / "clone")

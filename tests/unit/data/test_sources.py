@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swebench_trainer.data import json_list
-from swebench_trainer.data.json_list import JsonList
+from swebench_trainer.data import json_rows
+from swebench_trainer.data.json_rows import JsonList
 from swebench_trainer.data.rows import RowsSource, RowsTable, read_rows_file
 from swebench_trainer.data.task_repo import TaskRepoSource, TaskRepoTable
 from swebench_trainer.errors import DataError
@@ -65,10 +65,10 @@ def test_three_file_formats_give_the_same_instance(write, name):
         ({"problem_statement": "  "}, "column 'problem_statement' is missing or empty"),
         ({"instance_id": "../../etc"}, "instance_id has characters"),
         ({"instance_id": "a/b"}, "instance_id has characters"),
-        ({"FAIL_TO_PASS": "[oops"}, "column 'FAIL_TO_PASS' is not a JSON list"),
+        ({"FAIL_TO_PASS": "[oops"}, "column 'FAIL_TO_PASS' is not JSON"),
         ({"PASS_TO_PASS": [1]}, "has an item that is not a string"),
         ({"PASS_TO_PASS": 5}, "column 'PASS_TO_PASS' is not a list"),
-        ({"FAIL_TO_PASS": "[" * 99999}, "column 'FAIL_TO_PASS' is not a JSON list"),
+        ({"FAIL_TO_PASS": "[" * 99999}, "column 'FAIL_TO_PASS' is not JSON"),
         ({"FAIL_TO_PASS": {"t": 1}}, "column 'FAIL_TO_PASS' is not a list"),
         ({"FAIL_TO_PASS": ["\ud800"]}, "has a lone surrogate"),
         ({"patch": "\ud800"}, "column 'patch' has a lone surrogate"),
@@ -268,7 +268,7 @@ def test_an_invalid_json_list_raises_with_the_line(tmp_path, content, line):
 )
 def test_a_json_list_can_be_read_in_chunks_of_any_size(rows, size, indent):
     text = json.dumps(rows, indent=indent, ensure_ascii=False)
-    with mock.patch.object(json_list, "_READ", size):
+    with mock.patch.object(json_rows, "_READ", size):
         items = JsonList(io.StringIO(text))
         assert list(items) == rows
     assert items.line == text.count("\n") + 1
@@ -279,7 +279,7 @@ def test_files_are_read_with_bounded_memory(tmp_path, monkeypatch, name):
     import tracemalloc
 
     monkeypatch.setattr(spool, "_IN_MEMORY", 1 << 16)
-    monkeypatch.setattr(json_list, "_READ", 1 << 16)
+    monkeypatch.setattr(json_rows, "_READ", 1 << 16)
     rows = [
         {**CLASSIC, "instance_id": f"a__b-{n}", "PASS_TO_PASS": "[]", "patch": f"{n} " * 9000}
         for n in range(800)

@@ -1,6 +1,6 @@
 """A tiny issue in SWE-bench Pro's form: rows, evaluation checkout, repository.
 
-The history has the fix in a later commit, with the tests, which is where Pro's grading
+The history has the fix in a later commit together with the tests, where Pro's grading
 takes them from.
 """
 
@@ -106,13 +106,13 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
 
 @dataclass
 class ProTask:
-    """Contents of an instance; change them before calling `instance`.
+    """The contents of an instance; change them before calling `instance`.
 
     Attributes:
         base: Files of the base commit.
         fix: Files that the fix changes, without the tests.
         tests: Files that come with the fix.
-        row: Columns that differ from what follows from these.
+        row: Columns that override those derived from the other attributes.
     """
 
     folder: Path
@@ -163,7 +163,7 @@ class ProTask:
         return commits[0], commits[1]
 
     def make_row(self, base: str, fix: str) -> dict[str, Any]:
-        """The 16 columns, in the forms in which the dataset has them."""
+        """The 16 columns, in the same form as in the dataset."""
         between = ("diff", "--binary", base, fix, "--")
         name = self.repo.replace("/", "__")
         return {
@@ -188,7 +188,7 @@ class ProTask:
         }
 
     def patch(self, files: dict[str, str]) -> str:
-        """What changes the base commit's files to these."""
+        """The diff that changes the base commit's files to these."""
         here = self.repository
         git(here, "reset", "-q", "--hard")
         write_files(here, files)
@@ -205,10 +205,10 @@ def job(
     return GradeJob(instance, candidate, folder)
 
 
-class Nearby:
-    """An engine without walls: the paths of a container lie in a folder of this machine.
+class LocalFactory:
+    """A sandbox without isolation: container paths are in a folder of this machine.
 
-    It shows what scripts do, for patches that do no harm.
+    It shows the effect of scripts, for harmless patches only.
     """
 
     def __init__(self, task: ProTask, folder: Path, path: str = "") -> None:
@@ -220,14 +220,16 @@ class Nearby:
         return {}
 
     @contextlib.contextmanager
-    def open(self, job: GradeJob, files: Files) -> Iterator[Nearby]:
+    def open(self, job: GradeJob, files: Files) -> Iterator[LocalFactory]:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.task.repository, self.folder / "app", symlinks=True)
         for path, content in files.items():
             (self.folder / path).parent.mkdir(exist_ok=True)
             is_script = path.endswith(".sh")
             (self.folder / path).write_bytes(
-                moved(content.decode(), self.folder).encode() if is_script else content
+                relocated(content.decode(), self.folder).encode()
+                if is_script
+                else content
             )
         yield self
 
@@ -253,15 +255,15 @@ class Nearby:
         return CommandResult(done.returncode)
 
 
-def moved(script: str, folder: Path) -> str:
-    """A script with a container's paths in a folder."""
+def relocated(script: str, folder: Path) -> str:
+    """A script with the paths of a container replaced by a folder."""
     return re.sub(r"/(?=(?:workspace|app|tmp)\b)", f"{folder}/", script)
 
 
 def official(
     task: ProTask, row: Mapping[str, Any], patch: str, folder: Path
 ) -> set[str]:
-    """The tests that pass by SWE-bench Pro's own procedure, all of it in one place."""
+    """The tests that pass by SWE-bench Pro's own procedure, written out in one function."""
     shutil.copytree(task.repository, folder / "app", symlinks=True)
     write_files(
         folder / "workspace",
@@ -282,7 +284,7 @@ bash /workspace/run_script.sh {files} > /workspace/stdout.log 2> /workspace/stde
 python3 /workspace/parser.py /workspace/stdout.log /workspace/stderr.log /workspace/output.json
 """
     subprocess.run(
-        ["bash", "-c", moved(script, folder)],
+        ["bash", "-c", relocated(script, folder)],
         env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -40,7 +40,7 @@ def require_sandbox() -> None:
 
 
 @dataclass(frozen=True)
-class Ran:
+class SandboxRun:
     ended: CommandResult
     output: str
     evidence: Evidence | None
@@ -56,7 +56,7 @@ def run(
     group: bool = True,
     launcher: Launcher | None = None,
     **limits: int,
-) -> Ran:
+) -> SandboxRun:
     """Run a script in `/testbed`, which contains only `file`."""
     repository = folder / "repository"
     repository.mkdir(exist_ok=True)
@@ -77,7 +77,7 @@ def run(
         ended = sandbox.test(log, timeout)
         log.close()
         evidence = sandbox.inspect() if inspect else None
-    return Ran(ended, (folder / "log").read_text(errors="replace"), evidence)
+    return SandboxRun(ended, (folder / "log").read_text(errors="replace"), evidence)
 
 
 @contextlib.contextmanager
@@ -99,7 +99,8 @@ def cgroup(limits: SandboxLimits) -> Iterator[object]:
 def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Start sandboxes as an ordinary user, with a Python that this user may run.
 
-    Yields a directory that the user may enter, unlike those of pytest.
+    Yields:
+        A directory that the user may enter, unlike pytest's own.
     """
     python = shutil.which("python3", path="/usr/bin")
     if python is None:
@@ -120,7 +121,7 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def sandbox_processes(mark: str) -> list[int]:
-    """Processes of this machine with the mark among their arguments."""
+    """Processes on this machine that have the mark in their arguments."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

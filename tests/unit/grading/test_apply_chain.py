@@ -165,7 +165,7 @@ def test_there_is_no_tree_id_if_git_ignores_a_file(tmp_path: Path) -> None:
 
 
 def test_there_is_no_tree_id_if_an_ignored_file_is_deleted(tmp_path: Path) -> None:
-    """A generated file that only the image has: git would not miss it."""
+    """A generated file that only the image has; git would not notice its deletion."""
     deleting = "diff --git a/gen.py b/gen.py\ndeleted file mode 100644\n--- a/gen.py\n"
     deleting += "+++ /dev/null\n@@ -1 +0,0 @@\n-VALUE = 1\n"
     kept = apply(tmp_path / "kept", GOLD, untracked={"gen.py": "VALUE = 1\n"})

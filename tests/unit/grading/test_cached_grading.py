@@ -15,7 +15,7 @@ from tiny import ADD, DOUBLE, GOLD, NEW_FILE, WRONG, Task
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading.cache import SqliteRunCache
 from swebench_trainer.grading.official import APPLY_LOG, REPORT, TEST_LOG
-from swebench_trainer.grading.run_candidate import run_candidate
+from swebench_trainer.grading.run_candidate import CandidateRun
 from swebench_trainer.grading.sandbox import CommandResult, read_execution
 from swebench_trainer.types import Instance, Status
 
@@ -33,9 +33,9 @@ def run_cache(tmp_path: Path):
 def grade(task: Task, run_cache: SqliteRunCache) -> Grade:
     count = iter(range(100))
 
-    def grade(engine: Scripted, patch: str = GOLD, **changes: Any) -> Outcome:
+    def grade(factory: Scripted, patch: str = GOLD, **changes: Any) -> Outcome:
         job = dataclasses.replace(task.job(patch, name=f"{next(count)}"), **changes)
-        outcome = run_candidate(job, engine, 7, run_cache=run_cache)
+        outcome = CandidateRun(job, factory, 7, run_cache).outcome()
         grade.job = job
         return outcome
 
@@ -49,9 +49,9 @@ def changed(instance: Instance, **changes: Any) -> dict[str, Instance]:
 def test_an_equal_run_comes_from_the_cache_with_the_same_files(grade: Grade) -> None:
     first = grade(Scripted())
     made = grade.job.log_dir
-    engine = Scripted()
-    again = grade(engine)
-    assert engine.runs == []
+    factory = Scripted()
+    again = grade(factory)
+    assert factory.runs == []
     assert (first.answered_by, again.answered_by) == ("run", "cache")
     assert dataclasses.replace(again, answered_by="run", seconds=first.seconds) == first
     names = {path.name for path in made.iterdir()}
@@ -67,12 +67,12 @@ def test_a_change_of_anything_that_determines_a_run_repeats_it(
     grade: Grade, task: Task, what: str
 ) -> None:
     grade(Scripted(tree=""))
-    engine = Scripted(tree="")
+    factory = Scripted(tree="")
     patch, changes = GOLD, {}
     if what == "image":
-        engine.image = "sha256:2"
+        factory.image = "sha256:2"
     elif what == "limits":
-        engine.environment = lambda instance: {"image": "sha256:1", "pids": 9}
+        factory.environment = lambda instance: {"image": "sha256:1", "pids": 9}
     elif what == "eval script":
         changes = changed(
             task.instance,
@@ -88,15 +88,15 @@ def test_a_change_of_anything_that_determines_a_run_repeats_it(
         changes = changed(task.instance, apply_mode="pro", base_commit="f" * 40)
     else:
         patch = GOLD + "\n"
-    assert grade(engine, patch, **changes).answered_by == "run"
-    assert "test" in engine.runs
+    assert grade(factory, patch, **changes).answered_by == "run"
+    assert "test" in factory.runs
 
 
 def test_another_patch_with_the_same_tree_shares_the_run(grade: Grade) -> None:
     grade(Scripted())
-    engine = Scripted()
-    assert grade(engine, NEW_FILE).answered_by == "tree"
-    assert engine.runs == ["open", "apply"]
+    factory = Scripted()
+    assert grade(factory, NEW_FILE).answered_by == "tree"
+    assert factory.runs == ["open", "apply"]
     assert grade(Scripted(tree=f"{'c' * 40} {'d' * 40}"), WRONG).answered_by == "run"
 
 
@@ -121,10 +121,10 @@ def test_possible_infrastructure_failures_are_not_cached(
 
 def test_a_refused_patch_is_cached(grade: Grade) -> None:
     first = grade(Scripted(CommandResult(10)), WRONG)
-    engine = Scripted()
-    again = grade(engine, WRONG)
+    factory = Scripted()
+    again = grade(factory, WRONG)
     assert (again.status, again.reason) == (Status.NOT_APPLIED, first.reason)
-    assert engine.runs == []
+    assert factory.runs == []
 
 
 def test_other_test_lists_and_parsers_judge_the_cached_log_again(
@@ -134,42 +134,42 @@ def test_other_test_lists_and_parsers_judge_the_cached_log_again(
     assert grade(Scripted(log=log)).status is Status.UNRESOLVED
     easier = changed(task.instance, FAIL_TO_PASS=(DOUBLE,), PASS_TO_PASS=())
     # The sandbox of a failure was not inspected, so as a pass it runs again.
-    engine = Scripted(log=log)
-    assert grade(engine, **easier).status is Status.RESOLVED
-    assert engine.runs == ["open", "apply", "test", "inspect"]
-    engine = Scripted()
-    assert grade(engine, **easier).answered_by == "cache"
+    factory = Scripted(log=log)
+    assert grade(factory, **easier).status is Status.RESOLVED
+    assert factory.runs == ["open", "apply", "test", "inspect"]
+    factory = Scripted()
+    assert grade(factory, **easier).answered_by == "cache"
     harder = changed(task.instance, FAIL_TO_PASS=(ADD, DOUBLE, "test_more (x)"))
-    assert grade(engine, **harder).status is Status.UNRESOLVED
+    assert grade(factory, **harder).status is Status.UNRESOLVED
     blind = changed(task.instance, log_parser="parse_log_pytest")
-    assert grade(engine, **blind).status is Status.UNRESOLVED
-    assert engine.runs == []
+    assert grade(factory, **blind).status is Status.UNRESOLVED
+    assert factory.runs == []
 
 
 def test_a_cached_run_above_the_timeout_runs_again(
     task: Task, run_cache: SqliteRunCache
 ) -> None:
     job = task.job(GOLD)
-    run_candidate(job, Scripted(), 7, run_cache=run_cache)
-    assert run_candidate(job, Scripted(), 7, run_cache=run_cache).answered_by == "cache"
+    CandidateRun(job, Scripted(), 7, run_cache).outcome()
+    assert CandidateRun(job, Scripted(), 7, run_cache).outcome().answered_by == "cache"
     run_cache._database.execute(
         "UPDATE runs SET execution = json_set(execution, '$.seconds.test', 6.5)"
     )
-    assert run_candidate(job, Scripted(), 7, run_cache=run_cache).answered_by == "cache"
-    assert run_candidate(job, Scripted(), 6, run_cache=run_cache).answered_by == "run"
+    assert CandidateRun(job, Scripted(), 7, run_cache).outcome().answered_by == "cache"
+    assert CandidateRun(job, Scripted(), 6, run_cache).outcome().answered_by == "run"
 
 
 def test_a_broken_cache_does_not_affect_verdicts(
     task: Task, run_cache: SqliteRunCache, tmp_path: Path
 ) -> None:
     job = task.job(GOLD)
-    run_candidate(job, Scripted(), 7, run_cache=run_cache)
+    CandidateRun(job, Scripted(), 7, run_cache).outcome()
     run_cache._database.execute("UPDATE logs SET content = x'00'")
     assert (
-        run_candidate(job, Scripted(), 7, run_cache=run_cache).status is Status.RESOLVED
+        CandidateRun(job, Scripted(), 7, run_cache).outcome().status is Status.RESOLVED
     )
     run_cache._database.execute("DROP TABLE keys")
-    outcome = run_candidate(job, Scripted(), 7, run_cache=run_cache)
+    outcome = CandidateRun(job, Scripted(), 7, run_cache).outcome()
     assert (outcome.status, outcome.answered_by) == (Status.RESOLVED, "run")
     assert read_execution(job.log_dir) is not None
 
@@ -177,20 +177,18 @@ def test_a_broken_cache_does_not_affect_verdicts(
 def test_concurrent_candidates_with_one_tree_are_tested_once(
     task: Task, run_cache: SqliteRunCache
 ) -> None:
-    engines = [Scripted() for _ in range(4)]
+    factories = [Scripted() for _ in range(4)]
     jobs: list[GradeJob] = [
         task.job(GOLD + "\n" * n, name=f"thread-{n}") for n in range(4)
     ]
     threads = [
-        threading.Thread(
-            target=run_candidate, args=(job, engine, 7), kwargs={"run_cache": run_cache}
-        )
-        for job, engine in zip(jobs, engines, strict=True)
+        threading.Thread(target=CandidateRun(job, factory, 7, run_cache).outcome)
+        for job, factory in zip(jobs, factories, strict=True)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    tested = [engine for engine in engines if "test" in engine.runs]
+    tested = [factory for factory in factories if "test" in factory.runs]
     assert len(tested) == 1
     assert all((job.log_dir / TEST_LOG).exists() for job in jobs)

@@ -1,4 +1,4 @@
-"""What of the Docker grader needs no daemon."""
+"""The parts of the Docker grader that need no daemon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from swebench_trainer.grading.docker import hosts
 from swebench_trainer.grading.docker.containers import (
-    MAX_PATHS,
     Container,
     _files_below,
     _holds,
@@ -27,6 +26,7 @@ from swebench_trainer.grading.docker.hosts import Host, Hosts, NoHostError, Tunn
 from swebench_trainer.grading.docker.images import repository, retry_seconds
 from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 from swebench_trainer.grading.docker.warm_containers import WarmContainers
+from swebench_trainer.grading.sandbox import MAX_PATHS
 from swebench_trainer.recipe.models import semantic_settings
 
 
@@ -49,7 +49,7 @@ def test_hosts_and_disk_limits_are_not_part_of_the_settings() -> None:
         DockerTable(use="docker", shm="much")
 
 
-# What a container leaves.
+# State of a container.
 
 
 def test_files_of_a_layer_include_deleted_ones(tmp_path: Path) -> None:
@@ -143,11 +143,11 @@ def test_tags_and_digests_are_removed_from_image_names() -> None:
     assert repository("a/b@sha256:0") == "a/b"
 
 
-# Containers that are ready.
+# Warm containers.
 
 
-class Shelf:
-    """Starts and removes containers that are nothing but a number."""
+class FakeContainers:
+    """Starts and removes fake containers, identified by a number."""
 
     def __init__(self) -> None:
         self.alive: set[int] = set()
@@ -164,8 +164,8 @@ class Shelf:
 
 
 class FakeContainer:
-    def __init__(self, shelf: Shelf, number: int, image: str) -> None:
-        self.shelf, self.number, self.image = shelf, number, image
+    def __init__(self, containers: FakeContainers, number: int, image: str) -> None:
+        self.containers, self.number, self.image = containers, number, image
         self.fresh = True
 
     def lives_for(self, _: float) -> bool:
@@ -173,80 +173,80 @@ class FakeContainer:
 
     def remove(self) -> None:
         time.sleep(0.01)
-        with self.shelf.lock:
-            self.shelf.alive.remove(self.number)
+        with self.containers.lock:
+            self.containers.alive.remove(self.number)
 
 
 def test_a_container_is_started_ahead_and_used_once() -> None:
-    shelf = Shelf()
-    ready = WarmContainers(shelf.start, workers=2)
-    with contextlib.closing(ready):
-        first = ready.take("a", 1)
-        ready.keep(["a", "b", "c"])
+    containers = FakeContainers()
+    warm = WarmContainers(containers.start, workers=2)
+    with contextlib.closing(warm):
+        first = warm.take("a", 1)
+        warm.keep(["a", "b", "c"])
         deadline = time.monotonic() + 5
-        while shelf.started < 3:
+        while containers.started < 3:
             assert time.monotonic() < deadline
-        second, third = ready.take("a", 1), ready.take("b", 1)
-        assert shelf.started == 3  # nothing for `c`: two are enough
+        second, third = warm.take("a", 1), warm.take("b", 1)
+        assert containers.started == 3  # none for `c`: there are two workers
         assert {c.number for c in (first, second, third)} == {1, 2, 3}
         for container in (first, second, third):
-            ready.discard(container)
-    assert shelf.alive == set()
+            warm.discard(container)
+    assert containers.alive == set()
 
 
 def test_warm_containers_that_are_not_needed_are_removed() -> None:
-    shelf = Shelf()
-    ready = WarmContainers(shelf.start, workers=2)
-    ready.keep(["a", "a"])
-    ready.keep(["a", "b"])
-    ready.close()
-    assert shelf.alive == set()
+    containers = FakeContainers()
+    warm = WarmContainers(containers.start, workers=2)
+    warm.keep(["a", "a"])
+    warm.keep(["a", "b"])
+    warm.close()
+    assert containers.alive == set()
 
 
 def test_a_container_that_is_too_old_is_not_used() -> None:
-    shelf = Shelf()
-    ready = WarmContainers(shelf.start, workers=1)
-    ready.keep(["a"])
-    ready._warm["a"][0].result().fresh = False
-    assert ready.take("a", 1).number == 2
-    ready.close()
+    containers = FakeContainers()
+    warm = WarmContainers(containers.start, workers=1)
+    warm.keep(["a"])
+    warm._warm["a"][0].result().fresh = False
+    assert warm.take("a", 1).number == 2
+    warm.close()
 
 
 def test_no_more_than_twice_as_many_containers_as_workers() -> None:
-    shelf = Shelf()
-    ready = WarmContainers(shelf.start, workers=3)
+    containers = FakeContainers()
+    warm = WarmContainers(containers.start, workers=3)
 
     def use(number: int) -> None:
-        container = ready.take(f"image {number // 4}", 1)
-        ready.keep([f"image {(number + ahead) // 4}" for ahead in (3, 4, 5)])
+        container = warm.take(f"image {number // 4}", 1)
+        warm.keep([f"image {(number + ahead) // 4}" for ahead in (3, 4, 5)])
         time.sleep(0.005)
-        ready.discard(container)
+        warm.discard(container)
 
     with ThreadPoolExecutor(3) as workers:
         list(workers.map(use, range(60)))
-    ready.close()
-    assert shelf.most <= 6
-    assert shelf.alive == set()
+    warm.close()
+    assert containers.most <= 6
+    assert containers.alive == set()
 
 
 def test_a_failed_start_is_repeated_when_the_container_is_needed() -> None:
-    shelf = Shelf()
+    containers = FakeContainers()
     broken = True
 
     def start(image: str) -> FakeContainer:
         if broken:
             raise OSError("no daemon")
-        return shelf.start(image)
+        return containers.start(image)
 
-    ready = WarmContainers(start, workers=1)
-    ready.keep(["a"])
+    warm = WarmContainers(start, workers=1)
+    warm.keep(["a"])
     with pytest.raises(OSError, match="no daemon"):
-        ready.take("a", 1)
-    ready.keep(["a"])
-    assert ready._warm["a"][0].exception() is not None
+        warm.take("a", 1)
+    warm.keep(["a"])
+    assert warm._warm["a"][0].exception() is not None
     broken = False
-    ready.discard(ready.take("a", 1))
-    ready.close()
+    warm.discard(warm.take("a", 1))
+    warm.close()
 
 
 # Hosts.
@@ -270,7 +270,7 @@ def test_jobs_stop_waiting_if_all_daemons_stay_lost(
         pass
     assert 0.4 < time.monotonic() - begin < 3
     begin = time.monotonic()
-    with pytest.raises(NoHostError), shared.slot():  # the next one does not wait
+    with pytest.raises(NoHostError), shared.slot():  # later jobs do not wait
         pass
     assert time.monotonic() - begin < 0.3
 
@@ -325,14 +325,14 @@ def test_emulation_causes_a_warning() -> None:
 # Claims.
 
 
-class Emptied:
-    """A daemon's API that only knows how to list nothing."""
+class EmptyDaemon:
+    """The API of a daemon without containers."""
 
     def __init__(self) -> None:
-        self.asked_for: list[str] = []
+        self.requested: list[str] = []
 
     def containers(self, *, all: bool, filters: dict[str, str]) -> list[object]:
-        self.asked_for.append(filters["label"].partition("=")[2])
+        self.requested.append(filters["label"].partition("=")[2])
         return []
 
 
@@ -347,13 +347,13 @@ def test_only_the_containers_of_dead_graders_are_removed() -> None:
     for claim in (living, dead):
         claim.add("a")
     dead.release(empty=False)
-    api = Emptied()
-    remove_orphans({"a": api, "b": Emptied()})
+    api = EmptyDaemon()
+    remove_orphans({"a": api, "b": EmptyDaemon()})
     remove_orphans({"a": api})
-    assert api.asked_for == ["dead"]
+    assert api.requested == ["dead"]
     living.release(empty=True)
     remove_orphans({"a": api})
-    assert api.asked_for == ["dead"]
+    assert api.requested == ["dead"]
 
 
 @pytest.mark.usefixtures("own_claims")
@@ -362,10 +362,10 @@ def test_a_claim_is_kept_until_all_its_daemons_are_cleaned() -> None:
     dead.add("a")
     dead.add("b")
     dead.release(empty=False)
-    first, second = Emptied(), Emptied()
+    first, second = EmptyDaemon(), EmptyDaemon()
     remove_orphans({"a": first})
     remove_orphans({"a": first})
     remove_orphans({"a": first, "b": second})
-    assert (first.asked_for, second.asked_for) == (["dead"], ["dead"])
+    assert (first.requested, second.requested) == (["dead"], ["dead"])
     remove_orphans({"a": first, "b": second})
-    assert second.asked_for == ["dead"]
+    assert second.requested == ["dead"]

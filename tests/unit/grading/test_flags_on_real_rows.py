@@ -1,4 +1,4 @@
-"""How often an honest patch, gold, has a flag that only the patch can raise."""
+"""How often gold patches have a flag that depends only on the patch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def instances(name: str) -> list[Instance]:
 @pytest.mark.parametrize(
     ("name", "flagged"),
     [
-        # setup.cfg, which names pytest, too; sys.exit, _pytest twice, unittest
+        # setup.cfg, which also mentions pytest; sys.exit, _pytest twice, unittest
         ("SWE-bench_Verified_test.parquet", {"tests": 1, "code": 5}),
         # setup.py four times; sys.exit three times, atexit, sys.modules, _getframe
         ("SWE-bench_dev.parquet", {"tests": 4, "code": 6}),
@@ -51,7 +51,7 @@ def test_few_gold_patches_have_a_flag(name: str, flagged: dict[str, int]) -> Non
     "name", ["SWE-bench_Verified_test.parquet", "SWE-bench_dev.parquet"]
 )
 def test_every_test_patch_has_a_flag(name: str) -> None:
-    """As a candidate's: it is the reset set itself."""
+    """As the patch of a candidate: it changes exactly the files that are reset."""
     for instance in instances(name):
         assert touches_tests(instance, instance.test_patch), instance.instance_id
 

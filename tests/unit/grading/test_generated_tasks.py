@@ -1,4 +1,4 @@
-"""Generated tasks in the sandbox of their recipe."""
+"""Generated tasks in the sandbox that their recipe uses."""
 
 from __future__ import annotations
 

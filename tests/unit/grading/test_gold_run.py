@@ -7,7 +7,7 @@ from tiny import Task
 from swebench_trainer.contracts import GoldRun
 from swebench_trainer.grading.official import TEST_LOG
 from swebench_trainer.grading.sandbox import Evidence, Execution, write_execution
-from swebench_trainer.grading.trust.gold import gold_run
+from swebench_trainer.grading.trust.log_flags import gold_run
 
 LOG = """\
 >>>>> Start Test Output

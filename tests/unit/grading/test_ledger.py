@@ -1,4 +1,5 @@
-"""The ledger: decided once, equal patches together, faults of the machine owed."""
+"""The ledger: each candidate is decided once, equal patches share a run, and
+infrastructure failures are graded again."""
 
 import dataclasses
 import time

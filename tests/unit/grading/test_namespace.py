@@ -1,4 +1,4 @@
-"""The real sandbox; skipped, with the reason, where the machine allows none."""
+"""The real sandbox; skipped, with the reason, on machines that do not allow it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from swebench_trainer.grading.namespace import launch
 from swebench_trainer.grading.namespace.cgroup import cgroup_parents
 from swebench_trainer.grading.namespace.grader import (
     NamespaceGrader,
-    NamespaceSandboxFactory,
     NamespaceTable,
     repository_view,
 )
@@ -220,7 +219,7 @@ def test_no_sandbox_outlives_a_killed_trainer(tmp_path: Path) -> None:
         while sleeping < 2:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-            with contextlib.suppress(psutil.NoSuchProcess):  # or ended, and a zombie
+            with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie
                 processes = trainer.children(recursive=True)
                 sleeping = sum("sleep" in process.cmdline() for process in processes)
     finally:
@@ -318,7 +317,7 @@ def test_the_probe_detects_missing_overlay_features(
 def test_check_fails_where_namespaces_are_forbidden(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine without a place for a sandbox; the script itself runs."""
+    """A machine where the script runs but cannot build a sandbox."""
     broken = tmp_path / "sandbox.py"
     broken.write_text(launch.SANDBOX.read_text().replace('"/sys"', '"/nowhere"'))
     monkeypatch.setattr(launch, "SANDBOX", broken)
@@ -334,7 +333,7 @@ def test_check_fails_where_namespaces_are_forbidden(
 def test_copy_gives_the_same_verdicts(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a machine does that refuses overlays in user namespaces."""
+    """Grading on a machine that forbids overlays in user namespaces."""
     monkeypatch.setattr(namespace_grader, "repository_view", lambda: "copy")
     jobs = [task.job(tiny.GOLD, name="gold"), task.job(tiny.WRONG, name="wrong")]
     statuses = [outcome.status for outcome in grade(*jobs)]
@@ -381,11 +380,11 @@ def test_the_environment_covers_everything_a_run_depends_on(
 ) -> None:
     def facts(task: Task, **settings: object) -> dict[str, object]:
         table = {"use": "namespace", **settings}
-        engine = NamespaceSandboxFactory(NamespaceTable.model_validate(table))
+        grader = NamespaceGrader(NamespaceTable.model_validate(table))
         try:
-            return dict(engine.environment(task.instance))
+            return dict(grader.environment(task.instance))
         finally:
-            engine.close()
+            grader.close()
 
     before = facts(task)
     assert facts(task) == before

@@ -1,4 +1,4 @@
-"""What hostile tests can see, change, hold on to and use up in a sandbox."""
+"""Limits on what hostile tests can read, change, keep and consume in a sandbox."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from sandboxes import LIMITS, Ran, as_nobody, require_sandbox, run, sandbox_processes
+from sandboxes import (
+    LIMITS,
+    SandboxRun,
+    as_nobody,
+    require_sandbox,
+    run,
+    sandbox_processes,
+)
 
 from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.namespace.cgroup import (
@@ -184,7 +191,7 @@ def test_setuid_programs_gain_no_privileges(tmp_path: Path) -> None:
         tmp_path,
     )
     assert "NoNewPrivs:\t1" in ran.output
-    # The capabilities of a Docker container, and no other.
+    # Exactly the capabilities of a Docker container.
     assert "CapBnd:\t00000000a80425fb" in ran.output
 
 
@@ -407,7 +414,7 @@ def cgroups_of_sandboxes() -> set[Path]:
 def test_no_cgroup_is_left(tmp_path: Path) -> None:
     needs_cgroups()
     before = cgroups_of_sandboxes()
-    ran: Ran = run("(setsid sleep 60 &); true", tmp_path)
+    ran: SandboxRun = run("(setsid sleep 60 &); true", tmp_path)
     assert ran.ended.code == 0
     assert cgroups_of_sandboxes() <= before
 

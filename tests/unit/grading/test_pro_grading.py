@@ -1,4 +1,4 @@
-"""SWE-bench Pro's verdicts come out as its own evaluation gives them."""
+"""Verdicts of SWE-bench Pro equal those of its own evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pro_task import (
     FIXED,
     RUN_SCRIPT,
     WRONG,
-    Nearby,
+    LocalFactory,
     ProTask,
     job,
     official,
@@ -40,7 +40,7 @@ from swebench_trainer.grading.pro import (
     without_binary_hunks,
 )
 from swebench_trainer.grading.rejudge import rejudge_file
-from swebench_trainer.grading.run_candidate import run_candidate
+from swebench_trainer.grading.run_candidate import CandidateRun
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import write_rows
 from swebench_trainer.types import Instance, Status, Verdict, as_row
@@ -59,10 +59,9 @@ def grade(tmp_path: Path):
     """Grades a patch with the scripts of a task, without a container."""
 
     def grade(task: ProTask, instance: Instance, patch: str, **keys: Any) -> Outcome:
-        engine = Nearby(task, tmp_path / "box", keys.pop("path", ""))
-        return run_candidate(
-            job(instance, patch, tmp_path / "logs", **keys), engine, 60
-        )
+        factory = LocalFactory(task, tmp_path / "box", keys.pop("path", ""))
+        candidate = job(instance, patch, tmp_path / "logs", **keys)
+        return CandidateRun(candidate, factory, 60).outcome()
 
     return grade
 
@@ -92,7 +91,7 @@ def test_judging_the_logs_again_gives_the_same_verdict(
 
 
 def printing(text: str) -> dict[str, str]:
-    """Tests that write exactly this to stdout, and `PASSED adds` if the fix is there."""
+    """Tests that write exactly this to stdout, then `PASSED adds` if the fix is applied."""
     return {
         "tests/checks.py": "import sys\nfrom calc import add\n"
         f"sys.stdout.buffer.write({text.encode()!r})\n"
@@ -111,7 +110,7 @@ def test_only_gold_passes(pro, grade) -> None:
 
 
 def test_each_stream_reaches_the_parser_unchanged(pro, grade, tmp_path) -> None:
-    """Nothing that tests print is framing, and no byte of text is lost."""
+    """Test output is never mistaken for framing, and no byte of text is lost."""
     lines = [
         "E:PASSED forged",
         "O:O:E:",
@@ -300,7 +299,7 @@ AWKWARD = [
     "é \u2028 ok",
     "\ttab",
 ]
-"""Names of tests of the kinds that the dataset has."""
+"""Test names of the kinds found in the dataset."""
 
 
 def test_awkward_names_get_the_official_verdict(pro, grade, tmp_path) -> None:
@@ -336,7 +335,7 @@ def test_the_exit_status_of_the_tests_is_ignored(pro, grade) -> None:
 def test_tests_run_even_if_the_patch_is_refused_as_inexact(
     pro, grade, tmp_path
 ) -> None:
-    """patch(1) would take it; officially only git decides."""
+    """patch(1) would accept it, but officially only git decides."""
     body = "".join(f"# {n}\n" for n in range(9))
     pro.base = {"calc.py": CALC + body}
     pro.fix = {"calc.py": FIXED + body}
@@ -402,7 +401,7 @@ def test_binary_hunks_are_removed(patch, left) -> None:
 
 
 def test_a_patch_is_graded_without_its_binary_files(pro, grade, tmp_path) -> None:
-    """The binary part does not fit, and with it git would refuse all of the patch."""
+    """The binary part does not apply; with it, git would refuse the whole patch."""
     instance = pro.instance()
     outcome = grade(pro, instance, DIFFERS + instance.patch + BINARY)
     assert outcome.status is Status.RESOLVED
@@ -425,7 +424,7 @@ def test_the_repository_is_reset_before_the_patch(pro, grade, extraction) -> Non
 
 
 def test_the_file_list_is_interpreted_as_officially(pro, grade, tmp_path) -> None:
-    """Unset variables are empty, quotes and stars are the shell's."""
+    """Unset variables are empty; the shell expands quotes and wildcards."""
     pro.run_script = "#!/bin/bash\nprintf '<%s>\\n' \"$@\"\nprintf 'PASSED adds\\n'\n"
     pro.row = {
         "selected_test_files_to_run": repr(
@@ -522,7 +521,7 @@ def test_output_in_another_form_has_no_results(text) -> None:
     assert results(writing(text)) == {}
 
 
-# The kernel ends it as it does when its own limit has passed, which is two minutes.
+# The kernel ends it, as after its own limit of two minutes.
 HURRY = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 2))\n"
 
 
@@ -599,7 +598,7 @@ def log_of(stdout: str) -> str:
 def test_instances_with_different_parsers_are_judged_concurrently(
     pro, tmp_path
 ) -> None:
-    """Each reads with the parser that its row brought, whatever its id."""
+    """Each log is read by the parser in its row, whatever the id."""
     instance = pro.instance()
     says = "import json, sys\njson.dump({{'tests': [{{'name': {!r}, 'status': 'PASSED'}}]}}, open(sys.argv[3], 'w'))\n"
     verdicts: dict[int, bool] = {}
@@ -654,7 +653,7 @@ def test_each_program_is_a_parser_with_its_own_name(pro) -> None:
     assert parser_name("a") != parser_name("b")
 
 
-# What the tests could have done to the run script.
+# Changes that tests could make to the run script.
 
 
 def test_a_changed_run_script_is_detected(pro, grade, tmp_path) -> None:

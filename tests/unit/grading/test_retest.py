@@ -23,7 +23,7 @@ def verdict(status=Status.RESOLVED, *flags, patch="p", sample=0) -> Verdict:
     return Verdict("i-1", sample, "m", status, flags=flags, patch=patch)
 
 
-def opinion(first, *again, owed=2):
+def retested(first, *again, owed=2):
     return with_retests(first, again, owed).flags
 
 
@@ -65,27 +65,27 @@ def test_a_share_of_failures_runs_again_in_any_order() -> None:
 
 
 def test_a_confirmed_pass_keeps_its_flags() -> None:
-    assert opinion(PASS, PASS, PASS) == ()
-    assert opinion(verdict(Status.RESOLVED, FLAKY, UNCONFIRMED), PASS, PASS) == ()
+    assert retested(PASS, PASS, PASS) == ()
+    assert retested(verdict(Status.RESOLVED, FLAKY, UNCONFIRMED), PASS, PASS) == ()
 
 
 def test_a_contradicted_verdict_is_flaky() -> None:
-    assert opinion(PASS, PASS, FAIL) == (FLAKY,)
-    assert opinion(PASS, verdict(Status.TIMEOUT)) == (FLAKY,)
-    assert opinion(FAIL, PASS, owed=1) == (FLAKY,)
-    assert opinion(FAIL, FAIL, owed=1) == ()
+    assert retested(PASS, PASS, FAIL) == (FLAKY,)
+    assert retested(PASS, verdict(Status.TIMEOUT)) == (FLAKY,)
+    assert retested(FAIL, PASS, owed=1) == (FLAKY,)
+    assert retested(FAIL, FAIL, owed=1) == ()
     changed = with_retests(FAIL, [PASS], 1)
     assert (changed.status, changed.reward, changed.flaky) == (FAIL.status, 0, True)
 
 
 def test_a_pass_without_confirming_runs_is_unconfirmed() -> None:
-    assert opinion(PASS, PASS, FAULT) == (UNCONFIRMED,)
-    assert opinion(PASS, PASS) == (UNCONFIRMED,)
-    assert opinion(PASS, PASS, verdict(Status.RESOLVED, "multi_marker")) == (
+    assert retested(PASS, PASS, FAULT) == (UNCONFIRMED,)
+    assert retested(PASS, PASS) == (UNCONFIRMED,)
+    assert retested(PASS, PASS, verdict(Status.RESOLVED, "multi_marker")) == (
         UNCONFIRMED,
     )
     assert not with_retests(PASS, [PASS, FAULT], 2).trusted_pass
-    assert opinion(FAIL, FAULT, owed=1) == ()
+    assert retested(FAIL, FAULT, owed=1) == ()
     assert agrees(FAIL, FAULT)
 
 

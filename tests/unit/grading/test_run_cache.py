@@ -1,4 +1,4 @@
-"""The run cache stores runs, and no damage to it changes a verdict."""
+"""The run cache stores runs; damage to it never changes a verdict."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_one_thread_at_a_time_works_on_a_key(opened) -> None:
                 inside.remove(key)
 
     run_all([threading.Thread(target=work, args=(key,)) for key in "aaaabbbb"])
-    assert run_cache._queues == {}, "keys that nobody waits for take no memory"
+    assert not run_cache._flights, "keys without waiting threads take no memory"
 
 
 def run_all(threads: list[threading.Thread]) -> None:
@@ -232,7 +232,7 @@ def test_processes_and_threads_share_one_file(opened, path, tmp_path) -> None:
     run_cache = opened()
     run_cache.prune(PruneLimits())
     totals = run_cache.totals()
-    # Of the shared keys the last run counts; each run has a key of its own too.
+    # For shared keys the last run counts; each run also has its own key.
     assert totals.runs == 2 * 3 * 15
     assert totals.hits >= 2 * 3 * 14 * 3
     assert count_rows(run_cache, "logs") == 15, "equal logs are kept once"
@@ -291,7 +291,7 @@ def test_a_database_of_another_version_is_set_aside(opened, path, folder) -> Non
 def test_a_file_in_use_by_another_process_is_not_replaced(opened, path, folder) -> None:
     other = opened()
     other._database.execute("PRAGMA user_version = 99")
-    run_cache = opened()  # does without it, until its end
+    run_cache = opened()  # works without the cache until its end
     keep(run_cache, folder)
     assert run_cache.get("k", folder("new")) == RUN
     assert other.get("k", folder("newer")) is None
@@ -458,7 +458,7 @@ def test_pruning_by_age_and_size_removes_the_least_recently_used(
 
 
 def test_cached_rows_are_plain_json_and_logs(opened, folder) -> None:
-    """Nothing in the file can run: JSON and packed text, no pickles."""
+    """The file contains no code: JSON and packed text, no pickles."""
     run_cache = opened()
     keep(run_cache, folder)
     (text,) = run_cache._database.execute("SELECT execution FROM runs").fetchone()

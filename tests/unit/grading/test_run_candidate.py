@@ -21,7 +21,8 @@ from swebench_trainer.grading.apply import NO_GIT, REFUSED
 from swebench_trainer.grading.cache import SqliteRunCache
 from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.official import NOOP, TEST_LOG
-from swebench_trainer.grading.run_candidate import derive_outcome, run_candidate
+from swebench_trainer.grading.outcome import derive_outcome
+from swebench_trainer.grading.run_candidate import CandidateRun
 from swebench_trainer.grading.sandbox import (
     CommandResult,
     Evidence,
@@ -91,7 +92,7 @@ class Scripted:
         return self.evidence
 
 
-class Notes:
+class MemoryCache:
     """An in-memory run cache that admits one thread at a time."""
 
     def __init__(self) -> None:
@@ -128,7 +129,8 @@ def grade(task: Task):
             if name in options
         }
         job = task.job(patch, extraction=options.pop("extraction", "ok"))
-        return run_candidate(dataclasses.replace(job, **changes), factory, 7, **options)
+        job = dataclasses.replace(job, **changes)
+        return CandidateRun(job, factory, 7, **options).outcome()
 
     return grade
 
@@ -223,13 +225,13 @@ def test_a_full_disk_gives_no_label(grade) -> None:
     full = log_of(add="FAIL").replace(
         "FAIL\n", "FAIL\nOSError: [Errno 28] No space left on device\n"
     )
-    notes = Notes()
+    notes = MemoryCache()
     assert grade(Scripted(log=full), run_cache=notes).status is Status.INFRA_ERROR
     assert notes.kept == {}
 
 
 def test_equal_trees_that_hang_do_not_wait_for_each_other(task: Task) -> None:
-    """A run that hangs leaves nothing in the cache worth waiting for."""
+    """A run that hangs is not cached, so waiting for it is pointless."""
     turns, together = itertools.count(), threading.Barrier(3)
 
     class Hanging(Scripted):
@@ -245,14 +247,14 @@ def test_equal_trees_that_hang_do_not_wait_for_each_other(task: Task) -> None:
     jobs = [task.job(f"fix {n}\n{GOLD}", name=str(n)) for n in range(4)]
     with ThreadPoolExecutor(4) as pool:
         done = [
-            pool.submit(run_candidate, job, factory, 7, run_cache=notes) for job in jobs
+            pool.submit(CandidateRun(job, factory, 7, notes).outcome) for job in jobs
         ]
         assert {d.result().status for d in done} == {Status.TIMEOUT}
     notes.close()
 
 
 def test_a_second_run_of_a_patch_comes_from_the_cache(grade) -> None:
-    notes, factory = Notes(), Scripted()
+    notes, factory = MemoryCache(), Scripted()
     first = grade(factory, run_cache=notes)
     again = grade(factory, run_cache=notes)
     assert (first.answered_by, again.answered_by) == ("run", "cache")
@@ -261,7 +263,7 @@ def test_a_second_run_of_a_patch_comes_from_the_cache(grade) -> None:
 
 
 def test_a_patch_that_produces_the_same_files_shares_the_run(grade) -> None:
-    notes, factory = Notes(), Scripted()
+    notes, factory = MemoryCache(), Scripted()
     grade(factory, run_cache=notes)
     again = grade(factory, f"A fix:\n{GOLD}", run_cache=notes)
     assert (again.status, again.answered_by) == (Status.RESOLVED, "tree")
@@ -272,7 +274,7 @@ def test_a_patch_that_produces_the_same_files_shares_the_run(grade) -> None:
 
 
 def test_without_a_tree_id_no_run_is_shared(grade) -> None:
-    notes, factory = Notes(), Scripted(tree="")
+    notes, factory = MemoryCache(), Scripted(tree="")
     grade(factory, run_cache=notes)
     grade(factory, f"A fix:\n{GOLD}", run_cache=notes)
     assert factory.runs.count("test") == 2
@@ -281,7 +283,7 @@ def test_without_a_tree_id_no_run_is_shared(grade) -> None:
 def test_the_cache_key_covers_everything_that_determines_a_run(
     grade, task: Task
 ) -> None:
-    notes, factory = Notes(), Scripted(tree="")
+    notes, factory = MemoryCache(), Scripted(tree="")
     script = task.instance.eval_script.replace("git status", "git  status")
     grade(factory, run_cache=notes)
     others: list[dict[str, Any]] = [
@@ -299,7 +301,7 @@ def test_the_cache_key_covers_everything_that_determines_a_run(
 
 def test_a_cached_run_is_judged_by_the_current_list_of_tests(grade, task: Task) -> None:
     """The list of tests is not part of the key, because the log covers every test."""
-    notes, factory = Notes(), Scripted(log=log_of(double="FAIL"))
+    notes, factory = MemoryCache(), Scripted(log=log_of(double="FAIL"))
     assert grade(factory, run_cache=notes).status is Status.UNRESOLVED
     easier = dataclasses.replace(task.instance, PASS_TO_PASS=())
     # It passes now, but its sandbox was not inspected, so it runs again.
@@ -318,13 +320,13 @@ def test_a_cached_run_is_judged_by_the_current_list_of_tests(grade, task: Task) 
     ],
 )
 def test_infrastructure_failures_are_not_cached(grade, factory: Scripted) -> None:
-    notes = Notes()
+    notes = MemoryCache()
     grade(factory, run_cache=notes)
     assert notes.kept == {}
 
 
 def test_a_cached_run_longer_than_the_timeout_is_repeated(grade, task: Task) -> None:
-    notes, factory = Notes(), Scripted()
+    notes, factory = MemoryCache(), Scripted()
     grade(factory, run_cache=notes)
     slow = {
         key: (dataclasses.replace(execution, seconds={"test": 8.0}), log)

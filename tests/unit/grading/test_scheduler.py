@@ -3,7 +3,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import pytest
 from tiny import GOLD, Task
@@ -13,17 +14,31 @@ from swebench_trainer.grading.scheduler import (
     deadlines,
     grade_all,
     order_by_image,
-    with_deadlines,
     worker_count,
 )
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.types import Status
 
 RESOLVED = Outcome(Status.RESOLVED, {})
+TABLE = GradeTable(use="any", timeout=1800, timeout_floor=60)
 
 
 def never() -> None:
     raise AssertionError("stopped")
+
+
+def graded_by(
+    grade_one: Callable[[GradeJob], Outcome],
+    jobs: Sequence[GradeJob],
+    *,
+    workers: int = 1,
+    retries: int = 0,
+    **options: Any,
+) -> Generator[tuple[GradeJob, Outcome], None, None]:
+    """Grade jobs without regard to deadlines; nothing may stop them by default."""
+    table = TABLE.model_copy(update={"workers": workers, "retries": retries})
+    options = {"stop": never, **options}
+    return grade_all(jobs, table, lambda job, _: grade_one(job), **options)
 
 
 def jobs_of(task: Task, count: int) -> list[GradeJob]:
@@ -32,7 +47,7 @@ def jobs_of(task: Task, count: int) -> list[GradeJob]:
 
 def test_every_job_is_graded_once(task: Task) -> None:
     jobs = jobs_of(task, 9)
-    graded = list(grade_all(jobs, lambda _: RESOLVED, workers=3, retries=0, stop=never))
+    graded = list(graded_by(lambda _: RESOLVED, jobs, workers=3))
     assert {job.log_dir for job, _ in graded} == {job.log_dir for job in jobs}
     assert len(graded) == 9
 
@@ -46,7 +61,7 @@ def test_outcomes_are_yielded_as_they_finish(task: Task) -> None:
             assert gate.wait(5)
         return RESOLVED
 
-    outcomes = grade_all([slow, quick], grade, workers=2, retries=0, stop=never)
+    outcomes = graded_by(grade, [slow, quick], workers=2)
     assert next(outcomes)[0] is quick
     gate.set()
     assert [job for job, _ in outcomes] == [slow]
@@ -56,14 +71,14 @@ def test_outcomes_are_yielded_as_they_finish(task: Task) -> None:
 def test_infrastructure_failures_are_retried(task: Task, status: Status) -> None:
     answers = iter([Outcome(status, {}), RESOLVED])
     jobs = jobs_of(task, 1)
-    graded = grade_all(jobs, lambda _: next(answers), workers=1, retries=1, stop=never)
+    graded = graded_by(lambda _: next(answers), jobs, retries=1)
     assert [outcome for _, outcome in graded] == [RESOLVED]
 
 
 def test_a_verdict_is_final(task: Task) -> None:
     answers = iter([Outcome(Status.UNRESOLVED, {}), RESOLVED])
     jobs = jobs_of(task, 1)
-    graded = grade_all(jobs, lambda _: next(answers), workers=1, retries=3, stop=never)
+    graded = graded_by(lambda _: next(answers), jobs, retries=3)
     assert [outcome.status for _, outcome in graded] == [Status.UNRESOLVED]
 
 
@@ -75,12 +90,8 @@ def test_an_exception_affects_only_its_job(task: Task) -> None:
             raise OSError("no space left")
         return RESOLVED
 
-    graded = dict(
-        (job.log_dir, outcome)
-        for job, outcome in grade_all(
-            [broken, fine], grade, workers=1, retries=1, stop=never
-        )
-    )
+    outcomes = graded_by(grade, [broken, fine], retries=1)
+    graded = {job.log_dir: outcome for job, outcome in outcomes}
     assert graded[broken.log_dir].status is Status.INFRA_ERROR
     assert "no space left" in graded[broken.log_dir].reason
     assert graded[fine.log_dir] is RESOLVED
@@ -96,9 +107,7 @@ def test_closing_stops_running_jobs_and_drops_waiting_ones(task: Task) -> None:
             assert stopped.wait(5)
         return RESOLVED
 
-    outcomes = grade_all(
-        jobs_of(task, 20), grade, workers=1, retries=0, stop=stopped.set
-    )
+    outcomes = graded_by(grade, jobs_of(task, 20), stop=stopped.set)
     next(outcomes)
     started = time.monotonic()
     outcomes.close()
@@ -118,7 +127,7 @@ def test_a_failing_stop_still_waits_for_running_jobs(task: Task) -> None:
         return RESOLVED
 
     quick, slow = jobs_of(task, 2)
-    outcomes = grade_all([quick, slow], grade, workers=1, retries=0, stop=never)
+    outcomes = graded_by(grade, [quick, slow])
     next(outcomes)
     assert begun.wait(5)
     with pytest.raises(AssertionError, match="stopped"):
@@ -156,36 +165,25 @@ def test_an_images_jobs_are_back_to_back_and_long_ones_come_first(task: Task) ->
 
 def test_ahead_receives_the_next_jobs(task: Task) -> None:
     jobs = jobs_of(task, 4)
-    told: list[list[str]] = []
+    received: list[list[str]] = []
 
     def ahead(waiting: Sequence[GradeJob]) -> None:
-        told.append([job.log_dir.name for job in waiting])
+        received.append([job.log_dir.name for job in waiting])
 
-    list(
-        grade_all(
-            jobs, lambda _: RESOLVED, workers=1, retries=0, stop=never, ahead=ahead
-        )
-    )
-    assert told == [["1", "2", "3"], ["2", "3"], ["3"], [], []]
+    list(graded_by(lambda _: RESOLVED, jobs, ahead=ahead))
+    assert received == [["1", "2", "3"], ["2", "3"], ["3"], [], []]
 
 
 def test_an_internal_error_is_raised(task: Task) -> None:
     def ahead(_: object) -> None:
         raise ValueError("no such thing")
 
-    graded = grade_all(
-        jobs_of(task, 3),
-        lambda _: RESOLVED,
-        workers=2,
-        retries=0,
-        stop=lambda: None,
-        ahead=ahead,
+    jobs = jobs_of(task, 3)
+    graded = graded_by(
+        lambda _: RESOLVED, jobs, workers=2, stop=lambda: None, ahead=ahead
     )
     with pytest.raises(ValueError, match="no such thing"):
         list(graded)
-
-
-TABLE = GradeTable(use="any", timeout=1800, timeout_floor=60)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +226,8 @@ def within(
         given.append(seconds)
         return next(run)
 
-    outcome = with_deadlines(TABLE, grade)(of_image(task, "any", "job", gold))
+    job = of_image(task, "any", "job", gold)
+    ((_, outcome),) = grade_all([job], TABLE, grade, stop=never)
     return outcome, given
 
 

@@ -9,9 +9,8 @@ from tiny import ADD, CALC, DOUBLE, GOLD, NEW_FILE, Task, diff
 
 from swebench_trainer.contracts import GoldRun
 from swebench_trainer.grading.official import judge
-from swebench_trainer.grading.sandbox import Evidence
+from swebench_trainer.grading.sandbox import MAX_PATHS, Evidence
 from swebench_trainer.grading.trust.flags import MEANINGS, trust_flags
-from swebench_trainer.grading.trust.sandbox_flags import TOO_MANY
 
 RESULTS = f"{ADD} ... ok\n{DOUBLE} ... ok\n"
 
@@ -40,7 +39,7 @@ def flags(
     gold: GoldRun | None = None,
     **changes: object,
 ) -> tuple[str, ...]:
-    """The flags of a pass, which the harness believes it is."""
+    """The flags of a run that the harness considers a pass."""
     instance = dataclasses.replace(task.instance, **changes)
     job = dataclasses.replace(task.job(patch), instance=instance, gold=gold)
     path = task.folder / "test_output.txt"
@@ -297,7 +296,7 @@ def test_safe_paths_are_not_flagged(task: Task, patch: str) -> None:
     assert flags(task, patch=patch) == ()
 
 
-# Code that speaks of the test run.
+# Code that refers to the test run.
 
 
 @pytest.mark.parametrize(
@@ -410,7 +409,7 @@ def test_a_version_number_in_a_path_may_differ_from_gold(task: Task) -> None:
 
 
 def test_a_truncated_list_of_changes_is_flagged(task: Task) -> None:
-    many = tuple(f"/tmp/{number}" for number in range(TOO_MANY))
+    many = tuple(f"/tmp/{number}" for number in range(MAX_PATHS))
     gold = GoldRun(1, changed=frozenset(many))
     assert flags(task, evidence=Evidence(many)) == ("tampered",)
     assert flags(task, evidence=Evidence(many), gold=GoldRun(1)) == ("tampered",)

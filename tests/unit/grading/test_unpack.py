@@ -1,4 +1,4 @@
-"""Unpacking the archive of an image: all of it, and nowhere else."""
+"""Unpacking the archive of an image: completely, and only into the target."""
 
 from __future__ import annotations
 

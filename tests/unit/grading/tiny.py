@@ -78,7 +78,7 @@ DOUBLE = "test_double (test_calc.CalcTest.test_double)"
 
 @dataclass(frozen=True)
 class Task:
-    """The task in a folder of its own."""
+    """The task, in its own folder."""
 
     instance: Instance
     folder: Path
@@ -120,7 +120,7 @@ def base_commit(files: Path) -> str:
 
 
 def make_task(folder: Path, *, test_command: str = "") -> Task:
-    """Writes the task; `test_command` takes the place of the unittest command."""
+    """Write the task; `test_command` replaces the unittest command."""
     for name in ("snapshot", "commit"):
         (folder / name).mkdir(parents=True)
         (folder / name / "calc.py").write_text(CALC)

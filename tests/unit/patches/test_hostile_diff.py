@@ -130,7 +130,7 @@ def test_names_are_read_as_git_and_patch_read_them(header: str, path: str) -> No
 
 @pytest.mark.parametrize("indent", ["", "   ", "\t", "X"])
 def test_patch_accepts_an_indented_diff(tmp_path: Path, indent: str) -> None:
-    """And so do we; the harness's last apply command is patch(1)."""
+    """The harness's last apply command is patch(1), so the reader accepts it too."""
     (tmp_path / "calc.py").write_text("one\n")
     lines = ["--- a/calc.py", "+++ b/calc.py", "@@ -1 +1 @@", "-one", "+two", ""]
     patch = "\n".join(f"{indent}{line}" if line else line for line in lines)
@@ -170,14 +170,14 @@ def test_files_that_may_exist_are_recognized(patch: str) -> None:
     assert "new.py" not in existing_paths(added)
 
 
-def test_modes() -> None:
+def test_file_modes_are_found_in_every_header() -> None:
     patch = (
         "new file mode 120000\nold mode 100644\nindex 12..34 160000\r\n+new mode 1\n"
     )
     assert file_modes(patch) == {0o120000, 0o100644, 0o160000}
 
 
-def test_absolute_names() -> None:
+def test_absolute_names_are_found() -> None:
     patch = "--- /dev/null\n+++ /etc/passwd\nrename to /eval.sh\n"
     assert absolute_names(patch) == {"/etc/passwd", "/eval.sh"}
 

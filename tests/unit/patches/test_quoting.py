@@ -34,7 +34,7 @@ NAMES = st.text(
         ('"\\', "\\"),
     ],
 )
-def test_quotes_are_undone_wherever_they_are(text: str, plain: str) -> None:
+def test_quotes_are_removed_anywhere_in_a_line(text: str, plain: str) -> None:
     assert unquote(text) == plain
 
 

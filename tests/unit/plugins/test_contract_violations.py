@@ -487,7 +487,10 @@ def test_an_observer_that_always_fails_fills_no_log(trainer):
 
     trainer.add(Clumsy(), "clumsy", ORIGIN)
     run = trainer.run(until="admit")
-    assert "plugin 'clumsy' failed in item_done (8 times)" in run.output
+    assert (
+        "plugin 'clumsy' failed in item_done (8 times; see the log of this attempt)"
+        in run.output
+    )
     log = (run.dir / "logs/attempt_1/swebench-train.log").read_text()
     assert log.count("Traceback") == 1
 

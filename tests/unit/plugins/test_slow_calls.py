@@ -44,7 +44,7 @@ def test_a_slow_hook_is_named_once(slow_after, caplog):
     slow_after(0.1)
     plugins = Plugins({})
     plugins.add(Slow(0.4), "slow", "swebench-trainer-slow 2.0")
-    plugins.notify("item_done", ItemDone("grade", "an item", 1, 2))
+    plugins.notify(ItemDone("grade", "an item", 1, 2))
     (record,) = caplog.records
     assert (
         "'slow' (swebench-trainer-slow 2.0) has been running item_done"
@@ -58,7 +58,7 @@ def test_a_hook_that_returns_in_time_is_not_named(slow_after, caplog):
     plugins.add(Slow(0.02), "quick", "swebench-trainer-quick 1.0")
     before = threading.active_count()
     for number in range(30):  # together longer than one call may take
-        plugins.notify("item_done", ItemDone("grade", "an item", number, 30))
+        plugins.notify(ItemDone("grade", "an item", number, 30))
     assert not caplog.records
     assert threading.active_count() <= before + 1
 

@@ -9,14 +9,15 @@ from pydantic import ValidationError
 
 from swebench_trainer.contracts import Bottlenecks, GradedInstance, MissingForPair
 from swebench_trainer.errors import StageError
-from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
 from swebench_trainer.preferences.balance import (
     BalancedTable,
     Mix,
     balanced,
     length_gap,
 )
-from swebench_trainer.preferences.self_generated import (
+from swebench_trainer.preferences.strategies import (
+    ApiRejects,
+    ApiRejectsTable,
     SelfGenerated,
     SelfGeneratedTable,
 )
@@ -263,7 +264,7 @@ def test_a_patch_without_answer_text_is_on_neither_side() -> None:
 
 
 def test_tiered_prefers_each_reward_to_the_next_lower_one() -> None:
-    from swebench_trainer.preferences.tiered import Tiered, TieredTable
+    from swebench_trainer.preferences.strategies import Tiered, TieredTable
 
     def steps(*graded):
         pairs = Tiered(TieredTable(use="tiered", **FREE)).pairs(graded)

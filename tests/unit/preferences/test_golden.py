@@ -7,15 +7,18 @@ import random
 import pytest
 
 from swebench_trainer.contracts import GradedInstance
-from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
 from swebench_trainer.preferences.balance import Mix
 from swebench_trainer.preferences.rules import PairRules
-from swebench_trainer.preferences.self_generated import (
+from swebench_trainer.preferences.strategies import (
+    ApiRejects,
+    ApiRejectsTable,
     SelfGenerated,
     SelfGeneratedTable,
+    Tiered,
+    TieredTable,
+    Unpaired,
+    UnpairedTable,
 )
-from swebench_trainer.preferences.tiered import Tiered, TieredTable
-from swebench_trainer.preferences.unpaired import Unpaired, UnpairedTable
 from swebench_trainer.store.digest import digest
 from swebench_trainer.types import FLAKY, Candidate, Instance, Status, Verdict, as_row
 

@@ -11,16 +11,19 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from swebench_trainer.contracts import GradedInstance
-from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
 from swebench_trainer.preferences.balance import Mix, length_gap
 from swebench_trainer.preferences.rules import PairRules
-from swebench_trainer.preferences.self_generated import (
+from swebench_trainer.preferences.strategies import (
+    ApiRejects,
+    ApiRejectsTable,
     SelfGenerated,
     SelfGeneratedTable,
+    Tiered,
+    TieredTable,
+    Unpaired,
+    UnpairedTable,
 )
-from swebench_trainer.preferences.tiered import Tiered, TieredTable
 from swebench_trainer.preferences.tiers import FORMAT
-from swebench_trainer.preferences.unpaired import Unpaired, UnpairedTable
 from swebench_trainer.types import FLAKY, Candidate, Instance, Status, Verdict
 
 MAKERS = {

@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swebench_trainer.contracts import Bottlenecks, GradedInstance, MissingForPair
-from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
-from swebench_trainer.preferences.bottlenecks import bottlenecks, parse_limits
-from swebench_trainer.preferences.self_generated import (
+from swebench_trainer.preferences.eligibility import bottlenecks, parse_limits
+from swebench_trainer.preferences.strategies import (
+    ApiRejects,
+    ApiRejectsTable,
     SelfGenerated,
     SelfGeneratedTable,
+    Unpaired,
+    UnpairedTable,
 )
-from swebench_trainer.preferences.unpaired import Unpaired, UnpairedTable
 from swebench_trainer.types import FLAKY, Candidate, Instance, Status, Verdict
 
 GOLD = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+    y = 1\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swebench_trainer.contracts import GradedInstance
-from swebench_trainer.preferences.provenance import traced
+from swebench_trainer.preferences.rules import traced
 from swebench_trainer.types import Candidate, Instance, Pair, Status, Verdict
 
 

@@ -10,8 +10,8 @@ from swebench_trainer.answers.forms import render_answer
 from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.data.task_repo import TaskRepoSource, TaskRepoTable
-from swebench_trainer.preferences.api_rejects import ApiRejects, ApiRejectsTable
 from swebench_trainer.preferences.normalize import form_in
+from swebench_trainer.preferences.strategies import ApiRejects, ApiRejectsTable
 from swebench_trainer.preferences.surface import classify
 from swebench_trainer.types import Candidate, Status, Verdict
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swebench_trainer.contracts import GradedInstance
-from swebench_trainer.preferences.self_generated import (
+from swebench_trainer.preferences.strategies import (
     SelfGenerated,
     SelfGeneratedTable,
 )

@@ -15,7 +15,7 @@ Tree = dict[str, bytes]
 
 
 class Workshop:
-    """Makes instances of trees, and trees of patches, with git alone."""
+    """Makes instances from trees, and trees from patches, with git only."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -85,7 +85,7 @@ def workshop(tmp_path: Path) -> Workshop:
 
 @pytest.fixture(scope="session")
 def shared_workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """For property tests, whose examples share what a fixture gives."""
+    """For property tests, whose examples share their fixtures."""
     return Workshop(tmp_path_factory.mktemp("workshop"))
 
 

@@ -29,7 +29,7 @@ def an_instance(
 
 
 def estimate(text: str) -> int:
-    """Tokens, as a third of the bytes."""
+    """Number of tokens: a third of the bytes."""
     return -(-len(text.encode()) // 3)
 
 

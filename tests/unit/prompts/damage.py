@@ -1,7 +1,7 @@
-"""Real patches damaged as models and transports damage them, on trees made up for them.
+"""Patches with the damage that models and transports do, on synthetic trees.
 
 A tree has the old lines of the patch's hunks at their line numbers, other lines
-that stand nowhere else between them, and decoys: files of the same name elsewhere,
+that occur nowhere else between them, and decoys: files of the same name elsewhere,
 with all but one of the lines. `variants` is seeded: the same rows give the same
 answers.
 """
@@ -44,11 +44,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Case:
-    """An answer, and what it should do.
+    """An answer and its expected result.
 
     Attributes:
-        expected: The tree that it means; `None` when nobody can know.
-        finish: How the answer ended, as a sampler would say.
+        expected: The tree that it describes; `None` if it is ambiguous.
+        finish: See `Sample.finish`.
     """
 
     kind: str
@@ -67,11 +67,11 @@ class Gold:
     after: Files
 
 
-def synthesised(patch: str) -> Files:
-    """A tree to which `patch` applies.
+def synthesized(patch: str) -> Files:
+    """A synthetic tree to which `patch` applies.
 
     Raises:
-        ValueError: The patch does more than change text.
+        ValueError: The patch changes more than text.
     """
     files: Files = {}
     for change in read_patch(patch):
@@ -128,9 +128,9 @@ def applied(base: Mapping[str, bytes], patch: str) -> Files | None:
 
 
 def gold_of(patch: str) -> Gold | None:
-    """The patch on its tree; `None` when it does more than change text."""
+    """The patch on its tree; `None` if it changes more than text."""
     try:
-        base = synthesised(patch)
+        base = synthesized(patch)
     except ValueError:
         return None
     after = applied(base, patch)
@@ -161,30 +161,30 @@ def parts(section: str) -> list[str]:
 
 
 def headers(patch: str, write: Callable[..., str]) -> str:
-    """The patch with each hunk's header written anew from its four numbers."""
+    """The patch with each hunk header rewritten from its four numbers."""
 
-    def anew(found: re.Match[str]) -> str:
+    def rewritten(found: re.Match[str]) -> str:
         old, olds, new, news = (int(n or 1) for n in found.groups())
         return write(old, olds, new, news)
 
-    return HUNK.sub(anew, patch)
+    return HUNK.sub(rewritten, patch)
 
 
-# --- Damages: each gives a case, or None where the patch offers nothing to damage ---
+# --- Kinds of damage: each returns a case, or None if it does not fit the patch ---
 
 Damage = Callable[[random.Random, Gold], "Case | None"]
 DAMAGES: dict[str, Damage] = {}
-UNKNOWABLE = (
+AMBIGUOUS = (
     "cut",
-    "cut, end not told",
+    "cut, finish unknown",
     "two places",
     "two files",
     "tabs in a new file",
-    "a list behind the last hunk",
+    "a list after the last hunk",
     "dots for a hunk's header",
     "a move without its lines",
 )
-"""Damages after which nobody can know the tree: any tree is a wrong one."""
+"""Damage that makes a patch ambiguous: every result would be a guess."""
 
 
 def damage(kind: str) -> Callable[[Damage], Damage]:
@@ -216,7 +216,7 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
     )
 
 
-@damage("prose alone")
+@damage("only prose")
 def _(rng: random.Random, gold: Gold) -> Case | None:
     return case(gold, f"The bug is in one place.\n\n{gold.patch}\nThat is all.\n")
 
@@ -268,16 +268,16 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
     next_one = re.compile(r"^(?:@@ -|diff --git )", re.MULTILINE)
     following = next_one.search(gold.patch, body)
     end = following.start() if following else len(gold.patch)
-    # Not behind the last line: what follows a whole hunk is nobody's to know.
+    # Not after the last line: nothing shows that a complete hunk is not the last one.
     answer = gold.patch[: rng.randrange(body, end - 1)]
     return Case("", gold.base, answer, None, "length")
 
 
-@damage("cut, end not told")
+@damage("cut, finish unknown")
 def _(rng: random.Random, gold: Gold) -> Case | None:
     found = DAMAGES["cut"](rng, gold)
     assert found
-    # Cut within a line, the counts may be right: then nobody can see it.
+    # If a line is cut, the counts may still be right, which hides the cut.
     lines = found.answer.rpartition("\n")[0]
     return replace(found, answer=lines, finish="")
 
@@ -295,7 +295,7 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
 
 @damage("counts that end at an empty line")
 def _(rng: random.Random, gold: Gold) -> Case | None:
-    """Empty lines of context lost their space, and a hunk its count of what follows."""
+    """Empty context lines lost their space, and the counts of a hunk end at one of them."""
 
     def cut_short(hunk: str) -> str:
         header, *lines = hunk.rstrip("\n").split("\n")
@@ -323,9 +323,9 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
     return case(gold, "".join(texts)) if "".join(texts) != gold.patch else None
 
 
-@damage("a list behind the last hunk")
+@damage("a list after the last hunk")
 def _(rng: random.Random, gold: Gold) -> Case | None:
-    """The counts do not tell where the hunk ends."""
+    """The counts do not show where the hunk ends."""
     text = headers(
         gold.patch,
         lambda old, olds, new, news: f"@@ -{old},{olds + 2} +{new},{news + 3} @@",
@@ -414,7 +414,7 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
             hunks = parts(done.stdout)[1:]
             text += parts(section)[0] + "".join(hunks)
     if re.search(r"^@@ -\d+,0 ", text, re.MULTILINE):
-        return None  # only the number says where the lines go
+        return None  # only the line number shows the place
     return case(gold, text)
 
 
@@ -477,9 +477,9 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
 
 @damage("/dev/null")
 def _(rng: random.Random, gold: Gold) -> Case | None:
-    """New and deleted files, where a model does not know how to say it."""
+    """New and deleted files with wrong headers."""
     if "new file mode" not in gold.patch:
-        # Make one: the first file of the patch as a new one, or as one that goes.
+        # Turn the first file of the patch into a new or a deleted one.
         path = read_patch(sections(gold.patch)[0])[0].old
         if not path or path not in gold.after:
             return None
@@ -514,7 +514,7 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
 @damage("CRLF answer")
 def _(rng: random.Random, gold: Gold) -> Case | None:
     if "new file mode" in gold.patch:
-        return None  # a new file may have such line ends
+        return None  # a new file may have such line endings
     return case(gold, gold.patch.replace("\n", "\r\n"))
 
 
@@ -540,7 +540,7 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
 
 @damage("no mark for the end of the file")
 def _(rng: random.Random, gold: Gold) -> Case | None:
-    """The file ends in the last hunk's context, without a newline."""
+    """The file ends in the context of the last hunk, without a newline."""
     change = read_patch(sections(gold.patch)[-1])[0]
     if not change.old or change.new != change.old or not change.hunks:
         return None
@@ -579,7 +579,7 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
 
 @damage("tabs in a new file")
 def _(rng: random.Random, gold: Gold) -> Case | None:
-    """Beside a file in which tabs became spaces, nobody knows what a new one had."""
+    """If tabs became spaces in one file, the indentation of a new file is ambiguous."""
     path = read_patch(sections(gold.patch)[0])[0].old
     found = DAMAGES["tabs became spaces"](rng, gold)
     if not path or not found:
@@ -589,7 +589,7 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
     return replace(found, answer=text, expected=None)
 
 
-@damage("trailing blanks stripped")
+@damage("trailing spaces stripped")
 def _(rng: random.Random, gold: Gold) -> Case | None:
     if any(re.search(rb"[ \t]$", c, re.MULTILINE) for c in gold.after.values()):
         return None
@@ -610,7 +610,7 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
 
 @damage("two places")
 def _(rng: random.Random, gold: Gold) -> Case | None:
-    """The lines stand twice in the file, and neither place is the stated one."""
+    """The lines occur twice in the file, and neither place is the stated one."""
     change = read_patch(sections(gold.patch)[0])[0]
     if not change.old or not change.new or not change.hunks:
         return None
@@ -654,7 +654,7 @@ def _(rng: random.Random, gold: Gold) -> Case | None:
 
 
 def variants(patches: Sequence[str], per_kind: int, seed: int = 0) -> Iterator[Case]:
-    """At most so many cases of each kind, each of another patch drawn from `patches`."""
+    """Up to `per_kind` cases of each kind, each from another patch of `patches`."""
     golds: dict[int, Gold | None] = {}
     for kind, function in DAMAGES.items():
         rng = random.Random(f"{seed}/{kind}")

@@ -102,7 +102,7 @@ BLOCKS = [
 
 
 def candidates() -> list[tuple[Any, Any]]:
-    """Candidates of each damage and form, with the instance that they are about."""
+    """Candidates of each kind of damage and form, with their instance."""
     from damage import DAMAGES, Memory
 
     from swebench_trainer.answers.candidates import to_candidate
@@ -154,7 +154,7 @@ def main() -> None:
     from swebench_trainer.answers.checks import check_counts
     from swebench_trainer.contracts import GradedInstance
     from swebench_trainer.grading.ledger import Ledger
-    from swebench_trainer.preferences.tiered import Tiered, TieredTable
+    from swebench_trainer.preferences.strategies import Tiered, TieredTable
     from swebench_trainer.preferences.tiers import tier_of, ungraded_tier
     from swebench_trainer.types import as_row
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from swebench_trainer.answers import forms as answers
-from swebench_trainer.answers.forms import AnswerForm, ExtractedPatch
+from swebench_trainer.answers.diffs import ExtractedPatch
+from swebench_trainer.answers.forms import AnswerForm
 from swebench_trainer.contents.directory import Directory
 from swebench_trainer.contracts import PromptInputs, PromptStyle, Tree
 from swebench_trainer.types import Instance

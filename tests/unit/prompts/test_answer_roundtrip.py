@@ -112,7 +112,7 @@ def test_the_answer_gives_the_gold_tree(shared_workshop, form, context, pair) ->
 
 @st.composite
 def answers(draw: st.DrawFn) -> str:
-    """Pieces of both forms in any order: likelier to get far than plain text."""
+    """Pieces of both forms in any order, which reach more code than plain text."""
     pieces = st.sampled_from(
         [
             "a.py", "../a.py", "/etc/passwd", "# a.py", "```", "```python", "text", "", "x", "\r",

@@ -16,7 +16,7 @@ from swebench_trainer.answers.checks import (
     static_checks,
 )
 from swebench_trainer.contracts import Sample
-from swebench_trainer.patches.files import ChangedFiles
+from swebench_trainer.patches.files import ChangedFiles, File, Text
 from swebench_trainer.recipe.models import PromptTable
 from swebench_trainer.store.jsonl import dump
 from swebench_trainer.types import Candidate, StaticChecks, as_row, from_row
@@ -80,7 +80,8 @@ def test_unsafe_binary_and_unwritable_patches_are_not_checked(patch) -> None:
     [b"\0", b"\xff\xfe", b"(" * 5000, b"-" * 100_000 + b"1", b"x = " + b"[" * 500],
 )
 def test_no_content_makes_the_checks_fail(content) -> None:
-    files = ChangedFiles({}, {"a.py": content, "a.unknown": content})
+    file = File(Text.decoded(content))
+    files = ChangedFiles({}, {"a.py": file, "a.unknown": file})
     checks = check_files(files)
     assert checks.applies and set(checks.unparsable) <= {"a.py"}
 

@@ -1,4 +1,4 @@
-"""Damaged patches reach the right tree or none, whatever the damage."""
+"""Damaged patches give the right tree or none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from damage import (
+    AMBIGUOUS,
     DAMAGES,
-    UNKNOWABLE,
     Case,
     Gold,
     Memory,
@@ -22,19 +22,20 @@ from damage import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from swebench_trainer.answers.forms import ExtractedPatch, extract_patch
+from swebench_trainer.answers.diffs import ExtractedPatch
+from swebench_trainer.answers.forms import extract_patch
 from swebench_trainer.types import Extraction, StaticChecks
 
 UNTOUCHED = (
     "nothing",
     "fences and prose",
-    "prose alone",
+    "only prose",
     "tags",
     "a draft in thoughts",
 )
-"""Damages around the patch, which comes back byte by byte."""
+"""Damage around the patch, which is extracted unchanged."""
 MOVING = ("line numbers", "counts and line numbers", "no context", "several at once")
-"""Damages after which another place may have the same lines, where git looks first."""
+"""Damage after which git may find the same lines in another place first."""
 
 
 def extracted(case: Case) -> ExtractedPatch:
@@ -52,7 +53,7 @@ def outcome(case: Case) -> str:
 
 @st.composite
 def golds(draw: st.DrawFn, *, distinct: bool) -> Gold:
-    """Edits of a file or two; lines are all different, or few."""
+    """Edits of one or two files, whose lines are distinct or often repeat."""
 
     def line() -> str:
         indent = " " * draw(st.sampled_from([0, 4, 4, 8, 10]))
@@ -74,16 +75,20 @@ def golds(draw: st.DrawFn, *, distinct: bool) -> Gold:
 @pytest.mark.parametrize("kind", DAMAGES)
 @given(gold=golds(distinct=True), seed=st.integers(0, 9))
 @settings(max_examples=4, deadline=None)
-def test_where_lines_are_distinct_the_tree_is_right(kind, gold, seed) -> None:
+def test_damaged_patches_give_the_right_tree_if_lines_are_distinct(
+    kind, gold, seed
+) -> None:
     case = DAMAGES[kind](random.Random(seed), gold)
     if case:
-        assert outcome(case) == ("refused" if kind in UNKNOWABLE else "right")
+        assert outcome(case) == ("refused" if kind in AMBIGUOUS else "right")
 
 
 @pytest.mark.parametrize("kind", sorted(set(DAMAGES) - set(MOVING)))
 @given(gold=golds(distinct=False), seed=st.integers(0, 9))
 @settings(max_examples=4, deadline=None)
-def test_where_lines_repeat_the_tree_is_never_wrong(kind, gold, seed) -> None:
+def test_damaged_patches_never_give_a_wrong_tree_if_lines_repeat(
+    kind, gold, seed
+) -> None:
     case = DAMAGES[kind](random.Random(seed), gold)
     if case:
         assert outcome(case) != "wrong"
@@ -92,7 +97,7 @@ def test_where_lines_repeat_the_tree_is_never_wrong(kind, gold, seed) -> None:
 @pytest.mark.parametrize("kind", UNTOUCHED)
 @given(gold=golds(distinct=False), seed=st.integers(0, 9))
 @settings(max_examples=4, deadline=None)
-def test_a_patch_that_applies_is_not_touched(kind, gold, seed) -> None:
+def test_a_patch_that_applies_is_not_changed(kind, gold, seed) -> None:
     case = DAMAGES[kind](random.Random(seed), gold)
     assert case
     assert extracted(case).patch == gold.patch
@@ -112,17 +117,17 @@ def real_patches() -> list[str]:
     ]
 
 
-def test_real_patches_that_are_damaged(real_patches) -> None:
+def test_most_damaged_real_patches_are_repaired_and_none_wrongly(real_patches) -> None:
     found: Counter[str] = Counter()
     for case in variants(real_patches, per_kind=4, seed=1):
         result = outcome(case)
         assert result != "wrong", case
-        found[result if case.kind not in UNKNOWABLE else "unknowable"] += 1
+        found[result if case.kind not in AMBIGUOUS else "ambiguous"] += 1
     assert found["right"] >= 0.9 * (found["right"] + found["refused"])
 
 
 @pytest.mark.slow
-def test_real_patches_come_back_as_they_are(real_patches) -> None:
+def test_real_patches_are_extracted_unchanged(real_patches) -> None:
     for patch in real_patches:
         gold = gold_of(patch)
         if gold:

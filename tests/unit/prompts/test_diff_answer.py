@@ -1,4 +1,4 @@
-"""The diff form: the patch is found, mended a little, or refused."""
+"""The diff form: the patch is found, repaired, or refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from shorthand import extract_patch, render_answer
 
-from swebench_trainer.answers.forms import ExtractedPatch
+from swebench_trainer.answers.diffs import ExtractedPatch
 from swebench_trainer.recipe.models import REPAIRS
 from swebench_trainer.types import Extraction, StaticChecks
 
@@ -21,12 +21,12 @@ FIX = f"{HEADER}@@ -1 +1 @@\n-x\n+y\n"
 PLAIN = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+y\n"
 
 
-def test_the_gold_patch_is_the_answer_as_it_is(small) -> None:
+def test_the_diff_form_renders_the_gold_patch_unchanged(small) -> None:
     assert render_answer(FORM, small) == small.patch == FIX
 
 
 @pytest.mark.parametrize("patch", ["", " \n"])
-def test_an_empty_gold_patch_is_no_answer(small, patch) -> None:
+def test_an_empty_gold_patch_cannot_be_rendered(small, patch) -> None:
     with pytest.raises(ValueError, match="empty"):
         render_answer(FORM, dataclasses.replace(small, patch=patch))
 
@@ -74,7 +74,7 @@ MENDED = {
 
 
 @pytest.mark.parametrize(("answer", "expected"), MENDED.items())
-def test_the_patch_is_found_and_mended(small, answer, expected) -> None:
+def test_the_patch_is_found_and_repaired(small, answer, expected) -> None:
     extracted = extract_patch(FORM, answer, small, finish="stop")
     assert (str(extracted.extraction), extracted.patch) == expected
 
@@ -94,7 +94,7 @@ WITHOUT_FILES = {
 
 
 @pytest.mark.parametrize(("answer", "expected"), WITHOUT_FILES.items())
-def test_without_files_only_the_form_is_mended(small, answer, expected) -> None:
+def test_only_the_form_is_repaired_without_files(small, answer, expected) -> None:
     blind = dataclasses.replace(small, snapshot="")
     extracted = extract_patch(FORM, answer, blind, finish="stop")
     assert (str(extracted.extraction), extracted.patch) == expected
@@ -102,7 +102,9 @@ def test_without_files_only_the_form_is_mended(small, answer, expected) -> None:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("counts", ["@@ -1 +1 @@", "@@ -1,5 +1,5 @@"])
-def test_a_crlf_answer_keeps_the_line_ends_of_the_file(workshop, end, counts) -> None:
+def test_a_crlf_answer_keeps_the_line_endings_of_the_file(
+    workshop, end, counts
+) -> None:
     old, new = {"a.py": b"x" + end}, {"a.py": b"y" + end}
     instance = workshop.instance(old, new)
     answer = FIX.replace("@@ -1 +1 @@", counts).replace("\n", "\r\n")
@@ -126,7 +128,7 @@ def of(path: str, hunk: str) -> str:
 
 
 PLACED = {
-    of("src/a.py", HUNK): "context",  # git wants what follows, or the file's end
+    of("src/a.py", HUNK): "context",  # git requires the next line, or the file's end
     of("src/a.py", HUNK.replace("2,2", "1,2")): "line-numbers",
     of("src/a.py", HUNK.replace("2,2", "70,9")): "hunk-counts+line-numbers",
     of("src/a.py", HUNK.replace("@@ -2,2 +2,2 @@", "@@ def f(x):")): (
@@ -147,7 +149,7 @@ PLACED = {
         "src/a.py",
         "@@ -3,1 +3,1 @@\n-    return y\n+    return x\n\n\n-def g(x):\n+def g(y):\n",
     ): "hunk-counts",
-    # No line of context behind the last newline.
+    # A line of context after the last newline does not exist.
     of(
         "src/a.py", "@@ -2,3 +2,3 @@\n     y = x\n-    return y\n+    return x\n"
     ): "hunk-counts",
@@ -159,7 +161,7 @@ PLACED = {
 
 
 @pytest.mark.parametrize(("answer", "name"), PLACED.items())
-def test_what_the_files_leave_no_doubt_about_is_mended(workshop, answer, name) -> None:
+def test_damage_with_one_possible_meaning_is_repaired(workshop, answer, name) -> None:
     new = SHELF | {"src/a.py": SHELF["src/a.py"].replace(b"return y", b"return x")}
     if "def g(y)" in answer:
         new["src/a.py"] = new["src/a.py"].replace(b"g(x)", b"g(y)")
@@ -195,7 +197,7 @@ DOUBTFUL = {
     of("a.mk", "@@ -1,9 +1 @@\n     one\n-    two\n+    three\n").replace(
         "    one", "      one"
     ): "a hunk fits nowhere in a.mk",
-    # A file that moves, without the lines that say so.
+    # A renamed file without the rename headers.
     of("lib/b.py", "@@ -1,2 +1,2 @@\n-one\n+1\n two\n").replace("+++ b/lib/b", "+++ b/lib/c"): (
         "whether a/lib/b.py moves is ambiguous"
     ),
@@ -219,14 +221,14 @@ DOUBTFUL = {
 
 
 @pytest.mark.parametrize(("answer", "why"), DOUBTFUL.items())
-def test_what_is_doubtful_is_refused(workshop, answer, why) -> None:
+def test_an_ambiguous_patch_is_refused(workshop, answer, why) -> None:
     instance = workshop.instance(SHELF, SHELF | {"x": b"y\n"})
     extracted = extract_patch(FORM, answer, instance, finish="stop")
     assert (extracted.patch, extracted.extraction.reason) == ("", why)
     assert extracted.extraction.failed
 
 
-def test_a_new_file_keeps_a_folder_that_is_called_like_a_prefix(workshop) -> None:
+def test_a_new_file_keeps_a_folder_named_like_a_prefix(workshop) -> None:
     old = {"a/old.py": b"x\n"}
     instance = workshop.instance(old, old | {"a/new.py": b"y\n"})
     answer = instance.patch.replace("+1 @@", "+1,7 @@")
@@ -246,7 +248,7 @@ def test_a_new_file_keeps_a_folder_that_is_called_like_a_prefix(workshop) -> Non
         )
 
 
-def test_line_ends_are_those_of_the_file_in_hunks_that_only_add_too(workshop) -> None:
+def test_hunks_that_only_add_lines_use_the_line_endings_of_the_file(workshop) -> None:
     lines = b"".join(b"%d\n" % n for n in range(30))
     new = {"a": lines.replace(b"3\n4\n", b"3\nx\n4\n").replace(b"27\n", b"")}
     instance = workshop.instance({"a": lines}, new)
@@ -259,21 +261,21 @@ def test_line_ends_are_those_of_the_file_in_hunks_that_only_add_too(workshop) ->
     assert extracted.checks.applies
     created = "--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+x\r\n"
     extracted = extract_patch(FORM, answer + created, instance, finish="stop")
-    assert str(extracted.extraction) == "ok"  # as it was written, for the graders
+    assert str(extracted.extraction) == "ok"  # kept as written, for the grader
     extracted = extract_patch(
         FORM, answer.replace("25,6", "25,7") + created, instance, finish="stop"
     )
     assert str(extracted.extraction) == "malformed: the line endings of n are ambiguous"
 
 
-def test_what_may_be_prose_stays_behind_a_patch_with_the_right_counts(small) -> None:
+def test_lines_after_a_complete_patch_are_prose(small) -> None:
     for prose in ("- It was x.\n+ It is y.\n", "---\nDone.\n", "  indented\n"):
         extracted = extract_patch(FORM, f"{FIX}\n{prose}", small, finish="stop")
         assert (extracted.patch, str(extracted.extraction)) == (FIX, "repaired: prose")
 
 
-def test_a_file_that_moves_keeps_its_hunks(workshop) -> None:
-    """git drops hunks that come after `rename to` without a `+++`."""
+def test_a_renamed_file_keeps_its_hunks(workshop) -> None:
+    """git drops hunks after `rename to` without a `+++` line."""
     lines = b"".join(b"%d\n" % n for n in range(30))
     old, new = {"a.py": lines}, {"b.py": lines.replace(b"15\n", b"x\n")}
     instance = workshop.instance(old, new)
@@ -286,7 +288,7 @@ def test_a_file_that_moves_keeps_its_hunks(workshop) -> None:
     assert extracted.checks.applies
 
 
-def test_a_well_formed_patch_that_does_not_apply_stays_for_the_graders(small) -> None:
+def test_a_well_formed_patch_that_does_not_apply_is_kept_for_the_grader(small) -> None:
     answer = PLAIN.replace("-x", "-z")
     assert extract_patch(FORM, answer, small) == ExtractedPatch(
         answer, Extraction(), StaticChecks(applies=False)
@@ -305,18 +307,18 @@ def test_a_well_formed_patch_that_does_not_apply_stays_for_the_graders(small) ->
         f"Draft:\n{PLAIN.replace('+y', '+z')}\n<patch>\n{FIX}</patch>",
     ],
 )
-def test_thoughts_and_tags_are_taken_off(small, answer) -> None:
+def test_thoughts_and_tags_are_removed(small, answer) -> None:
     extracted = extract_patch(FORM, answer, small)
     assert extracted.patch == FIX
     assert {"tags", "thoughts"} & {*extracted.extraction.repairs}
 
 
-def test_tags_may_be_as_deep_as_they_like(small) -> None:
+def test_tags_may_be_nested_deeply(small) -> None:
     answer = "<answer>\n<patch>\n" * 2000 + FIX
     assert str(extract_patch(FORM, answer, small).extraction) == "repaired: tags"
 
 
-def test_a_tag_in_the_patch_is_not_around_it(workshop) -> None:
+def test_a_tag_inside_the_patch_is_kept(workshop) -> None:
     old, new = {"a": b"<patch>\n</patch>\n"}, {"a": b"<patch>\nx</patch>\n</patch>\n"}
     instance = workshop.instance(old, new)
     assert str(extract_patch(FORM, instance.patch, instance).extraction) == "ok"
@@ -325,7 +327,7 @@ def test_a_tag_in_the_patch_is_not_around_it(workshop) -> None:
 @pytest.mark.parametrize(
     ("answer", "finish"),
     [
-        (FIX, "length"),  # more hunks may have been to come
+        (FIX, "length"),  # more hunks may be missing
         (FIX[:-1], "length"),
         (FIX.replace("1 @@", "1,2 @@"), "length"),
         (FIX.replace("1 @@", "1,2 @@"), ""),
@@ -335,14 +337,14 @@ def test_a_tag_in_the_patch_is_not_around_it(workshop) -> None:
         (f"{FIX}diff --git a/b b/b\nnew file mode 100644\n", "length"),
     ],
 )
-def test_half_a_patch_is_not_mended(small, answer, finish) -> None:
+def test_an_incomplete_patch_is_not_repaired(small, answer, finish) -> None:
     extracted = extract_patch(FORM, answer, small, finish=finish)
     assert (
         str(extracted.extraction) == "malformed: the answer breaks off inside its patch"
     )
 
 
-def test_a_repair_that_is_switched_off_is_not_made(small) -> None:
+def test_a_disabled_repair_is_not_made(small) -> None:
     answer = f"```\n{FIX.replace('1 @@', '1,2 @@')}```\n"
     for off in ("fences", "hunk-counts"):
         extracted = extract_patch(FORM, answer, small, repairs=REPAIRS - {off})
@@ -381,13 +383,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("answer", "why"), REFUSED.items())
-def test_what_is_refused_says_why(small, answer, why) -> None:
+def test_refusals_have_a_reason(small, answer, why) -> None:
     extracted = extract_patch(FORM, answer, small)
     assert (extracted.patch, extracted.extraction.reason) == ("", why)
     assert extracted.extraction.failed
 
 
-def test_a_patch_through_a_symbolic_link_is_unsafe(workshop) -> None:
+def test_a_patch_through_a_symbolic_link_is_refused(workshop) -> None:
     instance = workshop.instance({"a.py": b"x\n"}, {"a.py": b"y\n"})
     (Path(instance.snapshot) / "link").symlink_to("/")
     answer = PLAIN.replace("/a.py", "/link/a.py")
@@ -397,7 +399,7 @@ def test_a_patch_through_a_symbolic_link_is_unsafe(workshop) -> None:
     )
 
 
-def test_a_patch_is_found_without_a_snapshot_too(small) -> None:
+def test_a_patch_is_found_without_a_snapshot(small) -> None:
     blind = dataclasses.replace(small, snapshot="")
     assert str(extract_patch(FORM, FIX, blind).extraction) == "ok"
     vague = extract_patch(FORM, f"{HEADER}@@ def f @@\n-x\n+y\n", blind)

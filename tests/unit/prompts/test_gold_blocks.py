@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from damage import Memory, applied, synthesised
+from damage import Memory, applied, synthesized
 
 from swebench_trainer.answers.forms import extract_patch, render_answer
 from swebench_trainer.contents.repositories import Repositories
@@ -27,7 +27,7 @@ def rows_of(name: str) -> list[Mapping[str, str]]:
 
 
 def survives(row: Mapping[str, str], files: Mapping[str, bytes], tree) -> None:
-    """That blocks on a tree become a patch that does to `files` what gold does."""
+    """Assert that the rendered blocks become a patch with the same result as gold."""
     instance = Instance(**row, problem_statement="")
     expected = applied(files, row["patch"])
     assert expected
@@ -41,10 +41,10 @@ def survives(row: Mapping[str, str], files: Mapping[str, bytes], tree) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), ROWS)
 def test_gold_patches_survive_the_form(name, number) -> None:
-    """In files that have the patch's own lines and nothing else."""
+    """In files with only the lines of the patch."""
     rows = rows_of(name)
     for row in rows:
-        files = synthesised(row["patch"])
+        files = synthesized(row["patch"])
         survives(row, files, Memory(files))
     assert len(rows) == number
 
@@ -59,7 +59,7 @@ def test_gold_patches_survive_the_form_in_their_repositories(name, number) -> No
     with closing(Repositories(template)) as repositories:
         for row in rows:
             tree = repositories.tree(row["repo"], row["base_commit"])
-            named = {path for path in synthesised(row["patch"])}
+            named = {path for path in synthesized(row["patch"])}
             files = {path: content for path in named if (content := tree.read(path))}
             survives(row, files, tree)
     assert len(rows) == number

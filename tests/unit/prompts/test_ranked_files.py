@@ -206,12 +206,12 @@ def test_an_instance_missing_from_the_list_raises(listed) -> None:
             b'{"instance_id": "i", "files": []}\n' * 2,
             "line 2: duplicate list",
         ),
-        ("a.jsonl", b"[" * 200_000 + b"\n", "line 1: unreadable JSON"),
+        ("a.jsonl", b"[" * 200_000 + b"\n", "line 1: invalid JSON"),
         ("a.jsonl", b"\xff", "not UTF-8"),
         ("a.json", b'{"i":\n "a.py"', "line 2: invalid JSON"),
-        ("a.json", b'{"i": "a.py"}', "'i': files is not a list of paths"),
-        ("a.json", b"[]", "not a JSON object of lists"),
-        ("gone.jsonl", None, "cannot be read: No such file"),
+        ("a.json", b'{"i": "a.py"}', "entry 1: files is not a list of paths"),
+        ("a.json", b"[]", "a.json has no lists of files"),
+        ("gone.jsonl", None, "gone.jsonl: No such file"),
     ],
 )
 def test_an_invalid_list_raises_with_the_line(tmp_path, name, content, reason) -> None:

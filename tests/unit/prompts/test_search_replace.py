@@ -1,4 +1,4 @@
-"""The search-replace form: what is written, what is accepted, what is refused."""
+"""The search-replace form: rendering, accepted answers, and refusals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_context_grows_until_the_search_text_is_unique(workshop) -> None:
     ("context", "search"),
     [(None, "1\n2\n3\n4\n5\n6\n7\n"), (1, "3\n4\n5\n"), (0, "4\n")],
 )
-def test_as_much_context_is_quoted_as_is_asked_for(workshop, context, search) -> None:
+def test_the_requested_amount_of_context_is_quoted(workshop, context, search) -> None:
     old = {"a.py": b"0\n1\n2\n3\n4\n5\n6\n7\n8\n"}
     instance = workshop.instance(old, {"a.py": old["a.py"].replace(b"4", b"x")})
     answer = render_answer(FORM, instance, context=context)
@@ -43,12 +43,12 @@ def test_as_much_context_is_quoted_as_is_asked_for(workshop, context, search) ->
 @pytest.mark.parametrize(
     ("old", "new", "search"),
     [
-        ("1\n2\n3\n", "1\n2\nx\n3\n", "2\n3\n"),  # an insertion has no line of its own
-        ("1\n1\n2\n", "1\n2\n", "1\n1\n"),  # the line stands twice
+        ("1\n2\n3\n", "1\n2\nx\n3\n", "2\n3\n"),  # an insertion has no old lines
+        ("1\n1\n2\n", "1\n2\n", "1\n1\n"),  # the line occurs twice
         ("1\n1\n2\n", "1\nx\n2\n", "1\n1\n2\n"),
     ],
 )
-def test_more_context_is_quoted_where_less_would_be_unclear(
+def test_more_context_is_quoted_where_less_would_be_ambiguous(
     workshop, old, new, search
 ) -> None:
     instance = workshop.instance({"a.py": old.encode()}, {"a.py": new.encode()})
@@ -59,7 +59,7 @@ def test_more_context_is_quoted_where_less_would_be_unclear(
     )
 
 
-def test_growing_hunks_of_one_file_merge(workshop) -> None:
+def test_overlapping_hunks_of_a_file_are_merged(workshop) -> None:
     old = b"a\n" * 40
     new = b"b\n" + b"a\n" * 38 + b"b\n"
     instance = workshop.instance({"a.py": old}, {"a.py": new})
@@ -71,7 +71,7 @@ def test_growing_hunks_of_one_file_merge(workshop) -> None:
     ) == {"a.py": new}
 
 
-def test_several_files_and_hunks_give_one_block_each(workshop) -> None:
+def test_each_hunk_of_each_file_becomes_one_block(workshop) -> None:
     old = {"a.py": b"".join(b"%d\n" % i for i in range(40)), "b.py": b"x\n"}
     new = {
         "a.py": old["a.py"].replace(b"\n2\n", b"\n").replace(b"37", b"Z"),
@@ -83,7 +83,7 @@ def test_several_files_and_hunks_give_one_block_each(workshop) -> None:
     assert block("c.py", "", "new\n") in answer
 
 
-def test_a_rename_with_an_edit_names_the_old_path(workshop) -> None:
+def test_edits_of_a_renamed_file_use_the_old_path(workshop) -> None:
     body = b"".join(b"%d\n" % i for i in range(40))
     old, new = {"a.py": body}, {"b/c.py": body.replace(b"20", b"Z")}
     instance = workshop.instance(old, new)
@@ -96,7 +96,7 @@ def test_a_rename_with_an_edit_names_the_old_path(workshop) -> None:
     assert workshop.applied(old, patch) == new
 
 
-def test_without_a_snapshot_the_hunks_themselves_are_searched_for(small) -> None:
+def test_blocks_quote_the_hunks_without_a_snapshot(small) -> None:
     blind = dataclasses.replace(small, snapshot="")
     assert render_answer(FORM, blind) == FIX
     assert (
@@ -118,13 +118,13 @@ NOT_EXPRESSIBLE = {
 
 
 @pytest.mark.parametrize(("reason", "patch"), NOT_EXPRESSIBLE.items())
-def test_what_blocks_cannot_say_is_a_value_error(small, reason, patch) -> None:
+def test_changes_that_blocks_cannot_express_raise(small, reason, patch) -> None:
     instance = dataclasses.replace(small, patch=f"diff --git a/a.py b/a.py\n{patch}")
     with pytest.raises(ValueError, match=reason):
         render_answer(FORM, instance)
 
 
-def test_a_patch_whose_lines_have_moved_is_written_where_git_applies_it(
+def test_a_patch_with_wrong_line_numbers_is_rendered_where_git_applies_it(
     workshop,
 ) -> None:
     lines = [b"%d\n" % n for n in range(30)]
@@ -138,11 +138,11 @@ def test_a_patch_whose_lines_have_moved_is_written_where_git_applies_it(
     assert render_answer(FORM, moved) == render_answer(FORM, instance)
 
 
-def test_the_patch_is_what_git_writes(small) -> None:
+def test_the_patch_equals_the_one_written_by_git(small) -> None:
     assert extract_patch(FORM, FIX, small).patch == small.patch
 
 
-def test_a_new_file_and_a_deleted_one_have_git_headers(small) -> None:
+def test_new_and_deleted_files_have_git_headers(small) -> None:
     answer = block("new/b.py", "", "1\n") + "a.py\n<<<<<<< DELETE\n>>>>>>> DELETE\n"
     patch = extract_patch(FORM, answer, small).patch
     assert "diff --git a/a.py b/a.py\ndeleted file mode 100644\n" in patch
@@ -157,7 +157,7 @@ def test_an_executable_file_stays_executable(workshop) -> None:
     assert "index 587be6b..975fbec 100755\n" in patch
 
 
-def test_bytes_that_are_not_utf8_survive_beside_an_edit(workshop) -> None:
+def test_bytes_that_are_not_utf8_survive_an_edit_of_other_lines(workshop) -> None:
     old = {"a.py": b"# caf\xe9\nx\n"}
     instance = workshop.instance(old, old | {"b": b""})
     patch = extract_patch(FORM, FIX, instance).patch
@@ -183,7 +183,7 @@ TOLERATED = {
 
 
 @pytest.mark.parametrize(("status", "answer"), TOLERATED.items())
-def test_what_is_tolerated_is_named(small, status, answer) -> None:
+def test_tolerated_damage_is_recorded_as_a_repair(small, status, answer) -> None:
     extracted = extract_patch(FORM, answer, small)
     assert (str(extracted.extraction), extracted.patch) == (status, small.patch)
 
@@ -196,22 +196,22 @@ def test_a_draft_in_thoughts_is_not_the_answer(small) -> None:
         assert extracted.patch == small.patch
 
 
-def test_the_end_of_a_thought_may_be_a_line_of_a_file(workshop) -> None:
+def test_a_line_of_a_file_may_look_like_the_end_of_a_thought(workshop) -> None:
     old, new = {"a": b"<think>\n</think>\n"}, {"a": b"x\n</think>\n"}
     instance = workshop.instance(old, new)
     extracted = extract_patch(FORM, render_answer(FORM, instance), instance)
     assert (str(extracted.extraction), extracted.patch) == ("ok", instance.patch)
 
 
-def test_a_block_without_a_path_is_of_the_file_before(workshop) -> None:
+def test_a_block_without_a_path_edits_the_file_of_the_block_before(workshop) -> None:
     instance = workshop.instance({"a.py": b"x\ny\n"}, {"a.py": b"1\n2\n"})
     second = block("", "y\n", "2\n").lstrip("\n")
     extracted = extract_patch(FORM, block("a.py", "x\n", "1\n") + second, instance)
     assert extracted.patch == instance.patch
 
 
-def test_edits_of_a_file_go_by_place_and_not_by_order(workshop) -> None:
-    """Each block is about the file as it was: one's result is not another's search."""
+def test_the_order_of_blocks_does_not_matter(workshop) -> None:
+    """Every block refers to the file before the answer, not to the result of another block."""
     old = {"a.py": b"x\ny\nz\n"}
     instance = workshop.instance(old, {"a.py": b"y\nw\nx\ny\n"})
     blocks = [
@@ -280,7 +280,7 @@ def shelf(workshop):
 
 
 @pytest.mark.parametrize(("answer", "why"), REFUSED.items())
-def test_what_is_refused_says_why(shelf, answer, why) -> None:
+def test_refusals_have_a_reason(shelf, answer, why) -> None:
     extracted = extract_patch(FORM, answer, shelf)
     assert (extracted.patch, extracted.extraction.reason) == ("", why)
     assert extracted.extraction.failed
@@ -291,7 +291,7 @@ def test_what_is_refused_says_why(shelf, answer, why) -> None:
     ["/etc/passwd", "../a.py", "s/../../a.py", ".git/config", "s/.GIT/hooks/x", "a//b",
      "link.py", "folder/secret", "a.py/b", "a\tb", "x" * 5000],
 )  # fmt: skip
-def test_no_path_leaves_the_snapshot(workshop, tmp_path, path) -> None:
+def test_paths_outside_the_snapshot_are_refused(workshop, tmp_path, path) -> None:
     outside = workshop.write({"secret": b"x\n"})
     instance = workshop.instance({"a.py": b"x\n"}, {"a.py": b"y\n"})
     Path(instance.snapshot, "link.py").symlink_to(outside / "secret")
@@ -311,7 +311,7 @@ def test_no_path_leaves_the_snapshot(workshop, tmp_path, path) -> None:
 @pytest.mark.parametrize(
     "line", ["Now a helper:", "Now a helper", "Helper:", "## Helper"]
 )
-def test_prose_names_no_new_file(small, line) -> None:
+def test_prose_does_not_name_a_new_file(small, line) -> None:
     answer = FIX + f"{line}\n" + block("", "", "z = 1\n").lstrip("\n")
     extracted = extract_patch(FORM, answer, small, finish="stop")
     assert extracted.patch == ""
@@ -319,18 +319,18 @@ def test_prose_names_no_new_file(small, line) -> None:
 
 
 @pytest.mark.parametrize("line", ["n.py", "`n.py`", "### `n.py`:", "**`n.py`**"])
-def test_a_new_files_path_may_stand_in_backticks(small, line) -> None:
+def test_the_path_of_a_new_file_may_be_in_backticks(small, line) -> None:
     answer = f"{line}\n" + block("", "", "z = 1\n").lstrip("\n")
     assert "+++ b/n.py" in extract_patch(FORM, answer, small, finish="stop").patch
 
 
-def test_a_new_file_with_a_blank_in_its_path_has_no_form(workshop) -> None:
+def test_a_new_file_with_a_space_in_its_path_cannot_be_rendered(workshop) -> None:
     instance = workshop.instance({"a.py": b"1\n"}, {"a.py": b"1\n", "b c.py": b"2\n"})
     with pytest.raises(ValueError, match="a block cannot name the path"):
         render_answer(FORM, instance)
 
 
-def test_an_answer_that_was_cut_behind_a_block_is_not_whole(small) -> None:
+def test_an_answer_cut_off_after_a_block_is_incomplete(small) -> None:
     for answer in (FIX, f"```\n{FIX}```\n"):
         extracted = extract_patch(FORM, answer, small, finish="length")
         assert (
@@ -340,7 +340,7 @@ def test_an_answer_that_was_cut_behind_a_block_is_not_whole(small) -> None:
     assert extract_patch(FORM, f"{FIX}\nThis", small, finish="length").patch
 
 
-def test_a_new_file_does_not_get_line_ends_that_were_wrong_elsewhere(small) -> None:
+def test_line_endings_of_a_new_file_are_ambiguous_if_others_were_wrong(small) -> None:
     answer = (FIX + block("n.py", "", "z\n")).replace("\n", "\r\n")
     extracted = extract_patch(FORM, answer, small, finish="stop")
     assert (

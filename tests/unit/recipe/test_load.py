@@ -76,7 +76,7 @@ beta = 0.1
     file = tmp_path / "recipe.toml"
     assert f"{file}:2:1: name: " in message
     assert f"{file}:3:1: a recipe has no table or key 'colour'" in message
-    assert f"{file}:6:1: [data] use: nothing called 'rowz' is installed" in message
+    assert f"{file}:6:1: [data] use: no plugin called 'rowz' is installed" in message
     assert "did you mean 'rows'?" in message
     assert f"{file}:12:1: [sft] has no key 'learning_rat'" in message
     assert "did you mean 'learning_rate'?" in message
@@ -113,6 +113,13 @@ def test_syntax_errors_have_a_place(load, tmp_path):
 def test_a_missing_file_names_the_way_to_a_recipe(tmp_path):
     with pytest.raises(RecipeError, match="swebench-train new"):
         read_draft(tmp_path / "none.toml")
+
+
+def test_a_missing_base_names_the_recipe_that_extends_it(load, tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        load('extends = "none.toml"\n')
+    assert "none.toml" in str(caught.value)
+    assert "recipe.toml" in caught.value.hint
 
 
 def test_a_table_that_stands_alone_is_an_error(load):
@@ -216,7 +223,7 @@ def test_a_file_keeps_its_name_behind_a_link(load, tmp_path):
 
 
 def test_the_schema_accepts_what_the_loader_accepts(plugins):
-    from swebench_trainer.recipe.schema import json_schema
+    from swebench_trainer.commands.recipes import json_schema
 
     schema = json_schema(plugins.tables())
     writers = schema["properties"]["generate"]["anyOf"][0]["properties"]["model"]

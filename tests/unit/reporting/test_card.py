@@ -4,14 +4,16 @@ import dataclasses
 
 from swebench_trainer.reporting.card import model_card
 from swebench_trainer.reporting.metrics import Rate
+from swebench_trainer.reporting.run_report import comparison
 from swebench_trainer.reporting.summaries import (
     EvaluationSummary,
     GradeSummary,
     ModelResult,
+    RunResults,
     SplitResult,
     SuspiciousPass,
 )
-from swebench_trainer.reporting.tables import comparison
+from swebench_trainer.types import LeakageReport
 
 RESULT = ModelResult(
     **vars(Rate(resolved=1, total=8, rate=0.125, ci95=(0.02, 0.47))),
@@ -32,17 +34,15 @@ CANDIDATES = GradeSummary(
 )
 
 
-def card(**changes):
-    arguments = {
-        "settings": {
-            "model": {"name": "org/model-7b"},
-            "data": {"path": "/home/someone/secret/rows.jsonl"},
-        },
-        "summary": SUMMARY,
-        "candidates": CANDIDATES,
-        "is_adapter": True,
-    } | changes
-    return model_card("run", "dpo", **arguments)
+SETTINGS = {
+    "model": {"name": "org/model-7b"},
+    "data": {"path": "/home/someone/secret/rows.jsonl"},
+}
+
+
+def card(settings=SETTINGS, summary=SUMMARY, candidates=CANDIDATES, leakage=None):
+    results = RunResults(summary, candidates, LeakageReport.parse(leakage))
+    return model_card("run", "dpo", settings=settings, results=results, is_adapter=True)
 
 
 def test_the_card_has_results_and_their_caveats():
@@ -98,9 +98,10 @@ def test_leakage_files_of_older_runs_are_read():
 
 
 def test_the_report_has_the_same_warnings():
-    caption = comparison(SUMMARY, None, LEAKAGE).caption.plain
+    leaking = RunResults(leakage=LeakageReport.parse(LEAKAGE))
+    caption = comparison(SUMMARY, leaking).caption.plain
     assert "LEAKAGE, allowed by the recipe" in caption and "CONTAMINATION" in caption
-    assert "LEAKAGE" not in comparison(SUMMARY, None, None).caption.plain
+    assert "LEAKAGE" not in comparison(SUMMARY, RunResults()).caption.plain
 
 
 def test_dropped_instances_are_mentioned_without_a_warning():

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from swebench_trainer.reporting.curves import sparkline, training_curves
+from swebench_trainer.reporting.run_report import sparkline, training_curves
 
 
 def shown(table) -> str:

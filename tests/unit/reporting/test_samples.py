@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from swebench_trainer.contracts import TokenPart, TokenView
-from swebench_trainer.reporting.samples import (
+from swebench_trainer.reporting.console import visible
+from swebench_trainer.reporting.preview import (
     dropped_table,
     length_histogram,
     marked_lines,
-    visible,
 )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from pydantic_core import to_jsonable_python
+
 from swebench_trainer.answers.checks import CheckCounts
 from swebench_trainer.reporting.metrics import PairedResult, Rate
 from swebench_trainer.reporting.summaries import (
@@ -16,7 +18,6 @@ from swebench_trainer.reporting.summaries import (
     SuspiciousPass,
     evaluation_summary,
     grade_summary,
-    summary_row,
 )
 
 RATE = Rate(resolved=1, total=8, rate=0.125, ci95=(0.02, 0.47))
@@ -63,7 +64,7 @@ OLD_RESULT = {
 
 
 def as_json(value):
-    return json.loads(json.dumps(summary_row(value)))
+    return json.loads(json.dumps(value, default=to_jsonable_python))
 
 
 def test_summaries_survive_their_json():

@@ -70,7 +70,7 @@ def generated(model, prompt) -> list[int]:
 
 
 def sampled(model, batch_size: int) -> list[list[int]]:
-    """Answers to each prompt; among them drawn ones, which leave at other times."""
+    """Answers to each prompt; sampled ones end at different times."""
     sampler = TransformersSampler(
         model,
         encode=lambda text: list(PROMPTS[int(text)]),
@@ -115,7 +115,7 @@ def test_standard_decoding_matches_generate(kind, batch_size):
 
 
 def with_adapter(model):
-    """The model with an adapter that matters."""
+    """The model with an adapter that changes its answers."""
     import torch
     from peft import LoraConfig, get_peft_model
 

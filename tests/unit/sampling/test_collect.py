@@ -25,7 +25,7 @@ def candidate(sample):
 
 
 def test_lone_surrogates_are_replaced_and_pairs_are_kept(tmp_path):
-    """JSON can hold lone surrogates; no tokenizer and no file takes them."""
+    """JSON can hold lone surrogates, which tokenizers and files reject."""
     texts = {"lone": "a\ud83d b", "halves": "a\ud83d\ude00 b", "whole": "a😀 b"}
     asked = [SampleRequest(n, 0, t, 9, 1.0, 1.0, 0) for n, t in texts.items()]
     path = tmp_path / "candidates.jsonl"

@@ -12,12 +12,12 @@ def request(**settings) -> SampleRequest:
 
 
 def evenly(count: int) -> list[float]:
-    """Chances of which each has an equal share of [0, 1)."""
+    """Random numbers spread evenly over [0, 1)."""
     return [(number + 0.5) / count for number in range(count)]
 
 
 def warped(logits, settings):
-    """The probabilities that transformers would draw with."""
+    """The probabilities that transformers samples from."""
     import torch
     from transformers import LogitsProcessorList
     from transformers.generation import (

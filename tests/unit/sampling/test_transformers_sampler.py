@@ -15,7 +15,7 @@ PROMPTS = ("a", "a longer prompt", "mid one", "the longest prompt of all")
 
 @pytest.fixture
 def model():
-    """A random Qwen2: it knows nothing, so every draw matters."""
+    """A Qwen2 with random weights, so that every sampled token matters."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -62,7 +62,7 @@ SETTINGS = [
 
 
 def mixed_requests() -> list[SampleRequest]:
-    """Four prompts, five answers to each, all with settings of their own."""
+    """Four prompts with five answers each, all with different settings."""
     requests = []
     for prompt in PROMPTS:
         for r in samples_of_one(prompt, 5):
@@ -130,7 +130,7 @@ def test_longer_prompts_are_answered_first(model):
 
 
 class Spy:
-    """Notes what a sampler's decoder is asked for; fails when it is asked for too much.
+    """Records the calls of a sampler's decoder; runs out of memory above a limit.
 
     Args:
         most: Rows for which there is memory.
@@ -202,7 +202,7 @@ def test_waiting_answers_replace_finished_ones(model):
 
 
 def endless(model):
-    """The model, so changed that it never writes the stop token."""
+    """The model, changed so that it never generates the stop token."""
     import torch
 
     with torch.no_grad():
@@ -272,7 +272,7 @@ def test_a_model_saved_during_training_can_be_sampled(model):
 
 @pytest.fixture
 def cramped():
-    """A random GPT-2, which cannot be asked beyond its 24 positions."""
+    """A GPT-2 with random weights and 24 positions."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 

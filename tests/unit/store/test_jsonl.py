@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from pydantic_core import PydanticSerializationError
 
 from swebench_trainer.errors import StageError
 from swebench_trainer.store.jsonl import (
@@ -91,7 +92,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(small_disk):
 def test_a_failed_replacement_leaves_the_old_file(tmp_path):
     path = tmp_path / "value.json"
     write_json(path, {"old": True})
-    with pytest.raises(TypeError):
+    with pytest.raises(PydanticSerializationError):
         write_json(path, {"new": object()})
     assert json.loads(path.read_text()) == {"old": True}
     assert list(tmp_path.iterdir()) == [path]

@@ -53,7 +53,7 @@ def test_a_missing_key_is_named_with_its_line(tmp_path, key):
     path = tmp_path / "p.jsonl"
     row = {name: value for name, value in ROW.items() if name != key}
     path.write_text(json.dumps(ROW) + "\n" + json.dumps(row) + "\n")
-    with pytest.raises(DataError, match=f"line 2: no {key}"):
+    with pytest.raises(DataError, match=f"line 2: {key}"):
         read_predictions(path)
 
 
@@ -68,11 +68,11 @@ def test_a_missing_key_is_named_with_its_line(tmp_path, key):
         ("p.json", json.dumps([ROW, 7]), "entry 2: not a JSON object"),
         ("p.json", json.dumps({"a": 7}), "entry 1: not a JSON object"),
         ("p.jsonl", "[]", "line 1: not a JSON object"),
-        ("p.jsonl", json.dumps({**ROW, "instance_id": 7}), "line 1: no instance_id"),
+        ("p.jsonl", json.dumps({**ROW, "instance_id": 7}), "line 1: instance_id"),
         (
             "p.jsonl",
             json.dumps({**ROW, "model_patch": ["x"]}),
-            "line 1: no model_patch",
+            "line 1: model_patch",
         ),
     ],
 )
@@ -138,7 +138,7 @@ def test_without_a_file_the_logs_are_read(tmp_path, logs):
 def test_a_fault_in_a_submission_is_named_by_file_and_line(tmp_path):
     text = json.dumps(ROW) + "\n" + json.dumps({"instance_id": "b"})
     folder = submission(tmp_path, {"all_preds.jsonl": text})
-    with pytest.raises(DataError, match=r"all_preds\.jsonl, line 2: no model_name"):
+    with pytest.raises(DataError, match=r"all_preds\.jsonl, line 2: model_name"):
         read_predictions(folder)
 
 

@@ -109,7 +109,7 @@ def test_the_recorder_hears_every_lifecycle_hook():
         and "event" in function.__code__.co_varnames
     }
     assert specs == set(LIFECYCLE)
-    assert all(hasattr(HookRecorder, name) for name in LIFECYCLE)
+    assert all(hasattr(HookRecorder(), name) for name in LIFECYCLE)
 
 
 def test_secrets_are_found_wherever_they_are(trainer, monkeypatch):

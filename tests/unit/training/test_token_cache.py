@@ -174,7 +174,7 @@ def test_the_cache_command_lists_and_removes_them(tokenizer):
     shown = "".join(
         str(x) for x in prune_and_show(PruneLimits(unused_for=-1)) if isinstance(x, str)
     )
-    assert "1 encoded data sets" in shown
+    assert "1 encoded datasets" in shown
     assert files() == []
 
 

@@ -1,4 +1,4 @@
-"""A JSON list read item by item, because the file may not fit into memory."""
+"""JSON files read row by row, because they may not fit into memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ _READ = 1 << 20
 """Characters per read, doubled for longer items."""
 _SPACE = " \t\r\n"
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+
+
+class JsonLines:
+    """The items of a file with one JSON value per line; blank lines are ignored.
+
+    Attributes:
+        line: Line of the file, from 1, that was read last.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self.line = 0
+        self._file = file
+
+    def __iter__(self) -> Iterator[Any]:
+        """The items, read lazily. See `JsonList.__iter__` for the errors."""
+        for text in self._file:
+            self.line += 1
+            if text.strip():
+                yield json.loads(text)
 
 
 class JsonList:

@@ -1,1 +1,0 @@
-"""Checks of this machine: programs, Docker, namespaces, and trial gradings."""
