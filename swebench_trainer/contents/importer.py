@@ -116,7 +116,10 @@ def _fast_import(place: Path, lock: int) -> Iterator[IO[bytes]]:
     """Open the input of a `git fast-import`, which has no effect unless it ends with `done`."""
     with tempfile.TemporaryFile() as errors:
         process = start_git(
-            *(git_dir(place), "fast-import", "--quiet", "--done"),
+            git_dir(place),
+            "fast-import",
+            "--quiet",
+            "--done",
             env=environment(),
             inherit=(lock,),
             stdin=subprocess.PIPE,

@@ -121,7 +121,8 @@ class Objects:
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         batch = arguments[0] == "cat-file"
         return start_git(
-            *(git_dir(self.place), *arguments),
+            git_dir(self.place),
+            *arguments,
             env=environment(),
             stdin=subprocess.PIPE if batch else subprocess.DEVNULL,
             stdout=subprocess.PIPE,

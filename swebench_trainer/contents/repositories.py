@@ -255,9 +255,17 @@ def fetch(location: str, place: Path, commit: str, lock: int) -> None:
         GitError: The commit cannot be fetched.
     """
     git(
-        *(git_dir(place), "fetch", "--progress", "--depth=1", "--no-tags"),
-        *("--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules"),
-        *("--", location, f"{commit}:refs/contents/{commit}"),
+        git_dir(place),
+        "fetch",
+        "--progress",
+        "--depth=1",
+        "--no-tags",
+        "--no-write-fetch-head",
+        "--no-auto-maintenance",
+        "--no-recurse-submodules",
+        "--",
+        location,
+        f"{commit}:refs/contents/{commit}",
         online=True,
         inherit=(lock,),
     )

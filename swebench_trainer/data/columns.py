@@ -30,10 +30,18 @@ from swebench_trainer.patches.reverse import reverse
 from swebench_trainer.types import Instance, is_unicode
 
 _REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement", "patch")
-_TEXT = (
-    *("test_patch", "version", "image", "eval_script", "log_parser"),
-    *("created_at", "requirements", "interface", "language", "difficulty"),
-)
+_TEXT = [
+    "test_patch",
+    "version",
+    "image",
+    "eval_script",
+    "log_parser",
+    "created_at",
+    "requirements",
+    "interface",
+    "language",
+    "difficulty",
+]
 _NAMES = ("repo", "base_commit")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 

@@ -243,7 +243,9 @@ _SETTINGS = (
 def _git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
     return run_git(
-        *(git_dir(repository), *settings, *arguments),
+        git_dir(repository),
+        *settings,
+        *arguments,
         env=isolated_environment(),
         stdin=stdin,
     )

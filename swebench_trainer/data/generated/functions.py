@@ -18,10 +18,28 @@ _LONGEST = 60
 """Maximum characters of a call or a result in an issue."""
 _DIGITS = 12
 """Digits of a ticket number; long enough that digits repeat unpredictably."""
-_WORDS = (
-    *("red", "blue", "oak", "elm", "fox", "owl", "tin", "sun", "ice", "sea", "map"),
-    *("anna", "noon", "level", "radar", "maple", "stone", "cloud", "amber", "delta"),
-)
+_WORDS = [
+    "red",
+    "blue",
+    "oak",
+    "elm",
+    "fox",
+    "owl",
+    "tin",
+    "sun",
+    "ice",
+    "sea",
+    "map",
+    "anna",
+    "noon",
+    "level",
+    "radar",
+    "maple",
+    "stone",
+    "cloud",
+    "amber",
+    "delta",
+]
 _LETTERS = "abdelmnorst"
 
 

@@ -43,11 +43,11 @@ REMOTE_SOCKET = "/var/run/docker.sock"
 SSH = (
     "ssh",
     "-nNT",
-    *("-o", "BatchMode=yes"),
-    *("-o", "ConnectTimeout=15"),
-    *("-o", "ExitOnForwardFailure=yes"),
-    *("-o", "ServerAliveInterval=15"),
-    *("-o", "StreamLocalBindUnlink=yes"),
+    "-oBatchMode=yes",
+    "-oConnectTimeout=15",
+    "-oExitOnForwardFailure=yes",
+    "-oServerAliveInterval=15",
+    "-oStreamLocalBindUnlink=yes",
 )
 
 TRY_DOCKER = (
@@ -79,8 +79,11 @@ class Tunnel:
         self.socket = Path(self._folder, "docker.sock")
         remote_socket = parts.path if parts.path.strip("/") else REMOTE_SOCKET
         self._command = [
-            *(*SSH, *port, "-L", f"{self.socket}:{remote_socket}"),
-            *("--", host or parts.hostname or ""),
+            *SSH,
+            *port,
+            f"-L{self.socket}:{remote_socket}",
+            "--",
+            host or parts.hostname or "",
         ]
         self._process: subprocess.Popen[str] | None = None
 

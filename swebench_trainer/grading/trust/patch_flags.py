@@ -26,8 +26,18 @@ RUNNER_FILE = re.compile(
 """Names of files that change how tests run or are found, in any directory."""
 
 TEST_FOLDERS = {
-    *("test", "tests", "testing", "testdata", "test-data", "test_data", "e2e"),
-    *("spec", "specs", "__tests__", "__mocks__", "__snapshots__"),
+    "test",
+    "tests",
+    "testing",
+    "testdata",
+    "test-data",
+    "test_data",
+    "e2e",
+    "spec",
+    "specs",
+    "__tests__",
+    "__mocks__",
+    "__snapshots__",
 }
 TEST_FILE = re.compile(
     r"test_.*\.(py|rb|c|cc|cpp|rs)|.*_test\.(py|go|rb|rs|c|cc|cpp|exs)|tests?\.(py|rs)"
