@@ -325,7 +325,7 @@ def merge(
         Option(help="Base model, if it has moved since training.", show_default=False),
     ] = None,
 ) -> None:
-    """Merge an adapter into its base model, and measure how much outputs change."""
+    """Merge an adapter into its base model, and measure the drift."""
     from swebench_trainer.commands import merge as command
 
     command.execute(trained, out, base, model)

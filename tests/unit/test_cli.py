@@ -11,8 +11,18 @@ from swebench_trainer.commands.entry import resume_command
 COMMANDS = typer.main.get_command(app).commands
 
 BASE_FORMS = {
-    *("Check", "Copy", "Create", "Derive", "Grade", "List", "Make", "Merge", "Print"),
-    *("Run", "Show", "Validate"),
+    "Build",
+    "Check",
+    "Copy",
+    "Create",
+    "Grade",
+    "List",
+    "Merge",
+    "Print",
+    "Recompute",
+    "Run",
+    "Show",
+    "Validate",
 }
 """First words of commands' help: verbs in the imperative."""
 
