@@ -42,7 +42,9 @@ class Elsewhere:
 
     def passes(self, distribution):
         """Runs the tests of a distribution, with no configuration of ours."""
-        options = ("-q", "-p", "no:xdist", "-W", "error")
+        # The process that this one is forked from has imported plugins of pytest.
+        imported = "ignore::pytest.PytestAssertRewriteWarning"
+        options = ("-q", "-p", "no:xdist", "-W", "error", "-W", imported)
         out = self.python("pytest", *options, cwd=distribution)
         assert " passed" in out and "failed" not in out, out
 

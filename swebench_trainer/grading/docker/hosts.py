@@ -81,7 +81,8 @@ class Tunnel:
         self._command = [
             *SSH,
             *port,
-            f"-L{self.socket}:{remote_socket}",
+            "-L",
+            f"{self.socket}:{remote_socket}",
             "--",
             host or parts.hostname or "",
         ]
