@@ -19,6 +19,8 @@ from swebench_trainer.commands.options import (
     RUNS,
     DryRunOption,
     HubSplitOption,
+    MaxSizeOption,
+    OlderThanOption,
     RecipeArgument,
     RunsDirOption,
     SetOption,
@@ -235,22 +237,8 @@ def regrade(
 
 @app.command()
 def cache(
-    older_than: Annotated[
-        str | None,
-        Option(
-            "--prune-older-than",
-            metavar="AGE",
-            help="Remove entries unused for this long, such as 30d or 12h.",
-        ),
-    ] = None,
-    max_size: Annotated[
-        str | None,
-        Option(
-            metavar="SIZE",
-            help="Remove the least recently used entries until each kind fits in this "
-            "size, such as 2g or 500m.",
-        ),
-    ] = None,
+    older_than: OlderThanOption = None,
+    max_size: MaxSizeOption = None,
     clear: Annotated[bool, Option("--clear", help="Remove all entries.")] = False,
 ) -> None:
     """Show or prune the local caches.

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments that several commands share, or that are long."""
 
 from __future__ import annotations
 
@@ -23,3 +23,19 @@ DryRunOption = Annotated[
 ]
 
 DATA = Option(help="Task repo, file of rows, Hugging Face dataset, or alias.")
+OlderThanOption = Annotated[
+    str | None,
+    Option(
+        "--prune-older-than",
+        metavar="AGE",
+        help="Remove entries unused for this long, such as 30d or 12h.",
+    ),
+]
+MaxSizeOption = Annotated[
+    str | None,
+    Option(
+        metavar="SIZE",
+        help="Remove the least recently used entries until each kind fits in this "
+        "size, such as 2g or 500m.",
+    ),
+]
