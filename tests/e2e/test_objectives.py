@@ -19,7 +19,6 @@ def test_kto_and_held_out_losses_through_the_stages(shell):
     shell.run("new", "quickstart")
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     out = shell.run("quickstart.toml", *settings, "--until", "dpo")
-    assert out.count("which was kept") == 2
     sides = {
         row["instance_id"]: row["split"]
         for row in shell.rows("prepare", "instances.jsonl", "quickstart")
@@ -28,6 +27,7 @@ def test_kto_and_held_out_losses_through_the_stages(shell):
     for stage in ("sft", "dpo"):
         told = shell.json(stage, "audit.json", "quickstart")["validation"]
         held[stage] = set(told["instances"])
+        assert f"{told['kept_loss']:.4f} at step {told['kept_step']}" in out
         rows = shell.rows(stage, "metrics.jsonl", "quickstart")
         losses = {row["step"]: row["eval_loss"] for row in rows if "eval_loss" in row}
         assert told["kept_loss"] == min(losses.values()) == losses[told["kept_step"]]
