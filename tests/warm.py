@@ -215,14 +215,14 @@ def _leave(code: int) -> None:
 
 def warm_up() -> None:
     """Imports the libraries that most runs need."""
-    import swebench.harness.grading  # noqa: F401
+    import swebench.harness.grading  # noqa: F401 - for the forks
 
-    from swebench_trainer import builtin, cli, pipeline  # noqa: F401
+    from swebench_trainer import builtin, cli, pipeline  # noqa: F401 - for the forks
 
     # trl imports torch, transformers, peft and datasets only when a name of it is used.
     # peft and bitsandbytes look for GPUs, and CUDA does not survive a fork.
     if not any(Path("/dev").glob("nvidia[0-9]*")):
-        from trl import SFTTrainer  # noqa: F401
+        from trl import SFTTrainer  # noqa: F401 - for the forks
 
     gc.collect()
     gc.freeze()

@@ -66,7 +66,7 @@ class OracleStyle:
         def lay(room: int, measure: Measure) -> Sequence[Excerpt]:
             def rng(path: str) -> random.Random:
                 # Reproducible, not secret.
-                return random.Random(  # noqa: S311
+                return random.Random(  # noqa: S311 - reproducible, not a secret
                     draw_key(material.seed, instance.instance_id, path, "regions")
                 )
 

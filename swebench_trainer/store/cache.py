@@ -198,9 +198,9 @@ class Evictable(Protocol):
     """Whatever has a size in bytes and a time of the last use."""
 
     @property
-    def size(self) -> int: ...  # noqa: D102
+    def size(self) -> int: ...  # noqa: D102 - see the class
     @property
-    def used(self) -> float: ...  # noqa: D102
+    def used(self) -> float: ...  # noqa: D102 - see the class
 
 
 E = TypeVar("E", bound=Evictable)

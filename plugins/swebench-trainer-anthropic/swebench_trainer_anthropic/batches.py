@@ -116,7 +116,7 @@ class Batches:
                 sent = True
             except (TrainerError, OSError) as error:  # the id cannot be stored
                 fault = error
-            except Exception as error:
+            except Exception as error:  # whatever the SDK raises is a fault
                 fault = self._fault(error)
             finally:
                 if not sent:
@@ -143,7 +143,7 @@ class Batches:
             fault = Fault(
                 FaultKind.BUSY, f"batch {batch} has no result for this request"
             )
-        except Exception as error:
+        except Exception as error:  # whatever the SDK raises is a fault
             fault = self._fault(error)
             resend = fault.kind is FaultKind.MODEL  # results expire after some weeks
             if resend:

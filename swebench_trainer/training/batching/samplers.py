@@ -40,7 +40,7 @@ class EpochSampler:
 
     def order(self, rng: random.Random) -> Iterator[int]:
         """The row numbers of one epoch."""
-        raise NotImplementedError
+        raise NotImplementedError  # each sampler has its own order
 
 
 class LengthSampler(EpochSampler):

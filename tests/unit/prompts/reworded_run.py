@@ -149,8 +149,8 @@ def main() -> None:
     folder = Path(sys.argv[1])
     sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
     if sys.argv[2:]:
-        builtins.__reworded__ = reworded  # type: ignore[attr-defined]
-        sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]
+        builtins.__reworded__ = reworded  # type: ignore[attr-defined]  # code that the hook rewrites calls it
+        sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]  # a class serves as a finder
     from swebench_trainer.answers.checks import check_counts
     from swebench_trainer.contracts import GradedInstance
     from swebench_trainer.grading.ledger import Ledger
@@ -164,7 +164,7 @@ def main() -> None:
     instances = {instance.instance_id: instance for instance, _ in made}
     ledger = Ledger(folder, instances.values(), run_id="run")
     every = [candidate for _, candidate in made]
-    verdicts = ledger.grade(Grader(), every, lambda *_: None)  # type: ignore[arg-type]
+    verdicts = ledger.grade(Grader(), every, lambda *_: None)  # type: ignore[arg-type]  # a fake with only what is called
     graded = [
         GradedInstance(
             instance,
