@@ -22,7 +22,7 @@ from swebench_trainer.prompts.excerpts import Excerpt, merge, read_source
 from swebench_trainer.prompts.retrieval import RECALL_AT, RETRIEVED, Searcher
 from swebench_trainer.prompts.terms import terms
 from swebench_trainer.recipe.models import ContextTable, RecipePath
-from swebench_trainer.store.entries import read_entries
+from swebench_trainer.store.json_files import read_entries
 from swebench_trainer.types import Instance
 
 SKIPPED = "skipped"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.errors import DataError
-from swebench_trainer.store.entries import read_entries, read_text
+from swebench_trainer.store.json_files import read_entries, read_text
 from swebench_trainer.types import Candidate
 
 FILES = (

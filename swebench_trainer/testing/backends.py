@@ -28,13 +28,13 @@ from swebench_trainer.errors import (
     TrainerError,
 )
 from swebench_trainer.recipe.models import DpoTable, SftTable
+from swebench_trainer.testing.assertions import as_assertions, as_in_runs
 from swebench_trainer.testing.examples import (
     no_progress,
     some_pairs,
     some_requests,
     some_rows,
 )
-from swebench_trainer.testing.guarded import as_assertions, as_in_runs
 
 SFT = SftTable(learning_rate=1e-3, batch_size=2, save_every=0)
 DPO = DpoTable(learning_rate=1e-3, batch_size=2, save_every=0)

@@ -18,8 +18,8 @@ from swebench_trainer.contracts import (
     Source,
 )
 from swebench_trainer.preferences.rules import BrokenRuleError, PairRules
+from swebench_trainer.testing.assertions import as_assertions, as_in_runs
 from swebench_trainer.testing.examples import a_graded_instance, an_ungraded_instance
-from swebench_trainer.testing.guarded import as_assertions, as_in_runs
 from swebench_trainer.types import Candidate, Instance, Pair, Status, Tier
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer import builtin
-from swebench_trainer import doctor as checks
-from swebench_trainer.cli import run_command_line
+from swebench_trainer import builtin, doctor as checks
+from swebench_trainer.__main__ import run_command_line
 from swebench_trainer.commands import doctor
 from swebench_trainer.commands.doctor import Report, Request
 from swebench_trainer.contracts import GradeJob, Outcome
