@@ -15,13 +15,7 @@ from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.objects import Objects
 from swebench_trainer.contents.paths import UNSAFE, check_path
 from swebench_trainer.git import GitError, git, git_dir
-from swebench_trainer.store.cache import (
-    mark_used,
-    partial_path,
-    remove,
-    user_cache,
-    write_lock,
-)
+from swebench_trainer.store import cache
 from swebench_trainer.store.digest import digest
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -171,7 +165,7 @@ class Repositories:
         nearby = _in_place(location)
         place = nearby or repository_path(location)
         if not nearby:
-            mark_used(place)
+            cache.mark_used(place)
         if place.is_dir() and (objects := self._objects(place)).has(commit):
             return objects
         if nearby:
@@ -181,7 +175,7 @@ class Repositories:
             with repository_lock(place) as lock:
                 if not is_readable(place):
                     self._close(place)
-                    remove(place)
+                    cache.remove(place)
                     _clone(location, place, lock)
         except (GitError, OSError) as error:
             reason = UnavailableError(f"no clone of {location}: {error}")
@@ -220,7 +214,7 @@ class Repositories:
 
 def repository_path(*key: Any) -> Path:
     """Return the path of a bare repository in the user's cache."""
-    return user_cache("repositories", digest(key))
+    return cache.user_cache("repositories", digest(key))
 
 
 @contextlib.contextmanager
@@ -232,7 +226,7 @@ def repository_lock(path: Path) -> Iterator[int]:
     Yields:
         The file descriptor of the lock.
     """
-    with write_lock(path) as lock:
+    with cache.write_lock(path) as lock:
         for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*"):
             for stale in path.glob(pattern):
                 stale.unlink(missing_ok=True)
@@ -273,7 +267,7 @@ def fetch(location: str, place: Path, commit: str, lock: int) -> None:
 
 def _clone(location: str, place: Path, lock: int) -> None:
     """Clone to the partial path, and rename the complete clone."""
-    new = partial_path(place)
+    new = cache.partial_path(place)
     # With --progress, git exits when its output pipe closes because we were killed.
     options = ("--bare", "--template=", "--progress", "--no-recurse-submodules")
     git("clone", *options, "--", location, str(new), online=True, inherit=(lock,))

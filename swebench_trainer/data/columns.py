@@ -142,7 +142,7 @@ def strings_of(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
 def _decoded(row: Mapping[str, Any], column: str, missing: Any) -> Any:
     """The value of a column that may be JSON text; `missing` if it has none."""
     value = row.get(column)
-    if value is None or value == "":
+    if value in (None, ""):
         return missing
     try:
         return json.loads(value) if isinstance(value, str) else value

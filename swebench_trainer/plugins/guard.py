@@ -17,15 +17,7 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from swebench_trainer.contracts import (
-    Bottlenecks,
-    GradeJob,
-    Outcome,
-    Prompt,
-    Sample,
-    SourceData,
-    TrainRequest,
-)
+from swebench_trainer import contracts
 from swebench_trainer.errors import PluginError, TrainerError
 from swebench_trainer.plugins.faults import plugin_call, plugin_fault, type_name
 from swebench_trainer.types import Instance, Pair, as_row
@@ -207,7 +199,7 @@ def _strict_model(kind: type[Any]) -> type[BaseModel]:
 
 def _loaded(call: Call, result: Any) -> Any:
     seen: set[str] = set()
-    for instance in call.of_type(result, SourceData).instances:
+    for instance in call.of_type(result, contracts.SourceData).instances:
         name = call.valid(instance, Instance).instance_id
         call.require(name not in seen, f"gave the instance {name!r} twice")
         seen.add(name)
@@ -215,7 +207,7 @@ def _loaded(call: Call, result: Any) -> Any:
 
 
 def _weights(call: Call, result: Any) -> Any:
-    (request,) = (x for x in call.arguments if isinstance(x, TrainRequest))
+    (request,) = (x for x in call.arguments if isinstance(x, contracts.TrainRequest))
     places = [request.out / name for name in WEIGHTS]
     call.require(
         call.of_type(result, Path) in places and result.is_dir(),
@@ -230,7 +222,7 @@ def _samples(call: Call, results: Any) -> Iterator[Any]:
     requested = frozenset(owed)
     with closing(_each(call, results)) as samples:
         for sample in samples:
-            call.valid(sample, Sample)
+            call.valid(sample, contracts.Sample)
             key = (sample.instance_id, sample.sample)
             name = f"{sample.instance_id} #{sample.sample}"
             call.require(key in requested, f"answered {name}, which was not requested")
@@ -246,10 +238,10 @@ def _outcomes(call: Call, results: Any) -> Iterator[Any]:
         for item in items:
             paired = isinstance(item, tuple) and len(item) == 2
             call.require(
-                paired and isinstance(item[0], GradeJob),
+                paired and isinstance(item[0], contracts.GradeJob),
                 f"gave {type_name(item)} from grade, not a (job, outcome) tuple",
             )
-            call.valid(item[1], Outcome)
+            call.valid(item[1], contracts.Outcome)
             key, about = _key(item[0]), item[0].candidate
             name = f"{about.instance_id} #{about.sample}"
             call.require(key in owed, f"graded {name} twice, or without a request")
@@ -258,7 +250,7 @@ def _outcomes(call: Call, results: Any) -> Iterator[Any]:
     call.require(not owed, f"ended without deciding {len(owed)} of {count} jobs")
 
 
-def _key(job: GradeJob) -> tuple[str, str, int, int]:
+def _key(job: contracts.GradeJob) -> tuple[str, str, int, int]:
     about = job.candidate
     return about.model, about.instance_id, about.sample, job.repeat
 
@@ -270,8 +262,8 @@ def _pairs(call: Call, results: Any) -> Iterator[Any]:
 
 
 def _limits(call: Call, result: Any) -> Any:
-    if isinstance(result, Bottlenecks):
-        return call.valid(result, Bottlenecks)
+    if isinstance(result, contracts.Bottlenecks):
+        return call.valid(result, contracts.Bottlenecks)
     return _numbers(call, result, int, "a count")
 
 
@@ -285,7 +277,9 @@ def _numbers(call: Call, result: Any, kind: Any, wanted: str) -> Any:
 CHECKS: Mapping[tuple[Role, str], Callable[[Call, Any], Any]] = {
     ("source", "load"): _loaded,
     ("source", "digest"): lambda call, text: call.of_type(text, str),
-    ("prompt style", "render"): lambda call, prompt: call.valid(prompt, Prompt),
+    ("prompt style", "render"): lambda call, prompt: call.valid(
+        prompt, contracts.Prompt
+    ),
     ("backend", "train_sft"): _weights,
     ("backend", "train_dpo"): _weights,
     ("backend", "open_sampler"): lambda call, sampler: GuardedPlugin(

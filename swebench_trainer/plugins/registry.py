@@ -8,34 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
 
-from swebench_trainer.contracts import (
-    Backend,
-    Grader,
-    PairStrategy,
-    PromptStyle,
-    Publisher,
-    Source,
-)
+from swebench_trainer import contracts
 from swebench_trainer.errors import PluginError, PluginFault
 from swebench_trainer.plugins.faults import plugin_call, type_name
 from swebench_trainer.plugins.guard import GuardedPlugin
-from swebench_trainer.recipe.models import (
-    TABLES,
-    DataTable,
-    GradeTable,
-    ModelTable,
-    PairsTable,
-    PluginTable,
-    PromptTable,
-    PublishTable,
-    Table,
-)
+from swebench_trainer.recipe import models
 
 Kind = Literal[
     "source", "prompt style", "backend", "grader", "pair strategy", "publisher"
 ]
 
-TableT = TypeVar("TableT", bound=PluginTable)
+TableT = TypeVar("TableT", bound=models.PluginTable)
 
 KIND_OF_TABLE: dict[str, Kind] = {
     "data": "source",
@@ -50,7 +33,7 @@ KIND_OF_TABLE: dict[str, Kind] = {
 DISTRIBUTION = "swebench-trainer"
 """The distribution of the built-in implementations."""
 
-BASE_OF_KIND = {kind: TABLES[table] for table, kind in KIND_OF_TABLE.items()}
+BASE_OF_KIND = {kind: models.TABLES[table] for table, kind in KIND_OF_TABLE.items()}
 """Base model of the tables that name a plugin of each kind."""
 
 
@@ -66,7 +49,7 @@ class Implementation:
     kind: Kind
     name: str
     factory: Callable[[Any], Any]
-    config: type[Table]
+    config: type[models.Table]
     summary: str
     origin: str
 
@@ -101,7 +84,7 @@ class Registry:
         name: str,
         factory: Callable[[Any], Any],
         *,
-        config: type[Table] | None = None,
+        config: type[models.Table] | None = None,
         summary: str = "",
         origin: str,
     ) -> None:
@@ -186,24 +169,24 @@ class Registry:
         return config
 
     @overload
-    def create(self, table: DataTable) -> Source: ...
+    def create(self, table: models.DataTable) -> contracts.Source: ...
 
     @overload
-    def create(self, table: PromptTable) -> PromptStyle: ...
+    def create(self, table: models.PromptTable) -> contracts.PromptStyle: ...
 
     @overload
-    def create(self, table: ModelTable) -> Backend: ...
+    def create(self, table: models.ModelTable) -> contracts.Backend: ...
 
     @overload
-    def create(self, table: GradeTable) -> Grader: ...
+    def create(self, table: models.GradeTable) -> contracts.Grader: ...
 
     @overload
-    def create(self, table: PairsTable) -> PairStrategy: ...
+    def create(self, table: models.PairsTable) -> contracts.PairStrategy: ...
 
     @overload
-    def create(self, table: PublishTable) -> Publisher: ...
+    def create(self, table: models.PublishTable) -> contracts.Publisher: ...
 
-    def create(self, table: PluginTable) -> Any:
+    def create(self, table: models.PluginTable) -> Any:
         """Call the factory that `table.use` names, with the table.
 
         Third-party implementations come back checked against their contract, see
@@ -220,5 +203,5 @@ class Registry:
         return GuardedPlugin(created, entry.kind, entry.who)
 
 
-def _kind_of(table: type[PluginTable]) -> Kind:
+def _kind_of(table: type[models.PluginTable]) -> Kind:
     return next(kind for kind, base in BASE_OF_KIND.items() if issubclass(table, base))
