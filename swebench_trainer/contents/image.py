@@ -79,9 +79,8 @@ class ImageTrees:
                 return self._tree(instance)
         except (GitError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UnavailableError(
-                f"no files from {instance.image}: {reason}"
-            ) from error
+            what = f"no files from {instance.image}: {reason}"
+            raise UnavailableError(what) from error
 
     def close(self) -> None:
         """Stop the reader processes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -125,7 +124,7 @@ class Repositories:
     def __init__(self, location: str) -> None:
         self._template = location
         self._lock = threading.Lock()
-        self._open: OrderedDict[Path, Objects] = OrderedDict()
+        self._open: dict[Path, Objects] = {}
         self._lost: dict[tuple[str, str], ValueError] = {}
 
     def tree(self, repo: str, commit: str) -> GitTree:

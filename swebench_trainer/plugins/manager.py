@@ -120,7 +120,7 @@ class Plugins:
         try:
             with self.registry.all_or_nothing():
                 self._let_register(name, origin)
-        except BaseException:
+        except BaseException:  # whatever plugin code raised: all or nothing
             self.manager.unregister(plugin, name)
             del self.origins[name]
             raise

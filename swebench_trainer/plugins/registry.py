@@ -125,7 +125,7 @@ class Registry:
         before = dict(self._entries)
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever the body raised
             self._entries = before
             raise
 

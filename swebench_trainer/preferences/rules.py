@@ -88,7 +88,7 @@ def _require(pair: Pair, holds: bool, problem: str) -> None:
 
 
 def _require_sound_texts(item: GradedInstance, pair: Pair) -> None:
-    _require(pair, pair.prompt == item.prompt, "with a prompt of another instance")
+    _require(pair, pair.prompt == item.prompt, "whose prompt is not its instance's")
     answers = [text for text in (pair.chosen, pair.rejected) if text is not None]
     _require(pair, bool(answers), "without an answer")
     _require(pair, all(map(is_unicode, answers)), "with text that is not valid Unicode")

@@ -138,12 +138,9 @@ def mark_used(path: Path) -> None:
 def disk_size(path: Path) -> int:
     """Return the bytes on disk below a path; hard links count each time."""
     walk = () if path.is_symlink() else os.walk(path)
-    below = (
-        Path(folder, name)
-        for folder, folders, files in walk
-        for name in (*folders, *files)
-    )
-    return sum(_blocks(each) for each in (path, *below))
+    names = ((folder, *folders, *files) for folder, folders, files in walk)
+    below = (Path(folder, name) for folder, *inside in names for name in inside)
+    return sum(map(_blocks, (path, *below)))
 
 
 def _blocks(path: Path) -> int:
@@ -236,8 +233,7 @@ def remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # another process removes it, too
         path.chmod(0o700)
         for folder, folders, _ in os.walk(path):
-            for name in folders:
-                below = Path(folder, name)
+            for below in (Path(folder, name) for name in folders):
                 if not below.is_symlink():
                     below.chmod(0o700)
         shutil.rmtree(path)
