@@ -48,10 +48,11 @@ class Library:
             UnavailableError: The same, and for one place the row is not at fault.
         """
         key = instance.instance_id
-        self._trees[key] = self._trees.pop(key, None) or self._find(instance)
+        found = self._trees.pop(key) if key in self._trees else self._find(instance)
+        self._trees[key] = found
         if len(self._trees) > _OPEN:
             del self._trees[next(iter(self._trees))]
-        return self._trees[key]
+        return found
 
     def is_local(self, instance: Instance) -> bool:
         """Whether `open` would use the files that come with the row, without a fetch."""

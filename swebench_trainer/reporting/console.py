@@ -21,7 +21,7 @@ def open_console() -> Console:
     return Console(soft_wrap=not sys.stdout.isatty())
 
 
-def numbers(*names: str) -> list[Column]:
+def numbers(*names: str) -> list[Column | str]:
     """Columns of a table that are aligned right."""
     from rich.table import Column
 
