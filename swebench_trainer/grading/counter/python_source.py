@@ -105,12 +105,12 @@ def _in_hunk(path: str, hunk: Hunk, names: set[str]) -> Iterator[VisibleFunction
     heading = _HEADING.match(hunk.heading)
     numbers = {line.number: line for line in hunk.lines}
     if heading and not heading["kind"] and heading["name"] in names:
-        found = _body(texts, heading["name"])
-        if found:
-            node, shift = found
+        body = _body(texts, heading["name"])
+        if body:
+            part, shift = body
             shift += hunk.lines[0].number - 1
             yield VisibleFunction(
-                path, None, node, shift, numbers, hunk.fixed, whole=False
+                path, None, part, shift, numbers, hunk.fixed, whole=False
             )
     for at, text in enumerate(texts):
         start = _DEF.match(text)
