@@ -209,8 +209,9 @@ def grade(
 ) -> None:
     """Grade one or more predictions files."""
     from swebench_trainer.commands import grade as command
+    from swebench_trainer.commands.inputs import SourceOptions
 
-    source = command.SourceOptions(data, split, scripts, digests)
+    source = SourceOptions(data, split, scripts, digests)
     files = [*predictions, *(more or [])]
     command.execute(
         command.GradeOptions(
