@@ -213,11 +213,8 @@ def grade(
 
     source = SourceOptions(data, split, scripts, digests)
     files = [*predictions, *(more or [])]
-    command.execute(
-        command.GradeOptions(
-            source, files, out, grader, workers, timeout, memory, cache
-        )
-    )
+    limits = (workers, timeout, memory)
+    command.execute(command.GradeOptions(source, files, out, grader, *limits, cache))
 
 
 @app.command()
