@@ -31,7 +31,7 @@ from swebench_trainer.errors import (
 from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.jsonl import read_json
 from swebench_trainer.store.locks import try_lock
-from swebench_trainer.training.distributed.train_job import RankError, Train, TrainJob
+from swebench_trainer.training.distributed.train_job import Train, TrainJob, first_error
 from swebench_trainer.training.loop import trackers
 from swebench_trainer.training.loop.training import finished
 from swebench_trainer.training.models.table import HfTable
@@ -79,7 +79,7 @@ def train(
     job.write(folder / "job.pickle")
     code = _run(settings.processes, folder, request)
     trained = finished(request.out)
-    if trained is None or any(folder.glob("error-*.json")):
+    if trained is None or any(folder.glob("error-*.pickle")):
         raise _first_error(folder)
     if code:  # torch's threads can abort a process after its training
         error = _first_error(folder)
@@ -198,9 +198,8 @@ def _await_end(folder: Path) -> None:
 
 def _first_error(folder: Path) -> TrainerError:
     """The first error of a rank; otherwise the signal that killed one."""
-    found = [RankError.read(path) for path in folder.glob("error-*.json")]
-    if found:
-        return min(found, key=lambda error: error.when).as_error()
+    if error := first_error(folder.glob("error-*.pickle")):
+        return error
     codes: dict[str, int] = read_json(folder / "failures.json") or {}
     for rank, code in codes.items():
         if code < 0:

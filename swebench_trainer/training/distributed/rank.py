@@ -17,7 +17,7 @@ from pathlib import Path
 from swebench_trainer.store.jsonl import RowWriter, write_json
 from swebench_trainer.store.locks import lock_shared
 from swebench_trainer.training.distributed import ranks
-from swebench_trainer.training.distributed.train_job import RankError, TrainJob
+from swebench_trainer.training.distributed.train_job import TrainJob, write_error
 
 PR_SET_PDEATHSIG = 1
 
@@ -60,7 +60,7 @@ def _run_rank(folder: Path) -> int:
             ranks.leave()
         except Exception as error:  # the stage reports it, whatever it is
             traceback.print_exc()
-            RankError.of(error, log_path).write(folder / f"error-{rank}.json")
+            write_error(folder / f"error-{rank}.pickle", error, log_path)
             # Skips Python's cleanup, in which NCCL would wait for the other ranks.
             sys.stderr.flush()
             os._exit(1)

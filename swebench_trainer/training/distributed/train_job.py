@@ -1,7 +1,7 @@
 """Files between the stage and the processes of a training: the job, and their errors.
 
-They are a module of their own because `rank` runs as `__main__`, where pickle would not
-find these classes.
+This is a separate module because `rank` runs as `__main__`, where pickle would not find
+its classes.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer import errors
 from swebench_trainer.contracts import StepProgress, TrainRequest
 from swebench_trainer.errors import StageError, TrainerError
 from swebench_trainer.recipe.models import TrainTable
-from swebench_trainer.store.jsonl import read_json, write_bytes, write_json
+from swebench_trainer.store.jsonl import write_bytes
 from swebench_trainer.training.loop import trackers
 from swebench_trainer.training.models.table import HfTable
 
@@ -65,44 +64,24 @@ class TrainJob:
             return self.train(self.table, self.rows, self.settings, request)
 
 
-@dataclass(frozen=True)
-class RankError:
-    """An exception that ended a process of a training.
+def write_error(path: Path, error: Exception, log: Path) -> None:
+    """Writes the exception that ended a process of a training, and when.
 
-    Attributes:
-        message: A sentence for users.
-        hint: The next step.
-        kind: Name of the class in `swebench_trainer.errors`; empty for an exception
-            that is not a `TrainerError`.
-        when: Seconds since the epoch.
+    Args:
+        path: File to write.
+        error: The exception; one that is not a `TrainerError` becomes a `StageError`.
+        log: File with its traceback.
     """
-
-    message: str
-    hint: str
-    kind: str
-    when: float
-
-    @classmethod
-    def of(cls, error: Exception, log: Path) -> RankError:
-        """Describes an exception; `log` has its traceback."""
+    if not isinstance(error, TrainerError):
         name = type(error).__name__
-        if isinstance(error, TrainerError):
-            return cls(error.message, error.hint, name, time.time())
-        message = f"A process of the training failed: {name}: {error}"
-        return cls(message, f"See {log}", "", time.time())
-
-    def write(self, path: Path) -> None:
-        """Writes the description for the stage."""
-        write_json(path, asdict(self))
-
-    @classmethod
-    def read(cls, path: Path) -> RankError:
-        """Reads a description that `write` wrote."""
-        return cls(**read_json(path))
-
-    def as_error(self) -> TrainerError:
-        """The exception for the stage to raise."""
-        kind: type[TrainerError] = getattr(
-            errors, self.kind or "StageError", StageError
+        error = StageError(
+            f"A process of the training failed: {name}: {error}", hint=f"See {log}"
         )
-        return kind(self.message, hint=self.hint)
+    write_bytes(path, pickle.dumps((time.time(), error)))
+
+
+def first_error(paths: Iterable[Path]) -> TrainerError | None:
+    """The earliest exception in files that `write_error` wrote."""
+    found = [pickle.loads(path.read_bytes()) for path in paths]  # noqa: S301 - our own
+    _, error = min(found, key=lambda item: item[0], default=(0, None))
+    return error  # type: ignore[no-any-return]  # pickle is untyped
