@@ -83,7 +83,7 @@ def train_sft(
         train=[row.as_sft(prompt_loss=settings.prompt_loss) for row in training.train],
         held_out=[row.as_sft() for row in training.held_out],
     )
-    return training.fit(trainer, layout and layout.collate)
+    return training.fit(trainer, layout.collate if layout else None)
 
 
 def _layout(model: Any, settings: SftTable, audit: dict[str, Any]) -> Layout | None:
