@@ -147,17 +147,13 @@ def _run_ranks(processes: int, folder: Path, step: StepProgress) -> StageError |
     Raises:
         TrainerError: The first error that a rank reported.
     """
-    from torch.distributed import TCPStore
-    from torch.multiprocessing import (
-        ProcessExitedException,
-        get_context,
-        start_processes,
-    )
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # re-exported
+    from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
     # The ranks find each other here, on a free port.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    messages: SimpleQueue[Message] = get_context("spawn").SimpleQueue()
-    running = start_processes(
+    messages = multiprocessing.get_context("spawn").SimpleQueue()
+    running = start_processes(  # type: ignore[no-untyped-call]  # torch's is untyped
         _run_rank,
         (processes, folder, store.port, messages),
         processes,
