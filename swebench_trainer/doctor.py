@@ -122,6 +122,17 @@ def docker_info(address: str = "") -> tuple[Finding, Mapping[str, Any] | None]:
     return Finding("ok", "docker", text), info
 
 
+def check_runtime(info: Mapping[str, Any], runtime: str, address: str = "") -> Finding:
+    """Whether a daemon knows the runtime of `[grade] runtime`."""
+    from swebench_trainer.grading.docker.hosts import ADD_RUNTIME, has_runtime
+
+    about = f"{address}: " if address else ""
+    if has_runtime(runtime, info.get("Runtimes") or ()):
+        return Finding("ok", "runtime", f"{about}{runtime}")
+    text = f"{about}the daemon has no runtime {runtime!r}"
+    return Finding("problem", "runtime", text, ADD_RUNTIME.format(runtime=runtime))
+
+
 def check_login(info: Mapping[str, Any]) -> tuple[Finding, bool]:
     """Whether the daemon's default registry counts pulls per account."""
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")

@@ -143,6 +143,9 @@ def examine(
     for name in getattr(request.table, "hosts", ()) or ("",):
         docker, found = checks.docker_info(name)
         note(docker)
+        runtime = getattr(request.table, "runtime", "")
+        if runtime and found is not None:
+            note(checks.check_runtime(found, runtime, name))
         if info is None and found is not None:
             info, address = found, name
     namespaces, sandboxes = checks.check_namespaces()

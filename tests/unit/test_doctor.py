@@ -102,6 +102,16 @@ def test_registry_login_is_detected(
     assert "SECRET" not in str(finding)
 
 
+def test_a_runtime_that_the_daemon_lacks_is_a_problem_with_a_next_step() -> None:
+    info = {"Runtimes": {"runc": {"path": "runc"}}}
+    assert checks.check_runtime(info, "runc").level == "ok"
+    assert checks.check_runtime(info, "io.containerd.runsc.v1").level == "ok"
+    finding = checks.check_runtime(info, "runsc", "ssh://a")
+    assert finding.level == "problem"
+    assert "ssh://a" in finding.text
+    assert "docker run --runtime runsc" in finding.hint
+
+
 def test_present_images_are_ok() -> None:
     data = instances(3)
     finding = checks.check_images(data, {i.image for i in data}, logged_in=False)
