@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer import doctor as checks
-from swebench_trainer.commands.inputs import load_plugins, load_recipe, open_source
+from swebench_trainer.commands.inputs import (
+    SourceOptions,
+    load_plugins,
+    load_recipe,
+    open_source,
+)
 from swebench_trainer.errors import PrerequisiteError, TrainerError
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import GradeTable, Recipe
@@ -94,11 +99,14 @@ class Examination:
     def _docker(self) -> tuple[Mapping[str, Any] | None, str]:
         """The first daemon that answers and its address, of those that the table names."""
         answers = []
+        runtime = getattr(self.table, "runtime", "")
         for address in getattr(self.table, "hosts", ()) or ("",):
             finding, info = checks.docker_info(address)
             self._note(finding)
             if info is not None:
                 answers.append((info, address))
+                if runtime:
+                    self._note(checks.check_runtime(info, runtime, address))
         return answers[0] if answers else (None, "")
 
     def _working_table(self, docker: bool, sandboxes: bool) -> GradeTable | None:
@@ -187,7 +195,8 @@ def _instances(
     plugins: Plugins, source: DataOptions, recipe: Recipe | None
 ) -> Sequence[Instance]:
     if source.data is not None:
-        return open_source(plugins, source.data, source.split).load().instances
+        options = SourceOptions(source.data, source.split)
+        return open_source(plugins, options).load().instances
     if recipe is None:
         return ()
     return plugins.registry.create(recipe.data).load().instances
