@@ -42,6 +42,8 @@ PULLS, PULLS_WHEN_LOGGED_IN, PULL_HOURS = 100, 200, 6
 LOW_DISK = 20 * 10**9
 """Free bytes below which images and logs soon fill a disk."""
 
+MACHINE_HINT = "Check the network, the registry, and the daemon, then run doctor again."
+
 SWITCHES = (
     ("kernel.unprivileged_userns_clone", "0", "1"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
@@ -318,7 +320,10 @@ def judge_trials(use: str, trials: Sequence[Trial]) -> Iterator[Finding]:
     for trial in wrong:
         text = f"{trial.patch} of {trial.instance_id} is {trial.status}"
         text += f": {trial.reason}" if trial.reason else ""
-        yield Finding("problem", use, text, "Exclude it: [data] exclude")
+        # A failure of the machine says nothing about the instance.
+        faulty = trial.status is Status.INFRA_ERROR
+        hint = MACHINE_HINT if faulty else "Exclude it: [data] exclude"
+        yield Finding("problem", use, text, hint)
     if trials and not wrong:
         count = len(trials) // len(EXPECTED)
         text = f"gold passes and no-op fails on all {count} instances tried"

@@ -140,7 +140,7 @@ class Ledger:
         )
 
 
-def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
+def require_decided(verdicts: Sequence[Verdict], max_faults: int | None = None) -> None:
     """Fail a stage that had infrastructure failures, so that it can be resumed.
 
     A candidate that runs out of memory, whose log shows an infrastructure failure, or
@@ -149,7 +149,8 @@ def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
 
     Args:
         verdicts: All verdicts of the stage.
-        max_faults: Number of candidates that may stay without a verdict.
+        max_faults: Number of candidates that may stay without a verdict; `None` means
+            that there is no such setting.
 
     Raises:
         StageError: More candidates have infrastructure failures.
@@ -160,12 +161,16 @@ def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
         if verdict.status is Status.INFRA_ERROR
         and not (verdict.report or verdict.explained)
     ]
-    if len(owed) > max_faults:
+    if len(owed) > (max_faults or 0):
+        hint = (
+            "Fix the cause and run the same command again; existing verdicts are kept."
+        )
+        if max_faults is not None:
+            hint += f" To mask them instead: --set grade.max_faults={len(owed)}"
         raise StageError(
             f"{len(owed)} of {len(verdicts)} candidates had infrastructure failures; "
             f"the first, {owed[0].instance_id}: {owed[0].status}, {owed[0].reason}.",
-            hint="Fix the cause and run the same command again; existing verdicts are "
-            f"kept. A run of a recipe can mask them: --set grade.max_faults={len(owed)}",
+            hint=hint,
         )
 
 

@@ -23,6 +23,11 @@ from swebench_trainer.git import (
 from swebench_trainer.patches.files import ChangedFiles, File, Text, read_file
 from swebench_trainer.patches.quoting import unquote
 
+SUBMODULE = "a submodule"
+"""`FileChange.special` of a submodule: a commit id, which is not a file to read."""
+
+SYMBOLIC_LINK = "a symbolic link"
+
 
 @dataclass(frozen=True)
 class Hunk:
@@ -98,15 +103,20 @@ def _path(name: str, prefix: str) -> str | None:
     return None if name == "/dev/null" else name.removeprefix(prefix)
 
 
+_MODE_LINES = ("index ", "new file mode ", "deleted file mode ")
+
+
 def _special(header: list[str]) -> str:
     """Kind of change beyond text in a header; ordinary files have mode 100644."""
     for line in header:
         if line.startswith(("old mode ", "copy from ")):
             return "a mode change" if line.startswith("old") else "a copy"
+        if line.startswith(_MODE_LINES) and line.endswith(" 160000"):
+            return SUBMODULE
         if line.startswith("new file mode ") and not line.endswith(" 100644"):
             return f"a new file of {line.removeprefix('new file ')}"
-        if line.startswith("index ") and line.endswith((" 120000", " 160000")):
-            return "a symbolic link or submodule"
+        if line.startswith("index ") and line.endswith(" 120000"):
+            return SYMBOLIC_LINK
     return ""
 
 
@@ -210,19 +220,20 @@ def fitted(patch: str, tree: Tree) -> tuple[tuple[FileChange, ...], dict[str, Fi
     tolerate; the result has the correct ones.
 
     Returns:
-        The changes, and the files before them by path.
+        The changes, and the files before them by path, without submodules.
 
     Raises:
         ValueError: The patch is not well-formed, or does not fit the files.
     """
     changes = read_patch(patch)
     old: dict[str, File] = {}
-    for path in (change.old for change in changes if change.old):
+    files = [change for change in changes if change.special != SUBMODULE]
+    for path in (change.old for change in files if change.old):
         file = read_file(tree, path)
         if file is None:
             raise ValueError(f"the repository has no file {path}")
         old[path] = file
-    for change in changes:
+    for change in files:
         text = old[change.old].text if change.old else Text()
         if change.old and not all(hunk.fits(text) for hunk in change.hunks):
             result = apply_strictly(patch, old)

@@ -345,3 +345,13 @@ def test_wrong_data_is_an_error(
 def test_an_unknown_grader_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command_line(["doctor", "--grader", "dokcer"]) == 2
     assert "docker" in capsys.readouterr().err
+
+
+def test_a_failure_of_the_machine_is_not_blamed_on_the_instance() -> None:
+    trials = [
+        Trial("i-1", "gold", Status.INFRA_ERROR, 1.0, "no such host"),
+        Trial("i-2", "gold", Status.UNRESOLVED, 1.0),
+    ]
+    machine, instance = checks.judge_trials("docker", trials)
+    assert "exclude" not in machine.hint
+    assert "exclude" in instance.hint

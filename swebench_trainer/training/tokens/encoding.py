@@ -96,8 +96,7 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> li
     of the patch. Special tokens spelled out in the answer are encoded as ordinary
     characters, because they are quoted text.
     """
-    ids = _encode(tokenizer, _lost_space(tokenizer) + completion, literal=True)
-    return [*ids, end_of_answer(tokenizer)]
+    return encode_completions(tokenizer, [completion])[0]
 
 
 def _lost_space(tokenizer: PreTrainedTokenizerBase) -> str:
