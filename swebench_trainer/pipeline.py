@@ -13,6 +13,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -78,7 +79,7 @@ def run_observed(
     start = time.monotonic()
     try:
         summary = run(done)
-    except BaseException as error:
+    except BaseException as error:  # also Ctrl-C, which observers must hear of
         text = without_secrets(str(error)) or type(error).__name__
         stopped = isinstance(error, KeyboardInterrupt)
         plugins.notify(events.StageFailed(stage, text, stopped))
@@ -143,14 +144,13 @@ class Pipeline:
         folder.begin(fingerprint)
 
         def run(done: ItemProgress) -> StageSummary:
-            context = open_context(
-                stage.name, self.recipe, self.run_dir, self._plugins, done
-            )
+            run = (self.recipe, self.run_dir, self._plugins)
+            context = open_context(stage.name, *run, done)
             try:
                 with disk_errors(folder.path):  # of backends and plugins too
                     summary = stage.run(context)
                 folder.finish({**fingerprint, "figures": summary})
-            except BaseException as error:
+            except BaseException as error:  # also Ctrl-C
                 folder.forget()
                 if not isinstance(error, KeyboardInterrupt):
                     log.error("stage %s failed", stage.name, exc_info=error)
@@ -334,24 +334,12 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-VERSIONED = (
-    "swebench-trainer",
-    "swebench",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "datasets",
-    "docker",
-    "pluggy",
-)
-"""Distributions whose versions run.json records."""
-
-
 def _versions() -> dict[str, str]:
+    """Versions of this program and its dependencies."""
+    lines = importlib.metadata.requires("swebench-trainer") or []
+    needed = [re.split(r"[^\w-]", line)[0] for line in lines if "extra ==" not in line]
     found = {}
-    for name in VERSIONED:
+    for name in ("swebench-trainer", *needed):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

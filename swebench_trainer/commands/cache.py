@@ -72,9 +72,8 @@ def prune_and_show(limits: PruneLimits) -> Iterator[str | Table]:
 def _cached_directories(limits: PruneLimits) -> Iterator[str | Table]:
     """Clones, indexes, and other directories in the cache."""
     if limits:
-        removed = [
-            f"{prune(user_cache(k), limits)} {name}" for k, name in KINDS.items()
-        ]
+        counts = {name: prune(user_cache(kind), limits) for kind, name in KINDS.items()}
+        removed = [f"{count} {name}" for name, count in counts.items()]
         yield f"removed {', '.join(removed)}; entries being written are never removed"
     table = Table("cached", *numbers("count", "size"), "last used")
     for kind, name in KINDS.items():

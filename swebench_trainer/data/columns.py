@@ -198,8 +198,6 @@ def _places(entries: Any, key: str) -> Iterator[str]:
     for entry in entries or ():
         place = entry.get(key) if isinstance(entry, Mapping) else entry
         if place is not None and not (isinstance(place, str) and is_unicode(place)):
-            raise ValueError(
-                "column 'image_assets' names something that is not a string"
-            )
+            raise ValueError("column 'image_assets' has a name that is not a string")
         if place:
             yield place

@@ -235,8 +235,8 @@ class Plugins:
     ) -> dict[str, str]:
         """Instance ids that plugins drop, with the reasons."""
         known = cache(lambda: {i.instance_id for i in instances})
-        hook = "drop_instances"
-        return self._dropped(hook, known, instances=instances, stage=stage)
+        given = {"instances": instances, "stage": stage}
+        return self._dropped("drop_instances", known, **given)
 
     def dropped_pairs(self, pairs: Sequence[Pair]) -> dict[int, str]:
         """Positions of pairs that plugins drop, with the reasons."""

@@ -79,7 +79,7 @@ class PairRules:
         own = self.strategy in (None, pair.strategy)
         _require(pair, own, f"under the strategy name {pair.strategy!r}")
         sided = self.one_sided or None not in (pair.chosen, pair.rejected)
-        _require(pair, sided, "with one answer, although its table is not one_sided")
+        _require(pair, sided, "with only one answer, but its table is not one_sided")
 
 
 def _require(pair: Pair, holds: bool, problem: str) -> None:
@@ -88,7 +88,7 @@ def _require(pair: Pair, holds: bool, problem: str) -> None:
 
 
 def _require_sound_texts(item: GradedInstance, pair: Pair) -> None:
-    _require(pair, pair.prompt == item.prompt, "whose prompt is not its instance's")
+    _require(pair, pair.prompt == item.prompt, "with another prompt than its instance")
     answers = [text for text in (pair.chosen, pair.rejected) if text is not None]
     _require(pair, bool(answers), "without an answer")
     _require(pair, all(map(is_unicode, answers)), "with text that is not valid Unicode")

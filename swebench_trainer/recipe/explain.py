@@ -46,19 +46,18 @@ def show(problems: Iterable[Problem], origins: Mapping[KeyPath, Origin]) -> str:
     return "\n\n".join("\n".join(_block(*item)) for item in placed)
 
 
-def _order(origin: Origin | None) -> tuple[str, int, int]:
+def _order(origin: Origin) -> tuple[str, int, int]:
     """Sort by position in the files; problems without a position come first."""
-    if origin is None or origin.place is None:
+    if origin.place is None:
         return ("", 0, 0)
     return (origin.name, origin.place.line, origin.place.column)
 
 
-def _block(origin: Origin | None, problem: Problem) -> list[str]:
+def _block(origin: Origin, problem: Problem) -> list[str]:
     hint = [f"  = {problem.hint}"] if problem.hint else []
-    if origin is None:
-        return [problem.message, *hint]
     if origin.place is None:
-        return [f"{origin.name} {origin.line}: {problem.message}", *hint]
+        where = f"{origin.name} {origin.line}".rstrip()
+        return [f"{where}: {problem.message}", *hint]
     place = origin.place
     number = f"{place.line:4}"
     return [
@@ -69,11 +68,11 @@ def _block(origin: Origin | None, problem: Problem) -> list[str]:
     ]
 
 
-def _origin(path: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin | None:
+def _origin(path: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin:
     """The origin of a key, or of the innermost table around it that has one."""
-    while path and path not in origins:
+    while path not in origins:  # the recipe itself has the empty path
         path = path[:-1]
-    return origins.get(path)
+    return origins[path]
 
 
 def problems_of(

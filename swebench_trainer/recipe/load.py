@@ -80,6 +80,7 @@ def read_draft(path: Path, overrides: Sequence[str] = ()) -> Draft:
             `table.key=value`.
     """
     values, origins = _read_file(path, ())
+    origins[()] = Origin(str(path), "")
     for override in overrides:
         key, equals, text = override.partition("=")
         keys = tuple(key.strip().split("."))

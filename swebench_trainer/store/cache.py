@@ -182,9 +182,7 @@ def prune(
         The number of removed entries.
     """
     found = entries(folder, size_of)
-    removed = evict(
-        found, limits, lambda entry: _remove_entry(entry.path, remove_with(entry.path))
-    )
+    removed = evict(found, limits, lambda e: _remove_entry(e.path, remove_with(e.path)))
     whole = {entry.path.stem for entry in found}
     for name in {name for name, _ in _names(folder)} - whole:
         _tidy(folder / name)
@@ -264,10 +262,7 @@ def _tidy(path: Path) -> None:
 
     Takes the lock again, because a child process may still hold it.
     """
-    with (
-        contextlib.suppress(OSError),
-        locked(lock_path(path), wait=False),
-    ):
+    with contextlib.suppress(OSError), locked(lock_path(path), wait=False):
         remove(partial_path(path))
         if not path.exists():
             lock_path(path).unlink()
