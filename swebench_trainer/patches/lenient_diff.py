@@ -278,7 +278,7 @@ def lines_by_file(patch: str) -> Iterator[ChangedLines]:
             yield ChangedLines(paths, changed)
 
 
-_NAMED = {"--- ": "a/", "+++ ": "b/", "rename from ": "", "rename to ": ""}
+_PREFIX_OF = {"--- ": "a/", "+++ ": "b/", "rename from ": "", "rename to ": ""}
 """Starts of lines that name a file, with the prefix of the name."""
 
 
@@ -290,7 +290,7 @@ def _any_names(header: Iterable[str]) -> Iterator[str]:
             yield names[1].removeprefix("b/")
         elif match := GIT_HEADER.fullmatch(unquote(line)):
             yield from match.groups()
-        for start, prefix in _NAMED.items():
+        for start, prefix in _PREFIX_OF.items():
             if line.startswith(start):
                 yield _name(line.removeprefix(start)).removeprefix(prefix)
 
