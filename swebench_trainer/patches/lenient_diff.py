@@ -26,7 +26,7 @@ _HEADER = re.compile(
     r"|dissimilarity index|rename from|rename to|copy from|copy to|Binary files"
     r"|---|\+\+\+) "
 )
-_NAMED = ("--- ", "+++ ", "rename from ", "rename to ")
+_NAMED = {"--- ": "a/", "+++ ": "b/", "rename from ": "", "rename to ": ""}
 """Header lines that name a file."""
 _UNQUOTED = re.compile(r'[^"\t][^\t]*["\\]')
 """A name that is ambiguous, since git would quote it."""
@@ -278,10 +278,6 @@ def lines_by_file(patch: str) -> Iterator[ChangedLines]:
             yield ChangedLines(paths, changed)
 
 
-_PREFIX_OF = {"--- ": "a/", "+++ ": "b/", "rename from ": "", "rename to ": ""}
-"""Starts of lines that name a file, with the prefix of the name."""
-
-
 def _any_names(header: Iterable[str]) -> Iterator[str]:
     """Every name in a header, whether they agree or not, without `a/` and `b/`."""
     for line in header:
@@ -290,7 +286,7 @@ def _any_names(header: Iterable[str]) -> Iterator[str]:
             yield names[1].removeprefix("b/")
         elif match := GIT_HEADER.fullmatch(unquote(line)):
             yield from match.groups()
-        for start, prefix in _PREFIX_OF.items():
+        for start, prefix in _NAMED.items():
             if line.startswith(start):
                 yield _name(line.removeprefix(start)).removeprefix(prefix)
 
