@@ -15,7 +15,6 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable, SftTable
 from swebench_trainer.store.jsonl import read_json, read_rows, write_json, write_rows
 from swebench_trainer.training import failures
-from swebench_trainer.training.batching.collator_audit import audit_collator
 from swebench_trainer.training.batching.microbatches import (
     Layout,
     all_rows_at_once,
@@ -183,7 +182,7 @@ class Training:
             **options,
         )
         keep_in_fp32(trainer.model, exact)
-        self.audit |= audit_collator(
+        self.audit |= guards.audit_collator(
             (layout and layout.collate) or trainer.data_collator,
             trainer.train_dataset,
             self.train,
@@ -364,11 +363,7 @@ def exact_adapters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of the adapters of a 4-bit model, which TRL's trainers round to bf16."""
     if not getattr(model, "is_loaded_in_4bit", False):
         return {}
-    return {
-        name: p.detach().clone()
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
+    return {name: p.detach().clone() for name, p in guards.trainable(model).items()}
 
 
 def keep_in_fp32(model: torch.nn.Module, exact: Mapping[str, torch.Tensor]) -> None:
@@ -381,9 +376,8 @@ def keep_in_fp32(model: torch.nn.Module, exact: Mapping[str, torch.Tensor]) -> N
         model: The trainer's model, before its optimizer exists.
         exact: Values to restore, from `exact_adapters`.
     """
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            p.data = exact.get(name, p.data).float()
+    for name, p in guards.trainable(model).items():
+        p.data = exact.get(name, p.data).float()
 
 
 def _drop_rows_after(metrics: Path, step: int) -> None:
