@@ -134,8 +134,8 @@ def _names_folder_of(word: str, path: str) -> bool:
 def _names_file(word: str, path: str) -> bool:
     """Whether a word of a test command names this test file, by path or as a module."""
     name = word.split("::")[0]
-    module = path.removesuffix(".py").replace("/", ".")
-    is_module = path.endswith(".py") and f".{module}".endswith(f".{name}")
+    stem = PurePosixPath(path).stem
+    is_module = path.endswith(".py") and f".{stem}." in f".{name}."
     return bool(name) and (f"/{path}".endswith(f"/{name}") or is_module)
 
 
