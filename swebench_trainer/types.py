@@ -82,6 +82,20 @@ REWARDS: dict[Status, int] = {
 """Rewards by status; other statuses are masked (reward `None`)."""
 
 
+class Strength(StrEnum):
+    """How the tests of a counter-run are changed, from the strongest change down.
+
+    A counter-run repeats a passing run with tests that must fail. See docs/grading.md.
+    """
+
+    EXPECTATION = "expectation"
+    """A literal that an official test expects is another one."""
+    SABOTAGE = "sabotage"
+    """An official test has a statement that always fails."""
+    CANARY = "canary"
+    """A file of official tests has one more test, which always fails."""
+
+
 class Tier(StrEnum):
     """How a rejected answer fails; first the failures closest to a success."""
 
@@ -335,8 +349,9 @@ class Verdict:
         reason: One line for people: the apply error, the missing image, …
         log: Directory of the logs, relative to the stage's directory.
         patch: Digest of the graded patch, so that a verdict is never used for another.
-        explained: Whether the patch caused the timeout: it timed out again with many
-            times the seconds that gold needs.
+        explained: Whether the patch caused the timeout (it timed out again with many
+            times the seconds that gold needs) or the infrastructure error (it lost its
+            sandbox each time, and the same tests without it did not).
     """
 
     instance_id: str

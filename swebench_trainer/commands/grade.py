@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swebench_trainer.commands.inputs import load_plugins, open_source, show_progress
+from pydantic import ValidationError
+
+from swebench_trainer.commands.inputs import (
+    SourceOptions,
+    load_plugins,
+    open_source,
+    show_progress,
+)
 from swebench_trainer.contracts import ItemProgress
 from swebench_trainer.errors import DataError, RecipeError
 from swebench_trainer.grading.ledger import Ledger, require_decided
@@ -17,6 +24,7 @@ from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.stages.context import StageSummary
+from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
 from swebench_trainer.store.locks import owned
 from swebench_trainer.store.predictions import read_predictions
@@ -29,6 +37,10 @@ INSTANCES = "instances.jsonl"
 LOCK = "lock.json"
 """Name of the lock of an output directory; a failed check may leave nothing else."""
 
+DEFAULTS: Mapping[str, int | str] = {"timeout": 1800}
+PRO_DEFAULTS: Mapping[str, int | str] = {"timeout": 3600, "memory": "16g"}
+"""Limits of SWE-bench Pro, whose own evaluation allows an hour and 30 GB."""
+
 ANSWERED_BY = {"cache": "the cache", "tree": "a patch that leaves the same files"}
 
 
@@ -37,24 +49,24 @@ class GradeOptions:
     """What to grade, and how.
 
     Attributes:
-        data: A task repo's directory, a file of rows, a Hub dataset, or an alias.
-        split: Split of a Hub dataset.
+        source: The data.
         predictions: Predictions files in any format of the harness.
         out: Output directory; grading resumes there.
         grader: Name of a grader.
         workers: Number of concurrent candidates; 0 means three quarters of the cores.
-        timeout: Seconds per candidate.
+        timeout: Seconds per candidate; `None` means `DEFAULTS` or `PRO_DEFAULTS`.
+        memory: Memory limit of a candidate, such as `8g`; `None` means the same.
         cache: Whether to share test runs with other gradings.
     """
 
-    data: str
-    split: str
+    source: SourceOptions
     predictions: Sequence[Path]
     out: Path
     grader: str
-    workers: int
-    timeout: int
-    cache: bool
+    workers: int = 0
+    timeout: int | None = None
+    memory: str | None = None
+    cache: bool = True
 
 
 def execute(options: GradeOptions) -> None:
@@ -77,6 +89,12 @@ def execute(options: GradeOptions) -> None:
         print_line(
             console, f"{flagged} passes are suspicious; see flags in verdicts.jsonl"
         )
+    if repeated := repeated_predictions(verdicts):
+        print_line(
+            console,
+            f"{len(repeated)} instances have several predictions of one model, for "
+            f"example {repeated[0]}; all are graded, and the best one counts",
+        )
     for name, count in answered_without_run(out).items():
         print_line(console, f"{count} answered by {ANSWERED_BY[name]}, without a run")
     print_line(console, str(out / "report.json"))
@@ -98,12 +116,12 @@ def grade_predictions(
 
     Raises:
         DataError: Data or predictions cannot be used, or the output directory holds
-            verdicts of other data or another grader.
+            verdicts of other data, other predictions, or another grader.
         PrerequisiteError: The grader does not work on this machine.
         StageError: Infrastructure errors left predictions without a verdict; all other
             verdicts are written.
     """
-    source = open_source(plugins, options.data, options.split)
+    source = open_source(plugins, options.source)
     instances = {i.instance_id: i for i in source.load().instances}
     candidates = _candidates(options.predictions, instances)
     named = [instances[i] for i in dict.fromkeys(c.instance_id for c in candidates)]
@@ -111,18 +129,19 @@ def grade_predictions(
         raise DataError(
             f"{len(ungradable)} of {len(named)} instances cannot be graded, for example "
             f"{ungradable[0].instance_id}: {ungradable[0].ungradable}.",
-            hint="Grading needs eval_script, log_parser and FAIL_TO_PASS. Rows without "
-            "them can be trained on, but not graded.",
+            hint="Grading needs eval_script, log_parser and FAIL_TO_PASS. Rows of SWE-bench "
+            "Pro get them from its evaluation repository: add --scripts. Other rows "
+            "without them can be trained on, but not graded.",
         )
-    out, use = options.out, options.grader
-    settings = {"data": source.digest(), "grader": use, "timeout": options.timeout}
+    out = options.out
+    table = grade_table(plugins, options, named)
+    settings = {
+        "data": source.digest(),
+        "grader": table.use,
+        "timeout": table.timeout,
+        "predictions": digest([[c.model, c.instance_id, c.patch] for c in candidates]),
+    }
     folder = _claim_directory(out, settings)
-    table = plugins.registry.config(GradeTable, use)(
-        use=use,
-        workers=options.workers,
-        timeout=options.timeout,
-        cache=options.cache,
-    )
     with owned(out / LOCK):
         engine = plugins.registry.create(table)
         try:
@@ -135,8 +154,44 @@ def grade_predictions(
             engine.close()
         report = final_report(list(instances.values()), best_verdicts(verdicts))
         write_json(out / "report.json", report)
-    require_decided(verdicts, max_faults=0)
+    require_decided(verdicts)
     return verdicts
+
+
+def grade_table(
+    plugins: Plugins, options: GradeOptions, named: Iterable[Instance]
+) -> GradeTable:
+    """`[grade]` with the given limits, or else with those that suit the instances.
+
+    Raises:
+        RecipeError: The grader has no memory limit, or a limit is invalid.
+    """
+    config = plugins.registry.config(GradeTable, options.grader)
+    pro = any(instance.apply_mode == "pro" for instance in named)
+    given = {"timeout": options.timeout, "memory": options.memory}
+    limits = {
+        **{k: v for k, v in (PRO_DEFAULTS if pro else DEFAULTS).items()},
+        **{k: v for k, v in given.items() if v is not None},
+    }
+    if "memory" not in config.model_fields:
+        limits.pop("memory", None)
+        if options.memory is not None:
+            raise RecipeError(
+                f"The grader {options.grader} has no memory limit.",
+                hint="Leave out --memory, or choose another grader.",
+            )
+    try:
+        return config.model_validate(
+            {
+                "use": options.grader,
+                "workers": options.workers,
+                "cache": options.cache,
+                **limits,
+            }
+        )
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise RecipeError(f"--{detail['loc'][0]}: {detail['msg']}.") from error
 
 
 def _claim_directory(out: Path, settings: dict[str, object]) -> StageDir:
@@ -149,6 +204,7 @@ def _claim_directory(out: Path, settings: dict[str, object]) -> StageDir:
     begun = folder.begun()
     if begun is not None:  # gradings of older formats can be resumed
         begun.pop("format", None)
+        begun = {**settings, **begun}
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if begun is None and found - {LOCK}:
         raise DataError(
@@ -156,11 +212,18 @@ def _claim_directory(out: Path, settings: dict[str, object]) -> StageDir:
             hint="Choose a new directory with --out.",
         )
     if begun not in (None, settings):
+        different = [key for key in settings if begun.get(key) != settings[key]]
         raise DataError(
-            f"{out} was graded with other settings: {begun}, now {settings}.",
-            hint="Choose another directory with --out.",
+            f"{out} holds a grading with different {', '.join(different)}.",
+            hint="Choose another directory with --out. Test runs that both gradings need "
+            "come from the cache.",
         )
     return folder
+
+
+def repeated_predictions(verdicts: Iterable[Verdict]) -> list[str]:
+    """Instances with more than one prediction of a model, in order."""
+    return list(dict.fromkeys(v.instance_id for v in verdicts if v.sample == 1))
 
 
 def answered_without_run(out: Path) -> dict[str, int]:

@@ -10,6 +10,7 @@ could answer the same prompt, because an issue may have several answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,6 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import DpoTable
 from swebench_trainer.store.draw import generator
-from swebench_trainer.training.batching.collator_audit import audit_collator
 from swebench_trainer.training.loop.training import Training, for_token_rows
 from swebench_trainer.training.models.loading import load_policy_and_reference
 from swebench_trainer.training.models.table import HfTable
@@ -37,7 +37,6 @@ def train_kto(
             nothing.
         RecipeError: The settings contradict each other or the model.
     """
-    from datasets import Dataset
     from trl import KTOConfig, KTOTrainer
 
     training = Training.prepare(
@@ -49,23 +48,13 @@ def train_kto(
     policy, reference = load_policy_and_reference(
         table, request, sharded=training.sharded
     )
-    held_out = examples(training.held_out, training.train)
-    arguments = training.arguments() | {
-        "per_device_eval_batch_size": settings.micro_batch
-    }
     trainer = training.build(
         for_token_rows(KTOTrainer),
+        partial(KTOConfig, beta=settings.beta, **weights),
         model=policy,
         ref_model=reference,
-        args=KTOConfig(**arguments, beta=settings.beta, **weights),
-        train_dataset=Dataset.from_list(examples(training.train)),
-        eval_dataset=Dataset.from_list(held_out) if held_out else None,
-    )
-    training.audit |= audit_collator(
-        trainer.data_collator,
-        trainer.train_dataset,
-        training.train,
-        settings.micro_batch,
+        train=examples(training.train),
+        held_out=examples(training.held_out, training.train),
     )
     return training.fit(trainer)
 
@@ -86,7 +75,7 @@ def balance(rows: Sequence[Encoded]) -> dict[str, float]:
     if not good or not bad:
         raise StageError(
             f"All {len(rows)} answers are {'good' if good else 'bad'}, so KTO cannot prefer any.",
-            hint="Sample more candidates, or use gold patches as good answers: [pairs] gold_fallback = true.",
+            hint='Sample more candidates, or set [pairs] use = "unpaired": where all candidates fail, its gold_fallback takes the gold patch as a good answer.',
         )
     return {
         "desirable_weight": len(rows) / (2 * good),
@@ -107,17 +96,15 @@ def examples(
         {
             "prompt_ids": row.prompt,
             "completion_ids": row.answers[0],
-            "KL_completion_ids": mismatch(others or rows, number, row.prompt).answers[
-                0
-            ],
+            "KL_completion_ids": mismatch(others or rows, number, row.prompt),
             "label": row.good,
         }
         for number, row in enumerate(rows)
     ]
 
 
-def mismatch(rows: Sequence[Encoded], number: int, prompt: list[int]) -> Encoded:
-    """The nearest row before a position with another prompt; the first follows the last.
+def mismatch(rows: Sequence[Encoded], number: int, prompt: list[int]) -> list[int]:
+    """The nearest answer before a position to another prompt; the first follows the last.
 
     Raises:
         StageError: All rows have this prompt.
@@ -125,7 +112,7 @@ def mismatch(rows: Sequence[Encoded], number: int, prompt: list[int]) -> Encoded
     for back in range(1, len(rows) + 1):
         row = rows[(number - back) % len(rows)]
         if row.prompt != prompt:
-            return row
+            return row.answers[0]
     raise StageError(
         "KTO needs answers to at least two prompts.",
         hint="Train on more instances, or choose another [dpo] loss.",

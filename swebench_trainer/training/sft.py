@@ -13,16 +13,9 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
 from swebench_trainer.training import failures
 from swebench_trainer.training.batching import packing
-from swebench_trainer.training.batching.collator_audit import audit_collator
-from swebench_trainer.training.batching.microbatches import (
-    Layout,
-    Row,
-    all_rows_at_once,
-    in_parts,
-    packed,
-)
+from swebench_trainer.training.batching.microbatches import Layout, Row, packed
 from swebench_trainer.training.batching.prompt_loss import weighted
-from swebench_trainer.training.batching.samplers import length_sampler, with_sampler
+from swebench_trainer.training.batching.samplers import sampler_for
 from swebench_trainer.training.loop.training import Training, finished, for_token_rows
 from swebench_trainer.training.models import attention
 from swebench_trainer.training.models.loading import base_of, load_trainable
@@ -43,13 +36,12 @@ def train_sft(
         RecipeError: The settings contradict each other or the model.
     """
     failures.require_bitsandbytes()
-    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     if weights := finished(request.out):
         return weights
 
-    # Rows of tokens, and the arguments that follow from their number.
+    # Rows of tokens.
     training = Training.prepare(
         table, settings, request, lambda tokenizer: encode_rows(tokenizer, rows)
     )
@@ -57,7 +49,6 @@ def train_sft(
     if settings.prompt_loss:
         prompts = [row.prompt for row in (*training.train, *training.held_out)]
         audit["trained_tokens"] += sum(len(prompt) - 1 for prompt in prompts)
-    arguments = training.arguments()
 
     # The model: fresh adapters, earlier ones, or every weight.
     training.table = attention.settled(table, masked=False)
@@ -71,31 +62,16 @@ def train_sft(
     audit["packed"] = settings.packing and not obstacle
     audit["padded_because"] = obstacle
     layout = _layout(model, settings, audit)
-    sampler = length_sampler(training.train, settings, request.seed)
-    trainer_class = weighted(for_token_rows(SFTTrainer), settings.prompt_loss)
-    trainer_class = with_sampler(trainer_class, sampler)
-    if layout:
-        trainer_class = in_parts(trainer_class, layout)
-        arguments = all_rows_at_once(arguments)
+    sampler = sampler_for(training.train, settings, request.seed)
 
     # TRL's trainer.
-    held_out = [row.as_sft() for row in training.held_out]
     trainer = training.build(
-        trainer_class,
+        weighted(for_token_rows(SFTTrainer, sampler), settings.prompt_loss),
+        SFTConfig,
+        layout,
         model=model,
-        args=SFTConfig(**arguments),
-        train_dataset=Dataset.from_list(
-            [row.as_sft(prompt_loss=settings.prompt_loss) for row in training.train]
-        ),
-        eval_dataset=Dataset.from_list(held_out) if held_out else None,
-    )
-    collate = (layout and layout.collate) or trainer.data_collator
-    audit |= audit_collator(
-        collate,
-        trainer.train_dataset,
-        training.train,
-        settings.micro_batch,
-        prompt_loss=settings.prompt_loss > 0,
+        train=[row.as_sft(prompt_loss=settings.prompt_loss) for row in training.train],
+        held_out=[row.as_sft() for row in training.held_out],
     )
     return training.fit(trainer)
 

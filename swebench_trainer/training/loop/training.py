@@ -11,23 +11,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swebench_trainer.contracts import StepProgress, TrainRequest
+from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable, SftTable
-from swebench_trainer.store import durable
-from swebench_trainer.store.jsonl import (
-    RowWriter,
-    read_json,
-    read_rows,
-    write_json,
-    write_rows,
-)
+from swebench_trainer.store.jsonl import read_json, read_rows, write_json, write_rows
 from swebench_trainer.training import failures
-from swebench_trainer.training.distributed import ranks, sharding
+from swebench_trainer.training.batching.microbatches import (
+    Layout,
+    all_rows_at_once,
+    in_parts,
+)
+from swebench_trainer.training.batching.samplers import EpochSampler
+from swebench_trainer.training.distributed import ranks
 from swebench_trainer.training.loop import (
     activation_checkpointing,
+    callbacks,
     checkpoints,
     guards,
-    milestones,
     trackers,
     validation,
 )
@@ -43,20 +42,14 @@ from swebench_trainer.training.tokens.rows import Encoded, fit_rows
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+    from transformers import PreTrainedTokenizerBase, Trainer
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 
-_NOT_REPRODUCIBLE = ("num_tokens", "_runtime", "_per_second")
-"""Suffixes of metrics that differ in a resumed training."""
-
-_SCHEDULES = {
-    "cosine": "cosine",
-    "linear": "linear",
-    "constant": "constant_with_warmup",
-}
+_SCHEDULES = {"constant": "constant_with_warmup"}
+"""Schedules with another name in transformers."""
 
 
 @dataclass
@@ -117,16 +110,18 @@ class Training:
         settings = self.settings
         at_once = settings.micro_batch * settings.processes  # divides batch_size
         cuda = torch.cuda.is_available()
+        kto = isinstance(settings, DpoTable) and settings.loss == "kto"
         steps = settings.epochs * math.ceil(len(self.train) / settings.batch_size)
         return {
             "output_dir": str(self.request.out / "checkpoints"),
             "per_device_train_batch_size": settings.micro_batch,
-            # The held-out loss is a mean over rows, independent of micro_batch.
-            "per_device_eval_batch_size": 1,
+            # The held-out loss is a mean over rows, independent of micro_batch. KTO's is
+            # relative to the other rows of its batch.
+            "per_device_eval_batch_size": settings.micro_batch if kto else 1,
             "gradient_accumulation_steps": settings.batch_size // at_once,
             "num_train_epochs": settings.epochs,
             "learning_rate": settings.learning_rate,
-            "lr_scheduler_type": _SCHEDULES[settings.schedule],
+            "lr_scheduler_type": _SCHEDULES.get(settings.schedule, settings.schedule),
             # Rounded down: a warm-up starts at a rate of zero, and a training of one
             # step would have no other.
             "warmup_steps": int(settings.warmup_ratio * steps),
@@ -146,28 +141,61 @@ class Training:
             "logging_nan_inf_filter": False,  # the guards must see a NaN
             "disable_tqdm": True,
             **trackers.arguments(settings.trackers, self.request.out),
-            **sharding.arguments(settings),
+            **ranks.arguments(settings),
         }
 
-    def build(self, trainer_class: type[Any], *, model: Any, **options: Any) -> Any:
+    def build(
+        self,
+        trainer_class: type[Any],
+        config: Callable[..., Any],
+        layout: Layout | None = None,
+        *,
+        train: list[dict[str, Any]],
+        held_out: list[dict[str, Any]],
+        **options: Any,
+    ) -> Any:
         """Creates a TRL trainer whose trainable weights are in fp32.
 
         Args:
             trainer_class: See `for_token_rows`.
-            model: The model to train.
-            options: Further arguments of the trainer.
+            config: The class of the trainer's arguments.
+            layout: How to split the rows of a step; `None` leaves that to the trainer.
+            train: The rows of `self.train`, for the trainer's collator.
+            held_out: The rows of `self.held_out`, for the trainer's collator.
+            options: Further arguments of the trainer, such as its model.
+
+        Raises:
+            StageError: The collator changes answers.
         """
-        exact = exact_adapters(model)
-        trainer = trainer_class(model=model, processing_class=self.tokenizer, **options)
+        from datasets import Dataset
+
+        arguments = self.arguments()
+        if layout:
+            trainer_class = in_parts(trainer_class, layout)
+            arguments = all_rows_at_once(arguments)
+        exact = exact_adapters(options["model"])
+        trainer = trainer_class(
+            args=config(**arguments),
+            processing_class=self.tokenizer,
+            train_dataset=Dataset.from_list(train),
+            eval_dataset=Dataset.from_list(held_out) if held_out else None,
+            **options,
+        )
         keep_in_fp32(trainer.model, exact)
+        self.audit |= guards.audit_collator(
+            (layout and layout.collate) or trainer.data_collator,
+            trainer.train_dataset,
+            self.train,
+            self.settings.micro_batch,
+            prompt_loss=getattr(self.settings, "prompt_loss", 0) > 0,
+        )
         return trainer
 
     def fit(self, trainer: Trainer) -> Path:
         """Trains, from the newest complete checkpoint if there is one, and saves.
 
         Args:
-            trainer: From `build`, before its first step; `eval_dataset` has the rows
-                of `held_out`.
+            trainer: From `build`, before its first step.
 
         Returns:
             `adapter/` or `model/` of `request.out`.
@@ -181,7 +209,7 @@ class Training:
             self._run(trainer)
             dtype = declared_dtype(self.table, self.request.start)
             self._check_after(trainer, before, None if self.table.lora else dtype)
-            state = sharding.whole_state(trainer)
+            state = ranks.whole_state(trainer)
             save = partial(self._save, trainer.model, state, dtype)
             return ranks.run_on_first(save)
 
@@ -207,16 +235,17 @@ class Training:
 
         metrics = self.request.out / METRICS
         resume = ranks.run_on_first(self._find_checkpoint)
-        sharding.require_same(trainer, resume)
+        ranks.require_same_sharding(trainer, resume)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_recorder(metrics, self.request.step))
+        trainer.add_callback(callbacks.recorder(metrics, self.request.step))
         if self.held_out:
             trainer.add_callback(validation.keeper(metrics, self.settings))
         if self.settings.milestones:
             save = partial(saving.save, table=self.table, start=self.request.start)
-            trainer.add_callback(
-                milestones.keeper(self.request.out, self.settings.milestones, save)
+            keeper = callbacks.milestone_keeper(
+                self.request.out, self.settings.milestones, save
             )
+            trainer.add_callback(keeper)
         if self.settings.optimizer == "muon":
             from swebench_trainer.training.loop.muon import muon_for
 
@@ -297,8 +326,15 @@ def finished(out: Path) -> Path | None:
     return out / str(name)
 
 
-def for_token_rows(trainer_class: type[Any]) -> type[Any]:
-    """A TRL trainer that takes rows of tokens as they are and sends nothing anywhere."""
+def for_token_rows(
+    trainer_class: type[Any], sampler: EpochSampler | None = None
+) -> type[Any]:
+    """A TRL trainer that takes rows of tokens unchanged and sends nothing anywhere.
+
+    Args:
+        trainer_class: TRL's trainer.
+        sampler: Order of the training rows; `None` means the trainer's random order.
+    """
 
     class TokenRowTrainer(trainer_class):  # type: ignore[misc]  # chosen by the caller
         def __init__(self, *, args: Any, **options: Any) -> None:
@@ -310,6 +346,9 @@ def for_token_rows(trainer_class: type[Any]) -> type[Any]:
 
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
+
+        def _get_train_sampler(self, *args: Any) -> Any:
+            return super()._get_train_sampler(*args) if sampler is None else sampler
 
         def create_model_card(self, *_: Any, **__: Any) -> None:
             """Does nothing: the publisher writes the card, with graded numbers."""
@@ -324,11 +363,7 @@ def exact_adapters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of the adapters of a 4-bit model, which TRL's trainers round to bf16."""
     if not getattr(model, "is_loaded_in_4bit", False):
         return {}
-    return {
-        name: p.detach().clone()
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
+    return {name: p.detach().clone() for name, p in guards.trainable(model).items()}
 
 
 def keep_in_fp32(model: torch.nn.Module, exact: Mapping[str, torch.Tensor]) -> None:
@@ -341,43 +376,8 @@ def keep_in_fp32(model: torch.nn.Module, exact: Mapping[str, torch.Tensor]) -> N
         model: The trainer's model, before its optimizer exists.
         exact: Values to restore, from `exact_adapters`.
     """
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            p.data = exact.get(name, p.data).float()
-
-
-def _recorder(metrics: Path, step: StepProgress) -> TrainerCallback:
-    """A callback that writes metrics, reports progress and seals checkpoints."""
-    from transformers import TrainerCallback
-
-    class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-        def on_log(
-            self, _args: Any, state: Any, _control: Any, logs: Any, **_: Any
-        ) -> None:
-            if not logs.keys() & {"loss", validation.LOSS}:  # the summary at the end
-                return
-            for name in logs.keys() & {"loss", validation.LOSS}:
-                guards.require_finite(state.global_step, logs[name])
-            guards.require_finite_gradient(state.global_step, logs.get("grad_norm", 0))
-            if not ranks.is_first():
-                return
-            row = {k: v for k, v in logs.items() if not k.endswith(_NOT_REPRODUCIBLE)}
-            with RowWriter(metrics) as rows:
-                rows.write({"step": state.global_step, **row})
-            if "loss" not in logs:
-                return
-            step(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
-
-        def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-            ranks.barrier()  # each process writes the state of its random numbers
-            if ranks.is_first():
-                # The metrics must not end before the step of the checkpoint.
-                durable.sync(metrics)
-                checkpoints.seal(
-                    Path(args.output_dir, f"checkpoint-{state.global_step}")
-                )
-
-    return Recorder()
+    for name, p in guards.trainable(model).items():
+        p.data = exact.get(name, p.data).float()
 
 
 def _drop_rows_after(metrics: Path, step: int) -> None:
