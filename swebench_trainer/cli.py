@@ -98,9 +98,7 @@ def preview(
     instance: Annotated[
         list[str] | None, Option(metavar="ID", help="Show this instance; repeatable.")
     ] = None,
-    split: Annotated[
-        Split | None, Option(help="Show only this split; default: both.")
-    ] = None,
+    split: Annotated[Split | None, Option(help="Split to show; default: both.")] = None,
     lines: Annotated[int, Option(min=0, help="Lines per prompt to show; 0: all.")] = 40,
 ) -> None:
     """Show prompts and answers as the model will see them.
@@ -197,9 +195,7 @@ def grade(
     split: HubSplitOption = "test",
     scripts: ScriptsOption = None,
     digests: DigestsOption = None,
-    cache: Annotated[
-        bool, Option(help="Reuse cached test runs, and cache new ones.")
-    ] = True,
+    cache: Annotated[bool, Option(help="Reuse and store test runs.")] = True,
 ) -> None:
     """Grade one or more predictions files."""
     from swebench_trainer.commands import grade as command
@@ -259,9 +255,7 @@ def doctor(
             help="Instances to try: the gold patch must pass, and an empty one must fail.",
         ),
     ] = 3,
-    grader: Annotated[
-        str, Option(help="Grader to use; auto: one that works here.")
-    ] = "auto",
+    grader: Annotated[str, Option(help="Grader; auto: one that works here.")] = "auto",
     stock: Annotated[
         bool, Option(help="Compare with the unmodified harness (slow).")
     ] = False,
