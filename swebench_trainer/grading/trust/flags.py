@@ -31,7 +31,7 @@ MEANINGS = {
     "script_changed": "the eval script or its run script changed during the run",
     "script_killed": "a signal killed the eval script",
     "tests_changed": "official test files changed before or during the tests",
-    "left_processes": "processes of the tests still ran after the eval script",
+    "left_processes": "processes of the tests still ran after the eval script, unlike with gold",
     "tampered": "unexplained changes to files outside the repository",
 }
 """Explanation of each flag for people."""
