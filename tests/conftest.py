@@ -66,11 +66,12 @@ def pytest_runtest_setup() -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: a worker, of about a gigabyte, for each core that this process may use.
 
-    With a GPU there is one process: its memory is measured, and others would use it too.
+    With Docker there is one more, because one of them mostly waits for containers. With a GPU
+    there is one process: its memory is measured, and others would use it too.
     """
     if any(Path("/dev").glob("nvidia[0-9]*")):
         return 0
-    return min(len(os.sched_getaffinity(0)), 8)
+    return min(len(os.sched_getaffinity(0)), 8) + Path("/var/run/docker.sock").exists()
 
 
 @pytest.hookimpl(optionalhook=True)
