@@ -134,7 +134,10 @@ def test_three_file_formats_give_the_same_instance(write, name):
             {"base_commit": "--output=/etc/x"},
             "column 'base_commit' is not a valid name",
         ),
-        ({"repo": "a/b\0"}, "column 'repo' is not a valid name"),
+        *(
+            ({"repo": repo}, "repo is not owner/name")
+            for repo in ("a/b\0", "o/../x", "a b/c;touch owned", "<script>/y", "-o/x", "o/")
+        ),
         ({}, "duplicates the instance_id of an earlier row"),
     ],
 )
