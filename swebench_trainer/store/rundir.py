@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,10 @@ class StageDir:
         """Record another fingerprint of the stage, whose results stay valid."""
         self.begin(fingerprint)
         if manifest := self.finished():
-            write_json(self.file("stage.json"), {**manifest, **fingerprint})
+            path = self.file("stage.json")
+            recorded = path.stat().st_mtime_ns
+            write_json(path, {**manifest, **fingerprint})
+            os.utime(path, ns=(recorded, recorded))  # when its files were recorded
 
     def accept(self) -> None:
         """Record the files of a finished stage as they are now."""
@@ -85,7 +89,10 @@ class StageDir:
         record = (self.finished() or {}).get("files", {})
         if not isinstance(record, dict):
             raise damaged(self.file("stage.json"), "files is not an object")
-        found = [*changes_of(self.path, record, wanted)]
+        if not record:
+            return
+        recorded = self.file("stage.json").stat().st_mtime_ns
+        found = [*changes_of(self.path, record, recorded, wanted)]
         if found:
             path, difference = found[0]
             more = f"; {len(found) - 1} more files changed" if found[1:] else ""
