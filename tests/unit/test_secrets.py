@@ -7,8 +7,7 @@ import json
 import urllib.parse
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from swebench_trainer.remote.api_key import HIDDEN, redact, redact_response
 from swebench_trainer.secrets import without_secrets
