@@ -252,6 +252,18 @@ def cache(
 
 
 @app.command()
+def images(
+    action: Annotated[Action, Argument(help="What to do.", show_default=False)],
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+) -> None:
+    """Show, pull, build, or remove the Docker images of a recipe's data."""
+    from swebench_trainer.commands import images as command
+
+    command.execute(action, recipe, overrides or [])
+
+
+@app.command()
 def doctor(
     data: Annotated[str | None, DATA] = None,
     split: HubSplitOption = "test",

@@ -41,8 +41,9 @@ class TaskRepoSource:
 
         def make(row: Mapping[str, Any], *, source: str) -> Instance:
             instance = instance_from_row(row, source=source)
+            task = tasks / instance.instance_id
             return dataclasses.replace(
-                instance, snapshot=_snapshot(tasks / instance.instance_id)
+                instance, snapshot=_snapshot(task), dockerfiles=_dockerfiles(task)
             )
 
         rows = self._rows(dropped)
@@ -86,6 +87,11 @@ class TaskRepoSource:
                 )
                 continue
             yield row
+
+
+def _dockerfiles(task: Path) -> tuple[str, ...]:
+    dockerfile = task / "Dockerfile"
+    return (str(dockerfile.resolve()),) if dockerfile.is_file() else ()
 
 
 def _snapshot(task: Path) -> str:
