@@ -21,7 +21,7 @@ from swebench_trainer.git import (
     run_git,
 )
 from swebench_trainer.patches.files import ChangedFiles, File, Text, read_file
-from swebench_trainer.patches.quoting import unquote
+from swebench_trainer.patches.quoting import header_names, unquote_name
 
 SUBMODULE = "a submodule"
 """`FileChange.special` of a submodule: a commit id, which is not a file to read."""
@@ -88,6 +88,8 @@ def read_patch(patch: str) -> tuple[FileChange, ...]:
 def _file_change(file: Any) -> FileChange:
     header = [line.rstrip("\n") for line in file.patch_info or ()]
     old, new = _path(file.source_file, "a/"), _path(file.target_file, "b/")
+    if not len(file):
+        old, new = _named_by_git(header, old, new)
     if old is None and (new is None or len(file) > 1):
         raise ValueError("the patch is not well-formed")
     return FileChange(
@@ -98,8 +100,23 @@ def _file_change(file: Any) -> FileChange:
     )
 
 
+def _named_by_git(
+    header: list[str], old: str | None, new: str | None
+) -> tuple[str | None, str | None]:
+    """The paths of a file without `---` and `+++` lines, which unidiff guesses."""
+    for line in header:
+        if line.startswith("diff --git ") and (names := header_names(line)):
+            old = old and _path(names[0], "a/")
+            new = new and _path(names[1], "b/")
+        if line.startswith("rename from "):
+            old = unquote_name(line.removeprefix("rename from "))
+        if line.startswith("rename to "):
+            new = unquote_name(line.removeprefix("rename to "))
+    return old, new
+
+
 def _path(name: str, prefix: str) -> str | None:
-    name = unquote(name)
+    name = unquote_name(name)
     return None if name == "/dev/null" else name.removeprefix(prefix)
 
 

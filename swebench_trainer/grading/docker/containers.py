@@ -194,9 +194,12 @@ class Container:
         return bool(OOM_KILLS.search(events))
 
     def _read_state(self, command: str) -> str:
-        """Output of a command, cut off, because the candidate may have replaced it."""
+        """Output of a command, cut off, because the candidate may have replaced it.
+
+        Empty if it does not start, because the candidate may have left no process free.
+        """
         output = b""
-        with translate_losses():
+        with ignore_docker_errors():
             created = self._api.exec_create(
                 self._id, ["sh", "-c", command], user="root"
             )
