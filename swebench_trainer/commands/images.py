@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from swebench_trainer import doctor
 from swebench_trainer.commands.inputs import load_plugins, load_recipe
+from swebench_trainer.commands.options import ImagesAction
 from swebench_trainer.errors import PrerequisiteError, StageError
 from swebench_trainer.grading.docker.builds import (
     Builder,
@@ -34,16 +34,7 @@ LOGS = Path("logs/image_builder")
 """Where the harness's own `images build` puts its logs."""
 
 
-class Action(StrEnum):
-    """What to do with the images."""
-
-    CHECK = "check"
-    PULL = "pull"
-    BUILD = "build"
-    PRUNE = "prune"
-
-
-def execute(action: Action, recipe: Path, overrides: list[str]) -> None:
+def execute(action: ImagesAction, recipe: Path, overrides: list[str]) -> None:
     """Shows, pulls, builds, or removes the images of a recipe's data.
 
     Args:
@@ -61,14 +52,14 @@ def execute(action: Action, recipe: Path, overrides: list[str]) -> None:
     instances = {i.image: i for i in data if i.image}
     with _daemon() as host:
         match action:
-            case Action.CHECK:
+            case ImagesAction.CHECK:
                 _show(console, host, instances)
-            case Action.PULL:
+            case ImagesAction.PULL:
                 _obtain(console, host, instances, "never")
-            case Action.BUILD:
+            case ImagesAction.BUILD:
                 buildable = {n: i for n, i in instances.items() if i.dockerfiles}
                 _obtain(console, host, buildable, "always")
-            case Action.PRUNE:
+            case ImagesAction.PRUNE:
                 _prune(console, host, instances)
 
 
@@ -97,10 +88,11 @@ def _found(host: Host, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """The daemon's descriptions of the images that it has."""
     from docker.errors import DockerException
 
+    api: Any = host.client.api
     found = {}
     for name in names:
         try:
-            found[name] = host.client.api.inspect_image(name)
+            found[name] = api.inspect_image(name)
         except DockerException:  # missing, or an invalid name
             continue
     return found
@@ -172,13 +164,15 @@ def _obtain(
 
 
 def _prune(console: Console, host: Host, instances: Mapping[str, Instance]) -> None:
-    """Remove images that can be pulled or built again, and unused exported roots."""
+    """Remove images that can be pulled or built again, and their exported roots."""
     from docker.errors import APIError
 
     removed = freed = 0
     for name, facts in _found(host, list(instances)).items():
         if not is_replaceable(name, facts):
-            print_line(console, f"{name} kept: it can be neither pulled nor built again")
+            print_line(
+                console, f"{name} kept: it can be neither pulled nor built again"
+            )
             continue
         try:
             host.client.api.remove_image(name)
@@ -187,7 +181,7 @@ def _prune(console: Console, host: Host, instances: Mapping[str, Instance]) -> N
             continue
         removed += 1
         freed += facts["Size"]
-    roots = prune_roots(PruneLimits(-1, None))
+    roots = prune_roots(PruneLimits(unused_for=-1), instances)
     print_line(
         console,
         f"removed {removed} images, {decimal(freed)} with the layers that they share, "
