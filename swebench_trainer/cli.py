@@ -252,7 +252,7 @@ def images(
     recipe: RecipeArgument,
     set_: SetOption = None,
 ) -> None:
-    """Show, pull, build, or remove the Docker images of a recipe's data."""
+    """Check, pull, build, or prune the images of a recipe."""
     from swebench_trainer.commands import images as command
 
     command.execute(action, recipe, set_ or [])
