@@ -151,6 +151,10 @@ def pro_instance(
         raise ValueError("column 'base_commit' is not a commit id")
     tag = image_tag(instance.instance_id, instance.repo)
     scripts = folder / instance.instance_id
+    dockerfiles = [
+        folder.parent / "dockerfiles" / kind / instance.instance_id / "Dockerfile"
+        for kind in ("base_dockerfile", "instance_dockerfile")
+    ]
     return dataclasses.replace(
         instance,
         image=f"{IMAGES}@{digests[tag]}" if tag in digests else f"{IMAGES}:{tag}",
@@ -162,6 +166,7 @@ def pro_instance(
         parser=_read_script(scripts / _PARSER),
         workdir=WORKDIR,
         apply_mode="pro",
+        dockerfiles=tuple(str(f.resolve()) for f in dockerfiles if f.is_file()),
     )
 
 

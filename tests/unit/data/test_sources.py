@@ -57,7 +57,14 @@ def an_instance_without_defaults():
         **{field.name: f"a {field.name}" for field in dataclasses.fields(Instance)},
         **{key: ROW[key] for key in ("instance_id", "repo", "base_commit")},
         **dict.fromkeys(
-            ("FAIL_TO_PASS", "PASS_TO_PASS", "images", "test_files"), ("one", "two")
+            (
+                "FAIL_TO_PASS",
+                "PASS_TO_PASS",
+                "images",
+                "test_files",
+                "dockerfiles",
+            ),
+            ("one", "two"),
         ),
         "apply_mode": "pro",
         "split": "heldout",
