@@ -142,7 +142,14 @@ def test_three_file_formats_give_the_same_instance(write, name):
         ),
         *(
             ({"repo": repo}, "repo is not owner/name")
-            for repo in ("a/b\0", "o/../x", "a b/c;touch owned", "<script>/y", "-o/x", "o/")
+            for repo in (
+                "a/b\0",
+                "o/../x",
+                "a b/c;touch owned",
+                "<script>/y",
+                "-o/x",
+                "o/",
+            )
         ),
         ({}, "duplicates the instance_id of an earlier row"),
     ],
