@@ -23,8 +23,7 @@ from tiny import Task, make_task
 from swebench_trainer.contracts import GradeJob, Grader, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.capped_log import CappedLog
-from swebench_trainer.grading.docker import containers as containers_module
-from swebench_trainer.grading.docker import hosts
+from swebench_trainer.grading.docker import containers as containers_module, hosts
 from swebench_trainer.grading.docker.containers import (
     LABEL,
     MAX_STATE_BYTES,

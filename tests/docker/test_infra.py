@@ -27,8 +27,7 @@ from tiny import Task, make_task
 
 from swebench_trainer.contracts import GoldRun, GradeJob, Outcome
 from swebench_trainer.grading.cache import SqliteRunCache
-from swebench_trainer.grading.docker import grader as grader_module
-from swebench_trainer.grading.docker import images
+from swebench_trainer.grading.docker import grader as grader_module, images
 from swebench_trainer.grading.docker.containers import LABEL
 from swebench_trainer.grading.docker.grader import (
     DockerGrader,
