@@ -18,13 +18,17 @@ from swebench_trainer.commands.options import (
     RUNS,
     DigestsOption,
     DryRunOption,
+    GradedArgument,
     HubSplitOption,
+    ImagesAction,
+    InstancesOption,
     MaxSizeOption,
     MemoryOption,
     OlderThanOption,
     PredictionsOption,
     RecipeArgument,
     RunsDirOption,
+    SampleOption,
     ScriptsOption,
     SetOption,
     TimeoutOption,
@@ -95,10 +99,10 @@ def preview(
     number: Annotated[
         int, Option("--number", "-n", min=0, help="Number of samples to show.")
     ] = 2,
-    instance: Annotated[
-        list[str] | None, Option(metavar="ID", help="Show this instance; repeatable.")
+    instance: InstancesOption = None,
+    split: Annotated[
+        Split | None, Option(help="Show only this split; default: both.")
     ] = None,
-    split: Annotated[Split | None, Option(help="Split to show; default: both.")] = None,
     lines: Annotated[int, Option(min=0, help="Lines per prompt to show; 0: all.")] = 40,
 ) -> None:
     """Show prompts and answers as the model will see them.
@@ -209,14 +213,7 @@ def grade(
 
 @app.command()
 def regrade(
-    folder: Annotated[
-        Path,
-        Argument(
-            metavar="DIR",
-            help="Run directory, or output directory of `grade`.",
-            show_default=False,
-        ),
-    ],
+    folder: GradedArgument,
     dry_run: DryRunOption = False,
 ) -> None:
     """Recompute verdicts from stored logs, without running tests."""
@@ -242,20 +239,28 @@ def cache(
 
 
 @app.command()
+def images(
+    action: Annotated[ImagesAction, Argument(help="What to do.", show_default=False)],
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+) -> None:
+    """Check, pull, build, or prune the images of a recipe."""
+    from swebench_trainer.commands import images as command
+
+    command.execute(action, recipe, set_ or [])
+
+
+@app.command()
 def doctor(
     data: Annotated[str | None, DATA] = None,
     split: HubSplitOption = "test",
     recipe: Annotated[
         Path | None, Option(help="Use [data] and [grade] of this recipe.")
     ] = None,
-    sample: Annotated[
-        int,
-        Option(
-            min=0,
-            help="Instances to try: the gold patch must pass, and an empty one must fail.",
-        ),
-    ] = 3,
-    grader: Annotated[str, Option(help="Grader; auto: one that works here.")] = "auto",
+    sample: SampleOption = 3,
+    grader: Annotated[
+        str, Option(help="Grader to use; auto: one that works here.")
+    ] = "auto",
     stock: Annotated[
         bool, Option(help="Compare with the unmodified harness (slow).")
     ] = False,

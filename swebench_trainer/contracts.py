@@ -379,6 +379,9 @@ class GoldRun:
         changed: Absolute paths of files that the run changed outside the
             repository.
         installed: Commands of the eval script that installed something.
+        tests: Path and digest of each official test file after the run.
+        rewritten: Official test files that the tests write themselves.
+        running: Names of processes that the run left behind.
     """
 
     seconds: float
@@ -386,6 +389,9 @@ class GoldRun:
     skipped: frozenset[str] = frozenset()
     changed: frozenset[str] = frozenset()
     installed: frozenset[str] = frozenset()
+    tests: frozenset[tuple[str, str]] = frozenset()
+    rewritten: frozenset[str] = frozenset()
+    running: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,9 @@ def gold_run(instance: Instance, log_dir: Path) -> GoldRun | None:
         skipped=excused(log),
         changed=frozenset(evidence.changed if evidence else ()),
         installed=installs(log),
+        tests=frozenset(evidence.tests.items() if evidence else ()),
+        rewritten=frozenset(evidence.rewritten if evidence else ()),
+        running=frozenset(evidence.running if evidence else ()),
     )
 
 
