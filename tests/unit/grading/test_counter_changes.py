@@ -234,6 +234,17 @@ def test_variables_change_if_they_hold_nothing_but_an_expected_value():
     assert new_lines(also_input, "expectation") == set()
 
 
+def test_files_indented_with_tabs_are_changed():
+    source = "class TestBox:\n\tdef test_a(self):\n\t\tassert a() == 3\n\n"
+    source += "\tdef test_b(self):\n\t\tpass\n"
+    names = [f"tests/test_box.py::TestBox::test_{name}" for name in "ab"]
+    instance = instance_of(source, *names)
+    assert {change.strength for change in proposed_changes(instance)} == {*Strength}
+    canary = of_strength(Strength.CANARY, instance)[0]
+    ((_, new),) = changed_lines(instance, canary)
+    assert new.startswith("+\tdef test_")
+
+
 RUN_BY_PYTEST = '''\
 import contextlib
 
