@@ -207,13 +207,19 @@ def grade(
     cache: Annotated[
         bool, Option(help="Reuse cached test runs, and cache new ones.")
     ] = True,
+    gold_runs: Annotated[
+        bool,
+        Option("--gold-runs", help="Run gold and counter-runs to tell what to trust."),
+    ] = False,
 ) -> None:
     """Grade one or more predictions files."""
     from swebench_trainer.commands import grade as command
 
     files = [*predictions, *(more or [])]
     command.execute(
-        command.GradeOptions(data, split, files, out, grader, workers, timeout, cache)
+        command.GradeOptions(
+            data, split, files, out, grader, workers, timeout, cache, gold_runs
+        )
     )
 
 

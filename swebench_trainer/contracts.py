@@ -378,12 +378,16 @@ class GoldRun:
         skipped: Tests that are skipped, or expected to fail, even with gold.
         changed: Absolute paths of files that the run changed outside the
             repository.
+        without_result: Expected tests that the log says nothing about.
+        contradicted: Expected tests with lines of success and of failure.
     """
 
     seconds: float
     failed: frozenset[str] = frozenset()
     skipped: frozenset[str] = frozenset()
     changed: frozenset[str] = frozenset()
+    without_result: frozenset[str] = frozenset()
+    contradicted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,20 @@ REWARDS: dict[Status, int] = {
 """Rewards by status; other statuses are masked (reward `None`)."""
 
 
+class Strength(StrEnum):
+    """How the tests of a counter-run are changed, from the strongest change down.
+
+    A counter-run repeats a passing run with tests that must fail. See docs/grading.md.
+    """
+
+    EXPECTATION = "expectation"
+    """A literal that an official test expects is another one."""
+    SABOTAGE = "sabotage"
+    """An official test has a statement that always fails."""
+    CANARY = "canary"
+    """A file of official tests has one more test, which always fails."""
+
+
 class Tier(StrEnum):
     """How a rejected answer fails; first the failures closest to a success."""
 
@@ -337,6 +351,8 @@ class Verdict:
         patch: Digest of the graded patch, so that a verdict is never used for another.
         explained: Whether the patch caused the timeout: it timed out again with many
             times the seconds that gold needs.
+        strength: The counter-run in which the patch failed the changed tests, as it
+            should; `None` without one.
     """
 
     instance_id: str
@@ -349,6 +365,7 @@ class Verdict:
     log: str = ""
     patch: str = ""
     explained: bool = False
+    strength: Strength | None = None
 
     @property
     def reward(self) -> int | None:

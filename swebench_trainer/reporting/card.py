@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from swebench_trainer.reporting.run_report import caveats, contamination, context_label
+from swebench_trainer.reporting.run_report import (
+    caveats,
+    contamination,
+    context_label,
+    has_counter_runs,
+    trust_label,
+)
 from swebench_trainer.reporting.summaries import RunResults
 from swebench_trainer.types import LeakageReport
 
@@ -99,12 +105,13 @@ def _evaluation(results: RunResults) -> str:
     summary = results.evaluation
     if summary is None:
         return "This model was not evaluated."
+    trusted = has_counter_runs(summary)
     lines = [
         "Graded by the official SWE-bench harness. Prompt style: "
         f"`{summary.prompt}`. Context: {context_label(summary)}.",
         "",
-        "| split | model | resolved | rate | 95% interval |",
-        "| --- | --- | --- | --- | --- |",
+        "| split | model | resolved | rate | 95% interval |" + " trusted |" * trusted,
+        "| --- | --- | --- | --- | --- |" + " --- |" * trusted,
     ]
     for split, content in summary.splits.items():
         for model, result in content.models.items():
@@ -112,7 +119,14 @@ def _evaluation(results: RunResults) -> str:
             lines.append(
                 f"| {split} | {model} | {result.resolved} of {result.total} "
                 f"| {result.rate:.1%} | {low:.1%} to {high:.1%} |"
+                + f" {trust_label(result.trust)} |"
+                * trusted
             )
+    if trusted:
+        lines.append(
+            "\nA pass is trusted if the same patch also fails official tests that were "
+            "changed so that they must fail."
+        )
     if "train" in summary.splits:
         lines.append("\nThe model was trained on the `train` split.")
     return "\n".join(

@@ -18,6 +18,7 @@ from swebench_trainer.reporting.summaries import (
     GradeSummary,
     RunResults,
     SuspiciousPass,
+    TrustCounts,
 )
 from swebench_trainer.store.jsonl import read_json, read_rows
 from swebench_trainer.store.rundir import RunDir
@@ -117,14 +118,36 @@ def comparison(summary: EvaluationSummary, results: RunResults) -> Table:
     table = Table("split", "model", title="Resolved issues", caption=text)
     for name in ("resolved", "rate", "95% interval"):
         table.add_column(name, justify="right")
+    trusted = has_counter_runs(summary)
+    if trusted:
+        table.add_column("trusted")
     for split, content in summary.splits.items():
         for model, result in content.models.items():
             low, high = result.ci95
             count = f"{result.resolved} of {result.total}"
             interval = f"{low:.1%} to {high:.1%}"
-            table.add_row(split, model, count, f"{result.rate:.1%}", interval)
+            row = (split, model, count, f"{result.rate:.1%}", interval)
+            table.add_row(*row, *([trust_label(result.trust)] if trusted else []))
         table.add_section()
     return table
+
+
+def has_counter_runs(summary: EvaluationSummary) -> bool:
+    """Whether the passes of an evaluation had counter-runs."""
+    return any(
+        result.trust is not None
+        for split in summary.splits.values()
+        for result in split.models.values()
+    )
+
+
+def trust_label(trust: TrustCounts | None) -> str:
+    """Number of trusted passes, by the strength of their counter-runs."""
+    if trust is None:
+        return ""
+    parts = [f"{name} {count}" for name, count in trust.strengths.items()]
+    parts += [f"no counter-run possible {trust.unchecked}"] if trust.unchecked else []
+    return f"{trust.trusted} ({', '.join(parts)})" if parts else str(trust.trusted)
 
 
 def context_label(summary: EvaluationSummary) -> str:
