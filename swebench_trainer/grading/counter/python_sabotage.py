@@ -93,8 +93,7 @@ def _first_inside(statement: ast.stmt) -> Joint | None:
     """The first place inside a block; it is certainly reached in `with` only."""
     match statement:
         case ast.With(items=items, body=[first, *_]) if not any(
-            expects_errors(item.context_expr, ("subTest", "subtests"))
-            for item in items
+            expects_errors(item.context_expr, ("subTest", "subtests")) for item in items
         ):
             return _first_inside(first)
         case ast.AsyncWith(body=[first, *_]) | ast.For(body=[first, *_]):

@@ -95,7 +95,9 @@ class ScriptedGrader:
             status = BEHAVIOR[patch]
             lines += [f"{status} {name}" for name in failing if status]
             job.log_dir.mkdir(parents=True, exist_ok=True)
-            text = "\n".join([">>>>> Start Test Output", *lines, ">>>>> End Test Output"])
+            text = "\n".join(
+                [">>>>> Start Test Output", *lines, ">>>>> End Test Output"]
+            )
             (job.log_dir / "test_output.txt").write_text(text)
             yield job, Outcome(Status.UNRESOLVED, {"resolved": False})
 

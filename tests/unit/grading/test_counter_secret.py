@@ -51,7 +51,7 @@ def test_processes_that_start_together_share_one_secret(key):
 def test_a_damaged_secret_names_the_file(key):
     key.parent.mkdir(parents=True)
     key.write_bytes(b"short")
-    with pytest.raises(PrerequisiteError, match="counter-runs.key"):
+    with pytest.raises(PrerequisiteError, match=r"counter-runs\.key"):
         ranking()
 
 
