@@ -17,13 +17,19 @@ from swebench_trainer.commands.entry import run_app
 from swebench_trainer.commands.options import (
     DATA,
     RUNS,
+    DigestsOption,
     DryRunOption,
     HubSplitOption,
     MaxSizeOption,
+    MemoryOption,
     OlderThanOption,
+    PredictionsOption,
     RecipeArgument,
     RunsDirOption,
+    ScriptsOption,
     SetOption,
+    TimeoutOption,
+    WorkersOption,
 )
 from swebench_trainer.types import Split
 
@@ -185,25 +191,18 @@ def plugins() -> None:
 @app.command()
 def grade(
     data: Annotated[str, DATA],
-    predictions: Annotated[
-        list[Path],
-        Option(
-            "--predictions",
-            "-p",
-            help="Predictions file, or submission directory; repeatable.",
-        ),
-    ],
+    predictions: PredictionsOption,
     out: Annotated[Path, Option(help="Output directory.")],
     more: Annotated[
         list[Path] | None, Argument(metavar="FILE", help="More predictions files.")
     ] = None,
     grader: Annotated[str, Option(help="Grader to use.")] = "docker",
-    workers: Annotated[
-        int,
-        Option(min=0, help="Concurrent candidates; 0: three quarters of the cores."),
-    ] = 0,
-    timeout: Annotated[int, Option(min=1, help="Seconds per candidate.")] = 1800,
+    workers: WorkersOption = 0,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
     split: HubSplitOption = "test",
+    scripts: ScriptsOption = None,
+    digests: DigestsOption = None,
     cache: Annotated[
         bool, Option(help="Reuse cached test runs, and cache new ones.")
     ] = True,
@@ -214,12 +213,13 @@ def grade(
 ) -> None:
     """Grade one or more predictions files."""
     from swebench_trainer.commands import grade as command
+    from swebench_trainer.commands.inputs import SourceOptions
 
+    source = SourceOptions(data, split, scripts, digests)
     files = [*predictions, *(more or [])]
+    limits = (workers, timeout, memory)
     command.execute(
-        command.GradeOptions(
-            data, split, files, out, grader, workers, timeout, cache, gold_runs
-        )
+        command.GradeOptions(source, files, out, grader, *limits, cache, gold_runs)
     )
 
 

@@ -42,6 +42,8 @@ PULLS, PULLS_WHEN_LOGGED_IN, PULL_HOURS = 100, 200, 6
 LOW_DISK = 20 * 10**9
 """Free bytes below which images and logs soon fill a disk."""
 
+MACHINE_HINT = "Check the network, the registry, and the daemon, then run doctor again."
+
 SWITCHES = (
     ("kernel.unprivileged_userns_clone", "0", "1"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
@@ -120,6 +122,17 @@ def docker_info(address: str = "") -> tuple[Finding, Mapping[str, Any] | None]:
         f"{_gigabytes(info['MemTotal'])} of memory, {info['Images']} images"
     )
     return Finding("ok", "docker", text), info
+
+
+def check_runtime(info: Mapping[str, Any], runtime: str, address: str = "") -> Finding:
+    """Whether a daemon knows the runtime of `[grade] runtime`."""
+    from swebench_trainer.grading.docker.hosts import ADD_RUNTIME, has_runtime
+
+    about = f"{address}: " if address else ""
+    if has_runtime(runtime, info.get("Runtimes") or ()):
+        return Finding("ok", "runtime", f"{about}{runtime}")
+    text = f"{about}the daemon has no runtime {runtime!r}"
+    return Finding("problem", "runtime", text, ADD_RUNTIME.format(runtime=runtime))
 
 
 def check_login(info: Mapping[str, Any]) -> tuple[Finding, bool]:
@@ -307,7 +320,10 @@ def judge_trials(use: str, trials: Sequence[Trial]) -> Iterator[Finding]:
     for trial in wrong:
         text = f"{trial.patch} of {trial.instance_id} is {trial.status}"
         text += f": {trial.reason}" if trial.reason else ""
-        yield Finding("problem", use, text, "Exclude it: [data] exclude")
+        # A failure of the machine says nothing about the instance.
+        faulty = trial.status is Status.INFRA_ERROR
+        hint = MACHINE_HINT if faulty else "Exclude it: [data] exclude"
+        yield Finding("problem", use, text, hint)
     if trials and not wrong:
         count = len(trials) // len(EXPECTED)
         text = f"gold passes and no-op fails on all {count} instances tried"

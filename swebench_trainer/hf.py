@@ -30,7 +30,7 @@ from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.sft import train_sft
 from swebench_trainer.training.silence import silence_libraries
 from swebench_trainer.training.tokens.encoding import (
-    decode_completion,
+    decode_answer,
     describe_row,
     encode_prompt,
     end_of_answer,
@@ -104,7 +104,8 @@ class Codec:
 
     Attributes:
         encode: Prompt to token ids, ready for the answer to follow.
-        decode: Token ids of an answer to its text, special tokens removed.
+        decode: Token ids of an answer to its text; of the special tokens, only markup
+            around thoughts is kept.
         stop: Ids that end an answer.
         pad: Id that fills up a batch.
     """
@@ -131,7 +132,7 @@ def open_codec(table: HfTable, weights: Path | None = None) -> Codec:
     tokenizer = load_tokenizer(table, weights)
     return Codec(
         encode=partial(encode_prompt, tokenizer),
-        decode=partial(decode_completion, tokenizer),
+        decode=partial(decode_answer, tokenizer),
         stop=frozenset({end_of_answer(tokenizer), tokenizer.eos_token_id}),
         pad=tokenizer.pad_token_id,
     )

@@ -349,8 +349,9 @@ class Verdict:
         reason: One line for people: the apply error, the missing image, …
         log: Directory of the logs, relative to the stage's directory.
         patch: Digest of the graded patch, so that a verdict is never used for another.
-        explained: Whether the patch caused the timeout: it timed out again with many
-            times the seconds that gold needs.
+        explained: Whether the patch caused the timeout (it timed out again with many
+            times the seconds that gold needs) or the infrastructure error (it lost its
+            sandbox each time, and the same tests without it did not).
         strength: The counter-run in which the patch failed the changed tests, as it
             should; `None` without one.
     """

@@ -28,6 +28,7 @@ from pathlib import PurePath
 
 from swebench_trainer.answers.checks import refuse_uncertain
 from swebench_trainer.answers.errors import NothingChangesError
+from swebench_trainer.answers.layout import Layout
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.files import (
@@ -38,7 +39,9 @@ from swebench_trainer.patches.files import (
     read_file,
 )
 from swebench_trainer.patches.lenient_diff import FENCE
+from swebench_trainer.patches.quoting import unquote
 from swebench_trainer.patches.strict_diff import FileChange, Hunk
+from swebench_trainer.types import Finish
 
 _DIVIDER = "======="
 _NO_NEWLINE = "\\ No newline at end of file"
@@ -48,8 +51,16 @@ _OPENERS = {
     "<<<<<<< RENAME": ">>>>>>> RENAME",
 }
 _MARKERS = {*_OPENERS, *_OPENERS.values(), _DIVIDER}
-_PATH = re.compile(r"\S*[^\s:]\s*|[\s#*]*`[^`]+`[\s:*]*")
+_PATH = re.compile(r"[^\s<>]*[^\s:<>]\s*|[\s#*]*`[^`]+`[\s:*]*")
 """A line that cannot be prose, since nothing else identifies the path of a new file."""
+_MALFORMED_MARKER = re.compile(r"[ \t]*(?:<{4,}|>{5,})")
+_GLUED = re.compile(
+    rf"^({'|'.join(_OPENERS.values())})(?=[ \t]*(?:`|~|<|\[|\u25c1|assistant))",
+    re.MULTILINE,
+)
+"""The end of a block with a fence, a tag or a special token behind it."""
+_SENTENCE = re.compile(r"[A-Z][a-z]*(?:['\u2019][a-z]+)?[.,:;!?]*")
+"""A line of one word that is prose, such as `Done.`"""
 
 
 @dataclass(frozen=True)
@@ -229,8 +240,33 @@ def _part(text: Text) -> list[str]:
 
 
 def clean_path(line: str) -> str:
-    """The path on a line such as ``### `src/a.py`:``."""
-    return line.strip().lstrip("# ").strip("`*: ")
+    """The path on a line such as ``### `src/a.py`:``, without quotes around it."""
+    path = line.strip().lstrip("# ").strip("`*: ")
+    if len(path) > 2 and path[0] == path[-1] and path[0] in "\"'":
+        return unquote(path) if path[0] == '"' else path[1:-1]
+    return path
+
+
+def layout_of_blocks(text: str) -> Layout:
+    """The text and its finished blocks, without their paths."""
+    parts = []
+    start = 0
+    closer = ""
+    for number, line in enumerate(text.split("\n")):
+        marker = line.rstrip()
+        if marker in _OPENERS:
+            start, closer = number, _OPENERS[marker]
+        elif marker and marker == closer:
+            parts.append(range(start, number + 1))
+            closer = ""
+        elif marker in _OPENERS.values():
+            closer = ""
+    return Layout.of_lines(text, parts)
+
+
+def separate_glued(text: str) -> str:
+    """The text with what follows the end of a block on a line of its own."""
+    return _GLUED.sub(r"\1\n", text)
 
 
 def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
@@ -246,14 +282,17 @@ def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
     blocks: list[Block] = []
     repairs: list[str] = []
     around: list[str] = []
-    path = named = ""
+    path = named = fenced = ""
     for line in lines:
         marker = line.rstrip()
         if marker in _OPENERS:
             if around:
                 named = around.pop()
+                fenced = ""
                 path = clean_path(named)
                 repairs += [] if named.rstrip() == path else ["path"]
+            if fenced:
+                raise ValueError("the path of a block is on the line of a fence")
             block = _block(path, marker, _body(lines, _OPENERS[marker]))
             if _creates(block) and not _PATH.fullmatch(named):
                 raise ValueError(f"{path!r} may not be a path")
@@ -262,7 +301,10 @@ def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
             raise ValueError("a block has no opening marker")
         elif FENCE.match(line):
             repairs.append("fences")
+            fenced = _path_of_fence(line)
             continue
+        elif _MALFORMED_MARKER.match(line):
+            raise ValueError("a marker of a block is malformed")
         elif marker:
             around.append(line)
             continue
@@ -276,11 +318,48 @@ def parse_blocks(text: str) -> tuple[list[Block], list[str]]:
     return blocks, repairs
 
 
-def ends_in_block(text: str) -> bool:
-    """Whether an answer ends with a block, so that more blocks may be missing."""
-    lines = [line.rstrip() for line in text.split("\n")]
-    behind = [line for line in lines if line and not FENCE.match(line)]
-    return bool(behind) and behind[-1] in _OPENERS.values()
+def _path_of_fence(line: str) -> str:
+    """The path after the backticks of a fence; empty without one."""
+    words = line.strip().strip("`~").split()
+    return next((word for word in words if "/" in word or "." in word), "")
+
+
+def may_continue(layout: Layout, finish: str, tree: Tree | None) -> bool:
+    """Whether an answer may have been cut off before or inside another block.
+
+    Args:
+        layout: The answer; it has a block.
+        finish: How the answer ended, see `Sample.finish`.
+        tree: Files of the repository, if known.
+    """
+    if finish == Finish.STOP:
+        return False
+    at_limit = finish == Finish.LENGTH
+    tail = layout.text[layout.parts[-1].stop :].split("\n")
+    behind = [line.strip() for line in tail if line.strip()]
+    if not behind:
+        return at_limit
+    last = behind[-1]
+    if FENCE.match(last):
+        only_fences = all(FENCE.match(line) for line in behind)
+        return layout.in_fence(len(layout.text)) or (at_limit and only_fences)
+    return any(opener.startswith(last) for opener in _OPENERS) or _may_be_path(
+        last, tree, at_limit=at_limit
+    )
+
+
+def _may_be_path(line: str, tree: Tree | None, *, at_limit: bool) -> bool:
+    """Whether the last line of an answer may be a path, or the beginning of one."""
+    path = clean_path(line).lstrip("\"'")
+    if not path:
+        return at_limit  # only decoration
+    if tree and any(known.startswith(path) for known in tree.paths()):
+        return True
+    if any(mark in path.rstrip(".!?") for mark in " \t"):
+        return False
+    if any(mark in path.rstrip(".!?") for mark in "/._\\"):
+        return True
+    return at_limit and not _SENTENCE.fullmatch(path)
 
 
 def _creates(block: Block) -> bool:

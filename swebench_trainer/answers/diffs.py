@@ -6,13 +6,20 @@ exactly one meaning; without files, only its form is repaired.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from swebench_trainer.answers.checks import check_files
-from swebench_trainer.answers.envelope import inside_tags, without_thoughts
-from swebench_trainer.answers.errors import NothingChangesError
+from swebench_trainer.answers.envelope import (
+    inside_tags,
+    refuse_unknown_markup,
+    unglued,
+)
+from swebench_trainer.answers.errors import NothingChangesError, UnclearAnswerError
+from swebench_trainer.answers.layout import Layout
 from swebench_trainer.answers.repair_diff import is_prefix_ambiguous, repair_sections
+from swebench_trainer.answers.thoughts import without_thoughts
 from swebench_trainer.contents.paths import UNSAFE
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.files import ChangedFiles
@@ -28,6 +35,13 @@ from swebench_trainer.patches.quoting import unquote
 from swebench_trainer.patches.strict_diff import apply_strictly, make_patch, read_patch
 from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import Extraction, ExtractionOutcome, Finish, StaticChecks
+
+_GLUED_HEADER = re.compile(
+    r"^[-+ ].*\S(?:--- \S.*\r?\n\+\+\+ .*\r?\n@@ "
+    r"|diff --git \S.*\r?\n(?:---|index|new file mode|deleted file mode) )",
+    re.MULTILINE,
+)
+"""A hunk whose last line has the next header behind it, such as after unknown markup."""
 
 CUT_OFF = "the answer breaks off inside its patch"
 """Reason given if the rest of a patch may be missing."""
@@ -89,7 +103,7 @@ def find_diff(
         ValueError: The patch is malformed or ambiguous, names an unsafe path, or
             needs a repair that is not allowed.
     """
-    text, around, closed = _peel(answer)
+    text, around, closed = _peel(answer, tree)
     lines = text.split("\n")
     if ended := not lines[-1]:
         lines.pop()
@@ -139,16 +153,37 @@ def find_diff(
         raise
 
 
-def _peel(answer: str) -> tuple[str, list[str], bool]:
-    """The text with the patch, what was removed around it, and whether a tag ends it."""
+def _peel(answer: str, tree: Tree | None) -> tuple[str, list[str], bool]:
+    """The text with the patch, what was removed around it, and whether a tag ends it.
+
+    Raises:
+        UnclearAnswerError: A draft and the answer cannot be told apart.
+    """
     around = []
-    text = without_thoughts(answer)
+    text = without_thoughts(answer, _layout)
     if text != answer:
         around.append("thoughts")
     inner = inside_tags(text)
+    closed = False
     if inner:
         around.append("tags")
-    return (*inner[:1], around, inner[1]) if inner else (text, around, False)
+        text, closed = inner
+    layout = _layout(text)
+    refuse_unknown_markup(layout)
+    if _GLUED_HEADER.search(text):
+        raise UnclearAnswerError
+
+    def is_content(token: str) -> bool:
+        sections = scan(text.split("\n")).sections
+        files = named_files(sections, tree).values() if tree else ()
+        return any(token in str(file.text) for file in files)
+
+    return unglued(layout, is_content), around, closed
+
+
+def _layout(text: str) -> Layout:
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return Layout.of_lines(text, scan(lines).parts)
 
 
 def check_allowed(made: Iterable[str], allowed: frozenset[Repair]) -> None:

@@ -20,3 +20,10 @@ class NoPlaceError(ValueError):
 
 class AmbiguousError(ValueError):
     """A hunk fits several places in its file."""
+
+
+class UnclearAnswerError(ValueError):
+    """Draft and answer cannot be told apart."""
+
+    def __init__(self) -> None:
+        super().__init__("a draft and the answer cannot be told apart")

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from typing import Literal
 
 from swebench_trainer.answers.blocks import (
-    Block,
     apply_blocks,
     blocks_of,
-    ends_in_block,
+    layout_of_blocks,
+    may_continue,
     parse_blocks,
+    separate_glued,
     write_block,
 )
 from swebench_trainer.answers.diffs import (
@@ -24,14 +25,17 @@ from swebench_trainer.answers.diffs import (
     check_allowed,
     find_diff,
 )
-from swebench_trainer.answers.envelope import without_thoughts
+from swebench_trainer.answers.envelope import (
+    inside_answer_tags,
+    refuse_unknown_markup,
+)
 from swebench_trainer.answers.errors import NothingChangesError
+from swebench_trainer.answers.thoughts import without_thoughts
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.strict_diff import fitted, read_patch
 from swebench_trainer.recipe.models import REPAIRS, Repair
 from swebench_trainer.types import (
     ExtractionOutcome,
-    Finish,
     Instance,
     is_unicode,
 )
@@ -117,26 +121,22 @@ def extract_patch(
 def _find_blocks(
     text: str, tree: Tree | None, finish: str, allowed: frozenset[Repair]
 ) -> ExtractedPatch:
-    blocks, repairs = _parse_without_thoughts(text)
+    whole = separate_glued(text)
+    answer = without_thoughts(whole, layout_of_blocks)
+    repairs = ["thoughts"] if answer != whole else []
+    inner = inside_answer_tags(layout_of_blocks(answer))
+    if inner != answer:
+        repairs.append("tags")
+    blocks, needed = parse_blocks(inner)
     if not blocks:
         raise NothingChangesError("the answer has no patch")
-    if finish == Finish.LENGTH and ends_in_block(text):
+    layout = layout_of_blocks(inner)
+    refuse_unknown_markup(layout)
+    if may_continue(layout, finish, tree):
         raise ValueError(CUT_OFF)
     if tree is None:
         raise ValueError("the repository's files are not known")
     files = apply_blocks(blocks, tree)
-    repairs += files.repairs
+    repairs += [*needed, *files.repairs]
     check_allowed(repairs, allowed)
     return ExtractedPatch.between(files, repairs)
-
-
-def _parse_without_thoughts(text: str) -> tuple[list[Block], list[str]]:
-    answer = without_thoughts(text)
-    if answer != text:
-        try:
-            blocks, repairs = parse_blocks(answer)
-        except ValueError:
-            pass  # a line of a block looks like the end of a thought
-        else:
-            return blocks, ["thoughts", *repairs]
-    return parse_blocks(text)

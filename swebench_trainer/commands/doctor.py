@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer import doctor as checks
-from swebench_trainer.commands.inputs import load_plugins, load_recipe, open_source
+from swebench_trainer.commands.inputs import (
+    SourceOptions,
+    load_plugins,
+    load_recipe,
+    open_source,
+)
 from swebench_trainer.errors import PrerequisiteError, TrainerError
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import GradeTable, Recipe
@@ -115,7 +120,8 @@ def _instances(
     plugins: Plugins, source: DataOptions, recipe: Recipe | None
 ) -> Sequence[Instance]:
     if source.data is not None:
-        return open_source(plugins, source.data, source.split).load().instances
+        options = SourceOptions(source.data, source.split)
+        return open_source(plugins, options).load().instances
     if recipe is None:
         return ()
     return plugins.registry.create(recipe.data).load().instances
@@ -143,6 +149,9 @@ def examine(
     for name in getattr(request.table, "hosts", ()) or ("",):
         docker, found = checks.docker_info(name)
         note(docker)
+        runtime = getattr(request.table, "runtime", "")
+        if runtime and found is not None:
+            note(checks.check_runtime(found, runtime, name))
         if info is None and found is not None:
             info, address = found, name
     namespaces, sandboxes = checks.check_namespaces()

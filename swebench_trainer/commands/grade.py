@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swebench_trainer.commands.inputs import load_plugins, open_source, show_progress
+from pydantic import ValidationError
+
+from swebench_trainer.commands.inputs import (
+    SourceOptions,
+    load_plugins,
+    open_source,
+    show_progress,
+)
 from swebench_trainer.contracts import GoldRun, Grader, ItemProgress
 from swebench_trainer.errors import DataError, RecipeError
 from swebench_trainer.grading.counter.runs import COUNTER, CounterRuns, GradingContext
@@ -22,6 +29,7 @@ from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.reporting.run_report import trust_label
 from swebench_trainer.reporting.summaries import verdict_counts
 from swebench_trainer.stages.context import GOLD, StageSummary, gold_runs
+from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
 from swebench_trainer.store.locks import owned
 from swebench_trainer.store.predictions import read_predictions
@@ -41,6 +49,10 @@ INSTANCES = "instances.jsonl"
 LOCK = "lock.json"
 """Name of the lock of an output directory; a failed check may leave nothing else."""
 
+DEFAULTS: Mapping[str, int | str] = {"timeout": 1800}
+PRO_DEFAULTS: Mapping[str, int | str] = {"timeout": 3600, "memory": "16g"}
+"""Limits of SWE-bench Pro, whose own evaluation allows an hour and 30 GB."""
+
 ANSWERED_BY = {"cache": "the cache", "tree": "a patch that leaves the same files"}
 
 
@@ -49,25 +61,25 @@ class GradeOptions:
     """What to grade, and how.
 
     Attributes:
-        data: A task repo's directory, a file of rows, a Hub dataset, or an alias.
-        split: Split of a Hub dataset.
+        source: The data.
         predictions: Predictions files in any format of the harness.
         out: Output directory; grading resumes there.
         grader: Name of a grader.
         workers: Number of concurrent candidates; 0 means three quarters of the cores.
-        timeout: Seconds per candidate.
+        timeout: Seconds per candidate; `None` means `DEFAULTS` or `PRO_DEFAULTS`.
+        memory: Memory limit of a candidate, such as `8g`; `None` means the same.
         cache: Whether to share test runs with other gradings.
         gold_runs: Whether to run gold for comparison, and passes on changed tests.
     """
 
-    data: str
-    split: str
+    source: SourceOptions
     predictions: Sequence[Path]
     out: Path
     grader: str
-    workers: int
-    timeout: int
-    cache: bool
+    workers: int = 0
+    timeout: int | None = None
+    memory: str | None = None
+    cache: bool = True
     gold_runs: bool = False
 
 
@@ -93,6 +105,12 @@ def execute(options: GradeOptions) -> None:
         )
     for line in _trust_lines(options, verdicts):
         print_line(console, line)
+    if repeated := repeated_predictions(verdicts):
+        print_line(
+            console,
+            f"{len(repeated)} instances have several predictions of one model, for "
+            f"example {repeated[0]}; all are graded, and the best one counts",
+        )
     for name, count in answered_without_run(out).items():
         print_line(console, f"{count} answered by {ANSWERED_BY[name]}, without a run")
     print_line(console, str(out / "report.json"))
@@ -114,12 +132,12 @@ def grade_predictions(
 
     Raises:
         DataError: Data or predictions cannot be used, or the output directory holds
-            verdicts of other data or another grader.
+            verdicts of other data, other predictions, or another grader.
         PrerequisiteError: The grader does not work on this machine.
         StageError: Infrastructure errors left predictions without a verdict; all other
             verdicts are written.
     """
-    source = open_source(plugins, options.data, options.split)
+    source = open_source(plugins, options.source)
     instances = {i.instance_id: i for i in source.load().instances}
     candidates = _candidates(options.predictions, instances)
     named = [instances[i] for i in dict.fromkeys(c.instance_id for c in candidates)]
@@ -127,21 +145,20 @@ def grade_predictions(
         raise DataError(
             f"{len(ungradable)} of {len(named)} instances cannot be graded, for example "
             f"{ungradable[0].instance_id}: {ungradable[0].ungradable}.",
-            hint="Grading needs eval_script, log_parser and FAIL_TO_PASS. Rows without "
-            "them can be trained on, but not graded.",
+            hint="Grading needs eval_script, log_parser and FAIL_TO_PASS. Rows of SWE-bench "
+            "Pro get them from its evaluation repository: add --scripts. Other rows "
+            "without them can be trained on, but not graded.",
         )
-    out, use = options.out, options.grader
-    settings: dict[str, object]
-    settings = {"data": source.digest(), "grader": use, "timeout": options.timeout}
-    if options.gold_runs:
-        settings["gold_runs"] = True
+    out = options.out
+    table = grade_table(plugins, options, named)
+    settings = {
+        "data": source.digest(),
+        "grader": table.use,
+        "timeout": table.timeout,
+        "predictions": digest([[c.model, c.instance_id, c.patch] for c in candidates]),
+        "gold_runs": options.gold_runs,
+    }
     folder = _claim_directory(out, settings)
-    table = plugins.registry.config(GradeTable, use)(
-        use=use,
-        workers=options.workers,
-        timeout=options.timeout,
-        cache=options.cache,
-    )
     with owned(out / LOCK):
         engine = plugins.registry.create(table)
         try:
@@ -155,9 +172,9 @@ def grade_predictions(
             found = ledger.grade(engine, candidates, progress, gold=gold)
             verdicts = [of_first_run(verdict) for verdict in found]
             write_report(out, list(instances.values()), verdicts)
-            require_decided(verdicts, max_faults=0)
+            require_decided(verdicts)
             if options.gold_runs:
-                context = GradingContext(engine, named, gold, progress, 0, "counter")
+                context = GradingContext(engine, named, gold, progress, None, "counter")
                 runs = CounterRuns(out / COUNTER, context, ranking())
                 verdicts = runs.check(candidates, verdicts)
                 write_rows(ledger.path, map(as_row, verdicts))
@@ -221,6 +238,42 @@ def _trust_lines(options: GradeOptions, verdicts: Sequence[Verdict]) -> Iterator
         )
 
 
+def grade_table(
+    plugins: Plugins, options: GradeOptions, named: Iterable[Instance]
+) -> GradeTable:
+    """`[grade]` with the given limits, or else with those that suit the instances.
+
+    Raises:
+        RecipeError: The grader has no memory limit, or a limit is invalid.
+    """
+    config = plugins.registry.config(GradeTable, options.grader)
+    pro = any(instance.apply_mode == "pro" for instance in named)
+    given = {"timeout": options.timeout, "memory": options.memory}
+    limits = {
+        **{k: v for k, v in (PRO_DEFAULTS if pro else DEFAULTS).items()},
+        **{k: v for k, v in given.items() if v is not None},
+    }
+    if "memory" not in config.model_fields:
+        limits.pop("memory", None)
+        if options.memory is not None:
+            raise RecipeError(
+                f"The grader {options.grader} has no memory limit.",
+                hint="Leave out --memory, or choose another grader.",
+            )
+    try:
+        return config.model_validate(
+            {
+                "use": options.grader,
+                "workers": options.workers,
+                "cache": options.cache,
+                **limits,
+            }
+        )
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise RecipeError(f"--{detail['loc'][0]}: {detail['msg']}.") from error
+
+
 def _claim_directory(out: Path, settings: dict[str, object]) -> StageDir:
     """The directory of a new grading, or of one to resume with the same settings.
 
@@ -231,6 +284,7 @@ def _claim_directory(out: Path, settings: dict[str, object]) -> StageDir:
     begun = folder.begun()
     if begun is not None:  # gradings of older formats can be resumed
         begun.pop("format", None)
+        begun = {**settings, "gold_runs": False, **begun}
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if begun is None and found - {LOCK}:
         raise DataError(
@@ -238,11 +292,18 @@ def _claim_directory(out: Path, settings: dict[str, object]) -> StageDir:
             hint="Choose a new directory with --out.",
         )
     if begun not in (None, settings):
+        different = [key for key in settings if begun.get(key) != settings[key]]
         raise DataError(
-            f"{out} was graded with other settings: {begun}, now {settings}.",
-            hint="Choose another directory with --out.",
+            f"{out} holds a grading with different {', '.join(different)}.",
+            hint="Choose another directory with --out. Test runs that both gradings need "
+            "come from the cache.",
         )
     return folder
+
+
+def repeated_predictions(verdicts: Iterable[Verdict]) -> list[str]:
+    """Instances with more than one prediction of a model, in order."""
+    return list(dict.fromkeys(v.instance_id for v in verdicts if v.sample == 1))
 
 
 def answered_without_run(out: Path) -> dict[str, int]:

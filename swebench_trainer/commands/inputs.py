@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swebench_trainer import __version__, builtin
+from swebench_trainer.errors import DataError
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.load import Draft, read_draft, validate
 from swebench_trainer.recipe.models import DataTable, Recipe
@@ -46,13 +48,44 @@ def load_recipe(
     return validate(draft, plugins.tables(draft.uses())), draft
 
 
-def open_source(plugins: Plugins, data: str, split: str) -> Source:
-    """The source that `--data` names: a task repo, a file of rows, or a Hub dataset."""
-    use = "task-repo" if Path(data).is_dir() else "rows"
-    values = {"use": use, "path": data}
-    if use == "rows":
-        values["split"] = split
-    table = plugins.registry.config(DataTable, use).model_validate(values)
+@dataclass(frozen=True)
+class SourceOptions:
+    """What `--data` and the options that belong to it name.
+
+    Attributes:
+        data: A task repo's directory, a file of rows, a Hub dataset, or an alias.
+        split: Split of a Hub dataset.
+        scripts: SWE-bench Pro's evaluation repository, if the rows are Pro's.
+        digests: JSON file with the digests of SWE-bench Pro's images.
+    """
+
+    data: str
+    split: str = "test"
+    scripts: str | None = None
+    digests: Path | None = None
+
+
+def open_source(plugins: Plugins, options: SourceOptions) -> Source:
+    """The source that the options name.
+
+    Raises:
+        DataError: An option for SWE-bench Pro does not fit the data.
+    """
+    values: dict[str, object] = {"path": options.data}
+    folder = Path(options.data).is_dir()
+    if options.scripts is not None and not folder:
+        values |= {"scripts": options.scripts, "digests": options.digests}
+    elif options.scripts is not None or options.digests is not None:
+        raise DataError(
+            "--scripts and --digests are for rows of SWE-bench Pro.",
+            hint="Name the rows with --data and the evaluation repository with --scripts.",
+        )
+    if not folder:
+        values["split"] = options.split
+    use = "task-repo" if folder else "swebench-pro" if options.scripts else "rows"
+    table = plugins.registry.config(DataTable, use).model_validate(
+        {"use": use, **values}
+    )
     return plugins.registry.create(table)
 
 

@@ -22,6 +22,35 @@ DryRunOption = Annotated[
     bool, Option("--dry-run", help="Show the result without writing anything.")
 ]
 
+ScriptsOption = Annotated[
+    str | None,
+    Option(
+        help="Evaluation repository of SWE-bench Pro, for its rows: a checkout, or "
+        "address@commit.",
+    ),
+]
+DigestsOption = Annotated[
+    Path | None, Option(help="JSON file with the digests of SWE-bench Pro's images.")
+]
+PredictionsOption = Annotated[
+    list[Path],
+    Option(
+        "--predictions",
+        "-p",
+        help="Predictions file, or submission directory; repeatable.",
+    ),
+]
+WorkersOption = Annotated[
+    int, Option(min=0, help="Concurrent candidates; 0: three quarters of the cores.")
+]
+TimeoutOption = Annotated[
+    int | None,
+    Option(min=1, help="Seconds per candidate; 1800, or 3600 for SWE-bench Pro."),
+]
+MemoryOption = Annotated[
+    str | None,
+    Option(help="Memory per candidate, such as 8g; 16g for SWE-bench Pro."),
+]
 DATA = Option(help="Task repo, file of rows, Hugging Face dataset, or alias.")
 OlderThanOption = Annotated[
     str | None,

@@ -1,7 +1,7 @@
 """Conversion of dataset rows to instances.
 
 `instance_from_row` accepts the rows of the whole SWE-bench family; `_classic` handles
-their differences. Sources (read in November 2026):
+their differences. It also reads the rows that we write, with all their columns. Sources (read in November 2026):
 
 - swebench 5 rows: `swebench.harness.utils.make_test_spec`, which lists the columns that
   grading needs, and `image_assets`, JSON on the Hub and an object elsewhere.
@@ -26,8 +26,10 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
 
+from pydantic import ValidationError
+
 from swebench_trainer.patches.reverse import reverse
-from swebench_trainer.types import Instance, is_unicode
+from swebench_trainer.types import Instance, from_row, is_unicode
 
 _REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement", "patch")
 _TEXT = [
@@ -43,6 +45,8 @@ _TEXT = [
     "difficulty",
 ]
 _NAMES = ("repo", "base_commit")
+_PREPARED = ("workdir", "apply_mode", "contents")
+"""Columns that only rows written by `as_row` have, such as `instances.jsonl` of a run."""
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 
 
@@ -57,19 +61,10 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
     Raises:
         ValueError: The row is unusable; the message gives the reason.
     """
+    if is_prepared(row):
+        return _prepared_instance(row)
     row = _classic(row)
-    for column in _REQUIRED:
-        value = row.get(column)
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"column {column!r} is missing or empty")
-        _require_unicode(column, value)
-    if not _SAFE_ID.fullmatch(row["instance_id"]):
-        # Ids become names of directories and containers.
-        raise ValueError("instance_id has characters other than letters, digits, ._+-")
-    for column in _NAMES:
-        # They become arguments of git.
-        if row[column].startswith("-") or not row[column].isprintable():
-            raise ValueError(f"column {column!r} is not a valid name")
+    _check_names(row)
     texts: dict[str, Any] = {column: _text(row, column) for column in _TEXT}
     assets = _assets(row)
     return Instance(
@@ -86,6 +81,44 @@ def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
         ),
         source=source,
     )
+
+
+def is_prepared(row: Mapping[str, Any]) -> bool:
+    """Whether a row is an `Instance` that a run or `grade` wrote."""
+    return all(column in row for column in _PREPARED)
+
+
+def _prepared_instance(row: Mapping[str, Any]) -> Instance:
+    _check_names(row)
+    for column, value in row.items():
+        if isinstance(value, str):
+            _require_unicode(column, value)
+    try:
+        return from_row(Instance, row)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        column = ".".join(map(str, detail["loc"]))
+        raise ValueError(f"column {column!r}: {detail['msg']}") from error
+
+
+def _check_names(row: Mapping[str, Any]) -> None:
+    """Check the columns that every row needs, and those that become names.
+
+    Raises:
+        ValueError: One is missing or unsafe.
+    """
+    for column in _REQUIRED:
+        value = row.get(column)
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"column {column!r} is missing or empty")
+        _require_unicode(column, value)
+    if not _SAFE_ID.fullmatch(row["instance_id"]):
+        # Ids become names of directories and containers.
+        raise ValueError("instance_id has characters other than letters, digits, ._+-")
+    for column in _NAMES:
+        # They become arguments of git.
+        if row[column].startswith("-") or not row[column].isprintable():
+            raise ValueError(f"column {column!r} is not a valid name")
 
 
 def _classic(row: Mapping[str, Any]) -> Mapping[str, Any]:

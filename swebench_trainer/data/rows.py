@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from swebench_trainer.contracts import SourceData
-from swebench_trainer.data.columns import instance_from_row
+from swebench_trainer.data.columns import instance_from_row, is_prepared
 from swebench_trainer.data.json_rows import JsonLines, JsonList
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import VOLATILE, DataTable, from_recipe_folder
@@ -71,11 +71,30 @@ class RowsSource:
     def load(self) -> SourceData:
         """Read every row. See `Source.load`."""
         rows = load_rows(self._path, self._split)
-        return to_instances(rows, source=rows_name(self._path, self._split))
+        local = self._path.endswith(ROW_SUFFIXES)
+        return to_instances(
+            rows,
+            source=rows_name(self._path, self._split),
+            make=instance_from_row if local else _foreign_instance,
+        )
 
     def digest(self) -> str:
         """Digest of the file, or of the name of a Hub dataset."""
         return rows_digest(self._path, self._split)
+
+
+def _foreign_instance(row: Mapping[str, Any], *, source: str) -> Instance:
+    """Convert a row of a Hub dataset, which may not bring a program for this machine.
+
+    Raises:
+        ValueError: The row is unusable; the message gives the reason.
+    """
+    if is_prepared(row) and row.get("parser"):
+        raise ValueError(
+            "its parser would run on this machine; if you trust it, read the rows from "
+            "a local file"
+        )
+    return instance_from_row(row, source=source)
 
 
 def to_instances(

@@ -88,7 +88,7 @@ class Ledger:
         verdicts = {
             key: verdict
             for key, verdict in self._read().items()
-            if verdict.status not in OWED
+            if verdict.status not in OWED or verdict.explained
         }
         decided = {_key(v, once_per_patch): v for v in verdicts.values()}
         owed = [c for c in candidates if _key(c) not in verdicts]
@@ -157,27 +157,37 @@ class Ledger:
         )
 
 
-def require_decided(verdicts: Sequence[Verdict], max_faults: int) -> None:
+def require_decided(verdicts: Sequence[Verdict], max_faults: int | None = None) -> None:
     """Fail a stage that had infrastructure failures, so that it can be resumed.
 
-    A candidate that runs out of memory, or whose log shows an infrastructure failure,
-    is masked but does not fail the stage: the patch itself may be the cause, so that
-    every rerun would end the same way.
+    A candidate that runs out of memory, whose log shows an infrastructure failure, or
+    that alone loses its sandbox, is masked but does not fail the stage: the patch itself
+    may be the cause, so that every rerun would end the same way.
 
     Args:
         verdicts: All verdicts of the stage.
-        max_faults: Number of candidates that may stay without a verdict.
+        max_faults: Number of candidates that may stay without a verdict; `None` means
+            that there is no such setting.
 
     Raises:
         StageError: More candidates have infrastructure failures.
     """
-    owed = [v for v in verdicts if v.status is Status.INFRA_ERROR and not v.report]
-    if len(owed) > max_faults:
+    owed = [
+        verdict
+        for verdict in verdicts
+        if verdict.status is Status.INFRA_ERROR
+        and not (verdict.report or verdict.explained)
+    ]
+    if len(owed) > (max_faults or 0):
+        hint = (
+            "Fix the cause and run the same command again; existing verdicts are kept."
+        )
+        if max_faults is not None:
+            hint += f" To mask them instead: --set grade.max_faults={len(owed)}"
         raise StageError(
             f"{len(owed)} of {len(verdicts)} candidates had infrastructure failures; "
             f"the first, {owed[0].instance_id}: {owed[0].status}, {owed[0].reason}.",
-            hint="Fix the cause and run the same command again; existing verdicts are "
-            f"kept. A run of a recipe can mask them: --set grade.max_faults={len(owed)}",
+            hint=hint,
         )
 
 

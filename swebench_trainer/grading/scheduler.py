@@ -1,6 +1,7 @@
 """Scheduler of all graders: order of jobs, worker threads, retries.
 
-Infrastructure failures are retried at once. A timeout is investigated if gold's time is
+Infrastructure failures are retried at once. If they remain, but the same tests without the
+patch work, the patch is to blame: it is masked, and does not stop the run. A timeout is investigated if gold's time is
 known: a second run with many times that limit distinguishes a patch that hangs from a
 busy machine.
 """
@@ -11,14 +12,17 @@ import dataclasses
 import itertools
 import os
 import queue
+import tempfile
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 
 from swebench_trainer.contracts import GoldRun, GradeJob, Outcome
 from swebench_trainer.grading.official import OWED
 from swebench_trainer.recipe.models import GradeTable
-from swebench_trainer.types import Status
+from swebench_trainer.types import NO_OP, Status
 
 SECOND_FACTOR = 10.0
 """Time limit of a second run, as a multiple of gold's time, unless the recipe sets it."""
@@ -152,13 +156,46 @@ def _tests_timed_out(outcome: Outcome) -> bool:
 
 def _grade(job: GradeJob, table: GradeTable, grade: GradeInTime) -> Outcome:
     """Grade a job, and retry after infrastructure failures."""
-    retries = table.retries
-    while True:
-        try:
-            outcome = _grade_in_time(job, table, grade)
-        except Exception as error:  # any error of one job must not end the others
-            reason = f"{type(error).__name__}: {error}"
-            outcome = Outcome(Status.INFRA_ERROR, {}, reason=reason)
-        if outcome.status not in OWED or not retries:
+    for _ in range(table.retries + 1):
+        outcome = _attempt(job, lambda job: _grade_in_time(job, table, grade))
+        if outcome.status not in OWED:
             return outcome
-        retries -= 1
+    if _is_without_result(outcome) and _works_without_patch(job, table, grade):
+        reason = f"{outcome.reason}; only with this patch, so it is masked"
+        return dataclasses.replace(outcome, explained=True, reason=reason)
+    return outcome
+
+
+def _attempt(job: GradeJob, grade: Callable[[GradeJob], Outcome]) -> Outcome:
+    try:
+        return grade(job)
+    except Exception as error:  # any error of one job must not end the others
+        reason = f"{type(error).__name__}: {error}"
+        return Outcome(Status.INFRA_ERROR, {}, reason=reason)
+
+
+def _is_without_result(outcome: Outcome) -> bool:
+    """Whether the stage would fail for this outcome; see `require_decided`."""
+    return outcome.status is Status.INFRA_ERROR and not outcome.report
+
+
+def _works_without_patch(job: GradeJob, table: GradeTable, grade: GradeInTime) -> bool:
+    """Run the tests of a job without its patch, to see whether the machine works.
+
+    A patch that loses its own sandbox (by filling the disk, say) would otherwise stop
+    every run of the stage.
+    """
+    if job.candidate.is_no_op:
+        return False
+    candidate = dataclasses.replace(job.candidate, patch="", extraction=NO_OP)
+    with tempfile.TemporaryDirectory(prefix="swebench-trainer-") as folder:
+        control = dataclasses.replace(
+            job,
+            candidate=candidate,
+            log_dir=Path(folder, "control"),
+            repeat=time.time_ns(),  # an earlier run says nothing about the machine now
+        )
+        outcome = _attempt(
+            control, lambda job: grade(job, deadlines(table, job.gold)[0])
+        )
+    return outcome.status not in OWED

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from swebench_trainer.contents.paths import check_path
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.files import File, Text
-from swebench_trainer.patches.quoting import unquote
+from swebench_trainer.patches.quoting import header_names, unquote, unquote_name
 
 DEV_NULL = "/dev/null"
 FENCE = re.compile(r"\s*(```|~~~)")
@@ -26,6 +26,12 @@ _HEADER = re.compile(
     r"|dissimilarity index|rename from|rename to|copy from|copy to|Binary files"
     r"|---|\+\+\+) "
 )
+_NAMED = ("--- ", "+++ ", "rename from ", "rename to ")
+"""Header lines that name a file."""
+_UNQUOTED = re.compile(r'[^"\t][^\t]*["\\]')
+"""A name that is ambiguous, since git would quote it."""
+_BINARY = re.compile(r"GIT binary patch\s*|Binary files .+ differ\s*")
+"""A line that stands for content that a text cannot show."""
 _SIGNATURE = "-- "
 """Last line of `git format-patch` output; it looks like a deleted line."""
 _LIST = re.compile(r"[-+] \S")
@@ -33,9 +39,6 @@ _LIST = re.compile(r"[-+] \S")
 _STRAY = re.compile(r"(?!-{2,} ?$|[-+] \S)[-+]|(rename|copy) (from|to) ")
 """A line that only makes sense in a diff: not a list item, rule or signature."""
 GIT_HEADER = re.compile(r"diff --git a/(.+) b/(.+)")
-# Equal names, with and without prefixes.
-_TWICE = re.compile(r"diff --git [^/ ]*/(?P<path>.{1,1024}) [^/ ]*/(?P=path)")
-_BARE_TWICE = re.compile(r"diff --git (?P<path>.{1,1024}) (?P=path)")
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,19 @@ class Scan:
 
     Attributes:
         around: Kinds of text around the sections: `fences`, `prose`.
-        last: Index of the last line of the last section, from 0.
+        parts: Line indexes of each header and each hunk, in order.
         problem: First reason why the text is not a readable diff; empty if it is one.
     """
 
     sections: tuple[Section, ...]
     around: tuple[str, ...]
-    last: int
+    parts: tuple[range, ...]
     problem: str
+
+    @property
+    def last(self) -> int:
+        """Index of the last line of the last section, from 0; 0 without sections."""
+        return self.parts[-1].stop - 1 if self.parts else 0
 
 
 def scan(lines: Sequence[str]) -> Scan:
@@ -123,7 +131,8 @@ def scan(lines: Sequence[str]) -> Scan:
     sections: list[Section] = []
     around: list[str] = []
     problems: list[str] = []
-    at = last = 0
+    parts: list[range] = []
+    at = 0
     in_patch = False
     while at < len(lines):
         line = lines[at]
@@ -137,7 +146,7 @@ def scan(lines: Sequence[str]) -> Scan:
             fence = FENCE.match(line)
             if fence:
                 in_patch = bool(sections) and "diff" in line
-            if line == "GIT binary patch" and sections:
+            if _BINARY.fullmatch(line):
                 problems.append("the patch is binary")
             if in_patch and _STRAY.match(line):
                 problems.append("lines of the patch are outside its hunks")
@@ -146,10 +155,12 @@ def scan(lines: Sequence[str]) -> Scan:
             at += 1
             continue
         in_patch = True
-        last = end - 1
+        parts.append(range(at, end))
         at = end
+    if any(_BINARY.fullmatch(x) for section in sections for x in section.header):
+        problems.append("the patch is binary")
     problem = problems[0] if problems else ""
-    return Scan(tuple(sections), tuple(dict.fromkeys(around)), last, problem)
+    return Scan(tuple(sections), tuple(dict.fromkeys(around)), tuple(parts), problem)
 
 
 def _starts_file(lines: Sequence[str], at: int) -> bool:
@@ -264,7 +275,10 @@ def lines_by_file(patch: str) -> Iterator[ChangedLines]:
 def _any_names(header: Iterable[str]) -> Iterator[str]:
     """Every name in a header, whether they agree or not, without `a/` and `b/`."""
     for line in header:
-        if match := GIT_HEADER.fullmatch(unquote(line)):
+        if line.startswith("diff --git ") and (names := header_names(line)):
+            yield names[0].removeprefix("a/")
+            yield names[1].removeprefix("b/")
+        elif match := GIT_HEADER.fullmatch(unquote(line)):
             yield from match.groups()
         for start, prefix in (
             ("--- ", "a/"),
@@ -314,17 +328,18 @@ def read_names(section: Section) -> Names:
     starts = {
         start: line.removeprefix(start)
         for line in lines
-        for start in ("--- ", "+++ ", "rename from ", "rename to ", "new file mode ")
+        for start in (*_NAMED, "new file mode ")
         if line.startswith(start)
     }
+    if any(_UNQUOTED.match(starts.get(start, "")) for start in _NAMED):
+        raise ValueError("a path is not quoted as git does")
     words = [_name(starts.get(start, "")) for start in ("--- ", "+++ ")]
     repairs = ["prefixes"] if any("/./" in word for word in words) else []
     words = [word.replace("/./", "/") for word in words]
     if not any(words):
-        found = _TWICE.match(lines[0]) or _BARE_TWICE.match(lines[0])
         if section.hunks:
             repairs.append("headers")
-        words = [f"a/{found['path']}", f"b/{found['path']}"] if found else ["", ""]
+        words = _equal_names(lines[0])
     null = [
         word in (DEV_NULL, "dev/null", "a/dev/null", "b/dev/null") for word in words
     ]
@@ -376,7 +391,16 @@ def _special(lines: Sequence[str]) -> bool:
 
 def _name(written: str) -> str:
     """The name in a header, without the timestamp that diff(1) adds after a tab."""
-    return unquote(written.partition("\t")[0].rstrip())
+    name, tab, _ = written.partition("\t")
+    return unquote_name(name if tab else name.rstrip())
+
+
+def _equal_names(line: str) -> list[str]:
+    """Both names of a `diff --git` line with prefixes; empty unless one file has both."""
+    names = header_names(line) or ("", "")
+    paths = {name.partition("/")[2] or name for name in names}
+    path = paths.pop()
+    return [f"a/{path}", f"b/{path}"] if path and not paths else ["", ""]
 
 
 def named_files(sections: Iterable[Section], tree: Tree) -> dict[str, File]:

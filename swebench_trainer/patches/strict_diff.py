@@ -21,7 +21,12 @@ from swebench_trainer.git import (
     run_git,
 )
 from swebench_trainer.patches.files import ChangedFiles, File, Text, read_file
-from swebench_trainer.patches.quoting import unquote
+from swebench_trainer.patches.quoting import header_names, unquote_name
+
+SUBMODULE = "a submodule"
+"""`FileChange.special` of a submodule: a commit id, which is not a file to read."""
+
+SYMBOLIC_LINK = "a symbolic link"
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ def read_patch(patch: str) -> tuple[FileChange, ...]:
 def _file_change(file: Any) -> FileChange:
     header = [line.rstrip("\n") for line in file.patch_info or ()]
     old, new = _path(file.source_file, "a/"), _path(file.target_file, "b/")
+    if not len(file):
+        old, new = _named_by_git(header, old, new)
     if old is None and (new is None or len(file) > 1):
         raise ValueError("the patch is not well-formed")
     return FileChange(
@@ -93,9 +100,27 @@ def _file_change(file: Any) -> FileChange:
     )
 
 
+def _named_by_git(
+    header: list[str], old: str | None, new: str | None
+) -> tuple[str | None, str | None]:
+    """The paths of a file without `---` and `+++` lines, which unidiff guesses."""
+    for line in header:
+        if line.startswith("diff --git ") and (names := header_names(line)):
+            old = old and _path(names[0], "a/")
+            new = new and _path(names[1], "b/")
+        if line.startswith("rename from "):
+            old = unquote_name(line.removeprefix("rename from "))
+        if line.startswith("rename to "):
+            new = unquote_name(line.removeprefix("rename to "))
+    return old, new
+
+
 def _path(name: str, prefix: str) -> str | None:
-    name = unquote(name)
+    name = unquote_name(name)
     return None if name == "/dev/null" else name.removeprefix(prefix)
+
+
+_MODE_LINES = ("index ", "new file mode ", "deleted file mode ")
 
 
 def _special(header: list[str]) -> str:
@@ -103,10 +128,12 @@ def _special(header: list[str]) -> str:
     for line in header:
         if line.startswith(("old mode ", "copy from ")):
             return "a mode change" if line.startswith("old") else "a copy"
+        if line.startswith(_MODE_LINES) and line.endswith(" 160000"):
+            return SUBMODULE
         if line.startswith("new file mode ") and not line.endswith(" 100644"):
             return f"a new file of {line.removeprefix('new file ')}"
-        if line.startswith("index ") and line.endswith((" 120000", " 160000")):
-            return "a symbolic link or submodule"
+        if line.startswith("index ") and line.endswith(" 120000"):
+            return SYMBOLIC_LINK
     return ""
 
 
@@ -210,19 +237,20 @@ def fitted(patch: str, tree: Tree) -> tuple[tuple[FileChange, ...], dict[str, Fi
     tolerate; the result has the correct ones.
 
     Returns:
-        The changes, and the files before them by path.
+        The changes, and the files before them by path, without submodules.
 
     Raises:
         ValueError: The patch is not well-formed, or does not fit the files.
     """
     changes = read_patch(patch)
     old: dict[str, File] = {}
-    for path in (change.old for change in changes if change.old):
+    files = [change for change in changes if change.special != SUBMODULE]
+    for path in (change.old for change in files if change.old):
         file = read_file(tree, path)
         if file is None:
             raise ValueError(f"the repository has no file {path}")
         old[path] = file
-    for change in changes:
+    for change in files:
         text = old[change.old].text if change.old else Text()
         if change.old and not all(hunk.fits(text) for hunk in change.hunks):
             result = apply_strictly(patch, old)

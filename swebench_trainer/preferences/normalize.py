@@ -71,8 +71,11 @@ def changed_lines(patch: str) -> tuple[str, ...]:
 
 def _files(change: FileChange, tree: Tree) -> Iterator[tuple[str, str] | None]:
     """Path and content of each changed file; `None` if the change does not apply."""
+    if change.special:
+        yield None
+        return
     old = read_file(tree, change.old) if change.old else None
-    if change.special or (change.old and old is None):
+    if change.old and old is None:
         yield None
         return
     before = old.text if old else Text((), newline=True)

@@ -25,7 +25,7 @@ def gold_edits(
 
     Returns:
         The ranges of line indexes of the SEARCH texts or hunks, by path; no ranges for
-        a file that is only deleted or moved. New files are left out.
+        a file that is only deleted or moved. New files and submodules are left out.
 
     Raises:
         ValueError: The patch does not fit the files.
@@ -37,7 +37,7 @@ def gold_edits(
             for hunk in _hunks(form, change, old[change.old].text, context)
         )
         for change in changes
-        if change.old
+        if change.old in old
     }
 
 

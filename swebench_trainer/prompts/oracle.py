@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt
 
 from swebench_trainer.contracts import Prompt, PromptInputs, Tree
 from swebench_trainer.errors import UnusableInstance
-from swebench_trainer.patches.strict_diff import read_patch
+from swebench_trainer.patches.strict_diff import SUBMODULE, read_patch
 from swebench_trainer.prompts.budget import LEAST_SHARE, Measure, compose, crop
 from swebench_trainer.prompts.crops import regions_around
 from swebench_trainer.prompts.edits import gold_edits
@@ -52,7 +52,11 @@ class OracleStyle:
                 UTF-8 text, the patch does not apply, or its lines exceed the budget.
         """
         tree = material.tree()
-        paths = [change.old for change in read_patch(instance.patch) if change.old]
+        paths = [
+            change.old
+            for change in read_patch(instance.patch)
+            if change.old and change.special != SUBMODULE
+        ]
         gold = {path: read_text(tree, path).lines for path in paths}
         edits = gold_edits(
             self._table.answer,

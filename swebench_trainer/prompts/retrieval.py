@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swebench_trainer.contracts import Tree
-from swebench_trainer.patches.strict_diff import read_patch
+from swebench_trainer.patches.strict_diff import SUBMODULE, read_patch
 from swebench_trainer.prompts.source_files import is_source
 from swebench_trainer.prompts.terms import names, terms, terms_of
 from swebench_trainer.store.cache import mark_used, partial_path, user_cache, write_lock
@@ -59,7 +59,11 @@ class Recall:
     def add(self, patch: str, ranked: Sequence[str]) -> None:
         """Count an instance by its gold patch and the ranked files, best first."""
         try:
-            gold = {change.old for change in read_patch(patch) if change.old}
+            gold = {
+                change.old
+                for change in read_patch(patch)
+                if change.old and change.special != SUBMODULE
+            }
         except ValueError:  # a patch that cannot be trained on
             return
         if not gold:

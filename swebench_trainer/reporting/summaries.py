@@ -82,7 +82,9 @@ def verdict_counts(
     given = list(verdicts)
     return VerdictCounts(
         statuses=dict(Counter(v.status.value for v in given).most_common()),
-        explained_timeouts=sum(v.explained for v in given),
+        explained_timeouts=sum(
+            v.explained and v.status is Status.TIMEOUT for v in given
+        ),
         suspicious=tuple(
             SuspiciousPass(v.instance_id, v.sample, v.flags)
             for v in given

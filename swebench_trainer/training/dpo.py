@@ -10,7 +10,6 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
 from swebench_trainer.training import failures
 from swebench_trainer.training.batching import shared_prefix
-from swebench_trainer.training.batching.collator_audit import audit_collator
 from swebench_trainer.training.batching.microbatches import (
     Layout,
     Row,
@@ -18,18 +17,14 @@ from swebench_trainer.training.batching.microbatches import (
     in_order,
     in_parts,
 )
-from swebench_trainer.training.batching.samplers import (
-    PromptSampler,
-    length_sampler,
-    with_sampler,
-)
+from swebench_trainer.training.batching.samplers import sampler_for
 from swebench_trainer.training.kto import train_kto
 from swebench_trainer.training.loop.training import Training, finished, for_token_rows
 from swebench_trainer.training.models import attention
 from swebench_trainer.training.models.loading import base_of, load_policy_and_reference
 from swebench_trainer.training.models.table import HfTable
 from swebench_trainer.training.silence import silence_libraries
-from swebench_trainer.training.tokens.rows import Encoded, encode_pairs
+from swebench_trainer.training.tokens.rows import encode_pairs
 from swebench_trainer.types import Pair
 
 
@@ -44,7 +39,6 @@ def train_dpo(
         RecipeError: The settings contradict each other or the model.
     """
     failures.require_bitsandbytes()
-    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     if weights := finished(request.out):
@@ -72,8 +66,8 @@ def train_dpo(
     shared = settings.shared_prefix and not obstacle
     audit["shared_prefix"] = shared
     audit["prompts_read_twice"] = obstacle
-    sampler = _sampler(training.train, settings, request.seed)
-    trainer_class = with_sampler(for_token_rows(DPOTrainer), sampler)
+    sampler = sampler_for(training.train, settings, request.seed)
+    trainer_class = for_token_rows(DPOTrainer, sampler)
     if layout := _layout(settings, shared=shared):
         trainer_class = in_parts(trainer_class, layout)
         arguments = all_rows_at_once(arguments)
@@ -82,26 +76,17 @@ def train_dpo(
         collator = shared_prefix.SharedPrefixCollator(training.tokenizer.pad_token_id)
 
     # TRL's trainer.
-    held_out = [row.as_preference() for row in training.held_out]
     trainer = training.build(
         trainer_class,
         model=policy,
         ref_model=reference,
         args=DPOConfig(**arguments, beta=settings.beta, **losses(settings)),
-        train_dataset=Dataset.from_list(
-            [row.as_preference() for row in training.train]
-        ),
-        eval_dataset=Dataset.from_list(held_out) if held_out else None,
+        train=[row.as_preference() for row in training.train],
+        held_out=[row.as_preference() for row in training.held_out],
         data_collator=collator,
     )
     for base in bases if shared else ():
         shared_prefix.share_prefixes(base)
-    audit |= audit_collator(
-        trainer.data_collator,
-        trainer.train_dataset,
-        training.train,
-        settings.micro_batch,
-    )
     return training.fit(trainer)
 
 
@@ -115,13 +100,6 @@ def losses(settings: DpoTable) -> dict[str, Any]:
         "loss_weights": list(kinds.values()),
         "label_smoothing": settings.label_smoothing,
     }
-
-
-def _sampler(rows: Sequence[Encoded], settings: DpoTable, seed: int) -> Any:
-    """Takes pairs of one prompt, or of similar length, together; `None` for neither."""
-    if settings.group_by_prompt:
-        return PromptSampler([tuple(row.prompt) for row in rows], seed)
-    return length_sampler(rows, settings, seed)
 
 
 def _layout(settings: DpoTable, *, shared: bool) -> Layout | None:

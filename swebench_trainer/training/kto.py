@@ -17,7 +17,6 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.errors import StageError
 from swebench_trainer.recipe.models import DpoTable
 from swebench_trainer.store.draw import generator
-from swebench_trainer.training.batching.collator_audit import audit_collator
 from swebench_trainer.training.loop.training import Training, for_token_rows
 from swebench_trainer.training.models.loading import load_policy_and_reference
 from swebench_trainer.training.models.table import HfTable
@@ -37,7 +36,6 @@ def train_kto(
             nothing.
         RecipeError: The settings contradict each other or the model.
     """
-    from datasets import Dataset
     from trl import KTOConfig, KTOTrainer
 
     training = Training.prepare(
@@ -49,7 +47,6 @@ def train_kto(
     policy, reference = load_policy_and_reference(
         table, request, sharded=training.sharded
     )
-    held_out = examples(training.held_out, training.train)
     arguments = training.arguments() | {
         "per_device_eval_batch_size": settings.micro_batch
     }
@@ -58,14 +55,8 @@ def train_kto(
         model=policy,
         ref_model=reference,
         args=KTOConfig(**arguments, beta=settings.beta, **weights),
-        train_dataset=Dataset.from_list(examples(training.train)),
-        eval_dataset=Dataset.from_list(held_out) if held_out else None,
-    )
-    training.audit |= audit_collator(
-        trainer.data_collator,
-        trainer.train_dataset,
-        training.train,
-        settings.micro_batch,
+        train=examples(training.train),
+        held_out=examples(training.held_out, training.train),
     )
     return training.fit(trainer)
 

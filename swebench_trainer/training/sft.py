@@ -13,7 +13,6 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
 from swebench_trainer.training import failures
 from swebench_trainer.training.batching import packing
-from swebench_trainer.training.batching.collator_audit import audit_collator
 from swebench_trainer.training.batching.microbatches import (
     Layout,
     Row,
@@ -22,7 +21,7 @@ from swebench_trainer.training.batching.microbatches import (
     packed,
 )
 from swebench_trainer.training.batching.prompt_loss import weighted
-from swebench_trainer.training.batching.samplers import length_sampler, with_sampler
+from swebench_trainer.training.batching.samplers import sampler_for
 from swebench_trainer.training.loop.training import Training, finished, for_token_rows
 from swebench_trainer.training.models import attention
 from swebench_trainer.training.models.loading import base_of, load_trainable
@@ -43,7 +42,6 @@ def train_sft(
         RecipeError: The settings contradict each other or the model.
     """
     failures.require_bitsandbytes()
-    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     if weights := finished(request.out):
@@ -71,33 +69,21 @@ def train_sft(
     audit["packed"] = settings.packing and not obstacle
     audit["padded_because"] = obstacle
     layout = _layout(model, settings, audit)
-    sampler = length_sampler(training.train, settings, request.seed)
-    trainer_class = weighted(for_token_rows(SFTTrainer), settings.prompt_loss)
-    trainer_class = with_sampler(trainer_class, sampler)
+    sampler = sampler_for(training.train, settings, request.seed)
+    trainer_class = weighted(for_token_rows(SFTTrainer, sampler), settings.prompt_loss)
     if layout:
         trainer_class = in_parts(trainer_class, layout)
         arguments = all_rows_at_once(arguments)
 
     # TRL's trainer.
-    held_out = [row.as_sft() for row in training.held_out]
     trainer = training.build(
         trainer_class,
         model=model,
         args=SFTConfig(**arguments),
-        train_dataset=Dataset.from_list(
-            [row.as_sft(prompt_loss=settings.prompt_loss) for row in training.train]
-        ),
-        eval_dataset=Dataset.from_list(held_out) if held_out else None,
+        train=[row.as_sft(prompt_loss=settings.prompt_loss) for row in training.train],
+        held_out=[row.as_sft() for row in training.held_out],
     )
-    collate = (layout and layout.collate) or trainer.data_collator
-    audit |= audit_collator(
-        collate,
-        trainer.train_dataset,
-        training.train,
-        settings.micro_batch,
-        prompt_loss=settings.prompt_loss > 0,
-    )
-    return training.fit(trainer)
+    return training.fit(trainer, layout.collate if layout else None)
 
 
 def _layout(model: Any, settings: SftTable, audit: dict[str, Any]) -> Layout | None:

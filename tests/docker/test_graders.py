@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -33,6 +35,7 @@ from swebench_trainer.grading.docker.containers import (
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.official import NOOP
+from swebench_trainer.grading.running_time import LONGEST_STEP
 from swebench_trainer.grading.sandbox import read_execution
 from swebench_trainer.grading.stock import StockGrader
 from swebench_trainer.recipe.models import GradeTable
@@ -166,6 +169,92 @@ def test_the_recipe_sets_the_limits_of_a_container(
     log = (job.log_dir / "test_output.txt").read_text()
     for limit in ("77", str(1 << 30), "50000", " 3072 "):
         assert limit in log
+
+
+KILLERS = r"""
+rm -f "$(command -v sleep)" "$(command -v tail)" "$(command -v cat)"
+for number in $(seq 1 64); do kill -$number 1; done
+python3 - <<'END'
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+print("traced", libc.ptrace(16, 1, 0, 0), os.strerror(ctypes.get_errno()))
+try:
+    open("/proc/1/mem", "wb")
+except OSError as error:
+    print("memory", error.strerror)
+child = os.fork()
+if child == 0:
+    if os.fork() == 0:
+        os._exit(0)  # an orphan
+    os._exit(0)
+os.waitpid(child, 0)
+time.sleep(2.5)
+states = [open(f"/proc/{n}/stat").read().split()[2] for n in os.listdir("/proc") if n.isdigit()]
+print("zombies", states.count("Z"))
+END
+ls -a /; grep -E "CapBnd|NoNewPrivs" /proc/self/status
+"""
+SYS_ADMIN = 1 << 21
+
+
+def test_a_candidate_cannot_end_its_container(tmp_path: Path, tiny_image: str) -> None:
+    task = make_task(tmp_path, test_command=KILLERS + UNITTEST)
+    job = task.job(tiny.GOLD)
+    outcome = grade_one(docker_grader(), job)
+    log = (job.log_dir / "test_output.txt").read_text()
+    assert outcome.status is Status.RESOLVED, log
+    assert "traced -1 Operation not permitted" in log
+    assert "memory Permission denied" in log
+    assert "zombies 0" in log
+    assert ".swebench-trainer" not in log
+    assert (outcome.seconds or {})["test"] > 2
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has_sys_admin"), [("default", False), ("harness", True)]
+)
+def test_containers_have_sys_admin_only_if_asked_for(
+    tmp_path: Path, tiny_image: str, capabilities: str, has_sys_admin: bool
+) -> None:
+    command = "grep -E 'CapBnd|NoNewPrivs' /proc/self/status; " + UNITTEST
+    job = make_task(tmp_path, test_command=command).job(tiny.GOLD)
+    grade_one(docker_grader(capabilities=capabilities), job)
+    log = (job.log_dir / "test_output.txt").read_text()
+    (bounding,) = re.findall(r"^CapBnd:\s+(\w+)", log, re.MULTILINE)
+    (no_new,) = re.findall(r"^NoNewPrivs:\s+(\d)", log, re.MULTILINE)
+    assert bool(int(bounding, 16) & SYS_ADMIN) is has_sys_admin
+    assert (no_new == "0") is has_sys_admin
+
+
+def test_a_runtime_that_the_daemon_lacks_is_refused_with_a_way_out(task: Task) -> None:
+    with (
+        contextlib.closing(docker_grader(runtime="nonesuch")) as grader,
+        pytest.raises(
+            PrerequisiteError, match="no runtime 'nonesuch', only"
+        ) as refused,
+    ):
+        grader.check([task.instance])
+    assert "daemon.json" in refused.value.hint
+
+
+@pytest.mark.parametrize("runtime", ["", "runc"])
+def test_the_runtime_is_passed_to_the_daemon(
+    docker_client: DockerClient, tiny_image: str, runtime: str
+) -> None:
+    info = docker_client.info()
+    found = start_container(
+        docker_client.api,
+        docker_client.images.get(tiny_image).id,
+        ContainerLimits("64m", None, 64, "1m", network=False, runtime=runtime),
+        owner="tests",
+        life=120,
+        architecture=info["Architecture"],
+    )
+    try:
+        config = docker_client.api.inspect_container(found._id)["HostConfig"]
+        assert config["Runtime"] == (runtime or info["DefaultRuntime"])
+    finally:
+        found.remove()
 
 
 def test_containers_are_started_ahead_and_used_once(
@@ -410,12 +499,60 @@ def test_the_container_of_a_killed_trainer_exits_on_its_own(
     assert containers(docker_client, owner) == []
 
 
+PAUSED = """
+import json, sys
+from pathlib import Path
+from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
+from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
+from tiny import GOLD, make_task
+use, folder = sys.argv[1:]
+task = make_task(Path(folder), test_command="sleep 1; python3 -m unittest -v test_calc")
+Grader, Table = {
+    "docker": (DockerGrader, DockerTable), "namespace": (NamespaceGrader, NamespaceTable)
+}[use]
+grader = Grader(Table(use=use, timeout=3, workers=1, retries=0, cache=False))
+(outcome,) = (outcome for _, outcome in grader.grade([task.job(GOLD)]))
+grader.close()
+print(outcome.status)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", ["docker", "namespace"])
+def test_a_paused_trainer_does_not_turn_candidates_into_timeouts(
+    tmp_path: Path, tiny_image: str, use: str
+) -> None:
+    def logs() -> Iterator[Path]:
+        return tmp_path.glob("**/test_output.txt")
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", PAUSED, use, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(Path(tiny.__file__).parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        wait_for(lambda: "sleep 1" in "".join(map(Path.read_text, logs())))
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(LONGEST_STEP + 1)
+        process.send_signal(signal.SIGCONT)
+        output, _ = process.communicate(timeout=60)
+    assert output.strip() == Status.RESOLVED
+
+
 @pytest.fixture
 def container(docker_client: DockerClient, tiny_image: str) -> Iterator[Container]:
     """A container with unreadable layer and cgroup, as on another machine."""
     limits = ContainerLimits(memory="64m", cpus=None, pids=64, shm="1m", network=False)
     image = docker_client.images.get(tiny_image).id
-    found = start_container(docker_client.api, image, limits, owner="tests", life=120)
+    found = start_container(
+        docker_client.api,
+        image,
+        limits,
+        owner="tests",
+        life=120,
+        architecture=docker_client.info()["Architecture"],
+    )
     try:
         found.put({"eval.sh": b"echo", "bin/cat": b"#!/bin/sh\nexec yes\n"})
         yield found

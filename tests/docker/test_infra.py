@@ -26,6 +26,7 @@ from tiny import Task, make_task
 
 from swebench_trainer.contracts import GoldRun, GradeJob, Outcome
 from swebench_trainer.grading.cache import SqliteRunCache
+from swebench_trainer.grading.docker import grader as grader_module
 from swebench_trainer.grading.docker import images
 from swebench_trainer.grading.docker.containers import LABEL
 from swebench_trainer.grading.docker.grader import (
@@ -348,6 +349,44 @@ def test_a_candidate_whose_container_is_killed_runs_again(
     killed.result()
     assert outcome.status is Status.RESOLVED
     assert containers(docker_client, grader._owner) == []
+
+
+def test_a_candidate_that_always_loses_its_container_is_masked(
+    make: Callable[[str], Task],
+    docker_client: DockerClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed from outside here, because no patch is known that can do it."""
+    monkeypatch.setattr(grader_module, "MAX_LOSSES", 2)
+    task = make(f"sleep 1; {UNITTEST}")
+    jobs = [task.job(patch, name=name) for name, patch in PATCHES.items()]
+    grader, done = docker_grader(), threading.Event()
+
+    def kill() -> None:
+        while not done.wait(0.2):
+            for container in containers(docker_client, grader._owner):
+                with contextlib.suppress(APIError):
+                    run = docker_client.api.exec_create(container, GREP)["Id"]
+                    docker_client.api.exec_start(run)
+                    if docker_client.api.exec_inspect(run)["ExitCode"] == 0:
+                        docker_client.api.kill(container)
+
+    with ThreadPoolExecutor(1) as killer:
+        killed = killer.submit(kill)
+        outcomes = grade(grader, *jobs)
+        done.set()
+    killed.result()
+    assert outcomes["right"].status is Status.RESOLVED
+    victim = outcomes["victim"]
+    assert (victim.status, victim.explained) == (Status.INFRA_ERROR, True)
+    assert "only with this patch" in victim.reason
+
+
+GREP = ["grep", "-q", "victim", "/tmp/patch.diff"]
+PATCHES = {
+    "victim": tiny.GOLD + tiny.diff("victim", None, "\n"),
+    "right": tiny.GOLD,
+}
 
 
 def apply_is_done(job: GradeJob) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from conftest import BASE_IMAGE
 from pro_task import CHECKS, FIXED, WRONG, ProTask
 
+from swebench_trainer.cli import run_command_line
 from swebench_trainer.contracts import Grader, Outcome
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
@@ -353,3 +355,29 @@ def test_statuses_of_real_runs_match_the_official_rule(grade, build, tmp_path) -
     outcome = grade(skipped, gold=instance.patch)["gold"]
     assert outcome.status is Status.UNRESOLVED
     assert outcome.report["tests_status"]["PASS_TO_PASS"]["failure"] == ["new"]
+
+
+def test_one_command_grades_raw_and_prepared_rows(task, instance, tmp_path) -> None:
+    """Gold, wrong, and missing predictions; then the rows that `grade` wrote itself."""
+    patches = {"gold": instance.patch, "wrong": task.patch({"calc.py": WRONG})}
+    files = []
+    for model, patch in patches.items():
+        row = {
+            "instance_id": instance.instance_id,
+            "model_name_or_path": model,
+            "model_patch": patch,
+        }
+        files += ["-p", str(tmp_path / f"{model}.jsonl")]
+        (tmp_path / f"{model}.jsonl").write_text(json.dumps(row) + "\n")
+    raw = ["--data", str(task.folder / "rows.jsonl")]
+    raw += ["--scripts", str(task.folder / "evaluation")]
+    prepared = ["--data", str(tmp_path / "raw/instances.jsonl")]
+    for name, data in (("raw", raw), ("prepared", prepared)):
+        out = tmp_path / name
+        command = ["grade", *data, *files, "--out", str(out), "--memory", "2g"]
+        assert run_command_line(command) == 0
+        rows = map(json.loads, (out / "verdicts.jsonl").read_text().splitlines())
+        assert {row["model"]: row["status"] for row in rows} == {
+            "gold": "resolved",
+            "wrong": "unresolved",
+        }

@@ -135,7 +135,7 @@ def test_missing_and_empty_predictions_are_errors(grade, shell):
     assert "no predictions" in grade(predictions(shell), code=2)
 
 
-def test_a_changed_patch_is_graded_again(shell, grade):
+def test_other_predictions_do_not_replace_a_grading(shell, grade):
     from swebench.task.repo import load_task
 
     from .conftest import QUICKSTART
@@ -147,9 +147,9 @@ def test_a_changed_patch_is_graded_again(shell, grade):
         return [json.loads(line)["status"] for line in text.splitlines()]
 
     grade(predictions(shell, prediction(1)))
+    other = predictions(shell, prediction(1, model_patch=gold))
+    assert "different predictions" in grade(other, code=1)
     assert statuses() == ["unresolved"]
-    grade(predictions(shell, prediction(1, model_patch=gold)))
-    assert statuses() == ["resolved"]
 
 
 def test_the_directory_of_another_grading_is_refused(shell, grade):
@@ -170,7 +170,7 @@ def test_the_directory_of_another_grading_is_refused(shell, grade):
     out = shell.run(
         *("grade", *arguments, "--predictions", file, "--grader", "believer"), code=1
     )
-    assert "was graded with other settings" in out and "--out" in out
+    assert "different data" in out and "--out" in out
 
 
 def test_unusable_directories_are_named(shell, recipe, grade):

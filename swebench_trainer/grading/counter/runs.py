@@ -88,7 +88,7 @@ class GradingContext:
         instances: The instances that it was opened for.
         gold: The gold run of an instance.
         done: Called after each run.
-        max_faults: Number of runs that may stay undecided.
+        max_faults: Number of runs that may stay undecided; see `require_decided`.
         run_id: Name of the run in the harness's log layout.
     """
 
@@ -96,7 +96,7 @@ class GradingContext:
     instances: Sequence[Instance]
     gold: Callable[[Instance], GoldRun | None]
     done: ItemProgress
-    max_faults: int
+    max_faults: int | None
     run_id: str
 
 

@@ -21,11 +21,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from swebench_trainer.grading.apply import APPLY_SECONDS
 from swebench_trainer.grading.capped_log import CappedLog
+from swebench_trainer.grading.docker import keep_alive
 from swebench_trainer.grading.docker.hosts import CONNECT_SECONDS
+from swebench_trainer.grading.running_time import TICK, RunningTime
 from swebench_trainer.grading.sandbox import (
     KILLED,
     MAX_PATHS,
@@ -43,6 +45,14 @@ SILENCE_SECONDS = 60.0
 
 SCRIPT = "eval.sh"
 """Path of the eval script in a sandbox."""
+
+APPLY = "tmp/apply.sh"
+"""Path of the script that applies the patch."""
+
+HIDDEN_WRITES = (
+    "the container's runtime hides what tests write; for gVisor, add "
+    '"--overlay2=none" to `runtimeArgs` in /etc/docker/daemon.json'
+)
 
 MAX_STATE_BYTES = 1 << 16
 """Maximum output, in bytes, of a command that reads the state of a container."""
@@ -80,6 +90,8 @@ class ContainerLimits:
         pids: Processes and threads.
         shm: Size of `/dev/shm`, such as `64m`.
         network: Whether the container has a network besides the loopback device.
+        capabilities: Docker's default ones, or also `SYS_ADMIN` as in the harness.
+        runtime: Name of the daemon's runtime; empty for its default.
     """
 
     memory: str
@@ -87,6 +99,8 @@ class ContainerLimits:
     pids: int
     shm: str
     network: bool
+    capabilities: Literal["default", "harness"] = "default"
+    runtime: str = ""
 
 
 class Container:
@@ -96,11 +110,17 @@ class Container:
         api: The SDK's `APIClient`.
         container_id: Its id on the daemon.
         life: Seconds until it exits on its own.
+        sandboxed: Whether it has a runtime of its own, such as gVisor, which does not
+            show files that arrive later: then it starts when it has its files.
     """
 
-    def __init__(self, api: Any, container_id: str, life: float) -> None:
+    def __init__(
+        self, api: Any, container_id: str, life: float, *, sandboxed: bool = False
+    ) -> None:
         self._api = api
         self._id = container_id
+        self.sandboxed = sandboxed
+        self._started = not sandboxed
         self._dies_at = time.monotonic() + life
         self._layer: Path | None = None
 
@@ -112,6 +132,9 @@ class Container:
         """Upload files, owned by root."""
         with translate_losses():
             self._api.put_archive(self._id, "/", archive(files))
+            if not self._started:
+                self._api.start(self._id)
+                self._started = True
 
     def run(
         self, command: str, workdir: str, seconds: float, log: CappedLog
@@ -129,7 +152,7 @@ class Container:
             created = self._api.exec_create(
                 self._id, ["sh", "-c", command], user="root", workdir=workdir
             )
-            with self._deadline(seconds) as expired:
+            with self._deadline(seconds, created["Id"]) as expired:
                 for chunk in self._output(created["Id"], seconds):
                     log.write(chunk)
             if expired.is_set():
@@ -171,13 +194,16 @@ class Container:
         return bool(OOM_KILLS.search(events))
 
     def _read_state(self, command: str) -> str:
-        """Output of a command, cut off, because the candidate may have replaced it."""
+        """Output of a command, cut off, because the candidate may have replaced it.
+
+        Empty if it does not start, because the candidate may have left no process free.
+        """
         output = b""
-        with translate_losses():
+        with ignore_docker_errors():
             created = self._api.exec_create(
                 self._id, ["sh", "-c", command], user="root"
             )
-            with self._deadline(SILENCE_SECONDS):
+            with self._deadline(SILENCE_SECONDS, created["Id"]):
                 for chunk in self._output(created["Id"], SILENCE_SECONDS):
                     output += chunk[:MAX_STATE_BYTES]
                     if len(output) >= MAX_STATE_BYTES:
@@ -185,23 +211,39 @@ class Container:
         return output.decode(errors="replace")
 
     @contextlib.contextmanager
-    def _deadline(self, seconds: float) -> Iterator[threading.Event]:
-        """Kill the container after this many seconds."""
-        expired = threading.Event()
+    def _deadline(self, seconds: float, exec_id: str) -> Iterator[threading.Event]:
+        """Kill the container if the command is still running after this many seconds.
 
-        def expire() -> None:
+        Yields:
+            An event that is set if the container was killed.
+        """
+        expired, done = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            time_used = RunningTime()
+            while (left := seconds - time_used.seconds()) > 0:
+                if done.wait(min(left, TICK)):
+                    return
+            # A command may have ended although its output is still arriving.
+            if not self._runs(exec_id) and done.wait(SILENCE_SECONDS):
+                return
             expired.set()
             with ignore_docker_errors():
                 self.kill()
 
-        timer = threading.Timer(seconds, expire)
-        timer.daemon = True
-        timer.start()
+        watcher = threading.Thread(target=watch, name="deadline", daemon=True)
+        watcher.start()
         try:
             yield expired
         finally:
-            timer.cancel()
-            timer.join()
+            done.set()
+            watcher.join()
+
+    def _runs(self, exec_id: str) -> bool:
+        """Whether a command is running, as far as the daemon knows."""
+        with ignore_docker_errors():
+            return bool(self._api.exec_inspect(exec_id)["Running"])
+        return True
 
     def _output(self, exec_id: str, seconds: float) -> Iterator[bytes]:
         """Start an exec and yield its output as it arrives.
@@ -272,7 +314,7 @@ class Container:
         return state.st_ino, state.st_ctime_ns
 
     def holds(self, path: str, content: bytes) -> bool:
-        """Whether a regular file in its root directory has this content.
+        """Whether a regular file has this content.
 
         The candidate may have replaced it by a file of any size or by a device, so
         only a regular file of the expected size is read.
@@ -293,7 +335,7 @@ class Container:
                     return False
                 packed = io.BytesIO(b"".join(stream))
         with tarfile.open(fileobj=packed) as archived:
-            entry = archived.getmember(path)
+            entry = archived.getmember(PurePosixPath(path).name)
             file = archived.extractfile(entry) if entry.isreg() else None
             return file is not None and file.read() == content
 
@@ -319,6 +361,8 @@ class DockerSandbox:
     def inspect(self) -> Evidence:
         """See `Sandbox.inspect`."""
         self.container.kill()
+        if self._hides_writes():
+            raise OSError(HIDDEN_WRITES)
         same = self.container.holds(SCRIPT, self.files[SCRIPT])
         # A script that was changed and restored has the same content, but a new stamp.
         untouched = self.container.stamp(SCRIPT) == self._stamp
@@ -327,12 +371,24 @@ class DockerSandbox:
             script_intact=same and (untouched or self._stamp is None),
         )
 
+    def _hides_writes(self) -> bool:
+        """Whether the script that applied the patch seems to exist; it deletes itself."""
+        if not self.container.sandboxed or APPLY not in self.files:
+            return False
+        return self.container.holds(APPLY, self.files[APPLY])
+
     def _run(self, command: str, seconds: float, log: CappedLog) -> CommandResult:
         return self.container.run(command, self.workdir, seconds, log)
 
 
 def start_container(
-    api: Any, image_id: str, limits: ContainerLimits, *, owner: str, life: float
+    api: Any,
+    image_id: str,
+    limits: ContainerLimits,
+    *,
+    owner: str,
+    life: float,
+    architecture: str,
 ) -> Container:
     """Start a container like the harness's, without the image's entrypoint.
 
@@ -342,34 +398,45 @@ def start_container(
         limits: Resource limits.
         owner: Value of its label.
         life: Seconds until it exits on its own, in case this process is killed.
+        architecture: Architecture of the daemon.
     """
-    # A test that kills every `sleep` shortens the container's life by a second.
-    wait = f"n={life:.0f}; while [ $((n -= 1)) -ge 0 ]; do sleep 1; done"
     with translate_losses(image_may_go=True):
         created = api.create_container(
             image_id,
-            entrypoint=["/bin/sh", "-c"],
-            command=[wait],
+            entrypoint=[keep_alive.PATH],
             name=f"swebench-trainer-{uuid.uuid4().hex[:16]}",
             user="root",
             labels={LABEL: owner},
             network_disabled=not limits.network,
-            host_config=api.create_host_config(
-                cap_add=["SYS_ADMIN"],
-                mem_limit=limits.memory,
-                memswap_limit=limits.memory,
-                nano_cpus=limits.cpus and int(limits.cpus * 1e9),
-                pids_limit=limits.pids,
-                shm_size=limits.shm,
-            ),
+            host_config=_host_config(api, limits),
         )
-        container = Container(api, created["Id"], life)
+        sandboxed = bool(limits.runtime)
+        container = Container(api, created["Id"], life, sandboxed=sandboxed)
         try:
-            api.start(created["Id"])
+            program = keep_alive.program(architecture, life)
+            files = {keep_alive.PATH.lstrip("/"): program}
+            api.put_archive(created["Id"], "/", archive(files, mode=0o755))
+            if not sandboxed:
+                api.start(created["Id"])
         except Exception:  # on any error, remove the created container
             container.remove()
             raise
     return container
+
+
+def _host_config(api: Any, limits: ContainerLimits) -> Any:
+    isolation: dict[str, Any] = {"security_opt": ["no-new-privileges"]}
+    if limits.capabilities == "harness":
+        isolation = {"cap_add": ["SYS_ADMIN"]}
+    return api.create_host_config(
+        mem_limit=limits.memory,
+        memswap_limit=limits.memory,
+        nano_cpus=limits.cpus and int(limits.cpus * 1e9),
+        pids_limit=limits.pids,
+        shm_size=limits.shm,
+        runtime=limits.runtime or None,
+        **isolation,
+    )
 
 
 def remove_containers(api: Any, owner: str) -> None:
@@ -379,13 +446,14 @@ def remove_containers(api: Any, owner: str) -> None:
         Container(api, found["Id"], 0).remove()
 
 
-def archive(files: Files) -> bytes:
+def archive(files: Files, mode: int = 0o644) -> bytes:
     """A tar archive of files owned by root."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as packed:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
+            entry.mode = mode
             entry.mtime = int(time.time())
             packed.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()

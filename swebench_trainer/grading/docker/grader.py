@@ -1,7 +1,8 @@
 """The `docker` grader: the official eval script in a fresh container per candidate.
 
-The container matches the harness's: root, `SYS_ADMIN` and the image's own environment,
-plus limits on memory, cores and processes. It is faster for three reasons: containers
+The container matches the harness's: root and the image's own environment, plus limits on
+memory, cores and processes. Unlike the harness's, it has no `SYS_ADMIN` unless the recipe
+asks for it. It is faster for three reasons: containers
 start before they are needed, a candidate takes one archive upload and two execs, and
 containers are removed by SIGKILL in the background, where the harness waits fifteen
 seconds for a process that ignores SIGTERM. It depends only on the Docker SDK.
@@ -15,15 +16,15 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.apply import APPLY_SECONDS
-from swebench_trainer.grading.docker import containers
-from swebench_trainer.grading.docker.hosts import Host, Hosts
+from swebench_trainer.grading.docker import containers, keep_alive
+from swebench_trainer.grading.docker.hosts import ADD_RUNTIME, Host, Hosts, has_runtime
 from swebench_trainer.grading.docker.images import Images
 from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 from swebench_trainer.grading.docker.warm_containers import WarmContainers
@@ -56,6 +57,10 @@ class DockerTable(GradeTable):
     """Size of `/dev/shm` in a container."""
     network: bool = True
     """Whether tests have network access, which many official scripts need to install packages."""
+    capabilities: Literal["default", "harness"] = "default"
+    """Privileges of root in a container: Docker's own, with `no-new-privileges` (`default`), or the stock harness's, with `SYS_ADMIN` (`harness`), which a patch can use to attack the host."""
+    runtime: str = ""
+    """Container runtime that the daemon knows, such as `runsc` for gVisor; by default, the daemon's own default."""
     image_gb: Annotated[
         PositiveFloat | None, Field(json_schema_extra={VOLATILE: True})
     ] = None
@@ -92,9 +97,12 @@ class DockerGrader:
         Missing images are pulled later.
 
         Raises:
-            PrerequisiteError: A daemon is unreachable, or an instance has no image.
+            PrerequisiteError: A daemon is unreachable or lacks the runtime, or an
+                instance has no image.
         """
         self._hosts.check()
+        for host in self._hosts:
+            check_host(host, self._table.runtime)
         with containers.ignore_docker_errors():
             remove_orphans({host.daemon_id: host.client.api for host in self._hosts})
         nameless = [i.instance_id for i in instances if not i.image]
@@ -228,8 +236,15 @@ class DockerSandboxFactory:
         self._owner = owner
         self._stopped = stopped
         self._limits = containers.ContainerLimits(
-            table.memory, table.cpus, table.pids, table.shm, table.network
+            memory=table.memory,
+            cpus=table.cpus,
+            pids=table.pids,
+            shm=table.shm,
+            network=table.network,
+            capabilities=table.capabilities,
+            runtime=table.runtime,
         )
+        self._architecture = host.architecture
         self._use = APPLY_SECONDS + table.timeout + SLACK_SECONDS
         self._workers = host.workers
         self._images = Images(self._api, needed, table.image_gb, stopped)
@@ -297,7 +312,34 @@ class DockerSandboxFactory:
         # Twice the time of a run: half may pass before a worker takes the container.
         life = 2 * self._use
         return containers.start_container(
-            self._api, image_id, self._limits, owner=self._owner, life=life
+            self._api,
+            image_id,
+            self._limits,
+            owner=self._owner,
+            life=life,
+            architecture=self._architecture,
+        )
+
+
+def check_host(host: Host, runtime: str) -> None:
+    """Check that a daemon can start containers with this runtime.
+
+    Raises:
+        PrerequisiteError: It does not know the runtime, or runs on an architecture for
+            which there is no first process.
+    """
+    if host.architecture not in keep_alive.ARCHITECTURES:
+        known = ", ".join(sorted(keep_alive.ARCHITECTURES))
+        raise PrerequisiteError(
+            f"{host.name} runs on {host.architecture}; grading in Docker needs one of "
+            f"{known}.",
+            hint="Use a daemon on another machine: [grade] hosts.",
+        )
+    if runtime and not has_runtime(runtime, host.runtimes):
+        raise PrerequisiteError(
+            f"{host.name} has no runtime {runtime!r}, only "
+            f"{', '.join(sorted(host.runtimes))}.",
+            hint=ADD_RUNTIME.format(runtime=runtime),
         )
 
 

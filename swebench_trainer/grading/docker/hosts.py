@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +58,13 @@ TRY_SSH = (
     "Check that `ssh -o BatchMode=yes HOST docker info` works. It needs a key without a "
     "passphrase, and a remote user with access to Docker."
 )
+
+ADD_RUNTIME = (
+    "Install it, add it to `runtimes` in the daemon's /etc/docker/daemon.json, restart "
+    "the daemon, and check that `docker run --runtime {runtime} IMAGE true` works; or "
+    "remove `runtime` from [grade]."
+)
+"""Next step if a daemon does not know a runtime."""
 
 
 class NoHostError(Exception):
@@ -164,6 +171,8 @@ class Host:
         self.daemon_id = ""
         """The id that the daemon reports, independent of its address."""
         self.architecture = ""
+        self.runtimes: frozenset[str] = frozenset()
+        """Names of the daemon's container runtimes."""
         self._workers = workers
         self._tunnel = Tunnel(self._url) if self._url.startswith("ssh://") else None
         self._client: DockerClient | None = None
@@ -191,6 +200,7 @@ class Host:
                 facts = client.info()
                 self.daemon_id = facts["ID"]
                 self.architecture = facts["Architecture"]
+                self.runtimes = frozenset(facts.get("Runtimes") or ())
                 self.workers = worker_count(self._workers, facts["NCPU"])
                 self._client = client
             return self._client
@@ -216,6 +226,15 @@ class Host:
             self._client.close()
         if self._tunnel is not None:
             self._tunnel.close()
+
+
+def has_runtime(name: str, runtimes: Collection[str]) -> bool:
+    """Whether a daemon with these runtimes can start containers with the named one.
+
+    Containerd's full names, such as `io.containerd.runsc.v1`, need no entry in the
+    daemon's configuration.
+    """
+    return name in runtimes or name.startswith("io.containerd.")
 
 
 class Hosts:

@@ -20,6 +20,7 @@ from typing import Any
 from swebench_trainer.grading.apply import APPLY_SECONDS
 from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.namespace.cgroup import SandboxCgroup
+from swebench_trainer.grading.running_time import TICK, RunningTime
 from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files
 
 SANDBOX = Path(__file__).with_name("sandbox_init.py")
@@ -144,15 +145,16 @@ class NamespaceSandbox:
         self, word: bytes, output: int, log: CappedLog, seconds: float
     ) -> CommandResult:
         """Run a script until its end or the deadline, and log its output."""
-        deadline = time.monotonic() + seconds
         with contextlib.suppress(OSError):  # it has ended, so no answer will come
             self.control.send(word)
         poll = select.poll()
         poll.register(output, select.POLLIN)
         poll.register(self.control, select.POLLIN)
         answer: bytes | None = None
-        while answer is None and (left := deadline - time.monotonic()) > 0:
-            ready = dict(poll.poll(left * 1000))
+        time_used, left = RunningTime(), seconds
+        while answer is None and left > 0:
+            left = seconds - time_used.seconds()
+            ready = dict(poll.poll(max(min(left, TICK), 0) * 1000))
             if output in ready and not _copy(output, log):
                 poll.unregister(output)
             if self.control.fileno() in ready:

@@ -8,13 +8,14 @@ a resumed training does not measure again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from swebench_trainer.store.jsonl import read_json, write_json
+from swebench_trainer.training.loop import guards
 
 Level = Literal["none", "every_4", "every_2", "full", "offload"]
 LEVELS: tuple[Level, ...] = ("none", "every_4", "every_2", "full", "offload")
@@ -51,20 +52,19 @@ class Choice:
     reason: str = ""
 
 
-def cheapest(levels: Sequence[Level], measure: Measure, limit: int) -> Choice:
-    """Measures levels until one fits.
+def cheapest(measure: Measure, limit: int) -> Choice:
+    """Measures levels, from the fastest, until one fits.
 
     Args:
-        levels: Levels in order of preference.
         measure: Measures one level.
         limit: Available bytes.
     """
     needed: dict[str, int | None] = {}
-    for level in levels:
+    for level in LEVELS:
         needed[level] = found = measure(level)
         if found is not None and found <= limit:
             return Choice(level, True, 0, limit, needed)
-    return Choice(levels[-1], False, 0, limit, needed)
+    return Choice(LEVELS[-1], False, 0, limit, needed)
 
 
 def settle(
@@ -127,27 +127,23 @@ def apply(base: Any, level: Level) -> None:
     TRL turns checkpointing off and on again around each pass of DPO's reference, without
     our options; so the options are bound to the model's method.
     """
+    import torch
+
     vars(base).pop("activation_checkpointing_enable", None)
     if base.is_activation_checkpointing:
         base.activation_checkpointing_disable()
     if level == "none":
         return
-    enable, options = base.activation_checkpointing_enable, _options(level)
-
-    def enable_level(activation_checkpointing_kwargs: Any = None, **_: Any) -> None:
-        enable(activation_checkpointing_kwargs, **options)
-
-    base.activation_checkpointing_enable = enable_level
-    base.activation_checkpointing_enable()
-
-
-def _options(level: Level) -> dict[str, Any]:
-    import torch
-
+    enable = base.activation_checkpointing_enable
     every = {"every_2": 2, "every_4": 4}.get(level, 1)
     # Without a GPU, activations are already in the host's memory.
     offload = level == "offload" and torch.cuda.is_available()
-    return {"every_n_layers": every, "offload": offload}
+
+    def enable_level(activation_checkpointing_kwargs: Any = None, **_: Any) -> None:
+        enable(activation_checkpointing_kwargs, every_n_layers=every, offload=offload)
+
+    base.activation_checkpointing_enable = enable_level
+    base.activation_checkpointing_enable()
 
 
 @contextmanager
@@ -173,7 +169,9 @@ def _on_gpu(trainer: Any, base: Any, batch: Any) -> Choice:
 
     free, _ = torch.cuda.mem_get_info()
     room = free + torch.cuda.memory_reserved()
-    optimizer = 8 * _trainable(trainer.model)  # two fp32 moments, allocated later
+    optimizer = 8 * guards.require_trainable(
+        trainer.model
+    )  # two fp32 moments, allocated later
 
     def measure(level: Level) -> int | None:
         apply(base, level)
@@ -187,7 +185,7 @@ def _on_gpu(trainer: Any, base: Any, batch: Any) -> Choice:
             trainer.model.zero_grad(set_to_none=True)
         return torch.cuda.max_memory_allocated() + optimizer
 
-    return cheapest(LEVELS, measure, int(_SHARE * room))
+    return cheapest(measure, int(_SHARE * room))
 
 
 def _on_cpu(trainer: Any, batch: Any, small: Any) -> Choice:
@@ -196,7 +194,9 @@ def _on_cpu(trainer: Any, batch: Any, small: Any) -> Choice:
     A trial of the largest could use up the machine's memory.
     """
     kept = _kept_bytes(trainer, small) * _tokens(batch) / _tokens(small)
-    needed = int(kept) + 12 * _trainable(trainer.model)  # gradients and two moments
+    needed = int(kept) + 12 * guards.require_trainable(
+        trainer.model
+    )  # gradients and two moments
     limit = int(_SHARE * free_memory())
     level: Level = "none" if needed <= limit else "full"
     return Choice(level, level == "none", 0, limit, {"none": needed})
@@ -235,7 +235,11 @@ def _kept_bytes(trainer: Any, batch: Any) -> int:
 def _trial_batches(trainer: Any) -> tuple[Any, Any]:
     """A micro-batch of the longest rows, and one of the shortest row."""
     collate = trainer.get_train_dataloader().collate_fn
-    rows = sorted(range(len(trainer.train_dataset)), key=_length_in(trainer))
+    lengths = [
+        sum(len(cell) for cell in row.values() if isinstance(cell, list))
+        for row in trainer.train_dataset
+    ]
+    rows = sorted(range(len(lengths)), key=lengths.__getitem__)
     longest = rows[-trainer.args.per_device_train_batch_size :]
     largest, smallest = (
         max(step.get("parts", [step]), key=_tokens)
@@ -247,14 +251,6 @@ def _trial_batches(trainer: Any) -> tuple[Any, Any]:
     return largest, smallest
 
 
-def _length_in(trainer: Any) -> Callable[[int], int]:
-    lengths = [
-        sum(len(cell) for cell in row.values() if isinstance(cell, list))
-        for row in trainer.train_dataset
-    ]
-    return lengths.__getitem__
-
-
 def _tokens(batch: Any) -> int:
     """Elements of the largest tensor, which has one for each token."""
     import torch
@@ -263,10 +259,6 @@ def _tokens(batch: Any) -> int:
         return batch.numel()
     inner = batch.values() if isinstance(batch, Mapping) else ()
     return max(map(_tokens, inner), default=0)
-
-
-def _trainable(model: Any) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def free_memory() -> int:

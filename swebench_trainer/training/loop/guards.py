@@ -64,7 +64,7 @@ def sample_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
         for p in module.parameters()
     }
     return {
-        name: p.detach().flatten()[:: _stride(p.numel())].cpu().clone()
+        name: p.detach().flatten()[:: max(1, p.numel() // _SAMPLED)].cpu().clone()
         for name, p in model.named_parameters()
         if p.requires_grad
         and id(p) not in embeddings
@@ -167,32 +167,20 @@ def require_window(config: PretrainedConfig, longest: int) -> None:
         )
 
 
-def require_finite(step: int, loss: float) -> None:
+def require_finite(step: int, name: str, value: float) -> None:
     """Stops a training that has diverged.
-
-    Raises:
-        StageError: The loss is infinite or not a number.
-    """
-    if not math.isfinite(loss):
-        raise StageError(
-            f"The loss is {loss} at step {step}: the training has diverged.",
-            hint="Lower learning_rate or max_grad_norm.",
-        )
-
-
-def require_finite_gradient(step: int, norm: float) -> None:
-    """Stops a training whose weights are about to become NaN, even with a finite loss.
 
     Args:
         step: Number of the optimizer step.
-        norm: Norm of its gradient before clipping.
+        name: Name of the metric.
+        value: Value of the metric.
 
     Raises:
-        StageError: The norm is infinite or not a number.
+        StageError: The value is infinite or not a number.
     """
-    if not math.isfinite(norm):
+    if not math.isfinite(value):
         raise StageError(
-            f"The gradient norm is {norm} at step {step}: the training has diverged.",
+            f"The {name} is {value} at step {step}: the training has diverged.",
             hint="Lower learning_rate or max_grad_norm.",
         )
 
@@ -218,7 +206,3 @@ def require_margins(metrics: Sequence[Mapping[str, Any]]) -> None:
             "The DPO margins stayed at exactly zero: policy and reference have the same weights.",
             hint="Check that chosen and rejected differ and that the learning rate is not too small.",
         )
-
-
-def _stride(count: int) -> int:
-    return max(1, count // _SAMPLED)

@@ -145,16 +145,14 @@ def _mlflow_run(out: Path) -> Iterator[None]:
     path = out / "trackers" / "mlflow.id"
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     mlflow.set_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
-    if not path.exists():
-        with mlflow.start_run(run_name=_name(out)) as run:
-            _kept(path, run.info.run_id)
-            yield
-        return
-    # The run already has its settings, and MLflow refuses changes (of a micro-batch, say).
+    known = path.read_text() if path.exists() else None
+    # A run has its settings already, and MLflow refuses changes (of a micro-batch, say).
+    settings = {"MLFLOW_MAX_LOG_PARAMS": "0"} if known else {}
     with (
-        _environment({"MLFLOW_MAX_LOG_PARAMS": "0"}),
-        mlflow.start_run(path.read_text()),
+        _environment(settings),
+        mlflow.start_run(known, run_name=None if known else _name(out)) as run,
     ):
+        _kept(path, run.info.run_id)
         yield
 
 

@@ -22,7 +22,10 @@ from swebench_trainer.store.jsonl import (
     write_rows,
 )
 from swebench_trainer.training import failures
-from swebench_trainer.training.distributed import ranks, sharding
+from swebench_trainer.training.batching.collator_audit import audit_collator
+from swebench_trainer.training.batching.microbatches import Collate
+from swebench_trainer.training.batching.samplers import EpochSampler
+from swebench_trainer.training.distributed import ranks
 from swebench_trainer.training.loop import (
     activation_checkpointing,
     checkpoints,
@@ -51,6 +54,13 @@ METRICS = "metrics.jsonl"
 
 _NOT_REPRODUCIBLE = ("num_tokens", "_runtime", "_per_second")
 """Suffixes of metrics that differ in a resumed training."""
+
+_MUST_BE_FINITE = {
+    "loss": "loss",
+    validation.LOSS: "loss",
+    "grad_norm": "gradient norm",  # before clipping; if it is NaN, the weights will be
+}
+"""Metrics that end a training if they are infinite or NaN, and their names."""
 
 _SCHEDULES = {
     "cosine": "cosine",
@@ -146,42 +156,69 @@ class Training:
             "logging_nan_inf_filter": False,  # the guards must see a NaN
             "disable_tqdm": True,
             **trackers.arguments(settings.trackers, self.request.out),
-            **sharding.arguments(settings),
+            **ranks.arguments(settings),
         }
 
-    def build(self, trainer_class: type[Any], *, model: Any, **options: Any) -> Any:
+    def build(
+        self,
+        trainer_class: type[Any],
+        *,
+        model: Any,
+        train: list[dict[str, Any]],
+        held_out: list[dict[str, Any]],
+        **options: Any,
+    ) -> Any:
         """Creates a TRL trainer whose trainable weights are in fp32.
 
         Args:
             trainer_class: See `for_token_rows`.
             model: The model to train.
+            train: The rows of `self.train`, for the trainer's collator.
+            held_out: The rows of `self.held_out`, for the trainer's collator.
             options: Further arguments of the trainer.
         """
+        from datasets import Dataset
+
         exact = exact_adapters(model)
-        trainer = trainer_class(model=model, processing_class=self.tokenizer, **options)
+        trainer = trainer_class(
+            model=model,
+            processing_class=self.tokenizer,
+            train_dataset=Dataset.from_list(train),
+            eval_dataset=Dataset.from_list(held_out) if held_out else None,
+            **options,
+        )
         keep_in_fp32(trainer.model, exact)
         return trainer
 
-    def fit(self, trainer: Trainer) -> Path:
+    def fit(self, trainer: Any, collate: Collate | None = None) -> Path:
         """Trains, from the newest complete checkpoint if there is one, and saves.
 
         Args:
-            trainer: From `build`, before its first step; `eval_dataset` has the rows
-                of `held_out`.
+            trainer: From `build`, before its first step.
+            collate: Collator of the training rows; by default the trainer's.
 
         Returns:
             `adapter/` or `model/` of `request.out`.
 
         Raises:
             RecipeError: Rows are longer than the model's context window.
-            StageError: A guard finds that the model learned nothing.
+            StageError: The collator changes answers, or a guard finds that the model
+                learned nothing.
         """
+        self.audit |= audit_collator(
+            collate or trainer.data_collator,
+            trainer.train_dataset,
+            self.train,
+            self.settings.micro_batch,
+            prompt_loss=isinstance(self.settings, SftTable)
+            and self.settings.prompt_loss > 0,
+        )
         with failures.training(self.table, self.settings, self.audit, self.request.out):
             before = self._check_before(trainer)
             self._run(trainer)
             dtype = declared_dtype(self.table, self.request.start)
             self._check_after(trainer, before, None if self.table.lora else dtype)
-            state = sharding.whole_state(trainer)
+            state = ranks.whole_state(trainer)
             save = partial(self._save, trainer.model, state, dtype)
             return ranks.run_on_first(save)
 
@@ -207,7 +244,7 @@ class Training:
 
         metrics = self.request.out / METRICS
         resume = ranks.run_on_first(self._find_checkpoint)
-        sharding.require_same(trainer, resume)
+        ranks.require_same_sharding(trainer, resume)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_recorder(metrics, self.request.step))
         if self.held_out:
@@ -297,8 +334,15 @@ def finished(out: Path) -> Path | None:
     return out / str(name)
 
 
-def for_token_rows(trainer_class: type[Any]) -> type[Any]:
-    """A TRL trainer that takes rows of tokens as they are and sends nothing anywhere."""
+def for_token_rows(
+    trainer_class: type[Any], sampler: EpochSampler | None = None
+) -> type[Any]:
+    """A TRL trainer that takes rows of tokens unchanged and sends nothing anywhere.
+
+    Args:
+        trainer_class: TRL's trainer.
+        sampler: Order of the training rows; `None` means the trainer's random order.
+    """
 
     class TokenRowTrainer(trainer_class):  # type: ignore[misc]  # chosen by the caller
         def __init__(self, *, args: Any, **options: Any) -> None:
@@ -310,6 +354,9 @@ def for_token_rows(trainer_class: type[Any]) -> type[Any]:
 
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
+
+        def _get_train_sampler(self, *args: Any) -> Any:
+            return super()._get_train_sampler(*args) if sampler is None else sampler
 
         def create_model_card(self, *_: Any, **__: Any) -> None:
             """Does nothing: the publisher writes the card, with graded numbers."""
@@ -356,9 +403,8 @@ def _recorder(metrics: Path, step: StepProgress) -> TrainerCallback:
         ) -> None:
             if not logs.keys() & {"loss", validation.LOSS}:  # the summary at the end
                 return
-            for name in logs.keys() & {"loss", validation.LOSS}:
-                guards.require_finite(state.global_step, logs[name])
-            guards.require_finite_gradient(state.global_step, logs.get("grad_norm", 0))
+            for name, label in _MUST_BE_FINITE.items():
+                guards.require_finite(state.global_step, label, logs.get(name, 0))
             if not ranks.is_first():
                 return
             row = {k: v for k, v in logs.items() if not k.endswith(_NOT_REPRODUCIBLE)}

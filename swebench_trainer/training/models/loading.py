@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PROBE = "def f(x):\n\treturn  [x, 'a b']\n"
 """Text that a tokenizer for code must reproduce exactly."""
 
-_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 _TOKENIZER_FILES = (
     *_VOCABULARIES,
@@ -34,6 +34,7 @@ _TOKENIZER_FILES = (
     "special_tokens_map.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "chat_template.json",
 )
 
 

@@ -21,13 +21,14 @@ from swebench_trainer.errors import PrerequisiteError, RecipeError
 from swebench_trainer.store import durable
 from swebench_trainer.store.jsonl import disk_errors, read_json
 from swebench_trainer.store.rundir import RunDir, StageDir
-from swebench_trainer.training.models import tiny
 from swebench_trainer.training.models.loading import (
     check_model,
     compute_dtype,
+    copy_tokenizer,
     is_adapter,
     load_model,
     load_tokenizer,
+    source_of,
 )
 from swebench_trainer.training.models.saving import TRAINED
 from swebench_trainer.training.models.table import HfTable
@@ -49,18 +50,6 @@ _SAMPLE = (
     "    return sum(values) / len(values)\n"
 )
 """Text on which the merged model is compared with the trained one."""
-
-_TOKENIZER = (
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template*",
-    "*.model",
-    "*.tiktoken",
-)
-"""Patterns of the files of a tokenizer."""
 
 _ROOM = 1.1
 """Free disk space to require, relative to the size of the weights."""
@@ -207,8 +196,7 @@ def merge(
     if out.exists():
         raise RecipeError(f"{out} already exists.", hint="Choose another directory.")
     check_model(trained.table)
-    source = _base_folder(trained.table)
-    _require_room(source, out)
+    _require_room(trained.table, out)
     ids = encode_prompt(load_tokenizer(trained.table), _SAMPLE)
     report("load base model and adapter as trained")
     expected = _next_tokens(load_model(trained.table, trained.adapter), ids)
@@ -217,30 +205,18 @@ def merge(
     model = _merge_into(trained, base)
     agreement = float((_next_tokens(model, ids) == expected).float().mean())
     report(f"write {out}")
-    _write(model, source, out)
+    _write(model, trained.table, out)
     return Merged(base, agreement)
 
 
-def _base_folder(table: HfTable) -> Path:
-    """Config and tokenizer of the base model, downloaded from the Hub if needed."""
-    if table.name in tiny.MODELS:
-        return tiny.tiny_directory(table.name)
-    if Path(table.name).is_dir():
-        return Path(table.name)
-    from huggingface_hub import snapshot_download
-
-    patterns = ["config.json", *_TOKENIZER]
-    return Path(
-        snapshot_download(table.name, revision=table.revision, allow_patterns=patterns)
-    )
-
-
-def _require_room(source: Path, out: Path) -> None:
+def _require_room(table: HfTable, out: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    source, revision = source_of(table, None)
+    config = AutoConfig.from_pretrained(source, revision=revision)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+        model = AutoModelForCausalLM.from_config(config)
     elements = sum(p.numel() for p in model.parameters())
     needed = int(elements * compute_dtype().itemsize * _ROOM)
     folder = next(p for p in out.absolute().parents if p.is_dir())
@@ -274,7 +250,7 @@ def _next_tokens(model: Any, ids: list[int]) -> torch.Tensor:
     return tokens
 
 
-def _write(model: PreTrainedModel, source: Path, out: Path) -> None:
+def _write(model: PreTrainedModel, table: HfTable, out: Path) -> None:
     """Writes model and tokenizer to a temporary directory, then renames it to `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
@@ -282,9 +258,7 @@ def _write(model: PreTrainedModel, source: Path, out: Path) -> None:
     try:
         with disk_errors(out):
             model.save_pretrained(partial)
-            for pattern in _TOKENIZER:
-                for path in source.glob(pattern):
-                    shutil.copyfile(path, partial / path.name)
+            copy_tokenizer(table, None, partial)
         _remove_local_path(partial / "config.json")
         durable.move(partial, out)
     finally:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from swebench_trainer.answers.markup import is_markup_token
 from swebench_trainer.contracts import TokenPart, TokenView
 from swebench_trainer.errors import RecipeError
 
@@ -96,8 +97,7 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, completion: str) -> li
     of the patch. Special tokens spelled out in the answer are encoded as ordinary
     characters, because they are quoted text.
     """
-    ids = _encode(tokenizer, _lost_space(tokenizer) + completion, literal=True)
-    return [*ids, end_of_answer(tokenizer)]
+    return encode_completions(tokenizer, [completion])[0]
 
 
 def _lost_space(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -109,6 +109,24 @@ def _lost_space(tokenizer: PreTrainedTokenizerBase) -> str:
 def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """Text of an answer, without special tokens, otherwise byte for byte."""
     return _decode(tokenizer, ids, skip_special_tokens=True)
+
+
+def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Text that a model wrote, without special tokens except markup around thoughts.
+
+    Many models mark their thoughts with special tokens, which alone tell the answer
+    from a draft.
+    """
+    special = special_ids(tokenizer)
+    kept = [
+        token
+        for token in ids
+        if token not in special
+        or is_markup_token(str(tokenizer.convert_ids_to_tokens(token)))
+    ]
+    if special.isdisjoint(kept):
+        return decode_completion(tokenizer, ids)
+    return _decode(tokenizer, kept)
 
 
 def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> int:

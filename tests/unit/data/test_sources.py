@@ -1,6 +1,7 @@
 """Sources: accepted rows, dropped rows with reasons, and refused files."""
 
 import csv
+import dataclasses
 import io
 import json
 from unittest import mock
@@ -17,6 +18,7 @@ from swebench_trainer.data.rows import RowsSource, RowsTable, read_rows_file
 from swebench_trainer.data.task_repo import TaskRepoSource, TaskRepoTable
 from swebench_trainer.errors import DataError
 from swebench_trainer.store import spool
+from swebench_trainer.types import Instance, as_row
 
 ROW = {
     "instance_id": "a__b-1",
@@ -48,6 +50,48 @@ def write(tmp_path):
         return path
 
     return write
+
+
+def an_instance_without_defaults():
+    """An instance whose every field has a value that no row has by default."""
+    values = {
+        **{field.name: f"a {field.name}" for field in dataclasses.fields(Instance)},
+        **{key: ROW[key] for key in ("instance_id", "repo", "base_commit")},
+        **dict.fromkeys(
+            ("FAIL_TO_PASS", "PASS_TO_PASS", "images", "test_files"), ("one", "two")
+        ),
+        "apply_mode": "pro",
+        "split": "heldout",
+        "contents": "git",
+    }
+    return Instance(**values)
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.parquet"])
+def test_a_prepared_row_keeps_every_field_of_its_instance(write, name):
+    instance = an_instance_without_defaults()
+    for field in dataclasses.fields(Instance):
+        assert getattr(instance, field.name) != field.default
+    loaded = rows_source(write(as_row(instance), name=name)).load()
+    assert list(loaded.instances) == [instance]
+
+
+def test_an_invalid_prepared_row_is_dropped_with_its_column(write):
+    row = as_row(an_instance_without_defaults())
+    bad = {**row, "instance_id": "other__row-1", "apply_mode": "by hand"}
+    loaded = rows_source(write(row, bad)).load()
+    ((name, reason),) = loaded.dropped
+    assert name == "other__row-1"
+    assert "apply_mode" in reason
+
+
+def test_a_hub_dataset_cannot_bring_a_program_for_this_machine():
+    row = as_row(an_instance_without_defaults())
+    with (
+        mock.patch("datasets.load_dataset", return_value=[row]),
+        pytest.raises(DataError, match="parser"),
+    ):
+        RowsSource(RowsTable(use="rows", path="someone/rows")).load()
 
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.parquet"])

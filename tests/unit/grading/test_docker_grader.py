@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from swebench_trainer.grading.docker.containers import (
 from swebench_trainer.grading.docker.grader import DockerTable, warn_of_emulation
 from swebench_trainer.grading.docker.hosts import Host, Hosts, NoHostError, Tunnel
 from swebench_trainer.grading.docker.images import repository, retry_seconds
+from swebench_trainer.grading.docker.keep_alive import ARCHITECTURES, program
 from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 from swebench_trainer.grading.docker.warm_containers import WarmContainers
 from swebench_trainer.grading.sandbox import MAX_PATHS
@@ -47,6 +49,31 @@ def test_hosts_and_disk_limits_are_not_part_of_the_settings() -> None:
     assert semantic_settings(here) != semantic_settings(small)
     with pytest.raises(ValidationError):
         DockerTable(use="docker", shm="much")
+
+
+# The first process of a container.
+
+
+@pytest.mark.skipif(os.uname().machine not in ARCHITECTURES, reason="no program")
+def test_the_first_process_waits_and_deletes_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "wait"
+    file.write_bytes(program(os.uname().machine, 0.2))
+    file.chmod(0o755)
+    with subprocess.Popen([file]) as process:
+        assert process.wait(30) == 0
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_the_first_process_is_an_executable_of_its_architecture(
+    architecture: str,
+) -> None:
+    short, long = program(architecture, 7), program(architecture, 1e12)
+    machine = int.from_bytes(short[18:20], "little")
+    assert machine == (183 if architecture in ("aarch64", "arm64") else 62)
+    assert len(short) == len(long) == int.from_bytes(short[96:104], "little")
+    assert (7).to_bytes(4, "little") in short
+    assert (2**31 - 1).to_bytes(4, "little") in long
 
 
 # State of a container.

@@ -99,6 +99,26 @@ def test_failures_that_a_candidate_can_cause_do_not_fail_the_stage():
         require_decided([verdict(Status.INFRA_ERROR)], 0)
 
 
+class LosesSandboxes(FakeGrader):
+    """Loses the sandbox of every patch except gold."""
+
+    def _outcome(self, job):
+        outcome = super()._outcome(job)
+        if outcome.status is Status.RESOLVED:
+            return outcome
+        return Outcome(Status.INFRA_ERROR, {}, reason="lost", explained=True)
+
+
+def test_a_patch_that_loses_its_own_sandbox_is_masked_and_not_graded_again(grade):
+    given = [candidate(0, WRONG), candidate(1)]
+    verdicts, _ = grade(given, LosesSandboxes())
+    require_decided(verdicts, 0)
+    assert statuses(verdicts) == ["infra_error", "resolved"]
+    assert verdicts[0].reward is None
+    again, runs = grade(given)
+    assert (again, runs) == (verdicts, 0)
+
+
 @pytest.mark.parametrize(
     ("extraction", "status"),
     [

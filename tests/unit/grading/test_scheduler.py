@@ -97,6 +97,41 @@ def test_an_exception_affects_only_its_job(task: Task) -> None:
     assert graded[fine.log_dir] is RESOLVED
 
 
+def loses_its_sandbox(job: GradeJob) -> Outcome:
+    if job.candidate.patch == GOLD:
+        raise ConnectionError("the container is gone")
+    return Outcome(Status.UNRESOLVED, {})
+
+
+def test_a_patch_that_alone_loses_its_sandbox_is_to_blame(task: Task) -> None:
+    seen: list[GradeJob] = []
+
+    def grade(job: GradeJob) -> Outcome:
+        seen.append(job)
+        return loses_its_sandbox(job)
+
+    jobs = jobs_of(task, 1)
+    ((_, outcome),) = graded_by(grade, jobs, retries=1)
+    assert (outcome.status, outcome.explained) == (Status.INFRA_ERROR, True)
+    assert "the container is gone; only with this patch" in outcome.reason
+    assert [job.candidate.is_no_op for job in seen] == [False, False, True]
+    assert seen[2].log_dir != jobs[0].log_dir
+    assert not seen[2].log_dir.exists()
+
+
+@pytest.mark.parametrize("status", [Status.INFRA_ERROR, Status.OOM])
+def test_a_patch_is_not_to_blame_if_nothing_else_works(
+    task: Task, status: Status
+) -> None:
+    def grade(job: GradeJob) -> Outcome:
+        if job.candidate.is_no_op:
+            return Outcome(status, {})
+        return loses_its_sandbox(job)
+
+    ((_, outcome),) = graded_by(grade, jobs_of(task, 1))
+    assert (outcome.status, outcome.explained) == (Status.INFRA_ERROR, False)
+
+
 def test_closing_stops_running_jobs_and_drops_waiting_ones(task: Task) -> None:
     stopped = threading.Event()
     seen: list[GradeJob] = []

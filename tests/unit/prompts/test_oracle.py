@@ -261,3 +261,20 @@ def test_a_cropped_prompt_matches_the_golden_file() -> None:
     prompt = render(style(context_tokens=1100), an_instance(old, new), old)
     golden = Path(__file__).parent / "golden" / "oracle-cropped.txt"
     assert prompt.text.encode() == golden.read_bytes()
+
+
+def test_a_submodule_that_gold_moves_does_not_drop_the_row() -> None:
+    old = {"src/a.py": module(5, "x")}
+    instance = an_instance(old, {"src/a.py": edited(old["src/a.py"], [2])})
+    moved = "".join(
+        (
+            "diff --git a/vendor b/vendor\n",
+            f"index {'1' * 7}..{'2' * 7} 160000\n",
+            "--- a/vendor\n+++ b/vendor\n@@ -1 +1 @@\n",
+            f"-Subproject commit {'1' * 40}\n+Subproject commit {'2' * 40}\n",
+        )
+    )
+    with_submodule = dataclasses.replace(instance, patch=instance.patch + moved)
+    for form in FORMS:
+        prompt = render(style(answer=form), with_submodule, old)
+        assert prompt.text == render(style(answer=form), instance, old).text

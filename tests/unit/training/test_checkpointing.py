@@ -40,7 +40,7 @@ def at(level):
     [(100, "none"), (99, "every_4"), (60, "every_2"), (31, "full"), (20, "offload")],
 )
 def test_the_cheapest_level_that_fits_is_chosen_without_trying_others(limit, level):
-    choice = cheapest(LEVELS, NEEDS.__getitem__, limit)
+    choice = cheapest(NEEDS.__getitem__, limit)
     tried = LEVELS[: LEVELS.index(level) + 1]
     assert (choice.level, choice.fits, choice.limit) == (level, True, limit)
     assert choice.needed == {name: NEEDS[name] for name in tried}
@@ -50,13 +50,13 @@ def test_a_trial_that_runs_out_of_memory_is_followed_by_others(limit=70):
     def measure(level):
         return None if level == "none" else NEEDS[level]
 
-    choice = cheapest(LEVELS, measure, limit)
+    choice = cheapest(measure, limit)
     assert choice.level == "every_2"
     assert choice.needed["none"] is None
 
 
 def test_if_no_level_fits_the_last_is_chosen_and_marked_as_not_fitting():
-    choice = cheapest(LEVELS, lambda _: None, 10)
+    choice = cheapest(lambda _: None, 10)
     assert (choice.level, choice.fits) == ("offload", False)
 
 
@@ -160,7 +160,7 @@ def test_trial_steps_do_not_affect_the_training(tmp_path, monkeypatch):
             activation_checkpointing._steps(trainer, batch, 2)
             return NEEDS[level]
 
-        return cheapest(LEVELS, measure, 60)
+        return cheapest(measure, 60)
 
     train_sft(at("every_2"), ROWS, SHORT_SFT, request_in(tmp_path / "set"))
     monkeypatch.setattr(

@@ -5,6 +5,7 @@ from training_examples import PAIRS, ROWS
 
 from swebench_trainer.errors import RecipeError
 from swebench_trainer.training.tokens.encoding import (
+    decode_answer,
     decode_completion,
     encode_completion,
     encode_prompt,
@@ -134,3 +135,14 @@ def test_the_prompt_is_trained_with_a_prompt_loss(tokenizer):
 def test_a_template_without_an_end_token_falls_back_to_eos(tokenizer, template):
     tokenizer.chat_template = template
     assert end_of_answer(tokenizer) == tokenizer.eos_token_id
+
+
+def test_a_sampled_answer_keeps_the_special_tokens_around_its_thoughts(tokenizer):
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["[THINK]", "[/THINK]", "<|noise|>"]}
+    )
+    ids = tokenizer("[THINK]x<|noise|>[/THINK]y<|im_end|>")["input_ids"]
+    assert decode_completion(tokenizer, ids) == "xy"
+    assert decode_answer(tokenizer, ids) == "[THINK]x[/THINK]y"
+    plain = encode_completion(tokenizer, ANSWER)
+    assert decode_answer(tokenizer, plain) == ANSWER

@@ -98,10 +98,10 @@ def test_large_tensors_are_sampled():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_diverged_training_is_an_error(value):
     with pytest.raises(StageError, match=r"loss is .* at step 3"):
-        guards.require_finite(3, value)
+        guards.require_finite(3, "loss", value)
     with pytest.raises(StageError, match=r"gradient norm is .* at step 3"):
-        guards.require_finite_gradient(3, value)
-    guards.require_finite_gradient(3, 1e9)
+        guards.require_finite(3, "gradient norm", value)
+    guards.require_finite(3, "gradient norm", 1e9)
 
 
 def test_a_row_longer_than_the_context_window_is_an_error():

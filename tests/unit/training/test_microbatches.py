@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import combinations, pairwise
 
 import pytest
@@ -22,7 +23,7 @@ from training_examples import (
 from swebench_trainer.recipe.models import DpoTable, semantic_settings
 from swebench_trainer.training.batching import microbatches
 from swebench_trainer.training.batching.microbatches import Layout, packed, padded
-from swebench_trainer.training.batching.samplers import LengthSampler
+from swebench_trainer.training.batching.samplers import EpochSampler, by_length
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.loop.training import Training
 from swebench_trainer.training.sft import train_sft
@@ -135,9 +136,13 @@ def test_a_process_with_fewer_parts_than_another_takes_the_same_steps(
         assert found == pytest.approx(expected, rel=1e-4)
 
 
+def length_sampler(lengths, seed):
+    return EpochSampler(len(lengths), seed, partial(by_length, lengths, 4))
+
+
 @given(st.lists(st.integers(1, 99), min_size=1, max_size=70), st.integers(0, 9))
 def test_rows_of_similar_length_share_a_step(lengths, epoch):
-    sampler = LengthSampler(lengths, 4, seed=0)
+    sampler = length_sampler(lengths, seed=0)
     sampler.set_epoch(epoch)
     order = list(sampler)
     assert sorted(order) == list(range(len(lengths)))
@@ -151,11 +156,11 @@ def test_rows_of_similar_length_share_a_step(lengths, epoch):
 
 
 def test_the_order_depends_on_the_epoch_and_the_seed():
-    sampler = LengthSampler(range(40), 4, seed=0)
+    sampler = length_sampler(range(40), seed=0)
     first = list(sampler)
     sampler.set_epoch(1)
     assert list(sampler) != first
-    assert list(LengthSampler(range(40), 4, seed=1)) != first
+    assert list(length_sampler(range(40), seed=1)) != first
 
 
 def test_a_training_grouped_by_length_takes_every_row(tmp_path):
@@ -206,7 +211,7 @@ def test_the_held_out_loss_does_not_depend_on_micro_batches(
     """Evaluation pads rows, has no parts, and returns outputs besides the loss."""
     found = {}
 
-    def evaluate(_training, trainer):
+    def evaluate(_training, trainer, *_):
         found.update(trainer.evaluate(trainer.train_dataset))
         raise KeyboardInterrupt
 

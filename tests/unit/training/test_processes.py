@@ -29,7 +29,7 @@ from training_examples import (
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError, StageError
 from swebench_trainer.recipe.models import SftTable, semantic_settings
-from swebench_trainer.training.distributed import launch, sharding
+from swebench_trainer.training.distributed import launch, ranks
 from swebench_trainer.training.dpo import train_dpo
 from swebench_trainer.training.sft import train_sft
 
@@ -133,12 +133,12 @@ def test_sharding_on_a_cpu_is_refused(tmp_path):
 
 
 def test_sharding_uses_fsdp2_and_gathers_the_weights_at_the_end():
-    chosen = sharding.arguments(in_two(SFT, sharding="fsdp"))
+    chosen = ranks.arguments(in_two(SFT, sharding="fsdp"))
     assert chosen["fsdp"]
     assert chosen["fsdp_config"]["version"] == 2
     assert chosen["fsdp_config"]["state_dict_type"] == "FULL_STATE_DICT"
-    assert "fsdp" not in sharding.arguments(in_two(SFT))
-    assert sharding.arguments(SFT) == {}
+    assert "fsdp" not in ranks.arguments(in_two(SFT))
+    assert ranks.arguments(SFT) == {}
 
 
 @pytest.mark.slow

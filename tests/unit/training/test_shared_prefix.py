@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from small_models import PAD, open_model, write_model
 from training_examples import DPO, FULL, LORA, PAIRS, metrics, request_in, stop_after
 
-from swebench_trainer.training.batching.samplers import PromptSampler
+from swebench_trainer.training.batching.samplers import EpochSampler, by_prompt
 from swebench_trainer.training.batching.shared_prefix import (
     FAMILIES,
     PADDING,
@@ -263,9 +264,13 @@ def test_an_unsupported_model_gives_the_reason():
     assert "window" in reason("mistral", sliding_window=8)
 
 
+def prompt_sampler(prompts, seed):
+    return EpochSampler(len(prompts), seed, partial(by_prompt, prompts))
+
+
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.integers(0, 9))
 def test_pairs_of_a_prompt_are_consecutive(prompts, epoch):
-    sampler = PromptSampler(prompts, seed=0)
+    sampler = prompt_sampler(prompts, seed=0)
     sampler.set_epoch(epoch)
     order = list(sampler)
     assert sorted(order) == list(range(len(sampler)))
@@ -276,11 +281,11 @@ def test_pairs_of_a_prompt_are_consecutive(prompts, epoch):
 
 
 def test_the_order_depends_on_the_epoch_and_the_seed():
-    sampler = PromptSampler(range(20), seed=0)
+    sampler = prompt_sampler(range(20), seed=0)
     first = list(sampler)
     sampler.set_epoch(1)
     assert list(sampler) != first
-    assert list(PromptSampler(range(20), seed=1)) != first
+    assert list(prompt_sampler(range(20), seed=1)) != first
 
 
 SHORT = DPO.model_copy(update={"epochs": 1, "micro_batch": 2})
