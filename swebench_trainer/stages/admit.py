@@ -89,7 +89,7 @@ def _refusal(
     if failed:
         return f"gold is {failed[0]} in {len(failed)} of {len(gold)} runs"
     if any(NO_RESULT in verdict.flags for verdict in mine if verdict.model == GOLD):
-        return "gold passes, but an expected test has no result in the log"
+        return "gold passes, but a FAIL_TO_PASS test has no result in the log"
     if Status.RESOLVED in no_op:
         return "the tests pass without any patch"
     if list(no_op) != [Status.UNRESOLVED]:
