@@ -380,6 +380,7 @@ class GoldRun:
             repository.
         without_result: Expected tests that the log says nothing about.
         contradicted: Expected tests with lines of success and of failure.
+        installed: Commands of the eval script that installed something.
     """
 
     seconds: float
@@ -388,6 +389,7 @@ class GoldRun:
     changed: frozenset[str] = frozenset()
     without_result: frozenset[str] = frozenset()
     contradicted: frozenset[str] = frozenset()
+    installed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
 """Programs in processes of their own, forked from one that has the imports done.
 
 Most of a small run is Python importing the harness, torch, and transformers. A server process
-imports them once; each run is a fork of it, with its own directory, environment, and output, so
-it can be killed like any other process.
+imports them once for all workers of a test run; each program is a fork of it, with its own
+directory, environment, and output, so it can be killed like any other process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -23,7 +27,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).parents[1]
 HUB = ("HF_HOME", "HF_HUB_CACHE")
-"""Variables that the Hub client reads when it is imported: too late in a fork."""
+"""Variables that the Hub client reads when it is imported: too late for a fork."""
 
 
 class WarmProcess:
@@ -68,19 +72,50 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
+class ServerDiedError(RuntimeError):
+    """The process that programs are forked from has ended."""
+
+
 class WarmServer:
-    """Forks programs on request."""
+    """Forks programs on request; the workers of a test run share one process for it.
+
+    Attributes:
+        hub: The cache of models that the programs have.
+    """
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._socket = ours
         self._codes: dict[int, int] = {}
         self._pending = b""
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-        with theirs:
+        self._process: subprocess.Popen[bytes] | None = None
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+        address = f"\0swebench-trainer-tests-{run}"  # abstract: leaves no file behind
+        while True:
+            self._serve_unless_served(address)
+            self._socket = socket.socket(socket.AF_UNIX)
+            try:
+                self._socket.connect(address)
+                self.hub = Path(self._message("hub")["hub"])
+                return
+            except (ConnectionError, ServerDiedError):
+                self._socket.close()
+                if self._process is not None and self._process.wait():
+                    raise  # Otherwise it ended with its last worker: start another.
+
+    def _serve_unless_served(self, address: str) -> None:
+        """Starts the process, unless another worker has: only one can bind the address."""
+        with socket.socket(socket.AF_UNIX) as listener:
+            try:
+                listener.bind(address)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                return
+            listener.listen()
+            environment = {k: v for k, v in os.environ.items() if k not in HUB}
+            environment |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, __file__, str(listener.fileno())],
+                pass_fds=[listener.fileno()],
                 env=environment,
             )
 
@@ -96,7 +131,7 @@ class WarmServer:
         self._socket.sendall(text)
         os.close(out_end)
         os.close(err_end)
-        pid = self._message("started")
+        pid = self._message("started")["started"]
         return WarmProcess(self, pid, os.fdopen(out), os.fdopen(err))
 
     def exit_code(self, pid: int, timeout: float | None) -> int | None:
@@ -107,63 +142,104 @@ class WarmServer:
             self._message("")
         return self._codes[pid]
 
-    def _message(self, wanted: str) -> int:
+    def _message(self, wanted: str) -> dict[str, Any]:
         """Reads messages until the wanted one; exit codes are remembered on the way."""
         while True:
             while b"\n" not in self._pending:
                 received = self._socket.recv(65536)
                 if not received:
-                    raise RuntimeError("the process that runs are forked from has died")
+                    raise ServerDiedError("no process to fork programs from")
                 self._pending += received
             line, _, self._pending = self._pending.partition(b"\n")
-            message = json.loads(line)
+            message: dict[str, Any] = json.loads(line)
             if "code" in message:
                 self._codes[message["pid"]] = message["code"]
             if wanted in message or not wanted:
-                return int(message.get(wanted, 0))
+                return message
 
     def close(self) -> None:
+        """Closes the connection; the process ends with the last one."""
         self._socket.close()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
 
 
-def serve(channel: socket.socket) -> None:
-    """Forks a program for each order until the other end closes the channel."""
-    wake, wake_end = os.pipe()
-    os.set_blocking(wake_end, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
-    while True:
-        ready, _, _ = select.select([channel, wake], [], [])
-        if wake in ready:
-            os.read(wake, 4096)
-            _report_ended(channel)
-        if channel in ready:
-            header, ends, _, _ = socket.recv_fds(channel, 4, 2)
-            if not header:
-                return
-            order = json.loads(_exactly(channel, int.from_bytes(header, "big")))
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for descriptor in (wake, wake_end, channel.fileno()):
-                    os.close(descriptor)
-                _run(order, ends)
-            for end in ends:
-                os.close(end)
-            channel.sendall(json.dumps({"started": pid}).encode() + b"\n")
+class Server:
+    """Forks a program for each order until no worker is left."""
 
+    def __init__(self, listener: socket.socket):
+        self._listener = listener
+        self._channels: list[socket.socket] = []
+        self._owners: dict[int, socket.socket] = {}
+        self._wake, self._wake_end = os.pipe()
+        os.set_blocking(self._wake_end, False)
 
-def _report_ended(channel: socket.socket) -> None:
-    while True:
+    def serve(self) -> None:
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
+        self._accept()
+        while self._channels:
+            sources = [self._listener, self._wake, *self._channels]
+            ready, _, _ = select.select(sources, [], [])
+            for source in ready:
+                if source is self._listener:
+                    self._accept()
+                elif source is self._wake:
+                    os.read(self._wake, 4096)
+                    self._report_ended()
+                else:
+                    self._obey(source)
+
+    def _accept(self) -> None:
+        from huggingface_hub import constants
+
+        channel, _ = self._listener.accept()
+        self._channels.append(channel)
+        _tell(channel, {"hub": constants.HF_HUB_CACHE})
+
+    def _obey(self, channel: socket.socket) -> None:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
+            header, ends, _, _ = socket.recv_fds(channel, 4, 2)
+        except ConnectionResetError:
+            header = b""
+        if not header:
+            self._channels.remove(channel)
+            channel.close()
             return
+        order = json.loads(_exactly(channel, int.from_bytes(header, "big")))
+        pid = os.fork()
         if pid == 0:
-            return
-        message = {"pid": pid, "code": os.waitstatus_to_exitcode(status)}
+            self._forget()
+            _run(order, ends)
+        for end in ends:
+            os.close(end)
+        self._owners[pid] = channel
+        _tell(channel, {"started": pid})
+
+    def _forget(self) -> None:
+        """Leaves nothing of the server in a fork."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(self._wake)
+        os.close(self._wake_end)
+        for end in (self._listener, *self._channels):
+            end.close()
+
+    def _report_ended(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            channel = self._owners.pop(pid)
+            if channel in self._channels:
+                _tell(channel, {"pid": pid, "code": os.waitstatus_to_exitcode(status)})
+
+
+def _tell(channel: socket.socket, message: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # a worker that was killed
         channel.sendall(json.dumps(message).encode() + b"\n")
 
 
@@ -215,14 +291,25 @@ def _leave(code: int) -> None:
 
 def warm_up() -> None:
     """Imports the libraries that most runs need."""
+    import _pytest.config
     import swebench.harness.grading  # noqa: F401 - for the forks
 
-    from swebench_trainer import builtin, cli, pipeline  # noqa: F401 - for the forks
+    import swebench_trainer
+
+    for module in pkgutil.walk_packages(swebench_trainer.__path__, "swebench_trainer."):
+        # pytest rewrites the assertions of the fixtures, where it is the program.
+        if not module.name.endswith(("__main__", "testing.fixtures")):
+            importlib.import_module(module.name)
+    for plugin in _pytest.config.default_plugins:
+        importlib.import_module(f"_pytest.{plugin}")
 
     # trl imports torch, transformers, peft and datasets only when a name of it is used.
     # peft and bitsandbytes look for GPUs, and CUDA does not survive a fork.
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         from trl import SFTTrainer  # noqa: F401 - for the forks
+
+    with contextlib.suppress(ImportError):
+        import openai  # noqa: F401 - for the forks
 
     gc.collect()
     gc.freeze()
@@ -231,4 +318,4 @@ def warm_up() -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     warm_up()
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    Server(socket.socket(fileno=int(sys.argv[1]))).serve()

@@ -42,11 +42,7 @@ def redact(key: str, text: str) -> str:
 
 def redact_response(key: str, response: dict[str, Any]) -> dict[str, Any]:
     """A response without the key."""
-    if len(key) < _SHORTEST:
-        return response
     text = json.dumps(response)
     escaped = json.dumps(key)[1:-1]
-    if escaped not in text:
-        return response
-    hidden: dict[str, Any] = json.loads(text.replace(escaped, HIDDEN))
-    return hidden
+    hidden = redact(escaped, text)
+    return response if hidden == text else dict(json.loads(hidden))

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.warm import HUB
-
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "recipes" / "quickstart"
 
@@ -68,10 +66,11 @@ def site(tmp_path_factory):
 
 
 class Shell:
-    """Runs `swebench-train` in a directory."""
+    """Runs `swebench-train` in a directory, with a cache of models that all shells share."""
 
     def __init__(self, folder, site, server):
         self.folder = folder
+        self.hub = server.hub
         self._server = server
         self.env = {
             **os.environ,
@@ -85,18 +84,8 @@ class Shell:
         }
 
     def start(self, *arguments):
-        if not self.env.keys() & set(HUB):
-            return self._server.start(
-                ["swebench_trainer", *arguments], self.folder, self.env
-            )
-        return subprocess.Popen(
-            [sys.executable, "-m", "swebench_trainer", *arguments],
-            cwd=self.folder,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = ["swebench_trainer", *arguments]
+        return self._server.start(command, self.folder, self.env)
 
     def run(self, *arguments, code=0):
         process = self.start(*arguments)
@@ -118,10 +107,10 @@ class Shell:
 
         kills = 0
         while True:
-            enough = events() + moments.randint(1, 30)
+            enough = events() + moments.randint(1, 60)
             process = self.start(*arguments)
             while process.poll() is None and events() < enough:
-                time.sleep(0.002)
+                time.sleep(0.005)
             time.sleep(moments.uniform(0, 0.1))
             process.kill()
             out, err = process.communicate()

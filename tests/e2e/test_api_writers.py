@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -126,7 +127,7 @@ def test_the_loop_stops_at_its_budget_resumes_and_hides_the_key(api_shell, recip
 
 def test_a_killed_stage_does_not_pay_twice(api_shell, recipe):
     shell = api_shell()
-    with LocalService(completion, latency=0.3) as service:
+    with LocalService(completion, latency=0.1) as service:
         text = with_writers(recipe, service.url).replace("samples = 2", "samples = 8")
         text = text.replace("n = true", "concurrency = 4")
         name = shell.write(text)
@@ -134,6 +135,7 @@ def test_a_killed_stage_does_not_pay_twice(api_shell, recipe):
         kept = shell.stage("generate") / "writers/0/responses.jsonl"
         while not (kept.exists() and kept.read_bytes().count(b"\n") > 3):
             assert process.poll() is None
+            time.sleep(0.005)
         process.kill()
         process.communicate()
         whole = kept.read_bytes().count(b"\n")

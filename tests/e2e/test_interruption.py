@@ -10,7 +10,7 @@ import pytest
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.namespace.grader import repository_view
 
-SLOW = ("--set", "model.pause=0.03", "--set", "grade.pause=0.03")
+SLOW = ("--set", "model.pause=0.01", "--set", "grade.pause=0.01")
 WAVERING = ("--set", "grade.wavers=0.4", "--set", "grade.retest=0.7")
 
 
@@ -59,13 +59,13 @@ def test_a_killed_and_resumed_run_with_real_test_runs_gives_the_undisturbed_resu
 
 def test_decided_items_are_not_graded_again(shell, recipe):
     name = shell.write(recipe)
-    arguments = (name, "--set", "grade.pause=0.2")
+    arguments = (name, "--set", "grade.pause=0.05")
     process = shell.start(*arguments)
     path = shell.stage("grade") / "verdicts.jsonl"
     deadline = time.monotonic() + 60
     while not (path.exists() and path.read_bytes().count(b"\n") >= 2):
         assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     decided = path.read_bytes().count(b"\n")
@@ -89,8 +89,8 @@ def test_ctrl_c_prints_how_to_resume(shell, recipe):
     name = shell.write(recipe)
     process = shell.start(name, "--set", "model.pause=20")
     while not shell.stage("generate").exists():
-        time.sleep(0.05)
-    time.sleep(0.3)
+        time.sleep(0.02)
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130

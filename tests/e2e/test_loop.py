@@ -1,6 +1,11 @@
 """One recipe in, graded models out; called again, nothing is done twice."""
 
 import json
+import shutil
+
+import pytest
+
+from .conftest import QUICKSTART, RECIPE
 
 ALL = [
     "prepare",
@@ -15,8 +20,23 @@ ALL = [
 ]
 
 
-def test_the_whole_loop_with_an_installed_plugin(shell, recipe):
-    out = shell.run(shell.write(recipe))
+@pytest.fixture(scope="module")
+def finished_once(new_shell):
+    """A finished run, and its output."""
+    shell = new_shell()
+    return shell, shell.run(shell.write(RECIPE))
+
+
+@pytest.fixture
+def finished(finished_once, shell):
+    """A copy of the finished run, with its modification times."""
+    original, _ = finished_once
+    shutil.copytree(original.folder, shell.folder, dirs_exist_ok=True)
+    return shell
+
+
+def test_the_whole_loop_with_an_installed_plugin(finished_once):
+    shell, out = finished_once
     assert "│ train │ sft │ 3 of 3 │ 100.0% │" in " ".join(out.split())
     splits = shell.json("evaluate", "summary.json")["splits"]
     counts = {
@@ -41,8 +61,8 @@ def test_the_whole_loop_with_an_installed_plugin(shell, recipe):
     assert "stages observed: 9" in out
 
 
-def test_predictions_have_the_harness_form(shell, recipe):
-    shell.run(shell.write(recipe))
+def test_predictions_have_the_harness_form(finished_once):
+    shell, _ = finished_once
     for model in ("base", "sft", "dpo"):
         rows = shell.rows("evaluate", f"{model}/predictions.jsonl")
         assert len(rows) == 5
@@ -60,11 +80,10 @@ def test_predictions_have_the_harness_form(shell, recipe):
     }
 
 
-def test_a_finished_run_does_nothing_again(shell, recipe):
-    name = shell.write(recipe)
-    shell.run(name)
+def test_a_finished_run_does_nothing_again(finished):
+    shell = finished
     before = {p: p.stat().st_mtime_ns for p in shell.stage("x").parent.rglob("*")}
-    out = shell.run(name)
+    out = shell.run("recipe.toml")
     assert out.count("up to date") == len(ALL)
     assert before == {p: p.stat().st_mtime_ns for p in before}
     facts = json.loads((shell.folder / "runs/small/run.json").read_text())
@@ -85,22 +104,20 @@ def test_parts_of_a_run(shell, recipe):
     shell.run(name)
 
 
-def test_changed_settings_are_refused_with_the_difference(shell, recipe):
-    name = shell.write(recipe)
-    shell.run(name)
-    out = shell.run(name, "--set", "sft.epochs=9", code=1)
+def test_changed_settings_are_refused_with_the_difference(finished):
+    name = "recipe.toml"
+    out = finished.run(name, "--set", "sft.epochs=9", code=1)
     assert "stage sft was run with different settings" in out
     assert "sft.epochs: 3 → 9" in out
     assert "--redo sft" in out
     # Worker counts are nobody's business.
-    shell.run(name, "--set", "grade.workers=2")
+    finished.run(name, "--set", "grade.workers=2")
 
 
-def test_redo_keeps_the_old_files_aside(shell, recipe):
-    name = shell.write(recipe)
-    shell.run(name)
+def test_redo_keeps_the_old_files_aside(finished):
+    shell = finished
     old = (shell.stage("sft") / "fingerprint.json").read_text()
-    shell.run(name, "--set", "sft.epochs=9", "--redo", "sft")
+    shell.run("recipe.toml", "--set", "sft.epochs=9", "--redo", "sft")
     aside = shell.folder / "runs/small/superseded"
     assert (aside / "sft.1/fingerprint.json").read_text() == old
     assert {p.name for p in aside.iterdir()} == {
@@ -110,13 +127,9 @@ def test_redo_keeps_the_old_files_aside(shell, recipe):
 
 
 def test_changed_data_is_noticed(shell, recipe):
-    import shutil
-
-    from .conftest import QUICKSTART
-
     shutil.copytree(QUICKSTART, shell.folder / "data")
     name = shell.write(recipe.replace(str(QUICKSTART), "data"))
-    shell.run(name)
+    shell.run(name, "--until", "prepare")
     statement = shell.folder / "data/tasks/quickstart__foldline-1/problem_statement.md"
     statement.write_text("Another issue.")
     assert "data content: " in shell.run(name, code=1)
@@ -131,8 +144,6 @@ def test_another_name_is_another_run(shell, recipe):
 def test_candidates_can_be_another_systems(shell, recipe):
     """api-rejects: gold against what a recorded system wrote and the tests refused."""
     from swebench.task.repo import load_task_repo
-
-    from .conftest import QUICKSTART
 
     wrong = "diff --git a/new.txt b/new.txt\nnew file mode 100644\n--- /dev/null\n+++ b/new.txt\n@@ -0,0 +1 @@\n+hello\n"
     rows = [
@@ -159,18 +170,17 @@ def test_candidates_can_be_another_systems(shell, recipe):
     assert {c["model"] for c in candidates} == {"other"}
 
 
-def test_a_refused_redo_moves_nothing(shell, recipe):
-    name = shell.write(recipe)
-    shell.run(name)
+def test_a_refused_redo_moves_nothing(finished):
+    shell = finished
     before = shell.results()
-    out = shell.run(name, "--redo", "dpo", "--set", "sft.epochs=9", code=1)
+    out = shell.run("recipe.toml", "--redo", "dpo", "--set", "sft.epochs=9", code=1)
     assert "stage sft was run with different settings" in out
     assert shell.results() == before
     assert not (shell.folder / "runs/small/superseded").exists()
 
 
-def test_weights_of_a_stage_that_was_taken_out_are_not_used(shell, recipe):
-    shell.run(shell.write(recipe))
+def test_weights_of_a_stage_that_was_taken_out_are_not_used(finished, recipe):
+    shell = finished
     without = recipe.replace("[dpo]\n", "").replace('[pairs]\nuse = "first-pass"\n', "")
     shell.run(shell.write(without), "--redo", "evaluate")
     for split in shell.json("evaluate", "summary.json")["splits"].values():
@@ -202,14 +212,10 @@ def test_settings_may_change_while_a_stage_has_done_nothing(shell, recipe):
     docker = recipe.replace("believer", "docker")
     shell.run(shell.write(docker), "--until", "prepare")
     shell.run(shell.write(docker), code=3)
-    shell.run(shell.write(recipe))
+    shell.run(shell.write(recipe), "--until", "admit")
 
 
 def test_data_that_has_moved_is_missed_not_blamed_on_the_model(shell, recipe):
-    import shutil
-
-    from .conftest import QUICKSTART
-
     shutil.copytree(QUICKSTART, shell.folder / "old")
     text = recipe.replace(str(QUICKSTART), "old")
     shell.run(shell.write(text), "--until", "prepare")

@@ -72,14 +72,13 @@ def test_a_hostile_issue_is_shown_harmlessly(shell, tiny):
 
 def test_a_missing_tokenizer_names_the_next_step(shell, tiny):
     """Without the model, and after an interrupted download."""
-    shell.env["HF_HOME"] = str(shell.folder / "hf")
     recipe = shell.write(tiny)
     out = shell.run("preview", recipe, "--set", "model.name=org/none", code=3)
     assert "org/none is not in the local cache" in out
     assert "`hf download org/none`" in out
 
     commit = "0" * 40
-    model = shell.folder / "hf" / "hub" / "models--org--half"
+    model = shell.hub / "models--org--half"
     (model / "snapshots" / commit).mkdir(parents=True)
     (model / "refs").mkdir()
     (model / "refs" / "main").write_text(commit)
