@@ -13,7 +13,6 @@ import typer
 from typer import Argument, Option
 
 from swebench_trainer import __version__
-from swebench_trainer.commands.entry import run_app
 from swebench_trainer.commands.options import (
     DATA,
     RUNS,
@@ -45,11 +44,6 @@ app = typer.Typer(
         "stages of a recipe; run it again to resume."
     ),
 )
-
-
-def run_command_line(arguments: list[str]) -> int:
-    """Runs a command and returns its exit code; see `commands.entry`."""
-    return run_app(app, arguments)
 
 
 @app.command()

@@ -13,6 +13,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -25,18 +26,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from swebench_trainer import events
 from swebench_trainer.contracts import ItemProgress
 from swebench_trainer.errors import StageError
-from swebench_trainer.events import (
-    Event,
-    ItemDone,
-    RecipeLoaded,
-    RunFinished,
-    RunStarted,
-    StageFailed,
-    StageFinished,
-    StageStarted,
-)
 from swebench_trainer.plugins.manager import EventObserver, Plugins
 from swebench_trainer.plugins.registry import KIND_OF_TABLE
 from swebench_trainer.recipe.load import Draft
@@ -81,18 +73,18 @@ def run_observed(
     """Run a stage, with its events for observers."""
 
     def done(item: str, done: int, total: int, detail: str) -> None:
-        plugins.notify(ItemDone(stage, item, done, total, detail))
+        plugins.notify(events.ItemDone(stage, item, done, total, detail))
 
-    plugins.notify(StageStarted(stage, resumed))
+    plugins.notify(events.StageStarted(stage, resumed))
     start = time.monotonic()
     try:
         summary = run(done)
-    except BaseException as error:
+    except BaseException as error:  # also Ctrl-C, which observers must hear of
         text = without_secrets(str(error)) or type(error).__name__
         stopped = isinstance(error, KeyboardInterrupt)
-        plugins.notify(StageFailed(stage, text, stopped))
+        plugins.notify(events.StageFailed(stage, text, stopped))
         raise
-    plugins.notify(StageFinished(stage, time.monotonic() - start, summary))
+    plugins.notify(events.StageFinished(stage, time.monotonic() - start, summary))
 
 
 class Pipeline:
@@ -133,33 +125,32 @@ class Pipeline:
             attempt = self._record_attempt()
             with self._logging(attempt), self._event_log():
                 notify = self._plugins.notify
-                notify(RecipeLoaded(self._draft.path, self._settings))
+                notify(events.RecipeLoaded(self._draft.path, self._settings))
                 names = tuple(stage.name for stage in chosen)
-                notify(RunStarted(self.run_dir.path, names, attempt))
+                notify(events.RunStarted(self.run_dir.path, names, attempt))
                 for stage in chosen:
                     self._do(stage, fingerprints[stage.name])
-                notify(RunFinished(self.run_dir.path, time.monotonic() - start))
+                notify(events.RunFinished(self.run_dir.path, time.monotonic() - start))
 
     def _do(self, stage: Stage, fingerprint: dict[str, Any]) -> None:
         """Run a stage, or reports that it is done."""
         folder = self.run_dir.stage(stage.name)
         if manifest := folder.finished():
             figures = manifest["figures"]
-            done = StageFinished(stage.name, 0.0, figures, skipped=True)
+            done = events.StageFinished(stage.name, 0.0, figures, skipped=True)
             self._plugins.notify(done)
             return
         resumed = folder.begun() is not None
         folder.begin(fingerprint)
 
         def run(done: ItemProgress) -> StageSummary:
-            context = open_context(
-                stage.name, self.recipe, self.run_dir, self._plugins, done
-            )
+            run = (self.recipe, self.run_dir, self._plugins)
+            context = open_context(stage.name, *run, done)
             try:
                 with disk_errors(folder.path):  # of backends and plugins too
                     summary = stage.run(context)
                 folder.finish({**fingerprint, "figures": summary})
-            except BaseException as error:
+            except BaseException as error:  # also Ctrl-C
                 folder.forget()
                 if not isinstance(error, KeyboardInterrupt):
                     log.error("stage %s failed", stage.name, exc_info=error)
@@ -300,8 +291,8 @@ class Pipeline:
         """Write every event to `events.jsonl`, except the recipe, which has its files."""
         with RowWriter(self.run_dir.events) as rows:
 
-            def write(event: Event) -> None:
-                if not isinstance(event, RecipeLoaded):
+            def write(event: events.Event) -> None:
+                if not isinstance(event, events.RecipeLoaded):
                     name = {"time": _now(), "event": type(event).__name__}
                     rows.write({**name, **to_jsonable_python(event)})
 
@@ -343,24 +334,12 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-VERSIONED = (
-    "swebench-trainer",
-    "swebench",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "datasets",
-    "docker",
-    "pluggy",
-)
-"""Distributions whose versions run.json records."""
-
-
 def _versions() -> dict[str, str]:
+    """Versions of this program and its dependencies."""
+    lines = importlib.metadata.requires("swebench-trainer") or []
+    needed = [re.split(r"[^\w-]", line)[0] for line in lines if "extra ==" not in line]
     found = {}
-    for name in VERSIONED:
+    for name in ("swebench-trainer", *needed):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from swebench_trainer.commands.grade import (
@@ -152,12 +152,8 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
             "later stages cannot be rerun.",
             hint="Show the changes with --dry-run, or start a new run with --name.",
         )
-    stale = {
-        follower
-        for name in changed
-        for follower in dependents([name], here)
-        if follower != name
-    }
+    followers = {name: dependents([name], here) for name in changed}
+    stale = {f for name, found in followers.items() for f in found if f != name}
     if not dry_run:
         for name in stale:
             run.set_aside(run.stage(name))
@@ -171,7 +167,7 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
             _adopt_harness(run)
     reruns = tuple(s.name for s in here if s.name in stale.union(changed))
     return _summary(
-        itertools.chain(*found.values()),
+        chain(*found.values()),
         run.path / "stages",
         reruns,
         counter_changes=sum(counter.values()),
@@ -187,12 +183,9 @@ def _stage_verdicts(
     """
     gold = (lambda _: None) if name == "admit" else gold_runs(run.stage("admit"))
     patterns = ("verdicts.jsonl", "*/verdicts.jsonl", "again/*/verdicts.jsonl")
-    paths = sorted(
-        p
-        for pattern in patterns
-        for p in run.stage(name).path.glob(pattern)
-        if p.parent.name != COUNTER  # their verdicts are on changed tests
-    )
+    found = chain.from_iterable(map(run.stage(name).path.glob, patterns))
+    # Verdicts of counter-runs are on changed tests.
+    paths = sorted(path for path in found if path.parent.name != COUNTER)
     return [rejudge_file(path, instances, gold) for path in paths]
 
 

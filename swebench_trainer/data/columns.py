@@ -175,7 +175,7 @@ def strings_of(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
 def _decoded(row: Mapping[str, Any], column: str, missing: Any) -> Any:
     """The value of a column that may be JSON text; `missing` if it has none."""
     value = row.get(column)
-    if value is None or value == "":
+    if value in (None, ""):
         return missing
     try:
         return json.loads(value) if isinstance(value, str) else value
@@ -198,8 +198,6 @@ def _places(entries: Any, key: str) -> Iterator[str]:
     for entry in entries or ():
         place = entry.get(key) if isinstance(entry, Mapping) else entry
         if place is not None and not (isinstance(place, str) and is_unicode(place)):
-            raise ValueError(
-                "column 'image_assets' names something that is not a string"
-            )
+            raise ValueError("column 'image_assets' has a name that is not a string")
         if place:
             yield place

@@ -17,6 +17,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
@@ -24,7 +26,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.types import NonNegativeFloat, NonNegativeInt
 
 from swebench_trainer.store.digest import digest_path
 from swebench_trainer.store.draw import draw_index
@@ -562,8 +563,7 @@ def semantic_settings(table: BaseModel, stage: str = "") -> dict[str, Any]:
     binding = table.binding if isinstance(table, Table) else ()
     for name, spec in type(table).model_fields.items():
         marks = spec.json_schema_extra
-        if not isinstance(marks, dict):
-            marks = {}
+        marks = marks if isinstance(marks, dict) else {}
         volatile = marks.get(VOLATILE) and name not in binding
         only = marks.get(ONLY)
         if not volatile and (not isinstance(only, list) or stage in only):

@@ -9,10 +9,10 @@ from typing import Any
 
 from swebench_trainer.reporting.run_report import (
     caveats,
+    comparison_rows,
     contamination,
     context_label,
     has_counter_runs,
-    trust_label,
 )
 from swebench_trainer.reporting.summaries import RunResults
 from swebench_trainer.types import LeakageReport
@@ -113,15 +113,7 @@ def _evaluation(results: RunResults) -> str:
         "| split | model | resolved | rate | 95% interval |" + " trusted |" * trusted,
         "| --- | --- | --- | --- | --- |" + " --- |" * trusted,
     ]
-    for split, content in summary.splits.items():
-        for model, result in content.models.items():
-            low, high = result.ci95
-            lines.append(
-                f"| {split} | {model} | {result.resolved} of {result.total} "
-                f"| {result.rate:.1%} | {low:.1%} to {high:.1%} |"
-                + f" {trust_label(result.trust)} |"
-                * trusted
-            )
+    lines += [f"| {' | '.join(row)} |" for row in comparison_rows(summary)]
     if trusted:
         lines.append(
             "\nA pass is trusted if the same patch also fails official tests that were "
@@ -129,6 +121,5 @@ def _evaluation(results: RunResults) -> str:
         )
     if "train" in summary.splits:
         lines.append("\nThe model was trained on the `train` split.")
-    return "\n".join(
-        [*lines, *(f"\n{line}." for line in caveats(summary, results.grading))]
-    )
+    lines += [f"\n{line}." for line in caveats(summary, results.grading)]
+    return "\n".join(lines)

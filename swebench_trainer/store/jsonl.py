@@ -74,7 +74,7 @@ class RowWriter:
                 written = self._file.write(line)
                 if written != len(line):  # a raw write may be short on a full disk
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except BaseException:
+        except BaseException:  # also Ctrl-C: a part of a row must not stay
             self._file.truncate(size)
             raise
         return size

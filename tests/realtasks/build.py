@@ -59,10 +59,13 @@ COMMIT_BASE = " \\\n    && ".join(
 )
 
 # PYTHONPATH finds the package of a src layout; a flat one is found in the working directory.
+# The harness waits fifteen seconds for a container that ignores the signal to stop, as `tail`
+# does in its containers; SIGKILL cannot be ignored.
 # The last check makes a tree that changed on its way into the image fail the build.
 DOCKERFILE = """\
 FROM {base_image}
 ENV PYTHONPATH=/testbed/src
+STOPSIGNAL SIGKILL
 WORKDIR /testbed
 COPY repo /testbed
 RUN {commit_base} \\

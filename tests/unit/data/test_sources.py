@@ -9,8 +9,7 @@ from unittest import mock
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from swebench_trainer.data import json_rows
 from swebench_trainer.data.json_rows import JsonList
