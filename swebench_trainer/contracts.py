@@ -381,6 +381,9 @@ class GoldRun:
         without_result: Expected tests that the log says nothing about.
         contradicted: Expected tests with lines of success and of failure.
         installed: Commands of the eval script that installed something.
+        tests: Path and digest of each official test file after the run.
+        rewritten: Official test files that the tests write themselves.
+        running: Names of processes that the run left behind.
     """
 
     seconds: float
@@ -390,6 +393,9 @@ class GoldRun:
     without_result: frozenset[str] = frozenset()
     contradicted: frozenset[str] = frozenset()
     installed: frozenset[str] = frozenset()
+    tests: frozenset[tuple[str, str]] = frozenset()
+    rewritten: frozenset[str] = frozenset()
+    running: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from swebench_trainer.stages.graph import choose, dependents, open_context, stag
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import (
     RowWriter,
+    damaged,
     disk_errors,
     read_json,
     write_bytes,
@@ -98,6 +99,7 @@ class Pipeline:
         self._draft = draft
         self._plugins = plugins
         self._settings = resolved_settings(recipe)
+        self._unchanged: set[str] = set()
 
     def run(self, chosen: Sequence[Stage], redo: Sequence[str] = ()) -> None:
         """Run the chosen stages that are not done yet.
@@ -147,9 +149,11 @@ class Pipeline:
             run = (self.recipe, self.run_dir, self._plugins)
             context = open_context(stage.name, *run, done)
             try:
+                self._require_unchanged(stage.reads)
                 with disk_errors(folder.path):  # of backends and plugins too
                     summary = stage.run(context)
                 folder.finish({**fingerprint, "figures": summary})
+                self._unchanged.add(stage.name)
             except BaseException as error:  # also Ctrl-C
                 folder.forget()
                 if not isinstance(error, KeyboardInterrupt):
@@ -158,6 +162,14 @@ class Pipeline:
             return summary
 
         run_observed(self._plugins, stage.name, run, resumed=resumed)
+
+    def _require_unchanged(self, names: Sequence[str]) -> None:
+        """Raise if the files of these stages changed; each is checked once."""
+        stages = {stage.name for stage in stages_of(self.recipe)}
+        for name in names:
+            if name in stages and name not in self._unchanged:
+                self.run_dir.stage(name).require_unchanged()
+                self._unchanged.add(name)
 
     def _fingerprints(self) -> dict[str, dict[str, Any]]:
         """The fingerprint of each stage of the recipe, by name."""
@@ -227,8 +239,15 @@ class Pipeline:
     ) -> None:
         """Raise if a stage was started with settings that have changed since."""
         for name, new in fingerprints.items():
-            old = self.run_dir.stage(name).begun()
-            if name in rerun or old is None or old["digest"] == new["digest"]:
+            folder = self.run_dir.stage(name)
+            old = folder.begun()
+            if name in rerun or old is None:
+                continue
+            if missing := [key for key in new if key not in old]:
+                raise damaged(
+                    folder.file("fingerprint.json"), f"{missing[0]} is missing"
+                )
+            if old["digest"] == new["digest"]:
                 continue
             raise StageError(
                 f"{self.run_dir.path}: stage {name} was run with different settings.\n"
@@ -252,6 +271,8 @@ class Pipeline:
     def _record_attempt(self) -> int:
         """Write recipe, settings and run.json; return the number of this attempt."""
         facts = read_json(self.run_dir.facts) or {"format": FORMAT, "attempts": []}
+        if not isinstance(facts.get("attempts"), list):
+            raise damaged(self.run_dir.facts, "attempts is not a list")
         attempt = len(facts["attempts"]) + 1
         facts["attempts"].append(
             {

@@ -68,6 +68,7 @@ def make_pairs(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Prefer
                 f"{run.path}: stage {name}, which pairs are made from, has not finished.",
                 hint=f"Run it first: swebench-train run RECIPE --until {reads[-1]}",
             )
+        run.stage(name).require_unchanged()
     context = open_context("pairs", recipe, run, plugins)
     try:
         return pairs.prefer(context)

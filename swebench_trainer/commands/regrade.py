@@ -28,10 +28,10 @@ from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.reporting.listings import verdict_change
 from swebench_trainer.stages.context import gold_runs
 from swebench_trainer.stages.graph import STAGES, dependents
-from swebench_trainer.store.jsonl import each_row, read_json
+from swebench_trainer.store.jsonl import each_value, read_json
 from swebench_trainer.store.locks import owned
 from swebench_trainer.store.rundir import FORMAT, RunDir, StageDir
-from swebench_trainer.types import Instance, Verdict, from_row
+from swebench_trainer.types import Instance, Verdict
 
 Change = tuple[str, Verdict, Verdict]
 """The directory of a verdict, the old verdict, and the new one."""
@@ -163,6 +163,8 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
                     run.stage(name).file("stage.json").unlink(missing_ok=True)
                 for file in found[name]:
                     file.write()
+                if any(file.changes for file in found[name]):
+                    run.stage(name).accept()
         if resumable:
             _adopt_harness(run)
     reruns = tuple(s.name for s in here if s.name in stale.union(changed))
@@ -223,14 +225,11 @@ def _adopt_harness(run: RunDir) -> None:
         digests[stage.name] = new["digest"]
         if new == old:
             continue
-        folder.begin(new)
-        if manifest := folder.finished():
-            folder.finish({**manifest, **new})
+        folder.adopt(new)
 
 
 def _instances(path: Path) -> dict[str, Instance]:
-    instances = (from_row(Instance, row) for row in each_row(path))
-    return {instance.instance_id: instance for instance in instances}
+    return {i.instance_id: i for i in each_value(path, Instance)}
 
 
 def _summary(

@@ -39,10 +39,13 @@ class TaskRepoSource:
 
         def make(row: Mapping[str, Any], *, source: str) -> Instance:
             instance = instance_from_row(row, source=source)
-            snapshot = tasks / instance.instance_id / "repo"
-            if not snapshot.is_dir():
-                return instance
-            return dataclasses.replace(instance, snapshot=str(snapshot.resolve()))
+            task = (tasks / instance.instance_id).resolve()
+            snapshot, dockerfile = task / "repo", task / "Dockerfile"
+            return dataclasses.replace(
+                instance,
+                snapshot=str(snapshot) if snapshot.is_dir() else "",
+                dockerfiles=(str(dockerfile),) if dockerfile.is_file() else (),
+            )
 
         rows = self._rows(dropped)
         return to_instances(rows, source=self._path.name, dropped=dropped, make=make)

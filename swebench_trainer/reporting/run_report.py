@@ -38,6 +38,13 @@ WIDTH = 28
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
+_READ = {
+    **dict.fromkeys(("sft", "dpo"), ("metrics.jsonl",)),
+    **dict.fromkeys(("grade", "evaluate"), ("summary.json",)),
+    "prepare": ("leakage.json",),
+}
+"""The files of each stage that a report shows."""
+
 _SHOWN = {"loss": "loss", "rewards/margins": "margin", "eval_loss": "validation loss"}
 """Columns of `metrics.jsonl` with a curve, and their names in the table."""
 
@@ -49,6 +56,8 @@ def print_report(run_dir: Path, console: Console) -> bool:
         Whether the run has an evaluation.
     """
     stage = RunDir(run_dir).stage
+    for name, files in _READ.items():
+        stage(name).require_unchanged(files.__contains__)
     metrics = {n: read_rows(stage(n).file("metrics.jsonl")) for n in ("sft", "dpo")}
     results = RunResults.read(lambda name, file: read_json(stage(name).file(file)))
     summary = results.evaluation

@@ -169,6 +169,7 @@ def prune(
     *,
     size_of: Callable[[Path], int] = disk_size,
     remove_with: Callable[[Path], Iterable[Path]] = lambda _: (),
+    only: Callable[[Path], bool] = lambda _: True,
 ) -> int:
     """Remove unlocked entries beyond the limits, and unfinished ones.
 
@@ -177,12 +178,16 @@ def prune(
         limits: Which entries to remove.
         size_of: Returns the size of an entry.
         remove_with: Lists the files to remove together with an entry.
+        only: Selects the entries that may be removed.
 
     Returns:
         The number of removed entries.
     """
     found = entries(folder, size_of)
-    removed = evict(found, limits, lambda e: _remove_entry(e.path, remove_with(e.path)))
+    chosen = [entry for entry in found if only(entry.path)]
+    removed = evict(
+        chosen, limits, lambda e: _remove_entry(e.path, remove_with(e.path))
+    )
     whole = {entry.path.stem for entry in found}
     for name in {name for name, _ in _names(folder)} - whole:
         _tidy(folder / name)

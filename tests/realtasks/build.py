@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import docker
@@ -32,12 +33,19 @@ from swebench.harness.utils import make_test_spec
 from swebench.task.checks import check_task_repo, expected_image
 from swebench.task.repo import dump_tests, dump_yaml, load_task_repo
 
+from swebench_trainer.grading.docker import builds
+from swebench_trainer.grading.docker.builds import (
+    ImageBuild,
+    build_image,
+    build_label,
+)
+
 MANIFEST = Path(__file__).with_name("manifest.toml")
 DATASET = "swebench-trainer/realtasks"
 SPLIT = "test"
 
-# An image and its task directory both carry the digest of the recipe they were made by.
-RECIPE_LABEL = "swebench-trainer.recipe"
+# The digest of the recipe that made a task. It is part of the image's build context, so
+# an image with the digest of its context comes from the same recipe.
 RECIPE_FILE = "recipe.sha256"
 
 TEST_TIMEOUT_S = 300
@@ -224,10 +232,15 @@ def is_complete(client: docker.DockerClient, out: Path, entry: Entry) -> bool:
     if not marker.is_file() or marker.read_text() != entry.recipe:
         return False
     try:
-        labels = client.images.get(entry.image).labels
+        image = client.images.get(entry.image)
     except docker.errors.ImageNotFound:
         return False
-    return bool(labels.get(RECIPE_LABEL) == entry.recipe)
+    return build_label(image.attrs) == image_build(marker.parent, entry).digest
+
+
+def image_build(task: Path, entry: Entry) -> ImageBuild:
+    """How a task's image is built."""
+    return ImageBuild(entry.instance_id, entry.image, task / "Dockerfile")
 
 
 def build_tasks(
@@ -409,17 +422,11 @@ def build_task(
         changes = compare(task / "repo", new, entry)
         for name, content in task_files(base, entry, changes).items():
             (task / name).write_bytes(content.encode())
+        (task / RECIPE_FILE).write_text(entry.recipe)
         log.info("%s: image", entry.instance_id)
-        client.images.build(
-            path=str(task),
-            tag=entry.image,
-            labels={RECIPE_LABEL: entry.recipe},
-            network_mode="none",
-            forcerm=True,
-        )
+        build_image(client.api, image_build(task, entry), Path(scratch), Event())
         tests = observe(client, Path(scratch), entry, changes)
         (task / "tests.json").write_text(dump_tests(tests))
-        (task / RECIPE_FILE).write_text(entry.recipe)
         place = out / "tasks" / entry.instance_id
         shutil.rmtree(place, ignore_errors=True)
         task.rename(place)
@@ -649,7 +656,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         built = build(arguments.out.resolve(), arguments.only, arguments.manifest)
-    except BuildError as error:
+    except (BuildError, builds.BuildError) as error:
         sys.exit(str(error))
     log.info("%d tasks built", len(built))
 

@@ -35,6 +35,8 @@ MEANINGS = {
     "runner_code": "new code exits the process or refers to the test run",
     "script_changed": "the eval script or its run script changed during the run",
     "script_killed": "a signal killed the eval script",
+    "tests_changed": "official test files changed before or during the tests",
+    "left_processes": "processes of the tests still ran after the eval script, unlike with gold",
     "tampered": "unexplained changes to files outside the repository",
 }
 """Explanation of each flag for people."""
@@ -94,12 +96,42 @@ def trust_flags(
         found["script_changed"] |= not evidence.script_intact
         found["script_killed"] = _is_script_killed(evidence)
         found["tampered"] = _is_tampered(evidence, gold)
+        found["tests_changed"] = _has_changed_tests(evidence, gold)
+        found["left_processes"] = _has_left_processes(evidence, gold)
     return tuple(sorted(flag for flag, holds in found.items() if holds))
 
 
 def _is_script_killed(evidence: Evidence) -> bool:
     """Whether a signal killed the eval script, whatever the log shows."""
     return not 0 <= evidence.script_code <= 128
+
+
+def _has_changed_tests(evidence: Evidence, gold: GoldRun | None) -> bool:
+    """Whether official test files are not those of the gold run.
+
+    Files that the tests write themselves may differ. A file that was written after the
+    tests began may have been another one while they ran.
+    """
+    if gold is None:
+        return bool(evidence.rewritten)
+    expected = dict(gold.tests)
+    differ = {
+        path
+        for path, digest in evidence.tests.items()
+        if expected.get(path, digest) != digest
+    }
+    return not differ.union(evidence.rewritten) <= gold.rewritten
+
+
+def _has_left_processes(evidence: Evidence, gold: GoldRun | None) -> bool:
+    """Whether processes were left that the gold run does not leave.
+
+    Without a gold run this is unknown: many honest tests leave a server behind.
+    """
+    if gold is None:
+        return False
+    usual = {_without_numbers(name) for name in gold.running}
+    return not {_without_numbers(name) for name in evidence.running} <= usual
 
 
 def _is_tampered(evidence: Evidence, gold: GoldRun | None) -> bool:

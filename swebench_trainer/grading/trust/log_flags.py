@@ -194,6 +194,9 @@ def gold_run(instance: Instance, log_dir: Path) -> GoldRun | None:
         without_result=without_result(log),
         contradicted=log.contradicted,
         installed=installs(log),
+        tests=frozenset(evidence.tests.items() if evidence else ()),
+        rewritten=frozenset(evidence.rewritten if evidence else ()),
+        running=frozenset(evidence.running if evidence else ()),
     )
 
 

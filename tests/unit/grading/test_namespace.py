@@ -260,7 +260,7 @@ def test_endless_output_is_bounded(
         "swebench_trainer.grading.capped_log.CappedLog.__init__.__kwdefaults__",
         {"head": 1 << 20, "tail": 1 << 20},
     )
-    shown = output_of(task_running("timeout 1 yes"), timeout=20)
+    shown = output_of(task_running("timeout 0.2 yes"), timeout=20)
     assert len(shown) < 4 << 20
     assert ">>>>> Test Exit Code: 124" in shown
 

@@ -61,6 +61,61 @@ def test_each_flag_has_a_meaning(task: Task) -> None:
     assert set(trust_flags(job, "", evidence)) <= MEANINGS.keys()
 
 
+# Official test files and processes afterwards.
+
+FILE = "test_calc.py"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "gold", "flagged"),
+    [
+        (
+            Evidence(tests={FILE: "a"}),
+            GoldRun(1, tests=frozenset({(FILE, "a")})),
+            False,
+        ),
+        (Evidence(tests={FILE: "b"}), GoldRun(1, tests=frozenset({(FILE, "a")})), True),
+        (
+            Evidence(tests={FILE: "missing"}),
+            GoldRun(1, tests=frozenset({(FILE, "a")})),
+            True,
+        ),
+        (
+            Evidence(tests={FILE: "b"}),
+            GoldRun(1),
+            False,
+        ),  # an inspection of earlier days
+        (Evidence(tests={FILE: "a"}, rewritten=(FILE,)), GoldRun(1), True),
+        (Evidence(tests={FILE: "a"}, rewritten=(FILE,)), None, True),
+        (
+            Evidence(tests={FILE: "b"}, rewritten=(FILE,)),
+            GoldRun(1, tests=frozenset({(FILE, "a")}), rewritten=frozenset({FILE})),
+            False,
+        ),
+    ],
+)
+def test_test_files_unlike_those_of_gold_are_flagged(
+    task: Task, evidence: Evidence, gold: GoldRun | None, flagged: bool
+) -> None:
+    found = flags(task, evidence=evidence, gold=gold)
+    assert found == (("tests_changed",) if flagged else ())
+
+
+@pytest.mark.parametrize(
+    ("gold", "flagged"),
+    [
+        (None, False),
+        (GoldRun(1), True),
+        (GoldRun(1, running=frozenset({"worker-7"})), False),
+    ],
+)
+def test_processes_that_gold_does_not_leave_are_flagged(
+    task: Task, gold: GoldRun | None, flagged: bool
+) -> None:
+    found = flags(task, evidence=Evidence(running=("worker-12",)), gold=gold)
+    assert found == (("left_processes",) if flagged else ())
+
+
 # Installations and test files of the patch.
 
 INSTALL = "+ python3 -m pip install -e .\n"

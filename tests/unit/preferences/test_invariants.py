@@ -35,7 +35,7 @@ BALANCED = ("self-generated", "api-rejects", "tiered")
 GOLD = "y = 0"
 
 quick = settings(
-    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
