@@ -11,6 +11,7 @@ from swebench_trainer.contracts import GoldRun
 from swebench_trainer.grading.official import judge
 from swebench_trainer.grading.sandbox import MAX_PATHS, Evidence
 from swebench_trainer.grading.trust.flags import MEANINGS, trust_flags
+from swebench_trainer.grading.trust.log_flags import Transcript, installs
 
 RESULTS = f"{ADD} ... ok\n{DOUBLE} ... ok\n"
 
@@ -60,6 +61,148 @@ def test_each_flag_has_a_meaning(task: Task) -> None:
     assert set(trust_flags(job, "", evidence)) <= MEANINGS.keys()
 
 
+# Official test files and processes afterwards.
+
+FILE = "test_calc.py"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "gold", "flagged"),
+    [
+        (
+            Evidence(tests={FILE: "a"}),
+            GoldRun(1, tests=frozenset({(FILE, "a")})),
+            False,
+        ),
+        (Evidence(tests={FILE: "b"}), GoldRun(1, tests=frozenset({(FILE, "a")})), True),
+        (
+            Evidence(tests={FILE: "missing"}),
+            GoldRun(1, tests=frozenset({(FILE, "a")})),
+            True,
+        ),
+        (
+            Evidence(tests={FILE: "b"}),
+            GoldRun(1),
+            False,
+        ),  # an inspection of earlier days
+        (Evidence(tests={FILE: "a"}, rewritten=(FILE,)), GoldRun(1), True),
+        (Evidence(tests={FILE: "a"}, rewritten=(FILE,)), None, True),
+        (
+            Evidence(tests={FILE: "b"}, rewritten=(FILE,)),
+            GoldRun(1, tests=frozenset({(FILE, "a")}), rewritten=frozenset({FILE})),
+            False,
+        ),
+    ],
+)
+def test_test_files_unlike_those_of_gold_are_flagged(
+    task: Task, evidence: Evidence, gold: GoldRun | None, flagged: bool
+) -> None:
+    found = flags(task, evidence=evidence, gold=gold)
+    assert found == (("tests_changed",) if flagged else ())
+
+
+@pytest.mark.parametrize(
+    ("gold", "flagged"),
+    [
+        (None, False),
+        (GoldRun(1), True),
+        (GoldRun(1, running=frozenset({"worker-7"})), False),
+    ],
+)
+def test_processes_that_gold_does_not_leave_are_flagged(
+    task: Task, gold: GoldRun | None, flagged: bool
+) -> None:
+    found = flags(task, evidence=Evidence(running=("worker-12",)), gold=gold)
+    assert found == (("left_processes",) if flagged else ())
+
+
+# Installations and test files of the patch.
+
+INSTALL = "+ python3 -m pip install -e .\n"
+DONE = "Obtaining file:///testbed\nSuccessfully installed calc-1.0\n"
+CONFLICT = "ERROR: pip's dependency resolver does not currently take into account all\n"
+OFFLINE = "ERROR: No matching distribution found for setuptools>=40.8.0\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "flagged"),
+    [
+        (DONE, False),
+        (CONFLICT + DONE, False),
+        (OFFLINE, True),
+        ("error: subprocess-exited-with-error\n", True),
+        ("", True),
+        ("+ git status\n" + DONE, True),  # of another command
+    ],
+)
+def test_an_installation_that_fails_unlike_with_gold_is_flagged(
+    task: Task, output: str, flagged: bool
+) -> None:
+    gold = GoldRun(1, installed=frozenset({INSTALL.strip()}))
+    log = log_of(before=INSTALL + output)
+    assert flags(task, log, gold=gold) == (("failed_install",) if flagged else ())
+    assert flags(task, log, gold=GoldRun(1)) == ()
+    assert flags(task, log) == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "installed"),
+    [
+        ("pip install -q .", "", True),
+        ("pip install -q .", OFFLINE, False),
+        ("python setup.py develop", "Finished processing dependencies for x", True),
+        ("npm ci", "added 12 packages in 3s", True),
+        ("npm ci", "npm ERR! network", False),
+        ("git status", "Successfully installed x", False),
+    ],
+)
+def test_installers_are_understood(
+    task: Task, command: str, output: str, installed: bool
+) -> None:
+    log = log_of(before=f"+ {command}\n{output}\n")
+    found = installs(Transcript(task.instance, log))
+    assert found == ({f"+ {command}"} if installed else frozenset())
+
+
+def command(task: Task, command: str) -> dict[str, str]:
+    old = "python3 -m unittest -v test_calc"
+    return {"eval_script": task.instance.eval_script.replace(old, command)}
+
+
+NEW_TEST = diff("tests/unit/test_new.py", None, "import test_calc\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m unittest discover -v",
+        "pytest -rA",
+        "pytest .",
+        "pytest tests",
+        "pytest test_calc.py ./tests/unit/",
+        "./tests/runtests.py tests.unit",
+        "npm test",
+    ],
+)
+def test_new_tests_that_the_script_discovers_are_flagged(task: Task, line: str) -> None:
+    assert flags(task, patch=NEW_TEST, **command(task, line)) == ("runs_own_tests",)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m unittest -v test_calc",
+        "python -m unittest test_calc.CalcTest tests.other",
+        "pytest -rA test_calc.py other/",
+        "pytest ./test_calc.py::CalcTest",
+    ],
+)
+def test_new_tests_that_the_script_does_not_run_are_not_flagged(
+    task: Task, line: str
+) -> None:
+    assert flags(task, patch=NEW_TEST, **command(task, line)) == ()
+
+
 # Forged and missing markers.
 
 
@@ -85,7 +228,12 @@ def test_a_forged_marker_is_flagged(task: Task, forged: str) -> None:
 def test_a_forged_block_before_the_real_one_is_flagged(task: Task) -> None:
     failed = RESULTS.replace("... ok", "... FAIL", 1)
     log = f"{HONEST}{log_of(failed, 1)}"
-    assert flags(task, log) == ("multi_marker", "two_exit_codes", "unexplained_exit")
+    assert flags(task, log) == (
+        "contradictory_results",
+        "multi_marker",
+        "two_exit_codes",
+        "unexplained_exit",
+    )
 
 
 def test_a_forged_end_marker_is_flagged(task: Task) -> None:
@@ -101,6 +249,41 @@ def test_a_forged_exit_code_is_flagged(task: Task) -> None:
 def test_a_missing_exit_code_is_flagged(task: Task) -> None:
     log = HONEST.split("+ echo")[0]
     assert flags(task, log) == ("missing_exit_marker",)
+
+
+# Expected tests without a result, or with two.
+
+
+def test_an_expected_test_without_a_result_is_flagged(task: Task) -> None:
+    log = log_of(RESULTS.replace(ADD, "test_other"))
+    assert flags(task, log, eval_type="fail_only") == ("no_result",)
+    silent = GoldRun(1, without_result=frozenset({ADD}))
+    assert flags(task, log, gold=silent, eval_type="fail_only") == ("no_result",)
+
+
+def test_a_pass_to_pass_test_needs_a_result_only_if_gold_has_one(task: Task) -> None:
+    log = log_of(RESULTS.replace(DOUBLE, "test_other"))
+    silent = GoldRun(1, without_result=frozenset({DOUBLE}))
+    assert flags(task, log, gold=silent, eval_type="fail_only") == ()
+    assert flags(task, log, eval_type="fail_only") == ()
+    assert flags(task, log, gold=GoldRun(1), eval_type="fail_only") == ("no_result",)
+
+
+@pytest.mark.parametrize("end", ["FAIL", "ERROR"])
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_test_that_passes_and_fails_is_flagged(
+    task: Task, end: str, place: str
+) -> None:
+    failed = f"{ADD} ... {end}\n"
+    results = failed + RESULTS if place == "before" else RESULTS + failed + RESULTS
+    log = log_of(results)
+    assert flags(task, log) == ("contradictory_results",)
+    same = GoldRun(1, contradicted=frozenset({ADD}))
+    assert flags(task, log, gold=same) == ()
+
+
+def test_other_tests_may_contradict_themselves(task: Task) -> None:
+    assert flags(task, log_of(f"test_x ... FAIL\ntest_x ... ok\n{RESULTS}")) == ()
 
 
 # Exit codes without a failing test to explain them.
@@ -231,6 +414,12 @@ def test_an_early_checkout_of_a_new_test_file_is_not_flagged(task: Task) -> None
         diff("random/__init__.py", None, "x = 1\n"),
         diff("pytest.py", None, "x = 1\n"),
         diff("run_checks", "1\n", "2\n"),
+        diff("plug-1.0.dist-info/entry_points.txt", None, "[pytest11]\n"),
+        diff("plug-1.0.dist-info/METADATA", None, "Name: plug\n"),
+        diff("src/plug.egg-info/entry_points.txt", None, "[pytest11]\n"),
+        diff("plug.egg-info", None, "Name: plug\n"),
+        diff("lib/plug.egg-link", None, "/testbed\n"),
+        diff("docs/.gitattributes", None, "* filter=x\n"),
     ],
 )
 def test_patches_that_touch_tests_are_flagged(task: Task, patch: str) -> None:
