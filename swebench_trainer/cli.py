@@ -13,19 +13,22 @@ import typer
 from typer import Argument, Option
 
 from swebench_trainer import __version__
-from swebench_trainer.commands.entry import run_app
 from swebench_trainer.commands.options import (
     DATA,
     RUNS,
     DigestsOption,
     DryRunOption,
+    GradedArgument,
     HubSplitOption,
+    ImagesAction,
+    InstancesOption,
     MaxSizeOption,
     MemoryOption,
     OlderThanOption,
     PredictionsOption,
     RecipeArgument,
     RunsDirOption,
+    SampleOption,
     ScriptsOption,
     SetOption,
     TimeoutOption,
@@ -45,11 +48,6 @@ app = typer.Typer(
         "stages of a recipe; run it again to resume."
     ),
 )
-
-
-def run_command_line(arguments: list[str]) -> int:
-    """Runs a command and returns its exit code; see `commands.entry`."""
-    return run_app(app, arguments)
 
 
 @app.command()
@@ -101,9 +99,7 @@ def preview(
     number: Annotated[
         int, Option("--number", "-n", min=0, help="Number of samples to show.")
     ] = 2,
-    instance: Annotated[
-        list[str] | None, Option(metavar="ID", help="Show this instance; repeatable.")
-    ] = None,
+    instance: InstancesOption = None,
     split: Annotated[
         Split | None, Option(help="Show only this split; default: both.")
     ] = None,
@@ -206,6 +202,10 @@ def grade(
     cache: Annotated[
         bool, Option(help="Reuse cached test runs, and cache new ones.")
     ] = True,
+    gold_runs: Annotated[
+        bool,
+        Option("--gold-runs", help="Run gold and counter-runs to tell what to trust."),
+    ] = False,
 ) -> None:
     """Grade one or more predictions files."""
     from swebench_trainer.commands import grade as command
@@ -214,19 +214,14 @@ def grade(
     source = SourceOptions(data, split, scripts, digests)
     files = [*predictions, *(more or [])]
     limits = (workers, timeout, memory)
-    command.execute(command.GradeOptions(source, files, out, grader, *limits, cache))
+    command.execute(
+        command.GradeOptions(source, files, out, grader, *limits, cache, gold_runs)
+    )
 
 
 @app.command()
 def regrade(
-    folder: Annotated[
-        Path,
-        Argument(
-            metavar="DIR",
-            help="Run directory, or output directory of `grade`.",
-            show_default=False,
-        ),
-    ],
+    folder: GradedArgument,
     dry_run: DryRunOption = False,
 ) -> None:
     """Recompute verdicts from stored logs, without running tests."""
@@ -252,19 +247,25 @@ def cache(
 
 
 @app.command()
+def images(
+    action: Annotated[ImagesAction, Argument(help="What to do.", show_default=False)],
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+) -> None:
+    """Check, pull, build, or prune the images of a recipe."""
+    from swebench_trainer.commands import images as command
+
+    command.execute(action, recipe, set_ or [])
+
+
+@app.command()
 def doctor(
     data: Annotated[str | None, DATA] = None,
     split: HubSplitOption = "test",
     recipe: Annotated[
         Path | None, Option(help="Use [data] and [grade] of this recipe.")
     ] = None,
-    sample: Annotated[
-        int,
-        Option(
-            min=0,
-            help="Instances to try: the gold patch must pass, and an empty one must fail.",
-        ),
-    ] = 3,
+    sample: SampleOption = 3,
     grader: Annotated[
         str, Option(help="Grader to use; auto: one that works here.")
     ] = "auto",

@@ -137,6 +137,9 @@ class Instance:
             contain only its text.
         test_files: Binary files that the tests need besides the patches.
         split: Side of the holdout.
+        dockerfiles: Absolute paths of the Dockerfiles that build the image, base images
+            first; the directory of each is its build context. Empty if the image can
+            only be pulled.
         contents: Where `prepare` found the repository's files: in the task's `repo/`
             (`snapshot`), in a clone, or in the image; empty if nothing needed them.
     """
@@ -166,6 +169,7 @@ class Instance:
     difficulty: str = ""
     images: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
+    dockerfiles: tuple[str, ...] = ()
     split: Split = "train"
     contents: Contents = ""
 
@@ -352,6 +356,8 @@ class Verdict:
         explained: Whether the patch caused the timeout (it timed out again with many
             times the seconds that gold needs) or the infrastructure error (it lost its
             sandbox each time, and the same tests without it did not).
+        strength: The counter-run in which the patch failed the changed tests, as it
+            should; `None` without one.
     """
 
     instance_id: str
@@ -364,6 +370,7 @@ class Verdict:
     log: str = ""
     patch: str = ""
     explained: bool = False
+    strength: Strength | None = None
 
     @property
     def reward(self) -> int | None:

@@ -1,4 +1,4 @@
-"""What every test has: a cache of its own, never the user's."""
+"""What every test has: a cache and a secret of its own, never the user's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,20 @@ settings.load_profile("busy")
 # The models of the tests are too small for a second thread, and each core has a worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Where a file system in memory has the room, the many small files of the tests go there.
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+
+
+def _has_room(folder: Path) -> bool:
+    if not os.access(folder, os.W_OK):
+        return False
+    found = os.statvfs(folder)
+    return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > ROOM
+
+
+if "TMPDIR" not in os.environ and _has_room(MEMORY):
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
 # A shell starts background jobs deaf to Ctrl-C, and the programs of the tests would be, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -34,6 +49,7 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory):
     """Processes that a test starts inherit it; tests that compare runs take their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
 
 
@@ -66,11 +82,12 @@ def pytest_runtest_setup() -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: a worker, of about a gigabyte, for each core that this process may use.
 
-    With a GPU there is one process: its memory is measured, and others would use it too.
+    With Docker there is one more, because one of them mostly waits for containers. With a GPU
+    there is one process: its memory is measured, and others would use it too.
     """
     if any(Path("/dev").glob("nvidia[0-9]*")):
         return 0
-    return min(len(os.sched_getaffinity(0)), 8)
+    return min(len(os.sched_getaffinity(0)), 8) + Path("/var/run/docker.sock").exists()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,14 +19,13 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.grading.official import OWED
 from swebench_trainer.grading.outcome import outcome_without_patch
 from swebench_trainer.store.digest import digest
-from swebench_trainer.store.jsonl import RowWriter, each_row, write_rows
+from swebench_trainer.store.jsonl import RowWriter, each_value, write_rows
 from swebench_trainer.types import (
     Candidate,
     Instance,
     Status,
     Verdict,
     as_row,
-    from_row,
 )
 
 Key = tuple[str, str, int, str]
@@ -40,12 +39,23 @@ class Ledger:
         folder: Directory of the stage.
         instances: The instances that candidates may refer to.
         run_id: Name of the run in the harness's log layout.
+        tests_of: The instance that a candidate runs on, if its tests were changed.
+        growing: Whether more candidates follow: `grade` keeps other rows of the file,
+            and `settle` ends it.
     """
 
     def __init__(
-        self, folder: Path, instances: Iterable[Instance], *, run_id: str
+        self,
+        folder: Path,
+        instances: Iterable[Instance],
+        *,
+        run_id: str,
+        tests_of: Callable[[Instance, Candidate], Instance] = lambda i, _: i,
+        growing: bool = False,
     ) -> None:
         self._folder = folder
+        self._growing = growing
+        self._tests_of = tests_of
         self._instances = {i.instance_id: i for i in instances}
         self._logs = Path("logs", "run_evaluation", run_id)
         self.path = folder / "verdicts.jsonl"
@@ -115,24 +125,39 @@ class Ledger:
                 for candidate in groups[_key(job.candidate, once_per_patch)]:
                     decide(_verdict(candidate, outcome, log))
         ordered = [verdicts[_key(c)] for c in candidates]
-        write_rows(self.path, map(as_row, ordered))
+        if not self._growing:
+            write_rows(self.path, map(as_row, ordered))
         return ordered
 
+    def settle(self, candidates: Sequence[Candidate]) -> None:
+        """Write the verdicts on graded candidates in their order, and no others."""
+        verdicts = self._read()
+        write_rows(self.path, (as_row(verdicts[_key(c)]) for c in candidates))
+
     def _read(self) -> dict[Key, Verdict]:
-        found: dict[Key, Verdict] = {}
+        """The last verdict of each candidate in the file.
+
+        Raises:
+            StageError: A row is damaged, or contradicts the decision of another.
+        """
         names: dict[str, str] = {}
-        for row in each_row(self.path):
-            row["report"] = _interned(row["report"], names)
-            verdict = from_row(Verdict, row)
-            found[_key(verdict)] = verdict
-        return found
+
+        def interned(row: dict[str, Any]) -> dict[str, Any]:
+            return {**row, "report": _interned(row["report"], names)}
+
+        def decision(verdict: Verdict) -> tuple[Any, ...]:
+            undecided = verdict.status in OWED and not verdict.explained
+            return (*_key(verdict), object() if undecided else None)
+
+        verdicts = each_value(self.path, Verdict, decision, interned)
+        return {_key(verdict): verdict for verdict in verdicts}
 
     def _job(self, candidate: Candidate, repeat: int, gold: GoldRun | None) -> GradeJob:
         """The job of a candidate, with the harness's log layout."""
         model = _folder_name(candidate.model)
         folder = self._folder / self._logs / f"{model}.{candidate.sample}"
         return GradeJob(
-            self._instances[candidate.instance_id],
+            self._tests_of(self._instances[candidate.instance_id], candidate),
             candidate,
             folder / candidate.instance_id,
             repeat,

@@ -12,10 +12,10 @@ from pathlib import Path
 from swebench_trainer.contracts import GoldRun, GradeJob
 from swebench_trainer.grading import official
 from swebench_trainer.grading.outcome import derive_outcome
-from swebench_trainer.grading.retest import UNCONFIRMED, without_retest_flags
+from swebench_trainer.grading.retest import UNCONFIRMED, of_first_run
 from swebench_trainer.grading.sandbox import Execution, read_execution
 from swebench_trainer.store.digest import digest
-from swebench_trainer.store.jsonl import each_row, write_bytes, write_rows
+from swebench_trainer.store.jsonl import each_value, write_bytes, write_rows
 from swebench_trainer.types import (
     Candidate,
     Extraction,
@@ -24,7 +24,6 @@ from swebench_trainer.types import (
     Status,
     Verdict,
     as_row,
-    from_row,
 )
 
 
@@ -75,7 +74,7 @@ def rejudge_file(
         instances: The instances by id; verdicts of other instances stay unchanged.
         gold: Returns the gold run of an instance.
     """
-    before = tuple(from_row(Verdict, row) for row in each_row(path))
+    before = tuple(each_value(path, Verdict))
     golds: dict[str, GoldRun | None] = {}
     after, derived = list(before), 0
     for number, verdict in enumerate(before):
@@ -134,7 +133,8 @@ def _derived(verdict: Verdict, job: GradeJob, execution: Execution) -> Verdict:
         report=dict(outcome.report),
         flags=tuple(sorted(flags)),
         reason=outcome.reason,
+        strength=None,
     )
     # Another wording of the reason is not a change of the verdict.
-    before = dataclasses.replace(without_retest_flags(verdict), reason=now.reason)
+    before = dataclasses.replace(of_first_run(verdict), reason=now.reason)
     return verdict if now == before else now

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer.cli import run_command_line
+from swebench_trainer.__main__ import run_command_line
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
@@ -25,6 +25,7 @@ def tasks(docker_client: object) -> str:
     return str(TASKS)
 
 
+@pytest.mark.stock
 def test_doctor_runs_gold_no_op_and_parity(
     tasks: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pro_task import (
     CALC,
     CHECKS,
@@ -261,7 +260,7 @@ documents = (
 expected = st.lists(st.sampled_from(NAMES), max_size=6)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(document=documents, f2p=expected.filter(bool), p2p=expected)
 def test_the_verdict_equals_the_official_rule(
     tmp_path_factory, document: Any, f2p: list[str], p2p: list[str]
@@ -274,7 +273,7 @@ def test_the_verdict_equals_the_official_rule_if_most_tests_pass(tmp_path) -> No
     """Resolved and nearly resolved results, which random draws rarely give."""
     draw = random.Random(0)
     agreed = dict.fromkeys((True, False), 0)
-    for _ in range(10_000):
+    for _ in range(3_000):
         names = draw.sample(NAMES, 6)
         tests = [entry(name, "PASSED") for name in names]
         tests += [
@@ -286,7 +285,7 @@ def test_the_verdict_equals_the_official_rule_if_most_tests_pass(tmp_path) -> No
         verdict = official_rule({"tests": tests}, f2p, p2p)
         assert judged(tmp_path, {"tests": tests}, f2p, p2p) == verdict
         agreed[verdict] += 1
-    assert min(agreed.values()) > 1000
+    assert min(agreed.values()) > 300
 
 
 AWKWARD = [
@@ -666,6 +665,29 @@ def test_a_changed_run_script_is_detected(pro, grade, tmp_path) -> None:
     hostile = pro.patch({"calc.py": FIXED + overwrite})
     assert grade(pro, instance, hostile).status is Status.RESOLVED
     assert script_was_changed(instance.eval_script, log.read_text())
+
+
+@pytest.mark.parametrize(
+    ("module", "status"), [(WRONG, Status.UNRESOLVED), (FIXED, Status.RESOLVED)]
+)
+def test_replaced_programs_do_not_write_the_log(
+    pro, grade, tmp_path, module, status
+) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    code = f"""
+import pathlib
+for name in ("cat", "sed", "tr", "sha256sum"):
+    program = pathlib.Path({str(tools)!r}, name)
+    program.write_text("#!/bin/sh\\nprintf 'O:PASSED adds\\\\nO:.\\\\n'\\n")
+    program.chmod(0o755)
+"""
+    instance = pro.instance()
+    patch = pro.patch({"calc.py": module + code})
+    outcome = grade(pro, instance, patch, path=f"{tools}:{os.environ['PATH']}")
+    assert outcome.status is status
+    assert (tools / "sed").exists()
+    assert "script_changed" not in outcome.flags
 
 
 @pytest.mark.parametrize("extra", ["S:\n", "S:0\n"])
