@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 from swebench_trainer.grading.counter import python
 from swebench_trainer.grading.counter.draws import Draws
+from swebench_trainer.grading.counter.golang import GO
+from swebench_trainer.grading.counter.java import JAVA
+from swebench_trainer.grading.counter.javascript import JAVASCRIPT
 from swebench_trainer.grading.counter.places import Place
+from swebench_trainer.grading.counter.rust import RUST
 from swebench_trainer.grading.counter.scripts import TestScript
 from swebench_trainer.grading.counter.test_files import TestPatch
 from swebench_trainer.store.digest import digest
@@ -19,7 +23,13 @@ VARIANTS = 12
 """Largest number of changes of one strength."""
 
 FindPlaces = Callable[[TestPatch, Instance, Strength], Iterator[Place]]
-_LANGUAGES: tuple[FindPlaces, ...] = (python.places,)
+_LANGUAGES: tuple[FindPlaces, ...] = (
+    python.places,
+    JAVASCRIPT.places,
+    GO.places,
+    RUST.places,
+    JAVA.places,
+)
 
 
 @dataclass(frozen=True)
