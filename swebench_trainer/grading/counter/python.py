@@ -49,8 +49,14 @@ def _official_functions(patch: TestPatch, names: PythonNames) -> Iterator[_Offic
             found = names.of_function(
                 path, function.owner, function.name, docstring or ""
             )
-            if found:
+            if found and not _is_elsewhere(function, found):
                 yield function, found
+
+
+def _is_elsewhere(function: VisibleFunction, names: tuple[PythonName, ...]) -> bool:
+    """Whether the names are of functions outside classes, and the function is inside."""
+    outside = not any(name.owner or not name.function for name in names)
+    return function.whole and bool(function.indent) and outside
 
 
 def _fails_officially(function: VisibleFunction) -> bool:

@@ -87,6 +87,8 @@ def visible_functions(
 
 def parsed(lines: Sequence[str]) -> ast.Module | None:
     """The syntax tree of some lines; `None` if they are not valid Python."""
+    if any("\r" in line[:-1] or "\f" in line for line in lines):
+        return None  # Python counts other lines than git
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes such as "\d"
@@ -125,11 +127,31 @@ def _in_hunk(
         start = _DEF.match(text)
         if not start or not wanted(start["name"]):
             continue
-        if node := _function(texts[at:], len(start["indent"])):
-            header = 1 if start["indent"] else 0
-            shift = hunk.lines[at].number - 1 - header
-            owner = _owner(texts[:at], len(start["indent"]), heading)
+        indent = len(start["indent"])
+        if _is_inner(texts[:at], indent) or _is_quoted(texts[:at], texts[at:]):
+            continue
+        if node := _function(texts[at:], indent):
+            shift = hunk.lines[at].number - 1 - (1 if indent else 0)
+            owner = _owner(texts[:at], indent, heading)
             yield VisibleFunction(path, owner, node, shift, numbers, hunk.fixed)
+
+
+def _is_inner(before: Sequence[str], indent: int) -> bool:
+    """Whether a definition is in another function, or in a string of one."""
+    for text in reversed(before):
+        found = _DEF.match(text) or _CLASS.match(text)
+        if found and len(found["indent"]) < indent:
+            return _CLASS.match(text) is None
+    return False
+
+
+def _is_quoted(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether a string seems to start before a definition and to end behind it."""
+    return _quotes(before) % 2 == 1 and _quotes(after) % 2 == 1
+
+
+def _quotes(texts: Sequence[str]) -> int:
+    return sum(text.count('"""') + text.count("'''") for text in texts)
 
 
 def _owner(
@@ -139,11 +161,8 @@ def _owner(
     if indent == 0:
         return ""
     for text in reversed(before):
-        # The first line that is less indented tells, unless it is part of a string.
         if (found := _CLASS.match(text)) and len(found["indent"]) < indent:
             return found["name"]
-        if (found := _DEF.match(text)) and len(found["indent"]) < indent:
-            return None
     return heading["name"] if heading and heading["kind"] else None
 
 

@@ -1,11 +1,17 @@
 """Changed tests: derived scripts differ in single literals and keep every line number."""
 
+import ast
 import dataclasses
+import difflib
 import os
+import re
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings, strategies as st
 from swebench.harness.log_parsers.python import parse_log_django, parse_log_pytest
 
 from swebench_trainer.grading.counter.changes import (
@@ -405,3 +411,99 @@ def test_no_change_keeps_the_size_of_a_file():
     instance = test_of("assert a is True", "assert b is False")
     for change in proposed_changes(instance):
         assert len(change.eval_script) != len(instance.eval_script)
+
+
+STATEMENTS = [
+    "x = [f(1),\n{i}     2]",
+    "assert f(x) == 3",
+    "assert f('a', x) == {{'k': 'é', 'n': [1, 2]}}  # note",
+    "assert 'é', 4 == g(x)",
+    "for n in range(2):\n{i}    assert g(n) == 'one'",
+    "with raises(E):\n{i}    assert g(4) == 5",
+    'text = """\n    def inner():\n        assert f() == 1\n"""',
+    "if g(1):\n{i}    return",
+    "assert g(x) is True",
+]
+
+
+@st.composite
+def patched_files(draw):
+    """Test functions, of which an earlier version of the file has not all lines."""
+    bodies = draw(
+        st.lists(
+            st.lists(st.sampled_from(STATEMENTS), min_size=1, max_size=4),
+            min_size=2,
+            max_size=6,
+        )
+    )
+    lines, names = ["import f", ""], []
+    for number, body in enumerate(bodies):
+        inside = draw(st.booleans())
+        indent = "    " if inside else ""
+        lines += ["", f"class Test{number}:"] if inside else ["", ""]
+        lines.append(f"{indent}def test_{number}({'self' if inside else ''}):")
+        for statement in body:
+            text = indent + "    " + statement.format(i=f"{indent}    ")
+            lines += text.split("\n")
+        owner = f"Test{number}::" if inside else ""
+        names.append(f"tests/test_box.py::{owner}test_{number}")
+    new = draw(st.sets(st.integers(0, len(lines) - 1), min_size=1, max_size=9))
+    before = [line for number, line in enumerate(lines) if number not in new]
+    some = draw(st.sets(st.sampled_from(names), min_size=1))
+    return before, lines, sorted(some), [name for name in names if name not in some]
+
+
+def functions_of(lines):
+    """Every function of a file: its lines, and its code without literals."""
+    functions = {}
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, ast.FunctionDef):
+            code = re.sub(r"Constant\(.*?\)", "Constant()", ast.dump(node))
+            functions[node.name] = (range(node.lineno, node.end_lineno + 1), code)
+    return functions
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(patched_files())
+def test_any_change_applies_and_stays_within_tests_that_were_failing(files):
+    before, lines, failing, passing = files
+    header = ("a/tests/test_box.py", "b/tests/test_box.py")
+    diff = "\n".join(difflib.unified_diff(before, lines, *header, lineterm=""))
+    patch = f"diff --git {header[0]} {header[1]}\n{diff}\n"
+    instance = dataclasses.replace(
+        INSTANCE,
+        test_patch=patch,
+        eval_script=SCRIPT.replace(PATCH, patch),
+        FAIL_TO_PASS=tuple(failing),
+        PASS_TO_PASS=tuple(passing),
+    )
+    official = functions_of(lines)
+    wanted = {name.rpartition("::")[2] for name in failing}
+    for strength in Strength:
+        for change in of_strength(strength, instance)[:2]:
+            with tempfile.TemporaryDirectory() as folder:
+                place = Path(folder, "tests/test_box.py")
+                place.parent.mkdir()
+                place.write_text("\n".join([*before, ""]))
+                put_in_place(folder, change)
+                after = place.read_text().split("\n")[:-1]
+            changed = functions_of(after)
+            assert len(after) == len(lines)
+            rows = {
+                n
+                for n, pair in enumerate(zip(lines, after, strict=True), 1)
+                if len({*pair}) > 1
+            }
+            if strength is Strength.CANARY:
+                assert len(changed) == len(official) + 1 or not rows
+                continue
+            touched = {
+                name for name, (span, _) in official.items() if rows.intersection(span)
+            }
+            assert touched <= wanted
+            assert {name.rpartition("::")[2] for name in change.tests} == touched
+            assert all(any(row in official[n][0] for n in touched) for row in rows)
+            if strength is Strength.EXPECTATION:
+                assert {n: code for n, (_, code) in changed.items()} == {
+                    n: code for n, (_, code) in official.items()
+                }
