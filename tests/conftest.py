@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,20 @@ settings.load_profile("busy")
 
 # The models of the tests are too small for a second thread, and each core has a worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where a file system in memory has the room, the many small files of the tests go there.
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+
+
+def _has_room(folder: Path) -> bool:
+    if not os.access(folder, os.W_OK):
+        return False
+    found = os.statvfs(folder)
+    return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > ROOM
+
+
+if "TMPDIR" not in os.environ and _has_room(MEMORY):
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 # A shell starts background jobs deaf to Ctrl-C, and the programs of the tests would be, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

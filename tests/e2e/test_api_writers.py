@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import pytest
 
@@ -14,7 +15,9 @@ from swebench_trainer.testing import served_model
 
 from .conftest import QUICKSTART, ROOT
 
-pytest.importorskip("openai", reason="the openai SDK is not installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("openai") is None, reason="the openai SDK is not installed"
+)
 
 KEY = "sk-e2e-0123456789abcdef"
 WRITER = """\

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
 
 import pytest
 
-from swebench_trainer.cli import run_command_line
+from swebench_trainer.__main__ import run_command_line
 
 TINY = 'name = "builtin:tiny"\nquantization = "none"\nlora = false'
 PATCH = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+y\n"
@@ -119,7 +120,7 @@ def test_an_empty_preview_names_the_command_that_keeps_the_reasons(preview):
         "The files of 6 instances are unavailable. 6 x " in out
         and "--until prepare" in out
     )
-    assert "/tmp" not in out
+    assert tempfile.gettempdir() not in out
 
 
 def test_hints_do_not_name_temporary_files(preview):
@@ -128,7 +129,7 @@ def test_hints_do_not_name_temporary_files(preview):
     )
     assert code == 1 and 'set [data] leakage = "drop"' in out
     assert "stages/prepare/leakage.jsonl" in out and "--until prepare" in out
-    assert "/tmp" not in out
+    assert tempfile.gettempdir() not in out
     code, out = preview(rows=ROWS[:1])
     assert code == 1 and "Use more data, or split by instance" in out
     assert "--until prepare" not in out

@@ -17,7 +17,6 @@ from swebench_trainer.errors import PrerequisiteError, StageError
 from swebench_trainer.remote import Fault, RemoteBackend
 from swebench_trainer.remote.testing import LocalService, Response, drawn
 
-pytest.importorskip("anthropic", reason="the anthropic SDK is not installed")
 KEY = "sk-ant-local-0123456789"
 
 

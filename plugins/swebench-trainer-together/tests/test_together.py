@@ -10,8 +10,6 @@ from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.remote.testing import LocalService, Response
 
-pytest.importorskip("openai", reason="the openai SDK is not installed")
-
 
 @pytest.fixture
 def make():

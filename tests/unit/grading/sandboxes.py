@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import functools
@@ -57,12 +58,15 @@ def run(
     launcher: Launcher | None = None,
     **limits: int,
 ) -> SandboxRun:
-    """Run a script in `/testbed`, which contains only `file`."""
+    """Run a script in `/testbed`, which contains only `file`.
+
+    Without a launcher, all runs share one.
+    """
     repository = folder / "repository"
     repository.mkdir(exist_ok=True)
     (repository / "file").write_text("of the repository\n")
     with contextlib.ExitStack() as stack:
-        launcher = launcher or stack.enter_context(Launcher())
+        launcher = launcher or shared_launcher()
         allowed = dataclasses.replace(LIMITS, **limits)
         sandbox = stack.enter_context(
             launcher.launch(
@@ -78,6 +82,14 @@ def run(
         log.close()
         evidence = sandbox.inspect(TestFiles()) if inspect else None
     return SandboxRun(ended, (folder / "log").read_text(errors="replace"), evidence)
+
+
+@functools.cache
+def shared_launcher() -> Launcher:
+    """The launcher of this process, which ends with it."""
+    launcher = Launcher()
+    atexit.register(launcher.close)
+    return launcher
 
 
 @contextlib.contextmanager

@@ -20,8 +20,7 @@ from tiny import ADD, DOUBLE, Task, make_task
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.namespace import grader as namespace_grader
-from swebench_trainer.grading.namespace import launch
+from swebench_trainer.grading.namespace import grader as namespace_grader, launch
 from swebench_trainer.grading.namespace.cgroup import cgroup_parents
 from swebench_trainer.grading.namespace.grader import (
     NamespaceGrader,
@@ -261,7 +260,7 @@ def test_endless_output_is_bounded(
         "swebench_trainer.grading.capped_log.CappedLog.__init__.__kwdefaults__",
         {"head": 1 << 20, "tail": 1 << 20},
     )
-    shown = output_of(task_running("timeout 1 yes"), timeout=20)
+    shown = output_of(task_running("timeout 0.2 yes"), timeout=20)
     assert len(shown) < 4 << 20
     assert ">>>>> Test Exit Code: 124" in shown
 

@@ -329,8 +329,10 @@ def test_background_processes_of_the_apply_script_end_before_the_tests(
 
 def test_a_fork_bomb_is_contained(tmp_path: Path) -> None:
     begin = time.monotonic()
-    ran = run("bomb() { bomb | bomb & }; bomb; sleep 1; echo over", tmp_path, timeout=3)
-    assert time.monotonic() - begin < 3 + 5
+    ran = run(
+        "bomb() { bomb | bomb & }; bomb; sleep 0.3; echo over", tmp_path, timeout=1
+    )
+    assert time.monotonic() - begin < 1 + 5
     assert "Resource temporarily unavailable" in ran.output or ran.ended.timed_out
 
 
@@ -450,13 +452,14 @@ def test_the_cgroups_of_a_killed_grader_are_reaped() -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_an_ordinary_user_can_run_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    with as_nobody(monkeypatch) as folder:
+    with as_nobody(monkeypatch) as folder, Launcher() as launcher:
         ran = run(
             "id -u; touch new /root/new; rm file; git --version; "
             "cat /proc/self/uid_map",
             folder,
             group=False,
             inspect=True,
+            launcher=launcher,
         )
         assert ran.output.startswith("0\ngit version"), ran
         assert ran.output.split()[-3:] == ["0", "65534", "1"]

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pro_task import (
     CALC,
     CHECKS,
@@ -261,7 +260,7 @@ documents = (
 expected = st.lists(st.sampled_from(NAMES), max_size=6)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(document=documents, f2p=expected.filter(bool), p2p=expected)
 def test_the_verdict_equals_the_official_rule(
     tmp_path_factory, document: Any, f2p: list[str], p2p: list[str]
@@ -274,7 +273,7 @@ def test_the_verdict_equals_the_official_rule_if_most_tests_pass(tmp_path) -> No
     """Resolved and nearly resolved results, which random draws rarely give."""
     draw = random.Random(0)
     agreed = dict.fromkeys((True, False), 0)
-    for _ in range(10_000):
+    for _ in range(3_000):
         names = draw.sample(NAMES, 6)
         tests = [entry(name, "PASSED") for name in names]
         tests += [
@@ -286,7 +285,7 @@ def test_the_verdict_equals_the_official_rule_if_most_tests_pass(tmp_path) -> No
         verdict = official_rule({"tests": tests}, f2p, p2p)
         assert judged(tmp_path, {"tests": tests}, f2p, p2p) == verdict
         agreed[verdict] += 1
-    assert min(agreed.values()) > 1000
+    assert min(agreed.values()) > 300
 
 
 AWKWARD = [

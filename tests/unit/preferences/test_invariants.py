@@ -7,8 +7,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from swebench_trainer.contracts import GradedInstance
 from swebench_trainer.preferences.balance import Mix, length_gap
@@ -36,7 +35,7 @@ BALANCED = ("self-generated", "api-rejects", "tiered")
 GOLD = "y = 0"
 
 quick = settings(
-    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
