@@ -71,9 +71,8 @@ def contract_reference() -> str:
             parts.append(f"### `{name}`\n\n{_description(name, value)}")
     kit = "## The testing kit\n\n`from swebench_trainer.testing import …`"
     parts += [kit, inspect.getdoc(testing) or ""]
-    for name in testing.__all__:
-        value = getattr(testing, name)
-        if callable(value):
+    for name, value in sorted(vars(testing).items()):
+        if callable(value) and not name.startswith("_"):
             parts.append(f"### `{name}`\n\n```python\n{_outline(value)}\n```")
     return "\n\n".join(parts) + "\n"
 

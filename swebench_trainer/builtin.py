@@ -8,59 +8,37 @@ a recipe stay fast; `tests/unit/test_light_import.py` checks this.
 from __future__ import annotations
 
 from swebench_trainer.contracts import Backend, Grader
-from swebench_trainer.data.generated.source import GeneratedSource, GeneratedTable
-from swebench_trainer.data.pro import ProSource, ProTable
-from swebench_trainer.data.rows import RowsSource, RowsTable
-from swebench_trainer.data.task_repo import TaskRepoSource, TaskRepoTable
+from swebench_trainer.data import pro, rows, task_repo
+from swebench_trainer.data.generated import source as generated
 from swebench_trainer.grading.cache import open_run_cache
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable
 from swebench_trainer.grading.stock import StockGrader
 from swebench_trainer.hookspecs import Register, hookimpl
-from swebench_trainer.preferences.strategies import (
-    ApiRejects,
-    ApiRejectsTable,
-    SelfGenerated,
-    SelfGeneratedTable,
-    Tiered,
-    TieredTable,
-    Unpaired,
-    UnpairedTable,
-)
-from swebench_trainer.prompts.oracle import OracleStyle, OracleTable
-from swebench_trainer.prompts.ranked_files import (
-    Bm25Style,
-    Bm25Table,
-    ListedStyle,
-    ListedTable,
-)
+from swebench_trainer.preferences import strategies
+from swebench_trainer.prompts import oracle, ranked_files
 from swebench_trainer.prompts.styles import IssueStyle
-from swebench_trainer.reporting.publishers import (
-    DirectoryPublisher,
-    DirectoryTable,
-    HubPublisher,
-    HubTable,
-)
-from swebench_trainer.sampling.replay import ReplayBackend, ReplayTable
+from swebench_trainer.reporting import publishers
+from swebench_trainer.sampling import replay
 from swebench_trainer.training.models.table import HfTable
 
 
 @hookimpl
 def register_sources(register: Register) -> None:
     """Rows of the SWE-bench family, SWE-bench Pro, task repos, and generated tasks."""
-    register("rows", RowsSource, config=RowsTable)
-    register("swebench-pro", ProSource, config=ProTable)
-    register("task-repo", TaskRepoSource, config=TaskRepoTable)
-    register("generated", GeneratedSource, config=GeneratedTable)
+    register("rows", rows.RowsSource, config=rows.RowsTable)
+    register("swebench-pro", pro.ProSource, config=pro.ProTable)
+    register("task-repo", task_repo.TaskRepoSource, config=task_repo.TaskRepoTable)
+    register("generated", generated.GeneratedSource, config=generated.GeneratedTable)
 
 
 @hookimpl
 def register_prompt_styles(register: Register) -> None:
     """The issue only, or with files: from the gold patch, from BM25, or from a list."""
     register("issue", IssueStyle)
-    register("bm25", Bm25Style, config=Bm25Table)
-    register("files", ListedStyle, config=ListedTable)
-    register("oracle", OracleStyle, config=OracleTable)
+    register("bm25", ranked_files.Bm25Style, config=ranked_files.Bm25Table)
+    register("files", ranked_files.ListedStyle, config=ranked_files.ListedTable)
+    register("oracle", oracle.OracleStyle, config=oracle.OracleTable)
 
 
 @hookimpl
@@ -74,7 +52,7 @@ def register_backends(register: Register) -> None:
         return HfBackend(table)
 
     register("hf", hf, config=HfTable)
-    register("replay", ReplayBackend, config=ReplayTable)
+    register("replay", replay.ReplayBackend, config=replay.ReplayTable)
 
 
 @hookimpl
@@ -97,14 +75,18 @@ def register_graders(register: Register) -> None:
 @hookimpl
 def register_pair_strategies(register: Register) -> None:
     """Passes against failures, gold against failures, or single answers."""
-    register("self-generated", SelfGenerated, config=SelfGeneratedTable)
-    register("api-rejects", ApiRejects, config=ApiRejectsTable)
-    register("tiered", Tiered, config=TieredTable)
-    register("unpaired", Unpaired, config=UnpairedTable)
+    register(
+        "self-generated", strategies.SelfGenerated, config=strategies.SelfGeneratedTable
+    )
+    register("api-rejects", strategies.ApiRejects, config=strategies.ApiRejectsTable)
+    register("tiered", strategies.Tiered, config=strategies.TieredTable)
+    register("unpaired", strategies.Unpaired, config=strategies.UnpairedTable)
 
 
 @hookimpl
 def register_publishers(register: Register) -> None:
     """A directory, or the Hugging Face Hub."""
-    register("directory", DirectoryPublisher, config=DirectoryTable)
-    register("hub", HubPublisher, config=HubTable)
+    register(
+        "directory", publishers.DirectoryPublisher, config=publishers.DirectoryTable
+    )
+    register("hub", publishers.HubPublisher, config=publishers.HubTable)

@@ -13,19 +13,22 @@ import typer
 from typer import Argument, Option
 
 from swebench_trainer import __version__
-from swebench_trainer.commands.entry import run_app
 from swebench_trainer.commands.options import (
     DATA,
     RUNS,
     DigestsOption,
     DryRunOption,
+    GradedArgument,
     HubSplitOption,
+    ImagesAction,
+    InstancesOption,
     MaxSizeOption,
     MemoryOption,
     OlderThanOption,
     PredictionsOption,
     RecipeArgument,
     RunsDirOption,
+    SampleOption,
     ScriptsOption,
     SetOption,
     TimeoutOption,
@@ -45,11 +48,6 @@ app = typer.Typer(
         "stages of a recipe; run it again to resume."
     ),
 )
-
-
-def run_command_line(arguments: list[str]) -> int:
-    """Runs a command and returns its exit code; see `commands.entry`."""
-    return run_app(app, arguments)
 
 
 @app.command()
@@ -101,9 +99,7 @@ def preview(
     number: Annotated[
         int, Option("--number", "-n", min=0, help="Number of samples to show.")
     ] = 2,
-    instance: Annotated[
-        list[str] | None, Option(metavar="ID", help="Show this instance; repeatable.")
-    ] = None,
+    instance: InstancesOption = None,
     split: Annotated[
         Split | None, Option(help="Show only this split; default: both.")
     ] = None,
@@ -219,14 +215,7 @@ def grade(
 
 @app.command()
 def regrade(
-    folder: Annotated[
-        Path,
-        Argument(
-            metavar="DIR",
-            help="Run directory, or output directory of `grade`.",
-            show_default=False,
-        ),
-    ],
+    folder: GradedArgument,
     dry_run: DryRunOption = False,
 ) -> None:
     """Recompute verdicts from stored logs, without running tests."""
@@ -252,19 +241,25 @@ def cache(
 
 
 @app.command()
+def images(
+    action: Annotated[ImagesAction, Argument(help="What to do.", show_default=False)],
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+) -> None:
+    """Check, pull, build, or prune the images of a recipe."""
+    from swebench_trainer.commands import images as command
+
+    command.execute(action, recipe, set_ or [])
+
+
+@app.command()
 def doctor(
     data: Annotated[str | None, DATA] = None,
     split: HubSplitOption = "test",
     recipe: Annotated[
         Path | None, Option(help="Use [data] and [grade] of this recipe.")
     ] = None,
-    sample: Annotated[
-        int,
-        Option(
-            min=0,
-            help="Instances to try: the gold patch must pass, and an empty one must fail.",
-        ),
-    ] = 3,
+    sample: SampleOption = 3,
     grader: Annotated[
         str, Option(help="Grader to use; auto: one that works here.")
     ] = "auto",

@@ -378,12 +378,14 @@ class GoldRun:
         skipped: Tests that are skipped, or expected to fail, even with gold.
         changed: Absolute paths of files that the run changed outside the
             repository.
+        installed: Commands of the eval script that installed something.
     """
 
     seconds: float
     failed: frozenset[str] = frozenset()
     skipped: frozenset[str] = frozenset()
     changed: frozenset[str] = frozenset()
+    installed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def run_git(
     with process:
         try:
             output, errors = process.communicate(stdin)
-        except BaseException:
+        except BaseException:  # also Ctrl-C, which git in its own session does not get
             process.kill()
             raise
     if process.returncode:
@@ -170,6 +170,13 @@ def fast_import_path(path: str) -> bytes:
     return f'"{escaped}"'.encode()
 
 
+def fast_import_file(path: str, mode: str, content: bytes) -> bytes:
+    """Return the command of `git fast-import` that adds a file to a commit."""
+    name = fast_import_path(path)
+    size = len(content)
+    return b"M %s inline %s\ndata %d\n%s\n" % (mode.encode(), name, size, content)
+
+
 def git_dir(repository: Path) -> str:
     """Return the option that selects a repository."""
     return f"--git-dir={repository}"
@@ -177,10 +184,6 @@ def git_dir(repository: Path) -> str:
 
 def _verb(arguments: Sequence[str]) -> str:
     """Return the command's name, which follows options such as `-C`."""
-    words = iter(arguments)
-    for word in words:
-        if word in ("-C", "-c"):
-            next(words)
-        elif not word.startswith("-"):
-            return word
-    return ""
+    pairs = zip(("", *arguments), arguments, strict=False)
+    names = (w for option, w in pairs if w[0] != "-" and option not in ("-C", "-c"))
+    return next(names, "")

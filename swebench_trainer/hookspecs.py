@@ -16,15 +16,7 @@ from typing import Any, Protocol
 import pluggy
 from pydantic import BaseModel
 
-from swebench_trainer.events import (
-    ItemDone,
-    RecipeLoaded,
-    RunFinished,
-    RunStarted,
-    StageFailed,
-    StageFinished,
-    StageStarted,
-)
+from swebench_trainer import events
 from swebench_trainer.types import Instance, Pair
 
 PROJECT = "swebench_trainer"
@@ -113,7 +105,7 @@ def register_publishers(register: Register) -> None:
 
 
 @hookspec
-def recipe_loaded(event: RecipeLoaded) -> None:
+def recipe_loaded(event: events.RecipeLoaded) -> None:
     """Called once the recipe is validated; plugins that load later get the call then.
 
     Since 0.1.
@@ -121,7 +113,7 @@ def recipe_loaded(event: RecipeLoaded) -> None:
 
 
 @hookspec
-def run_started(event: RunStarted) -> None:
+def run_started(event: events.RunStarted) -> None:
     """Called when the run directory is locked and the first stage is about to start.
 
     Since 0.1.
@@ -129,7 +121,7 @@ def run_started(event: RunStarted) -> None:
 
 
 @hookspec
-def stage_started(event: StageStarted) -> None:
+def stage_started(event: events.StageStarted) -> None:
     """Called before a stage runs, but not for a finished stage.
 
     Since 0.1.
@@ -137,7 +129,7 @@ def stage_started(event: StageStarted) -> None:
 
 
 @hookspec
-def item_done(event: ItemDone) -> None:
+def item_done(event: events.ItemDone) -> None:
     """Called when one item (an instance, a candidate, a step) of a stage is done.
 
     Since 0.1.
@@ -145,7 +137,7 @@ def item_done(event: ItemDone) -> None:
 
 
 @hookspec
-def stage_finished(event: StageFinished) -> None:
+def stage_finished(event: events.StageFinished) -> None:
     """Called when a stage's files are complete, also for a finished stage.
 
     Since 0.1.
@@ -153,7 +145,7 @@ def stage_finished(event: StageFinished) -> None:
 
 
 @hookspec
-def stage_failed(event: StageFailed) -> None:
+def stage_failed(event: events.StageFailed) -> None:
     """Called when a stage ends with an error, before the error is raised.
 
     Since 0.1.
@@ -161,7 +153,7 @@ def stage_failed(event: StageFailed) -> None:
 
 
 @hookspec
-def run_finished(event: RunFinished) -> None:
+def run_finished(event: events.RunFinished) -> None:
     """Called when all selected stages are done, but not after a failure.
 
     Since 0.1.

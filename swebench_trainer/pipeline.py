@@ -13,6 +13,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -25,18 +26,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from swebench_trainer import events
 from swebench_trainer.contracts import ItemProgress
 from swebench_trainer.errors import StageError
-from swebench_trainer.events import (
-    Event,
-    ItemDone,
-    RecipeLoaded,
-    RunFinished,
-    RunStarted,
-    StageFailed,
-    StageFinished,
-    StageStarted,
-)
 from swebench_trainer.plugins.manager import EventObserver, Plugins
 from swebench_trainer.plugins.registry import KIND_OF_TABLE
 from swebench_trainer.recipe.load import Draft
@@ -52,6 +44,7 @@ from swebench_trainer.stages.graph import choose, dependents, open_context, stag
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import (
     RowWriter,
+    damaged,
     disk_errors,
     read_json,
     write_bytes,
@@ -81,18 +74,18 @@ def run_observed(
     """Run a stage, with its events for observers."""
 
     def done(item: str, done: int, total: int, detail: str) -> None:
-        plugins.notify(ItemDone(stage, item, done, total, detail))
+        plugins.notify(events.ItemDone(stage, item, done, total, detail))
 
-    plugins.notify(StageStarted(stage, resumed))
+    plugins.notify(events.StageStarted(stage, resumed))
     start = time.monotonic()
     try:
         summary = run(done)
-    except BaseException as error:
+    except BaseException as error:  # also Ctrl-C, which observers must hear of
         text = without_secrets(str(error)) or type(error).__name__
         stopped = isinstance(error, KeyboardInterrupt)
-        plugins.notify(StageFailed(stage, text, stopped))
+        plugins.notify(events.StageFailed(stage, text, stopped))
         raise
-    plugins.notify(StageFinished(stage, time.monotonic() - start, summary))
+    plugins.notify(events.StageFinished(stage, time.monotonic() - start, summary))
 
 
 class Pipeline:
@@ -106,6 +99,7 @@ class Pipeline:
         self._draft = draft
         self._plugins = plugins
         self._settings = resolved_settings(recipe)
+        self._unchanged: set[str] = set()
 
     def run(self, chosen: Sequence[Stage], redo: Sequence[str] = ()) -> None:
         """Run the chosen stages that are not done yet.
@@ -133,33 +127,34 @@ class Pipeline:
             attempt = self._record_attempt()
             with self._logging(attempt), self._event_log():
                 notify = self._plugins.notify
-                notify(RecipeLoaded(self._draft.path, self._settings))
+                notify(events.RecipeLoaded(self._draft.path, self._settings))
                 names = tuple(stage.name for stage in chosen)
-                notify(RunStarted(self.run_dir.path, names, attempt))
+                notify(events.RunStarted(self.run_dir.path, names, attempt))
                 for stage in chosen:
                     self._do(stage, fingerprints[stage.name])
-                notify(RunFinished(self.run_dir.path, time.monotonic() - start))
+                notify(events.RunFinished(self.run_dir.path, time.monotonic() - start))
 
     def _do(self, stage: Stage, fingerprint: dict[str, Any]) -> None:
         """Run a stage, or reports that it is done."""
         folder = self.run_dir.stage(stage.name)
         if manifest := folder.finished():
             figures = manifest["figures"]
-            done = StageFinished(stage.name, 0.0, figures, skipped=True)
+            done = events.StageFinished(stage.name, 0.0, figures, skipped=True)
             self._plugins.notify(done)
             return
         resumed = folder.begun() is not None
         folder.begin(fingerprint)
 
         def run(done: ItemProgress) -> StageSummary:
-            context = open_context(
-                stage.name, self.recipe, self.run_dir, self._plugins, done
-            )
+            run = (self.recipe, self.run_dir, self._plugins)
+            context = open_context(stage.name, *run, done)
             try:
+                self._require_unchanged(stage.reads)
                 with disk_errors(folder.path):  # of backends and plugins too
                     summary = stage.run(context)
                 folder.finish({**fingerprint, "figures": summary})
-            except BaseException as error:
+                self._unchanged.add(stage.name)
+            except BaseException as error:  # also Ctrl-C
                 folder.forget()
                 if not isinstance(error, KeyboardInterrupt):
                     log.error("stage %s failed", stage.name, exc_info=error)
@@ -167,6 +162,14 @@ class Pipeline:
             return summary
 
         run_observed(self._plugins, stage.name, run, resumed=resumed)
+
+    def _require_unchanged(self, names: Sequence[str]) -> None:
+        """Raise if the files of these stages changed; each is checked once."""
+        stages = {stage.name for stage in stages_of(self.recipe)}
+        for name in names:
+            if name in stages and name not in self._unchanged:
+                self.run_dir.stage(name).require_unchanged()
+                self._unchanged.add(name)
 
     def _fingerprints(self) -> dict[str, dict[str, Any]]:
         """The fingerprint of each stage of the recipe, by name."""
@@ -236,8 +239,15 @@ class Pipeline:
     ) -> None:
         """Raise if a stage was started with settings that have changed since."""
         for name, new in fingerprints.items():
-            old = self.run_dir.stage(name).begun()
-            if name in rerun or old is None or old["digest"] == new["digest"]:
+            folder = self.run_dir.stage(name)
+            old = folder.begun()
+            if name in rerun or old is None:
+                continue
+            if missing := [key for key in new if key not in old]:
+                raise damaged(
+                    folder.file("fingerprint.json"), f"{missing[0]} is missing"
+                )
+            if old["digest"] == new["digest"]:
                 continue
             raise StageError(
                 f"{self.run_dir.path}: stage {name} was run with different settings.\n"
@@ -261,6 +271,8 @@ class Pipeline:
     def _record_attempt(self) -> int:
         """Write recipe, settings and run.json; return the number of this attempt."""
         facts = read_json(self.run_dir.facts) or {"format": FORMAT, "attempts": []}
+        if not isinstance(facts.get("attempts"), list):
+            raise damaged(self.run_dir.facts, "attempts is not a list")
         attempt = len(facts["attempts"]) + 1
         facts["attempts"].append(
             {
@@ -300,8 +312,8 @@ class Pipeline:
         """Write every event to `events.jsonl`, except the recipe, which has its files."""
         with RowWriter(self.run_dir.events) as rows:
 
-            def write(event: Event) -> None:
-                if not isinstance(event, RecipeLoaded):
+            def write(event: events.Event) -> None:
+                if not isinstance(event, events.RecipeLoaded):
                     name = {"time": _now(), "event": type(event).__name__}
                     rows.write({**name, **to_jsonable_python(event)})
 
@@ -343,24 +355,12 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-VERSIONED = (
-    "swebench-trainer",
-    "swebench",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "datasets",
-    "docker",
-    "pluggy",
-)
-"""Distributions whose versions run.json records."""
-
-
 def _versions() -> dict[str, str]:
+    """Versions of this program and its dependencies."""
+    lines = importlib.metadata.requires("swebench-trainer") or []
+    needed = [re.split(r"[^\w-]", line)[0] for line in lines if "extra ==" not in line]
     found = {}
-    for name in VERSIONED:
+    for name in ("swebench-trainer", *needed):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -21,14 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from swebench_trainer.events import (
-    ItemDone,
-    RunFinished,
-    RunStarted,
-    StageFailed,
-    StageFinished,
-    StageStarted,
-)
+from swebench_trainer import events
 from swebench_trainer.hookspecs import hookimpl
 
 
@@ -59,13 +52,13 @@ class ConsoleObserver:
         self._last_line = 0.0
 
     @hookimpl
-    def run_started(self, event: RunStarted) -> None:
+    def run_started(self, event: events.RunStarted) -> None:
         """Prints the run directory."""
         again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
         self._print(f"run {event.run_dir}{again}")
 
     @hookimpl
-    def stage_started(self, event: StageStarted) -> None:
+    def stage_started(self, event: events.StageStarted) -> None:
         """Opens the stage's bar."""
         self._last_line = time.monotonic()
         if self._console.is_terminal:
@@ -87,7 +80,7 @@ class ConsoleObserver:
             self._print(f"{event.stage:<9} {verb}")
 
     @hookimpl
-    def item_done(self, event: ItemDone) -> None:
+    def item_done(self, event: events.ItemDone) -> None:
         """Advances the bar, or prints a line if the last one is old enough."""
         if self._bar is not None and self._task is not None:
             if event.done < self._bar.tasks[0].completed:  # a new round starts
@@ -105,7 +98,7 @@ class ConsoleObserver:
             self._print(f"{event.stage:<9} {event.done}/{total}{latest}")
 
     @hookimpl
-    def stage_finished(self, event: StageFinished) -> None:
+    def stage_finished(self, event: events.StageFinished) -> None:
         """Closes the bar and prints the stage's summary."""
         self._close_bar()
         summary = "  ".join(f"{key} {value}" for key, value in event.summary.items())
@@ -113,13 +106,13 @@ class ConsoleObserver:
         self._print(f"{event.stage:<9} {took:>11}  {summary}")
 
     @hookimpl
-    def stage_failed(self, event: StageFailed) -> None:
+    def stage_failed(self, event: events.StageFailed) -> None:
         """Closes the bar; the command line prints the error."""
         self._close_bar()
         self._print(f"{event.stage:<9} {'stopped' if event.interrupted else 'failed'}")
 
     @hookimpl
-    def run_finished(self, event: RunFinished) -> None:
+    def run_finished(self, event: events.RunFinished) -> None:
         """Prints the total time."""
         self._print(f"done in {event.seconds:.0f} s")
 

@@ -137,6 +137,9 @@ class Instance:
             contain only its text.
         test_files: Binary files that the tests need besides the patches.
         split: Side of the holdout.
+        dockerfiles: Absolute paths of the Dockerfiles that build the image, base images
+            first; the directory of each is its build context. Empty if the image can
+            only be pulled.
         contents: Where `prepare` found the repository's files: in the task's `repo/`
             (`snapshot`), in a clone, or in the image; empty if nothing needed them.
     """
@@ -166,6 +169,7 @@ class Instance:
     difficulty: str = ""
     images: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
+    dockerfiles: tuple[str, ...] = ()
     split: Split = "train"
     contents: Contents = ""
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from swebench_trainer.errors import RecipeError, TrainerError
 from swebench_trainer.grading.cache import SqliteRunCache, cache_path, set_aside
 from swebench_trainer.grading.namespace.image_roots import cached_roots, prune_roots
-from swebench_trainer.reporting.console import open_console, print_line
+from swebench_trainer.reporting.console import numbers, open_console, print_line
 from swebench_trainer.store.cache import KINDS, PruneLimits, entries, prune, user_cache
 
 _LARGEST = "largest entries"
@@ -51,10 +51,10 @@ def _amount(text: str | None, units: dict[str, int], option: str) -> int | None:
     if text is None:
         return None
     number, unit = text[:-1], text[-1:].lower()
-    if not number.isdecimal() or unit not in units:
-        known = ", ".join(f"10{unit}" for unit in units)
-        raise RecipeError(f"{option} takes amounts like {known}, not {text!r}.")
-    return int(number) * units[unit]
+    if number.isdecimal() and unit in units:
+        return int(number) * units[unit]
+    known = ", ".join(f"10{unit}" for unit in units)
+    raise RecipeError(f"{option} takes amounts like {known}, not {text!r}.")
 
 
 def prune_and_show(limits: PruneLimits) -> Iterator[str | Table]:
@@ -72,14 +72,10 @@ def prune_and_show(limits: PruneLimits) -> Iterator[str | Table]:
 def _cached_directories(limits: PruneLimits) -> Iterator[str | Table]:
     """Clones, indexes, and other directories in the cache."""
     if limits:
-        removed = [
-            f"{prune(user_cache(k), limits)} {name}" for k, name in KINDS.items()
-        ]
+        counts = {name: prune(user_cache(kind), limits) for kind, name in KINDS.items()}
+        removed = [f"{count} {name}" for name, count in counts.items()]
         yield f"removed {', '.join(removed)}; entries being written are never removed"
-    table = Table("cached")
-    for name in ("count", "size"):
-        table.add_column(name, justify="right")
-    table.add_column("last used")
+    table = Table("cached", *numbers("count", "size"), "last used")
     for kind, name in KINDS.items():
         if found := entries(user_cache(kind)):
             size = decimal(sum(entry.size for entry in found))
@@ -103,9 +99,7 @@ def _image_roots(limits: PruneLimits) -> Iterator[str | Table]:
         return
     total = decimal(sum(root.size for root in roots))
     yield f"{roots[0].path.parent}: {len(roots)} image roots, {total}"
-    table = Table("image", title=_LARGEST)
-    table.add_column("size", justify="right")
-    table.add_column("last used")
+    table = Table("image", *numbers("size"), "last used", title=_LARGEST)
     for root in sorted(roots, key=lambda root: -root.size)[:10]:
         row = (", ".join(root.names), decimal(root.size), _day(root.used))
         table.add_row(*map(Text, row))
@@ -144,9 +138,7 @@ def _test_run_tables(run_cache: SqliteRunCache) -> Iterator[str | Table]:
     if not total.runs:
         return
     yield f"oldest {_day(total.oldest)}, newest {_day(total.newest)}"
-    table = Table("instance", title=_LARGEST)
-    for name in ("runs", "size", "hits"):
-        table.add_column(name, justify="right")
+    table = Table("instance", *numbers("runs", "size", "hits"), title=_LARGEST)
     for name, mine in run_cache.totals_by_instance(10).items():
         row = (name, str(mine.runs), decimal(mine.size), str(mine.hits))
         table.add_row(*map(Text, row))

@@ -7,7 +7,7 @@ harness, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,46 +30,112 @@ STOCK_WORKERS = 12
 """More than cores, because the harness spends most of its time sleeping."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to check.
+@dataclass
+class Examination:
+    """The checks of a machine, and their findings in order.
 
     Attributes:
+        plugins: Where graders are looked up.
+        show: Called with each finding as soon as it is known.
         instances: The data; without any, only the machine is checked.
         table: `[grade]` of a recipe; `None` chooses a grader that works here.
         sample: Number of instances for the trial gradings.
         stock: Whether to grade them with the unmodified harness, too.
         runs_dir: Directory for runs.
+        can_grade: Whether the grader works here.
+        trials: Trial gradings of the sample.
+        stock_trials: The same trials by the unmodified harness, if requested.
     """
 
+    plugins: Plugins
+    show: Callable[[checks.Finding], None]
     instances: Sequence[Instance] = ()
     table: GradeTable | None = None
     sample: int = 3
     stock: bool = False
     runs_dir: Path = Path("runs")
-
-
-@dataclass
-class Report:
-    """The findings, in order.
-
-    Attributes:
-        can_grade: Whether the grader works here.
-        ours: Trial gradings of the sample.
-        stock: The same trials by the unmodified harness, if requested.
-    """
-
     findings: list[checks.Finding] = field(default_factory=list)
     can_grade: bool = True
-    ours: list[Trial] = field(default_factory=list)
-    stock: list[Trial] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    stock_trials: list[Trial] = field(default_factory=list)
 
-    @property
-    def exit_code(self) -> int:
-        """0 no problems, 1 problems, 3 this machine cannot grade."""
+    def run(self) -> int:
+        """Runs every check.
+
+        Returns:
+            The exit code: 0 no problems, 1 problems, 3 this machine cannot grade.
+        """
+        self._note(checks.check_packages())
+        self._note(checks.check_programs())
+        info, address = self._docker()
+        namespaces, sandboxes = checks.check_namespaces()
+        table = self.table or self._working_table(info is not None, sandboxes)
+        present: set[str] = set()
+        if info is not None:
+            login, logged_in = checks.check_login(info)
+            self._note(login)
+            if needed := _need_images(table, self.instances):
+                present = checks.present_images(needed, address)
+                self._note(checks.check_images(needed, present, logged_in))
+        self._note(namespaces)
+        self._note(checks.check_cgroups())
+        for finding in checks.check_disks(self.runs_dir, info):
+            self._note(finding)
+        if table is None:
+            self.can_grade = False
+            hint = "Fix either one to grade; training and sampling need neither."
+            text = "neither Docker nor namespaces work"
+            self._note(checks.Finding("problem", "grading", text, hint))
+        elif sample := checks.choose_sample(self.instances, self.sample, present):
+            self._grade(table, sample)
         if not self.can_grade:
             return PrerequisiteError.exit_code
         return int(any(finding.level == "problem" for finding in self.findings))
+
+    def _note(self, finding: checks.Finding) -> None:
+        self.findings.append(finding)
+        self.show(finding)
+
+    def _docker(self) -> tuple[Mapping[str, Any] | None, str]:
+        """The first daemon that answers and its address, of those that the table names."""
+        answers = []
+        runtime = getattr(self.table, "runtime", "")
+        for address in getattr(self.table, "hosts", ()) or ("",):
+            finding, info = checks.docker_info(address)
+            self._note(finding)
+            if info is not None:
+                answers.append((info, address))
+                if runtime:
+                    self._note(checks.check_runtime(info, runtime, address))
+        return answers[0] if answers else (None, "")
+
+    def _working_table(self, docker: bool, sandboxes: bool) -> GradeTable | None:
+        """`[grade]` for the grader that fits the data and works on this machine."""
+        if not (docker or sandboxes):
+            return None
+        carry_files = bool(self.instances) and all(i.snapshot for i in self.instances)
+        namespace = sandboxes and (carry_files or not docker)
+        return default_table(self.plugins, "namespace" if namespace else "docker")
+
+    def _grade(self, table: GradeTable, sample: Sequence[Instance]) -> None:
+        """Grades the sample, with the harness too if requested."""
+        try:
+            self.trials = checks.try_grader(self.plugins, table, sample)
+        except TrainerError as error:
+            self.can_grade = not isinstance(error, PrerequisiteError)
+            self._note(checks.Finding("problem", table.use, error.message, error.hint))
+            return
+        for finding in checks.judge_trials(table.use, self.trials):
+            self._note(finding)
+        if not self.stock:
+            return
+        stock = default_table(self.plugins, "stock", workers=STOCK_WORKERS)
+        try:
+            self.stock_trials = checks.try_grader(self.plugins, stock, sample)
+        except TrainerError as error:
+            self._note(checks.Finding("warning", "stock", error.message, error.hint))
+            return
+        self._note(checks.judge_parity(self.trials, self.stock_trials))
 
 
 @dataclass(frozen=True)
@@ -109,11 +175,20 @@ def execute(
     if grader != "auto":
         plugins.tables([("grade", grader)])
         table = default_table(plugins, grader)
-    request = Request(instances, table, sample, stock, runs_dir)
-    report = examine(plugins, request, lambda found: print_line(console, str(found)))
-    if report.stock:
-        console.print(parity_table(report.ours, report.stock))
-    return report.exit_code
+    examination = Examination(
+        plugins,
+        lambda finding: print_line(console, str(finding)),
+        instances,
+        table,
+        sample,
+        stock,
+        runs_dir,
+    )
+    exit_code = examination.run()
+    if examination.stock_trials:
+        both = (examination.trials, examination.stock_trials)
+        console.print(parity_table(*both))
+    return exit_code
 
 
 def _instances(
@@ -125,69 +200,6 @@ def _instances(
     if recipe is None:
         return ()
     return plugins.registry.create(recipe.data).load().instances
-
-
-def examine(
-    plugins: Plugins, request: Request, show: Callable[[checks.Finding], None]
-) -> Report:
-    """Runs every check.
-
-    Args:
-        plugins: Where graders are looked up.
-        request: What to check.
-        show: Called with each finding as soon as it is known.
-    """
-    report = Report()
-
-    def note(finding: checks.Finding) -> None:
-        report.findings.append(finding)
-        show(finding)
-
-    note(checks.check_packages())
-    note(checks.check_programs())
-    info, address = None, ""
-    for name in getattr(request.table, "hosts", ()) or ("",):
-        docker, found = checks.docker_info(name)
-        note(docker)
-        runtime = getattr(request.table, "runtime", "")
-        if runtime and found is not None:
-            note(checks.check_runtime(found, runtime, name))
-        if info is None and found is not None:
-            info, address = found, name
-    namespaces, sandboxes = checks.check_namespaces()
-    table = request.table or _working_table(
-        plugins, request.instances, docker=info is not None, sandboxes=sandboxes
-    )
-    present: set[str] = set()
-    if info is not None:
-        login, logged_in = checks.check_login(info)
-        note(login)
-        if needed := _need_images(table, request.instances):
-            present = checks.present_images(needed, address)
-            note(checks.check_images(needed, present, logged_in))
-    note(namespaces)
-    note(checks.check_cgroups())
-    for finding in checks.check_disks(request.runs_dir, info):
-        note(finding)
-    if table is None:
-        report.can_grade = False
-        hint = "Fix either one to grade; training and sampling need neither."
-        text = "neither Docker nor namespaces work"
-        note(checks.Finding("problem", "grading", text, hint))
-    elif sample := checks.choose_sample(request.instances, request.sample, present):
-        _grade(plugins, request, table, sample, report, note)
-    return report
-
-
-def _working_table(
-    plugins: Plugins, instances: Sequence[Instance], *, docker: bool, sandboxes: bool
-) -> GradeTable | None:
-    """`[grade]` for the grader that fits the data and works on this machine."""
-    if not (docker or sandboxes):
-        return None
-    carry_files = bool(instances) and all(i.snapshot for i in instances)
-    namespace = sandboxes and (carry_files or not docker)
-    return default_table(plugins, "namespace" if namespace else "docker")
 
 
 def _need_images(
@@ -206,31 +218,3 @@ def default_table(plugins: Plugins, use: str, **settings: Any) -> GradeTable:
     """
     config = plugins.registry.config(GradeTable, use)
     return config.model_validate({"use": use, **settings})
-
-
-def _grade(
-    plugins: Plugins,
-    request: Request,
-    table: GradeTable,
-    sample: Sequence[Instance],
-    report: Report,
-    note: Callable[[checks.Finding], None],
-) -> None:
-    """Grades the sample, with the harness too if requested."""
-    try:
-        report.ours = checks.try_grader(plugins, table, sample)
-    except TrainerError as error:
-        report.can_grade = not isinstance(error, PrerequisiteError)
-        note(checks.Finding("problem", table.use, error.message, error.hint))
-        return
-    for finding in checks.judge_trials(table.use, report.ours):
-        note(finding)
-    if not request.stock:
-        return
-    stock = default_table(plugins, "stock", workers=STOCK_WORKERS)
-    try:
-        report.stock = checks.try_grader(plugins, stock, sample)
-    except TrainerError as error:
-        note(checks.Finding("warning", "stock", error.message, error.hint))
-        return
-    note(checks.judge_parity(report.ours, report.stock))

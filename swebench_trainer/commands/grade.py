@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +86,8 @@ def execute(options: GradeOptions) -> None:
 
     run_observed(plugins, "grade", run, resumed=out.exists())
     if flagged := sum(v.status is Status.RESOLVED and bool(v.flags) for v in verdicts):
-        print_line(
-            console, f"{flagged} passes are suspicious; see flags in verdicts.jsonl"
-        )
+        text = f"{flagged} passes are suspicious; see flags in verdicts.jsonl"
+        print_line(console, text)
     if repeated := repeated_predictions(verdicts):
         print_line(
             console,
@@ -239,7 +238,7 @@ def _candidates(
 ) -> list[Candidate]:
     """A candidate per prediction, numbered per model and instance."""
     candidates: list[Candidate] = []
-    seen: dict[tuple[str, str], int] = defaultdict(int)
+    seen: Counter[tuple[str, str]] = Counter()
     for file in files:
         for prediction in read_predictions(file):
             if prediction.instance_id not in instances:
@@ -248,20 +247,12 @@ def _candidates(
                     f"{prediction.instance_id!r}.",
                     hint="Pass the data that the predictions were made for with --data.",
                 )
-            key = (prediction.model, prediction.instance_id)
-            patch = prediction.patch
-            candidates.append(
-                Candidate(
-                    instance_id=prediction.instance_id,
-                    sample=seen[key],
-                    model=prediction.model,
-                    text=patch,
-                    patch=patch,
-                )
-            )
-            seen[key] += 1
+            name, model = prediction.instance_id, prediction.model
+            patch, sample = prediction.patch, seen[model, name]
+            candidates.append(Candidate(name, sample, model, text=patch, patch=patch))
+            seen[model, name] += 1
     if not candidates:
-        raise RecipeError("The predictions files are empty: no predictions to grade.")
+        raise DataError("The predictions files are empty: no predictions to grade.")
     return candidates
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,26 @@ from typer import Argument, Option
 
 RUNS = Path("runs")
 
+
+class ImagesAction(StrEnum):
+    """What `images` does."""
+
+    CHECK = "check"
+    PULL = "pull"
+    BUILD = "build"
+    PRUNE = "prune"
+
+
 RecipeArgument = Annotated[
     Path, Argument(metavar="RECIPE", help="Recipe file.", show_default=False)
+]
+GradedArgument = Annotated[
+    Path,
+    Argument(
+        metavar="DIR",
+        help="Run directory, or output directory of `grade`.",
+        show_default=False,
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -50,6 +69,16 @@ TimeoutOption = Annotated[
 MemoryOption = Annotated[
     str | None,
     Option(help="Memory per candidate, such as 8g; 16g for SWE-bench Pro."),
+]
+SampleOption = Annotated[
+    int,
+    Option(
+        min=0,
+        help="Instances to try: the gold patch must pass, and an empty one must fail.",
+    ),
+]
+InstancesOption = Annotated[
+    list[str] | None, Option(metavar="ID", help="Show this instance; repeatable.")
 ]
 DATA = Option(help="Task repo, file of rows, Hugging Face dataset, or alias.")
 OlderThanOption = Annotated[

@@ -37,11 +37,10 @@ def execute(
     """
     if not dry_run:
         only_pairs = run_command.StageChoice(only="pairs")
-        run_command.execute(recipe, overrides, runs_dir, only_pairs)
+        run_command.execute(recipe, overrides, runs_dir, only_pairs, report=False)
     plugins, valid, _ = open_recipe(recipe, overrides)
     made = make_pairs(plugins, valid, runs_dir)
-    examples = to_show(made.pairs, number)
-    print_pairs(open_console(), made.stats, examples, lines)
+    print_pairs(open_console(), made.stats, to_show(made.pairs, number), lines)
 
 
 def make_pairs(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Preferences:
@@ -69,12 +68,12 @@ def make_pairs(plugins: Plugins, recipe: Recipe, runs_dir: Path) -> pairs.Prefer
                 f"{run.path}: stage {name}, which pairs are made from, has not finished.",
                 hint=f"Run it first: swebench-train run RECIPE --until {reads[-1]}",
             )
+        run.stage(name).require_unchanged()
     context = open_context("pairs", recipe, run, plugins)
     try:
         return pairs.prefer(context)
-    except (
-        PluginFault
-    ) as fault:  # its hint names the log of an attempt, and a dry run has none
+    except PluginFault as fault:
+        # Its hint names the log of an attempt, and a dry run has none.
         raise PluginFault(
             fault.message,
             hint="For a log with the traceback, for the plugin's author, run "

@@ -101,13 +101,8 @@ def prepare_preview(plugins: Plugins, recipe: Recipe, choice: SampleChoice) -> P
     for instance in chosen:
         name = instance.instance_id
         answer, prompt = answers.get(name), prompts[name]
-        example = Example(
-            name,
-            instance.split,
-            prompt["context"],
-            learned=answer is not None,
-            view=view(prompt["prompt"], answer),
-        )
+        tokens, learned = view(prompt["prompt"], answer), answer is not None
+        example = Example(name, instance.split, prompt["context"], learned, tokens)
         if name in wanted:
             shown[name] = example
         # Texts of every example would not fit into memory.
@@ -165,9 +160,6 @@ def _prepare(plugins: Plugins, recipe: Recipe, folder: Path) -> StageContext:
 
 def _why_missing(name: str, dropped: Sequence[dict[str, str]]) -> str:
     reasons = (row["reason"] for row in dropped if row["instance_id"] == name)
-    reason = next(reasons, None)
-    return (
-        f"dropped: {reason}."
-        if reason
-        else "no such instance in the data or in this --split."
-    )
+    if reason := next(reasons, None):
+        return f"dropped: {reason}."
+    return "no such instance in the data or in this --split."

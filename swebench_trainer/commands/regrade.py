@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from swebench_trainer.commands.grade import INSTANCES, best_verdicts
@@ -17,10 +17,10 @@ from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.reporting.listings import verdict_change
 from swebench_trainer.stages.context import gold_runs
 from swebench_trainer.stages.graph import STAGES, dependents
-from swebench_trainer.store.jsonl import each_row, read_json, write_json
+from swebench_trainer.store.jsonl import each_value, read_json, write_json
 from swebench_trainer.store.locks import owned
 from swebench_trainer.store.rundir import FORMAT, RunDir, StageDir
-from swebench_trainer.types import Instance, Verdict, from_row
+from swebench_trainer.types import Instance, Verdict
 
 Change = tuple[str, Verdict, Verdict]
 """The directory of a verdict, the old verdict, and the new one."""
@@ -122,12 +122,8 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
             "later stages cannot be rerun.",
             hint="Show the changes with --dry-run, or start a new run with --name.",
         )
-    stale = {
-        follower
-        for name in changed
-        for follower in dependents([name], here)
-        if follower != name
-    }
+    followers = {name: dependents([name], here) for name in changed}
+    stale = {f for name, found in followers.items() for f in found if f != name}
     if not dry_run:
         for name in stale:
             run.set_aside(run.stage(name))
@@ -137,10 +133,12 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
                     run.stage(name).file("stage.json").unlink(missing_ok=True)
                 for file in found[name]:
                     file.write()
+                if any(file.changes for file in found[name]):
+                    run.stage(name).accept()
         if resumable:
             _adopt_harness(run)
     reruns = tuple(s.name for s in here if s.name in stale.union(changed))
-    return _summary(itertools.chain(*found.values()), run.path / "stages", reruns)
+    return _summary(chain(*found.values()), run.path / "stages", reruns)
 
 
 def _stage_verdicts(
@@ -152,9 +150,7 @@ def _stage_verdicts(
     """
     gold = (lambda _: None) if name == "admit" else gold_runs(run.stage("admit"))
     patterns = ("verdicts.jsonl", "*/verdicts.jsonl", "again/*/verdicts.jsonl")
-    paths = sorted(
-        p for pattern in patterns for p in run.stage(name).path.glob(pattern)
-    )
+    paths = sorted(chain.from_iterable(map(run.stage(name).path.glob, patterns)))
     return [rejudge_file(path, instances, gold) for path in paths]
 
 
@@ -187,14 +183,11 @@ def _adopt_harness(run: RunDir) -> None:
         digests[stage.name] = new["digest"]
         if new == old:
             continue
-        folder.begin(new)
-        if manifest := folder.finished():
-            folder.finish({**manifest, **new})
+        folder.adopt(new)
 
 
 def _instances(path: Path) -> dict[str, Instance]:
-    instances = (from_row(Instance, row) for row in each_row(path))
-    return {instance.instance_id: instance for instance in instances}
+    return {i.instance_id: i for i in each_value(path, Instance)}
 
 
 def _summary(

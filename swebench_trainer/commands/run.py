@@ -41,6 +41,8 @@ def execute(
     overrides: list[str],
     runs_dir: Path,
     stages: StageChoice = ALL_STAGES,
+    *,
+    report: bool = True,
 ) -> None:
     """Runs a recipe, or resumes it, and prints its report.
 
@@ -49,6 +51,7 @@ def execute(
         overrides: `table.key=value`, as given to `--set`.
         runs_dir: Directory that contains the run directories.
         stages: The stages to run.
+        report: Whether to print the curves and the evaluation at the end.
 
     Raises:
         TrainerError: The recipe is invalid, or a stage failed.
@@ -62,8 +65,9 @@ def execute(
         stages_of(valid), first=stages.first, last=stages.last, only=stages.only
     )
     pipeline = Pipeline(valid, draft, runs_dir, plugins)
-    pipeline.run(chosen, list(stages.redo))
-    print_report(pipeline.run_dir.path, console)
+    pipeline.run(chosen, stages.redo)
+    if report:
+        print_report(pipeline.run_dir.path, console)
     print_plugin_rows(plugins, pipeline.run_dir.path, console)
 
 

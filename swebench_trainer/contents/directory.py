@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from swebench_trainer.contents.paths import UNSAFE, check_path
@@ -17,7 +18,6 @@ class Directory:
 
     def __init__(self, root: str | Path) -> None:
         self._root = Path(root)
-        self._paths: list[str] | None = None
 
     def read(self, path: str) -> bytes | None:
         """See `Tree.read`."""
@@ -38,8 +38,6 @@ class Directory:
 
     def paths(self) -> Sequence[str]:
         """See `Tree.paths`."""
-        if self._paths is None:
-            self._paths = sorted(self._walk())
         return self._paths
 
     def _locate(self, path: str) -> Path | None:
@@ -62,10 +60,12 @@ class Directory:
             raise ValueError(UNSAFE) from error
         return here
 
-    def _walk(self) -> Iterator[str]:
+    @cached_property
+    def _paths(self) -> list[str]:
+        found = []
         for folder, names, files in os.walk(self._root):
             names[:] = [name for name in names if name.lower() != ".git"]
-            for name in files:
-                place = Path(folder, name)
+            for place in (Path(folder, name) for name in files):
                 if stat.S_ISREG(place.lstat().st_mode):
-                    yield place.relative_to(self._root).as_posix()
+                    found.append(place.relative_to(self._root).as_posix())
+        return sorted(found)

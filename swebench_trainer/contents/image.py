@@ -11,18 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from swebench_trainer.contents import repositories
 from swebench_trainer.contents.archive import CHUNK, members, opened
 from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.importer import import_archive
 from swebench_trainer.contents.objects import Objects
-from swebench_trainer.contents.repositories import (
-    COMMIT,
-    GitTree,
-    fetch,
-    is_readable,
-    repository_lock,
-    repository_path,
-)
 from swebench_trainer.git import GitError, git
 from swebench_trainer.store.cache import mark_used, partial_path, remove
 from swebench_trainer.store.digest import digest
@@ -72,7 +65,7 @@ class ImageTrees:
         self._lock = threading.Lock()
         self._open: dict[Path, Objects] = {}
 
-    def tree(self, instance: Instance) -> GitTree:
+    def tree(self, instance: Instance) -> repositories.GitTree:
         """Return the files in an instance's image, at `base_commit` if it has a repository.
 
         Raises:
@@ -86,9 +79,8 @@ class ImageTrees:
                 return self._tree(instance)
         except (GitError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UnavailableError(
-                f"no files from {instance.image}: {reason}"
-            ) from error
+            what = f"no files from {instance.image}: {reason}"
+            raise UnavailableError(what) from error
 
     def close(self) -> None:
         """Stop the reader processes."""
@@ -98,20 +90,20 @@ class ImageTrees:
             self._open.clear()
         self._archives.close()
 
-    def _tree(self, instance: Instance) -> GitTree:
+    def _tree(self, instance: Instance) -> repositories.GitTree:
         commit = instance.base_commit
-        wanted = commit if COMMIT.fullmatch(commit) else ""
+        wanted = commit if repositories.COMMIT.fullmatch(commit) else ""
         kind = "sha256" if len(wanted) == 64 else "sha1"
-        place = repository_path("images", instance.repo, kind)
+        place = repositories.repository_path("images", instance.repo, kind)
         mark_used(place)
         objects = self._open.setdefault(place, Objects(place))
         # The ref, not the commit: a failed fetch may leave some of the objects.
         if wanted and place.is_dir() and objects.has(f"refs/contents/{wanted}"):
-            return GitTree(objects, wanted)
+            return repositories.GitTree(objects, wanted)
         image_id = self._archives.image_id(instance.image)
         ref = f"refs/contents/{digest([image_id, instance.workdir])}"
-        with repository_lock(place) as lock:
-            if not is_readable(place):
+        with repositories.repository_lock(place) as lock:
+            if not repositories.is_readable(place):
                 objects.close()
                 remove(place)
                 _init(place, kind)
@@ -119,9 +111,9 @@ class ImageTrees:
             if not objects.tree(ref):
                 with self._archives.unstarted_container(image_id) as take:
                     if wanted and source.fetch_commit(take):
-                        return GitTree(objects, wanted)
+                        return repositories.GitTree(objects, wanted)
                     source.import_files(take, ref)
-        return GitTree(objects, objects.tree(ref))
+        return repositories.GitTree(objects, objects.tree(ref))
 
 
 @dataclass(frozen=True)
@@ -152,7 +144,7 @@ class _Source:
         try:
             if not self._copy_objects(take, new) or not objects.has(self.commit):
                 return False
-            fetch(f"file://{new}", self.place, self.commit, self.lock)
+            repositories.fetch(f"file://{new}", self.place, self.commit, self.lock)
         except (GitError, ValueError):  # incomplete repository: import its plain files
             return False
         finally:

@@ -18,6 +18,7 @@ from swebench_trainer.git import (
     GitError,
     complaint,
     environment,
+    fast_import_file,
     fast_import_path,
     git_dir,
     start_git,
@@ -88,27 +89,17 @@ def _write(
         source = below(member.linkname)
         if source in names.files:
             names.add(path)
-            stream.write(
-                b"C %s %s\n" % (fast_import_path(source), fast_import_path(path))
-            )
-        return
-    if member.issym():
+            paths = (fast_import_path(source), fast_import_path(path))
+            stream.write(b"C %s %s\n" % paths)
+    elif member.issym():
         names.add(path)
-        _write_content(stream, path, b"120000", os.fsencode(member.linkname))
-        return
-    content = archive.extractfile(member)
-    if content is None:
-        return
-    if member.size > MAX_FILE:
-        raise ValueError(f"{path} has {member.size / 1e6:.0f} MB")
-    names.add(path)
-    mode = b"100755" if member.mode & 0o100 else b"100644"
-    _write_content(stream, path, mode, content.read())
-
-
-def _write_content(stream: IO[bytes], path: str, mode: bytes, content: bytes) -> None:
-    stream.write(b"M %s inline %s\n" % (mode, fast_import_path(path)))
-    stream.write(b"data %d\n%s\n" % (len(content), content))
+        stream.write(fast_import_file(path, "120000", os.fsencode(member.linkname)))
+    elif content := archive.extractfile(member):
+        if member.size > MAX_FILE:
+            raise ValueError(f"{path} has {member.size / 1e6:.0f} MB")
+        names.add(path)
+        mode = "100755" if member.mode & 0o100 else "100644"
+        stream.write(fast_import_file(path, mode, content.read()))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -36,7 +35,7 @@ class Library:
             "git": lambda i: self._repositories.tree(i.repo, i.base_commit),
             "image": self._images.tree,
         }
-        self._trees: OrderedDict[str, tuple[Contents, Tree]] = OrderedDict()
+        self._trees: dict[str, tuple[Contents, Tree]] = {}
 
     def open(self, instance: Instance) -> tuple[Contents, Tree]:
         """Open the files at `base_commit`, at the place that `prepare` found, if it did.
@@ -49,12 +48,11 @@ class Library:
             UnavailableError: The same, and for one place the row is not at fault.
         """
         key = instance.instance_id
-        if key not in self._trees:
-            self._trees[key] = self._find(instance)
-            if len(self._trees) > _OPEN:
-                self._trees.popitem(last=False)
-        self._trees.move_to_end(key)
-        return self._trees[key]
+        found = self._trees.pop(key) if key in self._trees else self._find(instance)
+        self._trees[key] = found
+        if len(self._trees) > _OPEN:
+            del self._trees[next(iter(self._trees))]
+        return found
 
     def is_local(self, instance: Instance) -> bool:
         """Whether `open` would use the files that come with the row, without a fetch."""
@@ -74,14 +72,11 @@ class Library:
             try:
                 return place, self._open_at[place](instance)
             except (ValueError, PrerequisiteError) as error:
-                if not isinstance(error, ValueError) or isinstance(
-                    error, UnavailableError
-                ):
+                if isinstance(error, PrerequisiteError | UnavailableError):
                     kind = UnavailableError
                 reasons.append(f"{place}: {' '.join(str(error).split()).rstrip('.')}")
-        raise kind(
-            "no place of [contents] has the repository's files", "; ".join(reasons)
-        )
+        what = "no place of [contents] has the repository's files"
+        raise kind(what, "; ".join(reasons))
 
 
 class Files:

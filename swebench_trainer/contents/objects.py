@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -104,12 +105,11 @@ class Objects:
         process.stdin.write(f"{name}\n".encode())
         process.stdin.flush()
         words = process.stdout.readline().decode().split()
+        if not words:
+            raise EOFError
         if len(words) != 3:
-            if not words:
-                raise EOFError
             return None
-        found, _, length = words
-        size = int(length)
+        found, size = words[0], int(words[2])
         if size > MAX_FILE:
             _skip(process.stdout, size + 1)
             raise ValueError(f"object {found} has {size / 1e6:.0f} MB")
@@ -135,10 +135,8 @@ class Objects:
         self._process.kill()
         assert self._process.stdin and self._process.stdout
         for pipe in (self._process.stdin, self._process.stdout):
-            try:
+            with suppress(OSError):  # it died with an unread request
                 pipe.close()
-            except OSError:  # it died with an unread request
-                continue
         self._process.wait()
         self._process = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +14,7 @@ from swebench_trainer.contents.errors import UnavailableError
 from swebench_trainer.contents.objects import Objects
 from swebench_trainer.contents.paths import UNSAFE, check_path
 from swebench_trainer.git import GitError, git, git_dir
-from swebench_trainer.store.cache import (
-    mark_used,
-    partial_path,
-    remove,
-    user_cache,
-    write_lock,
-)
+from swebench_trainer.store import cache
 from swebench_trainer.store.digest import digest
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -131,7 +124,7 @@ class Repositories:
     def __init__(self, location: str) -> None:
         self._template = location
         self._lock = threading.Lock()
-        self._open: OrderedDict[Path, Objects] = OrderedDict()
+        self._open: dict[Path, Objects] = {}
         self._lost: dict[tuple[str, str], ValueError] = {}
 
     def tree(self, repo: str, commit: str) -> GitTree:
@@ -171,7 +164,7 @@ class Repositories:
         nearby = _in_place(location)
         place = nearby or repository_path(location)
         if not nearby:
-            mark_used(place)
+            cache.mark_used(place)
         if place.is_dir() and (objects := self._objects(place)).has(commit):
             return objects
         if nearby:
@@ -181,7 +174,7 @@ class Repositories:
             with repository_lock(place) as lock:
                 if not is_readable(place):
                     self._close(place)
-                    remove(place)
+                    cache.remove(place)
                     _clone(location, place, lock)
         except (GitError, OSError) as error:
             reason = UnavailableError(f"no clone of {location}: {error}")
@@ -220,7 +213,7 @@ class Repositories:
 
 def repository_path(*key: Any) -> Path:
     """Return the path of a bare repository in the user's cache."""
-    return user_cache("repositories", digest(key))
+    return cache.user_cache("repositories", digest(key))
 
 
 @contextlib.contextmanager
@@ -232,7 +225,7 @@ def repository_lock(path: Path) -> Iterator[int]:
     Yields:
         The file descriptor of the lock.
     """
-    with write_lock(path) as lock:
+    with cache.write_lock(path) as lock:
         for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*"):
             for stale in path.glob(pattern):
                 stale.unlink(missing_ok=True)
@@ -273,7 +266,7 @@ def fetch(location: str, place: Path, commit: str, lock: int) -> None:
 
 def _clone(location: str, place: Path, lock: int) -> None:
     """Clone to the partial path, and rename the complete clone."""
-    new = partial_path(place)
+    new = cache.partial_path(place)
     # With --progress, git exits when its output pipe closes because we were killed.
     options = ("--bare", "--template=", "--progress", "--no-recurse-submodules")
     git("clone", *options, "--", location, str(new), online=True, inherit=(lock,))

@@ -48,6 +48,9 @@ _NAMES = ("repo", "base_commit")
 _PREPARED = ("workdir", "apply_mode", "contents")
 """Columns that only rows written by `as_row` have, such as `instances.jsonl` of a run."""
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
+_SAFE_REPO = re.compile(
+    r"(?:(?!\.{1,2}(?:/|$))[A-Za-z0-9._+][A-Za-z0-9._+-]{0,99}(?:/(?!$)|$)){1,4}"
+)
 
 
 def instance_from_row(row: Mapping[str, Any], *, source: str) -> Instance:
@@ -115,6 +118,11 @@ def _check_names(row: Mapping[str, Any]) -> None:
     if not _SAFE_ID.fullmatch(row["instance_id"]):
         # Ids become names of directories and containers.
         raise ValueError("instance_id has characters other than letters, digits, ._+-")
+    if not _SAFE_REPO.fullmatch(row["repo"]):
+        # Repositories become directories, addresses and links.
+        raise ValueError(
+            "repo is not owner/name with letters, digits, and ._+- in its parts"
+        )
     for column in _NAMES:
         # They become arguments of git.
         if row[column].startswith("-") or not row[column].isprintable():
@@ -175,7 +183,7 @@ def strings_of(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
 def _decoded(row: Mapping[str, Any], column: str, missing: Any) -> Any:
     """The value of a column that may be JSON text; `missing` if it has none."""
     value = row.get(column)
-    if value is None or value == "":
+    if value in (None, ""):
         return missing
     try:
         return json.loads(value) if isinstance(value, str) else value
@@ -198,8 +206,6 @@ def _places(entries: Any, key: str) -> Iterator[str]:
     for entry in entries or ():
         place = entry.get(key) if isinstance(entry, Mapping) else entry
         if place is not None and not (isinstance(place, str) and is_unicode(place)):
-            raise ValueError(
-                "column 'image_assets' names something that is not a string"
-            )
+            raise ValueError("column 'image_assets' has a name that is not a string")
         if place:
             yield place

@@ -249,8 +249,5 @@ def public_test(metadata: Metadata) -> str:
         return "SWE-bench Pro"
     if named := _BY_NAME.search(metadata.source):
         return f"SWE-bench {named[1].title()}"
-    if metadata.project in _TEST_REPOSITORIES and _CLASSIC_ID.fullmatch(
-        metadata.instance_id
-    ):
-        return "SWE-bench"
-    return ""
+    classic = _CLASSIC_ID.fullmatch(metadata.instance_id)
+    return "SWE-bench" if classic and metadata.project in _TEST_REPOSITORIES else ""

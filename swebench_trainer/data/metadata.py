@@ -107,8 +107,7 @@ def _language(changed: list[ChangedLines]) -> str:
     lines: Counter[str] = Counter()
     for file in changed:
         for path in file.paths:
-            language = _BY_SUFFIX.get(PurePosixPath(path).suffix[1:].lower())
-            if language:
+            if language := _BY_SUFFIX.get(PurePosixPath(path).suffix[1:].lower()):
                 lines[language] += max(1, len(file.lines))
     return min(lines, key=lambda name: (-lines[name], name), default="")
 
@@ -125,9 +124,8 @@ class InstanceSet:
         self, instances: Sequence[Instance], metadata: Sequence[Metadata] | None = None
     ) -> None:
         self.instances = instances
-        self.metadata = list(
-            map(metadata_of, instances) if metadata is None else metadata
-        )
+        known = map(metadata_of, instances) if metadata is None else metadata
+        self.metadata = list(known)
 
     def __len__(self) -> int:
         return len(self.metadata)

@@ -14,16 +14,12 @@ import re
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-)
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, ValidationInfo
 
 from swebench_trainer.contracts import SourceData
 from swebench_trainer.data.columns import instance_from_row, strings_of
@@ -104,11 +100,9 @@ class ProSource:
         """Read every row with its scripts. See `Source.load`."""
         table = self._table
         folder = _run_scripts(table.scripts)
-        digests = _read_digests(table.digests) if table.digests else {}
-
-        def make(row: Mapping[str, Any], *, source: str) -> Instance:
-            return pro_instance(row, folder=folder, digests=digests, source=source)
-
+        make = partial(
+            pro_instance, folder=folder, digests=_read_digests(table.digests)
+        )
         rows = load_rows(table.path, table.split)
         return to_instances(rows, source=rows_name(table.path, table.split), make=make)
 
@@ -116,16 +110,13 @@ class ProSource:
         """Digest of the rows, all scripts, and the image digests."""
         table = self._table
         folder = _run_scripts(table.scripts)
-        scripts = sorted(
-            [*folder.glob(f"*/{_RUN_SCRIPT}"), *folder.glob(f"*/{_PARSER}")]
-        )
-        return digest(
-            [
-                rows_digest(table.path, table.split),
-                [[s.relative_to(folder).as_posix(), digest_path(s)] for s in scripts],
-                _read_digests(table.digests) if table.digests else {},
-            ]
-        )
+        found = (folder.glob(f"*/{name}") for name in (_RUN_SCRIPT, _PARSER))
+        scripts = [
+            [path.relative_to(folder).as_posix(), digest_path(path)]
+            for path in sorted(chain.from_iterable(found))
+        ]
+        rows = rows_digest(table.path, table.split)
+        return digest([rows, scripts, _read_digests(table.digests)])
 
 
 def pro_instance(
@@ -160,6 +151,10 @@ def pro_instance(
         raise ValueError("column 'base_commit' is not a commit id")
     tag = image_tag(instance.instance_id, instance.repo)
     scripts = folder / instance.instance_id
+    dockerfiles = [
+        folder.parent / "dockerfiles" / kind / instance.instance_id / "Dockerfile"
+        for kind in ("base_dockerfile", "instance_dockerfile")
+    ]
     return dataclasses.replace(
         instance,
         image=f"{IMAGES}@{digests[tag]}" if tag in digests else f"{IMAGES}:{tag}",
@@ -171,6 +166,7 @@ def pro_instance(
         parser=_read_script(scripts / _PARSER),
         workdir=WORKDIR,
         apply_mode="pro",
+        dockerfiles=tuple(str(f.resolve()) for f in dockerfiles if f.is_file()),
     )
 
 
@@ -290,19 +286,11 @@ def _clone(url: str, revision: str, place: Path, *locks: int) -> None:
     fetch = ("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules")
     # A symbolic link in the repository could point to any local file.
     safe = ("-c", "core.symlinks=false", "-c", "core.autocrlf=false")
+    checkout = ("checkout", "--quiet", "--detach", "FETCH_HEAD")
     try:
         git("-C", str(place), "init", "--quiet", "--template=")
         git("-C", str(place), *fetch, "--", url, revision, online=True, inherit=locks)
-        git(
-            "-C",
-            str(place),
-            *safe,
-            "checkout",
-            "--quiet",
-            "--detach",
-            "FETCH_HEAD",
-            inherit=locks,
-        )
+        git("-C", str(place), *safe, *checkout, inherit=locks)
     except GitError as error:
         raise DataError(
             f"{error}.",
@@ -325,7 +313,9 @@ _DIGESTS = TypeAdapter(
 """Image digests by tag."""
 
 
-def _read_digests(path: Path) -> dict[str, str]:
+def _read_digests(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
     try:
         return _DIGESTS.validate_json(path.read_bytes(), strict=True)
     except OSError as error:
@@ -350,16 +340,13 @@ def _list(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
     except ValueError:
         if not isinstance(row[column], str):
             raise
-    return strings_of({column: _literal(row[column], column)}, column)
-
-
-def _literal(value: str, column: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes such as "\d"
-            return ast.literal_eval(value)
+            literal = ast.literal_eval(row[column])
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise ValueError(f"column {column!r} is not a list") from error
+    return strings_of({column: literal}, column)
 
 
 def _prose(value: Any) -> Any:

@@ -12,7 +12,7 @@ rows, and the stage reports it.
 from __future__ import annotations
 
 import difflib
-import heapq
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,22 +54,19 @@ def select(
     """
     include, exclude = _selection(table.include), _selection(table.exclude)
     _require_known(include, instances, known)
+    most_lines = table.max_patch_lines or math.inf
+    most_files = table.max_patch_files or math.inf
     wanted = [
         metadata.instance_id
         for metadata in instances
         if all(_matches(include, metadata))
         and not any(_matches(exclude, metadata))
-        and (table.max_patch_lines is None or metadata.lines <= table.max_patch_lines)
-        and (
-            table.max_patch_files is None
-            or len(metadata.files) <= table.max_patch_files
-        )
+        and metadata.lines <= most_lines
+        and len(metadata.files) <= most_files
     ]
     if table.limit is not None:
-        wanted = heapq.nsmallest(
-            table.limit, wanted, key=lambda name: draw_key(seed, "limit", name)
-        )
-    return set(wanted)
+        wanted.sort(key=lambda name: draw_key(seed, "limit", name))
+    return set(wanted[: table.limit])
 
 
 def _selection(given: tuple[str, ...] | Selection) -> dict[str, frozenset[str]]:
@@ -97,15 +94,14 @@ def _require_known(
         existing = {getattr(metadata, field) for metadata in instances}
         missing = sorted(values - existing - set(known if key == "ids" else ()))
         if missing:
-            close = difflib.get_close_matches(missing[0], existing, 1)
             few = ", ".join(map(repr, sorted(existing)[:8]))
-            more = " and more" if len(existing) > 8 else ""
+            hint = f"The data has: {few}{' and more' if len(existing) > 8 else ''}."
+            if close := difflib.get_close_matches(missing[0], existing, 1):
+                hint = f"Did you mean {close[0]!r}?"
             raise DataError(
                 f"[data] include names {len(missing)} {noun} that are not in the "
                 f"data: {', '.join(missing[:5])}.",
-                hint=f"Did you mean {close[0]!r}?"
-                if close
-                else f"The data has: {few}{more}.",
+                hint=hint,
             )
 
 
@@ -161,14 +157,11 @@ def split(
             f"leaves one side empty ({side}).",
             hint=_WAYS_OUT[holdout.by],
         )
-    if holdout.by in ("repo", "instance") and found.stable:
-        share = len(found.ids) / len(instances)
-        if not holdout.fraction / 2 <= share <= holdout.fraction * 2:
-            note = (
-                f"{share:.0%} held out instead of {holdout.fraction:.0%}; try another "
-                "fraction or seed"
-            )
-            return replace(found, note=note)
+    share, wanted = len(found.ids) / len(instances), holdout.fraction
+    near = wanted / 2 <= share <= wanted * 2
+    if holdout.by in ("repo", "instance") and found.stable and not near:
+        note = f"{share:.0%} held out instead of {wanted:.0%}"
+        return replace(found, note=f"{note}; try another fraction or seed")
     return found
 
 
@@ -198,18 +191,14 @@ def _drawn(instances: Sequence[Metadata], holdout: Holdout, seed: int) -> HeldOu
         drawn, by_share = _draw(sizes, holdout.fraction, seed)
         held_out |= drawn
         to_share += by_share
-    note = ""
-    if to_share and holdout.stratify:
+    units = "repositories" if holdout.by == "repo" else "instances"
+    note = f"because of few {units}; added rows may change the split"
+    if holdout.stratify:
         note = (
-            f"filled up to the fraction in {to_share} of {len(strata)} strata, which "
-            "are small; added rows may change the split there"
+            f"in {to_share} of {len(strata)} strata, which are small; added rows may "
         )
-    elif to_share:
-        units = "repositories" if holdout.by == "repo" else "instances"
-        note = (
-            f"filled up to the fraction because of few {units}; added rows may change "
-            "the split"
-        )
+        note += "change the split there"
+    note = f"filled up to the fraction {note}" if to_share else ""
     ids = frozenset(m.instance_id for m in instances if getattr(m, unit) in held_out)
     return HeldOut(ids, note, stable=not to_share)
 
@@ -258,9 +247,8 @@ def _newest(instances: Sequence[Metadata], holdout: Holdout) -> HeldOut:
     elif created:
         newest = sorted(created.values(), reverse=True)
         first = newest[max(1, round(len(newest) * holdout.fraction)) - 1]
-        note = (
-            f"created on or after {first.isoformat()}; newer rows would move this date"
-        )
+        day = first.isoformat()
+        note = f"created on or after {day}; newer rows would move this date"
     ids = frozenset(name for name, when in created.items() if when >= first)
     return HeldOut(ids, note, stable=not note, unusable=unusable)
 

@@ -15,8 +15,6 @@ from swebench_trainer.recipe.models import DataTable, PlacePath
 from swebench_trainer.store.digest import digest_path
 from swebench_trainer.types import Instance
 
-_SNAPSHOT = "repo"
-
 
 class TaskRepoTable(DataTable):
     """Keys of `[data] use = "task-repo"`."""
@@ -41,8 +39,12 @@ class TaskRepoSource:
 
         def make(row: Mapping[str, Any], *, source: str) -> Instance:
             instance = instance_from_row(row, source=source)
+            task = (tasks / instance.instance_id).resolve()
+            snapshot, dockerfile = task / "repo", task / "Dockerfile"
             return dataclasses.replace(
-                instance, snapshot=_snapshot(tasks / instance.instance_id)
+                instance,
+                snapshot=str(snapshot) if snapshot.is_dir() else "",
+                dockerfiles=(str(dockerfile),) if dockerfile.is_file() else (),
             )
 
         rows = self._rows(dropped)
@@ -68,26 +70,15 @@ class TaskRepoSource:
         import yaml
         from swebench.task.repo import load_task
 
+        errors = (OSError, ValueError, TypeError, AttributeError)
         for folder in sorted(p for p in self._tasks().iterdir() if p.is_dir()):
             try:
                 row = load_task(folder)
-            except (
-                OSError,
-                ValueError,
-                TypeError,
-                AttributeError,
-                yaml.YAMLError,
-            ) as error:
+            except (*errors, yaml.YAMLError) as error:
                 unreadable.append((folder.name, f"cannot be read: {error}"))
                 continue
-            if row.get("instance_id") != folder.name:
-                unreadable.append(
-                    (folder.name, "instance_id differs from the directory name")
-                )
-                continue
-            yield row
-
-
-def _snapshot(task: Path) -> str:
-    snapshot = task / _SNAPSHOT
-    return str(snapshot.resolve()) if snapshot.is_dir() else ""
+            if row.get("instance_id") == folder.name:
+                yield row
+            else:
+                reason = "instance_id differs from the directory name"
+                unreadable.append((folder.name, reason))

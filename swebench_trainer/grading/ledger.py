@@ -19,14 +19,13 @@ from swebench_trainer.errors import StageError
 from swebench_trainer.grading.official import OWED
 from swebench_trainer.grading.outcome import outcome_without_patch
 from swebench_trainer.store.digest import digest
-from swebench_trainer.store.jsonl import RowWriter, each_row, write_rows
+from swebench_trainer.store.jsonl import RowWriter, each_value, write_rows
 from swebench_trainer.types import (
     Candidate,
     Instance,
     Status,
     Verdict,
     as_row,
-    from_row,
 )
 
 Key = tuple[str, str, int, str]
@@ -119,13 +118,22 @@ class Ledger:
         return ordered
 
     def _read(self) -> dict[Key, Verdict]:
-        found: dict[Key, Verdict] = {}
+        """The last verdict of each candidate in the file.
+
+        Raises:
+            StageError: A row is damaged, or contradicts the decision of another.
+        """
         names: dict[str, str] = {}
-        for row in each_row(self.path):
-            row["report"] = _interned(row["report"], names)
-            verdict = from_row(Verdict, row)
-            found[_key(verdict)] = verdict
-        return found
+
+        def interned(row: dict[str, Any]) -> dict[str, Any]:
+            return {**row, "report": _interned(row["report"], names)}
+
+        def decision(verdict: Verdict) -> tuple[Any, ...]:
+            undecided = verdict.status in OWED and not verdict.explained
+            return (*_key(verdict), object() if undecided else None)
+
+        verdicts = each_value(self.path, Verdict, decision, interned)
+        return {_key(verdict): verdict for verdict in verdicts}
 
     def _job(self, candidate: Candidate, repeat: int, gold: GoldRun | None) -> GradeJob:
         """The job of a candidate, with the harness's log layout."""

@@ -15,7 +15,7 @@ from swebench_trainer.grading.outcome import derive_outcome
 from swebench_trainer.grading.retest import UNCONFIRMED, without_retest_flags
 from swebench_trainer.grading.sandbox import Execution, read_execution
 from swebench_trainer.store.digest import digest
-from swebench_trainer.store.jsonl import each_row, write_bytes, write_rows
+from swebench_trainer.store.jsonl import each_value, write_bytes, write_rows
 from swebench_trainer.types import (
     Candidate,
     Extraction,
@@ -24,7 +24,6 @@ from swebench_trainer.types import (
     Status,
     Verdict,
     as_row,
-    from_row,
 )
 
 
@@ -75,7 +74,7 @@ def rejudge_file(
         instances: The instances by id; verdicts of other instances stay unchanged.
         gold: Returns the gold run of an instance.
     """
-    before = tuple(from_row(Verdict, row) for row in each_row(path))
+    before = tuple(each_value(path, Verdict))
     golds: dict[str, GoldRun | None] = {}
     after, derived = list(before), 0
     for number, verdict in enumerate(before):

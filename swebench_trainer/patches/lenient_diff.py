@@ -26,7 +26,7 @@ _HEADER = re.compile(
     r"|dissimilarity index|rename from|rename to|copy from|copy to|Binary files"
     r"|---|\+\+\+) "
 )
-_NAMED = ("--- ", "+++ ", "rename from ", "rename to ")
+_NAMED = {"--- ": "a/", "+++ ": "b/", "rename from ": "", "rename to ": ""}
 """Header lines that name a file."""
 _UNQUOTED = re.compile(r'[^"\t][^\t]*["\\]')
 """A name that is ambiguous, since git would quote it."""
@@ -38,6 +38,12 @@ _LIST = re.compile(r"[-+] \S")
 """A list item in prose, or a line of a diff."""
 _STRAY = re.compile(r"(?!-{2,} ?$|[-+] \S)[-+]|(rename|copy) (from|to) ")
 """A line that only makes sense in a diff: not a list item, rule or signature."""
+_SPECIAL = re.compile(
+    r"old mode |copy from |Binary files |index (.* )?(120000|160000)\Z"
+    r"|new file mode (?!.*(100644|100755)\Z)",
+    re.DOTALL,
+)
+"""A line of a header for a change of more than text."""
 GIT_HEADER = re.compile(r"diff --git a/(.+) b/(.+)")
 
 
@@ -280,12 +286,7 @@ def _any_names(header: Iterable[str]) -> Iterator[str]:
             yield names[1].removeprefix("b/")
         elif match := GIT_HEADER.fullmatch(unquote(line)):
             yield from match.groups()
-        for start, prefix in (
-            ("--- ", "a/"),
-            ("+++ ", "b/"),
-            ("rename from ", ""),
-            ("rename to ", ""),
-        ):
+        for start, prefix in _NAMED.items():
             if line.startswith(start):
                 yield _name(line.removeprefix(start)).removeprefix(prefix)
 
@@ -340,9 +341,8 @@ def read_names(section: Section) -> Names:
         if section.hunks:
             repairs.append("headers")
         words = _equal_names(lines[0])
-    null = [
-        word in (DEV_NULL, "dev/null", "a/dev/null", "b/dev/null") for word in words
-    ]
+    nulls = (DEV_NULL, "dev/null", "a/dev/null", "b/dev/null")
+    null = [word in nulls for word in words]
     declared = (
         "new file mode " in starts,
         any(line.startswith("deleted file mode ") for line in lines),
@@ -352,9 +352,7 @@ def read_names(section: Section) -> Names:
     ):
         repairs.append("dev-null")
     creates, deletes = (n or d for n, d in zip(null, declared, strict=True))
-    paths = tuple(
-        dict.fromkeys(w for w, n in zip(words, null, strict=True) if w and not n)
-    )
+    paths = tuple(dict.fromkeys(w for w in words if w and w not in nulls))
     renamed_to = ""
     if "rename from " in starts and "rename to " in starts:
         paths = (_name(starts["rename from "]),)
@@ -378,15 +376,7 @@ def read_names(section: Section) -> Names:
 
 
 def _special(lines: Sequence[str]) -> bool:
-    return any(
-        line.startswith(("old mode ", "copy from ", "Binary files "))
-        or (line.startswith("index ") and line.endswith((" 120000", " 160000")))
-        or (
-            line.startswith("new file mode ")
-            and not line.endswith(("100644", "100755"))
-        )
-        for line in lines
-    )
+    return any(map(_SPECIAL.match, lines))
 
 
 def _name(written: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 # The closing quote may be missing in text written by a model.
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"?')
@@ -11,15 +12,7 @@ _WHOLE = re.compile(r'"(?:[^"\\]|\\.)*"')
 _TWICE = re.compile(r"[^/ ]*/(?P<path>.{1,1024}) [^/ ]*/(?P=path)")
 _BARE_TWICE = re.compile(r"(?P<path>.{1,1024}) (?P=path)")
 _ESCAPE = re.compile(r"\\([0-7]{3}|.)")
-_CONTROLS = {
-    "a": "\a",
-    "b": "\b",
-    "f": "\f",
-    "n": "\n",
-    "r": "\r",
-    "t": "\t",
-    "v": "\v",
-}
+_CONTROLS = dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True))
 
 
 def unquote(text: str) -> str:
@@ -30,12 +23,10 @@ def unquote(text: str) -> str:
     if '"' not in text:
         return text
     plain = QUOTED.sub(lambda quoted: _ESCAPE.sub(_unescape, quoted[1]), text)
-    try:
-        return plain.encode("utf-8", "surrogateescape").decode(
-            "utf-8", "surrogateescape"
-        )
-    except UnicodeEncodeError:  # a lone surrogate that does not stand for a byte
-        return plain
+    with suppress(UnicodeEncodeError):  # a lone surrogate that is not a byte
+        encoded = plain.encode("utf-8", "surrogateescape")
+        return encoded.decode("utf-8", "surrogateescape")
+    return plain
 
 
 def unquote_name(written: str) -> str:

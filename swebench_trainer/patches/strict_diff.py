@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from unidiff.errors import UnidiffParseError
 from swebench_trainer.contracts import Tree
 from swebench_trainer.git import (
     GitError,
-    fast_import_path,
+    fast_import_file,
     git_dir,
     isolated_environment,
     run_git,
@@ -138,26 +139,18 @@ def _special(header: list[str]) -> str:
 
 
 def _hunk(hunk: Any) -> Hunk:
-    old: list[str] = []
-    new: list[str] = []
-    ended = ""
-    last = ""
-    for line in hunk:
-        value = line.value.removesuffix("\n")
-        if line.line_type in (" ", "-"):
-            old.append(value)
-        if line.line_type in (" ", "+"):
-            new.append(value)
-        if line.line_type == "\\":
-            ended += last
-        last = line.line_type
+    types = [line.line_type for line in hunk]
+    ended = {before for before, mark in pairwise(types) if mark == "\\"}
+
+    def side(sign: str) -> Text:
+        lines = (line.value for line in hunk if line.line_type in (" ", sign))
+        texts = tuple(line.removesuffix("\n") for line in lines)
+        return Text(texts, newline=ended.isdisjoint((" ", sign)))
+
+    old = side("-")
     # `@@ -5,0 …` inserts after line 5, `@@ -5,2 …` replaces from line 5 on.
-    start = hunk.source_start - 1 if old else hunk.source_start
-    return Hunk(
-        start,
-        Text(tuple(old), newline=not set(ended) & {" ", "-"}),
-        Text(tuple(new), newline=not set(ended) & {" ", "+"}),
-    )
+    start = hunk.source_start - 1 if old.lines else hunk.source_start
+    return Hunk(start, old, side("+"))
 
 
 def make_patch(old: Mapping[str, File], new: Mapping[str, File]) -> str:
@@ -192,9 +185,7 @@ def _commit(branch: str, files: Mapping[str, File]) -> Iterator[bytes]:
     yield b"commit refs/heads/%s\n" % branch.encode()
     yield b"committer nobody <nobody> 0 +0000\ndata 0\n"
     for path, file in files.items():
-        content = file.text.encoded()
-        yield b"M %s inline %s\n" % (file.mode.encode(), fast_import_path(path))
-        yield b"data %d\n%s\n" % (len(content), content)
+        yield fast_import_file(path, file.mode, file.text.encoded())
 
 
 def apply_strictly(patch: str, old: dict[str, File]) -> ChangedFiles | None:
@@ -270,10 +261,5 @@ _SETTINGS = (
 
 def _git(repository: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    return run_git(
-        git_dir(repository),
-        *settings,
-        *arguments,
-        env=isolated_environment(),
-        stdin=stdin,
-    )
+    words = (git_dir(repository), *settings, *arguments)
+    return run_git(*words, env=isolated_environment(), stdin=stdin)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -17,15 +17,7 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from swebench_trainer.contracts import (
-    Bottlenecks,
-    GradeJob,
-    Outcome,
-    Prompt,
-    Sample,
-    SourceData,
-    TrainRequest,
-)
+from swebench_trainer import contracts
 from swebench_trainer.errors import PluginError, TrainerError
 from swebench_trainer.plugins.faults import plugin_call, plugin_fault, type_name
 from swebench_trainer.types import Instance, Pair, as_row
@@ -70,26 +62,27 @@ class Call:
         arguments: Positional arguments.
     """
 
-    plugin: GuardedPlugin
+    who: str
     method: str
     arguments: tuple[Any, ...]
 
     def require(self, holds: bool, problem: str) -> None:
         """Raise a `PluginFault` with the problem unless the condition holds."""
         if not holds:
-            raise plugin_fault(self.plugin._who, problem)
+            raise plugin_fault(self.who, problem)
 
-    def require_type(self, value: object, kind: type[Any]) -> None:
-        """Raise a `PluginFault` if a result is not a `kind`."""
-        problem = (
-            f"returned {type_name(value)} from {self.method}, not a {kind.__name__}"
-        )
+    def of_type(self, value: Any, kind: type[Any]) -> Any:
+        """A result that is a `kind`; raise a `PluginFault` if it is not."""
+        given = type_name(value)
+        problem = f"returned {given} from {self.method}, not a {kind.__name__}"
         self.require(isinstance(value, kind), problem)
+        return value
 
-    def require_fields(self, value: object, kind: type[Any]) -> None:
-        """Raise a `PluginFault` if a result is not a `kind`, or has a wrong field."""
+    def valid(self, value: Any, kind: type[Any]) -> Any:
+        """A `kind` with valid fields; raise a `PluginFault` if it is not."""
         problem = wrong_field(value, kind)
         self.require(not problem, f"gave {problem}, from {self.method}")
+        return value
 
 
 class GuardedPlugin:
@@ -124,7 +117,7 @@ class GuardedPlugin:
         if callable(value):
             return partial(self._call, name, value)
         if self._role == "backend" and name == "name":
-            Call(self, name, ()).require_type(value, str)
+            Call(self._who, name, ()).of_type(value, str)
         return value
 
     def _refusal(self, name: str) -> Callable[..., Any]:
@@ -141,54 +134,38 @@ class GuardedPlugin:
     ) -> Any:
         if name == "close":
             self._close_iterators()
-        call = Call(self, name, args)
         allowed = ALLOWED_ERRORS.get(self._role, (TrainerError,))
         with plugin_call(self._who, name, allowed):
             result = method(*args, **kwargs)
         check = CHECKS.get((self._role, name))
-        return check(call, result) if check else result
-
-    def _checked(
-        self,
-        call: Call,
-        results: Any,
-        check: Callable[[Any], None],
-        at_end: Callable[[], None] = lambda: None,
-    ) -> Iterator[Any]:
-        """The results of an iterable, each checked before it is handed on."""
-        generator = self._each(call, results, check, at_end)
-        self._open.append(generator)
-        return generator
-
-    def _each(
-        self,
-        call: Call,
-        results: Any,
-        check: Callable[[Any], None],
-        at_end: Callable[[], None],
-    ) -> Generator[Any, None, None]:
-        iterator: Any = None
-        try:
-            with plugin_call(self._who, call.method):
-                iterator = iter(results)
-            while True:
-                with plugin_call(self._who, call.method):
-                    result = next(iterator, _END)
-                if result is _END:
-                    break
-                check(result)
-                yield result
-            at_end()
-        finally:
-            if close := getattr(iterator, "close", None):
-                with plugin_call(self._who, call.method):
-                    close()
+        checked = check(Call(self._who, name, args), result) if check else result
+        if isinstance(checked, Generator) and checked is not result:
+            self._open.append(checked)
+        return checked
 
     def _close_iterators(self) -> None:
         """Close unfinished iterators, so that `close` frees everything."""
         while self._open:
             with suppress(ValueError):  # running in another thread, which will finish
                 self._open.pop().close()
+
+
+def _each(call: Call, results: Any) -> Generator[Any, None, None]:
+    """The results of an iterable of a plugin, whose errors name the plugin."""
+    iterator: Any = None
+    try:
+        with plugin_call(call.who, call.method):
+            iterator = iter(results)
+        while True:
+            with plugin_call(call.who, call.method):
+                result = next(iterator, _END)
+            if result is _END:
+                return
+            yield result
+    finally:
+        if close := getattr(iterator, "close", None):
+            with plugin_call(call.who, call.method):
+                close()
 
 
 _END = object()
@@ -221,122 +198,100 @@ def _strict_model(kind: type[Any]) -> type[BaseModel]:
 
 
 def _loaded(call: Call, result: Any) -> Any:
-    call.require_type(result, SourceData)
     seen: set[str] = set()
-    for instance in result.instances:
-        call.require_fields(instance, Instance)
-        name = instance.instance_id
+    for instance in call.of_type(result, contracts.SourceData).instances:
+        name = call.valid(instance, Instance).instance_id
         call.require(name not in seen, f"gave the instance {name!r} twice")
         seen.add(name)
     return result
 
 
-def _text(call: Call, result: Any) -> Any:
-    call.require_type(result, str)
-    return result
-
-
-def _prompt(call: Call, result: Any) -> Any:
-    call.require_fields(result, Prompt)
-    return result
-
-
 def _weights(call: Call, result: Any) -> Any:
-    call.require_type(result, Path)
-    (request,) = (x for x in call.arguments if isinstance(x, TrainRequest))
+    (request,) = (x for x in call.arguments if isinstance(x, contracts.TrainRequest))
     places = [request.out / name for name in WEIGHTS]
     call.require(
-        result in places and result.is_dir(),
+        call.of_type(result, Path) in places and result.is_dir(),
         f"returned {result.name!r} from {call.method}; weights belong in adapter/ or "
         "model/ of request.out",
     )
     return result
 
 
-def _sampler(call: Call, result: Any) -> Any:
-    return GuardedPlugin(result, "sampler", call.plugin._who)
-
-
-def _samples(call: Call, result: Any) -> Any:
+def _samples(call: Call, results: Any) -> Iterator[Any]:
     owed = {(r.instance_id, r.sample) for r in call.arguments[0]}
     requested = frozenset(owed)
+    with closing(_each(call, results)) as samples:
+        for sample in samples:
+            call.valid(sample, contracts.Sample)
+            key = (sample.instance_id, sample.sample)
+            name = f"{sample.instance_id} #{sample.sample}"
+            call.require(key in requested, f"answered {name}, which was not requested")
+            call.require(key in owed, f"answered {name} twice")
+            owed.remove(key)
+            yield sample
 
-    def check(sample: Any) -> None:
-        call.require_fields(sample, Sample)
-        key = (sample.instance_id, sample.sample)
-        name = f"{sample.instance_id} #{sample.sample}"
-        call.require(key in requested, f"answered {name}, which was not requested")
-        call.require(key in owed, f"answered {name} twice")
-        owed.remove(key)
 
-    return call.plugin._checked(call, result, check)
-
-
-def _outcomes(call: Call, result: Any) -> Any:
-    owed = {_key(job): job for job in call.arguments[0]}
+def _outcomes(call: Call, results: Any) -> Iterator[Any]:
+    owed = set(map(_key, call.arguments[0]))
     count = len(owed)
-
-    def check(item: Any) -> None:
-        paired = isinstance(item, tuple) and len(item) == 2
-        call.require(
-            paired and isinstance(item[0], GradeJob),
-            f"gave {type_name(item)} from grade, not a (job, outcome) tuple",
-        )
-        call.require_fields(item[1], Outcome)
-        name = f"{item[0].candidate.instance_id} #{item[0].candidate.sample}"
-        asked = _key(item[0]) in owed
-        call.require(asked, f"graded {name} twice, or without a request")
-        del owed[_key(item[0])]
-
-    def at_end() -> None:
-        call.require(not owed, f"ended without deciding {len(owed)} of {count} jobs")
-
-    return call.plugin._checked(call, result, check, at_end)
+    with closing(_each(call, results)) as items:
+        for item in items:
+            paired = isinstance(item, tuple) and len(item) == 2
+            call.require(
+                paired and isinstance(item[0], contracts.GradeJob),
+                f"gave {type_name(item)} from grade, not a (job, outcome) tuple",
+            )
+            call.valid(item[1], contracts.Outcome)
+            key, about = _key(item[0]), item[0].candidate
+            name = f"{about.instance_id} #{about.sample}"
+            call.require(key in owed, f"graded {name} twice, or without a request")
+            owed.remove(key)
+            yield item
+    call.require(not owed, f"ended without deciding {len(owed)} of {count} jobs")
 
 
-def _key(job: GradeJob) -> tuple[str, str, int, int]:
+def _key(job: contracts.GradeJob) -> tuple[str, str, int, int]:
     about = job.candidate
     return about.model, about.instance_id, about.sample, job.repeat
 
 
-def _pairs(call: Call, result: Any) -> Any:
-    return call.plugin._checked(
-        call, result, lambda pair: call.require_fields(pair, Pair)
-    )
+def _pairs(call: Call, results: Any) -> Iterator[Any]:
+    with closing(_each(call, results)) as pairs:
+        for pair in pairs:
+            yield call.valid(pair, Pair)
 
 
-def _counts(call: Call, result: Any) -> Any:
-    if isinstance(result, Bottlenecks):
-        call.require_fields(result, Bottlenecks)
-        return result
-    return _figures(call, result, (int,), "a count")
+def _limits(call: Call, result: Any) -> Any:
+    if isinstance(result, contracts.Bottlenecks):
+        return call.valid(result, contracts.Bottlenecks)
+    return _numbers(call, result, int, "a count")
 
 
-def _figures(
-    call: Call,
-    result: Any,
-    kinds: tuple[type, ...] = (str, int, float),
-    wanted: str = "text or a number",
-) -> Any:
-    call.require_type(result, Mapping)
-    for name, value in result.items():
-        valid = isinstance(name, str) and isinstance(value, kinds)
+def _numbers(call: Call, result: Any, kind: Any, wanted: str) -> Any:
+    for name, value in call.of_type(result, Mapping).items():
+        valid = isinstance(name, str) and isinstance(value, kind)
         call.require(valid, f"gave {name!r}: {type_name(value)}, not {wanted}")
     return result
 
 
 CHECKS: Mapping[tuple[Role, str], Callable[[Call, Any], Any]] = {
     ("source", "load"): _loaded,
-    ("source", "digest"): _text,
-    ("prompt style", "render"): _prompt,
+    ("source", "digest"): lambda call, text: call.of_type(text, str),
+    ("prompt style", "render"): lambda call, prompt: call.valid(
+        prompt, contracts.Prompt
+    ),
     ("backend", "train_sft"): _weights,
     ("backend", "train_dpo"): _weights,
-    ("backend", "open_sampler"): _sampler,
+    ("backend", "open_sampler"): lambda call, sampler: GuardedPlugin(
+        sampler, "sampler", call.who
+    ),
+    ("backend", "figures"): lambda call, figures: _numbers(
+        call, figures, str | int | float, "text or a number"
+    ),
     ("sampler", "sample"): _samples,
     ("grader", "grade"): _outcomes,
     ("pair strategy", "pairs"): _pairs,
-    ("pair strategy", "limits"): _counts,
-    ("backend", "figures"): _figures,
-    ("publisher", "publish"): _text,
+    ("pair strategy", "limits"): _limits,
+    ("publisher", "publish"): lambda call, location: call.of_type(location, str),
 }
 """Checks of results, by role and method; each returns the result for the stage."""

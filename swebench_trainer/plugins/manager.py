@@ -23,7 +23,6 @@ from swebench_trainer.plugins.faults import (
 )
 from swebench_trainer.plugins.registry import (
     KIND_OF_TABLE,
-    TABLE_OF_KIND,
     Kind,
     Registry,
 )
@@ -56,6 +55,10 @@ class BrokenPlugin:
     name: str
     origin: str
     error: Exception | SystemExit
+
+    def __str__(self) -> str:
+        kind = type(self.error).__name__
+        return f"plugin {self.name!r} ({self.origin}) cannot be loaded: {kind}: {self.error}"
 
 
 class EventObserver:
@@ -117,7 +120,7 @@ class Plugins:
         try:
             with self.registry.all_or_nothing():
                 self._let_register(name, origin)
-        except BaseException:
+        except BaseException:  # whatever plugin code raised: all or nothing
             self.manager.unregister(plugin, name)
             del self.origins[name]
             raise
@@ -161,14 +164,9 @@ class Plugins:
             except (Exception, SystemExit) as error:  # plugin code can raise anything
                 if _is_conflict(error):
                     raise
-                self.broken.append(BrokenPlugin(point.name, origin, error))
-                log.warning(
-                    "plugin %r (%s) cannot be loaded: %s: %s",
-                    point.name,
-                    origin,
-                    type(error).__name__,
-                    error,
-                )
+                broken = BrokenPlugin(point.name, origin, error)
+                self.broken.append(broken)
+                log.warning("%s", broken)
 
     def tables(self, uses: Iterable[tuple[str, str]] = ()) -> TableModels:
         """The models that validate a recipe's tables.
@@ -187,20 +185,20 @@ class Plugins:
                 self.load_installed()
                 if not self.registry.find(kind, use):
                     self._raise_if_broken(use)
-        models: dict[str, dict[str, Any]] = {}
-        for table, base in TABLES.items():
-            models[table] = {} if table in KIND_OF_TABLE else {"": base}
-        for entry in self.registry:
-            models[TABLE_OF_KIND[entry.kind]][entry.name] = entry.config
-        return models
+        kinds = {table: KIND_OF_TABLE.get(table) for table in TABLES}
+        return {
+            table: {e.name: e.config for e in self.registry if e.kind == kind}
+            if kind
+            else {"": TABLES[table]}
+            for table, kind in kinds.items()
+        }
 
     def _raise_if_broken(self, use: str) -> None:
         for broken in self.broken:
             distribution = broken.origin.split()[0]
             if use in (broken.name, distribution.removeprefix("swebench-trainer-")):
                 raise PluginError(
-                    f"The recipe uses {use!r}, but plugin {broken.name!r} ({broken.origin}) "
-                    f"cannot be loaded: {type(broken.error).__name__}: {broken.error}",
+                    f"The recipe uses {use!r}, but {broken}",
                     hint="Fix or reinstall it.",
                 ) from broken.error
 
@@ -237,8 +235,8 @@ class Plugins:
     ) -> dict[str, str]:
         """Instance ids that plugins drop, with the reasons."""
         known = cache(lambda: {i.instance_id for i in instances})
-        hook = "drop_instances"
-        return self._dropped(hook, known, instances=instances, stage=stage)
+        given = {"instances": instances, "stage": stage}
+        return self._dropped("drop_instances", known, **given)
 
     def dropped_pairs(self, pairs: Sequence[Pair]) -> dict[int, str]:
         """Positions of pairs that plugins drop, with the reasons."""

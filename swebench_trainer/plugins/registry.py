@@ -8,34 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
 
-from swebench_trainer.contracts import (
-    Backend,
-    Grader,
-    PairStrategy,
-    PromptStyle,
-    Publisher,
-    Source,
-)
+from swebench_trainer import contracts
 from swebench_trainer.errors import PluginError, PluginFault
 from swebench_trainer.plugins.faults import plugin_call, type_name
 from swebench_trainer.plugins.guard import GuardedPlugin
-from swebench_trainer.recipe.models import (
-    TABLES,
-    DataTable,
-    GradeTable,
-    ModelTable,
-    PairsTable,
-    PluginTable,
-    PromptTable,
-    PublishTable,
-    Table,
-)
+from swebench_trainer.recipe import models
 
 Kind = Literal[
     "source", "prompt style", "backend", "grader", "pair strategy", "publisher"
 ]
 
-TableT = TypeVar("TableT", bound=PluginTable)
+TableT = TypeVar("TableT", bound=models.PluginTable)
 
 KIND_OF_TABLE: dict[str, Kind] = {
     "data": "source",
@@ -50,7 +33,8 @@ KIND_OF_TABLE: dict[str, Kind] = {
 DISTRIBUTION = "swebench-trainer"
 """The distribution of the built-in implementations."""
 
-TABLE_OF_KIND = {kind: table for table, kind in KIND_OF_TABLE.items()}
+BASE_OF_KIND = {kind: models.TABLES[table] for table, kind in KIND_OF_TABLE.items()}
+"""Base model of the tables that name a plugin of each kind."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +49,7 @@ class Implementation:
     kind: Kind
     name: str
     factory: Callable[[Any], Any]
-    config: type[Table]
+    config: type[models.Table]
     summary: str
     origin: str
 
@@ -100,7 +84,7 @@ class Registry:
         name: str,
         factory: Callable[[Any], Any],
         *,
-        config: type[Table] | None = None,
+        config: type[models.Table] | None = None,
         summary: str = "",
         origin: str,
     ) -> None:
@@ -116,7 +100,7 @@ class Registry:
                 f"{origin} registers the {kind} {name!r} with {type_name(factory)}.",
                 hint="Pass a name and a factory: register('name', MyClass, …)",
             )
-        base = TABLES[TABLE_OF_KIND[kind]]
+        base = BASE_OF_KIND[kind]
         config = config or base
         if not (isinstance(config, type) and issubclass(config, base)):
             raise PluginFault(
@@ -125,8 +109,7 @@ class Registry:
                 hint="Derive it: "
                 f"class {name.title().replace('-', '')}({base.__name__}): …",
             )
-        taken = self._entries.get((kind, name))
-        if taken:
+        if taken := self.find(kind, name):
             raise PluginError(
                 f"Two plugins offer the {kind} {name!r}: {taken.origin} and {origin}.",
                 hint="Uninstall one of them.",
@@ -142,7 +125,7 @@ class Registry:
         before = dict(self._entries)
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever the body raised
             self._entries = before
             raise
 
@@ -160,12 +143,16 @@ class Registry:
         Raises:
             PluginError: No plugin offers it; the hint lists the installed names.
         """
-        entry = self.find(kind, name)
-        if entry is None:
-            raise PluginError(
-                f"No {kind} is called {name!r}.", hint=self._suggestion(kind, name)
-            )
-        return entry
+        if entry := self.find(kind, name):
+            return entry
+        names = self.names(kind)
+        close = difflib.get_close_matches(name, names, 1)
+        meant = f"Did you mean {close[0]!r}? " if close else ""
+        raise PluginError(
+            f"No {kind} is called {name!r}.",
+            hint=f"{meant}Installed: {', '.join(names) or 'none'}. Packages called "
+            "swebench-trainer-NAME add more.",
+        )
 
     def config(self, base: type[TableT], name: str) -> type[TableT]:
         """The config model of the implementation with that name.
@@ -177,39 +164,29 @@ class Registry:
         Raises:
             PluginError: No plugin offers it.
         """
-        table = next(table for table, model in TABLES.items() if model is base)
-        config = self.get(KIND_OF_TABLE[table], name).config
+        config = self.get(_kind_of(base), name).config
         assert issubclass(config, base)  # see `add`
         return config
 
-    def _suggestion(self, kind: Kind, name: str) -> str:
-        names = self.names(kind)
-        close = difflib.get_close_matches(name, names, 1)
-        meant = f"Did you mean {close[0]!r}? " if close else ""
-        return (
-            f"{meant}Installed: {', '.join(names) or 'none'}. Packages called "
-            "swebench-trainer-NAME add more."
-        )
+    @overload
+    def create(self, table: models.DataTable) -> contracts.Source: ...
 
     @overload
-    def create(self, table: DataTable) -> Source: ...
+    def create(self, table: models.PromptTable) -> contracts.PromptStyle: ...
 
     @overload
-    def create(self, table: PromptTable) -> PromptStyle: ...
+    def create(self, table: models.ModelTable) -> contracts.Backend: ...
 
     @overload
-    def create(self, table: ModelTable) -> Backend: ...
+    def create(self, table: models.GradeTable) -> contracts.Grader: ...
 
     @overload
-    def create(self, table: GradeTable) -> Grader: ...
+    def create(self, table: models.PairsTable) -> contracts.PairStrategy: ...
 
     @overload
-    def create(self, table: PairsTable) -> PairStrategy: ...
+    def create(self, table: models.PublishTable) -> contracts.Publisher: ...
 
-    @overload
-    def create(self, table: PublishTable) -> Publisher: ...
-
-    def create(self, table: PluginTable) -> object:
+    def create(self, table: models.PluginTable) -> Any:
         """Call the factory that `table.use` names, with the table.
 
         Third-party implementations come back checked against their contract, see
@@ -218,13 +195,13 @@ class Registry:
         Raises:
             PluginFault: The factory failed, or its result misses a required method.
         """
-        kind = next(
-            k for name, k in KIND_OF_TABLE.items() if isinstance(table, TABLES[name])
-        )
-        entry = self.get(kind, table.use)
+        entry = self.get(_kind_of(type(table)), table.use)
         if entry.is_builtin:
-            created: object = entry.factory(table)
-            return created
+            return entry.factory(table)
         with plugin_call(entry.who, "its factory"):
             created = entry.factory(table)
-        return GuardedPlugin(created, kind, entry.who)
+        return GuardedPlugin(created, entry.kind, entry.who)
+
+
+def _kind_of(table: type[models.PluginTable]) -> Kind:
+    return next(kind for kind, base in BASE_OF_KIND.items() if issubclass(table, base))

@@ -190,10 +190,7 @@ def length_gap(pair: Pair) -> int:
 
 def _capped(pairs: Sequence[Pair], most: int) -> list[int]:
     """Indexes of the first pairs of each instance, at most that many."""
-    counts: Counter[str] = Counter()
-    places = []
+    places: dict[str, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
-        counts[pair.instance_id] += 1
-        if counts[pair.instance_id] <= most:
-            places.append(place)
-    return places
+        places[pair.instance_id].append(place)
+    return sorted(place for found in places.values() for place in found[:most])

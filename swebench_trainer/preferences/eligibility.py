@@ -29,9 +29,7 @@ Keys = set[tuple[str, object]]
 
 def passes(instance: GradedInstance) -> list[Graded]:
     """Trusted passes by sample, without repeats."""
-    trusted = [
-        g for g in _by_sample(instance) if g[1].trusted_pass and is_expressible(g[0])
-    ]
+    trusted = [g for g in _expressible(instance) if g[1].trusted_pass]
     return distinct(instance, trusted, set())
 
 
@@ -41,15 +39,13 @@ def failures(instance: GradedInstance) -> list[Reject]:
     Repeats of a pass or of gold are left out as well: there the tests are flaky, or do
     not test the issue.
     """
-    failed = [
-        g for g in _by_sample(instance) if is_failure(g[1]) and is_expressible(g[0])
-    ]
-    tiers = [
-        (c, tier, share_of_passing_tests(v)) for c, v in failed if (tier := tier_of(v))
-    ]
-    tiers.sort(key=lambda reject: (TIERS.index(reject[1]), -reject[2]))
+    failed = sorted(
+        (TIERS.index(tier), -share_of_passing_tests(verdict), number, candidate)
+        for number, (candidate, verdict) in enumerate(_expressible(instance))
+        if is_failure(verdict) and (tier := tier_of(verdict))
+    )
     known = pass_keys(instance) | gold_keys(instance)
-    return distinct(instance, [(c, tier) for c, tier, _ in tiers], known)
+    return distinct(instance, [(c, TIERS[rank]) for rank, *_, c in failed], known)
 
 
 def differing(instance: GradedInstance) -> list[Reject]:
@@ -104,8 +100,10 @@ def gold_keys(instance: GradedInstance) -> Keys:
     return _all_keys(instance, instance.gold, instance.instance.patch)
 
 
-def _by_sample(instance: GradedInstance) -> list[Graded]:
-    return sorted(instance.graded, key=lambda g: (g[0].sample, g[0].model))
+def _expressible(instance: GradedInstance) -> list[Graded]:
+    """Graded candidates that the answer format can express, by sample."""
+    found = [g for g in instance.graded if is_expressible(g[0])]
+    return sorted(found, key=lambda g: (g[0].sample, g[0].model))
 
 
 def identity_keys(instance: GradedInstance, candidate: Candidate) -> Keys:
@@ -113,12 +111,8 @@ def identity_keys(instance: GradedInstance, candidate: Candidate) -> Keys:
     keys: Keys = {("text", candidate.text)} | _if_any("patch", candidate.patch)
     if candidate.patch in instance.forms and instance.instance.patch in instance.forms:
         return keys | {("form", instance.forms[candidate.patch])}
-    lines = changed_lines(candidate.patch)
-    return (
-        keys
-        | {("words", _without_whitespace(candidate.text))}
-        | _if_any("lines", lines)
-    )
+    keys.add(("words", _without_whitespace(candidate.text)))
+    return keys | _if_any("lines", changed_lines(candidate.patch))
 
 
 def _all_keys(instance: GradedInstance, text: str, patch: str) -> Keys:
@@ -140,15 +134,14 @@ def only_chosen(
     instance: GradedInstance, strategy: str, chosen: Candidate | None
 ) -> Pair:
     """A pass, or gold if that is `None`, as a good answer without a bad one."""
+    source = AnswerRef.of_sample(chosen.sample) if chosen else AnswerRef.gold()
     return Pair(
         instance_id=instance.instance.instance_id,
         prompt=instance.prompt,
         chosen=chosen.text if chosen else instance.gold,
         rejected=None,
         strategy=strategy,
-        chosen_source=(
-            AnswerRef.of_sample(chosen.sample) if chosen else AnswerRef.gold()
-        ),
+        chosen_source=source,
         rejected_source=AnswerRef(),
         tier=Status.RESOLVED,
         chosen_model=chosen.model if chosen else "",
@@ -200,7 +193,7 @@ def missing_counts(
     missing: Iterable[MissingForPair | None],
 ) -> Mapping[MissingForPair, int]:
     """Number of instances by what they lack; those that lack nothing do not count."""
-    return Counter(reason for reason in missing if reason)
+    return Counter(filter(None, missing))
 
 
 def missing_for_pair(instance: GradedInstance) -> MissingForPair | None:

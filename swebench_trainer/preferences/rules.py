@@ -78,12 +78,8 @@ class PairRules:
         _require(pair, within, f"beyond max_per_instance = {most}")
         own = self.strategy in (None, pair.strategy)
         _require(pair, own, f"under the strategy name {pair.strategy!r}")
-        complete = pair.chosen is not None and pair.rejected is not None
-        _require(
-            pair,
-            self.one_sided or complete,
-            "with only one answer, although its table is not one_sided",
-        )
+        sided = self.one_sided or None not in (pair.chosen, pair.rejected)
+        _require(pair, sided, "with only one answer, but its table is not one_sided")
 
 
 def _require(pair: Pair, holds: bool, problem: str) -> None:
@@ -92,9 +88,7 @@ def _require(pair: Pair, holds: bool, problem: str) -> None:
 
 
 def _require_sound_texts(item: GradedInstance, pair: Pair) -> None:
-    _require(
-        pair, pair.prompt == item.prompt, "with another prompt than the instance's"
-    )
+    _require(pair, pair.prompt == item.prompt, "with another prompt than its instance")
     answers = [text for text in (pair.chosen, pair.rejected) if text is not None]
     _require(pair, bool(answers), "without an answer")
     _require(pair, all(map(is_unicode, answers)), "with text that is not valid Unicode")
@@ -108,9 +102,8 @@ def _require_sound_verdicts(item: GradedInstance, pair: Pair) -> None:
     rewards = [*_chosen_rewards(item, pair), *_rejected_rewards(item, pair)]
     known = [reward for reward in rewards if reward is not None]
     _require(pair, len(known) == len(rewards), "with a masked verdict")
-    _require(
-        pair, known == sorted(known, reverse=True), "that prefers the worse answer"
-    )
+    ordered = known == sorted(known, reverse=True)
+    _require(pair, ordered, "that prefers the worse answer")
 
 
 def _chosen_rewards(item: GradedInstance, pair: Pair) -> Iterator[int | None]:
@@ -118,9 +111,8 @@ def _chosen_rewards(item: GradedInstance, pair: Pair) -> Iterator[int | None]:
     if pair.chosen is None:
         return
     if pair.chosen_source.is_gold:
-        _require(
-            pair, pair.chosen == item.gold, "whose chosen answer is not the gold answer"
-        )
+        same = pair.chosen == item.gold
+        _require(pair, same, "whose chosen answer is not the gold answer")
         return
     source = pair.chosen_source
     for candidate, verdict in _named(item, pair, source, pair.chosen_model):

@@ -69,9 +69,10 @@ class SelfGenerated(BalancedStrategy[SelfGeneratedTable]):
         ]
 
     def _in_range(self, instance: GradedInstance) -> bool:
-        rate = pass_rate(instance)
-        low, high = self._table.min_pass_rate, self._table.max_pass_rate
-        return bool(rate) and rate is not None and low <= rate <= high
+        rate = pass_rate(instance) or 0
+        return (
+            rate > 0 and self._table.min_pass_rate <= rate <= self._table.max_pass_rate
+        )
 
     def _missing(self, instance: GradedInstance) -> MissingForPair | None:
         if reason := super()._missing(instance):
@@ -110,22 +111,17 @@ class ApiRejects(BalancedStrategy[ApiRejectsTable]):
     def _offers(self, instance: GradedInstance) -> list[Pair]:
         """Every reject of an instance; within a tier, the closest to gold's length first."""
         rejects = self._rejects(instance) if instance.gold else []
-        offers = [
-            self._restyled(
-                preference(instance, self._table.use, None, reject),
-                instance.rendered.get(reject[0].patch),
-            )
-            for reject in rejects
-        ]
-        order = {str(tier): place for place, tier in enumerate(TIERS)}
-        return sorted(
-            offers, key=lambda pair: (order[pair.tier], abs(length_gap(pair)))
-        )
+        offers = [self._offer(instance, reject) for reject in rejects]
+        tiers = list(map(str, TIERS))
+        offers.sort(key=lambda pair: (tiers.index(pair.tier), abs(length_gap(pair))))
+        return offers
 
     def _rejects(self, instance: GradedInstance) -> list[Reject]:
         return failures(instance) if self._table.graded else differing(instance)
 
-    def _restyled(self, pair: Pair, answer: str | None) -> Pair:
+    def _offer(self, instance: GradedInstance, reject: Reject) -> Pair:
+        pair = preference(instance, self._table.use, None, reject)
+        answer = instance.rendered.get(reject[0].patch)
         if not self._table.restyle or not answer or answer == pair.rejected:
             return pair
         return replace(pair, rejected=answer, restyled=True)
@@ -157,8 +153,7 @@ class Tiered(BalancedStrategy[TieredTable]):
         best = best or ([None] if instance.gold else [])
         upper = self._step(instance, [(c, "") for c in best], zero or below)
         lower = self._step(instance, [(c, str(tier)) for c, tier in zero], below)
-        alternating = chain.from_iterable(zip_longest(upper, lower))
-        return [pair for pair in alternating if pair]
+        return list(alternating(upper, lower))
 
     def _step(
         self,
@@ -201,13 +196,14 @@ class Unpaired:
             bad = failures(instance)
             if bad and not good and self._table.gold_fallback and instance.gold:
                 good = [None]
-            alternating = chain.from_iterable(
-                zip_longest(
-                    [only_chosen(instance, use, answer) for answer in good],
-                    [only_rejected(instance, use, reject) for reject in bad],
-                )
-            )
-            yield from islice(filter(None, alternating), self._table.max_per_instance)
+            better = (only_chosen(instance, use, answer) for answer in good)
+            worse = (only_rejected(instance, use, reject) for reject in bad)
+            yield from islice(alternating(better, worse), self._table.max_per_instance)
+
+
+def alternating(first: Iterable[Pair], second: Iterable[Pair]) -> Iterator[Pair]:
+    """One of each in turn, then what is left of the longer side."""
+    return filter(None, chain.from_iterable(zip_longest(first, second)))
 
 
 def by_length_of(

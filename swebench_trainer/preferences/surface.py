@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
+from statistics import fmean as mean
 from typing import TYPE_CHECKING
 
 from swebench_trainer.store.digest import digest
@@ -38,12 +39,9 @@ FEATURES: Mapping[str, Callable[[str], float]] = {
     "characters": lambda text: log(len(text) + 1),
     "lines": lambda text: log(len(_lines(text)) + 1),
     "longest_line": lambda text: log(max(map(len, _lines(text))) + 1),
-    "blank_lines": lambda text: (
-        sum(not x.strip() for x in _lines(text)) / len(_lines(text))
-    ),
-    "comment_lines": lambda text: (
-        sum(x.lstrip(" \t+-").startswith(("#", "//")) for x in _lines(text))
-        / len(_lines(text))
+    "blank_lines": lambda text: mean(not x.strip() for x in _lines(text)),
+    "comment_lines": lambda text: mean(
+        x.lstrip(" \t+-").startswith(("#", "//")) for x in _lines(text)
     ),
     "whitespace": lambda text: 1 - len("".join(text.split())) / (len(text) + 1),
     "letters": lambda text: sum(map(str.isalpha, text)) / (len(text) + 1),
@@ -77,10 +75,8 @@ def classify(pairs: Sequence[Pair]) -> SurfaceResult | None:
     """
     import numpy as np
 
-    both = [
-        pair for pair in pairs if pair.chosen is not None and pair.rejected is not None
-    ]
-    issues = sorted({pair.instance_id for pair in both}, key=lambda name: digest(name))
+    both = [pair for pair in pairs if None not in (pair.chosen, pair.rejected)]
+    issues = sorted({pair.instance_id for pair in both}, key=digest)
     if len(both) < MIN_PAIRS or len(issues) < 2:
         return None
     differences = np.array([_difference(pair) for pair in both])

@@ -54,9 +54,7 @@ def ungraded_tier(candidate: Candidate) -> Tier:
 
 def share_of_passing_tests(verdict: Verdict) -> float:
     """Share of tests with the expected result; FAIL_TO_PASS counts for half of it."""
-    groups = [
-        _counts(verdict.report, name) for name in ("FAIL_TO_PASS", "PASS_TO_PASS")
-    ]
+    groups = (_counts(verdict.report, f"{name}_TO_PASS") for name in ("FAIL", "PASS"))
     return sum(good / (good + bad) / 2 for good, bad in groups if good + bad)
 
 

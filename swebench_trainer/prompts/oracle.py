@@ -58,21 +58,15 @@ class OracleStyle:
             if change.old and change.special != SUBMODULE
         ]
         gold = {path: read_text(tree, path).lines for path in paths}
-        edits = gold_edits(
-            self._table.answer,
-            instance,
-            tree,
-            self._table.context_of(instance.instance_id),
-        )
+        context = self._table.context_of(instance.instance_id)
+        edits = gold_edits(self._table.answer, instance, tree, context)
         near = self._distractors(instance, material, tree, gold)
         others = dict(islice(near, self._table.distractors if gold else 0))
 
         def lay(room: int, measure: Measure) -> Sequence[Excerpt]:
             def rng(path: str) -> random.Random:
-                # Reproducible, not secret.
-                return random.Random(  # noqa: S311 - reproducible, not a secret
-                    draw_key(material.seed, instance.instance_id, path, "regions")
-                )
+                key = (material.seed, instance.instance_id, path, "regions")
+                return random.Random(draw_key(*key))  # noqa: S311 - not a secret
 
             return list(_lay({**gold, **others}, edits, room, measure, rng))
 
@@ -124,9 +118,7 @@ def _lay(
         for path, needed in edits.items()
     }
     costs = {path: measure(excerpt) for path, excerpt in whole.items()}
-    floors = {
-        path: min(measure(excerpt), costs[path]) for path, excerpt in least.items()
-    }
+    floors = {path: min(measure(part), costs[path]) for path, part in least.items()}
     if (needed := sum(floors.values())) > room:
         raise UnusableInstance(
             "the lines that the gold patch edits do not fit into context_tokens",
@@ -136,19 +128,16 @@ def _lay(
     for path, lines in files.items():
         share = max(level, floors.get(path, 0))
 
-        def regions(
-            number: int, path: str = path, lines: tuple[str, ...] = lines
-        ) -> tuple[range, ...]:
-            return regions_around(edits.get(path, ()), len(lines), number, rng(path))
+        def regions(number: int, path: str = path) -> tuple[range, ...]:
+            needed = edits.get(path, ())
+            return regions_around(needed, len(files[path]), number, rng(path))
 
         if costs[path] <= share:
             yield whole[path]
-        elif path in edits:
-            yield crop(path, lines, share, measure, regions) or least[path]
-        elif share >= LEAST_SHARE and (
-            excerpt := crop(path, lines, share, measure, regions)
-        ):
-            yield excerpt
+        elif path in edits or share >= LEAST_SHARE:
+            excerpt = crop(path, lines, share, measure, regions) or least.get(path)
+            if excerpt:
+                yield excerpt
 
 
 def _level(costs: Mapping[str, int], floors: Mapping[str, int], room: int) -> int:

@@ -9,7 +9,7 @@ import ast
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from pydantic import PositiveInt
@@ -22,7 +22,7 @@ from swebench_trainer.prompts.excerpts import Excerpt, merge, read_source
 from swebench_trainer.prompts.retrieval import RECALL_AT, RETRIEVED, Searcher
 from swebench_trainer.prompts.terms import terms
 from swebench_trainer.recipe.models import ContextTable, RecipePath
-from swebench_trainer.store.entries import read_entries
+from swebench_trainer.store.json_files import read_entries
 from swebench_trainer.types import Instance
 
 SKIPPED = "skipped"
@@ -93,9 +93,8 @@ class ListedStyle:
 
 def query(instance: Instance) -> str:
     """The text to search by: everything known about an issue before it is fixed."""
-    return "\n".join(
-        (instance.problem_statement, instance.requirements, instance.interface)
-    )
+    texts = (instance.problem_statement, instance.requirements, instance.interface)
+    return "\n".join(texts)
 
 
 def show_ranked(
@@ -132,12 +131,7 @@ def show_ranked(
     def regions(path: str) -> ChooseRegions:
         return regions_about(wanted, files[path])
 
-    prompt = compose(
-        table,
-        instance,
-        material,
-        lambda room, measure: fit_in_order(files, regions, room, measure),
-    )
+    prompt = compose(table, instance, material, partial(fit_in_order, files, regions))
     skipped |= {p: NO_ROOM for p in files if p not in (prompt.shown or ())}
     facts = {RETRIEVED: list(ranked), **({SKIPPED: skipped} if skipped else {})}
     return replace(prompt, facts=facts)

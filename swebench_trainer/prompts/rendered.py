@@ -123,7 +123,6 @@ def _answer(
     if prompt.shown is not None:
         edits = gold_edits(form, instance, files.open(), context)
         if path := first_unshown_edit(edits, prompt.shown):
-            raise UnusableInstance(
-                "the answer edits lines that the prompt does not show", path
-            )
+            reason = "the answer edits lines that the prompt does not show"
+            raise UnusableInstance(reason, path)
     return answer

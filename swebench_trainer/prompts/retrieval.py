@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
-import zipfile
+import zlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 from swebench_trainer.contracts import Tree
 from swebench_trainer.patches.strict_diff import SUBMODULE, read_patch
@@ -98,7 +100,7 @@ class Searcher:
         Files with equal scores are in path order.
         """
         files = [
-            (path, _object_id(tree, path)) for path in tree.paths() if is_source(path)
+            (path, _object_id(tree, path)) for path in filter(is_source, tree.paths())
         ]
         if not files:
             return []
@@ -150,12 +152,11 @@ class Searcher:
 
     def _term_ids(self, name: str) -> tuple[int, ...]:
         """Term ids of a name, cached because most names repeat."""
-        found = self._names.get(name)
-        if found is None:
-            numbers = self._numbers
-            found = tuple(numbers.setdefault(w, len(numbers)) for w in terms_of(name))
-            self._names[name] = found
-        return found
+        if name not in self._names:
+            ids = self._numbers
+            words = terms_of(name)
+            self._names[name] = tuple(ids.setdefault(w, len(ids)) for w in words)
+        return self._names[name]
 
 
 def _content(tree: Tree, path: str) -> bytes:
@@ -184,10 +185,10 @@ def _load(place: Path, documents: int) -> BM25 | None:
     from bm25s import BM25
 
     try:
-        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(place) as file:
-            file.extractall(folder)
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.unpack_archive(place, folder, "zip")
             index = BM25.load(folder)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return None
     return index if index.scores["num_docs"] == documents else None
 
@@ -197,12 +198,10 @@ def _save(index: BM25, place: Path) -> None:
     try:
         with write_lock(place):
             folder = partial_path(place)
-            index.save(folder)
-            files = sorted(folder.iterdir())
-            packed = folder / "packed"
-            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
-                for part in files:
-                    file.write(part, part.name)
-            packed.replace(place)
+            index.save(folder / "index")
+            packed = shutil.make_archive(
+                str(folder / "packed"), "zip", folder / "index"
+            )
+            Path(packed).replace(place)
     except OSError:
         return

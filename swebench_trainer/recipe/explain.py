@@ -43,23 +43,21 @@ def show(problems: Iterable[Problem], origins: Mapping[KeyPath, Origin]) -> str:
     """Format all problems, each with `file:line:col`, the line and a caret."""
     placed = [(_origin(problem.path, origins), problem) for problem in problems]
     placed.sort(key=lambda item: _order(item[0]))
-    blocks = ["\n".join(_block(problem, origin)) for origin, problem in placed]
-    return "\n\n".join(blocks)
+    return "\n\n".join("\n".join(_block(*item)) for item in placed)
 
 
-def _order(origin: Origin | None) -> tuple[str, int, int]:
+def _order(origin: Origin) -> tuple[str, int, int]:
     """Sort by position in the files; problems without a position come first."""
-    if origin is None or origin.place is None:
+    if origin.place is None:
         return ("", 0, 0)
     return (origin.name, origin.place.line, origin.place.column)
 
 
-def _block(problem: Problem, origin: Origin | None) -> list[str]:
+def _block(origin: Origin, problem: Problem) -> list[str]:
     hint = [f"  = {problem.hint}"] if problem.hint else []
-    if origin is None:
-        return [problem.message, *hint]
     if origin.place is None:
-        return [f"{origin.name} {origin.line}: {problem.message}", *hint]
+        where = f"{origin.name} {origin.line}".rstrip()
+        return [f"{where}: {problem.message}", *hint]
     place = origin.place
     number = f"{place.line:4}"
     return [
@@ -70,11 +68,11 @@ def _block(problem: Problem, origin: Origin | None) -> list[str]:
     ]
 
 
-def _origin(path: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin | None:
+def _origin(path: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin:
     """The origin of a key, or of the innermost table around it that has one."""
-    while path and path not in origins:
+    while path not in origins:  # the recipe itself has the empty path
         path = path[:-1]
-    return origins.get(path)
+    return origins[path]
 
 
 def problems_of(
@@ -88,9 +86,8 @@ def problems_of(
     for detail in error.errors():
         problem = _problem(detail, model, tables, at)
         inside = any(path[: len(problem.path)] == problem.path for path in found)
-        if (
-            not inside
-        ):  # of the members of a union, the deepest error is the most specific
+        # Of the members of a union, the deepest error is the most specific.
+        if not inside:
             for end in range(len(at) + 1, len(problem.path)):
                 found.pop(problem.path[:end], None)
             found[problem.path] = problem
@@ -125,15 +122,11 @@ def _problem(
 def _without_union_tags(model: type[BaseModel], loc: tuple[int | str, ...]) -> KeyPath:
     """The keys of a location, without the union members that pydantic inserts."""
     keys: list[str] = []
-    for number, part in enumerate(loc):
+    for number, part in enumerate(map(str, loc), start=1):
         inner = _model_at(model, tuple(keys))
-        is_last = number == len(loc) - 1
-        if (
-            str(part) in inner.model_fields
-            or (is_last and not keys)
-            or (is_last and "[" not in str(part) and part != inner.__name__)
-        ):
-            keys.append(str(part))
+        is_key = not keys or ("[" not in part and part != inner.__name__)
+        if part in inner.model_fields or (number == len(loc) and is_key):
+            keys.append(part)
     return tuple(keys)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,9 @@ from swebench_trainer.recipe.explain import (
     TableModels,
     problems_of,
     show,
-    unknown_key,
 )
 from swebench_trainer.recipe.locate import KeyPath, Place, locate
-from swebench_trainer.recipe.models import DpoTable, PairsTable, Recipe, Table
+from swebench_trainer.recipe.models import TABLES, DpoTable, PairsTable, Recipe, Table
 
 Values = dict[str, Any]
 
@@ -80,6 +80,7 @@ def read_draft(path: Path, overrides: Sequence[str] = ()) -> Draft:
             `table.key=value`.
     """
     values, origins = _read_file(path, ())
+    origins[()] = Origin(str(path), "")
     for override in overrides:
         key, equals, text = override.partition("=")
         keys = tuple(key.strip().split("."))
@@ -135,15 +136,10 @@ def _read_file(
 def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> str:
     lines = text.split("\n")
     # Python 3.14 has attributes for these; in older versions the message ends with them.
-    message = library_message(error)
-    words = message.rpartition("(at ")
-    numbers = [
-        int(word)
-        for word in words[2].replace(",", " ").rstrip(")").split()
-        if word.isdigit()
-    ]
-    line, column = numbers if len(numbers) == 2 else (len(lines), len(lines[-1]) + 1)
-    problem = f"not valid TOML: {(words[0] or message).strip()}"
+    what, _, position = library_message(error).partition(" (at ")
+    numbers = map(int, re.findall(r"\d+", position))
+    line, column = tuple(numbers) or (len(lines), len(lines[-1]) + 1)
+    problem = f"not valid TOML: {what}"
     place = Place(line, column, 1)
     origin = Origin(str(path), lines[line - 1], place)
     return show([Problem(("syntax",), problem)], {("syntax",): origin})
@@ -198,15 +194,13 @@ class _Validation:
             elif isinstance(value, dict):
                 self._parse(name, value)
             else:
-                self._problem((name,), f"{name} must be a table: write [{name}]")
+                what = f"{name} must be a table: write [{name}]"
+                self._problems.append(Problem((name,), what))
         self._check_top_level()
         self._problems += broken_rules(values, self._parsed)
         if self._problems:
             raise RecipeError(show(self._problems, self._draft.origins))
         return Recipe.model_validate(self._parsed)
-
-    def _problem(self, at: KeyPath, message: str, hint: str = "") -> None:
-        self._problems.append(Problem(at, message, hint))
 
     def _parse(self, name: str, value: Values) -> None:
         writer = value.get("model") if name == "generate" else None
@@ -218,20 +212,15 @@ class _Validation:
             self._parsed[name] = table
 
     def _check_top_level(self) -> None:
-        parsed = self._parsed
-        unknown = [name for name in parsed if name not in Recipe.model_fields]
-        for name in unknown:
-            self._problems.append(unknown_key((name,), Recipe, self._tables))
-        known = {name: parsed[name] for name in parsed if name not in unknown}
         try:
-            Recipe.model_validate(known, strict=True)
+            Recipe.model_validate(self._parsed, strict=True)
         except ValidationError as error:
+            # A table with errors of its own has been reported already.
+            reported = self._draft.values.keys() - self._parsed.keys()
             self._problems += [
                 problem
                 for problem in problems_of(error, Recipe, self._tables)
-                # A table with errors of its own has been reported already.
-                if problem.path[0] in parsed
-                or problem.path[0] not in self._draft.values
+                if problem.path[0] not in reported
             ]
 
     def _writer(self, value: Any) -> Table | tuple[Table | None, ...] | None:
@@ -239,41 +228,35 @@ class _Validation:
         at = ("generate", "model")
         if isinstance(value, dict):
             return self._table("model", at, value)
-        if (
-            isinstance(value, list)
-            and value
-            and all(isinstance(v, dict) for v in value)
-        ):
+        writers = value if isinstance(value, list) else []
+        if writers and all(isinstance(writer, dict) for writer in writers):
             return tuple(
                 self._table("model", (*at, str(number)), writer)
-                for number, writer in enumerate(value, start=1)
+                for number, writer in enumerate(writers, start=1)
             )
-        wanted = 'a table, { use = "…" }, or a list of them'
-        self._problem(at, f"generate.model must be {wanted}")
+        what = 'generate.model must be a table, { use = "…" }, or a list of them'
+        self._problems.append(Problem(at, what))
         return None
 
     def _table(self, name: str, at: KeyPath, value: Values) -> Table | None:
         models = self._tables[name]
-        if "" in models:
-            model = models[""]
-        else:
-            base = next(iter(models.values())).model_fields["use"]
-            use = value.get("use", base.default)
-            if not isinstance(use, str) or use not in models:
-                self._problems.append(_unknown_plugin(at, use, models))
-                return None
-            model = models[use]
+        use: Any = ""
+        if "" not in models:
+            use = value.get("use", TABLES[name].model_fields["use"].default)
             value = {**value, "use": use}
+        if not isinstance(use, str) or use not in models:
+            self._problems.append(_unknown_plugin(at, use, models))
+            return None
         try:
             # Strict JSON mode: a list may become a tuple and a string a path, but not
             # a number.
-            return model.model_validate_json(
+            return models[use].model_validate_json(
                 json.dumps(value, default=str),
                 strict=True,
                 context={"folder": self._draft.folder(at)},
             )
         except ValidationError as error:
-            self._problems += problems_of(error, model, self._tables, at)
+            self._problems += problems_of(error, models[use], self._tables, at)
             return None
 
 
@@ -318,19 +301,16 @@ def broken_rules(values: Values, parsed: Values) -> list[Problem]:
     problems = []
     for name, groups in _NEEDS.items():
         for group in groups if name in values else ():
-            if any(
+            if not any(
                 other in values or _is_optional(name, other, parsed) for other in group
             ):
-                continue
-            wanted = " or ".join(f"[{other}]" for other in group)
-            problems.append(
-                Problem((name,), f"[{name}] needs {wanted} in the same recipe")
-            )
+                wanted = " or ".join(f"[{other}]" for other in group)
+                what = f"[{name}] needs {wanted} in the same recipe"
+                problems.append(Problem((name,), what))
     generate = values.get("generate")
     if isinstance(generate, dict) and not ("model" in values or "model" in generate):
-        problems.append(
-            Problem(("generate",), "[generate] needs [model], or its own model key")
-        )
+        what = "[generate] needs [model], or its own model key"
+        problems.append(Problem(("generate",), what))
     pairs: Any = parsed.get("pairs")
     dpo = parsed.get("dpo")
     one_sided = isinstance(pairs, PairsTable) and pairs.one_sided

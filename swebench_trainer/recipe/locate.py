@@ -17,10 +17,10 @@ _HEADER = re.compile(r"^\s*\[\[?\s*(?P<keys>[^\]]+?)\s*\]\]?\s*(#.*)?$")
 _PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 _KEY = re.compile(rf"^\s*(?P<keys>{_PART}(?:\s*\.\s*{_PART})*)\s*=")
 _INLINE_KEY = re.compile(rf"[{{,]\s*(?P<keys>{_PART})\s*=")
-_STRING = re.compile(
-    r'"""(?:\\.|[^\\])*?"""|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'', re.DOTALL
+_STRING_OR_COMMENT = re.compile(
+    r'"""(?:\\.|[^\\])*?"""|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*',
+    re.DOTALL,
 )
-_COMMENT = re.compile(r"#[^\n]*")
 
 
 @dataclass(frozen=True)
@@ -49,24 +49,24 @@ def locate(text: str) -> dict[KeyPath, Place]:
     for number, line in enumerate(blanked, start=1):
         if depth == 0 and (header := _HEADER.match(line)):
             table = _split(header["keys"])
-            start, end = header.span("keys")
-            places[table] = Place(number, start + 1, end - start)
+            places[table] = _place(number, header)
             if line.lstrip().startswith("[["):  # the n-th of a list of tables
                 entries[table] += 1
                 table = (*table, str(entries[table]))
-                places[table] = Place(number, start + 1, end - start)
+                places[table] = _place(number, header)
             continue
         if depth == 0 and (key := _KEY.match(line)):
             path = table + _split(key["keys"])
-            start, end = key.span("keys")
-            places[path] = Place(number, start + 1, end - start)
+            places[path] = _place(number, key)
             for inner in _INLINE_KEY.finditer(line, key.end()):
-                start, end = inner.span("keys")
-                places[path + _split(inner["keys"])] = Place(
-                    number, start + 1, end - start
-                )
+                places[path + _split(inner["keys"])] = _place(number, inner)
         depth += sum(map(line.count, "[{")) - sum(map(line.count, "]}"))
     return places
+
+
+def _place(line: int, found: re.Match[str]) -> Place:
+    start, end = found.span("keys")
+    return Place(line, start + 1, end - start)
 
 
 def _blank_values(text: str) -> str:
@@ -74,19 +74,14 @@ def _blank_values(text: str) -> str:
 
     Quoted keys are kept; they are followed by `=`, `.` or `]`.
     """
-    pieces: list[str] = []
-    position = 0
-    pattern = re.compile(f"{_STRING.pattern}|{_COMMENT.pattern}", re.DOTALL)
-    for match in pattern.finditer(text):
-        pieces.append(text[position : match.start()])
+
+    def blanked(match: re.Match[str]) -> str:
         is_key = re.match(r"\s*[=.\]]", text[match.end() : match.end() + 20])
-        if match[0].startswith("#") or not is_key:
-            pieces.append(re.sub(r"[^\n]", " ", match[0]))
-        else:
-            pieces.append(match[0])
-        position = match.end()
-    pieces.append(text[position:])
-    return "".join(pieces)
+        if is_key and not match[0].startswith("#"):
+            return match[0]
+        return re.sub(r"[^\n]", " ", match[0])
+
+    return _STRING_OR_COMMENT.sub(blanked, text)
 
 
 def _split(keys: str) -> KeyPath:

@@ -17,6 +17,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
@@ -24,7 +26,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.types import NonNegativeFloat, NonNegativeInt
 
 from swebench_trainer.store.digest import digest_path
 from swebench_trainer.store.draw import draw_index
@@ -555,8 +556,7 @@ def semantic_settings(table: BaseModel, stage: str = "") -> dict[str, Any]:
     binding = table.binding if isinstance(table, Table) else ()
     for name, spec in type(table).model_fields.items():
         marks = spec.json_schema_extra
-        if not isinstance(marks, dict):
-            marks = {}
+        marks = marks if isinstance(marks, dict) else {}
         volatile = marks.get(VOLATILE) and name not in binding
         if not volatile and marks.get(ONLY, stage) == stage:
             kept[name] = _semantic(getattr(table, name))

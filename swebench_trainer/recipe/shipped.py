@@ -20,13 +20,12 @@ def folder() -> Path:
 
 def shipped_recipes() -> dict[str, str]:
     """Names of the shipped recipes, each with the summary in its first line."""
-    return {
-        path.stem: path.read_text(encoding="utf-8")
-        .split("\n")[0]
-        .partition(".toml ")[2]
-        .strip()
-        for path in sorted(folder().glob("*.toml"))
-    }
+    return {path.stem: _summary(path) for path in sorted(folder().glob("*.toml"))}
+
+
+def _summary(recipe: Path) -> str:
+    with recipe.open(encoding="utf-8") as file:
+        return file.readline().partition(".toml ")[2].strip()
 
 
 def copy_recipe(name: str, to: Path) -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from swebench_trainer.errors import PrerequisiteError
+from swebench_trainer.secrets import without_secret
 
 HIDDEN = "[the key]"
 _SHORTEST = 8
@@ -37,16 +37,20 @@ def read_key(variable: str) -> str:
 
 def redact(key: str, text: str) -> str:
     """The text without the key, which some services echo."""
-    return text.replace(key, HIDDEN) if len(key) >= _SHORTEST else text
+    return without_secret(text, key, HIDDEN) if len(key) >= _SHORTEST else text
 
 
 def redact_response(key: str, response: dict[str, Any]) -> dict[str, Any]:
-    """A response without the key."""
-    if len(key) < _SHORTEST:
-        return response
-    text = json.dumps(response)
-    escaped = json.dumps(key)[1:-1]
-    if escaped not in text:
-        return response
-    hidden: dict[str, Any] = json.loads(text.replace(escaped, HIDDEN))
+    """A response without the key, in its values or its names."""
+    hidden: dict[str, Any] = _redact_value(key, response)
     return hidden
+
+
+def _redact_value(key: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(key, value)
+    if isinstance(value, list):
+        return [_redact_value(key, item) for item in value]
+    if isinstance(value, dict):
+        return {redact(key, n): _redact_value(key, item) for n, item in value.items()}
+    return value

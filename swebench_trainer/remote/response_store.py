@@ -10,7 +10,7 @@ from typing import Any
 from swebench_trainer.contracts import SampleRequest
 from swebench_trainer.remote.service import Usage
 from swebench_trainer.store.digest import digest
-from swebench_trainer.store.jsonl import RowWriter, each_row_at, row_at
+from swebench_trainer.store.jsonl import RowWriter, damaged, each_row_at, row_at
 from swebench_trainer.types import Finish
 
 _Key = tuple[str, str, int]
@@ -40,7 +40,11 @@ class ResponseStore:
         self.usage = Usage()
         self.answered = False
         for offset, row in each_row_at(path) if path else ():
-            self._count(row, offset)
+            try:
+                self._count(row, offset)
+            except (AttributeError, KeyError, TypeError) as error:
+                reason = f"the row is not one of a response ({error!r})"
+                raise damaged(f"{path}, byte {offset}", reason) from error
 
     def find(self, request: SampleRequest) -> tuple[Mapping[str, Any], int] | None:
         """The row with the answer to a request or its refusal, and the answer's index."""

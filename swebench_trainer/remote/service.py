@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from operator import add, sub
 from typing import Any, Protocol
 
 from swebench_trainer.contracts import SampleRequest
@@ -96,14 +96,10 @@ class Usage:
         return self.prompt + self.output
 
     def __add__(self, other: Usage) -> Usage:
-        counts = (
-            getattr(self, spec.name) + getattr(other, spec.name)
-            for spec in dataclasses.fields(self)
-        )
-        return Usage(*counts)
+        return Usage(*map(add, astuple(self), astuple(other)))
 
     def __sub__(self, other: Usage) -> Usage:
-        return self + Usage(*(-count for count in dataclasses.astuple(other)))
+        return Usage(*map(sub, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -61,15 +62,13 @@ def drawn(
     Returns:
         The answers by instance id and sample, and the error that stopped it, if any.
     """
-    sampler = backend.open_sampler(None, batch_size=1)
     found = {}
-    try:
-        for sample in sampler.sample(requests):
-            found[sample.instance_id, sample.sample] = sample
-    except TrainerError as error:
-        return found, error
-    finally:
-        sampler.close()
+    with closing(backend.open_sampler(None, batch_size=1)) as sampler:
+        try:
+            for sample in sampler.sample(requests):
+                found[sample.instance_id, sample.sample] = sample
+        except TrainerError as error:
+            return found, error
     return found, None
 
 

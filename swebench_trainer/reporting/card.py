@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from swebench_trainer.reporting.run_report import caveats, contamination, context_label
+from swebench_trainer.reporting.run_report import (
+    caveats,
+    comparison_rows,
+    contamination,
+    context_label,
+)
 from swebench_trainer.reporting.summaries import RunResults
 from swebench_trainer.types import LeakageReport
 
@@ -106,15 +111,8 @@ def _evaluation(results: RunResults) -> str:
         "| split | model | resolved | rate | 95% interval |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for split, content in summary.splits.items():
-        for model, result in content.models.items():
-            low, high = result.ci95
-            lines.append(
-                f"| {split} | {model} | {result.resolved} of {result.total} "
-                f"| {result.rate:.1%} | {low:.1%} to {high:.1%} |"
-            )
+    lines += [f"| {' | '.join(row)} |" for row in comparison_rows(summary)]
     if "train" in summary.splits:
         lines.append("\nThe model was trained on the `train` split.")
-    return "\n".join(
-        [*lines, *(f"\n{line}." for line in caveats(summary, results.grading))]
-    )
+    lines += [f"\n{line}." for line in caveats(summary, results.grading)]
+    return "\n".join(lines)

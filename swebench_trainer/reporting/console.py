@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Column
 
 
 def open_console() -> Console:
@@ -18,6 +19,13 @@ def open_console() -> Console:
     from rich.console import Console
 
     return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def numbers(*names: str) -> list[Column | str]:
+    """Columns of a table that are aligned right."""
+    from rich.table import Column
+
+    return [Column(name, justify="right") for name in names]
 
 
 def print_line(console: Console, text: str) -> None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swebench_trainer.plugins.registry import Registry
+from swebench_trainer.reporting.console import numbers
 from swebench_trainer.types import Status, Verdict
 
 
@@ -32,22 +33,19 @@ def plugin_table(registry: Registry) -> Table:
     """Every registered plugin with its origin."""
     table = Table("kind", "name", "origin", "summary")
     for entry in registry:
-        row = (entry.kind, entry.name, entry.origin, entry.summary)
-        table.add_row(*map(Text, row))
+        table.add_row(*map(Text, (entry.kind, entry.name, entry.origin, entry.summary)))
     return table
 
 
 def parity_table(ours: Iterable[Trial], stock: Iterable[Trial]) -> Table:
     """Our statuses and times next to the unmodified harness's."""
-    table = Table("instance", "patch", "ours", "stock", title="parity")
-    for name in ("ours, s", "stock, s", "speedup"):
-        table.add_column(name, justify="right")
+    seconds = numbers("ours, s", "stock, s", "speedup")
+    table = Table("instance", "patch", "ours", "stock", *seconds, title="parity")
     for mine, theirs in zip(ours, stock, strict=True):
         speedup = theirs.seconds / mine.seconds if mine.seconds else 0.0
-        numbers = (f"{mine.seconds:.2f}", f"{theirs.seconds:.2f}", f"{speedup:.1f}")
-        table.add_row(
-            mine.instance_id, mine.patch, mine.status, theirs.status, *numbers
-        )
+        times = (f"{mine.seconds:.2f}", f"{theirs.seconds:.2f}", f"{speedup:.1f}")
+        statuses = (mine.status, theirs.status)
+        table.add_row(mine.instance_id, mine.patch, *statuses, *times)
     return table
 
 

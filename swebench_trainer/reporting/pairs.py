@@ -5,7 +5,9 @@ Answers are untrusted text: nothing in them acts as markup or as a terminal comm
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import takewhile
 
 from rich.console import Console
@@ -13,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swebench_trainer.contracts import Bottlenecks, MissingForPair
-from swebench_trainer.reporting.console import print_line, printable, visible
+from swebench_trainer.reporting.console import numbers, print_line, printable, visible
 from swebench_trainer.reporting.summaries import PairStats, SurfaceAccuracy
 from swebench_trainer.store.draw import draw_key
 from swebench_trainer.types import Pair
@@ -70,28 +72,27 @@ def print_pairs(
 
 def counts(stats: PairStats) -> Table:
     """Pairs by strategy, tier, source of `chosen`, repository, issue and length."""
-    table = Table("by", "value", title=f"{stats.pairs} pairs")
-    table.add_column("pairs", justify="right")
-    lengths = {
-        "chosen longer": stats.lengths.chosen_longer,
-        "similar": stats.lengths.similar,
-        "rejected longer": stats.lengths.rejected_longer,
-    }
+    table = Table("by", "value", *numbers("pairs"), title=f"{stats.pairs} pairs")
+    lengths = asdict(stats.lengths).items()
     groups: Mapping[str, Mapping[str, int]] = {
         "strategy": stats.by_strategy,
         "tier of rejected": stats.by_tier,
         "source of chosen": stats.by_chosen,
         "repository": stats.by_repository,
         "issue": stats.by_instance,
-        "length": lengths,
+        "length": {name.replace("_", " "): count for name, count in lengths},
     }
     for name, found in groups.items():
-        _add_group(table, name, found)
+        _add_group(table, name, ranked(found.items()))
     return table
 
 
-def _add_group(table: Table, name: str, found: Mapping[str, int]) -> None:
-    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+def ranked(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The largest counts first; equal ones by name."""
+    return sorted(counts, key=lambda item: (-item[1], item[0]))
+
+
+def _add_group(table: Table, name: str, ranked: Sequence[tuple[str, int]]) -> None:
     for place, (value, count) in enumerate(ranked[:LISTED]):
         cells = (name if not place else "", visible(str(value)), str(count))
         table.add_row(*map(Text, cells))
@@ -108,18 +109,17 @@ def bottleneck_lines(found: Bottlenecks) -> list[tuple[str, int]]:
         *((f"pairs held back by {key}", n) for key, n in found.held_back.items()),
         *found.other.items(),
     ]
-    return sorted(lines, key=lambda line: (-line[1], line[0]))
+    return ranked(lines)
 
 
 def limiting(stats: PairStats) -> Table:
     """What kept the strategy from making more pairs, and what plugins dropped."""
-    table = Table("reason", title="Why not more pairs")
-    table.add_column("instances or pairs", justify="right")
-    dropped = [
-        (f"pairs dropped: {why}", n) for why, n in stats.dropped_by_plugins.items()
-    ]
-    lines = [*bottleneck_lines(stats.bottlenecks), *dropped]
-    for reason, count in sorted(lines, key=lambda line: (-line[1], line[0])):
+    columns = ("reason", *numbers("instances or pairs"))
+    table = Table(*columns, title="Why not more pairs")
+    dropped = stats.dropped_by_plugins.items()
+    lines = bottleneck_lines(stats.bottlenecks)
+    lines += [(f"pairs dropped: {reason}", count) for reason, count in dropped]
+    for reason, count in ranked(lines):
         table.add_row(Text(visible(reason)), str(count))
     if not lines:
         table.add_row("nothing", "")
@@ -149,15 +149,15 @@ def surface(stats: PairStats) -> list[str]:
 
 def to_show(pairs: Sequence[Pair], number: int) -> list[Pair]:
     """Up to `number` pairs, spread over the tiers; always the same for the same pairs."""
-    turns: dict[str, int] = {}
-    ranked = []
-    drawn = sorted(
-        enumerate(pairs), key=lambda item: draw_key(item[1].instance_id, item[0])
+    by_tier: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for place, pair in enumerate(pairs):
+        by_tier[pair.tier].append((draw_key(pair.instance_id, place), place))
+    turns = (
+        (turn, tier, place)
+        for tier, drawn in by_tier.items()
+        for turn, (_, place) in enumerate(sorted(drawn))
     )
-    for place, pair in drawn:
-        turn = turns[pair.tier] = turns.get(pair.tier, -1) + 1
-        ranked.append((turn, pair.tier, place))
-    return [pairs[place] for *_, place in sorted(ranked)[:number]]
+    return [pairs[place] for *_, place in sorted(turns)[:number]]
 
 
 def origins(pair: Pair) -> list[str]:

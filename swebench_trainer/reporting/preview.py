@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from swebench_trainer.contracts import TokenView
 from swebench_trainer.recipe.models import Recipe
-from swebench_trainer.reporting.console import print_line, printable, visible
+from swebench_trainer.reporting.console import numbers, print_line, printable, visible
 from swebench_trainer.types import Split
 
 LEGEND = (
@@ -92,7 +92,12 @@ def print_preview(
     if preview.samples:
         console.rule(style="cyan")
         print_line(console, LEGEND)
-    _print_lengths(console, recipe, preview)
+    views = [example.view for example in preview.examples]
+    prompts = [view.prompt_tokens for view in views]
+    answers = [view.answer_tokens for view in views]
+    console.print(length_histogram(prompts, answers, recipe.prompt.max_tokens))
+    for line in _length_lines(recipe, preview):
+        print_line(console, line)
     if preview.dropped:
         console.print(dropped_table(preview.dropped))
     else:
@@ -114,38 +119,27 @@ def _headline(example: Example, max_tokens: int) -> str:
     return ", ".join(facts)
 
 
-def _print_lengths(console: Console, recipe: Recipe, preview: Preview) -> None:
+def _length_lines(recipe: Recipe, preview: Preview) -> Iterator[str]:
     limit = recipe.prompt.max_tokens
-    views = [example.view for example in preview.examples]
-    prompts = [view.prompt_tokens for view in views]
-    console.print(
-        length_histogram(prompts, [view.answer_tokens for view in views], limit)
-    )
     learned = sum(example.learned for example in preview.examples)
     too_long = preview.too_long(limit)
-    print_line(
-        console,
-        f"{len(views)} instances, {learned} with an answer to train on; "
-        f"{len(too_long)} exceed max_tokens = {limit:,} and would be dropped",
+    yield (
+        f"{len(preview.examples)} instances, {learned} with an answer to train on; "
+        f"{len(too_long)} exceed max_tokens = {limit:,} and would be dropped"
     )
     for example in too_long[:TOO_LONG_SHOWN]:
-        print_line(console, f"  {example.instance_id}: {example.length:,}")
+        yield f"  {example.instance_id}: {example.length:,}"
     if rest := len(too_long[TOO_LONG_SHOWN:]):
-        print_line(console, f"  and {rest} more")
-    if altered := sum(view.altered for view in views):
-        print_line(
-            console, f"{altered} answers contain characters that the tokenizer changes"
-        )
+        yield f"  and {rest} more"
+    if altered := sum(example.view.altered for example in preview.examples):
+        yield f"{altered} answers contain characters that the tokenizer changes"
     if learned and recipe.sft is None:
-        print_line(
-            console, "The recipe has no [sft]: these answers are not trained on."
-        )
+        yield "The recipe has no [sft]: these answers are not trained on."
     elif learned and recipe.sft and len(too_long) / learned > recipe.sft.max_dropped:
-        print_line(
-            console,
+        yield (
             "Training would fail: more answers are too long than [sft] max_dropped = "
             f"{recipe.sft.max_dropped} allows. Raise [prompt] max_tokens or choose "
-            "less context.",
+            "less context."
         )
 
 
@@ -229,9 +223,7 @@ def length_histogram(
     }
     first = min(bin_ for counts in binned.values() for bin_ in counts)
     last = bisect_left(edges, max(totals))
-    table = Table("tokens up to", title="lengths")
-    for name in columns:
-        table.add_column(name)
+    table = Table("tokens up to", *columns, title="lengths")
     for bin_ in range(first, last + 1):
         edge = edges[bin_]
         name = f"{edge:,}" + (" = max_tokens" if edge == max_tokens else "")
@@ -239,9 +231,8 @@ def length_histogram(
         bars = [_bar(counts, bin_) for counts in binned.values()]
         table.add_row(Text(name, style), *bars)
     table.add_section()
-    for name, share in (("median", 0.5), ("90th percentile", 0.9)):
+    for name, share in (("median", 0.5), ("90th percentile", 0.9), ("maximum", 1)):
         table.add_row(name, *(_quantile(values, share) for values in columns.values()))
-    table.add_row("maximum", *(_quantile(values, 1) for values in columns.values()))
     return table
 
 
@@ -273,10 +264,9 @@ def dropped_table(dropped: Sequence[Mapping[str, str]]) -> Table:
     ids: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in dropped:
         ids[row["from"], row["cause"]].append(row["instance_id"])
-    table = Table("dropped from", "reason", title="dropped")
-    table.add_column("rows", justify="right")
-    table.add_column("examples")
+    columns = ("dropped from", "reason", *numbers("rows"), "examples")
+    table = Table(*columns, title="dropped")
     for (place, reason), names in sorted(ids.items(), key=lambda item: -len(item[1])):
         cells = (place, reason, str(len(names)), ", ".join(names[:3]))
-        table.add_row(*(Text(visible(cell)) for cell in cells))
+        table.add_row(*map(Text, map(visible, cells)))
     return table

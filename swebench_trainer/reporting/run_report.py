@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from swebench_trainer.reporting.console import numbers
 from swebench_trainer.reporting.summaries import (
     CurvePoint,
     EvaluationSummary,
@@ -35,6 +37,13 @@ WIDTH = 28
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
+_READ = {
+    **dict.fromkeys(("sft", "dpo"), ("metrics.jsonl",)),
+    **dict.fromkeys(("grade", "evaluate"), ("summary.json",)),
+    "prepare": ("leakage.json",),
+}
+"""The files of each stage that a report shows."""
+
 _SHOWN = {"loss": "loss", "rewards/margins": "margin", "eval_loss": "validation loss"}
 """Columns of `metrics.jsonl` with a curve, and their names in the table."""
 
@@ -46,6 +55,8 @@ def print_report(run_dir: Path, console: Console) -> bool:
         Whether the run has an evaluation.
     """
     stage = RunDir(run_dir).stage
+    for name, files in _READ.items():
+        stage(name).require_unchanged(files.__contains__)
     metrics = {n: read_rows(stage(n).file("metrics.jsonl")) for n in ("sft", "dpo")}
     results = RunResults.read(lambda name, file: read_json(stage(name).file(file)))
     summary = results.evaluation
@@ -63,10 +74,8 @@ def training_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table
     Args:
         metrics: Rows of `metrics.jsonl`, by stage.
     """
-    table = Table("stage", "metric", title="Training")
-    for name in ("steps", "first", "last"):
-        table.add_column(name, justify="right")
-    table.add_column("curve")
+    columns = ("stage", "metric", *numbers("steps", "first", "last"), "curve")
+    table = Table(*columns, title="Training")
     for stage, rows in metrics.items():
         for column, label in _SHOWN.items():
             points = [float(row[column]) for row in rows if column in row]
@@ -83,10 +92,8 @@ def resolved_curves(curve: Mapping[str, Sequence[CurvePoint]]) -> Table | None:
     Args:
         curve: Their results by split.
     """
-    table = Table("split", "training", title="Resolved issues by training time")
-    for name in ("step", "minutes", "resolved"):
-        table.add_column(name, justify="right")
-    table.add_column("rate")
+    columns = ("split", "training", *numbers("step", "minutes", "resolved"), "rate")
+    table = Table(*columns, title="Resolved issues by training time")
     for split, points in curve.items():
         for point in points:
             minutes = f"{point.seconds / 60:.1f}"
@@ -113,18 +120,22 @@ def comparison(summary: EvaluationSummary, results: RunResults) -> Table:
     caption.append(f"Prompt context: {context_label(summary)}.")
     warnings = caveats(summary, results.grading) + contamination(results.leakage)
     caption += [f"{line}." for line in warnings]
-    text = Text("\n".join(caption))
-    table = Table("split", "model", title="Resolved issues", caption=text)
-    for name in ("resolved", "rate", "95% interval"):
-        table.add_column(name, justify="right")
+    columns = ("split", "model", *numbers("resolved", "rate", "95% interval"))
+    table = Table(*columns, title="Resolved issues", caption=Text("\n".join(caption)))
+    for _, rows in groupby(comparison_rows(summary), key=itemgetter(0)):
+        for row in rows:
+            table.add_row(*row)
+        table.add_section()
+    return table
+
+
+def comparison_rows(summary: EvaluationSummary) -> Iterator[tuple[str, ...]]:
+    """Split, model, resolved issues, rate, and its interval, of each model."""
     for split, content in summary.splits.items():
         for model, result in content.models.items():
             low, high = result.ci95
             count = f"{result.resolved} of {result.total}"
-            interval = f"{low:.1%} to {high:.1%}"
-            table.add_row(split, model, count, f"{result.rate:.1%}", interval)
-        table.add_section()
-    return table
+            yield split, model, count, f"{result.rate:.1%}", f"{low:.1%} to {high:.1%}"
 
 
 def context_label(summary: EvaluationSummary) -> str:

@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from swebench_trainer.answers.checks import CheckCounts
 from swebench_trainer.contracts import Bottlenecks
 from swebench_trainer.reporting.metrics import PairedResult, Rate
+from swebench_trainer.store.jsonl import damaged_value
 from swebench_trainer.types import LeakageReport, Status, Verdict, from_row
 
+T = TypeVar("T")
 FAULTS = (Status.INFRA_ERROR, Status.OOM, Status.TIMEOUT)
 """Statuses that leave a candidate ungraded, except for explained timeouts."""
 
@@ -216,10 +218,25 @@ class RunResults:
             read: Returns the value of a stage's JSON file, or `None`.
         """
         return cls(
-            evaluation_summary(read("evaluate", "summary.json")),
-            grade_summary(read("grade", "summary.json")),
-            LeakageReport.parse(read("prepare", "leakage.json")),
+            _decoded(evaluation_summary, read, "evaluate", "summary.json"),
+            _decoded(grade_summary, read, "grade", "summary.json"),
+            _decoded(LeakageReport.parse, read, "prepare", "leakage.json"),
         )
+
+
+def _decoded(
+    decode: Callable[[Any], T], read: Callable[[str, str], Any], stage: str, file: str
+) -> T:
+    """The value of a stage's JSON file.
+
+    Raises:
+        StageError: The file is damaged.
+    """
+    value = read(stage, file)
+    try:
+        return decode(value)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise damaged_value(f"stages/{stage}/{file}", error) from error
 
 
 def grade_summary(row: Mapping[str, Any] | None) -> GradeSummary | None:

@@ -113,18 +113,17 @@ class Batch:
             answers[id(row.prompt)] += 1
             row.begin()
         logits = self._decoder.read(list(prompts.values()), list(answers.values()))
-        _append(
-            joining,
-            logits,
-            TokenSampler([row.request for row in joining], logits.device),
-        )
+        _append(joining, logits, _token_sampler(joining, logits))
 
     def _write(self) -> None:
         logits = self._decoder.write([row.ids[-1] for row in self.rows])
         if self._token_sampler is None:
-            requests = [row.request for row in self.rows]
-            self._token_sampler = TokenSampler(requests, logits.device)
+            self._token_sampler = _token_sampler(self.rows, logits)
         _append(self.rows, logits, self._token_sampler)
+
+
+def _token_sampler(rows: Sequence[Generation], logits: torch.Tensor) -> TokenSampler:
+    return TokenSampler([row.request for row in rows], logits.device)
 
 
 def _append(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swebench_trainer.contracts import ItemProgress, Sample, Sampler, SampleRequest
-from swebench_trainer.store.jsonl import RowWriter, read_rows, write_rows
-from swebench_trainer.types import Candidate, as_row, from_row, is_unicode
+from swebench_trainer.store.jsonl import RowWriter, each_value, write_rows
+from swebench_trainer.types import Candidate, as_row, is_unicode
 
 
 def collect(
@@ -32,10 +32,7 @@ def collect(
     Returns:
         The candidates in the order of the requests, without unanswered ones.
     """
-    found = {
-        (candidate.instance_id, candidate.sample): candidate
-        for candidate in (from_row(Candidate, row) for row in read_rows(path))
-    }
+    found = {_key(value): value for value in each_value(path, Candidate, _key)}
     missing = [r for r in requests if (r.instance_id, r.sample) not in found]
     if missing:
         sampler = open_sampler()
@@ -53,6 +50,10 @@ def collect(
     ordered = [found[key] for key in keys if key in found]
     write_rows(path, map(as_row, ordered))
     return ordered
+
+
+def _key(candidate: Candidate) -> tuple[str, int]:
+    return candidate.instance_id, candidate.sample
 
 
 def _without_surrogates(sample: Sample) -> Sample:

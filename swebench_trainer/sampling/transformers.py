@@ -125,11 +125,9 @@ class TransformersSampler:
             if not alike or len(joining) + len(same) > free:
                 break
             joining += same
-        if not (
-            joining or unfinished
-        ):  # one prompt has more answers than the batch size
-            return list(waiting[:free])
-        return joining
+        if joining or unfinished:
+            return joining
+        return list(waiting[:free])  # one prompt has more answers than the batch size
 
     def _finish_of(self, row: Generation) -> Finish | None:
         """Why an answer is finished; `None` if it is not."""

@@ -7,7 +7,7 @@ called again with the files it has written so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,9 @@ from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.plugins.registry import Registry
 from swebench_trainer.recipe.models import TABLES, GradeTable, ModelTable, Recipe, Table
 from swebench_trainer.sampling.collect import collect
-from swebench_trainer.store.jsonl import each_row, read_json, read_rows
+from swebench_trainer.store.jsonl import each_value, read_json, read_rows
 from swebench_trainer.store.rundir import RunDir, StageDir
-from swebench_trainer.types import Candidate, Instance, Verdict, from_row
+from swebench_trainer.types import Candidate, Instance, Verdict
 
 T = TypeVar("T")
 TableT = TypeVar("TableT", bound=Table)
@@ -44,6 +44,12 @@ GOLD = "gold"
 """`Candidate.model` of the gold runs of `admit`."""
 StageSummary = dict[str, str | int | float]
 """The figures of a stage's closing line, by label; for people only."""
+_KEYS: dict[type[Any], Callable[[Any], Hashable]] = {
+    Instance: lambda value: value.instance_id,
+    Candidate: lambda value: (value.instance_id, value.sample),
+    Verdict: lambda value: (value.model, value.instance_id, value.sample),
+}
+"""What no two rows of a file have in common."""
 Check = Callable[[Recipe, Registry], None]
 """Raises a `TrainerError` if a stage could not run on this machine."""
 
@@ -130,8 +136,7 @@ class StageContext:
 
     def read(self, stage: str, file: str, kind: type[T]) -> list[T]:
         """The rows of another stage's file, as values of `kind`."""
-        rows = read_rows(self.input(stage).file(file))
-        return [from_row(kind, row) for row in rows]
+        return [*each_value(self.input(stage).file(file), kind, _KEYS.get(kind))]
 
     def instances(self) -> list[Instance]:
         """Every prepared instance, of both splits.
@@ -319,10 +324,9 @@ class StageContext:
 
 def gold_logs(admit: StageDir) -> dict[str, str]:
     """Log directory of the first gold run of each instance, relative to the stage's."""
-    rows = each_row(admit.file("verdicts.jsonl"))
     return {
         verdict.instance_id: verdict.log
-        for verdict in (from_row(Verdict, row) for row in rows)
+        for verdict in each_value(admit.file("verdicts.jsonl"), Verdict)
         if verdict.model == GOLD and verdict.sample == 0 and verdict.log
     }
 

@@ -44,9 +44,14 @@ def _max_tokens(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
     return {"prompt.max_tokens": recipe.prompt.max_tokens}
 
 
-def _check_model(recipe: Recipe, registry: Registry) -> None:
-    if recipe.model is not None:
-        registry.create(recipe.model).check()
+def _check(table: str, recipe: Recipe, registry: Registry) -> None:
+    """Checks the implementation that a table names; `[model]` is sometimes optional."""
+    settings = getattr(recipe, table)
+    if settings is not None:
+        registry.create(settings).check()
+
+
+_check_model = partial(_check, "model")
 
 
 def _check_writers(recipe: Recipe, registry: Registry) -> None:
@@ -67,11 +72,6 @@ def _check_grader(recipe: Recipe, registry: Registry) -> None:
         grader = registry.create(recipe.grade)
         grader.check([])
         grader.close()
-
-
-def _check_publisher(recipe: Recipe, registry: Registry) -> None:
-    if recipe.publish is not None:
-        registry.create(recipe.publish).check()
 
 
 STAGES = (
@@ -145,7 +145,7 @@ STAGES = (
         is_wanted=_has("publish"),
         tables=("publish",),
         reads=("prepare", "sft", "grade", "dpo", "evaluate"),
-        checks=(_check_publisher,),
+        checks=(partial(_check, "publish"),),
     ),
 )
 """Every stage, in order."""

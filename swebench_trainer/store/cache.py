@@ -138,12 +138,9 @@ def mark_used(path: Path) -> None:
 def disk_size(path: Path) -> int:
     """Return the bytes on disk below a path; hard links count each time."""
     walk = () if path.is_symlink() else os.walk(path)
-    below = (
-        Path(folder, name)
-        for folder, folders, files in walk
-        for name in (*folders, *files)
-    )
-    return sum(_blocks(each) for each in (path, *below))
+    names = ((folder, *folders, *files) for folder, folders, files in walk)
+    below = (Path(folder, name) for folder, *inside in names for name in inside)
+    return sum(map(_blocks, (path, *below)))
 
 
 def _blocks(path: Path) -> int:
@@ -172,6 +169,7 @@ def prune(
     *,
     size_of: Callable[[Path], int] = disk_size,
     remove_with: Callable[[Path], Iterable[Path]] = lambda _: (),
+    only: Callable[[Path], bool] = lambda _: True,
 ) -> int:
     """Remove unlocked entries beyond the limits, and unfinished ones.
 
@@ -180,13 +178,15 @@ def prune(
         limits: Which entries to remove.
         size_of: Returns the size of an entry.
         remove_with: Lists the files to remove together with an entry.
+        only: Selects the entries that may be removed.
 
     Returns:
         The number of removed entries.
     """
     found = entries(folder, size_of)
+    chosen = [entry for entry in found if only(entry.path)]
     removed = evict(
-        found, limits, lambda entry: _remove_entry(entry.path, remove_with(entry.path))
+        chosen, limits, lambda e: _remove_entry(e.path, remove_with(e.path))
     )
     whole = {entry.path.stem for entry in found}
     for name in {name for name, _ in _names(folder)} - whole:
@@ -236,8 +236,7 @@ def remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # another process removes it, too
         path.chmod(0o700)
         for folder, folders, _ in os.walk(path):
-            for name in folders:
-                below = Path(folder, name)
+            for below in (Path(folder, name) for name in folders):
                 if not below.is_symlink():
                     below.chmod(0o700)
         shutil.rmtree(path)
@@ -268,10 +267,7 @@ def _tidy(path: Path) -> None:
 
     Takes the lock again, because a child process may still hold it.
     """
-    with (
-        contextlib.suppress(OSError),
-        locked(lock_path(path), wait=False),
-    ):
+    with contextlib.suppress(OSError), locked(lock_path(path), wait=False):
         remove(partial_path(path))
         if not path.exists():
             lock_path(path).unlink()

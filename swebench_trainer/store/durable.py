@@ -15,6 +15,10 @@ def sync(path: Path) -> None:
     if path.is_dir():
         for child in path.iterdir():
             sync(child)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -36,8 +40,4 @@ def move(source: Path, target: Path) -> None:
 
 def sync_name(path: Path) -> None:
     """Sync the directory entry of a file to the disk."""
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync_one(path.parent)

@@ -12,16 +12,19 @@ import errno
 import json
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from swebench_trainer.errors import StageError
+from swebench_trainer.types import from_row
 
 Row = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @contextmanager
@@ -74,7 +77,7 @@ class RowWriter:
                 written = self._file.write(line)
                 if written != len(line):  # a raw write may be short on a full disk
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except BaseException:
+        except BaseException:  # also Ctrl-C: a part of a row must not stay
             self._file.truncate(size)
             raise
         return size
@@ -107,14 +110,50 @@ def each_row(path: Path) -> Iterator[dict[str, Any]]:
 
 def each_row_at(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Iterate over offsets and rows; `row_at` reads a row again by its offset."""
+    return ((offset, row) for _, offset, row in _each_line(path))
+
+
+def _each_line(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Yields the place for messages, the offset, and the row of each whole line."""
     if not path.exists():
         return
     offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.endswith(b"\n"):
-                yield offset, _parse(line, f"{path}, line {number}")
+                place = f"{path}, line {number}"
+                yield place, offset, _parse(line, place)
             offset += len(line)
+
+
+def each_value(
+    path: Path,
+    kind: type[T],
+    key: Callable[[T], Hashable] | None = None,
+    convert: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: row,
+) -> Iterator[T]:
+    """Iterate over the rows of a file as values of `kind`, a dataclass of `types`.
+
+    Args:
+        path: The file; a missing one has no rows.
+        kind: Type of the values.
+        key: What no two different values may have in common.
+        convert: Changes a row before it is read.
+
+    Raises:
+        StageError: A row is damaged, or disagrees with an earlier one.
+    """
+    seen: dict[Hashable, tuple[str, T]] = {}
+    for place, _, row in _each_line(path):
+        try:
+            value = from_row(kind, convert(row))
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged_value(place, error) from error
+        if key is not None:
+            earlier, other = seen.setdefault(key(value), (place, value))
+            if other != value:
+                raise damaged(place, f"it contradicts {earlier}")
+        yield value
 
 
 def row_at(path: Path, offset: int) -> dict[str, Any]:
@@ -161,16 +200,19 @@ def _replace(path: Path, parts: Iterable[bytes], *, sync: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read the JSON value of a file, or `None` if the file is missing."""
+    """Read the JSON object of a file, or `None` if the file is missing."""
     return _parse(path.read_bytes(), str(path)) if path.exists() else None
 
 
 def _parse(text: bytes, where: str) -> Any:
-    """Parse JSON that this program wrote."""
+    """Parse JSON that this program wrote, which is always an object."""
     try:
-        return json.loads(text)
-    except ValueError as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise damaged(where, error) from error
+    if not isinstance(value, dict):
+        raise damaged(where, "it is not a JSON object")
+    return value
 
 
 def damaged(where: str | Path, reason: object) -> StageError:
@@ -179,3 +221,14 @@ def damaged(where: str | Path, reason: object) -> StageError:
         f"{where} is damaged: {reason}.",
         hint="Repair or remove the damaged part, or rerun the stage that wrote the file with --redo STAGE.",
     )
+
+
+def damaged_value(where: str | Path, error: Exception) -> StageError:
+    """Build the error for valid JSON that `from_row` refuses."""
+    if isinstance(error, ValidationError):
+        detail = error.errors()[0]
+        column = ".".join(map(str, detail["loc"]))
+        return damaged(where, f"column {column!r}: {detail['msg']}")
+    if isinstance(error, KeyError):
+        return damaged(where, f"column {error.args[0]!r} is missing")
+    return damaged(where, error)

@@ -45,16 +45,10 @@ def owned(path: Path) -> Iterator[None]:
             f"{path.parent} is in use by {_owner(path)}.",
             hint="Wait for it to finish, stop it, or use a different directory (--name, --runs-dir or --out).",
         ) from None
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
     with lock:
-        path.write_text(
-            json.dumps(
-                {
-                    "pid": os.getpid(),
-                    "host": socket.gethostname(),
-                    "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                }
-            )
-        )
+        path.write_text(json.dumps(owner))
         yield
 
 
@@ -103,7 +97,7 @@ def open_locked(path: Path, *, shared: bool = False, wait: bool = True) -> int:
             fcntl.flock(descriptor, how if wait else how | fcntl.LOCK_NB)
             if _is_same_file(descriptor, path):
                 return descriptor
-        except BaseException:
+        except BaseException:  # interrupted while waiting, or the lock is taken
             os.close(descriptor)
             raise
         os.close(descriptor)

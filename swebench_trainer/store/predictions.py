@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.errors import DataError
-from swebench_trainer.store.entries import read_entries, read_text
+from swebench_trainer.store.json_files import read_entries, read_text
 from swebench_trainer.types import Candidate
 
 FILES = (
@@ -62,8 +62,7 @@ def prediction_row(candidate: Candidate) -> dict[str, str]:
 
 def predictions_in(path: Path) -> Path:
     """Return the file of predictions in a folder, or the path itself if there is none."""
-    found = (path / name for name in FILES if (path / name).is_file())
-    return next(found, path)
+    return next(filter(Path.is_file, map(path.joinpath, FILES)), path)
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -76,12 +75,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     path = predictions_in(path)
     if path.is_dir():
         return _from_logs(path)
-    return [
-        _prediction(
-            place, {"instance_id": key, **row} if key and isinstance(row, dict) else row
-        )
-        for place, key, row in read_entries(path)
-    ]
+    return [_prediction(*entry) for entry in read_entries(path)]
 
 
 def _from_logs(folder: Path) -> list[Prediction]:
@@ -99,9 +93,11 @@ def _from_logs(folder: Path) -> list[Prediction]:
     ]
 
 
-def _prediction(place: str, row: Any) -> Prediction:
+def _prediction(place: str, name: str, row: Any) -> Prediction:
     if not isinstance(row, dict):
         raise DataError(f"{place}: not a JSON object.")
+    if name:
+        row = {"instance_id": name, **row}
     for key in ("instance_id", "model_name_or_path"):
         if not (isinstance(row.get(key), str) and row[key]):
             raise DataError(f"{place}: {key} is missing, empty, or not a string.")

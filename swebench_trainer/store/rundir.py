@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swebench_trainer.store.jsonl import read_json, write_json
+from swebench_trainer.errors import StageError
+from swebench_trainer.store.jsonl import damaged, read_json, write_json
+from swebench_trainer.store.outputs import changes_of, record_files
 
 FORMAT = 2
 """Version of the files of run directories and gradings; files without it have 1."""
@@ -36,11 +40,11 @@ class StageDir:
 
     def begun(self) -> dict[str, Any] | None:
         """The fingerprint that the stage was begun with, or `None`."""
-        return read_json(self.file("fingerprint.json"))  # type: ignore[no-any-return]  # what `begin` or `finish` wrote
+        return _record(self.file("fingerprint.json"))
 
     def finished(self) -> dict[str, Any] | None:
         """The manifest of the finished stage, or `None`."""
-        return read_json(self.file("stage.json"))  # type: ignore[no-any-return]  # what `begin` or `finish` wrote
+        return _record(self.file("stage.json"), "figures")
 
     def begin(self, fingerprint: dict[str, Any]) -> None:
         """Record the settings of the stage."""
@@ -53,8 +57,59 @@ class StageDir:
             self.file("fingerprint.json").unlink()
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Record that all files of the stage are complete."""
-        write_json(self.file("stage.json"), manifest)
+        """Record that all files of the stage are complete, and what they are."""
+        files = record_files(self.path)
+        write_json(self.file("stage.json"), {**manifest, "files": files})
+
+    def adopt(self, fingerprint: dict[str, Any]) -> None:
+        """Record another fingerprint of the stage, whose results stay valid."""
+        self.begin(fingerprint)
+        if manifest := self.finished():
+            path = self.file("stage.json")
+            recorded = path.stat().st_mtime_ns
+            write_json(path, {**manifest, **fingerprint})
+            os.utime(path, ns=(recorded, recorded))  # when its files were recorded
+
+    def accept(self) -> None:
+        """Record the files of a finished stage as they are now."""
+        if manifest := self.finished():
+            self.finish(manifest)
+
+    def require_unchanged(
+        self, wanted: Callable[[str], bool] = lambda name: True
+    ) -> None:
+        """Raise if a file of the finished stage is not as the stage left it.
+
+        Args:
+            wanted: Whether to check the file with this relative path.
+
+        Raises:
+            StageError: A file is missing or different.
+        """
+        record = (self.finished() or {}).get("files", {})
+        if not isinstance(record, dict):
+            raise damaged(self.file("stage.json"), "files is not an object")
+        if not record:
+            return
+        recorded = self.file("stage.json").stat().st_mtime_ns
+        found = [*changes_of(self.path, record, recorded, wanted)]
+        if found:
+            path, difference = found[0]
+            more = f"; {len(found) - 1} more files changed" if found[1:] else ""
+            raise StageError(
+                f"{path} has changed since stage {self.name} finished: {difference}{more}.",
+                hint=f"Restore the file, or rerun the stage with --redo {self.name} (the "
+                "old files are moved aside).",
+            )
+
+
+def _record(path: Path, *keys: str) -> dict[str, Any] | None:
+    """A record that `begin` or `finish` wrote; `None` if the file is missing."""
+    value: dict[str, Any] | None = read_json(path)
+    for key in keys:
+        if value is not None and key not in value:
+            raise damaged(path, f"{key} is missing")
+    return value
 
 
 @dataclass(frozen=True)

@@ -100,15 +100,7 @@ def an_ungraded_instance(number: int = 1) -> GradedInstance:
 def some_requests(issues: int = 3, samples: int = 2) -> list[SampleRequest]:
     """Requests for short answers, each with its own seed."""
     return [
-        SampleRequest(
-            f"i-{n}",
-            sample,
-            f"Say {n}.",
-            max_new_tokens=8,
-            temperature=1.0,
-            top_p=1.0,
-            seed=10 * n + sample,
-        )
+        SampleRequest(f"i-{n}", sample, f"Say {n}.", 8, 1.0, 1.0, seed=10 * n + sample)
         for n in range(issues)
         for sample in range(samples)
     ]
@@ -121,18 +113,12 @@ def some_rows() -> list[SftRow]:
 
 def some_pairs() -> list[Pair]:
     """Pairs to train on, with the prompts of `some_rows`."""
+    gold, first = AnswerRef.gold(), AnswerRef.of_sample(0)
     return [
         Pair(
-            row.instance_id,
-            row.prompt,
-            row.completion,
-            "no",
-            "test",
-            chosen_source=AnswerRef.gold(),
-            rejected_source=AnswerRef.of_sample(0),
-            tier=Tier.FAILS,
+            r.instance_id, r.prompt, r.completion, "no", "test", gold, first, Tier.FAILS
         )
-        for row in some_rows()
+        for r in some_rows()
     ]
 
 

@@ -52,9 +52,8 @@ class FakeSource:
 
 
 def _instance(number: int) -> Instance:
-    greeting = digest(number)[
-        :12
-    ]  # all fixes differ, or the leakage check would refuse
+    # All fixes differ, or the leakage check would refuse.
+    greeting = digest(number)[:12]
     return an_instance(
         number,
         repo=f"example/greet-{number}",

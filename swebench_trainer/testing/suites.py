@@ -18,8 +18,8 @@ from swebench_trainer.contracts import (
     Source,
 )
 from swebench_trainer.preferences.rules import BrokenRuleError, PairRules
+from swebench_trainer.testing.assertions import as_assertions, as_in_runs
 from swebench_trainer.testing.examples import a_graded_instance, an_ungraded_instance
-from swebench_trainer.testing.guarded import as_assertions, as_in_runs
 from swebench_trainer.types import Candidate, Instance, Pair, Status, Tier
 
 
@@ -29,12 +29,9 @@ def check_source(make: Callable[[], Source]) -> None:
         first, second = (as_in_runs(make(), "source").load() for _ in range(2))
     assert first == second, "load() must return the same instances each time"
     assert first.instances, "the example data must hold an instance"
-    assert make().digest() == make().digest(), (
-        "digest() must not change while the data stays the same"
-    )
-    assert all(reason for _, reason in first.dropped), (
-        "every dropped row needs a reason"
-    )
+    same = make().digest() == make().digest()
+    assert same, "digest() must not change while the data stays the same"
+    assert all(reason for _, reason in first.dropped), "a dropped row needs a reason"
 
 
 def check_prompt_style(style: PromptStyle, instance: Instance) -> None:
@@ -44,19 +41,13 @@ def check_prompt_style(style: PromptStyle, instance: Instance) -> None:
         prompt = as_in_runs(style, "prompt style").render(instance, material)
     again = style.render(instance, material)
     assert prompt == again, "render() must be deterministic"
-    assert instance.problem_statement in prompt.text, (
-        "the prompt must contain the issue"
-    )
-    assert instance.patch not in prompt.text, (
-        "the prompt must not contain the gold patch"
-    )
+    assert instance.problem_statement in prompt.text, "the prompt must have the issue"
+    assert instance.patch not in prompt.text, "the prompt must not have the gold patch"
     for path, ranges in (prompt.shown or {}).items():
         lines = (material.tree().read(path) or b"").decode().split("\n")
         for shown in ranges:
             text = "\n".join(lines[shown.start : shown.stop])
-            assert text in prompt.text, (
-                f"lines of {path} listed in shown must be in the prompt"
-            )
+            assert text in prompt.text, f"the prompt lacks lines of {path} in shown"
     assert getattr(style, "context", "a name"), "context must not be empty"
 
 
@@ -94,24 +85,22 @@ def check_pair_strategy(
     make = a_graded_instance if graded else an_ungraded_instance
     given = [make(n) for n in range(3)]
     pairs = _pairs_of(strategy, given, one_sided)
-    assert pairs == _pairs_of(strategy, given, one_sided), (
-        "pairs() must be deterministic"
-    )
+    again = _pairs_of(strategy, given, one_sided)
+    assert pairs == again, "pairs() must be deterministic"
     for turned in (given[::-1], [*given[1:], given[0]]):
-        assert _sorted(pairs) == _sorted(_pairs_of(strategy, turned, one_sided)), (
-            "pairs must not depend on the order of instances"
-        )
+        again = _pairs_of(strategy, turned, one_sided)
+        same = sorted(pairs, key=repr) == sorted(again, key=repr)
+        assert same, "pairs must not depend on the order of instances"
     for pair in pairs:
         assert pair.strategy, "a pair must name its strategy"
-        for text, source in (
+        sided = [
             (pair.chosen, pair.chosen_source),
             (pair.rejected, pair.rejected_source),
-        ):
+        ]
+        for text, source in sided:
             assert bool(source) == (text is not None), "every answer needs a source"
-        valid = (
-            pair.rejected is None or pair.tier in set(Tier) or pair.tier not in STATUSES
-        )
-        assert pair.tier and valid, (
+        is_status = pair.tier in STATUSES and pair.tier not in set(Tier)
+        assert pair.tier and (pair.rejected is None or not is_status), (
             f"the tier of a pair must be a Tier or a word of the strategy's own, not "
             f"{pair.tier!r}"
         )
@@ -125,22 +114,15 @@ STATUSES = frozenset(map(str, Status))
 
 def _check_ungraded_pair(pair: Pair) -> None:
     assert _word(pair.chosen) in (None, "gold"), "an ungraded candidate was chosen"
-    assert _word(pair.rejected) != "repeat", (
-        "a candidate with gold's patch was rejected"
-    )
-    if _word(pair.rejected) == "guess":
-        assert pair.tier == Tier.UNGRADED, (
-            "the tier of an ungraded patch must be Tier.UNGRADED"
-        )
+    rejected = _word(pair.rejected)
+    assert rejected != "repeat", "a candidate with gold's patch was rejected"
+    right = rejected != "guess" or pair.tier == Tier.UNGRADED
+    assert right, "the tier of an ungraded patch must be Tier.UNGRADED"
 
 
 def _word(answer: str | None) -> str | None:
     """The first word of an example's answer, which names its result."""
     return answer.split()[0] if answer else answer
-
-
-def _sorted(pairs: Sequence[Pair]) -> list[Pair]:
-    return sorted(pairs, key=repr)
 
 
 def _pairs_of(
@@ -159,7 +141,5 @@ def check_publisher(publisher: Publisher, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "README.md").write_text("made by swebench-trainer\n")
     publisher.check()
-    assert publisher.publish(folder), (
-        "publish() must return the location of the release"
-    )
+    assert publisher.publish(folder), "publish() must return the release's location"
     assert (folder / "README.md").exists(), "publish() must not change the release"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,7 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable
 from swebench_trainer.training import failures
 from swebench_trainer.training.batching import shared_prefix
-from swebench_trainer.training.batching.microbatches import (
-    Layout,
-    Row,
-    all_rows_at_once,
-    in_order,
-    in_parts,
-)
+from swebench_trainer.training.batching.microbatches import Layout, Row, in_order
 from swebench_trainer.training.batching.samplers import sampler_for
 from swebench_trainer.training.kto import train_kto
 from swebench_trainer.training.loop.training import Training, finished, for_token_rows
@@ -46,12 +41,11 @@ def train_dpo(
     if settings.loss == "kto":
         return train_kto(table, pairs, settings, request)
 
-    # Rows of tokens, and the arguments that follow from their number.
+    # Rows of tokens.
     training = Training.prepare(
         table, settings, request, lambda tokenizer: encode_pairs(tokenizer, pairs)
     )
     audit = training.audit
-    arguments = training.arguments()
 
     # The policy, and its reference where that is a model of its own.
     training.table = attention.settled(table, masked=settings.shared_prefix)
@@ -67,20 +61,17 @@ def train_dpo(
     audit["shared_prefix"] = shared
     audit["prompts_read_twice"] = obstacle
     sampler = sampler_for(training.train, settings, request.seed)
-    trainer_class = for_token_rows(DPOTrainer, sampler)
-    if layout := _layout(settings, shared=shared):
-        trainer_class = in_parts(trainer_class, layout)
-        arguments = all_rows_at_once(arguments)
     collator = None
     if shared:
         collator = shared_prefix.SharedPrefixCollator(training.tokenizer.pad_token_id)
 
     # TRL's trainer.
     trainer = training.build(
-        trainer_class,
+        for_token_rows(DPOTrainer, sampler),
+        partial(DPOConfig, beta=settings.beta, **losses(settings)),
+        _layout(settings, shared=shared),
         model=policy,
         ref_model=reference,
-        args=DPOConfig(**arguments, beta=settings.beta, **losses(settings)),
         train=[row.as_preference() for row in training.train],
         held_out=[row.as_preference() for row in training.held_out],
         data_collator=collator,

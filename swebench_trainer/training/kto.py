@@ -10,6 +10,7 @@ could answer the same prompt, because an issue may have several answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,14 +48,11 @@ def train_kto(
     policy, reference = load_policy_and_reference(
         table, request, sharded=training.sharded
     )
-    arguments = training.arguments() | {
-        "per_device_eval_batch_size": settings.micro_batch
-    }
     trainer = training.build(
         for_token_rows(KTOTrainer),
+        partial(KTOConfig, beta=settings.beta, **weights),
         model=policy,
         ref_model=reference,
-        args=KTOConfig(**arguments, beta=settings.beta, **weights),
         train=examples(training.train),
         held_out=examples(training.held_out, training.train),
     )
@@ -77,7 +75,7 @@ def balance(rows: Sequence[Encoded]) -> dict[str, float]:
     if not good or not bad:
         raise StageError(
             f"All {len(rows)} answers are {'good' if good else 'bad'}, so KTO cannot prefer any.",
-            hint="Sample more candidates, or use gold patches as good answers: [pairs] gold_fallback = true.",
+            hint='Sample more candidates, or set [pairs] use = "unpaired": where all candidates fail, its gold_fallback takes the gold patch as a good answer.',
         )
     return {
         "desirable_weight": len(rows) / (2 * good),
@@ -98,17 +96,15 @@ def examples(
         {
             "prompt_ids": row.prompt,
             "completion_ids": row.answers[0],
-            "KL_completion_ids": mismatch(others or rows, number, row.prompt).answers[
-                0
-            ],
+            "KL_completion_ids": mismatch(others or rows, number, row.prompt),
             "label": row.good,
         }
         for number, row in enumerate(rows)
     ]
 
 
-def mismatch(rows: Sequence[Encoded], number: int, prompt: list[int]) -> Encoded:
-    """The nearest row before a position with another prompt; the first follows the last.
+def mismatch(rows: Sequence[Encoded], number: int, prompt: list[int]) -> list[int]:
+    """The nearest answer before a position to another prompt; the first follows the last.
 
     Raises:
         StageError: All rows have this prompt.
@@ -116,7 +112,7 @@ def mismatch(rows: Sequence[Encoded], number: int, prompt: list[int]) -> Encoded
     for back in range(1, len(rows) + 1):
         row = rows[(number - back) % len(rows)]
         if row.prompt != prompt:
-            return row
+            return row.answers[0]
     raise StageError(
         "KTO needs answers to at least two prompts.",
         hint="Train on more instances, or choose another [dpo] loss.",

@@ -13,13 +13,7 @@ from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import SftTable
 from swebench_trainer.training import failures
 from swebench_trainer.training.batching import packing
-from swebench_trainer.training.batching.microbatches import (
-    Layout,
-    Row,
-    all_rows_at_once,
-    in_parts,
-    packed,
-)
+from swebench_trainer.training.batching.microbatches import Layout, Row, packed
 from swebench_trainer.training.batching.prompt_loss import weighted
 from swebench_trainer.training.batching.samplers import sampler_for
 from swebench_trainer.training.loop.training import Training, finished, for_token_rows
@@ -47,7 +41,7 @@ def train_sft(
     if weights := finished(request.out):
         return weights
 
-    # Rows of tokens, and the arguments that follow from their number.
+    # Rows of tokens.
     training = Training.prepare(
         table, settings, request, lambda tokenizer: encode_rows(tokenizer, rows)
     )
@@ -55,7 +49,6 @@ def train_sft(
     if settings.prompt_loss:
         prompts = [row.prompt for row in (*training.train, *training.held_out)]
         audit["trained_tokens"] += sum(len(prompt) - 1 for prompt in prompts)
-    arguments = training.arguments()
 
     # The model: fresh adapters, earlier ones, or every weight.
     training.table = attention.settled(table, masked=False)
@@ -70,20 +63,17 @@ def train_sft(
     audit["padded_because"] = obstacle
     layout = _layout(model, settings, audit)
     sampler = sampler_for(training.train, settings, request.seed)
-    trainer_class = weighted(for_token_rows(SFTTrainer, sampler), settings.prompt_loss)
-    if layout:
-        trainer_class = in_parts(trainer_class, layout)
-        arguments = all_rows_at_once(arguments)
 
     # TRL's trainer.
     trainer = training.build(
-        trainer_class,
+        weighted(for_token_rows(SFTTrainer, sampler), settings.prompt_loss),
+        SFTConfig,
+        layout,
         model=model,
-        args=SFTConfig(**arguments),
         train=[row.as_sft(prompt_loss=settings.prompt_loss) for row in training.train],
         held_out=[row.as_sft() for row in training.held_out],
     )
-    return training.fit(trainer, layout.collate if layout else None)
+    return training.fit(trainer)
 
 
 def _layout(model: Any, settings: SftTable, audit: dict[str, Any]) -> Layout | None:

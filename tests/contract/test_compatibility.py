@@ -95,7 +95,11 @@ def surface():
             for name, value in vars(errors).items()
             if inspect.isclass(value) and value.__module__ == errors.__name__
         ],
-        "testing": list(testing.__all__),
+        "testing": sorted(
+            name
+            for name, value in vars(testing).items()
+            if not name.startswith("_") and not inspect.ismodule(value)
+        ),
         "hf": {
             "names": list(hf.__all__),
             "methods": [name for name in vars(hf.HfBackend) if name[0] != "_"],

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "grading"))
 
 BASE_IMAGE = "swebench-trainer/base:bookworm"
-# The harness calls kill(1) at a deadline and fails without it.
+# The harness calls kill(1) at a deadline and fails without it. It waits fifteen seconds for a
+# container that ignores the signal to stop.
 DOCKERFILE = f"""\
 FROM {BASE_IMAGE}
 RUN command -v /bin/kill || {{ printf '#!/bin/sh\\nkill "$@"\\n' > /bin/kill && chmod 755 /bin/kill; }}
+STOPSIGNAL SIGKILL
 WORKDIR /testbed
 COPY calc.py /testbed/
 RUN git init -q . && git add -A && \\

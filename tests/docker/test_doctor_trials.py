@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer.cli import run_command_line
+from swebench_trainer.__main__ import run_command_line
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
 

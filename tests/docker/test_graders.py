@@ -23,8 +23,7 @@ from tiny import Task, make_task
 from swebench_trainer.contracts import GradeJob, Grader, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.capped_log import CappedLog
-from swebench_trainer.grading.docker import containers as containers_module
-from swebench_trainer.grading.docker import hosts
+from swebench_trainer.grading.docker import containers as containers_module, hosts
 from swebench_trainer.grading.docker.containers import (
     LABEL,
     MAX_STATE_BYTES,
@@ -57,7 +56,7 @@ CASES = {
     "new-file": (tiny.NEW_FILE, Status.RESOLVED),
     "hangs": (tiny.HANGS, Status.TIMEOUT),
 }
-TIMEOUT = 15
+HANG_SECONDS = 2
 UNITTEST = "python3 -m unittest -v test_calc"
 
 
@@ -97,6 +96,16 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.1)
 
 
+def graders(timeout: int) -> dict[str, Grader]:
+    table = {"timeout": timeout, "retries": 0}
+    namespace = NamespaceTable(use="namespace", workers=2, **table)
+    return {
+        "docker": docker_grader(timeout=timeout, workers=2),
+        "namespace": NamespaceGrader(namespace),
+        "stock": StockGrader(GradeTable(use="stock", workers=4, **table)),
+    }
+
+
 @pytest.mark.slow
 def test_three_graders_agree(
     task: Task,
@@ -104,28 +113,24 @@ def test_three_graders_agree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    table = GradeTable(use="any", timeout=TIMEOUT, workers=4, retries=0)
-    graders: dict[str, Grader] = {
-        "docker": docker_grader(timeout=TIMEOUT, workers=2),
-        "namespace": NamespaceGrader(
-            NamespaceTable(use="namespace", timeout=TIMEOUT, workers=2, retries=0)
-        ),
-        "stock": StockGrader(table),
-    }
-    outcomes, logs = {}, {}
-    for use, grader in graders.items():
-        jobs = [
-            task.job(
-                patch,
-                extraction=NOOP if name == "no-op" else "ok",
-                name=f"{use}/{name}",
-            )
-            for name, (patch, _) in CASES.items()
-        ]
-        outcomes[use] = grade(grader, jobs)
-        logs[use] = {job.log_dir.name: job.log_dir for job in jobs}
+    uses = ("docker", "namespace", "stock")
+    outcomes: dict[str, dict[str, Outcome]] = {use: {} for use in uses}
+    logs: dict[str, dict[str, Path]] = {use: {} for use in uses}
+    hanging = {"hangs"}
+    for timeout, names in ((HANG_SECONDS, hanging), (60, CASES.keys() - hanging)):
+        for use, grader in graders(timeout).items():
+            jobs = [
+                task.job(
+                    CASES[name][0],
+                    extraction=NOOP if name == "no-op" else "ok",
+                    name=f"{use}/{name}",
+                )
+                for name in sorted(names)
+            ]
+            outcomes[use] |= grade(grader, jobs)
+            logs[use] |= {job.log_dir.name: job.log_dir for job in jobs}
     for name, (_, status) in CASES.items():
-        for use in graders:
+        for use in uses:
             outcome = outcomes[use][name]
             assert outcome.status is status, (use, name, outcome)
             assert outcome.report == outcomes["stock"][name].report, (use, name)

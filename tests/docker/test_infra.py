@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 import pytest
 import tiny
 from docker.errors import APIError
+from extended import EXTENDED
 from registry import Registry
 from tiny import Task, make_task
 
 from swebench_trainer.contracts import GoldRun, GradeJob, Outcome
 from swebench_trainer.grading.cache import SqliteRunCache
-from swebench_trainer.grading.docker import grader as grader_module
-from swebench_trainer.grading.docker import images
+from swebench_trainer.grading.docker import grader as grader_module, images
 from swebench_trainer.grading.docker.containers import LABEL
 from swebench_trainer.grading.docker.grader import (
     DockerGrader,
@@ -685,7 +685,7 @@ def test_four_candidates_can_listen_on_the_same_port(
     assert all("listening" in log_of(job) for job in jobs)
 
 
-# Kills of everything during 200 candidates.
+# Kills of everything during many candidates.
 
 GRADING = """
 import contextlib, json, sys
@@ -762,30 +762,28 @@ class Grading:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_200_candidates_survive_every_kill(
+def test_many_candidates_survive_every_kill(
     make_daemon: Callable[..., PrivateDaemon], saved_tiny_image: Path, tmp_path: Path
 ) -> None:
     """Killing the grader, a container and the daemon does not change the verdicts."""
-    count = 200
+    count = 201 if EXTENDED else 48
     daemon = make_daemon()
     daemon.load(saved_tiny_image)
     undisturbed = Grading(tmp_path / "undisturbed", daemon, count).end()
-    assert Counter(status for status, _ in undisturbed.values()) == {
-        "not_applied": 67,
-        "unresolved": 67,
-        "resolved": 66,
-    }
+    assert Counter(status for status, _ in undisturbed.values()) == dict.fromkeys(
+        ("not_applied", "unresolved", "resolved"), count // 3
+    )
     grading = Grading(tmp_path / "disturbed", daemon, count)
     try:
-        grading.wait_until(decided=40)
+        grading.wait_until(decided=count // 5)
         grading.kill()
         grading.process = grading.start()
-        grading.wait_until(decided=90)
+        grading.wait_until(decided=count * 9 // 20)
         with daemon.client() as client:
             for container in client.api.containers(filters={"label": LABEL}):
                 with contextlib.suppress(APIError):  # it has ended already
                     client.api.kill(container["Id"])
-        grading.wait_until(decided=130)
+        grading.wait_until(decided=count * 13 // 20)
         daemon.kill()
         time.sleep(2)
         daemon.start()

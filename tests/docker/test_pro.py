@@ -16,7 +16,7 @@ import pytest
 from conftest import BASE_IMAGE
 from pro_task import CHECKS, FIXED, WRONG, ProTask
 
-from swebench_trainer.cli import run_command_line
+from swebench_trainer.__main__ import run_command_line
 from swebench_trainer.contracts import Grader, Outcome
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable
 from swebench_trainer.grading.namespace.grader import NamespaceGrader, NamespaceTable

@@ -194,3 +194,61 @@ def test_a_missing_report_is_an_error(shell, recipe):
     shell.run(shell.write(recipe), "--until", "prepare")
     assert "has not finished" in shell.run("report", "runs/small", code=1)
     assert "is not a run directory" in shell.run("report", "runs/large", code=1)
+
+
+def flip_weights(shell):
+    path = shell.stage("sft") / "model/memory.json"
+    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+    return path
+
+
+def shorten(stage, file):
+    def change(shell):
+        path = shell.stage(stage) / file
+        path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+        return path
+
+    return change
+
+
+def test_changed_files_of_finished_stages_are_never_used(shell, recipe):
+    name = shell.write(recipe)
+    shell.run(name, "--until", "generate")
+    for change, following in (
+        (shorten("prepare", "sft.jsonl"), ("--redo", "sft", "--until", "sft")),
+        (shorten("generate", "candidates.jsonl"), ("--until", "grade")),
+        (flip_weights, ("--redo", "generate", "--until", "generate")),
+    ):
+        kept = {p: p.read_bytes() for p in shell.folder.rglob("stages/*/*.jsonl")}
+        weights = (shell.stage("sft") / "model/memory.json").read_bytes()
+        path = change(shell)
+        out = " ".join(shell.run(name, *following, code=1).split())
+        assert f"{path.name} has changed since stage" in out
+        assert f"--redo {path.relative_to(shell.stage('x').parent).parts[0]}" in out
+        path.write_bytes(kept.get(path, weights))
+        shell.run(name, "--until", "generate")
+    shell.run(name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"status": "resolved"', '"status": "resolvee"', "column 'status'"),
+        ('"report"', '"rapport"', "column 'report' is missing"),
+    ],
+)
+def test_damaged_verdicts_are_named_with_their_line(shell, recipe, old, new, reason):
+    name = shell.write(recipe)
+    shell.run(name, "--until", "grade")
+    (shell.stage("grade") / "stage.json").unlink()
+    path = shell.stage("grade") / "verdicts.jsonl"
+    text = path.read_text()
+    path.write_text(text.replace(old, new, 1))
+    out = " ".join(shell.run(name, "--until", "grade", code=1).split())
+    assert "verdicts.jsonl, line" in out and reason in out and "--redo" in out
+    first, *others = text.splitlines(keepends=True)
+    row = json.loads(first)
+    row["status"] = "unresolved" if row["status"] == "resolved" else "resolved"
+    path.write_text(first + json.dumps(row) + "\n" + "".join(others))
+    out = " ".join(shell.run(name, "--until", "grade", code=1).split())
+    assert "line 2 is damaged: it contradicts" in out

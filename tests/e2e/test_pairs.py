@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from swebench_trainer.store.rundir import StageDir
+
 from .conftest import QUICKSTART, RECIPE
 from .test_preview import ESCAPES, MARKUP, files
 
@@ -160,6 +162,7 @@ def test_pairs_are_made_after_the_files_are_gone(shell, recipe):
         row["snapshot"] = ""
     path = shell.stage("prepare") / "instances.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    StageDir(path.parent).accept()
     shell.run("recipe.toml", "--until", "pairs", "--redo", "pairs")
     assert (shell.stage("pairs") / "pairs.jsonl").read_text() == pairs
     assert shell.json("pairs", "stats.json")["compared_by_changed_lines"] == 3
@@ -254,6 +257,9 @@ def test_hostile_answers_are_shown_harmlessly(shell, predictions):
         row["text"] = f"{ESCAPES}\n{MARKUP}\n{row['sample']}"
         row["model"] = f"evil{ESCAPES}"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = shell.run("pairs", "recipe.toml", "--dry-run", code=1)
+    assert "candidates.jsonl has changed since stage generate finished" in changed
+    StageDir(path.parent).accept()
     out = shell.run("pairs", "recipe.toml", "--dry-run", "--set", "pairs.restyle=false")
     assert "\x1b" not in out and "\x9b" not in out and "\u202e" not in out
     assert f"- {MARKUP}" in out and "<U+001B>" in out

@@ -9,6 +9,7 @@ from swebench_trainer.commands.regrade import regrade
 from swebench_trainer.errors import DataError, PrerequisiteError, StageError
 from swebench_trainer.grading.namespace.grader import repository_view
 from swebench_trainer.store.digest import digest
+from swebench_trainer.store.rundir import StageDir
 
 from .conftest import QUICKSTART
 
@@ -36,6 +37,7 @@ def rewrite(path, change):
     for row in changed:
         change(row)
     path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    StageDir(path.parent).accept()
 
 
 def content(folder):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swebench_trainer.cli import run_command_line
+from swebench_trainer.__main__ import run_command_line
 from swebench_trainer.scaffold.write import compatible, kinds
 
 

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import docker
@@ -32,12 +33,19 @@ from swebench.harness.utils import make_test_spec
 from swebench.task.checks import check_task_repo, expected_image
 from swebench.task.repo import dump_tests, dump_yaml, load_task_repo
 
+from swebench_trainer.grading.docker import builds
+from swebench_trainer.grading.docker.builds import (
+    ImageBuild,
+    build_image,
+    build_label,
+)
+
 MANIFEST = Path(__file__).with_name("manifest.toml")
 DATASET = "swebench-trainer/realtasks"
 SPLIT = "test"
 
-# An image and its task directory both carry the digest of the recipe they were made by.
-RECIPE_LABEL = "swebench-trainer.recipe"
+# The digest of the recipe that made a task. It is part of the image's build context, so
+# an image with the digest of its context comes from the same recipe.
 RECIPE_FILE = "recipe.sha256"
 
 TEST_TIMEOUT_S = 300
@@ -59,10 +67,13 @@ COMMIT_BASE = " \\\n    && ".join(
 )
 
 # PYTHONPATH finds the package of a src layout; a flat one is found in the working directory.
+# The harness waits fifteen seconds for a container that ignores the signal to stop, as `tail`
+# does in its containers; SIGKILL cannot be ignored.
 # The last check makes a tree that changed on its way into the image fail the build.
 DOCKERFILE = """\
 FROM {base_image}
 ENV PYTHONPATH=/testbed/src
+STOPSIGNAL SIGKILL
 WORKDIR /testbed
 COPY repo /testbed
 RUN {commit_base} \\
@@ -221,10 +232,15 @@ def is_complete(client: docker.DockerClient, out: Path, entry: Entry) -> bool:
     if not marker.is_file() or marker.read_text() != entry.recipe:
         return False
     try:
-        labels = client.images.get(entry.image).labels
+        image = client.images.get(entry.image)
     except docker.errors.ImageNotFound:
         return False
-    return bool(labels.get(RECIPE_LABEL) == entry.recipe)
+    return build_label(image.attrs) == image_build(marker.parent, entry).digest
+
+
+def image_build(task: Path, entry: Entry) -> ImageBuild:
+    """How a task's image is built."""
+    return ImageBuild(entry.instance_id, entry.image, task / "Dockerfile")
 
 
 def build_tasks(
@@ -406,17 +422,11 @@ def build_task(
         changes = compare(task / "repo", new, entry)
         for name, content in task_files(base, entry, changes).items():
             (task / name).write_bytes(content.encode())
+        (task / RECIPE_FILE).write_text(entry.recipe)
         log.info("%s: image", entry.instance_id)
-        client.images.build(
-            path=str(task),
-            tag=entry.image,
-            labels={RECIPE_LABEL: entry.recipe},
-            network_mode="none",
-            forcerm=True,
-        )
+        build_image(client.api, image_build(task, entry), Path(scratch), Event())
         tests = observe(client, Path(scratch), entry, changes)
         (task / "tests.json").write_text(dump_tests(tests))
-        (task / RECIPE_FILE).write_text(entry.recipe)
         place = out / "tasks" / entry.instance_id
         shutil.rmtree(place, ignore_errors=True)
         task.rename(place)
@@ -646,7 +656,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         built = build(arguments.out.resolve(), arguments.only, arguments.manifest)
-    except BuildError as error:
+    except (BuildError, builds.BuildError) as error:
         sys.exit(str(error))
     log.info("%d tasks built", len(built))
 

@@ -5,8 +5,8 @@ import re
 import pytest
 import typer
 
-from swebench_trainer.cli import app, run_command_line
-from swebench_trainer.commands.entry import resume_command
+from swebench_trainer.__main__ import resume_command, run_command_line
+from swebench_trainer.cli import app
 
 COMMANDS = typer.main.get_command(app).commands
 

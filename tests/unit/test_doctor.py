@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from swebench_trainer import builtin
-from swebench_trainer import doctor as checks
-from swebench_trainer.cli import run_command_line
-from swebench_trainer.commands import doctor
-from swebench_trainer.commands.doctor import Report, Request
+from swebench_trainer import builtin, doctor as checks
+from swebench_trainer.__main__ import run_command_line
+from swebench_trainer.commands.doctor import Examination
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.doctor import Finding
 from swebench_trainer.errors import PrerequisiteError
@@ -235,16 +233,16 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Plugins:
     return plugins
 
 
-def examine(plugins: Plugins, **options: object) -> Report:
+def examine(plugins: Plugins, code: int = 0, **options: object) -> Examination:
     table = GradeTable(use="fake")
-    request = Request(instances(5), table, **options)  # type: ignore[arg-type]  # by name
     shown: list[Finding] = []
-    report = doctor.examine(plugins, request, shown.append)
+    report = Examination(plugins, shown.append, instances(5), table, **options)  # type: ignore[arg-type]  # by name
+    assert report.run() == code
     assert shown == report.findings
     return report
 
 
-def texts(report: Report, what: str) -> list[str]:
+def texts(report: Examination, what: str) -> list[str]:
     return [finding.text for finding in report.findings if finding.what == what]
 
 
@@ -253,20 +251,18 @@ class TestExamination:
     def test_a_working_machine_has_no_problems(self, plugins: Plugins) -> None:
         closed = Machine.closed
         report = examine(plugins, sample=2)
-        assert report.exit_code == 0
         assert texts(report, "fake") == [
             "gold passes and no-op fails on all 2 instances tried"
         ]
-        assert [trial.patch for trial in report.ours] == ["gold", "no-op"] * 2
-        assert report.stock == []
+        assert [trial.patch for trial in report.trials] == ["gold", "no-op"] * 2
+        assert report.stock_trials == []
         assert Machine.closed == closed + 1
 
     def test_gold_that_fails_is_a_problem(
         self, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Machine, "breaks_gold", True)
-        report = examine(plugins, sample=1)
-        assert report.exit_code == 1
+        report = examine(plugins, code=1, sample=1)
         (text,) = texts(report, "fake")
         assert text.startswith("gold of example__greet-")
         assert text.endswith("is unresolved: 3 tests fail")
@@ -275,8 +271,7 @@ class TestExamination:
         self, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Machine, "refuses", True)
-        report = examine(plugins)
-        assert report.exit_code == 3
+        report = examine(plugins, code=3)
         assert texts(report, "fake") == ["no daemon"]
 
     def test_nothing_is_left_in_the_working_directory(
@@ -289,16 +284,15 @@ class TestExamination:
 
     def test_an_empty_sample_grades_nothing(self, plugins: Plugins) -> None:
         report = examine(plugins, sample=0)
-        assert report.exit_code == 0
-        assert report.ours == []
+        assert report.trials == []
 
     def test_neither_docker_nor_namespaces_exits_with_three(
         self, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         refused = Finding("warning", "namespaces", "no"), False
         monkeypatch.setattr(checks, "check_namespaces", lambda: refused)
-        report = doctor.examine(plugins, Request(), lambda _: None)
-        assert report.exit_code == 3
+        report = Examination(plugins, lambda _: None)
+        assert report.run() == 3
         assert texts(report, "grading") == ["neither Docker nor namespaces work"]
 
     def test_the_command_prints_its_findings(

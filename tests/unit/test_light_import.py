@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from swebench_trainer.testing.imports import HEAVY
+from swebench_trainer.testing.assertions import HEAVY
 
 PROBE = """
 import sys
-from swebench_trainer.cli import run_command_line
+from swebench_trainer.__main__ import run_command_line
 code = run_command_line(sys.argv[1:])
 heavy = [name for name in {heavy!r} if name in sys.modules]
 assert code == 0, code

@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from swebench_trainer.cli import run_command_line
+from swebench_trainer.__main__ import run_command_line
 
 TINY = 'name = "builtin:tiny"\nquantization = "none"\nlora = false'
 PATCH = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+y\n"

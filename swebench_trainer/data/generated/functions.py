@@ -55,9 +55,8 @@ class Form:
     @property
     def numbered(self) -> bool:
         """Whether its functions contain random small numbers."""
-        return (
-            re.search(r"\$[nm]\b", f"{self.call} {self.code} {self.faults}") is not None
-        )
+        text = f"{self.call} {self.code} {self.faults}"
+        return re.search(r"\$[nm]\b", text) is not None
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,7 @@ def every_form() -> tuple[Form, ...]:
             call=tuple(entry["call"]),
             arguments=tuple(entry["arguments"]),
             code=entry["code"],
-            faults=tuple(
-                (kind, right, wrong) for kind, right, wrong in entry["faults"]
-            ),
+            faults=tuple(map(tuple, entry["faults"])),
         )
         for entry in _content()["form"]
     )
@@ -202,12 +199,9 @@ def draw_function(rng: Random, form: Form, tickets: float = 0) -> Function:
     holes = {"x": x, "xs": xs, "ys": ys, "n": str(n), "m": str(m)}
     holes |= {hole: rng.choice(some) for hole, some in sorted(names.items())}
     holes["f"] = Template(rng.choice(form.call)).substitute(holes)
-    ticketed = tickets and rng.random() < tickets
-    return Function(form, holes, _ticket(rng) if ticketed else "")
-
-
-def _ticket(rng: Random) -> str:
-    return f"{rng.randrange(10**_DIGITS):0{_DIGITS}}"
+    if tickets and rng.random() < tickets:
+        return Function(form, holes, f"{rng.randrange(10**_DIGITS):0{_DIGITS}}")
+    return Function(form, holes)
 
 
 def draw_bug(rng: Random, function: Function) -> BuggyFunction | None:
@@ -283,25 +277,13 @@ def _numbers(rng: Random, least: int = 0) -> list[int]:
     return [rng.randint(0, 12) for _ in range(rng.randint(least, 6))]
 
 
-def _words(rng: Random) -> list[str]:
-    return rng.sample(_WORDS, rng.randint(0, 5))
-
-
 def _word(rng: Random) -> str:
     word = rng.choice(_WORDS)
     return rng.choice((word, word.title()))
 
 
-def _repeats(rng: Random) -> list[str]:
-    return rng.choices(_WORDS[:4], k=rng.randint(1, 5))
-
-
-def _pairs(rng: Random) -> list[tuple[str, int]]:
-    return [(word, rng.randint(0, 9)) for word in rng.sample(_WORDS, 3)]
-
-
-def _table(rng: Random) -> dict[str, int]:
-    return {word: rng.randint(0, 9) for word in rng.sample(_WORDS[:9], 3)}
+def _counts(rng: Random, words: Sequence[str]) -> dict[str, int]:
+    return {word: rng.randint(0, 9) for word in rng.sample(words, 3)}
 
 
 _KINDS: dict[str, Callable[[Random], object]] = {
@@ -315,12 +297,12 @@ _KINDS: dict[str, Callable[[Random], object]] = {
     "some numbers": lambda rng: _numbers(rng, 2),
     "letter": lambda rng: rng.choice(_LETTERS),
     "word": _word,
-    "words": _words,
+    "words": lambda rng: rng.sample(_WORDS, rng.randint(0, 5)),
     "text": lambda rng: " ".join(rng.sample(_WORDS, rng.randint(2, 3))),
-    "repeats": _repeats,
+    "repeats": lambda rng: rng.choices(_WORDS[:4], k=rng.randint(1, 5)),
     "repeated": lambda rng: rng.choice(_WORDS[:4]),
-    "pairs": _pairs,
-    "table": _table,
+    "pairs": lambda rng: list(_counts(rng, _WORDS).items()),
+    "table": lambda rng: _counts(rng, _WORDS[:9]),
 }
 
 

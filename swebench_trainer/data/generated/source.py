@@ -8,18 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import (
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from swebench_trainer.contracts import SourceData
-from swebench_trainer.data.generated.functions import (
-    forms_text,
-    shortest_forms,
-)
+from swebench_trainer.data.generated.functions import forms_text, shortest_forms
 from swebench_trainer.data.generated.tasks import HELDOUT_FROM, LARGEST, draw_tasks
 from swebench_trainer.errors import DataError
 from swebench_trainer.recipe.models import DataTable, Holdout
@@ -54,17 +46,13 @@ class GeneratedTable(DataTable):
     """Rule for the held-out instances; by default the `heldout` tasks, which have later dates."""
 
     @model_validator(mode="after")
-    def _forms_fill_a_module(self) -> Self:
+    def _counts_are_possible(self) -> Self:
         available = len(shortest_forms(0, numbered=self.numbers))
         if self.forms and not LARGEST <= self.forms <= available:
             raise ValueError(
                 f"forms must be 0 (all) or between {LARGEST} (the minimum for a module) "
                 f"and {available}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _some_are_graded(self) -> Self:
         if self.graded > self.count:
             raise ValueError(
                 f"graded = {self.graded} is more than count = {self.count}"
@@ -103,15 +91,8 @@ class GeneratedSource:
         def instances() -> Iterator[Instance]:
             table = self._table
             forms = shortest_forms(table.forms, numbered=table.numbers)
-            tasks = draw_tasks(
-                seed=table.seed,
-                heldout=table.heldout,
-                graded=table.graded,
-                count=table.count,
-                forms=forms,
-                tickets=table.tickets,
-            )
-            for task in tasks:
+            counts = (table.heldout, table.graded, table.count)
+            for task in draw_tasks(table.seed, *counts, forms, table.tickets):
                 repository = _repository(place, task.instance)
                 repository.mkdir(parents=True)
                 for path, text in task.files.items():

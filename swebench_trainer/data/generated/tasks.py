@@ -113,9 +113,10 @@ def _draw_task(rng: Random, module: _Module, number: int, created: str) -> Task 
     if not tests:
         return None
     shown = _test(f"{buggy.function.name}_issue", _sample(rng, buggy.failing))
+    path, test_path = f"{module.theme}.py", f"test_{module.theme}.py"
     before = module.test_code(tests)
-    files = {module.path: bad, module.test_path: before}
-    test_patch = _diff(module.test_path, before, module.test_code([*tests, shown]))
+    files = {path: bad, test_path: before}
+    test_patch = _diff(test_path, before, module.test_code([*tests, shown]))
     commit = commit_id(files)
     issue = _issue(rng, buggy)
     instance = Instance(
@@ -123,10 +124,10 @@ def _draw_task(rng: Random, module: _Module, number: int, created: str) -> Task 
         repo=f"generated/{module.theme}-{number}",
         base_commit=commit,
         problem_statement=issue,
-        patch=_diff(module.path, bad, good, context=1),
+        patch=_diff(path, bad, good, context=1),
         test_patch=test_patch,
         version="1",
-        eval_script=_eval_script(commit, module.test_path, test_patch),
+        eval_script=_eval_script(commit, test_path, test_patch),
         log_parser="parse_log_django",
         FAIL_TO_PASS=(module.test_name(shown),),
         PASS_TO_PASS=tuple(map(module.test_name, tests)),
@@ -159,14 +160,6 @@ class _Module:
     @property
     def names(self) -> list[str]:
         return [function.name for function in self.functions]
-
-    @property
-    def path(self) -> str:
-        return f"{self.theme}.py"
-
-    @property
-    def test_path(self) -> str:
-        return f"test_{self.theme}.py"
 
     def code(self, buggy: BuggyFunction | None = None) -> str:
         """The correct module, or the one with a buggy function."""
@@ -218,10 +211,9 @@ def _test(name: str, cases: Sequence[Case]) -> _Test:
 def _issue(rng: Random, buggy: BuggyFunction) -> str:
     """A bug report by a user."""
     case = buggy.failing[0]
+    seen = "nothing" if case.got.value is None else "returns"
     if case.got.error:
         seen = "raises"
-    else:
-        seen = "nothing" if case.got.value is None else "returns"
     text = rng.choice(vocabulary()["issues"][seen])
     values = {"call": case.call, "want": repr(case.want), "got": repr(case.got.value)}
     return Template(text).substitute(
@@ -293,6 +285,5 @@ def commit_id(files: Mapping[str, str]) -> str:
 
 
 def _object_id(kind: str, content: bytes) -> str:
-    return hashlib.sha1(  # noqa: S324 - git's own
-        f"{kind} {len(content)}\0".encode() + content
-    ).hexdigest()
+    named = f"{kind} {len(content)}\0".encode() + content
+    return hashlib.sha1(named, usedforsecurity=False).hexdigest()

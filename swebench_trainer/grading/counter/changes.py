@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,14 +92,22 @@ def _changes(
             by_test.setdefault(place.test, []).append(place)
     for chosen in _selections(list(by_test.values()), instance, strength):
         edits: dict[str, dict[int, str]] = {}
+        ends: dict[str, str] = {}
+        growth: Counter[str] = Counter()
         for place, text in chosen:
-            edits.setdefault(place.path, {})[place.number] = text
+            growth[place.path] += len(text.encode()) - len(place.old.encode())
+            if place.number:
+                edits.setdefault(place.path, {})[place.number] = text
+            else:
+                ends[place.path] = text
+        if not all(growth.values()):
+            continue  # bytecode of the official file could pass for the changed one
         tests = tuple(sorted({name for place, _ in chosen for name in place.names}))
-        eval_script = script.with_changes(patch, edits)
+        eval_script = script.with_changes(patch, edits, ends)
         yield TestChange(
             strength,
             tests,
-            files=tuple(sorted(edits)),
+            files=tuple(sorted(growth)),
             eval_script=eval_script,
             key=digest([strength, tests, eval_script]),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from swebench_trainer.types import Instance
@@ -41,6 +41,44 @@ class PythonName:
             return cls(name, function, module, owner)
         return cls(name, base if _BARE.match(base) else "")
 
+    def renamed(self, function: str) -> str:
+        """The name that a test of the same class and file would have."""
+        base = self.name.split("[", 1)[0]
+        if "::" in base:
+            return f"{base.rpartition('::')[0]}::{function}"
+        if found := _UNITTEST.match(self.name):
+            place = found["place"]
+            if place.endswith(f".{self.function}"):
+                place = f"{place.removesuffix(self.function)}{function}"
+            return f"{function} ({place})"
+        return function
+
+    def in_class(self, owner: str) -> PythonName:
+        """The name that the test would have in a class of the same file, or in none."""
+        if "::" in self.name:
+            name = "::".join(filter(None, (self.place, owner, self.function)))
+        elif self.place:
+            new_style = _UNITTEST.match(self.name)
+            parts = [self.place, owner]
+            if new_style and new_style["place"].endswith(f".{self.function}"):
+                parts.append(self.function)
+            name = f"{self.function} ({'.'.join(parts)})"
+        else:
+            name = self.function
+        return PythonName(name, self.function, self.place, owner)
+
+    def likely_paths(self, others: Iterable[str]) -> list[str]:
+        """The path of the test's file, by its name and the paths of related files."""
+        if "::" in self.name:
+            return [self.place]
+        parts = self.place.split(".")
+        for other in others:
+            folders = other.split("/")
+            if parts[0] in folders:
+                root = folders[: folders.index(parts[0])]
+                return ["/".join([*root, *parts]) + ".py"]
+        return []
+
     def in_file(self, path: str) -> bool:
         """Whether the test may be in a file, by the path or module in its name."""
         if not self.place:
@@ -61,14 +99,36 @@ class PythonNames:
         self._functions: dict[str, list[PythonName]] = {}
         for name in map(PythonName.of, dict.fromkeys(expected)):
             self._functions.setdefault(name.function or name.name, []).append(name)
+        self._named_by_docstring = any(
+            not name.function for tests in self._functions.values() for name in tests
+        )
 
-    def functions(self) -> Iterable[str]:
-        """The names of the functions that are known."""
-        return self._functions
+    def may_have(self, function: str) -> bool:
+        """Whether a function may be an expected test, by its name."""
+        told = self._named_by_docstring and function.startswith("test")
+        return told or function in self._functions
+
+    def files(self, visible: Collection[str]) -> list[tuple[PythonName, str]]:
+        """Files with expected tests, preferably of FAIL_TO_PASS, each with one test.
+
+        Args:
+            visible: Paths of the test patch.
+        """
+        shown = [path for path in visible if path.endswith(".py")]
+        names = [name for tests in self._functions.values() for name in tests]
+        wanted = [name for name in names if name.name in self._wanted]
+        found: dict[str, PythonName] = {}
+        for some in (wanted, names):
+            for name in some:
+                if not found and name.function:
+                    here = [path for path in shown if name.in_file(path)]
+                    paths = here or name.likely_paths(visible)
+                    found.update((path, name) for path in paths)
+        return [(name, path) for path, name in found.items()]
 
     def of_function(
         self, path: str, owner: str | None, function: str, docstring: str = ""
-    ) -> list[tuple[str, ...]]:
+    ) -> tuple[PythonName, ...]:
         """The names that tests of a function may have.
 
         Args:
@@ -78,22 +138,21 @@ class PythonNames:
             docstring: Its docstring; unittest reports the first line in place of a name.
 
         Returns:
-            Sets of names, the likeliest first, each with a FAIL_TO_PASS test. There is
-            more than one if a class whose base is not visible may inherit the test.
+            The expected tests; none if the function is not known.
         """
         found = [n for n in self._functions.get(function, ()) if n.in_file(path)]
-        own = [n for n in found if owner in (n.owner, None)]
-        if owner:
+        own = [n for n in found if n.owner in (owner, None)]
+        if owner and not own:
             # A nested class is visible only by its last name.
-            own = own or [n for n in found if (n.owner or "").endswith(f".{owner}")]
+            own = [n for n in found if (n.owner or "").endswith(f".{owner}")]
         first_line = docstring.strip().partition("\n")[0].strip()
         told = self._functions.get(first_line, []) if first_line else []
-        inherited = found if owner or owner is None else []
-        sets = [own, told, inherited]
-        names = (tuple(sorted(name.name for name in some)) for some in sets)
-        return [
-            some for some in dict.fromkeys(names) if self._wanted.intersection(some)
-        ]
+        # A class of which no test is expected is the base of others.
+        return tuple(own or told or (found if owner != "" else []))
+
+    def wants(self, names: Iterable[PythonName]) -> bool:
+        """Whether one of the tests is in FAIL_TO_PASS."""
+        return any(name.name in self._wanted for name in names)
 
 
 def _ends_with(text: str, end: str, separator: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,19 +63,21 @@ class VisibleFunction:
         return number in self.lines and number not in self.fixed
 
 
-def visible_functions(file: TestFile, names: set[str]) -> Iterator[VisibleFunction]:
-    """Yield the functions with given names, in the order of the file."""
+def visible_functions(
+    file: TestFile, wanted: Callable[[str], bool]
+) -> Iterator[VisibleFunction]:
+    """Yield the functions with wanted names, in the order of the file."""
     if file.complete:
         (hunk,) = file.hunks
         tree = parsed([line.text for line in hunk.lines])
         if tree is not None:
             lines = {line.number: line for line in hunk.lines}
             for owner, node in _definitions(tree.body, ""):
-                if node.name in names:
+                if wanted(node.name):
                     yield VisibleFunction(file.path, owner, node, 0, lines, hunk.fixed)
             return
     for hunk in file.hunks:
-        yield from _in_hunk(file.path, hunk, names)
+        yield from _in_hunk(file.path, hunk, wanted)
 
 
 def parsed(lines: Sequence[str]) -> ast.Module | None:
@@ -100,11 +102,13 @@ def _definitions(
             yield from _definitions(node.body, owner)
 
 
-def _in_hunk(path: str, hunk: Hunk, names: set[str]) -> Iterator[VisibleFunction]:
+def _in_hunk(
+    path: str, hunk: Hunk, wanted: Callable[[str], bool]
+) -> Iterator[VisibleFunction]:
     texts = [line.text for line in hunk.lines]
     heading = _HEADING.match(hunk.heading)
     numbers = {line.number: line for line in hunk.lines}
-    if heading and not heading["kind"] and heading["name"] in names:
+    if heading and not heading["kind"] and wanted(heading["name"]):
         body = _body(texts, heading["name"])
         if body:
             part, shift = body
@@ -114,7 +118,7 @@ def _in_hunk(path: str, hunk: Hunk, names: set[str]) -> Iterator[VisibleFunction
             )
     for at, text in enumerate(texts):
         start = _DEF.match(text)
-        if not start or start["name"] not in names:
+        if not start or not wanted(start["name"]):
             continue
         if node := _function(texts[at:], len(start["indent"])):
             header = 1 if start["indent"] else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from swebench_trainer.grading.counter.test_files import Edits, TestPatch
@@ -60,14 +61,17 @@ class TestScript:
         end = checkouts[-1].end() + 1
         return cls(script[:end], script[end:], instance.test_patch, applies=False)
 
-    def with_changes(self, patch: TestPatch, edits: Edits, appended: str = "") -> str:
+    def with_changes(
+        self, patch: TestPatch, edits: Edits, ends: Mapping[str, str]
+    ) -> str:
         """The script that leaves changed tests in place.
 
         Args:
             patch: The test patch of this script.
             edits: The changed lines.
-            appended: Commands to run once the tests are in place.
+            ends: Text to append to files, by path.
         """
+        appended = "".join(_append(path, text) for path, text in ends.items())
         if self.applies:
             end, newline, rest = self.after.partition("\n")
             changed = patch.edited(edits)
@@ -75,6 +79,12 @@ class TestScript:
         changed = patch.on_top(edits)
         apply = f"git apply -v - <<'{_END}'\n{changed}{_END}\n" if changed else ""
         return f"{self.before}{apply}{appended}{self.after}"
+
+
+def _append(path: str, text: str) -> str:
+    """A command that appends to a file with nothing but the shell."""
+    lines = " ".join(shlex.quote(line) for line in text.split("\n"))
+    return f"printf '%s\\n' {lines} >> {shlex.quote(path)}\n"
 
 
 def _names(checkout: re.Match[str], instance: Instance) -> bool:

@@ -24,15 +24,16 @@ from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.apply import APPLY_SECONDS
 from swebench_trainer.grading.docker import containers, keep_alive
+from swebench_trainer.grading.docker.builds import Builder, BuildOrder, BuildPolicy
 from swebench_trainer.grading.docker.hosts import ADD_RUNTIME, Host, Hosts, has_runtime
-from swebench_trainer.grading.docker.images import Images
+from swebench_trainer.grading.docker.images import Images, UnbuildableError
 from swebench_trainer.grading.docker.orphans import GraderClaim, remove_orphans
 from swebench_trainer.grading.docker.warm_containers import WarmContainers
 from swebench_trainer.grading.run_candidate import CandidateRun
 from swebench_trainer.grading.sandbox import Files, NullCache, RunCache
 from swebench_trainer.grading.scheduler import grade_all
 from swebench_trainer.recipe.models import VOLATILE, GradeTable, Size
-from swebench_trainer.types import Instance
+from swebench_trainer.types import Instance, Status
 
 SLACK_SECONDS = 600.0
 """Container lifetime beyond the timeouts of patch and tests, for a busy daemon."""
@@ -61,6 +62,8 @@ class DockerTable(GradeTable):
     """Privileges of root in a container: Docker's own, with `no-new-privileges` (`default`), or the stock harness's, with `SYS_ADMIN` (`harness`), which a patch can use to attack the host."""
     runtime: str = ""
     """Container runtime that the daemon knows, such as `runsc` for gVisor; by default, the daemon's own default."""
+    build: Annotated[BuildPolicy, Field(json_schema_extra={VOLATILE: True})] = "missing"
+    """Which images to build from a task's Dockerfile: those that neither the daemon nor a registry has, or that an older Dockerfile built (`missing`); none (`never`); or all that their own Dockerfile has not built yet (`always`)."""
     image_gb: Annotated[
         PositiveFloat | None, Field(json_schema_extra={VOLATILE: True})
     ] = None
@@ -89,6 +92,7 @@ class DockerGrader:
         self._factories: dict[Host, DockerSandboxFactory] = {}
         self._making = threading.Lock()
         self._needed: Counter[str] = Counter()
+        self._orders: dict[str, BuildOrder] = {}
         self._claim: GraderClaim | None = None
 
     def check(self, instances: Sequence[Instance]) -> None:
@@ -118,6 +122,9 @@ class DockerGrader:
         self._stopped.clear()
         self._claim = self._claim or GraderClaim(self._owner)
         self._needed.update(job.instance.image for job in jobs)
+        for job in jobs:
+            order = BuildOrder(job.instance, job.log_dir)
+            self._orders.setdefault(job.instance.image, order)
         graded = grade_all(
             jobs,
             self._table,
@@ -160,6 +167,8 @@ class DockerGrader:
                         job, factory, timeout, self._run_cache, same_tree
                     )
                     return run.outcome()
+                except UnbuildableError as error:
+                    return unbuildable(error)
                 except Exception as error:  # any may be the loss of a daemon
                     losses += 1
                     if losses == MAX_LOSSES or not self._is_loss(host, error):
@@ -187,6 +196,7 @@ class DockerGrader:
                     self._table,
                     owner=self._owner,
                     needed=self._needed,
+                    orders=self._orders,
                     stopped=self._stopped,
                 )
                 self._claim.add(host.daemon_id)
@@ -220,6 +230,7 @@ class DockerSandboxFactory:
         table: The `[grade]` table.
         owner: Label of the containers.
         needed: Number of unfinished jobs by image.
+        orders: Images that may have to be built, by name.
         stopped: Set when grading stops.
     """
 
@@ -230,6 +241,7 @@ class DockerSandboxFactory:
         *,
         owner: str,
         needed: Mapping[str, int],
+        orders: Mapping[str, BuildOrder],
         stopped: threading.Event,
     ) -> None:
         self._api = host.client.api
@@ -247,7 +259,14 @@ class DockerSandboxFactory:
         self._architecture = host.architecture
         self._use = APPLY_SECONDS + table.timeout + SLACK_SECONDS
         self._workers = host.workers
-        self._images = Images(self._api, needed, table.image_gb, stopped)
+        builder = Builder(
+            self._api,
+            host.address,
+            policy=table.build,
+            orders=orders,
+            stopped=stopped,
+        )
+        self._images = Images(self._api, needed, table.image_gb, stopped, builder)
         self._warm = WarmContainers(self._start, host.workers)
         self._next: Sequence[str] = ()
 
@@ -319,6 +338,16 @@ class DockerSandboxFactory:
             life=life,
             architecture=self._architecture,
         )
+
+
+def unbuildable(error: UnbuildableError) -> Outcome:
+    """The outcome of a candidate whose image cannot be built.
+
+    The reason in the report masks it without stopping the stage: another run would end
+    the same way.
+    """
+    report: dict[str, object] = {"infra_failure_reason": "image_build"}
+    return Outcome(Status.INFRA_ERROR, report, reason=str(error))
 
 
 def check_host(host: Host, runtime: str) -> None:

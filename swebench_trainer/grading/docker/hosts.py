@@ -179,6 +179,11 @@ class Host:
         self._connecting = threading.Lock()
 
     @property
+    def address(self) -> str:
+        """`DOCKER_HOST` for programs that talk to the daemon; empty for the default."""
+        return f"unix://{self._tunnel.socket}" if self._tunnel else self._url
+
+    @property
     def client(self) -> DockerClient:
         """The client; connects on first use.
 

@@ -1,4 +1,4 @@
-"""Images of one daemon: found or pulled once each, and removed to save disk space.
+"""Images of one daemon: found, pulled, or built once each, and removed to save space.
 
 Registries limit the rate of pulls. So each image is pulled by one thread while others
 wait for it, and pulls are retried after errors that may pass.
@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from swebench_trainer.grading.docker.builds import Builder, BuildError, build_label
 from swebench_trainer.grading.docker.containers import translate_losses
 
 PULLS = 3
@@ -46,6 +47,10 @@ class RegistryUnreachableError(ImageError):
     """The registry of an image is unreachable."""
 
 
+class UnbuildableError(ImageError):
+    """The build of an image failed."""
+
+
 @dataclass(frozen=True)
 class Image:
     """An image on the daemon.
@@ -68,6 +73,7 @@ class Images:
             removed.
         limit_gb: Disk space of the daemon's images above which some are removed.
         stopped: Ends waits for a registry.
+        builder: Builds images that no registry has.
     """
 
     def __init__(
@@ -76,8 +82,10 @@ class Images:
         needed: Mapping[str, int],
         limit_gb: float | None,
         stopped: threading.Event,
+        builder: Builder | None = None,
     ) -> None:
         self._api = api
+        self._builder = builder
         self._needed = needed
         self._limit_gb = limit_gb
         self._stopped = stopped
@@ -88,7 +96,7 @@ class Images:
         self._room = threading.Lock()
 
     def find(self, name: str) -> Future[Image]:
-        """Find an image, or pull it if it is missing, in the background."""
+        """Find an image, or pull or build it if it is missing, in the background."""
         with self._lock:
             self._used_at[name] = time.monotonic()
             if name not in self._found:
@@ -124,13 +132,41 @@ class Images:
         from docker.errors import ImageNotFound
 
         with translate_losses(image_may_go=True):
+            facts: Mapping[str, Any] | None
             try:
                 facts = self._api.inspect_image(name)
             except ImageNotFound:
-                self._pull(name)
+                facts = None
+            if self._obtain(name, facts):
                 facts = self._api.inspect_image(name)
                 self._make_room()
+        assert facts is not None
         return Image(facts["Id"], f"{facts['Os']}/{facts['Architecture']}")
+
+    def _obtain(self, name: str, facts: Mapping[str, Any] | None) -> bool:
+        """Pull or build an image if that is needed; returns whether it was.
+
+        Raises:
+            ImageError: It can neither be pulled nor built.
+        """
+        try:
+            if self._builder is not None and self._builder.should_build(name, facts):
+                self._builder.build(name)
+                return True
+            if facts is not None:
+                return False
+            self._pull_or_build(name)
+        except BuildError as error:
+            raise UnbuildableError(str(error)) from error
+        return True
+
+    def _pull_or_build(self, name: str) -> None:
+        try:
+            self._pull(name)
+        except ImageError:
+            if self._builder is None or not self._builder.can_build(name):
+                raise
+            self._builder.build(name)
 
     def _pull(self, name: str) -> None:
         """Pull an image, and retry while the error may pass.
@@ -189,13 +225,11 @@ class Images:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
-        """Remove an image if it can be pulled again."""
+        """Remove an image if it can be pulled or built again."""
         from docker.errors import APIError, ImageNotFound
 
         try:
-            digests = self._api.inspect_image(name)["RepoDigests"] or ()
-            # A locally built image may share its content with one pulled by another name.
-            if not any(digest.startswith(f"{repository(name)}@") for digest in digests):
+            if not is_replaceable(name, self._api.inspect_image(name)):
                 return
             self._api.remove_image(name)
         except ImageNotFound:
@@ -203,6 +237,19 @@ class Images:
         except APIError:  # in use by a container that is not ours
             return
         self.forget(name)
+
+
+def is_replaceable(name: str, facts: Mapping[str, Any]) -> bool:
+    """Whether an image was pulled by this name, or built from a Dockerfile by us.
+
+    Args:
+        name: The image.
+        facts: The daemon's description of it.
+    """
+    # A locally built image may share its content with one pulled by another name.
+    digests = facts.get("RepoDigests") or ()
+    pulled = any(digest.startswith(f"{repository(name)}@") for digest in digests)
+    return pulled or build_label(facts) is not None
 
 
 def repository(name: str) -> str:

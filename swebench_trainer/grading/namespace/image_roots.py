@@ -13,7 +13,7 @@ import functools
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -267,14 +267,27 @@ def cached_roots() -> list[CachedRoot]:
     ]
 
 
-def prune_roots(limits: cache.PruneLimits) -> int:
-    """Remove roots that no grader uses. See `store.cache.prune`."""
+def prune_roots(
+    limits: cache.PruneLimits, images: Collection[str] | None = None
+) -> int:
+    """Remove roots that no grader uses. See `store.cache.prune`.
+
+    Args:
+        limits: Which of them to remove.
+        images: Only roots of these images; by default, all roots.
+    """
     files = _name_files()
+
+    def selected(root: Path) -> bool:
+        names = {unquote(file.name) for file in files[root.name]}
+        return images is None or (bool(names) and names.issubset(images))
+
     return cache.prune(
         _roots_dir(),
         limits,
         size_of=_recorded_size,
         remove_with=lambda root: files[root.name],
+        only=selected,
     )
 
 

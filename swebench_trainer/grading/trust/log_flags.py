@@ -32,6 +32,32 @@ _GIT_ERROR = re.compile(
 )
 
 
+# Commands of official scripts that install the project or its dependencies.
+_INSTALLER = re.compile(
+    r"^\++ (?:sudo |env |\w+=\S* )*(?:\S*/)?(?:"
+    r"(?:python[\d.]* -m )?pip[\d.]* install|python[\d.]* setup\.py (?:install|develop)"
+    r"|uv (?:pip install|sync)|poetry install|(?:conda|mamba) (?:install|env)"
+    r"|(?:npm|pnpm|yarn) (?:ci|install|i)|yarn$|bundle install|composer install"
+    r"|go mod download|cargo fetch|apt(?:-get)? install"
+    r")(?: .*)?$",
+    re.MULTILINE,
+)
+_TRACE = re.compile(r"^\++ \S", re.MULTILINE)
+_INSTALLED = re.compile(
+    r"^(?:Successfully installed |Requirement already satisfied|Finished processing "
+    r"dependencies for |Resolved \d+ packages?|Installed \d+ packages?|Audited \d+ "
+    r"|added \d+ packages?|up to date|changed \d+ packages?|Bundle complete)",
+    re.MULTILINE,
+)
+# pip's resolver reports conflicts as an error, and installs nevertheless.
+_NOT_INSTALLED = re.compile(
+    r"^(?:ERROR: (?!pip's dependency resolver)|error: |error\[|npm (?:ERR!|error) "
+    r"|E: (?:Unable|Package|Failed)|Could not fetch |fatal: )",
+    re.MULTILINE,
+)
+_QUIET = re.compile(r" (?:-q+|--quiet|--silent)\b")
+
+
 @dataclass(frozen=True)
 class Transcript:
     """A test log, parsed as the harness does.
@@ -112,6 +138,7 @@ def gold_run(instance: Instance, log_dir: Path) -> GoldRun | None:
         failed=failing(log),
         skipped=excused(log),
         changed=frozenset(evidence.changed if evidence else ()),
+        installed=installs(log),
     )
 
 
@@ -176,6 +203,33 @@ def has_refused_tests(log: Transcript) -> bool:
     patch = log.instance.test_patch
     added = set(patched_paths(patch)) - existing_paths(patch)
     return any(error["path"] not in added for error in _git_errors(log.text))
+
+
+def installs(log: Transcript) -> frozenset[str]:
+    """The commands before the tests that installed something without an error.
+
+    Args:
+        log: Of a script that runs under `set -x`.
+    """
+    from swebench.harness import constants
+
+    text = log.text.partition(constants.START_TEST_OUTPUT)[0]
+    done = set()
+    for command in _INSTALLER.finditer(text):
+        after = _TRACE.search(text, command.end())
+        output = text[command.end() : after.start() if after else len(text)]
+        success = _INSTALLED.search(output) or _QUIET.search(command[0])
+        if success and not _NOT_INSTALLED.search(output):
+            done.add(command[0])
+    return frozenset(done)
+
+
+def has_failed_install(log: Transcript, gold: GoldRun | None) -> bool:
+    """Whether a command did not install what it installs with gold.
+
+    The tests then ran on an earlier installation.
+    """
+    return gold is not None and not gold.installed <= installs(log)
 
 
 def _git_errors(text: str) -> Iterator[re.Match[str]]:

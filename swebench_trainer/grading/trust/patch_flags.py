@@ -18,12 +18,16 @@ from swebench_trainer.types import Instance
 
 RUNNER_FILE = re.compile(
     r"conftest\.py|\.?pytest\.(ini|toml)|pyproject\.toml|tox\.ini|setup\.(cfg|py)"
-    r"|noxfile\.py|(site|user)customize\.py|.*\.pth"
+    r"|noxfile\.py|(site|user)customize\.py|.*\.(pth|egg-link)|entry_points\.txt"
+    r"|\.gitattributes"
     r"|package\.json|(jest|vitest|karma|playwright|cypress)\.conf(ig)?\..+|\.mocharc.*"
     r"|Makefile|GNUmakefile|CMakeLists\.txt|Rakefile|\.rspec|phpunit\.xml(\.dist)?"
     r"|pom\.xml|(build|settings)\.gradle(\.kts)?|Cargo\.toml|build\.rs"
 )
 """Names of files that change how tests run or are found, in any directory."""
+
+PACKAGE_METADATA = re.compile(r".+\.(dist|egg)-info")
+"""Names of folders and files that declare plugins of installed packages."""
 
 TEST_FOLDERS = {
     "test",
@@ -75,14 +79,14 @@ def touches_tests(instance: Instance, patch: str) -> bool:
     """Whether a patch changes tests or test infrastructure.
 
     These are: files of the test patch, existing tests, `__init__.py` files of tests,
-    files that match `RUNNER_FILE`, files named in the eval script, and new modules that
-    shadow Python's own.
+    files that match `RUNNER_FILE`, metadata of packages, files named in the eval script,
+    and new modules that shadow Python's own.
     """
     own = set(patched_paths(instance.test_patch)) | _named_in_script(instance)
     paths, existing = set(patched_paths(patch)), existing_paths(patch)
     return (
         not own.isdisjoint(paths)
-        or any(RUNNER_FILE.fullmatch(PurePosixPath(path).name) for path in paths)
+        or any(map(_is_runner_file, paths))
         or any(map(_is_test, existing))
         or any(
             PurePosixPath(path).name == "__init__.py"
@@ -90,6 +94,49 @@ def touches_tests(instance: Instance, patch: str) -> bool:
         )
         or any(map(_shadows, paths - existing))
     )
+
+
+def adds_discovered_tests(instance: Instance, patch: str) -> bool:
+    """Whether the eval script runs test files that a patch adds.
+
+    Such a file is imported beside the official tests and can replace them. Scripts that
+    name their test files do not run others.
+    """
+    new = set(patched_paths(patch)) - existing_paths(patch)
+    if not (tests := [path for path in new if _is_test_file(path)]):
+        return False
+    words = _test_command(instance)
+    official = set(patched_paths(instance.test_patch))
+    if any(_names_folder_of(word, path) for word in words for path in tests):
+        return True
+    return not any(_names_file(word, path) for word in words for path in official)
+
+
+def _test_command(instance: Instance) -> list[str]:
+    """The words of the commands between the markers of an eval script."""
+    from swebench.harness import constants
+
+    _, _, after = instance.eval_script.partition(constants.START_TEST_OUTPUT)
+    lines = after.partition(constants.END_TEST_OUTPUT)[0].splitlines()[1:]
+    if instance.apply_mode == "pro":  # which runs the tests before the marker
+        lines = re.findall(r"^bash /workspace/.*$", instance.eval_script, re.MULTILINE)
+    words = " ".join(lines).replace(",", " ").split()
+    return [word.strip("'\"").removeprefix("./").rstrip("/") for word in words]
+
+
+def _names_folder_of(word: str, path: str) -> bool:
+    """Whether a word of a test command is a folder or a package with this file in it."""
+    module = path.rpartition(".")[0].replace("/", ".")
+    in_package = "." in word and f".{word}." in f".{module}."
+    return path == word or path.startswith(f"{word}/") or in_package
+
+
+def _names_file(word: str, path: str) -> bool:
+    """Whether a word of a test command names this test file, by path or as a module."""
+    name = word.split("::")[0]
+    stem = PurePosixPath(path).stem
+    is_module = path.endswith(".py") and f".{stem}." in f".{name}."
+    return bool(name) and (f"/{path}".endswith(f"/{name}") or is_module)
 
 
 def has_unsafe_path(patch: str) -> bool:
@@ -126,6 +173,20 @@ def _named_in_script(instance: Instance) -> set[str]:
         word.removeprefix(f"{instance.workdir}/") for word in _WORD.findall(script)
     )
     return {str(PurePosixPath(word)) for word in words}
+
+
+def _is_runner_file(path: str) -> bool:
+    pure = PurePosixPath(path)
+    return bool(
+        RUNNER_FILE.fullmatch(pure.name)
+        or any(map(PACKAGE_METADATA.fullmatch, pure.parts))
+    )
+
+
+def _is_test_file(path: str) -> bool:
+    """Whether a file's name is one that test runners look for."""
+    pure = PurePosixPath(path)
+    return bool(TEST_FILE.fullmatch(pure.name)) or "__tests__" in pure.parts
 
 
 def _is_test(path: str) -> bool:

@@ -129,6 +129,5 @@ def _collate(rows: Sequence[Row], *, flash: bool) -> dict[str, Any]:
 
 
 def _is_flash(attention: str) -> bool:
-    return (
-        "flash" in attention
-    )  # in transformers' own name and in the names of kernels on the Hub
+    # In transformers' own name, and in the names of kernels on the Hub.
+    return "flash" in attention

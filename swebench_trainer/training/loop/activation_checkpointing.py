@@ -169,9 +169,8 @@ def _on_gpu(trainer: Any, base: Any, batch: Any) -> Choice:
 
     free, _ = torch.cuda.mem_get_info()
     room = free + torch.cuda.memory_reserved()
-    optimizer = 8 * guards.require_trainable(
-        trainer.model
-    )  # two fp32 moments, allocated later
+    # Two moments in fp32, allocated later.
+    optimizer = 8 * guards.require_trainable(trainer.model)
 
     def measure(level: Level) -> int | None:
         apply(base, level)
@@ -194,9 +193,8 @@ def _on_cpu(trainer: Any, batch: Any, small: Any) -> Choice:
     A trial of the largest could use up the machine's memory.
     """
     kept = _kept_bytes(trainer, small) * _tokens(batch) / _tokens(small)
-    needed = int(kept) + 12 * guards.require_trainable(
-        trainer.model
-    )  # gradients and two moments
+    # Gradients and two moments, in fp32.
+    needed = int(kept) + 12 * guards.require_trainable(trainer.model)
     limit = int(_SHARE * free_memory())
     level: Level = "none" if needed <= limit else "full"
     return Choice(level, level == "none", 0, limit, {"none": needed})

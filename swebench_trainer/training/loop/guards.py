@@ -2,16 +2,17 @@
 
 Each guard is for a way in which a training can end without an error and change nothing:
 no trainable weights, steps that round away, a policy that equals its reference, a
-reference that is the base model.
+reference that is the base model, a collator that truncates answers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.errors import RecipeError, StageError
+from swebench_trainer.training.tokens.rows import IGNORED, Encoded
 
 if TYPE_CHECKING:
     import torch
@@ -34,13 +35,18 @@ close to zero, and half of a fresh adapter has no gradient yet."""
 _REWARDS = ("rewards/margins", "rewards/chosen", "rewards/rejected")
 
 
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The weights that a training changes, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def require_trainable(model: torch.nn.Module) -> int:
     """The number of trainable elements.
 
     Raises:
         StageError: The number is zero.
     """
-    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    count = sum(p.numel() for p in trainable(model).values())
     if not count:
         raise StageError(
             "The model has no trainable weights.",
@@ -65,10 +71,8 @@ def sample_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     }
     return {
         name: p.detach().flatten()[:: max(1, p.numel() // _SAMPLED)].cpu().clone()
-        for name, p in model.named_parameters()
-        if p.requires_grad
-        and id(p) not in embeddings
-        and "lora_embedding_A" not in name
+        for name, p in trainable(model).items()
+        if id(p) not in embeddings and "lora_embedding_A" not in name
     }
 
 
@@ -100,7 +104,7 @@ def require_moved(
             hint="The learning rate may be too small, or the training too short for its warm-up.",
         )
     if steps >= _JUDGED and share < LEAST_MOVED:
-        kinds = {p.dtype for p in model.parameters() if p.requires_grad}
+        kinds = {p.dtype for p in trainable(model).values()}
         named = " and ".join(sorted(str(k).removeprefix("torch.") for k in kinds))
         raise StageError(
             f"Only {share:.1%} of the trained elements changed in {steps} steps: in {named} the other steps rounded away.",
@@ -206,3 +210,58 @@ def require_margins(metrics: Sequence[Mapping[str, Any]]) -> None:
             "The DPO margins stayed at exactly zero: policy and reference have the same weights.",
             hint="Check that chosen and rejected differ and that the learning rate is not too small.",
         )
+
+
+def audit_collator(
+    collate: Callable[[list[Any]], Mapping[str, Any]],
+    examples: Sequence[Any],
+    rows: Sequence[Encoded],
+    micro_batch: int,
+    *,
+    prompt_loss: bool = False,
+) -> dict[str, int]:
+    """Compares the tokens that a collator marks as trained with the rows it was given.
+
+    Rows are counted before they are collated, so the counts would not show a collator
+    that truncates an answer, drops its end token, or trains on a prompt. The longest
+    rows are collated, because they would be the first to be truncated.
+
+    Args:
+        collate: The trainer's collator.
+        examples: The trainer's rows.
+        rows: The rows that they were made from, in the same order.
+        micro_batch: Rows to collate at once.
+        prompt_loss: Whether prompts are trained as well.
+
+    Returns:
+        For the audit: `cut`, the number of answer tokens that are not trained, and
+        `collated`, the number of rows that were checked.
+
+    Raises:
+        StageError: The trained tokens differ from those of the rows.
+    """
+    longest = sorted(range(len(rows)), key=lambda n: rows[n].length)[-micro_batch:]
+    answers = zip(*(rows[n].answers for n in longest), strict=True)
+    wanted = [
+        token
+        for side in answers
+        for n, answer in zip(longest, side, strict=True)
+        for token in (rows[n].prompt[1:] + answer if prompt_loss else answer)
+    ]
+    trained = _trained(collate([examples[n] for n in longest]))
+    if trained != wanted:
+        raise StageError(
+            f"The collator's trained tokens ({len(trained)}) differ from those of the rows ({len(wanted)}): an answer is truncated, its end token is not trained, or a prompt is.",
+            hint="The installed versions of trl and transformers do not work together; pyproject.toml lists the tested ones.",
+        )
+    return {"cut": 0, "collated": len(longest)}
+
+
+def _trained(batch: Mapping[str, Any]) -> list[int]:
+    """The tokens with a label, sequence by sequence; empty if labels are other tokens."""
+    ids = batch["input_ids"]
+    if "labels" not in batch:
+        return list(map(int, ids[batch["completion_mask"] > 0]))
+    labels = batch["labels"]
+    mask = labels != IGNORED
+    return list(map(int, ids[mask])) if labels[mask].equal(ids[mask]) else []

@@ -11,26 +11,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swebench_trainer.contracts import StepProgress, TrainRequest
+from swebench_trainer.contracts import TrainRequest
 from swebench_trainer.recipe.models import DpoTable, SftTable
-from swebench_trainer.store import durable
-from swebench_trainer.store.jsonl import (
-    RowWriter,
-    read_json,
-    read_rows,
-    write_json,
-    write_rows,
-)
+from swebench_trainer.store.jsonl import read_json, read_rows, write_json, write_rows
 from swebench_trainer.training import failures
-from swebench_trainer.training.batching.collator_audit import audit_collator
-from swebench_trainer.training.batching.microbatches import Collate
+from swebench_trainer.training.batching.microbatches import (
+    Layout,
+    all_rows_at_once,
+    in_parts,
+)
 from swebench_trainer.training.batching.samplers import EpochSampler
 from swebench_trainer.training.distributed import ranks
 from swebench_trainer.training.loop import (
     activation_checkpointing,
+    callbacks,
     checkpoints,
     guards,
-    milestones,
     trackers,
     validation,
 )
@@ -46,27 +42,14 @@ from swebench_trainer.training.tokens.rows import Encoded, fit_rows
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+    from transformers import PreTrainedTokenizerBase, Trainer
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 
-_NOT_REPRODUCIBLE = ("num_tokens", "_runtime", "_per_second")
-"""Suffixes of metrics that differ in a resumed training."""
-
-_MUST_BE_FINITE = {
-    "loss": "loss",
-    validation.LOSS: "loss",
-    "grad_norm": "gradient norm",  # before clipping; if it is NaN, the weights will be
-}
-"""Metrics that end a training if they are infinite or NaN, and their names."""
-
-_SCHEDULES = {
-    "cosine": "cosine",
-    "linear": "linear",
-    "constant": "constant_with_warmup",
-}
+_SCHEDULES = {"constant": "constant_with_warmup"}
+"""Schedules with another name in transformers."""
 
 
 @dataclass
@@ -127,16 +110,18 @@ class Training:
         settings = self.settings
         at_once = settings.micro_batch * settings.processes  # divides batch_size
         cuda = torch.cuda.is_available()
+        kto = isinstance(settings, DpoTable) and settings.loss == "kto"
         steps = settings.epochs * math.ceil(len(self.train) / settings.batch_size)
         return {
             "output_dir": str(self.request.out / "checkpoints"),
             "per_device_train_batch_size": settings.micro_batch,
-            # The held-out loss is a mean over rows, independent of micro_batch.
-            "per_device_eval_batch_size": 1,
+            # The held-out loss is a mean over rows, independent of micro_batch. KTO's is
+            # relative to the other rows of its batch.
+            "per_device_eval_batch_size": settings.micro_batch if kto else 1,
             "gradient_accumulation_steps": settings.batch_size // at_once,
             "num_train_epochs": settings.epochs,
             "learning_rate": settings.learning_rate,
-            "lr_scheduler_type": _SCHEDULES[settings.schedule],
+            "lr_scheduler_type": _SCHEDULES.get(settings.schedule, settings.schedule),
             # Rounded down: a warm-up starts at a rate of zero, and a training of one
             # step would have no other.
             "warmup_steps": int(settings.warmup_ratio * steps),
@@ -162,8 +147,9 @@ class Training:
     def build(
         self,
         trainer_class: type[Any],
+        config: Callable[..., Any],
+        layout: Layout | None = None,
         *,
-        model: Any,
         train: list[dict[str, Any]],
         held_out: list[dict[str, Any]],
         **options: Any,
@@ -172,47 +158,52 @@ class Training:
 
         Args:
             trainer_class: See `for_token_rows`.
-            model: The model to train.
+            config: The class of the trainer's arguments.
+            layout: How to split the rows of a step; `None` leaves that to the trainer.
             train: The rows of `self.train`, for the trainer's collator.
             held_out: The rows of `self.held_out`, for the trainer's collator.
-            options: Further arguments of the trainer.
+            options: Further arguments of the trainer, such as its model.
+
+        Raises:
+            StageError: The collator changes answers.
         """
         from datasets import Dataset
 
-        exact = exact_adapters(model)
+        arguments = self.arguments()
+        if layout:
+            trainer_class = in_parts(trainer_class, layout)
+            arguments = all_rows_at_once(arguments)
+        exact = exact_adapters(options["model"])
         trainer = trainer_class(
-            model=model,
+            args=config(**arguments),
             processing_class=self.tokenizer,
             train_dataset=Dataset.from_list(train),
             eval_dataset=Dataset.from_list(held_out) if held_out else None,
             **options,
         )
         keep_in_fp32(trainer.model, exact)
+        self.audit |= guards.audit_collator(
+            (layout and layout.collate) or trainer.data_collator,
+            trainer.train_dataset,
+            self.train,
+            self.settings.micro_batch,
+            prompt_loss=getattr(self.settings, "prompt_loss", 0) > 0,
+        )
         return trainer
 
-    def fit(self, trainer: Any, collate: Collate | None = None) -> Path:
+    def fit(self, trainer: Trainer) -> Path:
         """Trains, from the newest complete checkpoint if there is one, and saves.
 
         Args:
             trainer: From `build`, before its first step.
-            collate: Collator of the training rows; by default the trainer's.
 
         Returns:
             `adapter/` or `model/` of `request.out`.
 
         Raises:
             RecipeError: Rows are longer than the model's context window.
-            StageError: The collator changes answers, or a guard finds that the model
-                learned nothing.
+            StageError: A guard finds that the model learned nothing.
         """
-        self.audit |= audit_collator(
-            collate or trainer.data_collator,
-            trainer.train_dataset,
-            self.train,
-            self.settings.micro_batch,
-            prompt_loss=isinstance(self.settings, SftTable)
-            and self.settings.prompt_loss > 0,
-        )
         with failures.training(self.table, self.settings, self.audit, self.request.out):
             before = self._check_before(trainer)
             self._run(trainer)
@@ -246,14 +237,15 @@ class Training:
         resume = ranks.run_on_first(self._find_checkpoint)
         ranks.require_same_sharding(trainer, resume)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_recorder(metrics, self.request.step))
+        trainer.add_callback(callbacks.recorder(metrics, self.request.step))
         if self.held_out:
             trainer.add_callback(validation.keeper(metrics, self.settings))
         if self.settings.milestones:
             save = partial(saving.save, table=self.table, start=self.request.start)
-            trainer.add_callback(
-                milestones.keeper(self.request.out, self.settings.milestones, save)
+            keeper = callbacks.milestone_keeper(
+                self.request.out, self.settings.milestones, save
             )
+            trainer.add_callback(keeper)
         if self.settings.optimizer == "muon":
             from swebench_trainer.training.loop.muon import muon_for
 
@@ -371,11 +363,7 @@ def exact_adapters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of the adapters of a 4-bit model, which TRL's trainers round to bf16."""
     if not getattr(model, "is_loaded_in_4bit", False):
         return {}
-    return {
-        name: p.detach().clone()
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
+    return {name: p.detach().clone() for name, p in guards.trainable(model).items()}
 
 
 def keep_in_fp32(model: torch.nn.Module, exact: Mapping[str, torch.Tensor]) -> None:
@@ -388,42 +376,8 @@ def keep_in_fp32(model: torch.nn.Module, exact: Mapping[str, torch.Tensor]) -> N
         model: The trainer's model, before its optimizer exists.
         exact: Values to restore, from `exact_adapters`.
     """
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            p.data = exact.get(name, p.data).float()
-
-
-def _recorder(metrics: Path, step: StepProgress) -> TrainerCallback:
-    """A callback that writes metrics, reports progress and seals checkpoints."""
-    from transformers import TrainerCallback
-
-    class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-        def on_log(
-            self, _args: Any, state: Any, _control: Any, logs: Any, **_: Any
-        ) -> None:
-            if not logs.keys() & {"loss", validation.LOSS}:  # the summary at the end
-                return
-            for name, label in _MUST_BE_FINITE.items():
-                guards.require_finite(state.global_step, label, logs.get(name, 0))
-            if not ranks.is_first():
-                return
-            row = {k: v for k, v in logs.items() if not k.endswith(_NOT_REPRODUCIBLE)}
-            with RowWriter(metrics) as rows:
-                rows.write({"step": state.global_step, **row})
-            if "loss" not in logs:
-                return
-            step(state.global_step, state.max_steps, f"loss {logs['loss']:.3f}")
-
-        def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-            ranks.barrier()  # each process writes the state of its random numbers
-            if ranks.is_first():
-                # The metrics must not end before the step of the checkpoint.
-                durable.sync(metrics)
-                checkpoints.seal(
-                    Path(args.output_dir, f"checkpoint-{state.global_step}")
-                )
-
-    return Recorder()
+    for name, p in guards.trainable(model).items():
+        p.data = exact.get(name, p.data).float()
 
 
 def _drop_rows_after(metrics: Path, step: int) -> None:

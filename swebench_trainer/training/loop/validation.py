@@ -20,7 +20,7 @@ from swebench_trainer.recipe.models import TrainTable
 from swebench_trainer.store.draw import draw_fraction
 from swebench_trainer.store.jsonl import read_rows
 from swebench_trainer.training.distributed import ranks
-from swebench_trainer.training.loop import checkpoints
+from swebench_trainer.training.loop import checkpoints, guards
 from swebench_trainer.training.tokens.rows import Encoded
 
 if TYPE_CHECKING:
@@ -208,8 +208,7 @@ def _write(model: torch.nn.Module, target: Path) -> None:
     target.mkdir(parents=True)
     tensors = {
         name: p.detach().cpu().contiguous()
-        for name, p in model.named_parameters()
-        if p.requires_grad
+        for name, p in guards.trainable(model).items()
     }
     save_file(tensors, target / _FILE)
     checkpoints.seal(target)

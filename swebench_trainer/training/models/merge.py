@@ -127,6 +127,7 @@ def _of_run(run: RunDir, *stages: str) -> Trained:
         if _weights(stage) == "model":
             raise _nothing_to_merge(stage.file("model"))
         if _weights(stage) == "adapter":
+            stage.require_unchanged()
             settings = read_json(run.resolved)["model"]
             table = HfTable.model_validate(settings, context={"folder": run.path})
             return Trained(stage.file("adapter"), table)

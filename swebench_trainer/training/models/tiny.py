@@ -10,8 +10,6 @@ On disk it is an ordinary Hugging Face model.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from dataclasses import dataclass
 from errno import EIO, ENOSPC
 from functools import cache
@@ -21,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from swebench_trainer.errors import library_message
-from swebench_trainer.store.cache import user_cache
+from swebench_trainer.store.cache import cached, user_cache
 
 SEED = 0
 EOS, PAD = "<|im_end|>", "<|endoftext|>"
@@ -78,15 +76,7 @@ def tiny_directory(name: str = NAME) -> Path:
     determines its bytes. Several runs can create it at the same time.
     """
     target = user_cache(name.removeprefix("builtin:"), _digest(name))
-    if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-        write_tiny(partial, name)
-        try:
-            partial.rename(target)
-        except OSError:  # another run was faster, with the same bytes
-            shutil.rmtree(partial)
-    return target
+    return cached(target, lambda partial, _: write_tiny(partial, name))
 
 
 def write_tiny(directory: Path, name: str = NAME) -> None:

@@ -149,14 +149,11 @@ def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids of special tokens, whether the tokenizer names them or only marks them."""
-    marked = (
-        token
-        for token, added in tokenizer.added_tokens_decoder.items()
-        if added.special
-    )
-    return frozenset((*tokenizer.all_special_ids, *marked))
+    added = tokenizer.added_tokens_decoder
+    marked = {token for token in added if added[token].special}
+    return marked.union(tokenizer.all_special_ids)
 
 
 def describe_row(

@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from origins import commit_index, commit_tree, git
 
 from swebench_trainer.contents import objects as objects_module

@@ -4,8 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from swebench_trainer.data.metadata import metadata_of
 from swebench_trainer.data.select import select, split

@@ -9,8 +9,7 @@ from unittest import mock
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from swebench_trainer.data import json_rows
 from swebench_trainer.data.json_rows import JsonList
@@ -58,7 +57,14 @@ def an_instance_without_defaults():
         **{field.name: f"a {field.name}" for field in dataclasses.fields(Instance)},
         **{key: ROW[key] for key in ("instance_id", "repo", "base_commit")},
         **dict.fromkeys(
-            ("FAIL_TO_PASS", "PASS_TO_PASS", "images", "test_files"), ("one", "two")
+            (
+                "FAIL_TO_PASS",
+                "PASS_TO_PASS",
+                "images",
+                "test_files",
+                "dockerfiles",
+            ),
+            ("one", "two"),
         ),
         "apply_mode": "pro",
         "split": "heldout",
@@ -134,7 +140,17 @@ def test_three_file_formats_give_the_same_instance(write, name):
             {"base_commit": "--output=/etc/x"},
             "column 'base_commit' is not a valid name",
         ),
-        ({"repo": "a/b\0"}, "column 'repo' is not a valid name"),
+        *(
+            ({"repo": repo}, "repo is not owner/name")
+            for repo in (
+                "a/b\0",
+                "o/../x",
+                "a b/c;touch owned",
+                "<script>/y",
+                "-o/x",
+                "o/",
+            )
+        ),
         ({}, "duplicates the instance_id of an earlier row"),
     ],
 )

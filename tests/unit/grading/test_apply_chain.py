@@ -8,8 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from tiny import CALC, GOLD, MALFORMED, NEW_FILE, NO_NEWLINE, WRONG, diff
 
 from swebench_trainer.grading.apply import (

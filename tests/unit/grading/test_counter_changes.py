@@ -1,9 +1,12 @@
 """Changed tests: derived scripts differ in single literals and keep every line number."""
 
 import dataclasses
+import os
 import subprocess
+import sys
 
 import pytest
+from swebench.harness.log_parsers.python import parse_log_django, parse_log_pytest
 
 from swebench_trainer.grading.counter.changes import (
     derived_instance,
@@ -139,3 +142,255 @@ def test_git_applies_the_changed_patch(tmp_path, on_top):
     assert lines[15] == "    assert box.area == 21"
     assert lines[10] == "    pass"
     assert lines[14] == "    box = Box(4, 5)"
+
+
+def instance_of(source, *failing, passing=(), path="tests/test_box.py"):
+    """An instance whose test patch adds one file."""
+    lines = source.rstrip("\n").split("\n")
+    rows = "\n".join(f"+{line}" for line in lines)
+    patch = (
+        f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n"
+        f"+++ b/{path}\n@@ -0,0 +1,{len(lines)} @@\n{rows}\n"
+    )
+    return dataclasses.replace(
+        INSTANCE,
+        test_patch=patch,
+        eval_script=SCRIPT.replace(PATCH, patch).replace("tests/test_area.py", path),
+        FAIL_TO_PASS=failing,
+        PASS_TO_PASS=tuple(passing),
+    )
+
+
+def new_lines(instance, strength):
+    return {
+        new[1:].strip()
+        for change in of_strength(strength, instance)
+        for _, new in changed_lines(instance, change)
+    }
+
+
+def test_of(*body):
+    lines = "\n".join(f"    {line}" for line in body)
+    return instance_of(f"def test_it():\n{lines}\n", "tests/test_box.py::test_it")
+
+
+test_of.__test__ = False
+
+
+@pytest.mark.parametrize(
+    ("assertion", "kept"),
+    [
+        ("assert area(3, 4) == 12", "assert area(3, 4) == "),
+        ("assert 12 == area(3, 4)", " == area(3, 4)"),
+        ("assert area(3) == (12, x), 'twelve'", ", x), 'twelve'"),
+        ("assert is_big(3) is True", "assert is_big(3) is "),
+        ("assert a == 'x\\ny' and b < 3", "\\n"),
+        ("assert cells[0] == {'key': 'value'}", "assert cells[0] == {'key': '"),
+        ("assert root(2) == sqrt(8) + x[0]", ") + x[0]"),
+        ("self.assertEqual(area(3), 12, 'area')", "self.assertEqual(area(3), "),
+        ("self.assertEqual(12, area(3))", ", area(3))"),
+        ("self.assertTrue(box.is_big(3))", "(box.is_big(3))"),
+        ("hook.assert_called_once_with('open', 3)", "hook.assert_called_once_with('"),
+        ("await self.assertEqual(await area(3), 12)", "(await area(3), "),
+        ("assert text() == 'one ' 'two'", "assert text() == '"),
+        ("assert size('é', 1) == 'é2'", "assert size('é', 1) == 'é"),
+    ],
+)
+def test_only_the_expected_side_of_an_equality_changes(assertion, kept):
+    found = new_lines(test_of(assertion), Strength.EXPECTATION)
+    assert found
+    assert assertion not in found
+    assert all(kept in line for line in found)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "assert area(3) > 12",
+        "assert area(3) != 12",
+        "assert area(3) == area(12)",
+        "assert area(3) == pytest.approx(12, abs=1)",
+        "assert 'box' in name(3)",
+        "assert f'{x}' == name()",
+        "assert x == 3 or x == 4",
+        "self.assertAlmostEqual(area(3), 12)",
+        "self.assertTrue(area(3) < 12)",
+        "self.assertRegex(name(3), 'box')",
+        "self.assertEqual(area(3), area(12))",
+        "with pytest.raises(ValueError, match='box'): assert area(3) == 12",
+        "with self.subTest(side=3): self.assertEqual(area(3), 12)",
+    ],
+)
+def test_inputs_and_bounds_never_change(body):
+    assert new_lines(test_of(body), Strength.EXPECTATION) == set()
+
+
+def test_variables_change_if_they_hold_nothing_but_an_expected_value():
+    only = test_of("expected = ['a', 'b']", "assert f(3) == expected")
+    assert all(
+        line.startswith("expected = ['") for line in new_lines(only, "expectation")
+    )
+    also_input = test_of("value = 3", "assert f(value) == value")
+    assert new_lines(also_input, "expectation") == set()
+
+
+RUN_BY_PYTEST = '''\
+import contextlib
+
+import pytest
+from swebench.harness.log_parsers.python import parse_log_django, parse_log_pytest
+
+
+def test_plain():
+    """It has a docstring."""
+    x = [1,
+         2]  # a comment
+    assert x == [1, 2]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_each(n): assert n == n
+
+
+def test_only_raises():
+    with pytest.raises(ValueError):
+        int("x")
+
+
+class TestMore:
+    def helper(self):
+        return 5
+
+    def test_early(self):
+        if self.helper():
+            y = 4
+        assert y == 4
+        return None
+
+    def test_loop(self):
+        for n in range(2):
+            assert n < 5
+
+    def test_other(self):
+        assert self.helper() == 5
+'''
+
+
+def run_pytest(folder, script):
+    place = folder / "tests/test_box.py"
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    patch = script.partition("<<'EOF_114329324912'\n")[2].partition("EOF_1143")[0]
+    subprocess.run(["git", "apply", "-"], cwd=folder, input=patch.encode(), check=True)
+    log = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", str(place)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    ).stdout
+    return parse_log_pytest(log, None)
+
+
+def test_changed_tests_fail_and_all_others_pass_under_pytest(tmp_path):
+    names = [
+        *("test_plain", "test_each[1]", "test_each[2]", "test_only_raises"),
+        *("TestMore::test_early", "TestMore::test_loop"),
+    ]
+    instance = instance_of(
+        RUN_BY_PYTEST,
+        *(f"tests/test_box.py::{name}" for name in names),
+        passing=["tests/test_box.py::TestMore::test_other"],
+    )
+    for strength in Strength:
+        change = of_strength(strength, instance)[0]
+        if strength is Strength.SABOTAGE:
+            assert set(change.tests) == set(instance.FAIL_TO_PASS)
+        derived = derived_instance(instance, change)
+        statuses = run_pytest(tmp_path, change.eval_script)
+        assert {statuses[name] for name in derived.FAIL_TO_PASS} == {"FAILED"}
+        assert {statuses[name] for name in derived.PASS_TO_PASS} == {"PASSED"}
+
+
+RUN_BY_UNITTEST = '''\
+import unittest
+
+
+class Base:
+    def test_shared(self):
+        self.assertEqual(len("abc"), 3)
+
+
+class OneTests(Base, unittest.TestCase):
+    def test_told(self):
+        """It is told by its docstring."""
+        self.assertIs(bool(3), True)
+
+    def test_loop(self):
+        for n in range(2):
+            with self.subTest(n=n):
+                self.assertEqual(n, n)
+
+
+class TwoTests(Base, unittest.TestCase):
+    def test_other(self):
+        self.assertTrue(3)
+'''
+
+
+def test_changed_tests_fail_and_all_others_pass_under_unittest(tmp_path):
+    names = [
+        "test_shared (test_box.OneTests.test_shared)",
+        "test_shared (test_box.TwoTests.test_shared)",
+        "It is told by its docstring.",
+        "test_loop (test_box.OneTests.test_loop)",
+    ]
+    other = "test_other (test_box.TwoTests.test_other)"
+    instance = instance_of(RUN_BY_UNITTEST, *names, passing=[other], path="test_box.py")
+    for strength, changed in [
+        (Strength.EXPECTATION, set(names[:3])),
+        (Strength.SABOTAGE, set(names)),
+    ]:
+        change = of_strength(strength, instance)[0]
+        assert set(change.tests) == changed
+        (tmp_path / "test_box.py").unlink(missing_ok=True)
+        derived = derived_instance(instance, change)
+        patch = TestScript.of(derived).patch
+        apply = ["git", "apply", "-"]
+        subprocess.run(apply, cwd=tmp_path, input=patch.encode(), check=True)
+        log = subprocess.run(
+            [sys.executable, "-m", "unittest", "-v", "test_box"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        ).stderr
+        statuses = parse_log_django(log, None)
+        assert {statuses[name] for name in derived.FAIL_TO_PASS} == {"FAILED"}
+        assert {statuses[name] for name in derived.PASS_TO_PASS} == {"PASSED"}
+
+
+def test_scripts_that_check_tests_out_get_a_small_patch():
+    script = SCRIPT.partition("git apply")[0] + SCRIPT.partition(
+        "EOF_114329324912\n: "
+    )[2].replace("'>>>>> Start", ": '>>>>> Start", 1)
+    instance = dataclasses.replace(INSTANCE, eval_script=script)
+    change = proposed_changes(instance)[0]
+    before, _, rest = change.eval_script.partition(
+        "git apply -v - <<'EOF_114329324912'\n"
+    )
+    patch, _, after = rest.partition("EOF_114329324912\n")
+    assert before + after == script
+    assert before.endswith("git checkout 0123456 tests/test_area.py\n")
+    assert patch.count("\n-") == patch.count("\n+")
+
+
+def test_derived_scripts_say_nothing_of_their_purpose():
+    for change in proposed_changes(INSTANCE):
+        new = " ".join(new for _, new in changed_lines(INSTANCE, change)).lower()
+        assert not any(word in new for word in ("counter", "canary", "sabotage"))
+
+
+def test_no_change_keeps_the_size_of_a_file():
+    instance = test_of("assert a is True", "assert b is False")
+    for change in proposed_changes(instance):
+        assert len(change.eval_script) != len(instance.eval_script)

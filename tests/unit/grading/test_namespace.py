@@ -20,8 +20,7 @@ from tiny import ADD, DOUBLE, Task, make_task
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.errors import PrerequisiteError
-from swebench_trainer.grading.namespace import grader as namespace_grader
-from swebench_trainer.grading.namespace import launch
+from swebench_trainer.grading.namespace import grader as namespace_grader, launch
 from swebench_trainer.grading.namespace.cgroup import cgroup_parents
 from swebench_trainer.grading.namespace.grader import (
     NamespaceGrader,

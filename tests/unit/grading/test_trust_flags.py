@@ -11,6 +11,7 @@ from swebench_trainer.contracts import GoldRun
 from swebench_trainer.grading.official import judge
 from swebench_trainer.grading.sandbox import MAX_PATHS, Evidence
 from swebench_trainer.grading.trust.flags import MEANINGS, trust_flags
+from swebench_trainer.grading.trust.log_flags import Transcript, installs
 
 RESULTS = f"{ADD} ... ok\n{DOUBLE} ... ok\n"
 
@@ -58,6 +59,93 @@ def test_each_flag_has_a_meaning(task: Task) -> None:
     job = task.job(diff("conftest.py", None, "import atexit\n"))
     evidence = Evidence(("/usr/bin/git",), script_intact=False)
     assert set(trust_flags(job, "", evidence)) <= MEANINGS.keys()
+
+
+# Installations and test files of the patch.
+
+INSTALL = "+ python3 -m pip install -e .\n"
+DONE = "Obtaining file:///testbed\nSuccessfully installed calc-1.0\n"
+CONFLICT = "ERROR: pip's dependency resolver does not currently take into account all\n"
+OFFLINE = "ERROR: No matching distribution found for setuptools>=40.8.0\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "flagged"),
+    [
+        (DONE, False),
+        (CONFLICT + DONE, False),
+        (OFFLINE, True),
+        ("error: subprocess-exited-with-error\n", True),
+        ("", True),
+        ("+ git status\n" + DONE, True),  # of another command
+    ],
+)
+def test_an_installation_that_fails_unlike_with_gold_is_flagged(
+    task: Task, output: str, flagged: bool
+) -> None:
+    gold = GoldRun(1, installed=frozenset({INSTALL.strip()}))
+    log = log_of(before=INSTALL + output)
+    assert flags(task, log, gold=gold) == (("failed_install",) if flagged else ())
+    assert flags(task, log, gold=GoldRun(1)) == ()
+    assert flags(task, log) == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "installed"),
+    [
+        ("pip install -q .", "", True),
+        ("pip install -q .", OFFLINE, False),
+        ("python setup.py develop", "Finished processing dependencies for x", True),
+        ("npm ci", "added 12 packages in 3s", True),
+        ("npm ci", "npm ERR! network", False),
+        ("git status", "Successfully installed x", False),
+    ],
+)
+def test_installers_are_understood(
+    task: Task, command: str, output: str, installed: bool
+) -> None:
+    log = log_of(before=f"+ {command}\n{output}\n")
+    found = installs(Transcript(task.instance, log))
+    assert found == ({f"+ {command}"} if installed else frozenset())
+
+
+def command(task: Task, command: str) -> dict[str, str]:
+    old = "python3 -m unittest -v test_calc"
+    return {"eval_script": task.instance.eval_script.replace(old, command)}
+
+
+NEW_TEST = diff("tests/unit/test_new.py", None, "import test_calc\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m unittest discover -v",
+        "pytest -rA",
+        "pytest .",
+        "pytest tests",
+        "pytest test_calc.py ./tests/unit/",
+        "./tests/runtests.py tests.unit",
+        "npm test",
+    ],
+)
+def test_new_tests_that_the_script_discovers_are_flagged(task: Task, line: str) -> None:
+    assert flags(task, patch=NEW_TEST, **command(task, line)) == ("runs_own_tests",)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m unittest -v test_calc",
+        "python -m unittest test_calc.CalcTest tests.other",
+        "pytest -rA test_calc.py other/",
+        "pytest ./test_calc.py::CalcTest",
+    ],
+)
+def test_new_tests_that_the_script_does_not_run_are_not_flagged(
+    task: Task, line: str
+) -> None:
+    assert flags(task, patch=NEW_TEST, **command(task, line)) == ()
 
 
 # Forged and missing markers.
@@ -231,6 +319,12 @@ def test_an_early_checkout_of_a_new_test_file_is_not_flagged(task: Task) -> None
         diff("random/__init__.py", None, "x = 1\n"),
         diff("pytest.py", None, "x = 1\n"),
         diff("run_checks", "1\n", "2\n"),
+        diff("plug-1.0.dist-info/entry_points.txt", None, "[pytest11]\n"),
+        diff("plug-1.0.dist-info/METADATA", None, "Name: plug\n"),
+        diff("src/plug.egg-info/entry_points.txt", None, "[pytest11]\n"),
+        diff("plug.egg-info", None, "Name: plug\n"),
+        diff("lib/plug.egg-link", None, "/testbed\n"),
+        diff("docs/.gitattributes", None, "* filter=x\n"),
     ],
 )
 def test_patches_that_touch_tests_are_flagged(task: Task, patch: str) -> None:

@@ -3,8 +3,7 @@
 import subprocess
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from swebench_trainer.patches.lenient_diff import lines_by_file, scan
 from swebench_trainer.patches.reverse import reverse

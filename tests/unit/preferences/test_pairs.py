@@ -6,8 +6,7 @@ import dataclasses
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from swebench_trainer.contracts import Bottlenecks, GradedInstance, MissingForPair
 from swebench_trainer.preferences.eligibility import bottlenecks, parse_limits

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from shorthand import extract_patch, render_answer
 
 # Few different lines, so that a search text is often not unique at first.

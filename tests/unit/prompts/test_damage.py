@@ -19,8 +19,7 @@ from damage import (
     gold_of,
     variants,
 )
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from swebench_trainer.answers.diffs import ExtractedPatch
 from swebench_trainer.answers.forms import extract_patch

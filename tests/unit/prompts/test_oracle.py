@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from context import an_instance, estimate, module, render
 from damage import Memory
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from swebench_trainer.answers.blocks import Edit, parse_blocks
 from swebench_trainer.answers.forms import render_answer

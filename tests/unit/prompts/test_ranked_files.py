@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from context import an_instance, estimate, module, render
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from swebench_trainer.errors import DataError
 from swebench_trainer.prompts.ranked_files import (

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from damage import Memory
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from swebench_trainer.answers.diffs import ExtractedPatch
 from swebench_trainer.answers.forms import AnswerForm, extract_patch

@@ -5,8 +5,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from swebench_trainer.errors import StageError
-from swebench_trainer.training.batching.collator_audit import audit_collator
 from swebench_trainer.training.batching.shared_prefix import SharedPrefixCollator
+from swebench_trainer.training.loop.guards import audit_collator
 from swebench_trainer.training.tokens.rows import Encoded
 
 END = 9

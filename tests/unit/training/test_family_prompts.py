@@ -8,8 +8,7 @@ import unicodedata
 
 import pytest
 from families import FAMILIES, build
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from swebench_trainer.errors import RecipeError
 from swebench_trainer.training.models.loading import load_tokenizer

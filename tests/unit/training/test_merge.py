@@ -170,7 +170,7 @@ def test_an_interrupted_merge_leaves_no_files(tmp_path, run, monkeypatch):
 
 
 def test_the_command_reports_base_and_agreement(tmp_path, run, capsys):
-    from swebench_trainer.cli import run_command_line
+    from swebench_trainer.__main__ import run_command_line
 
     out = tmp_path / "out"
     assert run_command_line(["merge", str(run), str(out), "--base", "bf16"]) == 0

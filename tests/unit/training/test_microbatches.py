@@ -7,8 +7,7 @@ from functools import partial
 from itertools import combinations, pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import ValidationError
 from training_examples import (
     DPO,

@@ -21,7 +21,7 @@ from training_examples import (
 from swebench_trainer.recipe.models import SftTable
 from swebench_trainer.store.jsonl import read_rows
 from swebench_trainer.training.dpo import train_dpo
-from swebench_trainer.training.loop.milestones import steps_of
+from swebench_trainer.training.loop.callbacks import steps_of
 from swebench_trainer.training.sft import train_sft
 
 SIX = SFT.model_copy(update={"epochs": 6, "batch_size": len(ROWS)})

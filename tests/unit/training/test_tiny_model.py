@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -55,23 +56,23 @@ def test_the_directory_is_created_once_and_completely(tmp_path, monkeypatch):
     stamp = (first / "config.json").stat().st_mtime_ns
     assert tiny.tiny_directory() == first
     assert (first / "config.json").stat().st_mtime_ns == stamp
-    assert [path.name for path in first.parent.iterdir()] == [first.name]
+    assert {path.suffix for path in first.parent.iterdir()} == {"", ".lock"}
 
 
-def test_a_run_that_loses_the_race_uses_the_winners_model(tmp_path, monkeypatch):
+def test_runs_that_start_together_write_the_model_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    write = tiny.write_tiny
+    write, written = tiny.write_tiny, []
 
-    def write_while_another_run_wins(folder: Path, name: str) -> None:
+    def counted(folder: Path, name: str) -> None:
+        written.append(folder)
         write(folder, name)
-        winner = folder.parent / tiny._digest()
-        winner.mkdir()
-        (winner / "config.json").write_text("the winner's")
 
-    monkeypatch.setattr(tiny, "write_tiny", write_while_another_run_wins)
-    folder = tiny.tiny_directory()
-    assert (folder / "config.json").read_text() == "the winner's"
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    monkeypatch.setattr(tiny, "write_tiny", counted)
+    with ThreadPoolExecutor(2) as runs:
+        folders = set(runs.map(lambda _: tiny.tiny_directory(), range(2)))
+    assert len(written) == 1
+    assert (folders.pop() / "model.safetensors").exists()
+    assert not folders
 
 
 @pytest.mark.parametrize("name", tiny.MODELS)

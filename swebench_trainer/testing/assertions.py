@@ -1,4 +1,4 @@
-"""Checks that importing a module loads no heavy libraries."""
+"""Violations of contracts as test failures: of an object, and of the import rule."""
 
 from __future__ import annotations
 
@@ -6,6 +6,28 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from swebench_trainer.errors import PluginFault
+from swebench_trainer.plugins.guard import GuardedPlugin, Role
+
+
+def as_in_runs(plugin: Any, role: Role) -> Any:
+    """The object, checked against its contract as in a run."""
+    with as_assertions():
+        return GuardedPlugin(plugin, role, f"The {role}")
+
+
+@contextmanager
+def as_assertions() -> Iterator[None]:
+    """Turn a `PluginFault` into an `AssertionError`."""
+    try:
+        yield
+    except PluginFault as error:
+        raise AssertionError(error.message) from error
+
 
 HEAVY = (
     "torch",
