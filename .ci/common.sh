@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_QUIET=1
 export CI=1 HF_HUB_OFFLINE=1 SWEBENCH_TRAINER_REQUIRE_DOCKER=1
 
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+trap 'wait; rm -rf "$scratch"' EXIT
 step() { printf '\n=== %s (at %s s)\n' "$1" "$SECONDS"; }
 
 start_docker() {
@@ -22,6 +22,5 @@ install_checkout() {
 }
 
 build_realtasks() {
-  step "Images of the real tasks"
   python tests/realtasks/build.py build/realtasks
 }

@@ -1,4 +1,4 @@
-"""What every test has: a cache of its own, never the user's."""
+"""What every test has: a cache and a secret of its own, never the user's."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory):
     """Processes that a test starts inherit it; tests that compare runs take their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
 
 
@@ -81,11 +82,12 @@ def pytest_runtest_setup() -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: a worker, of about a gigabyte, for each core that this process may use.
 
-    With a GPU there is one process: its memory is measured, and others would use it too.
+    With Docker there is one more, because one of them mostly waits for containers. With a GPU
+    there is one process: its memory is measured, and others would use it too.
     """
     if any(Path("/dev").glob("nvidia[0-9]*")):
         return 0
-    return min(len(os.sched_getaffinity(0)), 8)
+    return min(len(os.sched_getaffinity(0)), 8) + Path("/var/run/docker.sock").exists()
 
 
 @pytest.hookimpl(optionalhook=True)

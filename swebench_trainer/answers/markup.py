@@ -66,7 +66,6 @@ FORMS = (
     Form(Kind.CLOSE, rf"<[ ]*/[ ]*{_PREFIX}{_NAME}[ ]*>"),
     # Mistral, Kimi-VL, openPangu, MedGemma
     Form(Kind.OPEN, rf"\[{_SHORT}\](?!\()", certain=False),
-    Form(Kind.OPEN, r"\[reasoning\](?=(?s:.*)\[/reasoning\])"),
     Form(Kind.CLOSE, rf"\[[ ]*/[ ]*(?:{_SHORT}|reasoning)[ ]*\]"),
     Form(Kind.OPEN, rf"[\u25c1\u27e8\u3008\u3010]{_SHORT}[\u25b7\u27e9\u3009\u3011]"),
     Form(Kind.CLOSE, rf"[\u25c1\u27e8\u3008\u3010]/{_SHORT}[\u25b7\u27e9\u3009\u3011]"),

@@ -193,10 +193,20 @@ def image_tag(instance_id: str, repo: str) -> str:
 # Test output is escaped with the control character DLE: the character itself, carriage
 # returns, which the harness would read as line ends, and text that resembles a marker.
 # The trailing dot records whether the last line ends in a newline. NULs are removed
-# because Alpine's sed would end a line there.
+# because `read` skips them. Only builtins of the running shell are used: the patch could
+# have replaced any program by the time the tests have ended.
 _WRITE_LOG = r"""write_log() {
-  { cat "$1"; echo .; } | tr -d '\000' |
-    LC_ALL=C sed $'s/\020/&&/g;s/>>>>/&\020./g;s/\r/\020r/g;s/^/'"$2/"
+  set +x
+  local LC_ALL=C IFS= line= ended=0
+  while [ $ended = 0 ]; do
+    read -r line || ended=1
+    line=${line//$'\020'/$'\020\020'}
+    line=${line//'>>>>'/$'>>>>\020.'}
+    line=${line//$'\r'/$'\020r'}
+    [ $ended = 0 ] || line=$line.
+    printf '%s%s\n' "$2" "$line"
+  done < "$1" || printf '%s.\n' "$2"
+  set -x
 } 2> /dev/null"""
 
 
@@ -229,14 +239,15 @@ set +u
 mkdir -p /workspace
 sed 's/^|//' > /workspace/{_RUN_SCRIPT} <<'END_OF_RUN_SCRIPT'
 {quoted}END_OF_RUN_SCRIPT
+{{ script_text=$(< /workspace/{_RUN_SCRIPT}) script_digest=$(sha256sum < /workspace/{_RUN_SCRIPT}); }} 2> /dev/null
 cd {WORKDIR}
 {checkout_tests}
 bash /workspace/{_RUN_SCRIPT} {",".join(files)} > /workspace/stdout.log 2> /workspace/stderr.log
 : '{START_TEST_OUTPUT}'
 write_log /workspace/stdout.log O:
 write_log /workspace/stderr.log E:
-sha256sum < /workspace/{_RUN_SCRIPT} | sed 's/^/S:/'
-true
+{{ [ "$(< /workspace/{_RUN_SCRIPT})" = "$script_text" ] || script_digest=changed; }} 2> /dev/null
+{{ printf 'S:%s\n' "$script_digest"; }} 2> /dev/null
 : '{END_TEST_OUTPUT}'
 """
     for marker in (START_TEST_OUTPUT, END_TEST_OUTPUT):

@@ -25,6 +25,7 @@ def tasks(docker_client: object) -> str:
     return str(TASKS)
 
 
+@pytest.mark.stock
 def test_doctor_runs_gold_no_op_and_parity(
     tasks: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

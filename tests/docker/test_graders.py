@@ -107,6 +107,7 @@ def graders(timeout: int) -> dict[str, Grader]:
 
 
 @pytest.mark.slow
+@pytest.mark.stock
 def test_three_graders_agree(
     task: Task,
     tmp_path_factory: pytest.TempPathFactory,

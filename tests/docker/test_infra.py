@@ -130,6 +130,7 @@ BYTES = r"printf 'caf\342 \r50%%\r100%%\r\nnul \000 here\n\r'; " + UNITTEST
 
 
 @pytest.mark.slow
+@pytest.mark.stock
 def test_invalid_bytes_in_the_output_are_logged_as_by_the_harness(
     make: Callable[[str], Task],
 ) -> None:
@@ -220,6 +221,7 @@ FILES = (
 
 
 @pytest.mark.slow
+@pytest.mark.stock
 @pytest.mark.timeout(300)
 def test_every_kind_of_patch_produces_the_same_files_as_the_harness(
     make: Callable[[str], Task],

@@ -31,7 +31,12 @@ from swebench_trainer.grading.official import NOOP, TEST_LOG, test_spec
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.types import Candidate, Instance, Status
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(3000)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.docker,
+    pytest.mark.stock,
+    pytest.mark.timeout(3000),
+]
 
 ROOT = Path(__file__).parents[2]
 TASKS = ROOT / "build" / "realtasks"

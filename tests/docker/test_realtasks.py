@@ -12,7 +12,12 @@ from extended import EXTENDED
 ROOT = Path(__file__).parents[2]
 TASKS = ROOT / "build" / "realtasks"
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(3000)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.docker,
+    pytest.mark.stock,
+    pytest.mark.timeout(3000),
+]
 
 
 QUICK = (

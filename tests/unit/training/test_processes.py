@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,11 +55,15 @@ def assert_equal_trainings(one: Path, two: Path, name: str = "adapter") -> None:
         torch.testing.assert_close(found[key], tensor, atol=1e-5, rtol=0)
 
 
-@pytest.fixture
-def examples(monkeypatch: pytest.MonkeyPatch) -> None:
+def make_importable(patch: pytest.MonkeyPatch) -> None:
     """Makes `rank_examples` importable in the ranks."""
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+
+@pytest.fixture
+def examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_importable(monkeypatch)
 
 
 def in_ranks(function, out: Path, step=None) -> Path:
@@ -84,46 +89,37 @@ def eventually(holds, seconds: float = 240) -> bool:
     return bool(holds())
 
 
-def assert_sft_in_two_equals_one(tmp_path, train, settings) -> None:
+@pytest.mark.slow
+def test_sft_in_two_processes_equals_sft_in_one_even_if_a_rank_crashes_at_its_end(
+    tmp_path, trained, examples, caplog
+):
+    settings = SFT.model_copy(update={"prompt_loss": 0.2})
+    one = trained(train_sft, LORA, ROWS, settings).parent
     progress = []
-    train_sft(LORA, ROWS, settings, request_in(tmp_path / "one"))
-    request = request_in(tmp_path / "two", step=lambda *step: progress.append(step))
-    weights = launch.train(train, LORA, ROWS, in_two(settings), request)
-    assert weights == tmp_path / "two" / "adapter"
-    assert_equal_trainings(tmp_path / "one", tmp_path / "two")
+    request = request_in(tmp_path, step=lambda *step: progress.append(step))
+    crashing = rank_examples.train_and_abort_at_the_end
+    weights = launch.train(crashing, LORA, ROWS, in_two(settings), request)
+    assert weights == tmp_path / "adapter"
+    assert_equal_trainings(one, tmp_path)
     assert [done for done, _, _ in progress] == [1, 2, 3, 4, 5, 6]
-    assert progress[-1][2] == f"loss {metrics(tmp_path / 'two')[-1]['loss']:.3f}"
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {
+    assert progress[-1][2] == f"loss {metrics(tmp_path)[-1]['loss']:.3f}"
+    assert {path.name for path in tmp_path.iterdir()} == {
         "adapter",
         "audit.json",
         "metrics.jsonl",
     }
-
-
-@pytest.mark.slow
-def test_sft_with_a_prompt_loss_in_two_processes_equals_sft_in_one(tmp_path):
-    settings = SFT.model_copy(update={"prompt_loss": 0.2})
-    assert_sft_in_two_equals_one(tmp_path, train_sft, settings)
-
-
-@pytest.mark.slow
-def test_sft_in_two_processes_survives_a_rank_that_crashes_at_its_end(
-    tmp_path, examples, caplog
-):
-    crashing = rank_examples.train_and_abort_at_the_end
-    assert_sft_in_two_equals_one(tmp_path, crashing, SFT)
     assert "training is complete, but: Process " in caplog.text
 
 
 @pytest.mark.slow
-def test_dpo_in_two_processes_equals_dpo_in_one(tmp_path, sft_adapter):
-    for name, settings in (("one", DPO), ("two", in_two(DPO))):
-        request = request_in(tmp_path / name, start=sft_adapter)
-        launch.train(train_dpo, LORA, PAIRS, settings, request)
-    assert_equal_trainings(tmp_path / "one", tmp_path / "two")
-    audit = json.loads((tmp_path / "two" / "audit.json").read_text())
+def test_dpo_in_two_processes_equals_dpo_in_one(tmp_path, trained, sft_adapter):
+    one = trained(train_dpo, LORA, PAIRS, DPO, start=sft_adapter).parent
+    request = request_in(tmp_path, start=sft_adapter)
+    launch.train(train_dpo, LORA, PAIRS, in_two(DPO), request)
+    assert_equal_trainings(one, tmp_path)
+    audit = json.loads((tmp_path / "audit.json").read_text())
     assert audit["shared_prefix"]
-    assert metrics(tmp_path / "two")[0]["rewards/margins"] == 0.0
+    assert metrics(tmp_path)[0]["rewards/margins"] == 0.0
 
 
 def test_sharding_on_a_cpu_is_refused(tmp_path):
@@ -141,24 +137,37 @@ def test_sharding_uses_fsdp2_and_gathers_the_weights_at_the_end():
     assert ranks.arguments(SFT) == {}
 
 
+SAVING = SFT.model_copy(update={"save_every": 2})
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Path:
+    """Where a training in two processes was stopped after its fifth step of six."""
+    out = tmp_path_factory.mktemp("stopped")
+    hanging = rank_examples.train_and_hang_after_five
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        make_importable(patch)
+        request = request_in(out, step=stop_after(5))
+        launch.train(hanging, LORA, ROWS, in_two(SAVING), request)
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("then", [2, 1])
-def test_a_stopped_training_in_two_processes_is_resumed(tmp_path, examples, then):
-    settings = SFT.model_copy(update={"save_every": 2})
-    train_sft(LORA, ROWS, settings, request_in(tmp_path / "one"))
-    out = tmp_path / "two"
-    with pytest.raises(KeyboardInterrupt):
-        request = request_in(out, step=stop_after(5))
-        hanging = rank_examples.train_and_hang_after_five
-        launch.train(hanging, LORA, ROWS, in_two(settings), request)
+def test_a_stopped_training_in_two_processes_is_resumed(
+    tmp_path, trained, stopped, then
+):
+    one = trained(train_sft, LORA, ROWS, SAVING).parent
+    out = tmp_path / "out"
+    shutil.copytree(stopped, out)
     sealed = list(out.glob("checkpoints/*/complete.json"))
     assert {path.parent.name for path in sealed} >= {"checkpoint-4"}
     steps = []
     request = request_in(out, step=lambda done, *_: steps.append(done))
-    rest = settings.model_copy(update={"processes": then})
+    rest = SAVING.model_copy(update={"processes": then})
     launch.train(train_sft, LORA, ROWS, rest, request)
     assert steps == [5, 6]
-    assert_equal_trainings(tmp_path / "one", out)
+    assert_equal_trainings(one, out)
     assert not (out / "checkpoints").exists()
 
 
