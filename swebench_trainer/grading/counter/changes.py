@@ -82,12 +82,15 @@ def derived_instance(instance: Instance, change: TestChange) -> Instance:
     """The instance whose tests are changed.
 
     Its FAIL_TO_PASS tests are those that must fail, and its PASS_TO_PASS tests are all
-    other expected tests.
+    other expected tests. Its test patch is the one that the script applies, if any.
     """
+    derived = dataclasses.replace(instance, eval_script=change.eval_script)
+    before, after = TestScript.of(instance), TestScript.of(derived)
+    applies = before is not None and before.applies
     expected = dict.fromkeys((*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS))
     return dataclasses.replace(
-        instance,
-        eval_script=change.eval_script,
+        derived,
+        test_patch=after.patch if after and applies else instance.test_patch,
         FAIL_TO_PASS=change.tests,
         PASS_TO_PASS=tuple(name for name in expected if name not in change.tests),
     )

@@ -110,6 +110,8 @@ def test_a_derived_instance_expects_the_changed_tests_and_all_others():
         *INSTANCE.PASS_TO_PASS,
     }
     assert derived.eval_script == change.eval_script
+    assert derived.test_patch in derived.eval_script
+    assert derived.test_patch != INSTANCE.test_patch
 
 
 def test_an_instance_without_a_test_patch_in_its_script_has_no_changes():
@@ -390,6 +392,7 @@ def test_scripts_that_check_tests_out_get_a_small_patch():
     assert before + after == script
     assert before.endswith("git checkout 0123456 tests/test_area.py\n")
     assert patch.count("\n-") == patch.count("\n+")
+    assert derived_instance(instance, change).test_patch == PATCH
 
 
 def test_derived_scripts_say_nothing_of_their_purpose():
