@@ -14,6 +14,9 @@ from swebench_trainer.grading.sandbox import MAX_PATHS, Evidence
 from swebench_trainer.grading.trust import log_flags, patch_flags
 from swebench_trainer.grading.trust.log_flags import Transcript
 
+NO_RESULT = "no_result"
+"""Flag of a pass in which an expected test may never have run."""
+
 MEANINGS = {
     "multi_marker": "the log has more markers than the eval script writes",
     "two_exit_codes": "the log has two exit codes of the tests",
@@ -21,6 +24,8 @@ MEANINGS = {
     "missing_exit_marker": "the log has no exit code of the tests",
     "outside_markers": "all test results are outside the markers",
     "excused_tests": "an expected test was skipped or marked as an expected failure",
+    NO_RESULT: "an expected test has no result in the log",
+    "contradictory_results": "an expected test has lines of success and of failure",
     "failed_install": "the eval script could not install what it installs with gold",
     "refused_tests": "git could not install the official tests",
     "refused_patch": "the tests pass although the patch was refused",
@@ -76,6 +81,8 @@ def trust_flags(
         "missing_exit_marker": log_flags.lacks_exit_marker(log),
         "outside_markers": log_flags.has_results_outside(log),
         "excused_tests": log_flags.has_excused_tests(log, gold),
+        NO_RESULT: log_flags.lacks_results(log, gold),
+        "contradictory_results": log_flags.has_contradiction(log, gold),
         "failed_install": log_flags.has_failed_install(log, gold),
         "refused_tests": log_flags.has_refused_tests(log),
         "refused_patch": refused,
