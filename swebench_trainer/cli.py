@@ -202,6 +202,10 @@ def grade(
     cache: Annotated[
         bool, Option(help="Reuse cached test runs, and cache new ones.")
     ] = True,
+    gold_runs: Annotated[
+        bool,
+        Option("--gold-runs", help="Run gold and counter-runs to tell what to trust."),
+    ] = False,
 ) -> None:
     """Grade one or more predictions files."""
     from swebench_trainer.commands import grade as command
@@ -210,7 +214,9 @@ def grade(
     source = SourceOptions(data, split, scripts, digests)
     files = [*predictions, *(more or [])]
     limits = (workers, timeout, memory)
-    command.execute(command.GradeOptions(source, files, out, grader, *limits, cache))
+    command.execute(
+        command.GradeOptions(source, files, out, grader, *limits, cache, gold_runs)
+    )
 
 
 @app.command()

@@ -378,14 +378,24 @@ class GoldRun:
         skipped: Tests that are skipped, or expected to fail, even with gold.
         changed: Absolute paths of files that the run changed outside the
             repository.
+        without_result: Expected tests that the log says nothing about.
+        contradicted: Expected tests with lines of success and of failure.
         installed: Commands of the eval script that installed something.
+        tests: Path and digest of each official test file after the run.
+        rewritten: Official test files that the tests write themselves.
+        running: Names of processes that the run left behind.
     """
 
     seconds: float
     failed: frozenset[str] = frozenset()
     skipped: frozenset[str] = frozenset()
     changed: frozenset[str] = frozenset()
+    without_result: frozenset[str] = frozenset()
+    contradicted: frozenset[str] = frozenset()
     installed: frozenset[str] = frozenset()
+    tests: frozenset[tuple[str, str]] = frozenset()
+    rewritten: frozenset[str] = frozenset()
+    running: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -356,6 +356,8 @@ class Verdict:
         explained: Whether the patch caused the timeout (it timed out again with many
             times the seconds that gold needs) or the infrastructure error (it lost its
             sandbox each time, and the same tests without it did not).
+        strength: The counter-run in which the patch failed the changed tests, as it
+            should; `None` without one.
     """
 
     instance_id: str
@@ -368,6 +370,7 @@ class Verdict:
     log: str = ""
     patch: str = ""
     explained: bool = False
+    strength: Strength | None = None
 
     @property
     def reward(self) -> int | None:

@@ -1,4 +1,4 @@
-"""What every test has: a cache of its own, never the user's."""
+"""What every test has: a cache and a secret of its own, never the user's."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory):
     """Processes that a test starts inherit it; tests that compare runs take their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,21 +15,33 @@ from swebench_trainer.commands.inputs import (
     open_source,
     show_progress,
 )
-from swebench_trainer.contracts import ItemProgress
+from swebench_trainer.contracts import GoldRun, Grader, ItemProgress
 from swebench_trainer.errors import DataError, RecipeError
+from swebench_trainer.grading.counter.runs import COUNTER, CounterRuns, GradingContext
+from swebench_trainer.grading.counter.secret import ranking
 from swebench_trainer.grading.ledger import Ledger, require_decided
-from swebench_trainer.grading.official import final_report
+from swebench_trainer.grading.official import final_report, trusted_part
+from swebench_trainer.grading.retest import of_first_run
 from swebench_trainer.pipeline import run_observed
 from swebench_trainer.plugins.manager import Plugins
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.console import open_console, print_line
-from swebench_trainer.stages.context import StageSummary
+from swebench_trainer.reporting.run_report import trust_label
+from swebench_trainer.reporting.summaries import verdict_counts
+from swebench_trainer.stages.context import GOLD, StageSummary, gold_runs
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import each_row, write_json, write_rows
 from swebench_trainer.store.locks import owned
 from swebench_trainer.store.predictions import read_predictions
 from swebench_trainer.store.rundir import FORMAT, StageDir
-from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row
+from swebench_trainer.types import (
+    Candidate,
+    Instance,
+    Status,
+    Verdict,
+    as_row,
+    from_row,
+)
 
 INSTANCES = "instances.jsonl"
 """Name of the file with the graded data, in the output directory."""
@@ -57,6 +69,7 @@ class GradeOptions:
         timeout: Seconds per candidate; `None` means `DEFAULTS` or `PRO_DEFAULTS`.
         memory: Memory limit of a candidate, such as `8g`; `None` means the same.
         cache: Whether to share test runs with other gradings.
+        gold_runs: Whether to run gold for comparison, and passes on changed tests.
     """
 
     source: SourceOptions
@@ -67,6 +80,7 @@ class GradeOptions:
     timeout: int | None = None
     memory: str | None = None
     cache: bool = True
+    gold_runs: bool = False
 
 
 def execute(options: GradeOptions) -> None:
@@ -88,6 +102,8 @@ def execute(options: GradeOptions) -> None:
     if flagged := sum(v.status is Status.RESOLVED and bool(v.flags) for v in verdicts):
         text = f"{flagged} passes are suspicious; see flags in verdicts.jsonl"
         print_line(console, text)
+    for line in _trust_lines(options, verdicts):
+        print_line(console, line)
     if repeated := repeated_predictions(verdicts):
         print_line(
             console,
@@ -139,6 +155,7 @@ def grade_predictions(
         "grader": table.use,
         "timeout": table.timeout,
         "predictions": digest([[c.model, c.instance_id, c.patch] for c in candidates]),
+        "gold_runs": options.gold_runs,
     }
     folder = _claim_directory(out, settings)
     with owned(out / LOCK):
@@ -147,14 +164,77 @@ def grade_predictions(
             engine.check(named)
             folder.begin({**settings, "format": FORMAT})
             write_rows(out / INSTANCES, map(as_row, instances.values()))
+            if options.gold_runs:
+                _run_gold(out, named, engine, progress)
+            gold = passing_gold_runs(out)
             ledger = Ledger(out, named, run_id="grade")
-            verdicts = ledger.grade(engine, candidates, progress)
+            found = ledger.grade(engine, candidates, progress, gold=gold)
+            verdicts = [of_first_run(verdict) for verdict in found]
+            write_report(out, list(instances.values()), verdicts)
+            require_decided(verdicts)
+            if options.gold_runs:
+                context = GradingContext(engine, named, gold, progress, None, "counter")
+                runs = CounterRuns(out / COUNTER, context, ranking())
+                verdicts = runs.check(candidates, verdicts)
+                write_rows(ledger.path, map(as_row, verdicts))
+                write_report(out, list(instances.values()), verdicts)
         finally:
             engine.close()
-        report = final_report(list(instances.values()), best_verdicts(verdicts))
-        write_json(out / "report.json", report)
-    require_decided(verdicts)
     return verdicts
+
+
+def _run_gold(
+    out: Path, instances: Sequence[Instance], engine: Grader, progress: ItemProgress
+) -> None:
+    """Run gold of each instance once."""
+    candidates = [Candidate(i.instance_id, 0, GOLD, "", i.patch) for i in instances]
+    ledger = Ledger(out / GOLD, instances, run_id=GOLD)
+    verdicts = ledger.grade(engine, candidates, progress, once_per_patch=False)
+    require_decided(verdicts, max_faults=0)
+
+
+def passing_gold_runs(out: Path) -> Callable[[Instance], GoldRun | None]:
+    """Look up the gold run of an instance; `None` if it failed or gold did not run."""
+    rows = each_row(out / GOLD / "verdicts.jsonl")
+    verdicts = (from_row(Verdict, row) for row in rows)
+    passed = {v.instance_id for v in verdicts if v.status is Status.RESOLVED}
+    find = gold_runs(StageDir(out / GOLD))
+    return lambda i: find(i) if i.instance_id in passed else None
+
+
+def write_report(
+    out: Path, instances: Sequence[Instance], verdicts: Sequence[Verdict]
+) -> None:
+    """Write the final report, with the trusted passes if gold ran."""
+    report = final_report(instances, best_verdicts(verdicts))
+    if (out / GOLD).is_dir():
+        report |= trusted_part(verdicts)
+    write_json(out / "report.json", report)
+
+
+def _trust_lines(options: GradeOptions, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Lines about passes that are trusted, or that may not be."""
+    passes = [v for v in verdicts if v.status is Status.RESOLVED]
+    if not options.gold_runs:
+        if passes:
+            yield (
+                f"{len(passes)} passes had no counter-run; --gold-runs shows which of "
+                "them to trust"
+            )
+        return
+    counts = verdict_counts(verdicts, counter_runs=True)
+    yield f"trusted passes: {trust_label(counts.trust)}"
+    rows = each_row(options.out / GOLD / "verdicts.jsonl")
+    failed = [
+        v
+        for v in (from_row(Verdict, r) for r in rows)
+        if v.status is not Status.RESOLVED
+    ]
+    if failed:
+        yield (
+            f"gold fails for {len(failed)} instances on this machine, for example "
+            f"{failed[0].instance_id}: their passes are compared with nothing"
+        )
 
 
 def grade_table(
@@ -203,7 +283,7 @@ def _claim_directory(out: Path, settings: dict[str, object]) -> StageDir:
     begun = folder.begun()
     if begun is not None:  # gradings of older formats can be resumed
         begun.pop("format", None)
-        begun = {**settings, **begun}
+        begun = {**settings, "gold_runs": False, **begun}
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if begun is None and found - {LOCK}:
         raise DataError(
@@ -252,7 +332,7 @@ def _candidates(
             candidates.append(Candidate(name, sample, model, text=patch, patch=patch))
             seen[model, name] += 1
     if not candidates:
-        raise DataError("The predictions files are empty: no predictions to grade.")
+        raise RecipeError("The predictions files are empty: no predictions to grade.")
     return candidates
 
 

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from swebench_trainer.commands.grade import INSTANCES, best_verdicts
+from swebench_trainer.commands.grade import (
+    INSTANCES,
+    passing_gold_runs,
+    write_report,
+)
 from swebench_trainer.errors import DataError, StageError
-from swebench_trainer.grading.official import final_report
+from swebench_trainer.grading.counter.runs import (
+    COUNTER,
+    RejudgedRuns,
+    checked,
+    rejudge_runs,
+)
 from swebench_trainer.grading.rejudge import RejudgedFile, rejudge_file
+from swebench_trainer.grading.retest import of_first_run
 from swebench_trainer.pipeline import fingerprint
 from swebench_trainer.reporting.console import open_console, print_line
 from swebench_trainer.reporting.listings import verdict_change
 from swebench_trainer.stages.context import gold_runs
 from swebench_trainer.stages.graph import STAGES, dependents
-from swebench_trainer.store.jsonl import each_value, read_json, write_json
+from swebench_trainer.store.jsonl import each_value, read_json
 from swebench_trainer.store.locks import owned
 from swebench_trainer.store.rundir import FORMAT, RunDir, StageDir
 from swebench_trainer.types import Instance, Verdict
@@ -38,12 +49,14 @@ class Summary:
         derived: Number of verdicts that could be derived from logs.
         total: Number of all verdicts.
         reruns: Stages that the next `swebench-train run` reruns, in order.
+        counter_changes: Number of counter-runs of a run whose results change.
     """
 
     changes: tuple[Change, ...]
     derived: int
     total: int
     reruns: tuple[str, ...] = ()
+    counter_changes: int = 0
 
 
 def execute(folder: Path, *, dry_run: bool) -> None:
@@ -63,6 +76,8 @@ def execute(folder: Path, *, dry_run: bool) -> None:
         f"{len(summary.changes)} of {summary.total} verdicts change; {rest} have no "
         "complete test log and stay unchanged",
     )
+    if summary.counter_changes:
+        print_line(console, f"{summary.counter_changes} counter-runs change")
     if summary.reruns:
         will = "would" if dry_run else "will"
         stages = ", ".join(summary.reruns)
@@ -101,20 +116,35 @@ def _regrade_grading(folder: Path, dry_run: bool) -> Summary:
             hint="Run the same `swebench-train grade` command again first.",
         )
     instances = _instances(folder / INSTANCES)
-    found = rejudge_file(folder / "verdicts.jsonl", instances, lambda _: None)
+    gold = passing_gold_runs(folder)
+    found = rejudge_file(folder / "verdicts.jsonl", instances, gold)
+    found = _with_counter_runs(found, rejudge_runs(folder / COUNTER, instances))
     if found.changes and not dry_run:
         found.write()
-        report = final_report(list(instances.values()), best_verdicts(found.after))
-        write_json(folder / "report.json", report)
+        write_report(folder, list(instances.values()), found.after)
     return _summary([found], folder)
+
+
+def _with_counter_runs(found: RejudgedFile, runs: RejudgedRuns) -> RejudgedFile:
+    """The verdicts of a grading with the results of their counter-runs."""
+    after = []
+    for before, verdict in zip(found.before, found.after, strict=True):
+        run = runs.by_patch.get((verdict.instance_id, verdict.patch))
+        now = checked(of_first_run(verdict), run)
+        same = now == dataclasses.replace(before, reason=now.reason)
+        after.append(before if same else now)
+    return dataclasses.replace(found, after=tuple(after))
 
 
 def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
     """Regrades a run, and marks the stages downstream of changed verdicts for a rerun."""
     instances = _instances(run.stage("prepare").file("instances.jsonl"))
     found = {name: _stage_verdicts(run, name, instances) for name in GRADED}
+    counter = {name: _counter_changes(run, name, instances) for name in GRADED}
     here = [stage for stage in STAGES if run.stage(stage.name).path.exists()]
-    changed = [name for name in GRADED if _affects_results(name, found[name])]
+    changed = [
+        name for name in GRADED if counter[name] or _affects_results(name, found[name])
+    ]
     resumable = (read_json(run.facts) or {}).get("format", 1) == FORMAT
     if changed and not resumable and not dry_run:
         raise StageError(
@@ -138,7 +168,12 @@ def _regrade_run(run: RunDir, dry_run: bool) -> Summary:
         if resumable:
             _adopt_harness(run)
     reruns = tuple(s.name for s in here if s.name in stale.union(changed))
-    return _summary(chain(*found.values()), run.path / "stages", reruns)
+    return _summary(
+        chain(*found.values()),
+        run.path / "stages",
+        reruns,
+        counter_changes=sum(counter.values()),
+    )
 
 
 def _stage_verdicts(
@@ -150,8 +185,15 @@ def _stage_verdicts(
     """
     gold = (lambda _: None) if name == "admit" else gold_runs(run.stage("admit"))
     patterns = ("verdicts.jsonl", "*/verdicts.jsonl", "again/*/verdicts.jsonl")
-    paths = sorted(chain.from_iterable(map(run.stage(name).path.glob, patterns)))
+    found = chain.from_iterable(map(run.stage(name).path.glob, patterns))
+    # Verdicts of counter-runs are on changed tests.
+    paths = sorted(path for path in found if path.parent.name != COUNTER)
     return [rejudge_file(path, instances, gold) for path in paths]
+
+
+def _counter_changes(run: RunDir, name: str, instances: Mapping[str, Instance]) -> int:
+    """Number of a stage's counter-runs whose results change."""
+    return rejudge_runs(run.stage(name).file(COUNTER), instances).changes
 
 
 def _affects_results(stage: str, files: Iterable[RejudgedFile]) -> bool:
@@ -191,7 +233,10 @@ def _instances(path: Path) -> dict[str, Instance]:
 
 
 def _summary(
-    files: Iterable[RejudgedFile], base: Path, reruns: tuple[str, ...] = ()
+    files: Iterable[RejudgedFile],
+    base: Path,
+    reruns: tuple[str, ...] = (),
+    counter_changes: int = 0,
 ) -> Summary:
     files = list(files)
     changes = [
@@ -204,4 +249,5 @@ def _summary(
         derived=sum(file.derived for file in files),
         total=sum(len(file.before) for file in files),
         reruns=reruns,
+        counter_changes=counter_changes,
     )

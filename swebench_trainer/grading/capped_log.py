@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import time
 from pathlib import Path
 
 HEAD_BYTES = 16 << 20
@@ -12,6 +13,8 @@ TAIL_BYTES = 4 << 20
 
 MARKER = re.compile(rb">>>>> [^\n]{0,200}")
 MAX_MARKERS = 1000
+START = b">>>>> Start Test Output"
+"""The first marker of the harness."""
 
 
 class CappedLog:
@@ -37,6 +40,9 @@ class CappedLog:
         self._markers: list[bytes] = []
         self.dropped = 0
         """Number of bytes left out of the file."""
+        self.started: int | None = None
+        """When the first marker arrived, in nanoseconds since 1970."""
+        self._last = b""
 
     def __enter__(self) -> CappedLog:
         return self
@@ -46,6 +52,10 @@ class CappedLog:
 
     def write(self, chunk: bytes) -> None:
         """Add the next bytes of the output."""
+        if self.started is None:
+            recent = self._last + chunk
+            self.started = time.time_ns() if START in recent else None
+            self._last = recent[-len(START) :]
         head = chunk[: self._head_left]
         self._head_left -= len(head)
         self._file.write(self._decoder.decode(head))

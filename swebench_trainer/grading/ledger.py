@@ -39,12 +39,23 @@ class Ledger:
         folder: Directory of the stage.
         instances: The instances that candidates may refer to.
         run_id: Name of the run in the harness's log layout.
+        tests_of: The instance that a candidate runs on, if its tests were changed.
+        growing: Whether more candidates follow: `grade` keeps other rows of the file,
+            and `settle` ends it.
     """
 
     def __init__(
-        self, folder: Path, instances: Iterable[Instance], *, run_id: str
+        self,
+        folder: Path,
+        instances: Iterable[Instance],
+        *,
+        run_id: str,
+        tests_of: Callable[[Instance, Candidate], Instance] = lambda i, _: i,
+        growing: bool = False,
     ) -> None:
         self._folder = folder
+        self._growing = growing
+        self._tests_of = tests_of
         self._instances = {i.instance_id: i for i in instances}
         self._logs = Path("logs", "run_evaluation", run_id)
         self.path = folder / "verdicts.jsonl"
@@ -114,8 +125,14 @@ class Ledger:
                 for candidate in groups[_key(job.candidate, once_per_patch)]:
                     decide(_verdict(candidate, outcome, log))
         ordered = [verdicts[_key(c)] for c in candidates]
-        write_rows(self.path, map(as_row, ordered))
+        if not self._growing:
+            write_rows(self.path, map(as_row, ordered))
         return ordered
+
+    def settle(self, candidates: Sequence[Candidate]) -> None:
+        """Write the verdicts on graded candidates in their order, and no others."""
+        verdicts = self._read()
+        write_rows(self.path, (as_row(verdicts[_key(c)]) for c in candidates))
 
     def _read(self) -> dict[Key, Verdict]:
         """The last verdict of each candidate in the file.
@@ -140,7 +157,7 @@ class Ledger:
         model = _folder_name(candidate.model)
         folder = self._folder / self._logs / f"{model}.{candidate.sample}"
         return GradeJob(
-            self._instances[candidate.instance_id],
+            self._tests_of(self._instances[candidate.instance_id], candidate),
             candidate,
             folder / candidate.instance_id,
             repeat,

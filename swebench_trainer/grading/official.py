@@ -191,6 +191,12 @@ def final_report(
     }
 
 
+def trusted_part(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Our addition to a final report: the instances with a pass that a counter-run trusts."""
+    passes = {v.instance_id for v in verdicts if v.trusted_pass and v.strength}
+    return {"trusted_instances": len(passes), "trusted_ids": sorted(passes)}
+
+
 def _failure_reason(verdict: Verdict) -> str:
     """The harness's term for a failure that the machine may cause; empty for others."""
     if verdict.status is Status.OOM:

@@ -33,8 +33,8 @@ WALL_SECONDS = 600.0
 CACHED_RESULTS = 64
 """Number of cached results; a new log is judged two or three times."""
 
-_RESULTS: dict[str, dict[str, bool]] = {}
-"""The most recent results, by digest of program and files."""
+_RESULTS: dict[str, Any] = {}
+"""The most recent outputs of parser programs, by digest of program and files."""
 
 _STREAMS = {"O:": "stdout.log", "E:": "stderr.log"}
 _OUTPUT = "output.json"
@@ -75,15 +75,40 @@ def parse_log(source: str, log: str, spec: TestSpec) -> dict[str, str]:
 
     if START_TEST_OUTPUT in log:
         return {}
+    tests = read_tests(_output(source, log))
+    return status_map(tests, [*spec.FAIL_TO_PASS, *spec.PASS_TO_PASS])
+
+
+def written_statuses(source: str, log: str) -> dict[str, str]:
+    """Statuses of the tests that the program names, as it spells them.
+
+    Unlike `parse_log`, this distinguishes a failed test from a skipped or missing one.
+    The best of several entries counts, as in the official rule.
+
+    Args:
+        source: The program.
+        log: The part of the log between the markers.
+    """
+    document = _output(source, log)
+    passed = read_tests(document)
+    found: dict[str, str] = {}
+    for entry in document["tests"] if passed else ():
+        name, status = entry.get("name"), str(entry["status"])
+        if isinstance(name, str) and found.get(name) not in ("PASSED", "FAILED"):
+            found[name] = "PASSED" if passed[name] else status
+    return found
+
+
+def _output(source: str, log: str) -> Any:
+    """What a parser program makes of a log; from the cache where possible."""
     files = streams(log)
     key = digest([source, files])
-    tests = _RESULTS.get(key)
-    if tests is None:
-        tests = run_parser(source, files)
-        _RESULTS[key] = tests
+    document = _RESULTS.get(key)
+    if document is None:
+        document = _RESULTS[key] = parser_output(source, files)
         for oldest in list(_RESULTS)[:-CACHED_RESULTS]:
             _RESULTS.pop(oldest, None)
-    return status_map(tests, [*spec.FAIL_TO_PASS, *spec.PASS_TO_PASS])
+    return document
 
 
 def status_map(
@@ -116,9 +141,15 @@ def streams(log: str) -> dict[str, str]:
 
 
 def run_parser(source: str, files: Mapping[str, str]) -> dict[str, bool]:
-    """Run a parser program on the two files; see `read_tests` for the result.
+    """Run a parser program on the two files; see `read_tests` for the result."""
+    return read_tests(parser_output(source, files))
 
-    The result is empty if the program fails or exceeds its limits.
+
+def parser_output(source: str, files: Mapping[str, str]) -> Any:
+    """Run a parser program on the two files.
+
+    Returns:
+        Its output; empty if the program fails or exceeds its limits.
 
     Raises:
         OSError: The machine is too busy or out of memory.
@@ -145,7 +176,7 @@ def run_parser(source: str, files: Mapping[str, str]) -> dict[str, bool]:
         if done.returncode == -signal.SIGKILL:
             raise OSError("the parser was killed")
         try:
-            return read_tests(json.loads((folder / _OUTPUT).read_bytes()))
+            return json.loads((folder / _OUTPUT).read_bytes())
         except (OSError, ValueError, RecursionError):
             return {}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from swebench_trainer.contracts import GoldRun, GradeJob
 from swebench_trainer.grading import official
 from swebench_trainer.grading.outcome import derive_outcome
-from swebench_trainer.grading.retest import UNCONFIRMED, without_retest_flags
+from swebench_trainer.grading.retest import UNCONFIRMED, of_first_run
 from swebench_trainer.grading.sandbox import Execution, read_execution
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import each_value, write_bytes, write_rows
@@ -133,7 +133,8 @@ def _derived(verdict: Verdict, job: GradeJob, execution: Execution) -> Verdict:
         report=dict(outcome.report),
         flags=tuple(sorted(flags)),
         reason=outcome.reason,
+        strength=None,
     )
     # Another wording of the reason is not a change of the verdict.
-    before = dataclasses.replace(without_retest_flags(verdict), reason=now.reason)
+    before = dataclasses.replace(of_first_run(verdict), reason=now.reason)
     return verdict if now == before else now

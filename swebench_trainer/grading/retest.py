@@ -14,7 +14,11 @@ from swebench_trainer.types import FLAKY, Status, Verdict
 UNCONFIRMED = "unconfirmed"
 """Flag of a pass without the required number of trusted passes in repeated runs."""
 
-_RETEST_FLAGS = {FLAKY, UNCONFIRMED}
+PASSES_ANYTHING = "passes_anything"
+"""Flag of a pass whose patch also passes tests that were changed so that they must fail."""
+
+_LATER_FLAGS = {FLAKY, UNCONFIRMED, PASSES_ANYTHING}
+"""Flags from further runs of a patch."""
 
 
 def runs_owed(verdict: Verdict, table: GradeTable, seed: int) -> int:
@@ -24,7 +28,7 @@ def runs_owed(verdict: Verdict, table: GradeTable, seed: int) -> int:
     results of earlier repeated runs.
     """
     if verdict.status is Status.RESOLVED:
-        return 0 if set(verdict.flags) - _RETEST_FLAGS else table.confirmations
+        return 0 if set(verdict.flags) - _LATER_FLAGS else table.confirmations
     if verdict.status is Status.UNRESOLVED:
         if verdict.report.get("infra_failure_reason"):  # the machine may be the cause
             return 1
@@ -49,7 +53,7 @@ def with_retests(first: Verdict, again: Sequence[Verdict], owed: int) -> Verdict
     """
     if not owed:
         return first
-    flags = set(without_retest_flags(first).flags)
+    flags = set(of_first_run(first).flags)
     if not all(agrees(first, verdict) for verdict in again):
         flags.add(FLAKY)
     elif first.status is Status.RESOLVED:
@@ -59,10 +63,10 @@ def with_retests(first: Verdict, again: Sequence[Verdict], owed: int) -> Verdict
     return dataclasses.replace(first, flags=tuple(sorted(flags)))
 
 
-def without_retest_flags(verdict: Verdict) -> Verdict:
-    """The verdict without flags from repeated runs."""
-    flags = tuple(flag for flag in verdict.flags if flag not in _RETEST_FLAGS)
-    return dataclasses.replace(verdict, flags=flags)
+def of_first_run(verdict: Verdict) -> Verdict:
+    """The verdict without what further runs have added."""
+    flags = tuple(flag for flag in verdict.flags if flag not in _LATER_FLAGS)
+    return dataclasses.replace(verdict, flags=flags, strength=None)
 
 
 def retest_row(first: Verdict, again: Sequence[Verdict]) -> dict[str, Any]:

@@ -16,7 +16,12 @@ from typing import Any
 
 from swebench_trainer.contracts import GradeJob, Outcome
 from swebench_trainer.grading import official
-from swebench_trainer.grading.apply import REFUSED, applied_tree, apply_files
+from swebench_trainer.grading.apply import (
+    REFUSED,
+    applied_tree,
+    apply_files,
+    is_contained,
+)
 from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.outcome import derive_outcome, outcome_without_patch
 from swebench_trainer.grading.pro import without_binary_hunks
@@ -29,11 +34,13 @@ from swebench_trainer.grading.sandbox import (
     RunCache,
     Sandbox,
     SandboxFactory,
+    TestFiles,
     write_execution,
 )
+from swebench_trainer.patches.hostile_diff import patched_paths
 from swebench_trainer.types import Status
 
-SANDBOX_VERSION = 1
+SANDBOX_VERSION = 2
 """Part of every cache key. Increase it when sandboxes execute runs differently."""
 
 OUT_OF_MEMORY = re.compile(rb"\bMemoryError\b|Cannot allocate memory|std::bad_alloc")
@@ -41,6 +48,31 @@ OUT_OF_MEMORY = re.compile(rb"\bMemoryError\b|Cannot allocate memory|std::bad_al
 
 CACHEABLE = (Status.RESOLVED, Status.UNRESOLVED, Status.NOT_APPLIED)
 """Statuses of cached runs. Any other status may be the machine's fault."""
+
+
+MAX_TEST_FILES = 200
+"""Maximum number of official test files to compare."""
+
+_CLEANUP = re.compile(r"(git (checkout|restore|reset|clean|stash)|rm) [\w ./@:+=,-]*")
+"""Commands without shell syntax that put the repository back in order."""
+
+
+def without_cleanup(script: str) -> str:
+    """An eval script without the commands at its end that restore the test files.
+
+    They follow the last marker, so they cannot change the verdict. Without them, the
+    test files can be compared as the tests left them.
+    """
+    lines = script.splitlines(keepends=True)
+    while lines and _CLEANUP.fullmatch(lines[-1].strip()) and any(map(_is_end, lines)):
+        lines.pop()
+    return "".join(lines)
+
+
+def _is_end(line: str) -> bool:
+    from swebench.harness import constants
+
+    return constants.END_TEST_OUTPUT in line
 
 
 def clear_logs(log_dir: Path) -> None:
@@ -73,6 +105,7 @@ class CandidateRun:
     run_cache: RunCache = dataclasses.field(default_factory=NullCache)
     same_tree: bool = True
     execution: Execution = dataclasses.field(default_factory=Execution)
+    _tests_began: int | None = None
 
     def outcome(self) -> Outcome:
         """Run the candidate unless it has no patch, or the cache has an equal run."""
@@ -109,7 +142,7 @@ class CandidateRun:
     def files(self) -> Files:
         """The files that the sandbox receives."""
         instance, candidate = self.job.instance, self.job.candidate
-        script = official.test_spec(instance).eval_script
+        script = without_cleanup(official.test_spec(instance).eval_script)
         files = {"eval.sh": script.encode("utf-8", "surrogateescape")}
         # Pro's evaluation resets the repository first, with or without a patch.
         is_pro = instance.apply_mode == "pro"
@@ -202,6 +235,7 @@ class CandidateRun:
         begin = time.monotonic()
         with CappedLog(self.job.log_dir / log_name) as log:
             result = run(log)
+        self._tests_began = log.started
         self._record(
             timed_out=result.timed_out,
             oom=bool(result.oom),
@@ -219,8 +253,17 @@ class CandidateRun:
             return
         job, log = self.job, self.job.log_dir / official.TEST_LOG
         if official.judge(job.instance, job.candidate.patch, log)["resolved"]:
-            evidence = dataclasses.replace(sandbox.inspect(), script_code=exit_code)
+            evidence = sandbox.inspect(self._test_files())
+            evidence = dataclasses.replace(evidence, script_code=exit_code)
             self._record(evidence=evidence)
+
+    def _test_files(self) -> TestFiles:
+        """The official test files that the sandbox should look at."""
+        instance = self.job.instance
+        paths = sorted(filter(is_contained, set(patched_paths(instance.test_patch))))
+        # Scripts of SWE-bench Pro print the first marker after the tests.
+        since = None if instance.apply_mode == "pro" else self._tests_began
+        return TestFiles(paths[:MAX_TEST_FILES], since)
 
     def _store(self, keys: Sequence[str]) -> Outcome:
         """Write the record, derive the outcome, and cache the run if possible."""

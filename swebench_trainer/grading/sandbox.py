@@ -30,6 +30,12 @@ MAX_PATHS = 10_000
 EXECUTION = "execution.json"
 """Name of the file next to the logs that stores the `Execution`."""
 
+MAX_TEST_BYTES = 16 << 20
+"""Larger test files are compared by size only."""
+
+SETTLE_TRIES, SETTLE_PAUSE = 5, 0.1
+"""How often, and after how many seconds, to look again for processes that are ending."""
+
 Files = Mapping[str, bytes]
 """Contents of the files that a sandbox receives, by path relative to its root."""
 
@@ -56,6 +62,21 @@ class CommandResult:
 
 
 @dataclass(frozen=True)
+class TestFiles:
+    """The official test files to look at after the tests.
+
+    Attributes:
+        paths: Paths in the repository.
+        since: When the tests began, in nanoseconds since 1970; `None` if unknown.
+    """
+
+    __test__ = False
+
+    paths: Sequence[str] = ()
+    since: int | None = None
+
+
+@dataclass(frozen=True)
 class Evidence:
     """State of a sandbox after all its processes have been killed.
 
@@ -64,11 +85,19 @@ class Evidence:
             repository, except the files that the sandbox received.
         script_intact: Whether the eval script is unchanged.
         script_code: Exit code of the eval script; below 0 or above 128 for a signal.
+        tests: Digest of each official test file as the tests left it, or a word for what
+            is there instead of a file.
+        rewritten: Official test files that were written after the tests began; only
+            sandboxes on this machine can tell.
+        running: Names of processes that still ran after the eval script.
     """
 
     changed: tuple[str, ...] = ()
     script_intact: bool = True
     script_code: int = 0
+    tests: dict[str, str] = field(default_factory=dict)
+    rewritten: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +161,7 @@ class Sandbox(Protocol):
     def test(self, log: CappedLog, timeout: float) -> CommandResult:
         """Run `/eval.sh` until its end or the deadline; logs both streams in order."""
 
-    def inspect(self) -> Evidence:
+    def inspect(self, tests: TestFiles) -> Evidence:
         """Kill everything in the sandbox and collect evidence."""
 
 

@@ -22,7 +22,14 @@ from swebench_trainer.recipe.explain import (
     show,
 )
 from swebench_trainer.recipe.locate import KeyPath, Place, locate
-from swebench_trainer.recipe.models import TABLES, DpoTable, PairsTable, Recipe, Table
+from swebench_trainer.recipe.models import (
+    TABLES,
+    DpoTable,
+    GradeTable,
+    PairsTable,
+    Recipe,
+    Table,
+)
 
 Values = dict[str, Any]
 
@@ -319,4 +326,20 @@ def broken_rules(values: Values, parsed: Values) -> list[Problem]:
         what += f'loss = "{dpo.loss}" compares two'
         hint = 'set [dpo] loss = "kto", or use another strategy'
         problems.append(Problem(("pairs", "use"), what, hint))
+    grade = parsed.get("grade")
+    if (
+        isinstance(pairs, PairsTable)
+        and isinstance(grade, GradeTable)
+        and not grade.counter_runs
+        and "trust" in pairs.model_fields_set
+        and pairs.trust != "any"
+    ):
+        what = f'[pairs] trust = "{pairs.trust}" needs counter-runs, and [grade] '
+        problems.append(
+            Problem(
+                ("pairs", "trust"),
+                f"{what}counter_runs is false",
+                'set [grade] counter_runs = true, or [pairs] trust = "any"',
+            )
+        )
     return problems

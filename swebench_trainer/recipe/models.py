@@ -35,15 +35,18 @@ VOLATILE = "volatile"
 """Marks a key that does not change a stage's result (see `semantic_settings`)."""
 
 ONLY = "only"
-"""Names the one stage whose result a key changes, if several stages read its table."""
+"""Names the stages whose results a key changes, if other stages read its table too."""
 
 Volatile = Field(json_schema_extra={VOLATILE: True})
-OnlyAdmit = Field(json_schema_extra={ONLY: "admit"})
-OnlyGrade = Field(json_schema_extra={ONLY: "grade"})
+OnlyAdmit = Field(json_schema_extra={ONLY: ["admit"]})
+OnlyGrade = Field(json_schema_extra={ONLY: ["grade"]})
+NotAdmit = Field(json_schema_extra={ONLY: ["grade", "evaluate"]})
 
 Size = Annotated[str, Field(pattern=r"^[0-9]+[bkmg]$")]
 """A size with Docker's suffixes `b`, `k`, `m` and `g`."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Trust = Literal["expectation", "sabotage", "canary", "any"]
+"""Names of `Strength`, and `any` for passes without a counter-run."""
 
 
 def from_recipe_folder(path: str | Path, info: ValidationInfo) -> Path:
@@ -304,14 +307,15 @@ class TrainTable(Table):
             raise ValueError(
                 "patience counts validation measurements: also set validation, such as 0.1"
             )
-        if self.milestones and (self.validation or self.sharding != "none"):
+        sharded = self.sharding != "none"
+        if self.milestones and (self.validation or sharded):
             raise ValueError(
                 "milestones cannot be combined with validation, which may keep an earlier "
                 "step than the last, or with sharding"
             )
-        if self.sharding != "none" and self.processes == 1:
+        if sharded and self.processes == 1:
             raise ValueError(f'sharding = "{self.sharding}" needs processes above 1')
-        if self.sharding != "none" and self.validation:
+        if sharded and self.validation:
             raise ValueError(
                 "validation keeps whole weights, so it cannot be combined with sharding"
             )
@@ -452,6 +456,8 @@ class GradeTable(PluginTable):
     """Number of additional passes before a candidate may be chosen; 0 trusts the first run."""
     retest: Annotated[Fraction, OnlyGrade] = 0.05
     """Share of failing candidates to run a second time, to measure how flaky the tests are."""
+    counter_runs: Annotated[bool, NotAdmit] = True
+    """Whether a pass is trusted only if the same patch fails official tests that were changed so that they must fail (see `[pairs] trust`): one more run for each distinct passing patch."""
     dedupe: Annotated[Literal["tree", "patch", "off"], Volatile] = "tree"
     """Candidates that share one run: patches that produce the same files (`tree`), identical patches (`patch`), or none (`off`)."""
     cache: Annotated[bool, Volatile] = True
@@ -477,6 +483,8 @@ class PairsTable(PluginTable):
     """Pair strategy: `self-generated`, `api-rejects`, `tiered`, `unpaired`, or one from a plugin."""
     max_per_instance: PositiveInt = 4
     """Maximum number of pairs per instance."""
+    trust: Trust = "sabotage"
+    """Weakest counter-run that a pass must have failed before it may be chosen: `expectation` (an expected value was changed), `sabotage` (a test always fails), `canary` (a new test always fails), or `any` (none needed). Stronger ones always count. Gold needs none."""
 
     @property
     def needs_grades(self) -> bool:
@@ -558,7 +566,8 @@ def semantic_settings(table: BaseModel, stage: str = "") -> dict[str, Any]:
         marks = spec.json_schema_extra
         marks = marks if isinstance(marks, dict) else {}
         volatile = marks.get(VOLATILE) and name not in binding
-        if not volatile and marks.get(ONLY, stage) == stage:
+        only = marks.get(ONLY)
+        if not volatile and (not isinstance(only, list) or stage in only):
             kept[name] = _semantic(getattr(table, name))
     return kept
 

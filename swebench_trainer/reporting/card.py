@@ -12,6 +12,7 @@ from swebench_trainer.reporting.run_report import (
     comparison_rows,
     contamination,
     context_label,
+    has_counter_runs,
 )
 from swebench_trainer.reporting.summaries import RunResults
 from swebench_trainer.types import LeakageReport
@@ -104,14 +105,20 @@ def _evaluation(results: RunResults) -> str:
     summary = results.evaluation
     if summary is None:
         return "This model was not evaluated."
+    trusted = has_counter_runs(summary)
     lines = [
         "Graded by the official SWE-bench harness. Prompt style: "
         f"`{summary.prompt}`. Context: {context_label(summary)}.",
         "",
-        "| split | model | resolved | rate | 95% interval |",
-        "| --- | --- | --- | --- | --- |",
+        "| split | model | resolved | rate | 95% interval |" + " trusted |" * trusted,
+        "| --- | --- | --- | --- | --- |" + " --- |" * trusted,
     ]
     lines += [f"| {' | '.join(row)} |" for row in comparison_rows(summary)]
+    if trusted:
+        lines.append(
+            "\nA pass is trusted if the same patch also fails official tests that were "
+            "changed so that they must fail."
+        )
     if "train" in summary.splits:
         lines.append("\nThe model was trained on the `train` split.")
     lines += [f"\n{line}." for line in caveats(summary, results.grading)]

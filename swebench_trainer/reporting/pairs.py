@@ -35,7 +35,7 @@ _MISSING = {
     MissingForPair.FAILURES_REPEAT_GOLD: "every failure repeats gold",
     MissingForPair.CANDIDATES_REPEAT_GOLD: "every candidate repeats gold",
     MissingForPair.NO_PASS: "no candidate passes",
-    MissingForPair.NO_TRUSTED_PASS: "every pass is suspicious",
+    MissingForPair.NO_TRUSTED_PASS: "no pass is trusted (flags, or [pairs] trust)",
     MissingForPair.NO_PASS_NO_GOLD: (
         "no candidate passes, and gold cannot be written in the answer format"
     ),
@@ -66,6 +66,11 @@ def print_pairs(
     console.print(limiting(stats))
     for line in surface(stats):
         print_line(console, line)
+    if stats.below_trust:
+        print_line(
+            console,
+            f"{stats.below_trust} passes are trusted less than [pairs] trust requires.",
+        )
     if not stats.graded:
         print_line(console, "These rejects were not graded; some may be correct.")
 

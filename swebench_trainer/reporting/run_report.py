@@ -20,6 +20,7 @@ from swebench_trainer.reporting.summaries import (
     GradeSummary,
     RunResults,
     SuspiciousPass,
+    TrustCounts,
 )
 from swebench_trainer.store.jsonl import read_json, read_rows
 from swebench_trainer.store.rundir import RunDir
@@ -120,7 +121,8 @@ def comparison(summary: EvaluationSummary, results: RunResults) -> Table:
     caption.append(f"Prompt context: {context_label(summary)}.")
     warnings = caveats(summary, results.grading) + contamination(results.leakage)
     caption += [f"{line}." for line in warnings]
-    columns = ("split", "model", *numbers("resolved", "rate", "95% interval"))
+    columns = ["split", "model", *numbers("resolved", "rate", "95% interval")]
+    columns += ["trusted"] if has_counter_runs(summary) else []
     table = Table(*columns, title="Resolved issues", caption=Text("\n".join(caption)))
     for _, rows in groupby(comparison_rows(summary), key=itemgetter(0)):
         for row in rows:
@@ -130,12 +132,36 @@ def comparison(summary: EvaluationSummary, results: RunResults) -> Table:
 
 
 def comparison_rows(summary: EvaluationSummary) -> Iterator[tuple[str, ...]]:
-    """Split, model, resolved issues, rate, and its interval, of each model."""
+    """Split, model, resolved issues, rate, and its interval, of each model.
+
+    With counter-runs, the last column has the trusted passes.
+    """
+    trusted = has_counter_runs(summary)
     for split, content in summary.splits.items():
         for model, result in content.models.items():
             low, high = result.ci95
             count = f"{result.resolved} of {result.total}"
-            yield split, model, count, f"{result.rate:.1%}", f"{low:.1%} to {high:.1%}"
+            interval = f"{low:.1%} to {high:.1%}"
+            row = (split, model, count, f"{result.rate:.1%}", interval)
+            yield (*row, trust_label(result.trust)) if trusted else row
+
+
+def has_counter_runs(summary: EvaluationSummary) -> bool:
+    """Whether the passes of an evaluation had counter-runs."""
+    return any(
+        result.trust is not None
+        for split in summary.splits.values()
+        for result in split.models.values()
+    )
+
+
+def trust_label(trust: TrustCounts | None) -> str:
+    """Number of trusted passes, by the strength of their counter-runs."""
+    if trust is None:
+        return ""
+    parts = [f"{name} {count}" for name, count in trust.strengths.items()]
+    parts += [f"no counter-run possible {trust.unchecked}"] if trust.unchecked else []
+    return f"{trust.trusted} ({', '.join(parts)})" if parts else str(trust.trusted)
 
 
 def context_label(summary: EvaluationSummary) -> str:

@@ -12,7 +12,7 @@ from swebench_trainer.answers.checks import CheckCounts
 from swebench_trainer.contracts import Bottlenecks
 from swebench_trainer.reporting.metrics import PairedResult, Rate
 from swebench_trainer.store.jsonl import damaged_value
-from swebench_trainer.types import LeakageReport, Status, Verdict, from_row
+from swebench_trainer.types import LeakageReport, Status, Strength, Verdict, from_row
 
 T = TypeVar("T")
 FAULTS = (Status.INFRA_ERROR, Status.OOM, Status.TIMEOUT)
@@ -32,17 +32,38 @@ class SuspiciousPass:
 
 
 @dataclass(frozen=True)
+class TrustCounts:
+    """Results of counter-runs.
+
+    Attributes:
+        strengths: Number of trusted passes by `Strength`, the strongest first.
+        unchecked: Number of passes without flags of instances whose tests cannot be
+            changed so that gold fails exactly the changed ones.
+    """
+
+    strengths: Mapping[str, int]
+    unchecked: int = 0
+
+    @property
+    def trusted(self) -> int:
+        """Number of trusted passes."""
+        return sum(self.strengths.values())
+
+
+@dataclass(frozen=True)
 class VerdictCounts:
     """Verdicts on the answers of a model.
 
     Attributes:
         statuses: Number of verdicts by `Status`.
         explained_timeouts: Timeouts that the patch caused.
+        trust: Results of counter-runs; `None` if there were none.
     """
 
     statuses: Mapping[str, int]
     explained_timeouts: int = 0
     suspicious: tuple[SuspiciousPass, ...] = ()
+    trust: TrustCounts | None = None
 
     @property
     def ungraded(self) -> int:
@@ -51,8 +72,15 @@ class VerdictCounts:
         return faults - self.explained_timeouts
 
 
-def verdict_counts(verdicts: Iterable[Verdict]) -> VerdictCounts:
-    """Counts verdicts and lists the suspicious passes."""
+def verdict_counts(
+    verdicts: Iterable[Verdict], *, counter_runs: bool = False
+) -> VerdictCounts:
+    """Counts verdicts and lists the suspicious passes.
+
+    Args:
+        verdicts: The verdicts.
+        counter_runs: Whether passes had counter-runs.
+    """
     given = list(verdicts)
     return VerdictCounts(
         statuses=dict(Counter(v.status.value for v in given).most_common()),
@@ -64,7 +92,14 @@ def verdict_counts(verdicts: Iterable[Verdict]) -> VerdictCounts:
             for v in given
             if v.status is Status.RESOLVED and v.flags
         ),
+        trust=_trust_counts(given) if counter_runs else None,
     )
+
+
+def _trust_counts(verdicts: Iterable[Verdict]) -> TrustCounts:
+    found = Counter(v.strength for v in verdicts if v.trusted_pass)
+    strengths = {str(s): found[s] for s in Strength if found[s]}
+    return TrustCounts(strengths, unchecked=found[None])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +218,7 @@ class PairStats:
             their changed lines.
         surface: `None` for too few pairs.
         dropped_by_plugins: Pairs by the reason of the plugin that dropped them.
+        below_trust: Passes that are trusted less than `[pairs] trust` requires.
     """
 
     strategy: str
@@ -200,6 +236,7 @@ class PairStats:
     surface: SurfaceAccuracy | None
     dropped_by_plugins: Mapping[str, int]
     bottlenecks: Bottlenecks
+    below_trust: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from swebench_trainer.errors import StageError
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.official import NOOP, OWED
+from swebench_trainer.grading.trust.flags import NO_RESULT
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.stages.context import GOLD, StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_rows
@@ -87,6 +88,8 @@ def _refusal(
         return f"gold is flaky: resolved in {passed} of {len(gold)} runs"
     if failed:
         return f"gold is {failed[0]} in {len(failed)} of {len(gold)} runs"
+    if any(NO_RESULT in verdict.flags for verdict in mine if verdict.model == GOLD):
+        return "gold passes, but a FAIL_TO_PASS test has no result in the log"
     if Status.RESOLVED in no_op:
         return "the tests pass without any patch"
     if list(no_op) != [Status.UNRESOLVED]:

@@ -28,6 +28,8 @@ from swebench_trainer.contracts import (
     Tree,
 )
 from swebench_trainer.errors import DataError, StageError
+from swebench_trainer.grading.counter.runs import COUNTER, CounterRuns, GradingContext
+from swebench_trainer.grading.counter.secret import ranking
 from swebench_trainer.grading.ledger import Ledger, require_decided
 from swebench_trainer.grading.trust.log_flags import gold_run
 from swebench_trainer.plugins.manager import Plugins
@@ -296,6 +298,31 @@ class StageContext:
         )
         require_decided(verdicts, table.max_faults)
         return verdicts
+
+    def counter_run(
+        self,
+        grader: Grader,
+        instances: Sequence[Instance],
+        candidates: Sequence[Candidate],
+        verdicts: Sequence[Verdict],
+    ) -> list[Verdict]:
+        """Run passing patches on tests that must fail; see `CounterRuns.check`.
+
+        Without `[grade] counter_runs`, the verdicts stay as they are.
+        """
+        table = self.table(GradeTable)
+        if not table.counter_runs:
+            return list(verdicts)
+        shared = GradingContext(
+            grader,
+            instances,
+            self.gold_runs(),
+            self._done("counter-run"),
+            table.max_faults,
+            self.recipe.name,
+        )
+        runs = CounterRuns(self.dir.file(COUNTER), shared, ranking())
+        return runs.check(candidates, verdicts)
 
     def _done(self, part: str) -> ItemProgress:
         """The progress of a part of the stage."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 
 from swebench_trainer.answers.checks import CheckCounts, check_counts
-from swebench_trainer.contracts import Backend, SampleRequest
+from swebench_trainer.contracts import Backend, Grader, SampleRequest
 from swebench_trainer.errors import StageError
-from swebench_trainer.grading.official import final_report
-from swebench_trainer.recipe.models import EvaluateTable
+from swebench_trainer.grading.official import final_report, trusted_part
+from swebench_trainer.grading.retest import of_first_run
+from swebench_trainer.recipe.models import EvaluateTable, GradeTable
 from swebench_trainer.reporting.metrics import Rate, paired
 from swebench_trainer.reporting.run_report import context_label
 from swebench_trainer.reporting.summaries import (
@@ -32,7 +33,7 @@ from swebench_trainer.stages.context import (
 from swebench_trainer.store.draw import draw_seed
 from swebench_trainer.store.jsonl import read_rows, write_json, write_rows
 from swebench_trainer.store.predictions import prediction_row
-from swebench_trainer.types import Candidate, Instance, Status, Verdict
+from swebench_trainer.types import Candidate, Instance, Status, Verdict, as_row
 
 
 def run(context: StageContext) -> StageSummary:
@@ -46,6 +47,7 @@ def run(context: StageContext) -> StageSummary:
     """
     recipe = context.recipe
     splits = context.table(EvaluateTable).splits
+    trust = context.table(GradeTable).counter_runs
     instances = _instances(context, splits)
     shown = context.prompt_context(instances)
     backend = context.backend()
@@ -54,17 +56,24 @@ def run(context: StageContext) -> StageSummary:
     models = _models(context)
     milestones = _milestones(context, models)
     every = {m.model: m.weights for m in milestones} | models
+    answers: dict[str, list[Candidate]] = {}
     with context.grader(instances) as grader:
         for name, weights in every.items():
-            candidates = _answers(context, backend, name, weights, instances)
-            checks[name] = check_counts(candidates)
-            verdicts[name] = context.grade(grader, instances, candidates, part=name)
-            report = final_report(instances, verdicts[name])
-            write_json(context.dir.file(name, "report.json"), report)
-    compared = {name: verdicts[name] for name in models}
+            answers[name] = _answers(context, backend, name, weights, instances)
+            checks[name] = check_counts(answers[name])
+            graded = context.grade(grader, instances, answers[name], part=name)
+            verdicts[name] = [of_first_run(verdict) for verdict in graded]
+        compared = _counter_run(
+            context, grader, instances, [(answers[n], verdicts[n]) for n in models]
+        )
+    verdicts |= zip(models, compared, strict=True)
+    _write_verdicts(context, instances, verdicts)
     of = {split: [i for i in instances if i.split == split] for split in splits}
     summary = EvaluationSummary(
-        splits={split: _split_result(some, compared) for split, some in of.items()},
+        splits={
+            split: _split_result(some, {name: verdicts[name] for name in models}, trust)
+            for split, some in of.items()
+        },
         prompt=recipe.prompt.use,
         context=shown,
         answer=recipe.prompt.answer,
@@ -78,6 +87,34 @@ def run(context: StageContext) -> StageSummary:
     write_json(context.dir.file("summary.json"), summary)
     figures = _figures(summary)
     return figures | costs([backend]) | figures  # plugins must not overwrite figures
+
+
+def _counter_run(
+    context: StageContext,
+    grader: Grader,
+    instances: Sequence[Instance],
+    graded: Sequence[tuple[Sequence[Candidate], Sequence[Verdict]]],
+) -> list[list[Verdict]]:
+    """The verdicts on each model with the results of counter-runs, which all share."""
+    candidates = [c for answers, _ in graded for c in answers]
+    verdicts = [v for _, given in graded for v in given]
+    checked = iter(context.counter_run(grader, instances, candidates, verdicts))
+    return [list(islice(checked, len(given))) for _, given in graded]
+
+
+def _write_verdicts(
+    context: StageContext,
+    instances: Sequence[Instance],
+    verdicts: Mapping[str, Sequence[Verdict]],
+) -> None:
+    """Write the final verdicts and the harness's report of each model."""
+    trust = context.table(GradeTable).counter_runs
+    for name, given in verdicts.items():
+        write_rows(context.dir.file(name, "verdicts.jsonl"), map(as_row, given))
+        report = final_report(instances, given)
+        if trust:
+            report |= trusted_part(given)
+        write_json(context.dir.file(name, "report.json"), report)
 
 
 def _instances(context: StageContext, splits: Sequence[str]) -> list[Instance]:
@@ -167,7 +204,9 @@ def _answers(
 
 
 def _split_result(
-    instances: Sequence[Instance], verdicts: Mapping[str, Sequence[Verdict]]
+    instances: Sequence[Instance],
+    verdicts: Mapping[str, Sequence[Verdict]],
+    trust: bool,
 ) -> SplitResult:
     """Rates of each model on one split, and comparisons of each two models.
 
@@ -178,7 +217,8 @@ def _split_result(
     resolved = {name: _resolved(instances, given) for name, given in verdicts.items()}
     models = {}
     for name, given in verdicts.items():
-        counts = verdict_counts(v for v in given if v.instance_id in ids)
+        mine = (v for v in given if v.instance_id in ids)
+        counts = verdict_counts(mine, counter_runs=trust)
         models[name] = ModelResult(
             **vars(Rate.of(resolved[name].values())), **vars(counts)
         )

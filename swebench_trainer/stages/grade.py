@@ -8,9 +8,16 @@ from typing import Any
 
 from swebench_trainer.contracts import Grader
 from swebench_trainer.grading.official import OWED
-from swebench_trainer.grading.retest import agrees, retest_row, runs_owed, with_retests
+from swebench_trainer.grading.retest import (
+    agrees,
+    of_first_run,
+    retest_row,
+    runs_owed,
+    with_retests,
+)
 from swebench_trainer.recipe.models import GradeTable
 from swebench_trainer.reporting.metrics import wilson
+from swebench_trainer.reporting.run_report import trust_label
 from swebench_trainer.reporting.summaries import GradeSummary, verdict_counts
 from swebench_trainer.stages.context import StageContext, StageSummary
 from swebench_trainer.store.jsonl import write_json, write_rows
@@ -29,17 +36,19 @@ def run(context: StageContext) -> StageSummary:
     named = {candidate.instance_id for candidate in candidates}
     instances = [i for i in context.admitted() if i.instance_id in named]
     with context.grader(instances) as grader:
-        first = context.grade(grader, instances, candidates)
+        found = context.grade(grader, instances, candidates)
+        first = [of_first_run(verdict) for verdict in found]
         owed = [runs_owed(verdict, table, context.recipe.seed) for verdict in first]
         again = _repeat(context, grader, instances, candidates, first, owed)
-    verdicts = [
-        with_retests(verdict, again.get(place, ()), owed[place])
-        for place, verdict in enumerate(first)
-    ]
+        repeated = [
+            with_retests(verdict, again.get(place, ()), owed[place])
+            for place, verdict in enumerate(first)
+        ]
+        verdicts = context.counter_run(grader, instances, candidates, repeated)
     write_rows(context.dir.file("verdicts.jsonl"), map(as_row, verdicts))
     retests = [retest_row(first[place], again[place]) for place in sorted(again)]
     write_rows(context.dir.file("retests.jsonl"), retests)
-    summary = _summary(verdicts, retests)
+    summary = _summary(verdicts, retests, counter_runs=table.counter_runs)
     write_json(context.dir.file("summary.json"), summary)
     return _figures(summary)
 
@@ -73,7 +82,10 @@ def _repeat(
 
 
 def _summary(
-    verdicts: Sequence[Verdict], retests: Iterable[Mapping[str, Any]]
+    verdicts: Sequence[Verdict],
+    retests: Iterable[Mapping[str, Any]],
+    *,
+    counter_runs: bool,
 ) -> GradeSummary:
     # Candidates with equal patches share their runs, which count once.
     held = {
@@ -83,7 +95,7 @@ def _summary(
     }
     flaky = sum(not holds for holds in held.values())
     return GradeSummary(
-        **vars(verdict_counts(verdicts)),
+        **vars(verdict_counts(verdicts, counter_runs=counter_runs)),
         candidates=len(verdicts),
         retested=len(held),
         flaky=flaky,
@@ -95,6 +107,8 @@ def _figures(summary: GradeSummary) -> StageSummary:
     figures: StageSummary = dict(summary.statuses)
     if summary.suspicious:
         figures["suspicious passes"] = len(summary.suspicious)
+    if summary.trust is not None:
+        figures["trusted passes"] = trust_label(summary.trust)
     if summary.explained_timeouts:
         figures["explained timeouts"] = summary.explained_timeouts
     if summary.retested:

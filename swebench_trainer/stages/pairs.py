@@ -16,7 +16,8 @@ from swebench_trainer.preferences.eligibility import bottlenecks, parse_limits
 from swebench_trainer.preferences.normalize import form_in
 from swebench_trainer.preferences.rules import BrokenRuleError, PairRules, traced
 from swebench_trainer.preferences.surface import classify
-from swebench_trainer.recipe.models import PairsTable
+from swebench_trainer.preferences.trust import BELOW_TRUST, at_trust
+from swebench_trainer.recipe.models import GradeTable, PairsTable
 from swebench_trainer.reporting.metrics import wilson
 from swebench_trainer.reporting.pairs import accuracy_label, bottleneck_lines
 from swebench_trainer.reporting.summaries import (
@@ -146,6 +147,11 @@ def pair_counts(
         surface=_surface(pairs),
         dropped_by_plugins=dropped,
         bottlenecks=found,
+        below_trust=sum(
+            BELOW_TRUST in verdict.flags
+            for item in graded
+            for _, verdict in item.graded
+        ),
     )
 
 
@@ -216,6 +222,8 @@ def _figures(found: Preferences) -> StageSummary:
         "issues": len({pair.instance_id for pair in pairs}),
         "gold as chosen": sum(pair.chosen_source.is_gold for pair in pairs),
     }
+    if found.stats.below_trust:
+        figures["passes below [pairs] trust"] = found.stats.below_trust
     for key, count in _held_back(found).items():
         figures[f"held back by {key}"] = count
     if guessed := sum(pair.tier == Tier.UNGRADED for pair in pairs):
@@ -304,9 +312,13 @@ def _rendered(
 
 def _verdicts(context: StageContext) -> Verdicts:
     """Every verdict on a candidate; none if the strategy does not need them."""
-    if not context.table(PairsTable).needs_grades:
+    table = context.table(PairsTable)
+    if not table.needs_grades:
         return {}
-    return {_key(v): v for v in context.read("grade", "verdicts.jsonl", Verdict)}
+    verdicts = context.read("grade", "verdicts.jsonl", Verdict)
+    if not context.table(GradeTable).counter_runs:
+        return {_key(v): v for v in verdicts}
+    return {_key(v): at_trust(v, table.trust) for v in verdicts}
 
 
 def _key(about: Candidate | Verdict) -> tuple[str, str, int]:

@@ -31,7 +31,7 @@ DEFAULTS: Mapping[str, Keys] = {
     "model": {"use": "fake"},
     "sft": {},
     "generate": {"samples": 4},
-    "grade": {"use": "fake"},
+    "grade": {"use": "fake", "counter_runs": False},
     "pairs": {"use": "self-generated"},
     "dpo": {},
     "evaluate": {"splits": ["train"]},

@@ -177,12 +177,16 @@ class PrivateDaemon:
             self._process = subprocess.Popen(
                 [
                     # Without its own bridge, it removes docker0 of the real daemon.
-                    *("unshare", "--net", "dockerd"),
+                    "unshare",
+                    "--net",
+                    "dockerd",
                     f"--host={self.url}",
                     f"--data-root={self.folder}/data",
                     f"--exec-root={self.folder}/exec",
                     f"--pidfile={self.folder}/docker.pid",
-                    *("--bridge=none", "--iptables=false", "--ip-forward=false"),
+                    "--bridge=none",
+                    "--iptables=false",
+                    "--ip-forward=false",
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

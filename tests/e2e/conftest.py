@@ -33,6 +33,7 @@ use = "parrot"
 samples = 6
 [grade]
 use = "believer"
+counter_runs = false
 [pairs]
 use = "first-pass"
 [dpo]

@@ -38,6 +38,7 @@ def test_a_killed_and_resumed_run_with_real_test_runs_gives_the_undisturbed_resu
         pytest.skip(error.message)
     undisturbed, killed = new_shell(), new_shell()
     text = recipe.replace('"believer"', '"namespace"\nretest = 0.5')
+    text = text.replace("counter_runs = false\n", "")
     undisturbed.run(undisturbed.write(text))
     name = killed.write(text)
     kills = killed.run_killed(name, moments=random.Random(11))

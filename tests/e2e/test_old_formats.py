@@ -88,8 +88,11 @@ def test_regrade_reads_an_old_grading(old):
 
 
 def without_reasons(verdicts):
-    """The rows without the texts for people, which each version words differently."""
-    rows = map(json.loads, verdicts.splitlines())
+    """The rows without the texts for people, which each version words differently.
+
+    Old rows have no strength; without counter-runs, new ones have none either.
+    """
+    rows = [{"strength": None, **json.loads(row)} for row in verdicts.splitlines()]
     return [{key: row[key] for key in row if key != "reason"} for row in rows]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import itertools
 import os
@@ -31,10 +32,14 @@ from swebench_trainer.grading.running_time import TICK, RunningTime
 from swebench_trainer.grading.sandbox import (
     KILLED,
     MAX_PATHS,
+    MAX_TEST_BYTES,
     OOM_KILLS,
+    SETTLE_PAUSE,
+    SETTLE_TRIES,
     CommandResult,
     Evidence,
     Files,
+    TestFiles,
 )
 
 LABEL = "swebench-trainer"
@@ -62,6 +67,9 @@ SETTLE_SECONDS = 2.0
 
 FREE_BYTES = 16 << 20
 """With less free disk space than this, a failure may be due to a full disk."""
+
+NOT_REGULAR = 0x8F280000
+"""Bits of a mode, as the daemon's language writes it, that regular files lack."""
 
 GONE, NOT_RUNNING = 404, 409
 """The daemon's status codes for a container that has ended."""
@@ -123,6 +131,7 @@ class Container:
         self._started = not sandboxed
         self._dies_at = time.monotonic() + life
         self._layer: Path | None = None
+        self._first = 0
 
     def lives_for(self, seconds: float) -> bool:
         """Whether it will run for at least this many seconds."""
@@ -180,6 +189,7 @@ class Container:
             state: Mapping[str, Any] = container["State"]
             if not state["Running"] or time.monotonic() >= deadline:
                 self._layer = _layer(container)
+                self._first = state["Pid"] or self._first
                 return state
             time.sleep(0.1)
 
@@ -300,6 +310,57 @@ class Container:
         }
         yield from paths - folders
 
+    def running(self) -> tuple[str, ...]:
+        """Names of its processes besides the first one and those that are ending.
+
+        Empty if the daemon cannot list them.
+        """
+        if self.sandboxed:  # the daemon sees only the runtime
+            return ()
+        names: tuple[str, ...] = ()
+        for _ in range(SETTLE_TRIES):
+            with ignore_docker_errors():
+                found = self._api.top(self._id, "-eo pid,stat,comm")["Processes"] or ()
+                rows = [" ".join(row).split(maxsplit=2) for row in found]
+                names = tuple(
+                    sorted(
+                        row[2]
+                        for row in rows
+                        if row[0] != str(self._first) and not row[1].startswith("Z")
+                    )
+                )
+            if not names:
+                break
+            time.sleep(SETTLE_PAUSE)
+        return names[:MAX_PATHS]
+
+    def test_file(self, path: str) -> tuple[str, int | None]:
+        """Digest of a file and when it changed, in nanoseconds since 1970.
+
+        A word instead of the digest for anything but a small regular file. The time is
+        `None` if the container's writable layer is not readable.
+        """
+        if self._layer is not None:
+            return _digest_below(self._layer, path)
+        from docker.errors import NotFound
+
+        with translate_losses():
+            try:
+                stream, state = self._api.get_archive(self._id, f"/{path}")
+            except NotFound:
+                self._api.inspect_container(self._id)  # fails if the container is gone
+                return "missing", None
+            with contextlib.closing(stream):
+                if state["mode"] & NOT_REGULAR:
+                    return "no regular file", None
+                if state["size"] > MAX_TEST_BYTES:
+                    return f"{state['size']} bytes", None
+                packed = io.BytesIO(b"".join(stream))
+        with tarfile.open(fileobj=packed) as archived:
+            file = archived.extractfile(archived.getmembers()[0])
+            content = file.read() if file is not None else b""
+        return hashlib.sha256(content).hexdigest(), None
+
     def stamp(self, path: str) -> tuple[int, int] | None:
         """Metadata that no program in it can restore after writing to a file.
 
@@ -358,17 +419,27 @@ class DockerSandbox:
         self._stamp = self.container.stamp(SCRIPT)
         return self._run("exec /bin/bash /eval.sh", timeout, log)
 
-    def inspect(self) -> Evidence:
+    def inspect(self, tests: TestFiles) -> Evidence:
         """See `Sandbox.inspect`."""
+        running = self.container.running()
         self.container.kill()
         if self._hides_writes():
             raise OSError(HIDDEN_WRITES)
         same = self.container.holds(SCRIPT, self.files[SCRIPT])
         # A script that was changed and restored has the same content, but a new stamp.
         untouched = self.container.stamp(SCRIPT) == self._stamp
+        workdir = self.workdir.strip("/")
+        files = {p: self.container.test_file(f"{workdir}/{p}") for p in tests.paths}
         return Evidence(
             changed_outside(self.container.changed(), self.workdir, self.files),
             script_intact=same and (untouched or self._stamp is None),
+            tests={path: digest for path, (digest, _) in files.items()},
+            rewritten=tuple(
+                path
+                for path, (_, changed) in files.items()
+                if changed and tests.since and changed > tests.since
+            ),
+            running=running,
         )
 
     def _hides_writes(self) -> bool:
@@ -538,6 +609,33 @@ def _files_below(layer: Path) -> Iterator[str]:
                 folders.append(path)
             else:
                 yield _text(path)
+
+
+def _digest_below(layer: Path, path: str) -> tuple[str, int]:
+    """Digest and change time of a file in an overlay's upper layer.
+
+    Links that the candidate made are not followed: they would lead to the host's files.
+    """
+    *folders, name = path.split("/")
+    with contextlib.ExitStack() as opened:
+        here = os.open(layer, os.O_RDONLY | os.O_DIRECTORY)
+        opened.callback(os.close, here)
+        try:
+            for folder in folders:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                here = os.open(folder, flags, dir_fd=here)
+                opened.callback(os.close, here)
+            state = os.stat(name, dir_fd=here, follow_symlinks=False)
+            if not stat.S_ISREG(state.st_mode):
+                return "no regular file", state.st_ctime_ns
+            if state.st_size > MAX_TEST_BYTES:
+                return f"{state.st_size} bytes", state.st_ctime_ns
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=here)
+            with os.fdopen(file, "rb") as content:
+                digest = hashlib.sha256(content.read()).hexdigest()
+            return digest, state.st_ctime_ns
+        except OSError:  # a missing file, a file or a link instead of a folder
+            return "missing", 0
 
 
 def _text(path: str) -> str:

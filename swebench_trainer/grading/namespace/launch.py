@@ -21,7 +21,7 @@ from swebench_trainer.grading.apply import APPLY_SECONDS
 from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.namespace.cgroup import SandboxCgroup
 from swebench_trainer.grading.running_time import TICK, RunningTime
-from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files
+from swebench_trainer.grading.sandbox import CommandResult, Evidence, Files, TestFiles
 
 SANDBOX = Path(__file__).with_name("sandbox_init.py")
 START_SECONDS = 60.0
@@ -113,21 +113,41 @@ class NamespaceSandbox:
         """See `Sandbox`."""
         return self._run(b"t", self.test_output, log, timeout)
 
-    def inspect(self) -> Evidence:
+    def inspect(self, tests: TestFiles) -> Evidence:
         """See `Sandbox`. All processes were killed when the tests ended.
 
         Raises:
             OSError: The sandbox does not respond.
         """
-        self.control.send(b"i")
+        asked = b"".join(os.fsencode(path) + b"\0" for path in tests.paths)
+        self.control.settimeout(INSPECT_SECONDS)
+        self.control.sendall(b"i" + asked + b"\0")
         answer = bytearray()
         while not answer.endswith(b"\0end\0"):
             more = self._answer(INSPECT_SECONDS)
             if not more:
                 raise OSError("the sandbox died before it could be inspected")
             answer += more
-        intact, *changed = map(os.fsdecode, bytes(answer).split(b"\0")[:-2])
-        return Evidence(tuple(changed), intact == "intact")
+        text = answer.decode("utf-8", "replace")
+        intact, count, *fields = text.split("\0")[:-2]
+        running, fields = fields[: int(count)], fields[int(count) :]
+        number = len(tests.paths)
+        digests, times, changed = (
+            fields[:number],
+            fields[number : 2 * number],
+            fields[2 * number :],
+        )
+        return Evidence(
+            tuple(changed),
+            intact == "intact",
+            tests=dict(zip(tests.paths, digests, strict=True)),
+            rewritten=tuple(
+                path
+                for path, when in zip(tests.paths, times, strict=True)
+                if tests.since and int(when) > tests.since
+            ),
+            running=tuple(running),
+        )
 
     def kill(self) -> None:
         """End the sandbox: all processes in it die with its pid 1."""

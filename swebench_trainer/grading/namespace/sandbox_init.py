@@ -11,7 +11,7 @@ apply.sh and eval.sh, and a file for error messages. The forked process enters i
 cgroups, creates new user, mount, pid, net, ipc, uts and cgroup namespaces, and waits.
 Its child is pid 1 of the sandbox: it builds the root filesystem, detaches the host's,
 writes `ready`, and then executes one-byte commands from the control socket: `a` applies
-the patch, `t` runs the tests, `i` reports what they have changed. When the socket is
+the patch, `t` runs the tests, `i` (followed by paths) reports what they have changed. When the socket is
 closed, pid 1 ends, and the kernel kills everything else in the sandbox.
 
 Processes of the candidate run below pid 1, with the capabilities of a Docker container's
@@ -24,6 +24,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import gc
+import hashlib
 import marshal
 import os
 import resource
@@ -31,8 +32,10 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +48,11 @@ MAX_FILES = 50_000
 """Maximum number of files to inspect after the tests; an honest run writes fewer."""
 MAX_PATHS = 10_000
 """Maximum number of changed files to report; an honest run changes a handful."""
+
+MAX_TEST_BYTES = 16 << 20
+"""Larger test files are compared by size only."""
+SETTLE_TRIES, SETTLE_PAUSE = 5, 0.1
+"""How often, and after how many seconds, to look again for processes that are ending."""
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1 << 5, 1 << 12, 1 << 14, 1 << 18
@@ -241,31 +249,63 @@ def supervise(settings: dict[str, Any], control: int, outputs: dict[str, int]) -
     before, script = listing(writable, workdir), state_of("/eval.sh")
     # Fails if the trainer was killed before prctl() tied this process to it.
     os.write(control, b"ready\n")
+    running: list[str] = []
     while word := os.read(control, 1).decode():
         if word == "i":
             intact = script == state_of("/eval.sh")
             after = listing(writable, workdir)
             paths = {p for p in before.keys() | after if before.get(p) != after.get(p)}
             paths -= {f"/{name}" for name in settings["files"]}
-            report(control, intact, sorted(paths)[:MAX_PATHS])
+            tests = [test_file(path) for path in asked_paths(control)]
+            digests, times = [t[0] for t in tests], [str(t[1]) for t in tests]
+            fields = ["intact" if intact else "changed", str(len(running)), *running]
+            fields += [*digests, *times, *sorted(paths)[:MAX_PATHS], "end"]
+            report(control, fields)
         else:
-            code = run(COMMANDS[word], outputs[word], settings)
+            code, running = run(COMMANDS[word], outputs[word], settings)
             os.write(control, b"%d\n" % code)
 
 
-def run(command: list[str], output: int, settings: dict[str, Any]) -> int:
-    """Run a command, kill the processes it leaves behind, and return its exit code."""
+def run(
+    command: list[str], output: int, settings: dict[str, Any]
+) -> tuple[int, list[str]]:
+    """Run a command and kill the processes that it leaves behind.
+
+    Returns:
+        Its exit code, and the names of those processes.
+    """
     child = fork(lambda: become(command, output, settings))
     os.close(output)
     ended, status = os.waitpid(-1, 0)
     while ended != child:  # orphans, which pid 1 must reap
         ended, status = os.waitpid(-1, 0)
+    left = processes()
     with suppress(ProcessLookupError, ChildProcessError):
         os.kill(-1, signal.SIGKILL)
         while True:
             os.waitpid(-1, 0)
     code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code  # as in a shell
+    return code if code >= 0 else 128 - code, left  # as in a shell
+
+
+def processes() -> list[str]:
+    """Names of all processes besides this one and those that are ending."""
+    names: list[str] = []
+    for _ in range(SETTLE_TRIES):
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        names = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                state = (folder / "stat").read_bytes()
+                name, _, rest = state.partition(b"(")[2].rpartition(b")")
+                if folder.name != "1" and not rest.startswith(b" Z"):
+                    names.append(os.fsdecode(name))
+        if not names:
+            break
+        time.sleep(SETTLE_PAUSE)
+    return sorted(names)[:MAX_PATHS]
 
 
 def become(command: list[str], output: int, settings: dict[str, Any]) -> NoReturn:
@@ -476,9 +516,30 @@ def state_of(path: str) -> tuple[int, ...]:
         return ()
 
 
-def report(control: int, intact: bool, paths: list[str]) -> None:
+def asked_paths(control: int) -> list[str]:
+    """Paths in the repository that the host asks for: NUL-terminated, then a NUL."""
+    text = bytearray()
+    while text != b"\0" and not text.endswith(b"\0\0"):
+        text += os.read(control, 1 << 16)
+    return [os.fsdecode(path) for path in bytes(text).split(b"\0") if path]
+
+
+def test_file(path: str) -> tuple[str, int]:
+    """Digest of a file and when it changed; a word for anything but a regular file."""
+    try:
+        state = os.lstat(path)
+        if not stat.S_ISREG(state.st_mode):
+            return "no regular file", state.st_ctime_ns
+        if state.st_size > MAX_TEST_BYTES:
+            return f"{state.st_size} bytes", state.st_ctime_ns
+        content = Path(path).read_bytes()
+        return hashlib.sha256(content).hexdigest(), state.st_ctime_ns
+    except OSError:
+        return "missing", 0
+
+
+def report(control: int, fields: list[str]) -> None:
     """Send the evidence: NUL-terminated fields, the last of them `end`."""
-    fields = ["intact" if intact else "changed", *paths, "end"]
     message = b"".join(os.fsencode(field) + b"\0" for field in fields)
     while message:
         message = message[os.write(control, message) :]

@@ -14,6 +14,9 @@ from swebench_trainer.grading.sandbox import MAX_PATHS, Evidence
 from swebench_trainer.grading.trust import log_flags, patch_flags
 from swebench_trainer.grading.trust.log_flags import Transcript
 
+NO_RESULT = "no_result"
+"""Flag of a pass in which an expected test may never have run."""
+
 MEANINGS = {
     "multi_marker": "the log has more markers than the eval script writes",
     "two_exit_codes": "the log has two exit codes of the tests",
@@ -21,6 +24,8 @@ MEANINGS = {
     "missing_exit_marker": "the log has no exit code of the tests",
     "outside_markers": "all test results are outside the markers",
     "excused_tests": "an expected test was skipped or marked as an expected failure",
+    NO_RESULT: "an expected test has no result in the log",
+    "contradictory_results": "an expected test has lines of success and of failure",
     "failed_install": "the eval script could not install what it installs with gold",
     "refused_tests": "git could not install the official tests",
     "refused_patch": "the tests pass although the patch was refused",
@@ -30,6 +35,8 @@ MEANINGS = {
     "runner_code": "new code exits the process or refers to the test run",
     "script_changed": "the eval script or its run script changed during the run",
     "script_killed": "a signal killed the eval script",
+    "tests_changed": "official test files changed before or during the tests",
+    "left_processes": "processes of the tests still ran after the eval script, unlike with gold",
     "tampered": "unexplained changes to files outside the repository",
 }
 """Explanation of each flag for people."""
@@ -74,6 +81,8 @@ def trust_flags(
         "missing_exit_marker": log_flags.lacks_exit_marker(log),
         "outside_markers": log_flags.has_results_outside(log),
         "excused_tests": log_flags.has_excused_tests(log, gold),
+        NO_RESULT: log_flags.lacks_results(log, gold),
+        "contradictory_results": log_flags.has_contradiction(log, gold),
         "failed_install": log_flags.has_failed_install(log, gold),
         "refused_tests": log_flags.has_refused_tests(log),
         "refused_patch": refused,
@@ -87,12 +96,42 @@ def trust_flags(
         found["script_changed"] |= not evidence.script_intact
         found["script_killed"] = _is_script_killed(evidence)
         found["tampered"] = _is_tampered(evidence, gold)
+        found["tests_changed"] = _has_changed_tests(evidence, gold)
+        found["left_processes"] = _has_left_processes(evidence, gold)
     return tuple(sorted(flag for flag, holds in found.items() if holds))
 
 
 def _is_script_killed(evidence: Evidence) -> bool:
     """Whether a signal killed the eval script, whatever the log shows."""
     return not 0 <= evidence.script_code <= 128
+
+
+def _has_changed_tests(evidence: Evidence, gold: GoldRun | None) -> bool:
+    """Whether official test files are not those of the gold run.
+
+    Files that the tests write themselves may differ. A file that was written after the
+    tests began may have been another one while they ran.
+    """
+    if gold is None:
+        return bool(evidence.rewritten)
+    expected = dict(gold.tests)
+    differ = {
+        path
+        for path, digest in evidence.tests.items()
+        if expected.get(path, digest) != digest
+    }
+    return not differ.union(evidence.rewritten) <= gold.rewritten
+
+
+def _has_left_processes(evidence: Evidence, gold: GoldRun | None) -> bool:
+    """Whether processes were left that the gold run does not leave.
+
+    Without a gold run this is unknown: many honest tests leave a server behind.
+    """
+    if gold is None:
+        return False
+    usual = {_without_numbers(name) for name in gold.running}
+    return not {_without_numbers(name) for name in evidence.running} <= usual
 
 
 def _is_tampered(evidence: Evidence, gold: GoldRun | None) -> bool:

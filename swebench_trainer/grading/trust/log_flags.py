@@ -8,6 +8,7 @@ markers, but cannot remove the real ones. The log of the gold run shows what is 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from swebench_trainer.contracts import GoldRun
 from swebench_trainer.grading.official import TEST_LOG, test_spec
+from swebench_trainer.grading.pro import written_statuses
 from swebench_trainer.grading.sandbox import read_execution
 from swebench_trainer.patches.hostile_diff import existing_paths, patched_paths
 from swebench_trainer.types import Instance
@@ -76,14 +78,17 @@ class Transcript:
         return test_spec(self.instance)
 
     @functools.cached_property
-    def between(self) -> Mapping[str, str]:
-        """Test statuses between the first markers."""
+    def region(self) -> str:
+        """The text between the first markers; empty without them."""
         from swebench.harness import constants
 
         _, *after_start = self.text.split(constants.START_TEST_OUTPUT)
-        return self._parsed(
-            after_start[0].split(constants.END_TEST_OUTPUT)[0] if after_start else ""
-        )
+        return after_start[0].split(constants.END_TEST_OUTPUT)[0] if after_start else ""
+
+    @functools.cached_property
+    def between(self) -> Mapping[str, str]:
+        """Test statuses between the first markers."""
+        return self._parsed(self.region)
 
     @functools.cached_property
     def statuses(self) -> Mapping[str, str]:
@@ -91,11 +96,52 @@ class Transcript:
         return self.between or self._parsed(self.text)
 
     @property
+    def written(self) -> Mapping[str, str]:
+        """Test statuses as written: a test without a line has none in SWE-bench Pro, too."""
+        if self.instance.parser:
+            return written_statuses(self.instance.parser, self.region)
+        return self.statuses
+
+    @property
     def exit_codes(self) -> list[int]:
         """Each exit code of the tests in the log, in order."""
         from swebench.harness.grading import TEST_EXIT_CODE_RE
 
         return [int(code) for code in TEST_EXIT_CODE_RE.findall(self.text)]
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """The expected tests that fail by the harness's rules."""
+        from swebench.harness.constants import FAIL_TO_PASS, PASS_TO_PASS, EvalType
+        from swebench.harness.grading import get_eval_tests_report
+
+        spec = self.spec
+        expected = {FAIL_TO_PASS: spec.FAIL_TO_PASS, PASS_TO_PASS: spec.PASS_TO_PASS}
+        kind = EvalType(spec.eval_type)
+        report = get_eval_tests_report(dict(self.statuses), expected, eval_type=kind)
+        groups = (report[group]["failure"] for group in expected)
+        return frozenset(itertools.chain.from_iterable(groups))
+
+    @functools.cached_property
+    def contradicted(self) -> frozenset[str]:
+        """The expected tests with lines both of success and of failure.
+
+        The harness counts only one of the lines. A parser that joins lines finds fewer
+        results in single ones, so this can miss contradictions but not invent them. In
+        SWE-bench Pro, one success among several results is officially a pass.
+        """
+        if self.instance.parser:
+            return frozenset()
+        passed, failed = set[str](), set[str]()
+        for line in dict.fromkeys(self.text.split("\n")):
+            for name, status in self._parsed(line).items():
+                if status in ("FAILED", "ERROR"):
+                    failed.add(name)
+                elif status in ("PASSED", "XFAIL"):
+                    passed.add(name)
+        both = frozenset(passed & failed)
+        expected = [*self.spec.FAIL_TO_PASS, *self.spec.PASS_TO_PASS]
+        return frozenset(name for name in expected if _matches(name, both))
 
     def named(self, *statuses: str) -> frozenset[str]:
         """The tests with one of these statuses of the harness."""
@@ -121,6 +167,13 @@ def excused(log: Transcript) -> frozenset[str]:
     return log.named("SKIPPED", "XFAIL")
 
 
+def without_result(log: Transcript) -> frozenset[str]:
+    """The expected tests that the log says nothing about."""
+    names = frozenset(log.written)
+    expected = [*log.spec.FAIL_TO_PASS, *log.spec.PASS_TO_PASS]
+    return frozenset(name for name in expected if not _matches(name, names))
+
+
 def gold_run(instance: Instance, log_dir: Path) -> GoldRun | None:
     """The gold run with logs in `log_dir`; `None` if it ran no tests.
 
@@ -138,7 +191,12 @@ def gold_run(instance: Instance, log_dir: Path) -> GoldRun | None:
         failed=failing(log),
         skipped=excused(log),
         changed=frozenset(evidence.changed if evidence else ()),
+        without_result=without_result(log),
+        contradicted=log.contradicted,
         installed=installs(log),
+        tests=frozenset(evidence.tests.items() if evidence else ()),
+        rewritten=frozenset(evidence.rewritten if evidence else ()),
+        running=frozenset(evidence.running if evidence else ()),
     )
 
 
@@ -192,6 +250,23 @@ def has_excused_tests(log: Transcript, gold: GoldRun | None) -> bool:
         expected += log.spec.PASS_TO_PASS
         names -= gold.skipped
     return any(_matches(name, names) for name in expected)
+
+
+def lacks_results(log: Transcript, gold: GoldRun | None) -> bool:
+    """Whether an expected test has no result, so that it may never have run.
+
+    With `eval_type = "fail_only"`, the harness counts such tests as passed. PASS_TO_PASS
+    tests count only if the gold run has their results.
+    """
+    absent = without_result(log)
+    if gold is None:
+        return not absent.isdisjoint(log.spec.FAIL_TO_PASS)
+    return not absent <= gold.without_result - set(log.spec.FAIL_TO_PASS)
+
+
+def has_contradiction(log: Transcript, gold: GoldRun | None) -> bool:
+    """Whether an expected test has lines of success and of failure, unlike with gold."""
+    return not log.contradicted <= (gold.contradicted if gold else frozenset())
 
 
 def has_refused_tests(log: Transcript) -> bool:

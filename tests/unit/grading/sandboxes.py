@@ -27,7 +27,7 @@ from swebench_trainer.grading.namespace.launch import (
     SandboxLimits,
     SandboxRoot,
 )
-from swebench_trainer.grading.sandbox import CommandResult, Evidence
+from swebench_trainer.grading.sandbox import CommandResult, Evidence, TestFiles
 
 LIMITS = SandboxLimits(memory=1 << 30, pids=512, disk=1 << 28, shm=1 << 24)
 
@@ -80,7 +80,7 @@ def run(
         log = stack.enter_context(CappedLog(folder / "log"))
         ended = sandbox.test(log, timeout)
         log.close()
-        evidence = sandbox.inspect() if inspect else None
+        evidence = sandbox.inspect(TestFiles()) if inspect else None
     return SandboxRun(ended, (folder / "log").read_text(errors="replace"), evidence)
 
 

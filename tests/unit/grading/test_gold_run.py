@@ -16,6 +16,7 @@ FAILED test_calc.py::test_network - no network
 ERROR test_calc.py::test_display
 SKIPPED [1] test_calc.py:3: only on Windows
 XFAIL test_calc.py::test_later
+FAILED test_calc.py::test_add - once
 >>>>> End Test Output
 """
 
@@ -27,12 +28,22 @@ def test_a_gold_run_is_read_from_its_logs(task: Task) -> None:
     seconds = {"start": 1.0, "apply": 0.5, "test": 7.5}
     evidence = Evidence(("/root/.npm/x",))
     write_execution(Execution(0, evidence=evidence, seconds=seconds), folder)
-    instance = dataclasses.replace(task.instance, log_parser="parse_log_pytest")
+    names = ("test_calc.py::test_add", "test_calc.py::test_absent")
+    instance = dataclasses.replace(
+        task.instance,
+        log_parser="parse_log_pytest",
+        FAIL_TO_PASS=names,
+        PASS_TO_PASS=(),
+    )
     assert gold_run(instance, folder) == GoldRun(
         seconds=7.5,
-        failed=frozenset({"test_calc.py::test_network", "test_calc.py::test_display"}),
+        failed=frozenset(
+            f"test_calc.py::test_{name}" for name in ("network", "display", "add")
+        ),
         skipped=frozenset({"test_calc.py::test_later"}),
         changed=frozenset({"/root/.npm/x"}),
+        without_result=frozenset({"test_calc.py::test_absent"}),
+        contradicted=frozenset({"test_calc.py::test_add"}),
     )
 
 
@@ -41,7 +52,8 @@ def test_a_gold_run_without_evidence_explains_no_changes(task: Task) -> None:
     folder.mkdir()
     (folder / TEST_LOG).write_text("cut off")
     write_execution(Execution(0, timed_out=True, seconds={"test": 9.0}), folder)
-    assert gold_run(task.instance, folder) == GoldRun(9.0)
+    found = gold_run(task.instance, folder)
+    assert found and (found.seconds, found.changed) == (9.0, frozenset())
 
 
 def test_a_run_without_tests_is_not_a_gold_run(task: Task) -> None:

@@ -257,7 +257,7 @@ def test_evidence_survives_endless_paths_and_odd_names(tmp_path: Path) -> None:
         inspect=True,
     )
     assert ran.evidence is not None
-    assert "/tmp/\udcff\n" in ran.evidence.changed
+    assert "/tmp/\ufffd\n" in ran.evidence.changed
     assert len(ran.evidence.changed) == 2
 
 

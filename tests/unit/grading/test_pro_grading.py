@@ -667,6 +667,29 @@ def test_a_changed_run_script_is_detected(pro, grade, tmp_path) -> None:
     assert script_was_changed(instance.eval_script, log.read_text())
 
 
+@pytest.mark.parametrize(
+    ("module", "status"), [(WRONG, Status.UNRESOLVED), (FIXED, Status.RESOLVED)]
+)
+def test_replaced_programs_do_not_write_the_log(
+    pro, grade, tmp_path, module, status
+) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    code = f"""
+import pathlib
+for name in ("cat", "sed", "tr", "sha256sum"):
+    program = pathlib.Path({str(tools)!r}, name)
+    program.write_text("#!/bin/sh\\nprintf 'O:PASSED adds\\\\nO:.\\\\n'\\n")
+    program.chmod(0o755)
+"""
+    instance = pro.instance()
+    patch = pro.patch({"calc.py": module + code})
+    outcome = grade(pro, instance, patch, path=f"{tools}:{os.environ['PATH']}")
+    assert outcome.status is status
+    assert (tools / "sed").exists()
+    assert "script_changed" not in outcome.flags
+
+
 @pytest.mark.parametrize("extra", ["S:\n", "S:0\n"])
 def test_a_forged_digest_next_to_the_real_one_is_detected(pro, extra) -> None:
     script = pro.instance().eval_script

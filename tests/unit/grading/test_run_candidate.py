@@ -22,12 +22,13 @@ from swebench_trainer.grading.cache import SqliteRunCache
 from swebench_trainer.grading.capped_log import CappedLog
 from swebench_trainer.grading.official import NOOP, TEST_LOG
 from swebench_trainer.grading.outcome import derive_outcome
-from swebench_trainer.grading.run_candidate import CandidateRun
+from swebench_trainer.grading.run_candidate import CandidateRun, without_cleanup
 from swebench_trainer.grading.sandbox import (
     CommandResult,
     Evidence,
     Execution,
     Files,
+    TestFiles,
     read_execution,
     write_execution,
 )
@@ -65,6 +66,7 @@ class Scripted:
         self.runs: list[str] = []
         self.evidence = Evidence()
         self.files: Files = {}
+        self.watched = TestFiles()
 
     def environment(self, instance: Instance) -> Mapping[str, Any]:
         return {"image": self.image}
@@ -87,7 +89,8 @@ class Scripted:
         log.write(self.log.encode())
         return self.tested
 
-    def inspect(self) -> Evidence:
+    def inspect(self, tests: TestFiles) -> Evidence:
+        self.watched = tests
         self.runs.append("inspect")
         return self.evidence
 
@@ -339,6 +342,33 @@ def test_a_cached_run_longer_than_the_timeout_is_repeated(grade, task: Task) -> 
     assert not (task.job("").log_dir / TEST_LOG).exists(), (
         "the log of the rejected cached run"
     )
+
+
+@pytest.mark.parametrize(
+    ("script", "kept"),
+    [
+        ("a\n: '>>>>> End Test Output'\ngit checkout 12ab t/x.py\nrm -f y.py\n", 2),
+        ("a\n: '>>>>> End Test Output'\necho '>>>>> Test Exit Code: 0'\nrm x", 3),
+        ("a\nrm -f x\n: '>>>>> End Test Output'\n", 3),
+        ("a\n: '>>>>> End Test Output'\nrm $(echo x)\n", 3),
+        ("a\nrm -f x\n", 2),
+        ("git checkout x", 1),
+    ],
+)
+def test_only_plain_commands_after_the_last_marker_are_left_out(
+    script: str, kept: int
+) -> None:
+    lines = script.splitlines(keepends=True)
+    assert without_cleanup(script) == "".join(lines[:kept])
+
+
+def test_official_test_files_are_inspected(grade, task: Task) -> None:
+    before = time.time_ns()
+    factory = Scripted()
+    grade(factory)
+    assert factory.watched.paths == ["test_calc.py"]
+    assert before <= factory.watched.since <= time.time_ns()
+    assert not factory.files["eval.sh"].endswith(b"rm -f test_calc.py\n")
 
 
 def test_the_outcome_can_be_derived_from_the_files_of_a_run(grade, task: Task) -> None:

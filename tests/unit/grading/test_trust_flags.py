@@ -61,6 +61,61 @@ def test_each_flag_has_a_meaning(task: Task) -> None:
     assert set(trust_flags(job, "", evidence)) <= MEANINGS.keys()
 
 
+# Official test files and processes afterwards.
+
+FILE = "test_calc.py"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "gold", "flagged"),
+    [
+        (
+            Evidence(tests={FILE: "a"}),
+            GoldRun(1, tests=frozenset({(FILE, "a")})),
+            False,
+        ),
+        (Evidence(tests={FILE: "b"}), GoldRun(1, tests=frozenset({(FILE, "a")})), True),
+        (
+            Evidence(tests={FILE: "missing"}),
+            GoldRun(1, tests=frozenset({(FILE, "a")})),
+            True,
+        ),
+        (
+            Evidence(tests={FILE: "b"}),
+            GoldRun(1),
+            False,
+        ),  # an inspection of earlier days
+        (Evidence(tests={FILE: "a"}, rewritten=(FILE,)), GoldRun(1), True),
+        (Evidence(tests={FILE: "a"}, rewritten=(FILE,)), None, True),
+        (
+            Evidence(tests={FILE: "b"}, rewritten=(FILE,)),
+            GoldRun(1, tests=frozenset({(FILE, "a")}), rewritten=frozenset({FILE})),
+            False,
+        ),
+    ],
+)
+def test_test_files_unlike_those_of_gold_are_flagged(
+    task: Task, evidence: Evidence, gold: GoldRun | None, flagged: bool
+) -> None:
+    found = flags(task, evidence=evidence, gold=gold)
+    assert found == (("tests_changed",) if flagged else ())
+
+
+@pytest.mark.parametrize(
+    ("gold", "flagged"),
+    [
+        (None, False),
+        (GoldRun(1), True),
+        (GoldRun(1, running=frozenset({"worker-7"})), False),
+    ],
+)
+def test_processes_that_gold_does_not_leave_are_flagged(
+    task: Task, gold: GoldRun | None, flagged: bool
+) -> None:
+    found = flags(task, evidence=Evidence(running=("worker-12",)), gold=gold)
+    assert found == (("left_processes",) if flagged else ())
+
+
 # Installations and test files of the patch.
 
 INSTALL = "+ python3 -m pip install -e .\n"
@@ -173,7 +228,12 @@ def test_a_forged_marker_is_flagged(task: Task, forged: str) -> None:
 def test_a_forged_block_before_the_real_one_is_flagged(task: Task) -> None:
     failed = RESULTS.replace("... ok", "... FAIL", 1)
     log = f"{HONEST}{log_of(failed, 1)}"
-    assert flags(task, log) == ("multi_marker", "two_exit_codes", "unexplained_exit")
+    assert flags(task, log) == (
+        "contradictory_results",
+        "multi_marker",
+        "two_exit_codes",
+        "unexplained_exit",
+    )
 
 
 def test_a_forged_end_marker_is_flagged(task: Task) -> None:
@@ -189,6 +249,41 @@ def test_a_forged_exit_code_is_flagged(task: Task) -> None:
 def test_a_missing_exit_code_is_flagged(task: Task) -> None:
     log = HONEST.split("+ echo")[0]
     assert flags(task, log) == ("missing_exit_marker",)
+
+
+# Expected tests without a result, or with two.
+
+
+def test_an_expected_test_without_a_result_is_flagged(task: Task) -> None:
+    log = log_of(RESULTS.replace(ADD, "test_other"))
+    assert flags(task, log, eval_type="fail_only") == ("no_result",)
+    silent = GoldRun(1, without_result=frozenset({ADD}))
+    assert flags(task, log, gold=silent, eval_type="fail_only") == ("no_result",)
+
+
+def test_a_pass_to_pass_test_needs_a_result_only_if_gold_has_one(task: Task) -> None:
+    log = log_of(RESULTS.replace(DOUBLE, "test_other"))
+    silent = GoldRun(1, without_result=frozenset({DOUBLE}))
+    assert flags(task, log, gold=silent, eval_type="fail_only") == ()
+    assert flags(task, log, eval_type="fail_only") == ()
+    assert flags(task, log, gold=GoldRun(1), eval_type="fail_only") == ("no_result",)
+
+
+@pytest.mark.parametrize("end", ["FAIL", "ERROR"])
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_test_that_passes_and_fails_is_flagged(
+    task: Task, end: str, place: str
+) -> None:
+    failed = f"{ADD} ... {end}\n"
+    results = failed + RESULTS if place == "before" else RESULTS + failed + RESULTS
+    log = log_of(results)
+    assert flags(task, log) == ("contradictory_results",)
+    same = GoldRun(1, contradicted=frozenset({ADD}))
+    assert flags(task, log, gold=same) == ()
+
+
+def test_other_tests_may_contradict_themselves(task: Task) -> None:
+    assert flags(task, log_of(f"test_x ... FAIL\ntest_x ... ok\n{RESULTS}")) == ()
 
 
 # Exit codes without a failing test to explain them.
