@@ -41,6 +41,7 @@ from swebench_trainer.recipe.models import (
 from swebench_trainer.secrets import without_secrets
 from swebench_trainer.stages.context import Stage, StageSummary
 from swebench_trainer.stages.graph import choose, dependents, open_context, stages_of
+from swebench_trainer.stages.prepare import DATA_CONTENT
 from swebench_trainer.store.digest import digest
 from swebench_trainer.store.jsonl import (
     RowWriter,
@@ -345,9 +346,13 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
     for part in ("settings", "plugins", "inputs"):
         for key in sorted(old[part].keys() | new[part].keys()):
             before, after = old[part].get(key), new[part].get(key)
-            if before != after and part == "inputs":
+            if before == after:
+                continue
+            if part == "inputs":
                 yield f"its input has changed: stage {key}"
-            elif before != after:
+            elif key == DATA_CONTENT:  # two digests would say nothing to a reader
+                yield "the content of [data] has changed"
+            else:
                 yield f"{key}: {before!r} → {after!r}"
 
 

@@ -22,8 +22,8 @@ _TAG = re.compile(
 )
 _SEPARATOR = re.compile(r"<[|\uff5c][\w:\u2581/ -]{1,40}[|\uff5c]?>")
 _FINALLY = re.compile(
-    r"^[\s#*_>-]*(?:(?:here is |here's )?(?:my|the) )?final"
-    r" (?:answer|solution|patch|fix|response|version|code|output|diff)[\s*_#]*:?[\s*_]*$",
+    r"^[ \t#*_>-]*(?:(?:here is |here's )?(?:my|the) )?final"
+    r" (?:answer|solution|patch|fix|response|version|code|output|diff)[ \t*_#]*:?[ \t*_\r]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _GLUED_TOKENS = re.compile(rf"(?:(?:{END_TOKEN.pattern})[ \t\r]*)+$")

@@ -86,9 +86,13 @@ def run(context: StageContext) -> StageSummary:
     return figures | _recall_figures(rendered.recall) | _guard_figures(leakage)
 
 
+DATA_CONTENT = "data content"
+"""Setting that stands for the rows of the source: their digest."""
+
+
 def extra_settings(recipe: Recipe, registry: Registry) -> Mapping[str, Any]:
     """Settings that decide the result besides the recipe's keys."""
-    found = {"data content": registry.create(recipe.data).digest()}
+    found = {DATA_CONTENT: registry.create(recipe.data).digest()}
     if isinstance(recipe.prompt, ContextTable):
         counter = token_counter(recipe, registry)
         found["tokens"] = counter.tokenizer if counter else "estimated"

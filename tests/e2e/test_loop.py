@@ -132,7 +132,7 @@ def test_changed_data_is_noticed(shell, recipe):
     shell.run(name, "--until", "prepare")
     statement = shell.folder / "data/tasks/quickstart__foldline-1/problem_statement.md"
     statement.write_text("Another issue.")
-    assert "data content: " in shell.run(name, code=1)
+    assert "the content of [data] has changed" in shell.run(name, code=1)
 
 
 def test_another_name_is_another_run(shell, recipe):

@@ -18,9 +18,20 @@ MODULES = sorted(
 TEXT_ATTRIBUTES = {"reason", "extraction", "args", "message", "hint"}
 """Attributes of our values and errors that hold text for people."""
 METHODS = {
-    *("startswith", "endswith", "find", "rfind", "index", "rindex", "count"),
-    *("split", "rsplit", "splitlines", "partition", "rpartition"),
-    *("removeprefix", "removesuffix"),
+    "startswith",
+    "endswith",
+    "find",
+    "rfind",
+    "index",
+    "rindex",
+    "count",
+    "split",
+    "rsplit",
+    "splitlines",
+    "partition",
+    "rpartition",
+    "removeprefix",
+    "removesuffix",
 }
 """Methods of a text that look into it."""
 SEARCHES = {"search", "match", "fullmatch", "findall", "finditer", "split"}

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 from swebench_trainer.grading.counter import python
 from swebench_trainer.grading.counter.draws import Draws
+from swebench_trainer.grading.counter.golang import GO
+from swebench_trainer.grading.counter.java import JAVA
+from swebench_trainer.grading.counter.javascript import JAVASCRIPT
 from swebench_trainer.grading.counter.places import Place
+from swebench_trainer.grading.counter.rust import RUST
 from swebench_trainer.grading.counter.scripts import TestScript
 from swebench_trainer.grading.counter.test_files import TestPatch
 from swebench_trainer.store.digest import digest
@@ -19,7 +23,13 @@ VARIANTS = 12
 """Largest number of changes of one strength."""
 
 FindPlaces = Callable[[TestPatch, Instance, Strength], Iterator[Place]]
-_LANGUAGES: tuple[FindPlaces, ...] = (python.places,)
+_LANGUAGES: tuple[FindPlaces, ...] = (
+    python.places,
+    JAVASCRIPT.places,
+    GO.places,
+    RUST.places,
+    JAVA.places,
+)
 
 
 @dataclass(frozen=True)
@@ -72,12 +82,15 @@ def derived_instance(instance: Instance, change: TestChange) -> Instance:
     """The instance whose tests are changed.
 
     Its FAIL_TO_PASS tests are those that must fail, and its PASS_TO_PASS tests are all
-    other expected tests.
+    other expected tests. Its test patch is the one that the script applies, if any.
     """
+    derived = dataclasses.replace(instance, eval_script=change.eval_script)
+    before, after = TestScript.of(instance), TestScript.of(derived)
+    applies = before is not None and before.applies
     expected = dict.fromkeys((*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS))
     return dataclasses.replace(
-        instance,
-        eval_script=change.eval_script,
+        derived,
+        test_patch=after.patch if after and applies else instance.test_patch,
         FAIL_TO_PASS=change.tests,
         PASS_TO_PASS=tuple(name for name in expected if name not in change.tests),
     )

@@ -142,7 +142,7 @@ def _canaries(functions: list[_Official], instance: Instance) -> Iterator[Place]
         if number is None:
             continue
         draws = Draws(instance.instance_id, function.path, number, "canary")
-        indent = " " * function.node.col_offset
+        indent = function.indent
         for _ in range(VARIETY):
             test = "_".join(["test", *new_words(words, draws)])
             receiver = "self" if indent else ""

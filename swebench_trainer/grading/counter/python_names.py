@@ -33,6 +33,8 @@ class PythonName:
         base = name.split("[", 1)[0]
         if "::" in base:
             place, *owners, function = base.split("::")
+            if not place.endswith(".py"):
+                return cls(name, "")  # of another language
             return cls(name, function, place, ".".join(owners))
         if found := _UNITTEST.match(name):
             function = found["function"]

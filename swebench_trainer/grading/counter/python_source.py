@@ -12,12 +12,12 @@ from functools import cached_property
 from swebench_trainer.grading.counter.test_files import Hunk, Line, TestFile
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-_DEF = re.compile(r"(?P<indent> *)(?:async +)?def +(?P<name>\w+) *\(")
-_CLASS = re.compile(r"(?P<indent> *)class +(?P<name>\w+)")
+_DEF = re.compile(r"(?P<indent>[ \t]*)(?:async +)?def +(?P<name>\w+) *\(")
+_CLASS = re.compile(r"(?P<indent>[ \t]*)class +(?P<name>\w+)")
 _HEADING = re.compile(
-    r"(?P<indent> *)(?:(?P<kind>class)|(?:async +)?def) +(?P<name>\w+)"
+    r"(?P<indent>[ \t]*)(?:(?P<kind>class)|(?:async +)?def) +(?P<name>\w+)"
 )
-_CLAUSE = re.compile(r" *(?:except|finally)\b")
+_CLAUSE = re.compile(r"\s*(?:except|finally)\b")
 _TRIES = 60
 """Number of ends that are tried for a function that is not visible as a whole."""
 
@@ -52,6 +52,11 @@ class VisibleFunction:
     def key(self) -> str:
         """Identifies it in the instance."""
         return f"{self.path}:{self.node.lineno + self.shift}"
+
+    @property
+    def indent(self) -> str:
+        """What stands before its first line, if that is visible."""
+        return self.source[self.node.lineno][: self.node.col_offset]
 
     @cached_property
     def source(self) -> dict[int, str]:
@@ -193,9 +198,9 @@ def _headers(texts: Sequence[str], name: str) -> list[str]:
     headers = [f"async def {name}():"]
     for indent, text in reversed(lows[1:]):
         opening = "try:" if _CLAUSE.match(text) else "if 1:"
-        headers.append(" " * indent + opening)
+        headers.append(text[:indent] + opening)
     return headers
 
 
 def _indent(text: str) -> int:
-    return len(text) - len(text.lstrip(" "))
+    return len(text) - len(text.lstrip(" \t"))

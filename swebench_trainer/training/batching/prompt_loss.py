@@ -12,9 +12,10 @@ longer, would dominate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from swebench_trainer.training.batching.shared_prefix import pad_rows
 from swebench_trainer.training.tokens.rows import ANSWER, IGNORED
 
 
@@ -79,20 +80,11 @@ def _with_answers(
     def collated(rows: list[Any]) -> dict[str, Any]:
         batch = collate(rows)
         if ANSWER in rows[0]:
-            batch[ANSWER] = _answer_mask(rows, batch["labels"])
+            # (batch, tokens), like the labels: 1 in the answers, 0 in prompts and padding.
+            batch[ANSWER] = pad_rows([row[ANSWER] for row in rows], 0)
         return batch
 
     return collated
-
-
-def _answer_mask(rows: Sequence[Mapping[str, Any]], labels: Any) -> Any:
-    """(batch, tokens), like `labels`: 1 in the answers, 0 in prompts and padding."""
-    import torch
-
-    mask = torch.zeros_like(labels)
-    for target, row in zip(mask, rows, strict=True):
-        target[: len(row[ANSWER])] = torch.tensor(row[ANSWER])
-    return mask
 
 
 def _without_prompts(batch: Mapping[str, Any]) -> dict[str, Any]:

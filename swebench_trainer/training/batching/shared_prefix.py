@@ -122,23 +122,23 @@ class SharedPrefixCollator:
             for number, (prompt, row) in enumerate(zip(answers, rows, strict=True))
             for answer, part in zip(answers[prompt], row.parts, strict=True)
         }
-        segments = _padded([row.segments for row in rows], PADDING)
+        segments = pad_rows([row.segments for row in rows], PADDING)
         return {
-            "input_ids": _padded([[p[-1], *a] for p, a in sequences], self.pad),
-            "completion_mask": _padded([[0] + [1] * len(a) for _, a in sequences], 0),
+            "input_ids": pad_rows([[p[-1], *a] for p, a in sequences], self.pad),
+            "completion_mask": pad_rows([[0] + [1] * len(a) for _, a in sequences], 0),
             "attention_mask": (segments != PADDING).to(torch.long),
             "shared": {
-                "input_ids": _padded([row.ids for row in rows], self.pad),
-                "position_ids": _padded([row.positions for row in rows], 0),
+                "input_ids": pad_rows([row.ids for row in rows], self.pad),
+                "position_ids": pad_rows([row.positions for row in rows], 0),
                 "segments": segments,
                 # The last token of an answer has no hidden state, and TRL ignores this
                 # one, so any index will do.
-                "places": _padded([[*places[s], places[s][0]] for s in sequences], 0),
+                "places": pad_rows([[*places[s], places[s][0]] for s in sequences], 0),
             },
         }
 
 
-def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
+def pad_rows(rows: list[list[int]], value: int) -> torch.Tensor:
     """(rows, longest row), filled up with `value` at the ends."""
     import torch
     from torch.nn.utils.rnn import pad_sequence

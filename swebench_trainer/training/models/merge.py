@@ -10,7 +10,6 @@ the model as trained.
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from swebench_trainer.errors import PrerequisiteError, RecipeError
 from swebench_trainer.store import durable
-from swebench_trainer.store.jsonl import disk_errors, read_json
+from swebench_trainer.store.jsonl import disk_errors, read_json, write_json
 from swebench_trainer.store.rundir import RunDir, StageDir
 from swebench_trainer.training.models.loading import (
     check_model,
@@ -268,6 +267,6 @@ def _write(model: PreTrainedModel, table: HfTable, out: Path) -> None:
 
 def _remove_local_path(config: Path) -> None:
     """Removes the base model's path on this machine from a config."""
-    content = json.loads(config.read_text(encoding="utf-8"))
+    content = read_json(config)
     content.pop("_name_or_path", None)
-    config.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(config, content)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swebench_trainer.store import durable
-from swebench_trainer.store.jsonl import write_json
+from swebench_trainer.store.jsonl import read_json, write_json
 from swebench_trainer.training.models.loading import copy_tokenizer
 from swebench_trainer.training.models.table import HfTable
 
@@ -68,7 +67,7 @@ def _name_base(path: Path, table: HfTable) -> None:
     For a local model that is the name of its directory: the full path would only reveal
     the layout of this machine.
     """
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     local = Path(table.name).is_absolute()
     config["base_model_name_or_path"] = Path(table.name).name if local else table.name
     config["revision"] = table.revision

@@ -110,6 +110,8 @@ def test_a_derived_instance_expects_the_changed_tests_and_all_others():
         *INSTANCE.PASS_TO_PASS,
     }
     assert derived.eval_script == change.eval_script
+    assert derived.test_patch in derived.eval_script
+    assert derived.test_patch != INSTANCE.test_patch
 
 
 def test_an_instance_without_a_test_patch_in_its_script_has_no_changes():
@@ -234,6 +236,17 @@ def test_variables_change_if_they_hold_nothing_but_an_expected_value():
     assert new_lines(also_input, "expectation") == set()
 
 
+def test_files_indented_with_tabs_are_changed():
+    source = "class TestBox:\n\tdef test_a(self):\n\t\tassert a() == 3\n\n"
+    source += "\tdef test_b(self):\n\t\tpass\n"
+    names = [f"tests/test_box.py::TestBox::test_{name}" for name in "ab"]
+    instance = instance_of(source, *names)
+    assert {change.strength for change in proposed_changes(instance)} == {*Strength}
+    canary = of_strength(Strength.CANARY, instance)[0]
+    ((_, new),) = changed_lines(instance, canary)
+    assert new.startswith("+\tdef test_")
+
+
 RUN_BY_PYTEST = '''\
 import contextlib
 
@@ -276,40 +289,39 @@ class TestMore:
 '''
 
 
-def run_pytest(folder, script):
-    place = folder / "tests/test_box.py"
-    place.parent.mkdir(exist_ok=True)
-    place.unlink(missing_ok=True)
-    patch = script.partition("<<'EOF_114329324912'\n")[2].partition("EOF_1143")[0]
+def put_in_place(folder, change):
+    derived = dataclasses.replace(INSTANCE, eval_script=change.eval_script)
+    patch = TestScript.of(derived).patch
     subprocess.run(["git", "apply", "-"], cwd=folder, input=patch.encode(), check=True)
-    log = subprocess.run(
-        [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", str(place)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-    ).stdout
-    return parse_log_pytest(log, None)
 
 
 def test_changed_tests_fail_and_all_others_pass_under_pytest(tmp_path):
     names = [
         *("test_plain", "test_each[1]", "test_each[2]", "test_only_raises"),
-        *("TestMore::test_early", "TestMore::test_loop"),
+        *("TestMore::test_early", "TestMore::test_loop", "TestMore::test_other"),
     ]
-    instance = instance_of(
-        RUN_BY_PYTEST,
-        *(f"tests/test_box.py::{name}" for name in names),
-        passing=["tests/test_box.py::TestMore::test_other"],
-    )
+    derived = []
     for strength in Strength:
+        path = f"tests/test_{strength}.py"
+        *failing, other = [f"{path}::{name}" for name in names]
+        instance = instance_of(RUN_BY_PYTEST, *failing, passing=[other], path=path)
         change = of_strength(strength, instance)[0]
         if strength is Strength.SABOTAGE:
-            assert set(change.tests) == set(instance.FAIL_TO_PASS)
-        derived = derived_instance(instance, change)
-        statuses = run_pytest(tmp_path, change.eval_script)
-        assert {statuses[name] for name in derived.FAIL_TO_PASS} == {"FAILED"}
-        assert {statuses[name] for name in derived.PASS_TO_PASS} == {"PASSED"}
+            assert set(change.tests) == set(failing)
+        put_in_place(tmp_path, change)
+        derived.append(derived_instance(instance, change))
+    command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider"]
+    log = subprocess.run(
+        [*command, "tests"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    ).stdout
+    statuses = parse_log_pytest(log, None)
+    for instance in derived:
+        assert {statuses[name] for name in instance.FAIL_TO_PASS} == {"FAILED"}
+        assert {statuses[name] for name in instance.PASS_TO_PASS} == {"PASSED"}
 
 
 RUN_BY_UNITTEST = '''\
@@ -355,9 +367,7 @@ def test_changed_tests_fail_and_all_others_pass_under_unittest(tmp_path):
         assert set(change.tests) == changed
         (tmp_path / "test_box.py").unlink(missing_ok=True)
         derived = derived_instance(instance, change)
-        patch = TestScript.of(derived).patch
-        apply = ["git", "apply", "-"]
-        subprocess.run(apply, cwd=tmp_path, input=patch.encode(), check=True)
+        put_in_place(tmp_path, change)
         log = subprocess.run(
             [sys.executable, "-m", "unittest", "-v", "test_box"],
             cwd=tmp_path,
@@ -382,6 +392,7 @@ def test_scripts_that_check_tests_out_get_a_small_patch():
     assert before + after == script
     assert before.endswith("git checkout 0123456 tests/test_area.py\n")
     assert patch.count("\n-") == patch.count("\n+")
+    assert derived_instance(instance, change).test_patch == PATCH
 
 
 def test_derived_scripts_say_nothing_of_their_purpose():

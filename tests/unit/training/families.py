@@ -53,7 +53,7 @@ FAMILIES = {
     "qwen2.5-coder-instruct": Family("qwen", "<|im_end|>"),
     "deepseek-coder-instruct": Family("deepseek", "<|EOT|>", "<｜begin▁of▁sentence｜>"),
     "deepseek-coder-base": Family(
-        *("deepseek", "<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>"), chat=False
+        "deepseek", "<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", chat=False
     ),
     "codellama-instruct": Family("codellama", "</s>", "<s>"),
     "codellama-base": Family("codellama", "</s>", "<s>", chat=False),

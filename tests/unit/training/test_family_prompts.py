@@ -36,9 +36,20 @@ def tokenizer(family, families):
 
 
 CONTROLS = (
-    *("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|EOT|>", "</s>", "<s>"),
-    *("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", "<FILL_ME>", "▁<PRE>"),
-    *("[/INST]", "### Response:", "<<SYS>>", "<tool_call>"),
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|endoftext|>",
+    "<|EOT|>",
+    "</s>",
+    "<s>",
+    "<｜end▁of▁sentence｜>",
+    "<｜begin▁of▁sentence｜>",
+    "<FILL_ME>",
+    "▁<PRE>",
+    "[/INST]",
+    "### Response:",
+    "<<SYS>>",
+    "<tool_call>",
 )
 PIECES = st.one_of(
     st.sampled_from((*CONTROLS, " ", "\n", "\t", "\r\n", "  \n", "def f(x):")),
