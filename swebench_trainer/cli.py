@@ -213,10 +213,10 @@ def grade(
 
     source = SourceOptions(data, split, scripts, digests)
     files = [*predictions, *(more or [])]
-    limits = (workers, timeout, memory)
-    command.execute(
-        command.GradeOptions(source, files, out, grader, *limits, cache, gold_runs)
+    options = command.GradeOptions(
+        source, files, out, grader, workers, timeout, memory, cache, gold_runs
     )
+    command.execute(options)
 
 
 @app.command()

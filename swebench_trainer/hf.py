@@ -34,6 +34,7 @@ from swebench_trainer.training.tokens.encoding import (
     describe_row,
     encode_prompt,
     end_of_answer,
+    opened_thought,
 )
 from swebench_trainer.types import Pair, SftRow
 
@@ -81,6 +82,7 @@ class HfBackend:
             model,
             encode=codec.encode,
             decode=codec.decode,
+            opened=codec.opened,
             stop=codec.stop | _stop_ids_of(model),
             pad=codec.pad,
             batch_size=batch_size,
@@ -108,12 +110,15 @@ class Codec:
             around thoughts is kept.
         stop: Ids that end an answer.
         pad: Id that fills up a batch.
+        opened: Token ids of a prompt to the opening of a thought that it ends with,
+            else to an empty text. It belongs before an answer that is cut off.
     """
 
     encode: Callable[[str], list[int]]
     decode: Callable[[Sequence[int]], str]
     stop: frozenset[int]
     pad: int
+    opened: Callable[[Sequence[int]], str] = lambda _: ""
 
 
 def open_codec(table: HfTable, weights: Path | None = None) -> Codec:
@@ -135,6 +140,7 @@ def open_codec(table: HfTable, weights: Path | None = None) -> Codec:
         decode=partial(decode_answer, tokenizer),
         stop=frozenset({end_of_answer(tokenizer), tokenizer.eos_token_id}),
         pad=tokenizer.pad_token_id,
+        opened=partial(opened_thought, tokenizer),
     )
 
 

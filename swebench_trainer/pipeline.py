@@ -147,8 +147,9 @@ class Pipeline:
         folder.begin(fingerprint)
 
         def run(done: ItemProgress) -> StageSummary:
-            run = (self.recipe, self.run_dir, self._plugins)
-            context = open_context(stage.name, *run, done)
+            context = open_context(
+                stage.name, self.recipe, self.run_dir, self._plugins, done
+            )
             try:
                 self._require_unchanged(stage.reads)
                 with disk_errors(folder.path):  # of backends and plugins too

@@ -180,11 +180,25 @@ def is_markup_token(token: str) -> bool:
     return bool(found or _TOKENS.fullmatch(token))
 
 
+def opening_at_end(text: str) -> str:
+    """The opening of a thought that a prompt ends with; empty without one."""
+    text = text.rstrip()
+    for found in _TABLE.finditer(text):
+        form = _form_of(found)
+        if found.end() == len(text) and form.kind is Kind.OPEN and form.certain:
+            return found[0]
+    return ""
+
+
+def _form_of(found: re.Match[str]) -> Form:
+    return FORMS[int((found.lastgroup or "f0")[1:])]
+
+
 def marks(layout: Layout) -> Iterator[Mark]:
     """Finds the marks of a text, in order; quoted ones are mentions, not marks."""
     text = layout.text
     for found in _TABLE.finditer(text):
-        form = FORMS[int((found.lastgroup or "f0")[1:])]
+        form = _form_of(found)
         start, end = found.span()
         inside = layout.part_at(start) is not None
         counts = form.anywhere or inside or is_on_its_own(text, start, end)

@@ -332,7 +332,7 @@ def _candidates(
             candidates.append(Candidate(name, sample, model, text=patch, patch=patch))
             seen[model, name] += 1
     if not candidates:
-        raise DataError("The predictions files are empty: no predictions to grade.")
+        raise RecipeError("The predictions files are empty: no predictions to grade.")
     return candidates
 
 

@@ -23,19 +23,12 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, Valida
 
 from swebench_trainer.contracts import SourceData
 from swebench_trainer.data.columns import instance_from_row, strings_of
-from swebench_trainer.data.rows import (
-    RowsPath,
-    load_rows,
-    rows_digest,
-    rows_name,
-    to_instances,
-)
+from swebench_trainer.data.rows import RowsPath, RowsSource, RowsTable
 from swebench_trainer.errors import DataError
 from swebench_trainer.git import GitError, git
 from swebench_trainer.patches.strict_diff import read_patch
 from swebench_trainer.recipe.models import (
     VOLATILE,
-    DataTable,
     PlacePath,
     from_recipe_folder,
 )
@@ -70,13 +63,11 @@ def _checkout_or_address(scripts: str, info: ValidationInfo) -> str:
     return scripts if is_address(scripts) else str(from_recipe_folder(scripts, info))
 
 
-class ProTable(DataTable):
+class ProTable(RowsTable):
     """Keys of `[data] use = "swebench-pro"`."""
 
     path: RowsPath = DATASET
     """A `.parquet`, `.jsonl`, `.json` or `.csv` file with the dataset's columns, or a Hub dataset id."""
-    split: str = "test"
-    """Split of a Hub dataset."""
     scripts: Annotated[
         str,
         AfterValidator(_checkout_or_address),
@@ -87,36 +78,31 @@ class ProTable(DataTable):
     """JSON file with the sha256 digest of image tags; listed images are pulled by digest, others by tag."""
 
 
-class ProSource:
+class ProSource(RowsSource):
     """Rows of SWE-bench Pro, with the scripts of its evaluation repository.
 
     An unusable row is dropped with the reason.
     """
 
     def __init__(self, table: ProTable) -> None:
-        self._table = table
+        super().__init__(table)
+        self._scripts = table.scripts
+        self._digests = table.digests
 
     def load(self) -> SourceData:
         """Read every row with its scripts. See `Source.load`."""
-        table = self._table
-        folder = _run_scripts(table.scripts)
-        make = partial(
-            pro_instance, folder=folder, digests=_read_digests(table.digests)
-        )
-        rows = load_rows(table.path, table.split)
-        return to_instances(rows, source=rows_name(table.path, table.split), make=make)
+        folder, digests = _run_scripts(self._scripts), _read_digests(self._digests)
+        return self.load_with(partial(pro_instance, folder=folder, digests=digests))
 
     def digest(self) -> str:
         """Digest of the rows, all scripts, and the image digests."""
-        table = self._table
-        folder = _run_scripts(table.scripts)
+        folder = _run_scripts(self._scripts)
         found = (folder.glob(f"*/{name}") for name in (_RUN_SCRIPT, _PARSER))
         scripts = [
             [path.relative_to(folder).as_posix(), digest_path(path)]
             for path in sorted(chain.from_iterable(found))
         ]
-        rows = rows_digest(table.path, table.split)
-        return digest([rows, scripts, _read_digests(table.digests)])
+        return digest([super().digest(), scripts, _read_digests(self._digests)])
 
 
 def pro_instance(

@@ -67,20 +67,27 @@ class RowsSource:
     def __init__(self, table: RowsTable) -> None:
         self._path = table.path
         self._split = table.split
+        self._file = Path(table.path) if table.path.endswith(ROW_SUFFIXES) else None
 
     def load(self) -> SourceData:
         """Read every row. See `Source.load`."""
-        rows = load_rows(self._path, self._split)
-        local = self._path.endswith(ROW_SUFFIXES)
-        return to_instances(
-            rows,
-            source=rows_name(self._path, self._split),
-            make=instance_from_row if local else _foreign_instance,
-        )
+        return self.load_with(instance_from_row if self._file else _foreign_instance)
+
+    def load_with(self, make: Callable[..., Instance]) -> SourceData:
+        """Read every row; `make` has the signature of `instance_from_row`."""
+        if self._file:
+            rows = read_rows_file(self._file)
+            return to_instances(rows, source=self._file.name, make=make)
+        rows = _hub_rows(self._path, self._split)
+        source = f"{Path(self._path).name}:{self._split}"
+        return to_instances(rows, source=source, make=make)
 
     def digest(self) -> str:
         """Digest of the file, or of the name of a Hub dataset."""
-        return rows_digest(self._path, self._split)
+        if self._file:
+            _check_file(self._file)
+            return digest_path(self._file)
+        return digest([self._path, self._split])
 
 
 def _foreign_instance(row: Mapping[str, Any], *, source: str) -> Instance:
@@ -138,36 +145,6 @@ def to_instances(
             "the columns of SWE-smith or SWE-rebench.",
         )
     return SourceData(instances, tuple(dropped))
-
-
-def load_rows(path: str, split: str) -> Iterator[Mapping[str, Any]]:
-    """Read the rows of a file, or of a split of a Hub dataset.
-
-    Raises:
-        DataError: They cannot be read.
-    """
-    if path.endswith(ROW_SUFFIXES):
-        yield from read_rows_file(Path(path))
-    else:
-        yield from _hub_rows(path, split)
-
-
-def rows_name(path: str, split: str) -> str:
-    """Display name: the file, or the dataset and its split."""
-    name = Path(path).name
-    return name if path.endswith(ROW_SUFFIXES) else f"{name}:{split}"
-
-
-def rows_digest(path: str, split: str) -> str:
-    """Digest of a file's content, or of the name of a Hub dataset.
-
-    Raises:
-        DataError: The file does not exist.
-    """
-    if path.endswith(ROW_SUFFIXES):
-        _check_file(Path(path))
-        return digest_path(Path(path))
-    return digest([path, split])
 
 
 def read_rows_file(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -191,14 +191,18 @@ def _drawn(instances: Sequence[Metadata], holdout: Holdout, seed: int) -> HeldOu
         drawn, by_share = _draw(sizes, holdout.fraction, seed)
         held_out |= drawn
         to_share += by_share
-    units = "repositories" if holdout.by == "repo" else "instances"
-    note = f"because of few {units}; added rows may change the split"
-    if holdout.stratify:
+    note = ""
+    if to_share and holdout.stratify:
         note = (
-            f"in {to_share} of {len(strata)} strata, which are small; added rows may "
+            f"filled up to the fraction in {to_share} of {len(strata)} strata, which "
+            "are small; added rows may change the split there"
         )
-        note += "change the split there"
-    note = f"filled up to the fraction {note}" if to_share else ""
+    elif to_share:
+        units = "repositories" if holdout.by == "repo" else "instances"
+        note = (
+            f"filled up to the fraction because of few {units}; added rows may change "
+            "the split"
+        )
     ids = frozenset(m.instance_id for m in instances if getattr(m, unit) in held_out)
     return HeldOut(ids, note, stable=not to_share)
 

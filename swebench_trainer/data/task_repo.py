@@ -70,11 +70,11 @@ class TaskRepoSource:
         import yaml
         from swebench.task.repo import load_task
 
-        errors = (OSError, ValueError, TypeError, AttributeError)
+        errors = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError)
         for folder in sorted(p for p in self._tasks().iterdir() if p.is_dir()):
             try:
                 row = load_task(folder)
-            except (*errors, yaml.YAMLError) as error:
+            except errors as error:
                 unreadable.append((folder.name, f"cannot be read: {error}"))
                 continue
             if row.get("instance_id") == folder.name:

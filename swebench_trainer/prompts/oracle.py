@@ -65,8 +65,10 @@ class OracleStyle:
 
         def lay(room: int, measure: Measure) -> Sequence[Excerpt]:
             def rng(path: str) -> random.Random:
-                key = (material.seed, instance.instance_id, path, "regions")
-                return random.Random(draw_key(*key))  # noqa: S311 - not a secret
+                # Reproducible, not secret.
+                return random.Random(  # noqa: S311
+                    draw_key(material.seed, instance.instance_id, path, "regions")
+                )
 
             return list(_lay({**gold, **others}, edits, room, measure, rng))
 

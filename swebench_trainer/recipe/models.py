@@ -307,14 +307,15 @@ class TrainTable(Table):
             raise ValueError(
                 "patience counts validation measurements: also set validation, such as 0.1"
             )
-        if self.milestones and (self.validation or self.sharding != "none"):
+        sharded = self.sharding != "none"
+        if self.milestones and (self.validation or sharded):
             raise ValueError(
                 "milestones cannot be combined with validation, which may keep an earlier "
                 "step than the last, or with sharding"
             )
-        if self.sharding != "none" and self.processes == 1:
+        if sharded and self.processes == 1:
             raise ValueError(f'sharding = "{self.sharding}" needs processes above 1')
-        if self.sharding != "none" and self.validation:
+        if sharded and self.validation:
             raise ValueError(
                 "validation keeps whole weights, so it cannot be combined with sharding"
             )

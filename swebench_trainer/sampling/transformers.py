@@ -33,6 +33,9 @@ class TransformersSampler:
         pad: Padding token id.
         batch_size: Maximum number of concurrent answers; halved permanently when the
             GPU runs out of memory.
+        opened: Returns the opening of a thought that a prompt's token ids end with. An
+            answer that is cut off starts with it: without its end the thought may be
+            all that there is.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class TransformersSampler:
         stop: frozenset[int],
         pad: int,
         batch_size: int,
+        opened: Callable[[Sequence[int]], str] = lambda _: "",
     ) -> None:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         config = inner.config.get_text_config()
@@ -52,6 +56,7 @@ class TransformersSampler:
         )
         self._encode = encode
         self._decode = decode
+        self._opened = opened
         self._stop = stop
         self._batch_size = batch_size
         positions = getattr(config, "max_position_embeddings", None)
@@ -145,10 +150,12 @@ class TransformersSampler:
         self._batch_size = min(self._batch_size, len(rows)) // 2
 
     def _as_sample(self, row: Generation, finish: Finish) -> Sample:
+        opening = self._opened(row.prompt) if finish is Finish.LENGTH else ""
+        ids = row.ids[:-1] if finish is Finish.STOP else row.ids
         return Sample(
             instance_id=row.request.instance_id,
             sample=row.request.sample,
-            text=self._decode(row.ids[:-1] if finish is Finish.STOP else row.ids),
+            text=opening + self._decode(ids),
             prompt_tokens=len(row.prompt),
             completion_tokens=len(row.ids),
             finish=finish,

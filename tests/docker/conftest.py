@@ -154,19 +154,20 @@ def mortal_daemon(tmp_path: Path) -> Iterator[Forwarder]:
 class PrivateDaemon:
     """A private daemon without a network that tests may kill.
 
+    Its storage is in memory: removing an image from a disk can take half a minute.
+
     Args:
-        disk: Size of its storage, such as `1g`, which is then in memory.
+        disk: Size of its storage.
     """
 
-    def __init__(self, *, disk: str = "") -> None:
+    def __init__(self, *, disk: str) -> None:
         # The paths of sockets must be short.
         self.folder = Path(tempfile.mkdtemp(prefix="dockerd-"))
         self.url = f"unix://{self.folder}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
         (self.folder / "data").mkdir()
-        if disk:
-            options = ["-t", "tmpfs", "-o", f"size={disk}", "dockerd"]
-            subprocess.run(["mount", *options, self.folder / "data"], check=True)
+        options = ["-t", "tmpfs", "-o", f"size={disk}", "dockerd"]
+        subprocess.run(["mount", *options, self.folder / "data"], check=True)
 
     def start(self) -> None:
         (self.folder / "docker.pid").unlink(missing_ok=True)
@@ -263,7 +264,7 @@ def make_daemon() -> Iterator[Callable[..., PrivateDaemon]]:
         unavailable("a daemon of our own needs root and dockerd")
     daemons: list[PrivateDaemon] = []
 
-    def make(*, disk: str = "") -> PrivateDaemon:
+    def make(*, disk: str = "3g") -> PrivateDaemon:
         daemons.append(PrivateDaemon(disk=disk))
         daemons[-1].start()
         return daemons[-1]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import BASE_IMAGE
 
-from swebench_trainer.cli import run_command_line
+from swebench_trainer.__main__ import run_command_line
 from swebench_trainer.grading.docker import builds, images
 from swebench_trainer.grading.docker.builds import Builder, BuildOrder, build_label
 from swebench_trainer.grading.docker.grader import DockerGrader, DockerTable

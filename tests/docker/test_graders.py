@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import re
 import signal
@@ -324,6 +325,8 @@ def test_changes_outside_the_repository_are_evidence(
         found = [p for p in execution.evidence.changed if "__pycache__" not in p]
         assert found == changed, way
         assert execution.evidence.script_intact
+        tests = {"test_calc.py": hashlib.sha256(tiny.TEST_BODY.encode()).hexdigest()}
+        assert execution.evidence.tests == tests, way
 
 
 @pytest.mark.parametrize(
@@ -590,9 +593,12 @@ def test_a_script_replaced_by_a_device_is_not_read(
 ) -> None:
     run_in(container, "true", tmp_path)
     assert container.holds("eval.sh", b"echo")
+    echo = (hashlib.sha256(b"echo").hexdigest(), None)
+    assert container.test_file("eval.sh") == echo
     run_in(container, command, tmp_path)
     container.kill()
     assert not container.holds("eval.sh", b"echo")
+    assert container.test_file("eval.sh") != echo
 
 
 def test_endless_memory_events_are_cut_off(

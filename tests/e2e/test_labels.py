@@ -10,7 +10,8 @@ def wavering(recipe, **changes):
 
 
 def test_passes_are_retested_and_flaky_ones_are_not_used(shell, recipe):
-    out = shell.run(shell.write(wavering(recipe, admission_runs=1)))
+    name = shell.write(wavering(recipe, admission_runs=1))
+    out = shell.run(name, "--until", "pairs")
     verdicts = shell.rows("grade", "verdicts.jsonl")
     retests = shell.rows("grade", "retests.jsonl")
     flaky = {(r["instance_id"], r["patch"]) for r in retests if not r["holds"]}

@@ -1,12 +1,13 @@
 """Pairs of a run: their sources, and the output of a dry run."""
 
 import json
+import shutil
 
 import pytest
 
 from swebench_trainer.store.rundir import StageDir
 
-from .conftest import QUICKSTART
+from .conftest import QUICKSTART, RECIPE
 from .test_preview import ESCAPES, MARKUP, files
 
 NAME = "quickstart__foldline-1"
@@ -17,8 +18,24 @@ def own(recipe, **keys):
     return recipe.replace('use = "first-pass"', f'use = "self-generated"{lines}')
 
 
-def test_every_pair_names_its_verdicts_and_logs(shell, recipe):
-    shell.run(shell.write(own(recipe)), "--until", "pairs")
+@pytest.fixture(scope="module")
+def graded_once(new_shell):
+    """A run with graded candidates and no pairs yet."""
+    shell = new_shell()
+    shell.run(shell.write(own(RECIPE)), "--until", "grade")
+    return shell
+
+
+@pytest.fixture
+def graded(graded_once, shell):
+    """A copy of the graded run."""
+    shutil.copytree(graded_once.folder, shell.folder, dirs_exist_ok=True)
+    return shell
+
+
+def test_every_pair_names_its_verdicts_and_logs(graded):
+    shell = graded
+    shell.run("recipe.toml", "--until", "pairs")
     pairs = shell.rows("pairs", "pairs.jsonl")
     verdicts = {
         (v["model"], v["instance_id"], f"sample:{v['sample']}"): v
@@ -39,8 +56,9 @@ def test_every_pair_names_its_verdicts_and_logs(shell, recipe):
 
 
 def test_pairs_name_the_run_of_gold_and_the_models_that_a_plugin_left_out(
-    shell, recipe
+    graded, recipe
 ):
+    shell = graded
     text = recipe.replace('use = "first-pass"', 'use = "api-rejects"')
     shell.run(shell.write(text), "--until", "pairs")
     gold = {
@@ -59,10 +77,13 @@ def test_pairs_name_the_run_of_gold_and_the_models_that_a_plugin_left_out(
         assert pair["chosen_log"] and pair["rejected_log"]
 
 
-def test_a_dry_run_counts_pairs_and_writes_nothing(shell, recipe):
+def test_a_dry_run_needs_a_graded_run(shell, recipe):
     name = shell.write(own(recipe))
     assert "stage prepare" in shell.run("pairs", name, "--dry-run", code=1)
-    shell.run(name, "--until", "grade")
+
+
+def test_a_dry_run_counts_pairs_and_writes_nothing(graded):
+    shell, name = graded, "recipe.toml"
     before = files(shell.folder / "runs")
     out = shell.run("pairs", name, "--dry-run")
     assert files(shell.folder / "runs") == before
@@ -119,8 +140,8 @@ def test_a_dry_run_names_a_broken_strategy_and_the_command_that_logs_it(shell, r
     assert any("KeyError: 'lost'" in log.read_text() for log in logs)
 
 
-def test_settings_that_leave_no_pair_can_be_changed_without_redo(shell, recipe):
-    name = shell.write(own(recipe))
+def test_settings_that_leave_no_pair_can_be_changed_without_redo(graded):
+    shell, name = graded, "recipe.toml"
     nothing = shell.run(
         *(name, "--until", "pairs", "--set", "pairs.mix={fails=0}"), code=1
     )

@@ -3,34 +3,30 @@
 import subprocess
 import sys
 
-import pytest
-
 from swebench_trainer.testing.assertions import HEAVY
 
-PROBE = """
+COMMANDS = (
+    ["--help"],
+    ["run", "--help"],
+    ["check", "recipes/quickstart.toml"],
+    ["plugins"],
+    ["schema"],
+)
+PROBE = f"""
 import sys
 from swebench_trainer.__main__ import run_command_line
-code = run_command_line(sys.argv[1:])
-heavy = [name for name in {heavy!r} if name in sys.modules]
-assert code == 0, code
-assert not heavy, heavy
+for command in {COMMANDS!r}:
+    code = run_command_line(command)
+    heavy = [name for name in {HEAVY!r} if name in sys.modules]
+    assert code == 0 and not heavy, (command, code, heavy)
 """
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["run", "--help"],
-        ["check", "recipes/quickstart.toml"],
-        ["plugins"],
-        ["schema"],
-    ],
-    ids=" ".join,
-)
-def test_light_commands_import_nothing_heavy(arguments, request):
-    command = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *arguments]
+def test_light_commands_import_nothing_heavy(pytestconfig):
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=request.config.rootpath
+        [sys.executable, "-c", PROBE],
+        capture_output=True,
+        text=True,
+        cwd=pytestconfig.rootpath,
     )
     assert done.returncode == 0, done.stderr

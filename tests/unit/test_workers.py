@@ -26,8 +26,10 @@ def test_a_file_has_one_worker_and_so_has_all_that_uses_docker(tmp_path):
         path.write_text(TEST)
     shutil.copy(Path(__file__).parents[1] / "conftest.py", tmp_path / "tests")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"]
+    options = ("-p", "xdist", "-n", "2", "--dist", "loadfile")
+    command = [sys.executable, "-m", "pytest", *options]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     done = subprocess.run(
         command, cwd=tmp_path, env=env, capture_output=True, text=True
     )

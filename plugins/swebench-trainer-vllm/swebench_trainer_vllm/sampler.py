@@ -74,11 +74,13 @@ class VllmSampler:
         )
         for (ids, request), output in zip(batch, outputs, strict=True):
             (answer,) = output.outputs
+            cut_off = answer.finish_reason == "length"
+            opening = self._codec.opened(ids) if cut_off else ""
             written = [i for i in answer.token_ids if i not in self._stop]
             yield Sample(
                 instance_id=request.instance_id,
                 sample=request.sample,
-                text=self._codec.decode(written),
+                text=opening + self._codec.decode(written),
                 prompt_tokens=len(ids),
                 completion_tokens=len(answer.token_ids),
                 finish=answer.finish_reason or "",

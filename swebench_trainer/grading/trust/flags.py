@@ -7,12 +7,14 @@ fix changes on the machine, or in tests that do not count, a candidate may chang
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from swebench_trainer.contracts import GoldRun, GradeJob
 from swebench_trainer.grading.pro import script_was_changed
 from swebench_trainer.grading.sandbox import MAX_PATHS, Evidence
 from swebench_trainer.grading.trust import log_flags, patch_flags
 from swebench_trainer.grading.trust.log_flags import Transcript
+from swebench_trainer.types import Instance
 
 NO_RESULT = "no_result"
 """Flag of a pass in which an expected test may never have run."""
@@ -61,6 +63,13 @@ INSTALLED = re.compile(
 """Files of `pip install -e .`, which most official scripts run."""
 
 
+_METADATA = re.compile(
+    r"(?P<prefix>.*)/lib/python[\d.]+/(site|dist)-packages/(?P<name>[^/]+?)"
+    r"(-[^/]*)?\.((dist|egg)-info/.*|egg-link)"
+)
+_SCRIPT = re.compile(r"(?P<prefix>.*)/bin/(?P<name>[^/]+)")
+
+
 def trust_flags(
     job: GradeJob, log_text: str, evidence: Evidence | None, *, refused: bool = False
 ) -> tuple[str, ...]:
@@ -95,7 +104,7 @@ def trust_flags(
     if evidence is not None:
         found["script_changed"] |= not evidence.script_intact
         found["script_killed"] = _is_script_killed(evidence)
-        found["tampered"] = _is_tampered(evidence, gold)
+        found["tampered"] = _is_tampered(instance, evidence, gold)
         found["tests_changed"] = _has_changed_tests(evidence, gold)
         found["left_processes"] = _has_left_processes(evidence, gold)
     return tuple(sorted(flag for flag, holds in found.items() if holds))
@@ -134,18 +143,45 @@ def _has_left_processes(evidence: Evidence, gold: GoldRun | None) -> bool:
     return not {_without_numbers(name) for name in evidence.running} <= usual
 
 
-def _is_tampered(evidence: Evidence, gold: GoldRun | None) -> bool:
+def _is_tampered(instance: Instance, evidence: Evidence, gold: GoldRun | None) -> bool:
     """Whether files outside the repository changed without explanation.
 
     Files that the gold run changed too are explained. Numbers in names may differ,
-    because they may be versions or dates. Without a gold run, only `PROGRAMS` count.
+    because they may be versions or dates. Without a gold run, only `PROGRAMS` count,
+    except for the scripts that installing the project writes.
     """
     changed = {path for path in evidence.changed if not SCRATCH.match(path)}
     if gold is None:
-        return any(map(_is_program, changed)) or len(evidence.changed) >= MAX_PATHS
+        programs = set(filter(_is_program, changed)) - _own_scripts(instance, changed)
+        return bool(programs) or len(evidence.changed) >= MAX_PATHS
     explained = {_without_numbers(path) for path in gold.changed}
     too_many = len(evidence.changed) >= MAX_PATHS > len(gold.changed)
     return too_many or any(_without_numbers(path) not in explained for path in changed)
+
+
+def _own_scripts(instance: Instance, changed: Collection[str]) -> set[str]:
+    """Changed console scripts of the project itself.
+
+    An installer writes them into the environment whose metadata of the project it also
+    writes. Their contents are unknown here, so only names that contain the project's
+    count: `flask`, `py.test`, `isympy`.
+    """
+    project = _letters(instance.repo.rpartition("/")[2])
+    places = {
+        found["prefix"]
+        for found in map(_METADATA.fullmatch, changed)
+        if found and _letters(found["name"]) == project
+    }
+    scripts = filter(None, map(_SCRIPT.fullmatch, changed))
+    return {
+        script[0]
+        for script in scripts
+        if script["prefix"] in places and project in _letters(script["name"])
+    }
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _is_program(path: str) -> bool:

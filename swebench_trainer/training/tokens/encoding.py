@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from swebench_trainer.answers.markup import is_markup_token
+from swebench_trainer.answers.markup import is_markup_token, opening_at_end
 from swebench_trainer.contracts import TokenPart, TokenView
 from swebench_trainer.errors import RecipeError
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARK = "swebench trainer marks this place"
+
+_LONGEST_OPENING = 24
+"""Tokens at the end of a prompt that may open a thought."""
 
 ANSWER_FOLLOWS = "\n\n"
 """Separator of prompt and answer for a model without a chat template."""
@@ -127,6 +130,12 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str
     if special.isdisjoint(kept):
         return decode_completion(tokenizer, ids)
     return _decode(tokenizer, kept)
+
+
+def opened_thought(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> str:
+    """The opening of a thought at the end of an encoded prompt; empty without one."""
+    opening = opening_at_end(_decode(tokenizer, prompt[-_LONGEST_OPENING:]))
+    return f"{opening}\n" if opening else ""
 
 
 def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from swebench_trainer.grading.docker import hosts
 from swebench_trainer.grading.docker.containers import (
     Container,
+    _digest_below,
     _files_below,
     _holds,
     changed_outside,
@@ -121,6 +123,20 @@ def test_only_a_regular_file_of_the_expected_size_is_read(tmp_path: Path) -> Non
         assert not _holds(tmp_path / name, b"content")
     assert not _holds(tmp_path / "pipe", b"")
     assert not _holds(Path("/dev/null"), b"")
+
+
+def test_a_digest_does_not_follow_links_out_of_the_layer(tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    (layer / "tests").mkdir(parents=True)
+    (layer / "tests/test_a.py").write_text("content")
+    (layer / "link").symlink_to(tmp_path / "layer/tests")
+    (layer / "tests/test_b.py").symlink_to("test_a.py")
+    digest, changed = _digest_below(layer, "tests/test_a.py")
+    assert digest == hashlib.sha256(b"content").hexdigest()
+    assert changed == (layer / "tests/test_a.py").stat().st_ctime_ns
+    assert _digest_below(layer, "link/test_a.py")[0] == "missing"
+    assert _digest_below(layer, "tests/test_b.py")[0] == "no regular file"
+    assert _digest_below(layer, "tests/test_a.py/x")[0] == "missing"
 
 
 def test_changes_outside_the_repository_exclude_our_own_files() -> None:

@@ -607,3 +607,40 @@ def test_a_truncated_list_of_changes_is_flagged(task: Task) -> None:
 
 def test_without_evidence_sandbox_flags_are_absent(task: Task) -> None:
     assert flags(task, evidence=None, gold=GoldRun(1)) == ()
+
+
+# Scripts that installing the project writes.
+
+ENVIRONMENT = "/opt/miniconda3/envs/testbed"
+PACKAGES = f"{ENVIRONMENT}/lib/python3.9/site-packages"
+
+
+@pytest.mark.parametrize(
+    ("repo", "metadata", "script"),
+    [
+        ("pallets/flask", "Flask-2.3.0.dev0.dist-info/RECORD", "flask"),
+        ("pytest-dev/pytest", "pytest-5.2.1.dist-info/entry_points.txt", "py.test"),
+        ("sympy/sympy", "sympy.egg-link", "isympy"),
+        ("sphinx-doc/sphinx", "Sphinx-3.5.0.dist-info/RECORD", "sphinx-build"),
+    ],
+)
+def test_installing_the_project_may_write_its_scripts(
+    task: Task, repo: str, metadata: str, script: str
+) -> None:
+    changed = (f"{PACKAGES}/{metadata}", f"{ENVIRONMENT}/bin/{script}")
+    assert flags(task, evidence=Evidence(changed), repo=repo) == ()
+    alone = Evidence(changed[1:])
+    assert flags(task, evidence=alone, repo=repo) == ("tampered",)
+    elsewhere = Evidence((changed[0], f"/usr/bin/{script}"))
+    assert flags(task, evidence=elsewhere, repo=repo) == ("tampered",)
+
+
+@pytest.mark.parametrize("script", ["pytest", "python", "git"])
+def test_installing_the_project_may_not_write_other_programs(
+    task: Task, script: str
+) -> None:
+    metadata = (f"{PACKAGES}/Flask-2.3.0.dist-info/RECORD",)
+    pytest_too = (f"{PACKAGES}/pytest-8.0.0.dist-info/RECORD",)
+    changed = (*metadata, *pytest_too, f"{ENVIRONMENT}/bin/{script}")
+    found = flags(task, evidence=Evidence(changed), repo="pallets/flask")
+    assert found == ("tampered",)

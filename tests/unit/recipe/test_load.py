@@ -313,3 +313,25 @@ def test_a_plugins_strategy_may_do_without_grades(load, plugins):
     for use in ("guesses", "self-generated"):
         with pytest.raises(RecipeError, match=r"\[pairs\] needs \[grade\]"):
             load(text, f"pairs.use={use}")
+
+
+def test_trust_needs_counter_runs(load):
+    off = LOOP.replace(
+        'use = "namespace"\n', 'use = "namespace"\ncounter_runs = false\n'
+    )
+    assert load(off).pairs.trust == "sabotage"  # the default, which then has no effect
+    strict = off.replace("[pairs]\n", '[pairs]\ntrust = "canary"\n')
+    assert strict != off
+    with pytest.raises(RecipeError, match="counter_runs is false"):
+        load(strict)
+    assert load(strict.replace('"canary"', '"any"')).pairs.trust == "any"
+
+
+def test_counter_runs_do_not_affect_admission(load):
+    on, off = (
+        load(LOOP).grade,
+        load(LOOP).grade.model_copy(update={"counter_runs": False}),
+    )
+    assert semantic_settings(on, "admit") == semantic_settings(off, "admit")
+    for stage in ("grade", "evaluate"):
+        assert semantic_settings(on, stage) != semantic_settings(off, stage)

@@ -32,7 +32,7 @@ def model():
     return Qwen2ForCausalLM(config).eval()
 
 
-def sampler_of(model, batch_size: int) -> TransformersSampler:
+def sampler_of(model, batch_size: int, **options) -> TransformersSampler:
     return TransformersSampler(
         model,
         encode=lambda text: [2 + ord(c) % (VOCABULARY - 2) for c in text],
@@ -40,6 +40,7 @@ def sampler_of(model, batch_size: int) -> TransformersSampler:
         stop=frozenset([STOP]),
         pad=PAD,
         batch_size=batch_size,
+        **options,
     )
 
 
@@ -210,6 +211,14 @@ def endless(model):
         model.lm_head.bias = torch.nn.Parameter(torch.zeros(VOCABULARY))
         model.lm_head.bias[STOP] = -1e9
     return model
+
+
+def test_an_answer_that_is_cut_off_shows_that_the_prompt_opened_its_thought(model):
+    requests = [request(n, temperature=3.0, length=5 + 40 * (n % 2)) for n in range(20)]
+    sampler = sampler_of(model, 20, opened=lambda prompt: f"<think>{len(prompt)} ")
+    for sample in sampler.sample(requests):
+        opening = f"<think>{sample.prompt_tokens} "
+        assert sample.text.startswith(opening) == (sample.finish == "length")
 
 
 def test_an_answer_ends_at_a_stop_token_or_its_maximum_length(model):

@@ -10,6 +10,7 @@ from swebench_trainer.training.tokens.encoding import (
     encode_completion,
     encode_prompt,
     end_of_answer,
+    opened_thought,
 )
 from swebench_trainer.training.tokens.rows import IGNORED, encode_pairs, encode_rows
 
@@ -146,3 +147,18 @@ def test_a_sampled_answer_keeps_the_special_tokens_around_its_thoughts(tokenizer
     assert decode_answer(tokenizer, ids) == "[THINK]x[/THINK]y"
     plain = encode_completion(tokenizer, ANSWER)
     assert decode_answer(tokenizer, plain) == ANSWER
+
+
+def test_a_template_that_opens_a_thought_is_noticed(tokenizer):
+    assert opened_thought(tokenizer, encode_prompt(tokenizer, "Fix <think>")) == ""
+    original = tokenizer.chat_template
+    for added, opening in (
+        ("<think>\n", "<think>\n"),
+        ("<seed:think>", "<seed:think>\n"),
+        ("<think>\n\n</think>\n\n", ""),
+    ):
+        changed = original.replace("assistant\n' }}", f"assistant\n{added}' }}}}")
+        changed = changed if changed != original else original + f"{{{{ {added!r} }}}}"
+        tokenizer.chat_template = changed
+        prompt = encode_prompt(tokenizer, "Fix it.")
+        assert opened_thought(tokenizer, prompt) == opening

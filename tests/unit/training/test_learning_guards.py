@@ -15,7 +15,12 @@ from swebench_trainer.training.silence import silence_libraries
 
 RATE = 5e-7
 SETTINGS = DPO.model_copy(
-    update={"learning_rate": RATE, "warmup_ratio": 0, "schedule": "constant"}
+    update={
+        "epochs": 4,
+        "learning_rate": RATE,
+        "warmup_ratio": 0,
+        "schedule": "constant",
+    }
 )
 
 

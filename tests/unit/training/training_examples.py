@@ -21,7 +21,7 @@ LORA = HfTable(name="builtin:tiny", quantization="none", lora={"rank": 8, "alpha
 QLORA = HfTable(name="builtin:tiny", lora={"rank": 8, "alpha": 16})
 
 SFT = SftTable(learning_rate=3e-3, epochs=3, batch_size=2, micro_batch=1, save_every=0)
-DPO = DpoTable(learning_rate=5e-4, epochs=4, batch_size=2, save_every=0)
+DPO = DpoTable(learning_rate=5e-4, epochs=3, batch_size=2, save_every=0)
 
 ROWS = tuple(
     SftRow(
