@@ -398,12 +398,12 @@ def mount_host_programs(root: Path, host_dirs: list[str]) -> None:
     make_read_only(shown)
 
 
-def make_read_only(folders: list[bytes]) -> None:
-    """Make every mount at or below the directories read-only."""
+def make_read_only(places: list[bytes]) -> None:
+    """Make every mount at or below the paths read-only."""
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         fields = line.split(b" ")
         at = fields[4].decode("unicode_escape").encode("latin-1")
-        if any(b"%b/" % folder in b"%b/" % at for folder in folders):
+        if any(b"%b/" % place in b"%b/" % at for place in places):
             # A user namespace may not drop flags of an existing mount.
             kept = sum(OPTION_FLAGS.get(name, 0) for name in fields[5].split(b","))
             flags = MS_REMOUNT | MS_BIND | kept | MS_RDONLY | MS_NOSUID
@@ -428,6 +428,9 @@ def build_dev(dev: Path, shm: int) -> None:
     for name in DEVICES:
         (dev / name).touch()
         mount(f"/dev/{name}", dev / name, "", MS_BIND)
+    # They are the host's devices: root must not change their owner, mode, or time.
+    # Writing to a device works on a read-only mount.
+    make_read_only([os.fsencode(dev / name) for name in DEVICES])
     for name in ("pts", "shm"):
         (dev / name).mkdir()
     mount("pts", dev / "pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=620")
@@ -452,9 +455,10 @@ def mount_proc(proc: Path, settings: dict[str, Any]) -> None:
         with suppress(OSError):
             (proc / "sys/kernel/pid_max").write_text(str(settings["pids"]))
     mount("none", proc, "", MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
-    for name in SECRET_PROC:
-        if (proc / name).exists():
-            mount("/dev/null", proc / name, "", MS_BIND)
+    hidden = [proc / name for name in SECRET_PROC if (proc / name).exists()]
+    for path in hidden:
+        mount("/dev/null", path, "", MS_BIND)
+    make_read_only([os.fsencode(path) for path in hidden])
 
 
 def make_folder(path: Path) -> None:

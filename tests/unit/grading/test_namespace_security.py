@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from swebench_trainer.grading.namespace.cgroup import (
 )
 from swebench_trainer.grading.namespace.grader import host_root
 from swebench_trainer.grading.namespace.launch import Launcher
+from swebench_trainer.grading.namespace.sandbox_init import DEVICES
 
 pytestmark = pytest.mark.usefixtures("_sandbox")
 
@@ -173,6 +175,28 @@ def test_tests_inherit_only_their_streams(tmp_path: Path) -> None:
 def test_the_host_cannot_be_changed(command: str, tmp_path: Path) -> None:
     ran = run(f"( {command} ) && echo do''ne", tmp_path)
     assert "done\n" not in ran.output, ran
+
+
+def test_devices_of_the_host_keep_owner_and_mode(tmp_path: Path) -> None:
+    def states() -> dict[str, tuple[int, int, int]]:
+        found = {name: Path("/dev", name).stat() for name in DEVICES}
+        return {n: (s.st_uid, s.st_gid, s.st_mode) for n, s in found.items()}
+
+    before = states()
+    ran = run(
+        "for name in /dev/* /proc/kcore /proc/keys /proc/timer_list; do\n"
+        "chown 65534:65534 $name; chmod 600 $name; touch -d @0 $name; done\n"
+        "echo kept > /dev/null && head -c 2 /dev/zero | wc -c",
+        tmp_path,
+    )
+    try:
+        assert states() == before
+    finally:
+        if states() != before:  # do not leave the machine damaged
+            for name, (user, group, mode) in before.items():
+                os.chown(f"/dev/{name}", user, group)
+                Path("/dev", name).chmod(stat.S_IMODE(mode))
+    assert ran.output.split()[-1] == "2"
 
 
 def test_the_repository_on_the_host_stays_unchanged(tmp_path: Path) -> None:
