@@ -9,6 +9,7 @@ import pytest
 
 from swebench_trainer.errors import PrerequisiteError
 from swebench_trainer.grading.namespace.grader import repository_view
+from swebench_trainer.store.rundir import StageDir
 
 from .conftest import QUICKSTART
 
@@ -166,6 +167,7 @@ def test_the_secret_stays_out_of_the_run(ran_once):
 def test_a_weaker_counter_run_than_required_makes_no_pair(ran):
     path = ran.stage("grade") / "verdicts.jsonl"
     path.write_text(path.read_text().replace('"expectation"', '"canary"'))
+    StageDir(ran.stage("grade")).accept()
     trust = ("--set", "pairs.trust=canary")
     assert "1 pairs" in ran.run("pairs", "recipe.toml", "--dry-run", *trust)
     trust = ("--set", "pairs.outside=skip")
