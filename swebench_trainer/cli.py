@@ -252,7 +252,7 @@ def images(
     recipe: RecipeArgument,
     set_: SetOption = None,
 ) -> None:
-    """Check, pull, build, or prune the images of a recipe."""
+    """Check the images of a recipe, or pull, build, or prune them."""
     from swebench_trainer.commands import images as command
 
     command.execute(action, recipe, set_ or [])

@@ -132,6 +132,7 @@ class WarmServer:
         os.close(out_end)
         os.close(err_end)
         pid = self._message("started")["started"]
+        self._codes.pop(pid, None)  # of an earlier program with the same id
         return WarmProcess(self, pid, os.fdopen(out), os.fdopen(err))
 
     def exit_code(self, pid: int, timeout: float | None) -> int | None:

@@ -27,6 +27,7 @@ from swebench_trainer.grading.namespace.grader import (
     image_root,
 )
 from swebench_trainer.grading.namespace.image_roots import ImageRoot, ImageRoots
+from swebench_trainer.grading.namespace.launch import Launcher
 from swebench_trainer.grading.namespace.unpack import unpack
 from swebench_trainer.grading.official import NOOP
 from swebench_trainer.plugins.manager import Plugins
@@ -279,7 +280,8 @@ def test_two_concurrent_exports_of_one_image_share_the_work(
 def test_an_ordinary_user_can_unpack_and_run_an_image(
     docker_client: DockerClient, tiny_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with as_nobody(monkeypatch) as folder:
+    # Not the shared launcher, which may run as root.
+    with as_nobody(monkeypatch) as folder, Launcher() as launcher:
         target = folder / "root"
         target.mkdir()
         os.chown(target, 65534, 65534)
@@ -296,6 +298,7 @@ def test_an_ordinary_user_can_unpack_and_run_an_image(
             root=image_root(ImageRoot("id", target, {"LANG": "C.UTF-8"})),
             group=False,
             inspect=True,
+            launcher=launcher,
         )
         assert ran.output == "0\nroot42\n", ran
         assert ran.evidence is not None
