@@ -80,17 +80,30 @@ def trees() -> Iterator[ImageTrees]:
 
 @pytest.fixture
 def events(docker_client: DockerClient) -> Iterator[list[str]]:
-    """Events of containers during the test, read after it."""
+    """Events of the containers of these images during the test, read after it.
+
+    Other tests use the daemon at the same time.
+    """
+    images = [docker_client.images.get(name) for name in (GIT, PLAIN)]
+    names = {GIT, PLAIN, *(image.id for image in images)}
+    ours = {"ancestor": [GIT, PLAIN]}
+    known = {c["Id"] for c in docker_client.api.containers(all=True, filters=ours)}
     since = int(time.time())
-    known = {c["Id"] for c in docker_client.api.containers(all=True)}
     seen: list[str] = []
     yield seen
     events = docker_client.api.events(
-        since=since, until=int(time.time()) + 1, decode=True
+        since=since,
+        until=int(time.time()) + 1,
+        filters={"type": "container"},
+        decode=True,
     )
-    seen += [e["Action"] for e in events if e.get("Type") == "container"]
+    seen += [
+        event["Action"]
+        for event in events
+        if event["Actor"]["Attributes"]["image"] in names and event["id"] not in known
+    ]
     assert "create" in seen and "start" not in seen
-    left = {c["Id"] for c in docker_client.api.containers(all=True)}
+    left = {c["Id"] for c in docker_client.api.containers(all=True, filters=ours)}
     assert left <= known
 
 
