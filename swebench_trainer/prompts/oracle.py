@@ -65,8 +65,7 @@ class OracleStyle:
 
         def lay(room: int, measure: Measure) -> Sequence[Excerpt]:
             def rng(path: str) -> random.Random:
-                # Reproducible, not secret.
-                return random.Random(  # noqa: S311
+                return random.Random(  # noqa: S311 - not a secret
                     draw_key(material.seed, instance.instance_id, path, "regions")
                 )
 

@@ -1,4 +1,4 @@
-"""Choices that look arbitrary and are the same each time."""
+"""A seeded sequence of draws, which chooses among the changes of a test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 from typing import TypeVar
 
-from swebench_trainer.store.digest import digest
+from swebench_trainer.store.draw import draw_index
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class Draws:
     def below(self, limit: int) -> int:
         """A number from 0 to `limit` - 1."""
         self._count += 1
-        return int(digest([*self._seed, self._count]), 16) % limit
+        return draw_index(limit, *self._seed, self._count)
 
     def choice(self, items: Sequence[T]) -> T:
         """One of the items."""

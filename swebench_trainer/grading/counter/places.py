@@ -22,7 +22,7 @@ class Place:
         test: Identifies the test within the instance; one place per test is changed.
         names: The tests that fail then, as the log parser reports them.
         number: The line in the file after the test patch; 0 for new lines at the end.
-        old: The line as it is.
+        old: The current line.
         texts: Texts to choose from, without the newline at the end.
     """
 

@@ -179,7 +179,7 @@ def _function(texts: Sequence[str], indent: int) -> Function | None:
         tree = parsed([*header, *texts[:end]])
         if tree is None:
             continue
-        body = tree.body[0].body if header else tree.body  # type: ignore[attr-defined]
+        body = tree.body[0].body if header else tree.body  # type: ignore[attr-defined]  # a function
         if len(body) == 1 and isinstance(body[0], Function):
             return body[0]
     return None

@@ -99,7 +99,7 @@ def touches_tests(instance: Instance, patch: str) -> bool:
 def adds_discovered_tests(instance: Instance, patch: str) -> bool:
     """Whether the eval script runs test files that a patch adds.
 
-    Such a file is imported beside the official tests and can replace them. Scripts that
+    Such a file is imported with the official tests and can replace them. Scripts that
     name their test files do not run others.
     """
     new = set(patched_paths(patch)) - existing_paths(patch)
