@@ -169,7 +169,7 @@ def _prune(console: Console, host: Host, instances: Mapping[str, Instance]) -> N
 
     removed = freed = 0
     for name, facts in _found(host, list(instances)).items():
-        if not is_replaceable(name, facts):
+        if not is_replaceable(name, facts, bool(instances[name].dockerfiles)):
             print_line(
                 console, f"{name} kept: it can be neither pulled nor built again"
             )

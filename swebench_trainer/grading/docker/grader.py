@@ -67,7 +67,7 @@ class DockerTable(GradeTable):
     image_gb: Annotated[
         PositiveFloat | None, Field(json_schema_extra={VOLATILE: True})
     ] = None
-    """Disk space for a daemon's images, in GB. Above it, images that no remaining job needs and that can be pulled again are removed. By default, none are removed."""
+    """Disk space for a daemon's images, in GB. Above it, images that no remaining job needs and that can be pulled or built again are removed. By default, none are removed."""
     hosts: Annotated[tuple[str, ...], Field(json_schema_extra={VOLATILE: True})] = ()
     """Docker daemons to share the work, such as `["ssh://a", "unix:///x.sock", "tcp://c:2376"]`, with `workers` jobs on each; by default, only `DOCKER_HOST`."""
 

@@ -229,7 +229,8 @@ class Images:
         from docker.errors import APIError, ImageNotFound
 
         try:
-            if not is_replaceable(name, self._api.inspect_image(name)):
+            can_build = self._builder is not None and self._builder.can_build(name)
+            if not is_replaceable(name, self._api.inspect_image(name), can_build):
                 return
             self._api.remove_image(name)
         except ImageNotFound:
@@ -239,17 +240,18 @@ class Images:
         self.forget(name)
 
 
-def is_replaceable(name: str, facts: Mapping[str, Any]) -> bool:
-    """Whether an image was pulled by this name, or built from a Dockerfile by us.
+def is_replaceable(name: str, facts: Mapping[str, Any], can_build: bool) -> bool:
+    """Whether an image was pulled by this name, or was built by us and can be again.
 
     Args:
         name: The image.
         facts: The daemon's description of it.
+        can_build: Whether its Dockerfile is known and builds are allowed.
     """
     # A locally built image may share its content with one pulled by another name.
     digests = facts.get("RepoDigests") or ()
     pulled = any(digest.startswith(f"{repository(name)}@") for digest in digests)
-    return pulled or build_label(facts) is not None
+    return pulled or (can_build and build_label(facts) is not None)
 
 
 def repository(name: str) -> str:
